@@ -1,0 +1,64 @@
+# Two commands for a newcomer: `make run` and `make test`. Everything else serves the developer.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV_VERSION := 0.13.8
+# A uv on the PATH is used; otherwise one is installed from PyPI into .uv, beside the project.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+VENV := .venv
+export UV_PROJECT_ENVIRONMENT = $(VENV)
+
+.PHONY: help setup tensorflow run test check lint format build deploy clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
+
+.uv/bin/uv:
+	@echo "Installing uv $(UV_VERSION) from PyPI into .uv"
+	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.run: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
+	@echo "Installing the locked packages into $(VENV)"
+	@$(UV) sync --quiet --locked --inexact --extra local
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
+	@echo "Installing the locked packages and the development tools into $(VENV)"
+	@$(UV) sync --quiet --locked --inexact --extra local --all-groups
+	@touch $(VENV)/.run $@
+
+$(VENV)/.tensorflow: $(VENV)/.dev
+	@echo "Installing TensorFlow into $(VENV) (0.6 GB to fetch, 1.6 GB on disk; for parity tests and training only)"
+	@$(UV) sync --quiet --locked --inexact --extra local --extra tensorflow --all-groups
+	@touch $@
+
+setup: $(VENV)/.dev ## Make the environment for development
+
+tensorflow: $(VENV)/.tensorflow ## Add TensorFlow to it, for training and parity tests
+
+run: $(VENV)/.run ## Ask the shipped ensemble about one passenger, on the local stack
+	@$(VENV)/bin/ensemble run events/passenger.json
+
+test: $(VENV)/.tensorflow ## Run every test
+	@$(VENV)/bin/pytest
+
+check: $(VENV)/.dev ## Validate the manifest, its artifacts and the template
+	@$(VENV)/bin/ensemble check
+	@$(VENV)/bin/sam validate --lint
+
+lint: $(VENV)/.dev ## Check style and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+format: $(VENV)/.dev ## Rewrite the code in the project's style
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+build: $(VENV)/.dev ## Build what Lambda gets, without Docker
+	@PATH="$(abspath $(VENV)/bin):$(abspath .uv/bin):$$PATH" $(VENV)/bin/sam build
+
+deploy: build ## Deploy to AWS: make deploy STAGE=dev
+	@$(VENV)/bin/sam deploy --config-env $(or $(STAGE),dev)
+
+clean: ## Remove what was built and every environment
+	rm -rf .aws-sam .venv .venv-* .uv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,19 @@
+"""Lambda: accept a payload, pin the release, encode the features, name the members to ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from stepensemble.handlers.wiring import wire_normalizer
+
+logger = Logger()
+normalize = wire_normalizer()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """See `stepensemble.handlers.normalize`."""
+    return normalize(event)

@@ -1,0 +1,19 @@
+"""Lambda, one a slot: answer for the member that the event names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from stepensemble.handlers.wiring import wire_scorer
+
+logger = Logger()
+score = wire_scorer()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """See `stepensemble.handlers.score`."""
+    return score(event)

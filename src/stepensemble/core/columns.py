@@ -1,0 +1,84 @@
+"""Named columns: how a member takes them, and how they and its outputs travel.
+
+Inline, a column is a list of numbers, or `{"dtype": …, "values": …}` where it is not float32. By pointer, columns are
+an uncompressed NumPy archive and outputs a NumPy file; pickles are refused in both.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stepensemble.core.errors import InputMismatch
+from stepensemble.core.problems import enumerate_values
+
+Array = npt.NDArray[Any]
+Columns = dict[str, Array]
+"""In the manifest's order, all with the same number of rows."""
+
+
+def stack_columns(columns: Columns, names: Sequence[str]) -> Array:
+    """Put a member's columns together as its input.
+
+    Returns `(rows, len(names))` float32 for scalar columns, or the tensor itself where a tensor is named alone.
+
+    Raises:
+        InputMismatch: a column is not there, or a tensor is mixed with other columns.
+    """
+    absent = [name for name in names if name not in columns]
+    if absent:
+        raise InputMismatch(f"no column named {enumerate_values(absent)}; there are {enumerate_values(columns)}")
+    taken = [columns[name] for name in names]
+    if len(taken) == 1 and taken[0].ndim > 1:
+        return taken[0]
+    if any(column.ndim > 1 for column in taken):
+        raise InputMismatch("a tensor cannot be stacked with other columns; let the member take it alone")
+    return np.stack(taken, axis=1)
+
+
+def columns_to_json(columns: Columns) -> dict[str, Any]:
+    """Return columns as plain data that JSON carries exactly."""
+    return {
+        name: column.tolist() if column.dtype == np.float32 else {"dtype": column.dtype.name, "values": column.tolist()}
+        for name, column in columns.items()
+    }
+
+
+def columns_from_json(data: Mapping[str, Any]) -> Columns:
+    """Reverse `columns_to_json`, bit for bit."""
+    return {
+        name: np.array(column["values"], dtype=column["dtype"])
+        if isinstance(column, Mapping)
+        else np.array(column, dtype=np.float32)
+        for name, column in data.items()
+    }
+
+
+def columns_to_bytes(columns: Columns) -> bytes:
+    """Return columns as a NumPy archive (`.npz`): their names, and one array each in that order."""
+    buffer = io.BytesIO()
+    np.savez(buffer, *columns.values(), names=np.array(list(columns)), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def columns_from_bytes(body: bytes) -> Columns:
+    """Reverse `columns_to_bytes`."""
+    with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+        return {name: archive[f"arr_{index}"] for index, name in enumerate(archive["names"].tolist())}
+
+
+def array_to_bytes(array: Array) -> bytes:
+    """Return an array as a NumPy file (`.npy`)."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def array_from_bytes(body: bytes) -> Array:
+    """Reverse `array_to_bytes`."""
+    array: Array = np.load(io.BytesIO(body), allow_pickle=False)
+    return array

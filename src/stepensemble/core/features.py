@@ -1,0 +1,269 @@
+"""Features: from what a person writes to named columns of numbers, the same for every member.
+
+Every scalar column is float32 of shape `(rows,)`; a tensor's column has its declared dtype and shape `(rows, *shape)`.
+Arithmetic is float64 until the last step. All work is a column at a time; rows are looked at singly only to say what is
+wrong with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stepensemble.core.columns import Array, Columns
+from stepensemble.core.errors import InvalidPayload
+from stepensemble.core.manifest import (
+    BooleanFeature,
+    CategoryFeature,
+    Feature,
+    Log1p,
+    MinMax,
+    NumberFeature,
+    Scaling,
+    Standard,
+    TensorFeature,
+    column_names,
+)
+from stepensemble.core.problems import Problem, enumerate_values, show, suggest
+
+Reasons = dict[int, tuple[str, str]]
+"""What is wrong with a feature's values: row number to (message, remedy)."""
+
+NUMERAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+
+
+def all_column_names(features: Sequence[Feature]) -> tuple[str, ...]:
+    """Name every column, in the manifest's order."""
+    return tuple(name for feature in features for name in column_names(feature))
+
+
+def normalize(
+    features: Sequence[Feature],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    locate: Callable[[int], str] = "$.instances[{}]".format,
+) -> Columns:
+    """Validate, encode and scale rows.
+
+    Args:
+        features: as the manifest declares them.
+        rows: one mapping a row, feature name to value; an absent key and `None` both mean a missing value.
+        locate: the JSON path of a row, for messages.
+
+    Raises:
+        InvalidPayload: with every bad field of every row.
+    """
+    columns: Columns = {}
+    found: list[tuple[int, int, Problem]] = []
+    for position, feature in enumerate(features):
+        encoded, reasons = encode(feature, [row.get(feature.name) for row in rows])
+        columns.update(encoded)
+        for row, (message, remedy) in reasons.items():
+            found.append((row, position, Problem(f"{locate(row)}.{feature.name}", message, remedy)))
+    names = [feature.name for feature in features]
+    found += [(row, len(names), problem) for row, problem in _unknown_fields(names, rows, locate)]
+    if found:
+        raise InvalidPayload([problem for _, _, problem in sorted(found, key=lambda entry: entry[:2])])
+    return columns
+
+
+def encode(feature: Feature, values: Sequence[Any]) -> tuple[Columns, Reasons]:
+    """Encode one feature's values, `None` standing for a missing one.
+
+    Returns the columns, whose content at rows with a reason is meaningless, and the reasons.
+    """
+    if isinstance(feature, NumberFeature):
+        return _encode_number(feature, values)
+    if isinstance(feature, CategoryFeature):
+        return _encode_category(feature, values)
+    if isinstance(feature, BooleanFeature):
+        return _encode_boolean(feature, values)
+    return _encode_tensor(feature, values)
+
+
+def _unknown_fields(
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], locate: Callable[[int], str]
+) -> Iterator[tuple[int, Problem]]:
+    known = set(names)
+    for index, row in enumerate(rows):
+        for extra in row.keys() - known if len(row) > len(known) or not row.keys() <= known else ():
+            near = suggest(extra, known - row.keys())
+            yield (
+                index,
+                Problem(f"{locate(index)}.{extra}", f"{show(extra)} is no feature", f"remove it{near}"),
+            )
+
+
+def _missing_reason(example: str) -> tuple[str, str]:
+    return "is missing", f'give {example}, or set "missing" in the manifest'
+
+
+def _encode_number(feature: NumberFeature, values: Sequence[Any]) -> tuple[Columns, Reasons]:
+    numbers, missing, reasons = _read_numbers(values)
+    if feature.missing is not None:
+        numbers[missing] = feature.missing
+    else:
+        reasons.update(dict.fromkeys(np.flatnonzero(missing).tolist(), _missing_reason("a number")))
+    sound = np.ones(len(values), dtype=bool)
+    sound[list(reasons)] = False
+    low = -np.inf if feature.min is None else feature.min
+    high = np.inf if feature.max is None else feature.max
+    for row in np.flatnonzero(sound & ((numbers < low) | (numbers > high))).tolist():
+        reasons[row] = _range_reason(values[row], feature)
+        sound[row] = False
+    scaled = np.zeros(len(values), dtype=np.float64)
+    scaled[sound] = _scale(numbers[sound], feature.scaling)
+    with np.errstate(over="ignore"):
+        column = scaled.astype(np.float32)
+    for row in np.flatnonzero(~np.isfinite(column)).tolist():
+        reasons[row] = (f"{show(values[row])} is too large for a 32-bit number", "use a smaller one")
+    return {feature.name: column}, reasons
+
+
+def _read_numbers(values: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], Reasons]:
+    """Read numbers and numerals; True, NaN, infinities and any other text are refused with a reason."""
+    reasons: Reasons = {}
+    missing = np.zeros(len(values), dtype=bool)
+    if set(map(type, values)) <= {int, float}:
+        try:
+            numbers = np.array(values, dtype=np.float64)
+        except OverflowError:
+            pass
+        else:
+            for row in np.flatnonzero(~np.isfinite(numbers)).tolist():
+                reasons[row] = _not_finite_reason(values[row])
+            return numbers, missing, reasons
+    numbers = np.zeros(len(values), dtype=np.float64)
+    for row, value in enumerate(values):
+        if value is None:
+            missing[row] = True
+        elif isinstance(value, bool) or not isinstance(value, int | float | str):
+            reasons[row] = (f"{show(value)} is not a number", "write a number")
+        elif isinstance(value, str) and not NUMERAL.fullmatch(value.strip()):
+            reasons[row] = (f"{show(value)} is not a number", "write a number, without unit or words")
+        else:
+            try:
+                numbers[row] = float(value)
+            except OverflowError:
+                numbers[row] = np.inf
+            if not np.isfinite(numbers[row]):
+                numbers[row] = 0.0
+                reasons[row] = _not_finite_reason(value)
+    return numbers, missing, reasons
+
+
+def _not_finite_reason(value: object) -> tuple[str, str]:
+    return f"{show(value)} is not a finite number", "write a finite number, or null where it is missing"
+
+
+def _range_reason(value: object, feature: NumberFeature) -> tuple[str, str]:
+    if feature.min is None:
+        allowed = f"at most {feature.max:g}"
+    elif feature.max is None:
+        allowed = f"at least {feature.min:g}"
+    else:
+        allowed = f"between {feature.min:g} and {feature.max:g}"
+    return f"{show(value)} is out of range", f"use a number {allowed}"
+
+
+def _scale(numbers: npt.NDArray[np.float64], scaling: Scaling | None) -> npt.NDArray[np.float64]:
+    match scaling:
+        case None:
+            return numbers
+        case Standard(mean=mean, std=std):
+            return (numbers - mean) / std
+        case MinMax(min=low, max=high):
+            return (numbers - low) / (high - low)
+        case Log1p():
+            return np.log1p(numbers)
+
+
+def _encode_category(feature: CategoryFeature, values: Sequence[Any]) -> tuple[Columns, Reasons]:
+    index_of: dict[Any, int] = {value: index for index, value in enumerate(feature.vocabulary)}
+    filled = [feature.missing if value is None else value for value in values]
+    if set(map(type, filled)) <= {str, int, float}:
+        indices = np.array([index_of.get(value, -1) for value in filled], dtype=np.int64)
+    else:  # True equals 1 and a list has no hash: neither is ever in a vocabulary
+        indices = np.array(
+            [
+                index_of.get(value, -1)
+                if isinstance(value, str | int | float) and value is not True and value is not False
+                else -1
+                for value in filled
+            ],
+            dtype=np.int64,
+        )
+    reasons: Reasons = {}
+    size = len(feature.vocabulary)
+    for row in np.flatnonzero(indices < 0).tolist():
+        value = filled[row]
+        if value is None:
+            reasons[row] = _missing_reason(f"one of {enumerate_values(feature.vocabulary)}")
+        elif feature.unknown == "other" and isinstance(value, str | int) and not isinstance(value, bool):
+            indices[row] = size
+        else:
+            allowed = f"use one of {enumerate_values(feature.vocabulary)}"
+            reasons[row] = (f"{show(value)} is not in the vocabulary", allowed + suggest(value, index_of))
+    names = column_names(feature)
+    if feature.encoding == "index":
+        return {names[0]: indices.astype(np.float32)}, reasons
+    return {name: (indices == index).astype(np.float32) for index, name in enumerate(names)}, reasons
+
+
+def _encode_boolean(feature: BooleanFeature, values: Sequence[Any]) -> tuple[Columns, Reasons]:
+    filled = [feature.missing if value is None else value for value in values]
+    reasons: Reasons = {}
+    for row, value in enumerate(filled):
+        if value is None:
+            reasons[row] = _missing_reason("true or false")
+        elif not isinstance(value, bool):
+            reasons[row] = (f"{show(value)} is neither true nor false", "write true or false")
+    return {feature.name: np.array([value is True for value in filled], dtype=np.float32)}, reasons
+
+
+def _encode_tensor(feature: TensorFeature, values: Sequence[Any]) -> tuple[Columns, Reasons]:
+    shape, dtype = tuple(feature.shape), np.dtype(feature.dtype)
+    reasons: Reasons = {}
+    column = np.zeros((len(values), *shape), dtype=dtype)
+    for row, value in enumerate(values):  # a row here is a whole array: the loop is over arrays, not numbers
+        try:
+            column[row] = _read_tensor(value, shape, dtype)
+        except _Refused as refused:
+            reasons[row] = refused.reason
+    return {feature.name: column}, reasons
+
+
+class _Refused(Exception):
+    def __init__(self, message: str, remedy: str) -> None:
+        self.reason = (message, remedy)
+
+
+def _read_tensor(value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    expected = f"nested lists of numbers of shape {list(shape)}"
+    if value is None:
+        raise _Refused("is missing", f"give {expected}")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise _Refused("has rows of different lengths", f"give {expected}") from None
+    if array.dtype.kind not in "iuf":
+        raise _Refused("holds something that is not a number", f"give {expected}")
+    if array.shape != shape:
+        raise _Refused(f"has shape {list(array.shape)}", f"give {expected}")
+    if not np.isfinite(array).all():
+        raise _Refused("holds NaN or an infinity", "give finite numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(dtype)
+    if dtype.kind == "f" and not np.isfinite(cast).all():
+        raise _Refused("holds a number too large for a 32-bit number", "use smaller ones")
+    if dtype.kind in "iu" and not np.array_equal(cast, array):
+        bounds = np.iinfo(dtype)
+        raise _Refused(
+            f"holds a number that is no {dtype.name}",
+            f"give whole numbers between {bounds.min} and {bounds.max}",
+        )
+    return cast

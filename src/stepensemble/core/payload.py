@@ -1,0 +1,147 @@
+"""The payload: what a person sends to ask the ensemble.
+
+    {"features": {…}}                                one row
+    {"instances": [{…}, …]}                          1 to 10,000 rows
+    {"instances": {"s3": "s3://bucket/key"}}         the same list, as a JSON object in S3
+
+with, optionally, `prediction_id`, `metadata` (an object, kept on the record) and `release` (answer only from it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from stepensemble.core.errors import InvalidPayload
+from stepensemble.core.problems import Problem, show, suggest
+
+MAX_ROWS = 10_000
+KEYS = ("features", "instances", "prediction_id", "metadata", "release")
+PREDICTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Pointer(Struct, frozen=True, forbid_unknown_fields=True):
+    """Stands for a value too large for a state: where it lies in S3."""
+
+    s3: str
+
+    def split(self) -> tuple[str, str]:
+        """Return bucket and key."""
+        bucket, _, key = self.s3.removeprefix("s3://").partition("/")
+        return bucket, key
+
+
+class Payload(Struct, frozen=True):
+    """A payload whose frame is sound; its rows are checked against the features later.
+
+    Attributes:
+        rows: at least one row, or where they lie.
+        single: the payload has `features`, not `instances`; messages then speak of `$.features`.
+        prediction_id: as given, else None.
+        metadata: as given, else empty.
+        release: digest, or the beginning of one, that must be current; else None.
+    """
+
+    rows: Rows | Pointer
+    single: bool
+    prediction_id: str | None = None
+    metadata: Mapping[str, Any] = {}
+    release: str | None = None
+
+    @property
+    def locate(self) -> Callable[[int], str]:
+        """The function from a row's number to its JSON path."""
+        return (lambda _: "$.features") if self.single else "$.instances[{}]".format
+
+
+def parse_payload(data: object) -> Payload:
+    """Check the frame of a payload.
+
+    Raises:
+        InvalidPayload: with every problem of the frame.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidPayload(
+            [
+                Problem(
+                    "$",
+                    f"{show(data)} is not an object",
+                    'write {"features": {…}} or {"instances": [{…}, …]}',
+                )
+            ]
+        )
+    problems: list[Problem] = []
+    for key in data:
+        if key not in KEYS:
+            remedy = "put what belongs to it into features or metadata"
+            problems.append(Problem(f"$.{key}", f"{show(key)} is not known here", remedy + suggest(key, KEYS)))
+    rows, found = _read_rows(data)
+    problems += found
+    prediction_id = data.get("prediction_id")
+    if prediction_id is not None and not (isinstance(prediction_id, str) and PREDICTION_ID.fullmatch(prediction_id)):
+        problems.append(
+            Problem(
+                "$.prediction_id",
+                f"{show(prediction_id)} is not a prediction id",
+                "use 1 to 128 letters, digits and . _ : -, beginning with a letter or digit",
+            )
+        )
+    metadata = data.get("metadata", {})
+    if not isinstance(metadata, Mapping):
+        problems.append(Problem("$.metadata", f"{show(metadata)} is not an object", "write an object"))
+    release = data.get("release")
+    if release is not None and not (isinstance(release, str) and re.fullmatch(r"[0-9a-f]{8,64}", release)):
+        problems.append(
+            Problem("$.release", f"{show(release)} is not a release", "give at least 8 of its 64 hex digits")
+        )
+    if problems:
+        raise InvalidPayload(problems)
+    return Payload(rows, "features" in data, prediction_id, metadata, release)
+
+
+def _read_rows(data: Mapping[str, Any]) -> tuple[Rows | Pointer, list[Problem]]:
+    if ("features" in data) == ("instances" in data):
+        message = "has both features and instances" if "features" in data else "has no features"
+        return (), [Problem("$", message, 'give "features" for one row or "instances" for many')]
+    if "features" in data:
+        features = data["features"]
+        if not isinstance(features, Mapping):
+            return (), [Problem("$.features", f"{show(features)} is not an object", "write an object")]
+        return (features,), []
+    instances = data["instances"]
+    if isinstance(instances, Mapping) and "s3" in instances:
+        try:
+            return msgspec.convert(instances, Pointer), []
+        except msgspec.ValidationError as error:
+            return (), [Problem("$.instances", str(error), 'write {"s3": "s3://bucket/key"}')]
+    return check_instances(instances)
+
+
+def check_instances(instances: object) -> tuple[Rows, list[Problem]]:
+    """Check that instances are 1 to `MAX_ROWS` objects; return them and the problems."""
+    if not isinstance(instances, list | tuple):
+        return (), [Problem("$.instances", f"{show(instances)} is not a list", "write a list of objects")]
+    if not instances:
+        return (), [Problem("$.instances", "is empty", "give at least one row")]
+    if len(instances) > MAX_ROWS:
+        remedy = f"send at most {MAX_ROWS:,} in one execution"
+        return (), [Problem("$.instances", f"has {len(instances):,} rows", remedy)]
+    problems = [
+        Problem(f"$.instances[{index}]", f"{show(row)} is not an object", "write an object")
+        for index, row in enumerate(instances)
+        if not isinstance(row, Mapping)
+    ]
+    return instances, problems
+
+
+def digest_input(payload: object) -> str:
+    """Return the SHA-256 of a payload's rows, by which a doubled execution is told from a conflicting one."""
+    parts = {key: payload[key] for key in ("features", "instances") if isinstance(payload, Mapping) and key in payload}
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()

@@ -1,0 +1,71 @@
+"""A problem in something a person wrote: where, what, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+SHOWN_VALUE_LENGTH = 60
+"""Characters of an offending value that a message quotes."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One problem.
+
+    Attributes:
+        path: JSON path of the offending value, such as `$.members[2].weight`.
+        message: what is wrong, quoting the value.
+        remedy: what to write instead.
+    """
+
+    path: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}; {self.remedy}"
+
+
+def list_problems(problems: Sequence[Problem], *, max_bytes: int | None = None) -> str:
+    """Render problems a line each under a count.
+
+    Args:
+        problems: at least one.
+        max_bytes: upper bound of the UTF-8 length; lines that do not fit are counted instead of shown.
+    """
+    count = len(problems)
+    lines = [f"{count} problem{'s' if count > 1 else ''}:"]
+    size = len(lines[0])
+    for shown, problem in enumerate(problems):
+        line = f"- {problem}"
+        size += len(line.encode()) + 1
+        if max_bytes is not None and size > max_bytes - 40:  # 40 bytes hold the closing line
+            lines.append(f"- and {count - shown} more")
+            break
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def show(value: object) -> str:
+    """Quote a value as JSON, cut to `SHOWN_VALUE_LENGTH` characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= SHOWN_VALUE_LENGTH else text[: SHOWN_VALUE_LENGTH - 1] + "…"
+
+
+def enumerate_values(values: Iterable[object], *, most: int = 12) -> str:
+    """List allowed values as JSON, the first `most` of them."""
+    shown = [show(value) for value in values]
+    return ", ".join(shown[:most]) + (f", … ({len(shown)} in all)" if len(shown) > most else "")
+
+
+def suggest(word: object, known: Iterable[object]) -> str:
+    """Say `did you mean "…"?` with a leading comma, or nothing where nothing is near."""
+    by_text = {str(candidate).lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(str(word).lower(), by_text, n=1, cutoff=0.6)
+    return f", did you mean {show(by_text[near[0]])}?" if near else ""

@@ -1,0 +1,166 @@
+"""Check plain JSON data against a msgspec type and report every problem, not only the first.
+
+msgspec's own decoder stops at the first mismatch. This walks the same types (`msgspec.inspect`), so the structures
+in `manifest` stay the only description there is: of the decoder, of the published JSON Schema, and of this check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from stepensemble.core.problems import Problem, enumerate_values, show, suggest
+
+
+def check_structure(data: object, expected: Any, path: str = "$") -> list[Problem]:
+    """List every way in which `data` (decoded JSON) is not an instance of the type `expected`."""
+    return list(_check(data, inspect.type_info(expected), path))
+
+
+def _check(data: object, kind: inspect.Type, path: str) -> Iterator[Problem]:
+    match kind:
+        case inspect.Metadata(type=inner):
+            yield from _check(data, inner, path)
+        case inspect.AnyType():
+            return
+        case inspect.UnionType(types=types):
+            yield from _check_union(data, types, path)
+        case inspect.StructType():
+            yield from _check_struct(data, kind, path)
+        case inspect.LiteralType(values=values):
+            if not any(type(data) is type(value) and data == value for value in values):
+                yield Problem(
+                    path,
+                    f"{show(data)} is not allowed",
+                    f"use one of {enumerate_values(values)}{suggest(data, values)}",
+                )
+        case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
+            yield from _check_array(data, item, kind.min_length, path)
+        case inspect.DictType(value_type=value_type):
+            if not isinstance(data, Mapping):
+                yield _wrong_type(data, path, "an object")
+                return
+            for key, value in data.items():
+                yield from _check(value, value_type, f"{path}.{key}")
+        case _:
+            yield from _check_scalar(data, kind, path)
+
+
+def _check_union(data: object, types: tuple[inspect.Type, ...], path: str) -> Iterator[Problem]:
+    if data is None and any(isinstance(kind, inspect.NoneType) for kind in types):
+        return
+    structs = [kind for kind in types if isinstance(kind, inspect.StructType)]
+    if not structs:
+        others = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
+        found = [list(_check(data, kind, path)) for kind in others]
+        if all(found):
+            words = " or ".join(_word(kind) for kind in others)
+            yield found[0][0] if len(others) == 1 else _wrong_type(data, path, words)
+        return
+    if not isinstance(data, Mapping):
+        yield _wrong_type(data, path, "an object")
+        return
+    if len(structs) == 1:
+        yield from _check_struct(data, structs[0], path)
+        return
+    tag_field = str(structs[0].tag_field)
+    tags = [struct.tag for struct in structs]
+    if tag_field not in data:
+        yield Problem(path, f'"{tag_field}" is missing', f'add "{tag_field}" with one of {enumerate_values(tags)}')
+    elif data[tag_field] not in tags:
+        tag = data[tag_field]
+        yield Problem(
+            f"{path}.{tag_field}",
+            f"{show(tag)} is not allowed",
+            f"use one of {enumerate_values(tags)}{suggest(tag, tags)}",
+        )
+    else:
+        yield from _check_struct(data, structs[tags.index(data[tag_field])], path)
+
+
+def _check_struct(data: object, kind: inspect.StructType, path: str) -> Iterator[Problem]:
+    if not isinstance(data, Mapping):
+        yield _wrong_type(data, path, "an object")
+        return
+    fields = {field.encode_name: field for field in kind.fields}
+    for key, value in data.items():
+        if key in fields:
+            yield from _check(value, fields[key].type, f"{path}.{key}")
+        elif key != kind.tag_field:
+            known = [name for name in fields if name not in data]
+            yield Problem(f"{path}.{key}", f"{show(key)} is not known here", f"remove it{suggest(key, known)}")
+    for name, field in fields.items():
+        if field.required and name not in data:
+            yield Problem(path, f'"{name}" is missing', f'add "{name}" ({_word(field.type)})')
+
+
+def _check_array(data: object, item: inspect.Type, min_length: int | None, path: str) -> Iterator[Problem]:
+    if not isinstance(data, list | tuple):
+        yield _wrong_type(data, path, "a list")
+        return
+    if min_length is not None and len(data) < min_length:
+        yield Problem(path, f"has {len(data)} entries", f"give at least {min_length}")
+    for index, value in enumerate(data):
+        yield from _check(value, item, f"{path}[{index}]")
+
+
+def _check_scalar(data: object, kind: inspect.Type, path: str) -> Iterator[Problem]:
+    right_type = {
+        inspect.BoolType: isinstance(data, bool),
+        inspect.StrType: isinstance(data, str),
+        inspect.IntType: isinstance(data, int) and not isinstance(data, bool),
+        inspect.FloatType: isinstance(data, int | float) and not isinstance(data, bool),
+    }[type(kind)]
+    if not right_type:
+        yield _wrong_type(data, path, _word(kind))
+        return
+    # A bound is checked by msgspec itself, which knows all of them, one value at a time.
+    try:
+        msgspec.convert(data, _annotated(kind))
+    except msgspec.ValidationError as error:
+        yield Problem(path, f"{show(data)} is out of bounds", _bound(str(error)))
+
+
+def _annotated(kind: inspect.Type) -> Any:
+    from typing import Annotated
+
+    python_type = {
+        inspect.BoolType: bool,
+        inspect.StrType: str,
+        inspect.IntType: int,
+        inspect.FloatType: float,
+    }[type(kind)]
+    names = ("gt", "ge", "lt", "le", "pattern", "min_length", "max_length")
+    bounds = {name: getattr(kind, name) for name in names if getattr(kind, name, None) is not None}
+    return Annotated[python_type, msgspec.Meta(**bounds)] if bounds else python_type
+
+
+def _bound(message: str) -> str:
+    return message.removeprefix("Expected ").replace("`", "").join(("it must be ", ""))
+
+
+def _wrong_type(data: object, path: str, expected: str) -> Problem:
+    return Problem(path, f"{show(data)} is not {expected}", f"write {expected}")
+
+
+def _word(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.Metadata(type=inner):
+            return _word(inner)
+        case inspect.LiteralType(values=values):
+            return f"one of {enumerate_values(values)}"
+        case inspect.UnionType(types=types):
+            words = [_word(part) for part in types if not isinstance(part, inspect.NoneType)]
+            return " or ".join(dict.fromkeys(words))
+        case _:
+            return {
+                inspect.BoolType: "true or false",
+                inspect.StrType: "a string",
+                inspect.IntType: "a whole number",
+                inspect.FloatType: "a number",
+                inspect.VarTupleType: "a list",
+                inspect.ListType: "a list",
+            }.get(type(kind), "an object")

@@ -1,0 +1,104 @@
+"""The ensemble in process: the same core and runtimes as the functions, without any stack."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stepensemble.core.answer import MemberFailure, MemberResult, Output, decide
+from stepensemble.core.columns import Columns, stack_columns
+from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
+from stepensemble.core.features import normalize
+from stepensemble.core.outputs import check_output
+from stepensemble.core.payload import Pointer, parse_payload
+from stepensemble.core.problems import Problem
+from stepensemble.core.release import SHORT, Release, ReleasedMember
+from stepensemble.publishing.sources import read_sources
+from stepensemble.runtimes import Model, load_model
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """A release with its models in memory.
+
+        >>> ensemble = Ensemble.load("models/manifest.json")
+        >>> ensemble.predict({"features": {...}})["predictions"]
+
+    Attributes:
+        digest: the release's name, the same as on a stack it is published to.
+        models: member id to its model, or to why it could not be loaded.
+    """
+
+    release: Release
+    digest: str
+    models: Mapping[str, Model | MemberFailure]
+
+    @classmethod
+    def load(cls, manifest: str | Path) -> Ensemble:
+        """Read a manifest and load every member.
+
+        A member that cannot be loaded fails at each prediction, as it would on a stack.
+
+        Raises:
+            InvalidManifest: with every problem of the manifest and of the files it names.
+        """
+        sources = read_sources(Path(manifest))
+        models: dict[str, Model | MemberFailure] = {}
+        for member in sources.release.members:
+            try:
+                models[member.id] = load_model(member.runtime, sources.artifacts[member.id])
+            except MemberError as error:
+                models[member.id] = _failure(error)
+        return cls(sources.release, sources.digest, models)
+
+    def predict(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer a payload with what an execution of the published release would output, always inline.
+
+        Args:
+            payload: `{"features": {…}}` or `{"instances": [{…}, …]}`, with `prediction_id` and `metadata` if wanted.
+
+        Raises:
+            InvalidPayload: with every bad field of every row.
+            QuorumNotMet: too few members answered.
+        """
+        asked = parse_payload(payload)
+        if isinstance(asked.rows, Pointer):
+            problem = Problem("$.instances.s3", "there is no S3 in process", "give the rows themselves")
+            raise InvalidPayload([problem])
+        if asked.release is not None and not self.digest.startswith(asked.release):
+            raise ReleaseNotCurrent(f"release {asked.release[:SHORT]} is not the loaded one, {self.digest[:SHORT]} is")
+        columns = normalize(self.release.features, asked.rows, locate=asked.locate)
+        results = {member.id: self._ask(member, columns, len(asked.rows)) for member in self.release.members}
+        answer = decide(self.release, len(asked.rows), results)
+        if answer.cause is not None:
+            raise QuorumNotMet(answer.cause)
+        output = Output(
+            prediction_id=asked.prediction_id or str(uuid.uuid4()),
+            release=self.digest,
+            status=answer.status,
+            predictions=answer.predictions,
+            members=answer.members,
+        )
+        return dict(msgspec.to_builtins(output))
+
+    def _ask(self, member: ReleasedMember, columns: Columns, rows: int) -> MemberResult:
+        model = self.models[member.id]
+        if isinstance(model, MemberFailure):
+            return MemberResult(member.id, failure=model)
+        started = time.perf_counter()
+        try:
+            outputs = check_output(model.predict(stack_columns(columns, member.columns)), rows)
+        except MemberError as error:
+            return MemberResult(member.id, failure=_failure(error))
+        duration_ms = round((time.perf_counter() - started) * 1000, 3)
+        return MemberResult(member.id, outputs, duration_ms, cold=False)
+
+
+def _failure(error: MemberError) -> MemberFailure:
+    return MemberFailure(type(error).__name__, str(error))

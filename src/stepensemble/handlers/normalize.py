@@ -1,0 +1,159 @@
+"""Normalize: accept a payload, pin the release, encode the features, name the members to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from stepensemble.core.columns import Columns, columns_to_bytes, columns_to_json
+from stepensemble.core.errors import EnsembleError, InvalidPayload, ReleaseNotCurrent, StorageUnavailable
+from stepensemble.core.features import normalize
+from stepensemble.core.limits import travels_inline
+from stepensemble.core.manifest import RegressionTask
+from stepensemble.core.outputs import output_width
+from stepensemble.core.payload import Payload, Pointer, Rows, check_instances, parse_payload
+from stepensemble.core.problems import Problem
+from stepensemble.core.release import SHORT, Current, Release
+from stepensemble.handlers.refusal import refuse
+from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
+from stepensemble.storage.objects import Bucket, ObjectMissing
+from stepensemble.storage.releases import ReleaseStore
+
+POINTER_SECONDS = 3.0
+"""How long a warm environment may go on with the pointer it has read; a publish is live everywhere after that."""
+
+
+@dataclass(slots=True)
+class CurrentRelease:
+    """The current release, cached: releases for good, since they never change, the pointer for `POINTER_SECONDS`."""
+
+    releases: ReleaseStore
+    clock: Callable[[], float]
+    _pointer: Current | None = None
+    _read_at: float = 0.0
+    _known: dict[str, Release] = field(default_factory=dict)
+
+    def get(self, asked: str | None) -> tuple[Current, Release]:
+        """Return the pointer and its release.
+
+        Args:
+            asked: digest, or the beginning of one, that the pointer must have; a cached pointer that does not is read
+                anew, so that who has just published sees what was published.
+
+        Raises:
+            NothingPublished: there is none.
+            ReleaseNotCurrent: the current release is not the one asked for.
+        """
+        pointer = self._pointer
+        stale = pointer is None or self.clock() - self._read_at >= POINTER_SECONDS
+        if pointer is None or stale or not pointer.release.startswith(asked or ""):
+            pointer, _ = self.releases.read_current()
+            self._pointer, self._read_at = pointer, self.clock()
+        if not pointer.release.startswith(asked or ""):
+            raise ReleaseNotCurrent(
+                f"release {(asked or '')[:SHORT]} is not the current one, {pointer.release[:SHORT]} is; "
+                'publish it, or leave "release" out'
+            )
+        if pointer.release not in self._known:
+            self._known = {pointer.release: self.releases.read_release(pointer.release)}
+        return pointer, self._known[pointer.release]
+
+
+@dataclass(frozen=True, slots=True)
+class Normalizer:
+    """What Normalize works on."""
+
+    current: CurrentRelease
+    data: Bucket
+    function_prefix: str
+
+    def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Answer the columns and the members to ask, or a refusal.
+
+        Args:
+            event: `payload`, and `execution` with `id` and `name`.
+
+        Raises:
+            StorageUnavailable: S3 fails; the state machine tries again.
+        """
+        try:
+            return self._normalize(event["payload"], event["execution"])
+        except StorageUnavailable:
+            raise
+        except EnsembleError as error:
+            return refuse(error)
+
+    def _normalize(self, data: Any, execution: dict[str, str]) -> dict[str, Any]:
+        payload = parse_payload(data)
+        pointer, release = self.current.get(payload.release)
+        rows = self._rows(payload)
+        columns = normalize(release.features, rows, locate=payload.locate)
+        carried = columns_to_json(columns)
+        members = [
+            {
+                "id": member.id,
+                "function": f"{self.function_prefix}{pointer.slots[member.id]}",
+                "timeout": member.timeout,
+                "runtime": member.runtime,
+                "artifact": msgspec.to_builtins(member.artifact),
+                "columns": member.columns,
+                "outputs_key": None,
+            }
+            for member in release.members
+        ]
+        inline = travels_inline(
+            input_bytes=len(msgspec.json.encode(data)),
+            columns_bytes=len(msgspec.json.encode(carried)),
+            members_bytes=len(msgspec.json.encode(members)),
+            rows=len(rows),
+            output_widths=[output_width(release.task, member.output) for member in release.members],
+            classes=() if isinstance(release.task, RegressionTask) else release.task.classes,
+        )
+        if not inline:
+            prefix = execution_prefix(execution["name"], execution["id"])
+            carried = msgspec.to_builtins(self._store(prefix, columns))
+            members = [{**member, "outputs_key": outputs_key(prefix, str(member["id"]))} for member in members]
+        return {
+            "prediction_id": payload.prediction_id or execution["name"],
+            "release": pointer.release,
+            "rows": len(rows),
+            "inline": inline,
+            "columns": carried,
+            "members": members,
+        }
+
+    def _rows(self, payload: Payload) -> Rows:
+        if not isinstance(payload.rows, Pointer):
+            return payload.rows
+        return read_rows(self.data, payload.rows)
+
+    def _store(self, prefix: str, columns: Columns) -> Pointer:
+        return self.data.write(columns_key(prefix), columns_to_bytes(columns))
+
+
+def read_rows(data: Bucket, pointer: Pointer) -> Rows:
+    """Read the rows a payload points at.
+
+    Raises:
+        InvalidPayload: the pointer leads elsewhere than into the data bucket's `payloads/`, to nothing, or to
+            something that is no list of rows.
+    """
+    bucket, key = pointer.split()
+    if bucket != data.name or not key.startswith(PAYLOADS):
+        problem = Problem("$.instances.s3", f"{pointer.s3} is elsewhere", f"use s3://{data.name}/{PAYLOADS}…")
+        raise InvalidPayload([problem])
+    try:
+        instances = msgspec.json.decode(data.read(key))
+    except ObjectMissing:
+        problem = Problem("$.instances.s3", f"{pointer.s3} is not there", "upload the rows first")
+        raise InvalidPayload([problem]) from None
+    except msgspec.DecodeError as error:
+        problem = Problem("$.instances.s3", f"{pointer.s3} is not JSON: {error}", "upload a JSON list of rows")
+        raise InvalidPayload([problem]) from None
+    rows, problems = check_instances(instances)
+    if problems:
+        raise InvalidPayload(problems)
+    return rows

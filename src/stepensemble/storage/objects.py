@@ -1,0 +1,109 @@
+"""One bucket of objects, by obstore: a client that is imported and built in milliseconds, as a cold start needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
+from obstore.store import S3Store
+
+from stepensemble.core.errors import PublishConflict, StorageUnavailable
+from stepensemble.core.payload import Pointer
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+
+class ObjectMissing(Exception):
+    """No object under that key, or none this role may read: without `s3:ListBucket` S3 does not tell the two apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket; `store` may be any obstore store, so tests run the same code in memory.
+
+    Raises, from every method: StorageUnavailable where S3 cannot be reached or fails.
+    """
+
+    name: str
+    store: ObjectStore
+
+    def read(self, key: str) -> bytes:
+        """Return an object's bytes.
+
+        Raises:
+            ObjectMissing: there is none.
+        """
+        return self.read_tagged(key)[0]
+
+    def read_tagged(self, key: str) -> tuple[bytes, str]:
+        """Return an object's bytes and its ETag, for `replace`."""
+        with self._translated(key):
+            found = obstore.get(self.store, key)
+            return found.bytes().to_bytes(), str(found.meta["e_tag"])
+
+    def write(self, key: str, body: bytes) -> Pointer:
+        """Write an object, over an older one where there is one, and return a pointer to it."""
+        with self._translated(key):
+            obstore.put(self.store, key, body)
+        return self.pointer(key)
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Write an object unless there is one; say whether it was written."""
+        try:
+            with self._translated(key):
+                obstore.put(self.store, key, body, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def replace(self, key: str, body: bytes, tag: str | None) -> None:
+        """Write an object over exactly the version with this ETag, or, for None, where there is none.
+
+        Raises:
+            PublishConflict: there is another version by now.
+        """
+        try:
+            with self._translated(key):
+                obstore.put(self.store, key, body, mode="create" if tag is None else {"e_tag": tag})
+        except (AlreadyExistsError, PreconditionError):
+            raise PublishConflict(f"{key} was changed by somebody else meanwhile; look at it and try again") from None
+
+    def exists(self, key: str, size: int) -> bool:
+        """Say whether there is an object of this size."""
+        try:
+            with self._translated(key):
+                return obstore.head(self.store, key)["size"] == size
+        except ObjectMissing:
+            return False
+
+    def pointer(self, key: str) -> Pointer:
+        """Return the pointer to a key of this bucket."""
+        return Pointer(f"s3://{self.name}/{key}")
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, PermissionDeniedError):
+            raise ObjectMissing(f"s3://{self.name}/{key} is not there, or may not be read") from None
+        except (AlreadyExistsError, PreconditionError):
+            raise
+        except BaseError as error:
+            reason = str(error).splitlines()[0]
+            raise StorageUnavailable(f"s3://{self.name}/{key}: {reason}") from None
+
+
+def open_bucket(name: str) -> Bucket:
+    """Open a bucket with the credentials, the region and the endpoint (`AWS_ENDPOINT_URL`) of the environment."""
+    store = S3Store(
+        name,
+        client_options={"allow_http": True, "timeout": timedelta(seconds=20)},
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=10)},
+    )
+    return Bucket(name, store)
