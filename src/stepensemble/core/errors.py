@@ -117,3 +117,7 @@ class StorageUnavailable(EnsembleError):
 
 class StackNotFound(EnsembleError):
     """No such deployed or local stack."""
+
+
+class LocalStackError(EnsembleError):
+    """The local stack cannot start or go on."""

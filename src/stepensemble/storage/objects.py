@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
@@ -99,11 +99,18 @@ class Bucket:
             raise StorageUnavailable(f"s3://{self.name}/{key}: {reason}") from None
 
 
-def open_bucket(name: str) -> Bucket:
-    """Open a bucket with the credentials, the region and the endpoint (`AWS_ENDPOINT_URL`) of the environment."""
+def open_bucket(name: str, **config: Any) -> Bucket:
+    """Open a bucket.
+
+    Args:
+        name: of the bucket.
+        config: of obstore's `S3Store` (credentials, region, endpoint); what is not given comes from the environment,
+            `AWS_ENDPOINT_URL` included.
+    """
     store = S3Store(
         name,
         client_options={"allow_http": True, "timeout": timedelta(seconds=20)},
         retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=10)},
+        **config,
     )
     return Bucket(name, store)

@@ -1,0 +1,5 @@
+"""`python -m stepensemble.cli` is `ensemble`."""
+
+from stepensemble.cli.app import main
+
+main()

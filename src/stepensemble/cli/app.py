@@ -1,0 +1,318 @@
+"""The `ensemble` command: parse, one call, draw.
+
+Exit codes: 0 ok; 1 the job failed (a bad manifest or payload, no quorum, no stack); 2 wrong usage (an unknown option, a
+file that is not there or not JSON).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.status import Status
+
+from stepensemble.core.errors import EnsembleError, InvalidManifest
+from stepensemble.core.release import SHORT
+
+# Each command imports what it needs when it runs: `ensemble --help` should not wait for boto3 or NumPy.
+if TYPE_CHECKING:
+    from stepensemble.publishing.sources import Sources
+
+DEFAULT_MANIFEST = Path("models/manifest.json")
+
+app = typer.Typer(
+    name="ensemble",
+    help="Serve an ensemble of TensorFlow models from AWS Step Functions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+local = typer.Typer(help="Keep the local stack up, so that any AWS client can use it.", invoke_without_command=True)
+app.add_typer(local, name="local")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+ManifestOption = Annotated[
+    Path | None, typer.Option("--manifest", help="The manifest.", show_default=str(DEFAULT_MANIFEST))
+]
+StackOption = Annotated[str | None, typer.Option("--stack", help="A stack deployed in AWS; without it, the local one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+
+
+@app.command()
+def check(
+    manifest: Annotated[Path, typer.Argument(help="The manifest.")] = DEFAULT_MANIFEST, *, as_json: JsonOption = False
+) -> None:
+    """Validate a manifest and try every artifact it names."""
+    from stepensemble.publishing.gate import try_members
+
+    try:
+        with _status("Reading the manifest") as status:
+            sources = _read_sources(manifest)
+            trials = try_members(sources, lambda member: status.update(f"Trying {member}"))
+    except InvalidManifest as error:
+        if as_json:
+            _print_json({"ok": False, "problems": msgspec.to_builtins(error.problems)})
+            raise typer.Exit(1) from None
+        raise
+    if as_json:
+        members = [
+            {
+                "id": trial.member.id,
+                "version": trial.member.version,
+                "digest": trial.member.artifact.digest,
+                "size": trial.member.artifact.size,
+                "columns": trial.member.columns,
+                "load_ms": round(trial.load_ms, 3),
+                "predict_ms": round(trial.predict_ms, 3),
+            }
+            for trial in trials
+        ]
+        _print_json({"ok": True, "release": sources.digest, "members": members, "problems": []})
+        return
+    from stepensemble.cli.pictures import draw_trials
+
+    out.print(draw_trials(sources, trials))
+    out.print(f"[bold green]ok[/]  {manifest} compiles to release {sources.digest[:SHORT]}")
+
+
+@app.command()
+def publish(manifest: ManifestOption = None, stack: StackOption = None, *, as_json: JsonOption = False) -> None:
+    """Compile the manifest to a release and make it the current one."""
+    from stepensemble.cli.stacks import open_stack
+    from stepensemble.publishing.gate import try_members
+    from stepensemble.publishing.publish import publish as publish_sources
+
+    with _status("Reading the manifest") as status:
+        sources = _read_sources(manifest)
+        try_members(sources, lambda member: status.update(f"Trying {member}"))
+        with open_stack(stack, notify=status.update) as opened:
+            published = publish_sources(
+                sources, opened.releases, opened.slots, lambda member: status.update(f"Uploading {member}")
+            )
+            name = opened.name
+    if as_json:
+        _print_json(
+            {
+                "release": published.release,
+                "previous": published.previous,
+                "changed": published.changed,
+                "uploaded": published.uploaded,
+                "slots": published.slots,
+            }
+        )
+        return
+    if not published.changed:
+        out.print(f"release {published.release[:SHORT]} is the current one of {name} already")
+        return
+    for member, slot in published.slots.items():
+        out.print(f"  {member:<24} slot {slot}{'   uploaded' if member in published.uploaded else ''}")
+    out.print(f"[bold green]published[/]  release {published.release[:SHORT]} is the current one of {name}")
+
+
+@app.command()
+def run(
+    event: Annotated[str, typer.Argument(help="A file with the payload, or - for standard input.")],
+    manifest: ManifestOption = None,
+    stack: StackOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Start an execution and show what every member says, and the answer.
+
+    The local stack is given the manifest's release first, if it has another one. A deployed stack answers from its own
+    current release; with --manifest only if that is the manifest's.
+    """
+    from stepensemble.cli.execution import run_execution
+    from stepensemble.cli.stacks import ensure_published, open_stack
+
+    payload = _read_event(event)
+    sources = _read_sources(manifest) if stack is None or manifest is not None else None
+    with _status("Looking for the stack") as status, open_stack(stack, notify=status.update) as opened:
+        if sources is not None and opened.local:
+            ensure_published(opened, sources, notify=status.update)
+        status.update("Asking the members")
+        outcome = run_execution(opened, payload, None if sources is None else sources.digest)
+        drawn = None if as_json or outcome.output is None else opened.releases.read_release(outcome.output.release)
+    if as_json:
+        _print_json(outcome.to_json())
+    elif drawn is not None and outcome.output is not None:
+        from stepensemble.cli.pictures import draw_fan_out
+
+        out.print(draw_fan_out(outcome.output, drawn))
+    if outcome.error is not None:
+        if not as_json:
+            _complain(outcome.error, outcome.cause or "")
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    prediction_id: Annotated[str, typer.Argument(help="As an execution's output names it.")],
+    stack: StackOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a record back: input, every member's output, the answer."""
+    from stepensemble.cli.stacks import open_stack
+
+    with _status("Reading the record") as status, open_stack(stack, notify=status.update) as opened:
+        record = opened.records.read(prediction_id)
+        release = None if as_json else opened.releases.read_release(record.release)
+    if release is None:
+        _print_json(msgspec.to_builtins(record))
+        return
+    from stepensemble.cli.pictures import draw_fan_out, draw_input
+
+    out.print(draw_input(record))
+    out.print(draw_fan_out(record.output, release))
+    if record.failure is not None:
+        out.print(f"[red]{record.failure}[/]")
+
+
+@app.command()
+def records(
+    stack: StackOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the latest records."""
+    from stepensemble.cli.stacks import open_stack
+
+    with _status("Reading the records") as status, open_stack(stack, notify=status.update) as opened:
+        summaries = opened.records.latest(limit)
+    if as_json:
+        _print_json(msgspec.to_builtins(summaries))
+    elif summaries:
+        from stepensemble.cli.pictures import draw_records
+
+        out.print(draw_records(summaries))
+    else:
+        out.print("nothing is recorded yet")
+
+
+@local.callback()
+def local_up(
+    context: typer.Context,
+    manifest: ManifestOption = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free one.")] = 0,
+    *,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget records, releases and artifacts first.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Keep it up in the background.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the local stack up, with the manifest published, until Ctrl-C."""
+    if context.invoked_subcommand is not None:
+        return
+    from stepensemble.cli.background import detach_stack, serve_stack
+
+    if detach:
+        with _status("Starting the local stack in the background"):
+            description = detach_stack(manifest or DEFAULT_MANIFEST, port, fresh=fresh)
+        _show_stack(description, as_json=as_json)
+        return
+    with ExitStack() as exits:
+        with _status("Reading the manifest") as status:
+            serving = serve_stack(_read_sources(manifest), port, fresh=fresh, notify=status.update)
+            description = exits.enter_context(serving)
+        _show_stack(description, as_json=as_json)
+        if not as_json:
+            out.print("Ctrl-C stops it.", style="dim")
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            err.print("stopping")
+
+
+@local.command("stop")
+def local_stop(*, as_json: JsonOption = False) -> None:
+    """Stop the local stack that runs in the background."""
+    from stepensemble.cli.background import stop_stack
+
+    stopped = stop_stack()
+    if as_json:
+        _print_json({"stopped": stopped})
+    else:
+        out.print("stopped" if stopped else "no local stack is running")
+
+
+def main() -> NoReturn:
+    """Run the command; the entry point."""
+    # SIGTERM unwinds like Ctrl-C, so that a stack started for this command is taken down with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except EnsembleError as error:
+        _complain(type(error).__name__, str(error))
+    except Exception as error:
+        # What botocore and obstore say is for people; anything else is our fault and keeps its traceback.
+        if not type(error).__module__.startswith(("botocore", "obstore")):
+            raise
+        _complain(type(error).__name__, str(error))
+    sys.exit(1)
+
+
+def _read_event(event: str) -> object:
+    name = "standard input" if event == "-" else event
+    try:
+        text = sys.stdin.read() if event == "-" else Path(event).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=float)
+    except OSError as error:
+        raise typer.BadParameter(f"{name} cannot be read: {error.strerror}", param_hint="EVENT") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{name} is not JSON: {error}", param_hint="EVENT") from None
+
+
+def _read_sources(manifest: Path | None) -> Sources:
+    from stepensemble.publishing.sources import read_sources
+
+    path = manifest or DEFAULT_MANIFEST
+    if not path.is_file():
+        raise typer.BadParameter(f"{path} is not there", param_hint="MANIFEST")
+    return read_sources(path)
+
+
+def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(description) + "\n")
+        sys.stdout.flush()
+        return
+    out.print(f"[bold green]up[/]  {description['endpoint']}  (stack {description['stack']}, pid {description['pid']})")
+    for name, arn in description["state_machines"].items():
+        out.print(f"  {name:<10} {arn}", soft_wrap=True)
+    out.print(f"  {'records':<10} {description['table']}")
+    out.print(f"  {'release':<10} {description['release'][:SHORT]}")
+    out.print(
+        f"\n  AWS_ENDPOINT_URL={description['endpoint']} AWS_REGION={description['region']} "
+        "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local \\\n"
+        f"  aws stepfunctions start-execution --state-machine-arn {description['state_machines']['standard']} "
+        "--input file://events/passenger.json",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _complain(name: str, message: str) -> None:
+    err.print(f"[bold red]{name}[/]", end=" ")
+    err.print(message, markup=False, soft_wrap=True)
+
+
+def _status(message: str) -> Status:
+    return err.status(message)

@@ -1,0 +1,119 @@
+"""Start an execution, wait for it, and read what it answers."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain, repeat
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from stepensemble.cli.stacks import Stack
+from stepensemble.core.answer import Output, Prediction
+from stepensemble.core.columns import array_from_bytes
+from stepensemble.core.errors import RecordNotFound
+from stepensemble.core.limits import STATE_BYTES
+from stepensemble.core.payload import Pointer
+from stepensemble.storage.keys import payload_key
+
+POLL_SECONDS = (0.02, 0.02, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
+"""Waits between looks at an execution; the last one repeats."""
+
+INPUT_RESERVE = 8 * 1024
+"""Bytes of an input kept for everything that is not rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an execution ended.
+
+    Attributes:
+        output: the answer, with pointers followed; of a failed execution what was recorded of it, if anything was.
+        error, cause: of a failed execution, else None.
+    """
+
+    execution: str
+    prediction_id: str
+    output: Output | None
+    error: str | None = None
+    cause: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the execution's output; of a failed one, `error` and `cause` beside what was recorded."""
+        document: dict[str, Any] = {} if self.output is None else msgspec.to_builtins(self.output)
+        if self.error is not None:
+            document = {"prediction_id": self.prediction_id, "status": "FAILED"} | document
+            document |= {"error": self.error, "cause": self.cause}
+        return document
+
+
+def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome:
+    """Run one execution to its end.
+
+    Args:
+        stack: to run it on.
+        payload: as it was given; rows too many for an execution's input go through the data bucket.
+        release: which must answer; None for whichever is current.
+    """
+    sent = payload
+    if isinstance(payload, Mapping):
+        sent = _fit(stack, dict(payload))
+        if release is not None and "release" not in sent:
+            sent = {**sent, "release": release}
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    started = stack.step_functions.start_execution(
+        stateMachineArn=stack.state_machine, name=name, input=msgspec.json.encode(sent).decode()
+    )
+    described = _wait(stack, started["executionArn"])
+    prediction_id = payload.get("prediction_id") if isinstance(payload, Mapping) else None
+    prediction_id = prediction_id if isinstance(prediction_id, str) else name
+    if described["status"] == "SUCCEEDED":
+        output = msgspec.json.decode(described["output"], type=Output)
+        return Outcome(name, prediction_id, follow_pointers(stack, output))
+    error, cause = described.get("error", described["status"]), described.get("cause", "")
+    recorded = None
+    if error == "QuorumNotMet":
+        try:
+            recorded = stack.records.read(prediction_id).output
+        except RecordNotFound:
+            recorded = None
+    return Outcome(name, prediction_id, recorded, error, cause)
+
+
+def follow_pointers(stack: Stack, output: Output) -> Output:
+    """Put in the place of every pointer what it points at."""
+    predictions = output.predictions
+    if isinstance(predictions, Pointer):
+        body = stack.data.read(predictions.split()[1])
+        predictions = msgspec.json.decode(body, type=list[Prediction])
+    members = [
+        structs.replace(member, outputs=array_from_bytes(stack.data.read(member.outputs.split()[1])).tolist())
+        if isinstance(member.outputs, Pointer)
+        else member
+        for member in output.members
+    ]
+    return structs.replace(output, predictions=predictions, members=members)
+
+
+def _fit(stack: Stack, payload: dict[str, Any]) -> dict[str, Any]:
+    if len(msgspec.json.encode(payload)) <= STATE_BYTES - INPUT_RESERVE:
+        return payload
+    rows = [payload["features"]] if "features" in payload else payload.get("instances")
+    body = msgspec.json.encode(rows)
+    pointer = stack.data.write(payload_key(body), body)
+    rest = {key: value for key, value in payload.items() if key not in {"features", "instances"}}
+    return {"instances": msgspec.to_builtins(pointer), **rest}
+
+
+def _wait(stack: Stack, execution: str) -> Mapping[str, Any]:
+    for wait in chain(POLL_SECONDS, repeat(POLL_SECONDS[-1])):
+        described = stack.step_functions.describe_execution(executionArn=execution)
+        if described["status"] != "RUNNING":
+            break
+        time.sleep(wait)
+    return described

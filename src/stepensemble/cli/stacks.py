@@ -1,0 +1,186 @@
+"""The stack a command talks to: one deployed in AWS, a local one that runs, or a local one while the command lasts.
+
+All three are reached by the same code: CloudFormation's outputs name the parts; only endpoint and credentials differ.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepensemble.core.errors import StackNotFound
+from stepensemble.storage.objects import Bucket, open_bucket
+from stepensemble.storage.releases import ReleaseStore
+
+if TYPE_CHECKING:
+    from boto3.session import Session
+    from mypy_boto3_stepfunctions import SFNClient
+
+    from stepensemble.publishing.sources import Sources
+    from stepensemble.storage.records import RecordTable
+
+LOCAL_REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack, deployed or local.
+
+    Attributes:
+        outputs: the template's outputs.
+        endpoint: where its services are; None for AWS itself.
+        local: it is this project's local stack, so publishing to it concerns nobody else.
+    """
+
+    name: str
+    outputs: Mapping[str, str]
+    session: Session
+    endpoint: str | None
+    local: bool
+
+    @property
+    def slots(self) -> list[str]:
+        """The names of its slots, in order."""
+        return self.outputs["SlotNames"].split(",")
+
+    @property
+    def state_machine(self) -> str:
+        """ARN of the durable state machine."""
+        return self.outputs["StateMachineArn"]
+
+    @cached_property
+    def step_functions(self) -> SFNClient:
+        """A client for executions."""
+        return self.session.client("stepfunctions", endpoint_url=self.endpoint)
+
+    @cached_property
+    def releases(self) -> ReleaseStore:
+        """The artifact bucket."""
+        return ReleaseStore(self._open(self.outputs["ArtifactBucketName"]))
+
+    @cached_property
+    def data(self) -> Bucket:
+        """The data bucket."""
+        return self._open(self.outputs["DataBucketName"])
+
+    @cached_property
+    def records(self) -> RecordTable:
+        """The records."""
+        from stepensemble.storage.records import RecordTable
+
+        client = self.session.client("dynamodb", endpoint_url=self.endpoint)
+        return RecordTable(client, self.outputs["RecordsTableName"], self.data)
+
+    def _open(self, bucket: str) -> Bucket:
+        config: dict[str, Any] = {"region": self.session.region_name}
+        if self.endpoint is not None:
+            config["endpoint"] = self.endpoint
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        return open_bucket(bucket, credential_provider=Boto3CredentialProvider(self.session), **config)
+
+
+def find_project(start: Path) -> Path:
+    """Return the nearest folder, upwards, that holds the template.
+
+    Raises:
+        StackNotFound: there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / "template.yaml").is_file() and (folder / "statemachine").is_dir():
+            return folder
+    raise StackNotFound(
+        f"no template.yaml with its statemachine/ in {start} or above; go to a project's folder, or name a deployed "
+        "stack with --stack"
+    )
+
+
+def state_folder(project: Path) -> Path:
+    """Where the local stack of a project keeps its state."""
+    return project / ".stepensemble"
+
+
+@contextmanager
+def open_stack(name: str | None, *, notify: Callable[[str], None]) -> Iterator[Stack]:
+    """Open the stack a command talks to.
+
+    Args:
+        name: of a deployed stack; None for the local one, which is started where none runs.
+        notify: told what takes a while.
+
+    Raises:
+        StackNotFound: there is no such stack.
+        LocalStackError: the local stack cannot start.
+    """
+    if name is not None:
+        yield deployed_stack(name)
+        return
+    from stepensemble.local.stack import LocalStack, find_running
+
+    project = find_project(Path.cwd())
+    running = find_running(state_folder(project))
+    if running is not None:
+        yield local_stack(running.name, running.endpoint)
+        return
+    notify("Starting the local stack")
+    with LocalStack.start(project, state_dir=state_folder(project), on_wait=notify) as stack:
+        yield local_stack(stack.name, stack.endpoint)
+
+
+def local_stack(name: str, endpoint: str) -> Stack:
+    """Describe a local stack that runs."""
+    import boto3
+
+    session = boto3.session.Session(
+        region_name=LOCAL_REGION,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106 (nobody checks)
+    )
+    return _describe(name, session, endpoint, local=True)
+
+
+def deployed_stack(name: str) -> Stack:
+    """Describe a deployed stack; `AWS_ENDPOINT_URL` is honoured.
+
+    Raises:
+        StackNotFound: there is none of that name in this account and region.
+    """
+    import boto3
+
+    return _describe(name, boto3.session.Session(), os.environ.get("AWS_ENDPOINT_URL"), local=False)
+
+
+def _describe(name: str, session: Session, endpoint: str | None, *, local: bool) -> Stack:
+    from botocore.exceptions import ClientError
+
+    try:
+        client = session.client("cloudformation", endpoint_url=endpoint)
+        described = client.describe_stacks(StackName=name)["Stacks"][0]
+    except ClientError as error:
+        if "does not exist" in str(error):
+            region = session.region_name
+            raise StackNotFound(f'no stack named "{name}" in {region}; deploy it, or look at --stack') from None
+        raise
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+    return Stack(name, outputs, session, endpoint, local)
+
+
+def ensure_published(stack: Stack, sources: Sources, *, notify: Callable[[str], None]) -> None:
+    """Make the sources' release the stack's current one, through the gate, unless it is already."""
+    from stepensemble.core.errors import NothingPublished
+
+    try:
+        if stack.releases.read_current()[0].release == sources.digest:
+            return
+    except NothingPublished:
+        pass
+    from stepensemble.publishing.gate import try_members
+    from stepensemble.publishing.publish import publish
+
+    try_members(sources, lambda member: notify(f"Trying {member}"))
+    publish(sources, stack.releases, stack.slots, lambda member: notify(f"Publishing {member}"))
