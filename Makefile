@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 VENV := .venv
 export UV_PROJECT_ENVIRONMENT = $(VENV)
 
-.PHONY: help setup tensorflow run test check lint format build deploy clean
+.PHONY: help setup tensorflow run test check lint format schemas build deploy clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -53,6 +53,9 @@ lint: $(VENV)/.dev ## Check style and types
 format: $(VENV)/.dev ## Rewrite the code in the project's style
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+schemas: $(VENV)/.run ## Write the published JSON Schemas anew from the code
+	@$(VENV)/bin/python -m stepensemble.publishing.schemas
 
 build: $(VENV)/.dev ## Build what Lambda gets, without Docker
 	@PATH="$(abspath $(VENV)/bin):$(abspath .uv/bin):$$PATH" $(VENV)/bin/sam build

@@ -3,4 +3,5 @@
 - `sources`: read a manifest and its artifacts
 - `gate`: try every artifact against what the manifest says of it
 - `publish`: upload artifacts and release, move the pointer
+- `schemas`: the JSON Schemas of manifest and output
 """

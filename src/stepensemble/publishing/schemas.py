@@ -1,0 +1,29 @@
+"""The published JSON Schemas, written from the structures they describe: `make schemas`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stepensemble.core.answer import output_schema
+from stepensemble.core.manifest import json_schema
+
+PUBLISHED = {"models/manifest.schema.json": json_schema, "docs/output.schema.json": output_schema}
+"""Where each schema lies in the project, and what makes it."""
+
+
+def render_schema(schema: Mapping[str, Any]) -> str:
+    """Return a schema as the text of its file."""
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def write_schemas(project: Path) -> None:
+    """Write every published schema."""
+    for path, make in PUBLISHED.items():
+        (project / path).write_text(render_schema(make()))
+
+
+if __name__ == "__main__":
+    write_schemas(Path.cwd())

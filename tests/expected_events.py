@@ -1,0 +1,53 @@
+"""What lies beside each event: `NAME.output.json`, or `NAME.error.json`.
+
+Run as a script it writes them anew from the ensemble in process, for somebody to read the difference:
+
+    .venv/bin/python tests/expected_events.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stepensemble import Ensemble
+from stepensemble.core.errors import InvalidPayload
+
+ROOT = Path(__file__).resolve().parent.parent
+EVENTS = ROOT / "events"
+VOLATILE = ("duration_ms", "cold")
+
+
+def without_volatile(output: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of an output what differs from one execution to the next."""
+    kept = {key: value for key, value in output.items() if key != "prediction_id"}
+    kept["members"] = [
+        {key: value for key, value in member.items() if key not in VOLATILE} for member in output["members"]
+    ]
+    return kept
+
+
+def list_events(prefix: str = "") -> list[Path]:
+    """Return the event files of that prefix, without what lies beside them."""
+    return sorted(path for path in EVENTS.glob(f"{prefix}*.json") if path.stem.count(".") == 0)
+
+
+def main() -> None:
+    """Write every expected file but the one of the event that is not JSON, whose error is the parser's."""
+    ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
+    for path in list_events():
+        if path.stem == "bad-not-json":
+            continue
+        try:
+            expected = without_volatile(ensemble.predict(json.loads(path.read_text())))
+            target = path.with_suffix(".output.json")
+        except InvalidPayload as error:
+            expected = {"error": "InvalidPayload", "cause": str(error)}
+            target = path.with_suffix(".error.json")
+        target.write_text(json.dumps(expected, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
