@@ -12,7 +12,7 @@ from stepensemble.core.answer import MemberReport, Output, Prediction
 from stepensemble.core.manifest import BinaryTask, RegressionTask, Task
 from stepensemble.core.records import Record, RecordSummary
 from stepensemble.core.release import SHORT, Release
-from stepensemble.publishing.gate import Trial
+from stepensemble.publishing.gate import TRIAL_ROWS, Trial
 from stepensemble.publishing.sources import Sources
 
 BAR_CELLS = 20
@@ -58,7 +58,7 @@ def _members_table(output: Output, release: Release) -> Table:
     for member in output.members:
         failed = member.error is not None
         table.add_row(
-            member.id + (" (shadow)" if member.role == "shadow" else ""),
+            _name(member.id, member.role),
             member.version,
             Text(member.error.type, style="red") if member.error else _output_cell(member, release.task),
             f"{member.weight:.2f}",
@@ -150,18 +150,15 @@ def _percent(prediction: Prediction) -> str:
 def draw_trials(sources: Sources, trials: Sequence[Trial]) -> RenderableType:
     """Draw what the gate saw of each member."""
     table = _table()
-    for name in ("member", "version", "role", "weight", "artifact", "size", "digest", "columns", "load", "3 rows"):
-        table.add_column(name, justify="right" if name in {"weight", "size", "columns", "load", "3 rows"} else "left")
+    for name in ("member", "version", "weight", "artifact", "bytes", "load", f"{TRIAL_ROWS} rows"):
+        table.add_column(name, justify="left" if name in {"member", "version", "artifact"} else "right")
     for trial, member in zip(trials, sources.manifest.members, strict=True):
         table.add_row(
-            member.id,
+            _name(member.id, member.role),
             member.version,
-            member.role,
             f"{member.weight:g}",
             member.artifact,
-            f"{trial.member.artifact.size:,} B",
-            trial.member.artifact.digest[:SHORT],
-            str(len(trial.member.columns)),
+            f"{trial.member.artifact.size:,}",
             f"{trial.load_ms:.1f} ms",
             f"{trial.predict_ms:.2f} ms",
         )
@@ -182,6 +179,10 @@ def draw_records(summaries: Sequence[RecordSummary]) -> RenderableType:
             summary.release[:SHORT],
         )
     return table
+
+
+def _name(member: str, role: str) -> str:
+    return f"{member} (shadow)" if role == "shadow" else member
 
 
 def _rows(output: Output) -> int:

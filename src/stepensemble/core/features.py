@@ -43,7 +43,7 @@ def all_column_names(features: Sequence[Feature]) -> tuple[str, ...]:
 
 def normalize(
     features: Sequence[Feature],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Any],
     *,
     locate: Callable[[int], str] = "$.instances[{}]".format,
 ) -> Columns:
@@ -59,13 +59,17 @@ def normalize(
     """
     columns: Columns = {}
     found: list[tuple[int, int, Problem]] = []
+    shapeless = {index for index, row in enumerate(rows) if not isinstance(row, Mapping)}
+    objects = [{} if index in shapeless else row for index, row in enumerate(rows)] if shapeless else rows
+    for row in shapeless:
+        found.append((row, 0, Problem(locate(row), f"{show(rows[row])} is not an object", "write an object")))
     for position, feature in enumerate(features):
-        encoded, reasons = encode(feature, [row.get(feature.name) for row in rows])
+        encoded, reasons = encode(feature, [row.get(feature.name) for row in objects])
         columns.update(encoded)
-        for row, (message, remedy) in reasons.items():
-            found.append((row, position, Problem(f"{locate(row)}.{feature.name}", message, remedy)))
+        for row in reasons.keys() - shapeless:
+            found.append((row, position, Problem(f"{locate(row)}.{feature.name}", *reasons[row])))
     names = [feature.name for feature in features]
-    found += [(row, len(names), problem) for row, problem in _unknown_fields(names, rows, locate)]
+    found += [(row, len(names), problem) for row, problem in _unknown_fields(names, objects, locate)]
     if found:
         raise InvalidPayload([problem for _, _, problem in sorted(found, key=lambda entry: entry[:2])])
     return columns

@@ -1,0 +1,34 @@
+"""A project folder of its own, and a stack that stays up in it for a whole test session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from driving import copy_project
+
+from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.local.stack import LocalStack
+from stepensemble.publishing.sources import read_sources
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project folder for one test."""
+    return copy_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder for the whole session."""
+    return copy_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
+def stack(shared_project: Path) -> Iterator[Stack]:
+    """A local stack with the shipped ensemble published; announced, so that commands in its folder use it."""
+    with LocalStack.start(shared_project, state_dir=shared_project / ".stepensemble", announce=True) as started:
+        opened = local_stack(started.name, started.endpoint)
+        ensure_published(opened, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
+        yield opened

@@ -1,0 +1,261 @@
+"""The command line, as a person uses it in a project folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from driving import ENSEMBLE, run_ensemble
+from expected_events import list_events, without_volatile
+
+
+@pytest.fixture(scope="module")
+def served(shared_project: Path, stack: object) -> Path:
+    """A project folder whose local stack is up, so that each command takes a moment only."""
+    assert stack is not None
+    return shared_project
+
+
+def test_run_draws_a_line_a_member_then_the_answer(served: Path) -> None:
+    done = run_ensemble(served, "run", "events/passenger.json")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for member in ("linear", "wide", "deep", "wide_and_deep"):
+        line = next(line for line in lines if line.startswith(f"{member} "))
+        assert line.rstrip().endswith("ok")
+        assert "█" in line or "░" in line
+    expected = json.loads((served / "events" / "passenger.output.json").read_text())["predictions"][0]
+    answer = next(line for line in lines if line.startswith("answer"))
+    assert expected["label"] in answer
+    assert f"{expected['value']:.3f}" in answer
+    assert any(line.startswith("status  COMPLETE") for line in lines)
+
+
+@pytest.mark.parametrize("event", ["passenger", "passengers"])
+def test_run_json_prints_exactly_the_output(served: Path, event: str) -> None:
+    done = run_ensemble(served, "run", f"events/{event}.json", "--json")
+    assert done.returncode == 0, done.stderr
+    output = json.loads(done.stdout)
+    expected = json.loads((served / "events" / f"{event}.output.json").read_text())
+    assert without_volatile(output)["members"][0].keys() == expected["members"][0].keys()
+    for got, want in zip(output["predictions"], expected["predictions"], strict=True):
+        assert got["label"] == want["label"]
+        # The kernels of another processor may round the last bits of a float32 otherwise.
+        assert got["value"] == pytest.approx(want["value"], abs=1e-5)
+
+
+def test_run_reads_standard_input(served: Path) -> None:
+    text = (served / "events" / "passenger.json").read_text()
+    done = run_ensemble(served, "run", "-", "--json", stdin=text)
+    assert json.loads(done.stdout)["status"] == "COMPLETE"
+
+
+@pytest.mark.parametrize("event", [path.name for path in list_events("bad-") if path.stem != "bad-not-json"])
+def test_a_bad_event_fails_with_the_error_beside_it(served: Path, event: str) -> None:
+    expected = json.loads((served / "events" / event).with_suffix(".error.json").read_text())
+    done = run_ensemble(served, "run", f"events/{event}")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.split() == f"{expected['error']} {expected['cause']}".split()
+    as_json = run_ensemble(served, "run", f"events/{event}", "--json")
+    assert as_json.returncode == 1
+    document = json.loads(as_json.stdout)
+    assert (document["status"], document["error"], document["cause"]) == (
+        "FAILED",
+        expected["error"],
+        expected["cause"],
+    )
+
+
+def test_an_event_that_is_not_json_is_wrong_usage(served: Path) -> None:
+    expected = json.loads((served / "events" / "bad-not-json.error.json").read_text())["cause"]
+    done = run_ensemble(served, "run", "events/bad-not-json.json")
+    assert done.returncode == 2
+    assert expected in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("run", "events/nobody.json"), "cannot be read: No such file"),
+        (("run", "events/passenger.json", "--manifest", "nowhere.json"), "nowhere.json is not there"),
+        (("check", "nowhere.json"), "nowhere.json is not there"),
+        (("run",), "Missing argument"),
+        (("records", "--limit", "0"), "--limit"),
+        (("dance",), "No such command"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_why(served: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    done = run_ensemble(served, *arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_show_reads_a_record_back_and_records_lists_it(served: Path) -> None:
+    output = json.loads(run_ensemble(served, "run", "events/passengers.json", "--json").stdout)
+    record = json.loads(run_ensemble(served, "show", output["prediction_id"], "--json").stdout)
+    assert record["output"] == output
+    event = json.loads((served / "events" / "passengers.json").read_text())
+    assert record["input"] == {"instances": event["instances"]}
+    assert record["metadata"] == event["metadata"]
+    listed = json.loads(run_ensemble(served, "records", "--json").stdout)
+    assert output["prediction_id"] in [summary["prediction_id"] for summary in listed]
+    drawn = run_ensemble(served, "show", output["prediction_id"])
+    assert "wide_and_deep" in drawn.stdout
+    assert "COMPLETE" in drawn.stdout
+
+
+def test_show_of_an_unknown_id_says_so(served: Path) -> None:
+    done = run_ensemble(served, "show", "never")
+    assert done.returncode == 1
+    assert 'no record is kept of "never"' in done.stderr
+
+
+def test_check_lists_every_problem_at_once(project: Path) -> None:
+    path = project / "models" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["members"][0]["wieght"] = 2
+    manifest["members"][1]["artifact"] = "titanic/nowhere.tflite"
+    manifest["features"][0]["vocabulary"] = []
+    path.write_text(json.dumps(manifest))
+    done = run_ensemble(project, "check", "--json")
+    assert done.returncode == 1
+    problems = json.loads(done.stdout)["problems"]
+    assert {problem["path"] for problem in problems} == {"$.members[0].wieght", "$.features[0].vocabulary"}
+    assert 'did you mean "weight"?' in next(p["remedy"] for p in problems if p["path"].endswith("wieght"))
+
+
+def test_check_tries_the_artifacts(project: Path) -> None:
+    assert run_ensemble(project, "check").returncode == 0
+    (project / "models" / "titanic" / "wide.tflite").write_bytes(b"not a model")
+    done = run_ensemble(project, "check")
+    assert done.returncode == 1
+    assert "ModelRefused" in done.stderr
+    assert "wide" in done.stderr
+
+
+def test_a_model_takes_part_once_it_is_in_the_manifest(project: Path) -> None:
+    models = project / "models"
+    shutil.copy(models / "titanic" / "linear.tflite", models / "titanic" / "fifth.tflite")
+    manifest = json.loads((models / "manifest.json").read_text())
+    fifth = {**next(member for member in manifest["members"] if member["id"] == "linear")}
+    manifest["members"].append({**fifth, "id": "fifth", "artifact": "titanic/fifth.tflite"})
+    before = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
+    (models / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    after = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
+    assert len(before["members"]) == 4
+    assert [member["id"] for member in after["members"]][-1] == "fifth"
+    outputs = [member["outputs"][0] for member in after["members"]]
+    assert after["predictions"][0]["value"] == pytest.approx(sum(outputs) / 5, rel=1e-12)
+    # The records of both runs outlive the stacks that made them.
+    listed = json.loads(run_ensemble(project, "records", "--json").stdout)
+    assert [summary["prediction_id"] for summary in listed] == [after["prediction_id"], before["prediction_id"]]
+
+
+def test_another_manifest_is_another_ensemble(served: Path) -> None:
+    manifest = json.loads((served / "models" / "manifest.json").read_text())
+    manifest["members"] = manifest["members"][:2]
+    manifest["quorum"] = {"min_members": 1}
+    other = served / "models" / "two.json"
+    other.write_text(json.dumps(manifest))
+    output = json.loads(run_ensemble(served, "run", "events/passenger.json", "--manifest", str(other), "--json").stdout)
+    assert len(output["members"]) == 2
+    again = json.loads(run_ensemble(served, "run", "events/passenger.json", "--json").stdout)
+    assert len(again["members"]) == 4
+
+
+def test_publish_is_idempotent(served: Path) -> None:
+    first = json.loads(run_ensemble(served, "publish", "--json").stdout)
+    second = json.loads(run_ensemble(served, "publish", "--json").stdout)
+    assert second == {**first, "previous": first["release"], "changed": False, "uploaded": []}
+
+
+def test_local_detached_serves_until_stopped(project: Path) -> None:
+    done = run_ensemble(project, "local", "--detach", "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    description = json.loads(line)
+    try:
+        assert description["endpoint"].startswith("http://127.0.0.1:")
+        assert set(description["state_machines"]) == {"standard", "express"}
+        again = run_ensemble(project, "local", "--json")
+        assert again.returncode == 1
+        assert "runs already" in again.stderr
+        output = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
+        assert output["release"] == description["release"]
+    finally:
+        stopped = run_ensemble(project, "local", "stop")
+    assert stopped.stdout.strip() == "stopped"
+    assert not Path(f"/proc/{description['pid']}").exists()
+    assert run_ensemble(project, "local", "stop").stdout.strip() == "no local stack is running"
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_running(project: Path, ending: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [ENSEMBLE, "local", "--json"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["endpoint"]
+    run_ensemble(project, "run", "events/passenger.json")  # so that every function has a process
+    children = _descendants(process.pid)
+    assert children
+    process.send_signal(ending)
+    process.wait(timeout=20)
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in children if _alive(pid)]:
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.05)
+    # A killed stack leaves nothing in the way of the next one.
+    assert run_ensemble(project, "run", "events/passenger.json").returncode == 0
+
+
+def test_two_commands_at_once_both_answer(project: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [ENSEMBLE, "run", "events/passenger.json", "--json"],
+            cwd=project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    ids = set()
+    for process in processes:
+        stdout, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+        ids.add(json.loads(stdout)["prediction_id"])
+    listed = json.loads(run_ensemble(project, "records", "--json").stdout)
+    assert {summary["prediction_id"] for summary in listed} == ids
+
+
+def test_outside_a_project_the_error_names_the_remedy(tmp_path: Path) -> None:
+    done = run_ensemble(tmp_path, "records")
+    assert done.returncode == 1
+    assert "template.yaml" in done.stderr
+    assert "--stack" in done.stderr
+
+
+def _descendants(pid: int) -> list[int]:
+    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout  # noqa: S607
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listing.splitlines()[1:])}
+    found = [pid]
+    for child in sorted(parents):
+        if parents[child] in found:
+            found.append(child)
+    return found[1:]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z" if Path("/proc").is_dir() else True

@@ -1,0 +1,183 @@
+"""Executions of the deployed state machine on the local stack, started as any client starts them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError
+from driving import ask, start, wait
+from expected_events import list_events, without_volatile
+from hypothesis import HealthCheck, given, settings
+
+from stepensemble import Ensemble
+from stepensemble.cli.execution import run_execution
+from stepensemble.cli.stacks import Stack, ensure_published
+from stepensemble.publishing.sources import read_sources
+
+PASSENGER: dict[str, Any] = {
+    "Pclass": 3,
+    "Sex": "male",
+    "Age": 22,
+    "SibSp": 1,
+    "Parch": 0,
+    "Fare": 7.25,
+    "Embarked": "S",
+}
+
+PASSENGERS = st.fixed_dictionaries(
+    {
+        "Pclass": st.sampled_from([1, 2, 3]),
+        "Sex": st.sampled_from(["female", "male"]),
+        "Age": st.none() | st.floats(0, 100),
+        "SibSp": st.integers(0, 8),
+        "Parch": st.integers(0, 9),
+        "Fare": st.none() | st.floats(0, 600),
+        "Embarked": st.none() | st.sampled_from(["C", "Q", "S"]),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def ensemble(shared_project: Path) -> Ensemble:
+    return Ensemble.load(shared_project / "models" / "manifest.json")
+
+
+@pytest.fixture(autouse=True)
+def shipped(stack: Stack, shared_project: Path) -> Iterator[None]:
+    """Each test begins with the shipped ensemble as the current release."""
+    ensure_published(stack, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
+    yield
+
+
+@pytest.mark.parametrize("event", [path.name for path in list_events("passenger")])
+def test_the_stack_and_the_process_answer_alike_bit_for_bit(
+    stack: Stack, ensemble: Ensemble, shared_project: Path, event: str
+) -> None:
+    payload = json.loads((shared_project / "events" / event).read_text())
+    assert without_volatile(ask(stack, payload)) == without_volatile(ensemble.predict(payload))
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(PASSENGERS, min_size=1, max_size=20))
+def test_they_answer_alike_on_made_up_rows(stack: Stack, ensemble: Ensemble, rows: list[dict[str, Any]]) -> None:
+    payload = {"instances": rows}
+    assert without_volatile(ask(stack, payload)) == without_volatile(ensemble.predict(payload))
+
+
+def test_ten_thousand_rows_travel_by_pointer_and_answer_alike(stack: Stack, ensemble: Ensemble) -> None:
+    ages = np.random.default_rng(7).uniform(0, 90, 10_000).round(1).tolist()
+    payload = {"instances": [{**PASSENGER, "Age": age} for age in ages]}
+    outcome = run_execution(stack, payload, release=None)
+    assert outcome.error is None, outcome.cause
+    assert without_volatile(outcome.to_json()) == without_volatile(ensemble.predict(payload))
+    described = stack.step_functions.list_executions(stateMachineArn=stack.state_machine)["executions"]
+    (arn,) = [execution["executionArn"] for execution in described if execution["name"] == outcome.execution]
+    carried = stack.step_functions.describe_execution(executionArn=arn)
+    assert len(carried["input"]) < 1_000
+    assert len(carried["output"]) < 10_000
+    assert json.loads(carried["output"])["predictions"]["s3"].startswith("s3://")
+    record = stack.records.read(outcome.prediction_id)
+    assert record.input == payload
+    assert record.output == outcome.output
+
+
+def test_every_member_is_asked_by_its_own_function_at_once(stack: Stack) -> None:
+    arn = start(stack, {"features": PASSENGER})
+    wait(stack, arn)
+    events = stack.step_functions.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+    kinds = [event["type"] for event in events]
+    scheduled = [
+        json.loads(event["taskScheduledEventDetails"]["parameters"])["FunctionName"]
+        for event in events
+        if event["type"] == "TaskScheduled"
+    ]
+    asked = [name for name in scheduled if "-score-" in name]
+    assert len(asked) == len(set(asked)) == 4
+    first_normalize, *_ = (i for i, kind in enumerate(kinds) if kind == "TaskSucceeded")
+    inside = kinds[kinds.index("MapStateStarted") : kinds.index("MapStateSucceeded")]
+    assert first_normalize < kinds.index("MapStateStarted")
+    # All four tasks have started before the first of them has succeeded.
+    assert [kind for kind in inside if kind in {"TaskStarted", "TaskSucceeded"}][:4] == ["TaskStarted"] * 4
+
+
+def test_the_same_name_is_recorded_once(stack: Stack) -> None:
+    first = ask(stack, {"features": PASSENGER}, name="twice")
+    with pytest.raises(ClientError, match="ExecutionAlreadyExists"):
+        start(stack, {"features": {**PASSENGER, "Age": 60}}, name="twice")
+    assert first["prediction_id"] == "twice"
+    assert stack.records.read("twice").input == {"features": PASSENGER}
+
+
+def test_a_prediction_id_asked_again_answers_what_is_recorded(stack: Stack) -> None:
+    payload = {"features": PASSENGER, "prediction_id": "passenger-17"}
+    assert ask(stack, payload) == ask(stack, payload)
+    other = {"features": {**PASSENGER, "Sex": "female"}, "prediction_id": "passenger-17"}
+    described = wait(stack, start(stack, other))
+    assert (described["status"], described["error"]) == ("FAILED", "PredictionConflict")
+    assert stack.records.read("passenger-17").input == {"features": PASSENGER}
+
+
+def test_two_hundred_executions_are_recorded_once_each(stack: Stack) -> None:
+    names = [f"crowd-{number}" for number in range(200)]
+
+    def one(name: str) -> str:
+        output = ask(stack, {"features": {**PASSENGER, "Age": int(name[6:]) % 80}}, name)
+        return str(output["status"])
+
+    with ThreadPoolExecutor(16) as crowd:
+        assert set(crowd.map(one, names)) == {"COMPLETE"}
+    kept = [summary.prediction_id for summary in stack.records.latest(1000)]
+    assert sorted(kept_id for kept_id in kept if kept_id.startswith("crowd-")) == sorted(names)
+
+
+def test_the_express_machine_answers_synchronously(stack: Stack, ensemble: Ensemble) -> None:
+    done = stack.step_functions.start_sync_execution(
+        stateMachineArn=stack.outputs["ExpressStateMachineArn"], input=json.dumps({"features": PASSENGER})
+    )
+    assert done["status"] == "SUCCEEDED", done.get("cause")
+    expected = ensemble.predict({"features": PASSENGER})
+    assert without_volatile(json.loads(done["output"])) == without_volatile(expected)
+
+
+def test_a_refused_payload_is_not_recorded_and_not_logged(stack: Stack, shared_project: Path) -> None:
+    described = wait(stack, start(stack, {"features": {**PASSENGER, "Sex": "sphinx"}}, name="refused"))
+    assert (described["status"], described["error"]) == ("FAILED", "InvalidPayload")
+    assert '"sphinx" is not in the vocabulary' in described["cause"]
+    assert "refused" not in [summary.prediction_id for summary in stack.records.latest(1000)]
+    logs = "".join(path.read_text() for path in (shared_project / ".stepensemble" / "logs").iterdir())
+    assert "sphinx" not in logs
+
+
+@pytest.mark.parametrize("payload", [[], "text", 7, {}, {"features": PASSENGER, "instances": [PASSENGER]}])
+def test_what_is_no_payload_is_refused(stack: Stack, payload: object) -> None:
+    described = wait(stack, start(stack, payload))
+    assert (described["status"], described["error"]) == ("FAILED", "InvalidPayload")
+
+
+def test_an_overwritten_artifact_is_never_served(stack: Stack) -> None:
+    from stepensemble.storage.keys import artifact_key
+
+    pointer, _ = stack.releases.read_current()
+    release = stack.releases.read_release(pointer.release)
+    member, other = release.members[0], release.members[1]
+    # The bytes of another member under this one's digest, in an environment that has not loaded it yet.
+    sound = stack.releases.read_artifact(member.artifact)
+    stack.releases.bucket.write(artifact_key(member.artifact.digest), stack.releases.read_artifact(other.artifact))
+    try:
+        restart_slots(stack)
+        output = ask(stack, {"features": PASSENGER})
+    finally:
+        stack.releases.bucket.write(artifact_key(member.artifact.digest), sound)
+    assert output["status"] == "DEGRADED"
+    failed = [m for m in output["members"] if m["status"] == "failed"]
+    assert [(m["id"], m["error"]["type"], m["weight"]) for m in failed] == [(member.id, "ArtifactCorrupt", 0.0)]
+    rest = [m["outputs"][0] for m in output["members"] if m["status"] == "ok"]
+    assert output["predictions"][0]["value"] == pytest.approx(sum(rest) / 3, rel=1e-12)
+    assert stack.records.read(output["prediction_id"]).output.status == "DEGRADED"
