@@ -1,0 +1,226 @@
+"""Train the four members on the Titanic passengers and convert them to LiteRT.
+
+Seeded and single-threaded, it makes the same files every time. Training is in double precision, so that what different
+processors round differently is gone once the weights are rounded to the single precision that is served.
+
+    python examples/titanic/train.py                     # all members, the report and its table in the README
+    python examples/titanic/train.py --output DIR        # only the files, elsewhere
+    python examples/titanic/train.py --cross-validate    # what sizes and steps were chosen by; writes nothing
+"""
+
+from __future__ import annotations
+
+import os
+
+# Read by TensorFlow when it is imported: oneDNN's kernels depend on the processor, and the log is long.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import keras
+import msgspec
+import numpy as np
+import tensorflow as tf
+from architectures import ARCHITECTURES, Architecture
+from evaluation import File, Scores, evaluate, format_table, score, write_report
+from numpy.typing import NDArray
+from passengers import SEED, Passengers, Value, read_passengers, split
+from sklearn.model_selection import StratifiedKFold
+
+from stepensemble import Ensemble
+from stepensemble.core.columns import Columns, stack_columns
+from stepensemble.core.features import all_column_names, normalize
+from stepensemble.core.manifest import (
+    CategoryFeature,
+    Feature,
+    Manifest,
+    Member,
+    MinMax,
+    NumberFeature,
+    Standard,
+    parse_manifest,
+)
+from stepensemble.runtimes import load_model
+
+MANIFEST = Path(__file__).parents[2] / "models" / "manifest.json"
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A member's file, and how far it is, at most, from the Keras model on the training passengers."""
+
+    artifact: bytes
+    parity: float
+
+
+def make_reproducible() -> None:
+    """Let TensorFlow compute the same thing in the same order every time."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.experimental.enable_op_determinism()
+
+
+def check_constants(features: Sequence[Feature], training: Passengers) -> None:
+    """Check that the manifest's constants are those of the training passengers.
+
+    Raises:
+        SystemExit: with the lines to write into the manifest instead.
+    """
+    fitted = [fit_feature(feature, [row[feature.name] for row in training.rows]) for feature in features]
+    lines = [
+        msgspec.json.encode(right).decode() for right, given in zip(fitted, features, strict=True) if right != given
+    ]
+    if lines:
+        raise SystemExit("\n".join([f"{MANIFEST} has other constants than the training passengers:", *lines]))
+
+
+def fit_feature(feature: Feature, values: Sequence[Value]) -> Feature:
+    """Return a feature with its scaling and its value for missing ones, if it has them, taken from `values`.
+
+    A missing number becomes the median, a missing category the most frequent one. Two decimals are kept.
+    """
+    known = [value for value in values if value is not None]
+    if isinstance(feature, CategoryFeature) and feature.missing is not None:
+        return msgspec.structs.replace(feature, missing=Counter(known).most_common(1)[0][0])
+    if not isinstance(feature, NumberFeature):
+        return feature
+    numbers = np.array(known, dtype=np.float64)
+    missing = None if feature.missing is None else _readable(np.median(numbers))
+    scaling = feature.scaling
+    if isinstance(scaling, Standard):
+        scaling = Standard(mean=_readable(numbers.mean()), std=_readable(numbers.std()))
+    elif isinstance(scaling, MinMax):
+        scaling = MinMax(min=_readable(numbers.min()), max=_readable(numbers.max()))
+    return msgspec.structs.replace(feature, missing=missing, scaling=scaling)
+
+
+def _readable(number: np.floating) -> float:
+    return round(float(number), 2)
+
+
+def fit(architecture: Architecture, columns: Sequence[str], batch: Array, survived: Array) -> keras.Model:
+    """Train in double precision; return the model in single precision."""
+    with _precision("float64"):
+        model = architecture.build(columns)
+        model.compile(
+            keras.optimizers.Adam(architecture.learning_rate),
+            keras.losses.BinaryCrossentropy(),
+            steps_per_execution=architecture.steps,
+            jit_compile=False,
+        )
+        whole = tf.data.Dataset.from_tensors((batch.astype(np.float64), survived.astype(np.float64)[:, None]))
+        model.fit(whole.cache().repeat(), epochs=1, steps_per_epoch=architecture.steps, shuffle=False, verbose=0)
+        weights = model.get_weights()
+    with _precision("float32"):
+        served = architecture.build(columns)
+        served.set_weights(weights)
+    return served
+
+
+@contextmanager
+def _precision(dtype: str) -> Iterator[None]:
+    """Build and train in this precision, from the seed and with names counted anew: they go into the converted file."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(SEED)
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+
+
+def predict(model: keras.Model, batch: Array) -> Array:
+    """Return a Keras model's probabilities, `(rows,)`."""
+    return np.asarray(model(batch)["probability"])[:, 0]
+
+
+def convert(model: keras.Model) -> bytes:
+    """Convert to LiteRT: float32, any number of rows, from `columns` to `probability`."""
+    with TemporaryDirectory() as folder:
+        model.export(folder, verbose=False)
+        artifact: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    return artifact
+
+
+def columns_of(manifest: Manifest, member: Member) -> tuple[str, ...]:
+    """Name the columns a member takes."""
+    return all_column_names(manifest.features) if member.columns is None else member.columns
+
+
+def train_member(manifest: Manifest, member: Member, columns: Columns, survived: Array) -> Trained:
+    """Train and convert a member."""
+    names = columns_of(manifest, member)
+    batch = stack_columns(columns, names)
+    model = fit(ARCHITECTURES[member.id], names, batch, survived)
+    artifact = convert(model)
+    served = load_model(member.runtime, artifact).predict(batch)[:, 0]
+    return Trained(artifact, parity=float(np.abs(served - predict(model, batch)).max()))
+
+
+def cross_validate(manifest: Manifest, training: Passengers) -> dict[str, Scores]:
+    """Score every member and their mean by five folds within the training passengers."""
+    columns = normalize(manifest.features, training.rows)
+    folds = StratifiedKFold(5, shuffle=True, random_state=SEED)
+    outputs = {}
+    for member in manifest.members:
+        names = columns_of(manifest, member)
+        batch = stack_columns(columns, names)
+        output = np.zeros(len(training))
+        for learned, left_out in folds.split(batch, training.survived):
+            model = fit(ARCHITECTURES[member.id], names, batch[learned], training.survived[learned])
+            output[left_out] = predict(model, batch[left_out])
+        outputs[member.id] = output
+    outputs["mean"] = np.mean(list(outputs.values()), axis=0)
+    return {name: score(training.survived, output) for name, output in outputs.items()}
+
+
+def main() -> None:
+    """Train, convert, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="folder for the files; nothing else is written then")
+    parser.add_argument("--member", choices=ARCHITECTURES, help="only this one; needs --output")
+    parser.add_argument("--cross-validate", action="store_true", help="only score by folds of the training passengers")
+    arguments = parser.parse_args()
+    if arguments.member and not arguments.output:
+        parser.error("a report needs all members: give --output, and none is written")
+    make_reproducible()
+    manifest = parse_manifest(MANIFEST.read_bytes())
+    training, held_out = split(read_passengers())
+    check_constants(manifest.features, training)
+    if arguments.cross_validate:
+        for name, scores in cross_validate(manifest, training).items():
+            print(f"{name:15}", scores)
+        return
+    columns = normalize(manifest.features, training.rows)
+    files = {}
+    for member in manifest.members:
+        if arguments.member not in (None, member.id):
+            continue
+        trained = train_member(manifest, member, columns, training.survived)
+        shipped = MANIFEST.parent / member.artifact
+        path = shipped if arguments.output is None else arguments.output / shipped.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(trained.artifact)
+        files[member.id] = File(len(trained.artifact), parity=float(f"{trained.parity:.0e}"))
+        print(f"{path}: {len(trained.artifact):,} bytes, at most {trained.parity:.0e} from Keras")
+    if arguments.output is None:
+        report = evaluate(Ensemble.load(MANIFEST), held_out, files)
+        write_report(report)
+        print(format_table(report), end="")
+
+
+if __name__ == "__main__":
+    main()
