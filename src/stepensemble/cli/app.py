@@ -54,12 +54,12 @@ def check(
     manifest: Annotated[Path, typer.Argument(help="The manifest.")] = DEFAULT_MANIFEST, *, as_json: JsonOption = False
 ) -> None:
     """Validate a manifest and try every artifact it names."""
-    from stepensemble.publishing.gate import try_members
+    from stepensemble.cli.trials import try_quietly
 
     try:
         with _status("Reading the manifest") as status:
             sources = _read_sources(manifest)
-            trials = try_members(sources, lambda member: status.update(f"Trying {member}"))
+            trials = try_quietly(sources, status.update)
     except InvalidManifest as error:
         if as_json:
             _print_json({"ok": False, "problems": msgspec.to_builtins(error.problems)})
@@ -90,12 +90,12 @@ def check(
 def publish(manifest: ManifestOption = None, stack: StackOption = None, *, as_json: JsonOption = False) -> None:
     """Compile the manifest to a release and make it the current one."""
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.publishing.gate import try_members
+    from stepensemble.cli.trials import try_quietly
     from stepensemble.publishing.publish import publish as publish_sources
 
     with _status("Reading the manifest") as status:
         sources = _read_sources(manifest)
-        try_members(sources, lambda member: status.update(f"Trying {member}"))
+        try_quietly(sources, status.update)
         with open_stack(stack, notify=status.update) as opened:
             published = publish_sources(
                 sources, opened.releases, opened.slots, lambda member: status.update(f"Uploading {member}")

@@ -179,8 +179,8 @@ def ensure_published(stack: Stack, sources: Sources, *, notify: Callable[[str], 
             return
     except NothingPublished:
         pass
-    from stepensemble.publishing.gate import try_members
+    from stepensemble.cli.trials import try_quietly
     from stepensemble.publishing.publish import publish
 
-    try_members(sources, lambda member: notify(f"Trying {member}"))
+    try_quietly(sources, notify)
     publish(sources, stack.releases, stack.slots, lambda member: notify(f"Publishing {member}"))
