@@ -68,11 +68,11 @@ def combine(task: Task, method: Method, outputs: Sequence[Floats], weights: Sequ
     """
     shares = effective_weights(method, weights)
     if isinstance(task, RegressionTask):
-        return Combined(value=_weighted_sum(outputs, shares), spread=np.std(np.stack(outputs), axis=0))
+        return Combined(value=_weighted_mean(outputs, shares), spread=np.std(np.stack(outputs), axis=0))
     votes = [own_labels(task, output) for output in outputs]
     classes = len(task.classes)
     ballots = [np.eye(classes)[vote] for vote in votes] if method == "hard_vote" else outputs
-    probabilities = _weighted_sum(ballots, shares)
+    probabilities = _weighted_mean(ballots, shares)
     if isinstance(task, BinaryTask):
         second = probabilities[:, 1]
         # What is not the second class is the first: exact, where a second weighted sum would round otherwise.
@@ -99,8 +99,11 @@ def own_labels(task: Task, output: Floats) -> npt.NDArray[np.int64]:
     return np.asarray(output.argmax(axis=1), dtype=np.int64)
 
 
-def _weighted_sum(arrays: Sequence[Floats], shares: Floats) -> Floats:
+def _weighted_mean(arrays: Sequence[Floats], shares: Floats) -> Floats:
     total: Floats = arrays[0] * shares[0]
     for array, share in zip(arrays[1:], shares[1:], strict=True):
         total = total + array * share
-    return total
+    # A mean lies between its terms; rounding must not make a probability of 1.0000000000000002 of it.
+    counted = [array for array, share in zip(arrays, shares, strict=True) if share > 0]
+    between: Floats = np.clip(total, np.minimum.reduce(counted), np.maximum.reduce(counted))
+    return between

@@ -203,9 +203,6 @@ def _check(
 
 
 def _report(member: ReleasedMember, result: MemberResult, weight: float) -> MemberReport:
-    outputs: list[Any] | Pointer | None = result.pointer
-    if outputs is None and result.outputs is not None:
-        outputs = result.outputs.tolist()
     return MemberReport(
         id=member.id,
         version=member.version,
@@ -213,7 +210,7 @@ def _report(member: ReleasedMember, result: MemberResult, weight: float) -> Memb
         role=member.role,
         status="ok" if result.failure is None else "failed",
         weight=weight,
-        outputs=outputs,
+        outputs=None if result.outputs is None else result.outputs.tolist(),
         duration_ms=result.duration_ms,
         cold=result.cold,
         error=result.failure,

@@ -33,6 +33,9 @@ from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 Reasons = dict[int, tuple[str, str]]
 """What is wrong with a feature's values: row number to (message, remedy)."""
 
+MOST_COMPARISONS = 100_000
+"""Of wrong values with words of a vocabulary, to suggest what may have been meant: about a second."""
+
 NUMERAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -61,13 +64,17 @@ def normalize(
     found: list[tuple[int, int, Problem]] = []
     shapeless = {index for index, row in enumerate(rows) if not isinstance(row, Mapping)}
     objects = [{} if index in shapeless else row for index, row in enumerate(rows)] if shapeless else rows
-    for row in shapeless:
-        found.append((row, 0, Problem(locate(row), f"{show(rows[row])} is not an object", "write an object")))
+    found += [
+        (row, 0, Problem(locate(row), f"{show(rows[row])} is not an object", "write an object")) for row in shapeless
+    ]
     for position, feature in enumerate(features):
         encoded, reasons = encode(feature, [row.get(feature.name) for row in objects])
         columns.update(encoded)
-        for row in reasons.keys() - shapeless:
-            found.append((row, position, Problem(f"{locate(row)}.{feature.name}", *reasons[row])))
+        found += [
+            (row, position, Problem(f"{locate(row)}.{feature.name}", *reason))
+            for row, reason in reasons.items()
+            if row not in shapeless
+        ]
     names = [feature.name for feature in features]
     found += [(row, len(names), problem) for row, problem in _unknown_fields(names, objects, locate)]
     if found:
@@ -94,8 +101,8 @@ def _unknown_fields(
 ) -> Iterator[tuple[int, Problem]]:
     known = set(names)
     for index, row in enumerate(rows):
-        for extra in row.keys() - known if len(row) > len(known) or not row.keys() <= known else ():
-            near = suggest(extra, known - row.keys())
+        for extra in () if row.keys() <= known else [key for key in row if key not in known]:
+            near = suggest(extra, [name for name in names if name not in row])
             yield (
                 index,
                 Problem(f"{locate(index)}.{extra}", f"{show(extra)} is no feature", f"remove it{near}"),
@@ -120,8 +127,8 @@ def _encode_number(feature: NumberFeature, values: Sequence[Any]) -> tuple[Colum
         reasons[row] = _range_reason(values[row], feature)
         sound[row] = False
     scaled = np.zeros(len(values), dtype=np.float64)
-    scaled[sound] = _scale(numbers[sound], feature.scaling)
     with np.errstate(over="ignore"):
+        scaled[sound] = _scale(numbers[sound], feature.scaling)
         column = scaled.astype(np.float32)
     for row in np.flatnonzero(~np.isfinite(column)).tolist():
         reasons[row] = (f"{show(values[row])} is too large for a 32-bit number", "use a smaller one")
@@ -166,11 +173,11 @@ def _not_finite_reason(value: object) -> tuple[str, str]:
 
 def _range_reason(value: object, feature: NumberFeature) -> tuple[str, str]:
     if feature.min is None:
-        allowed = f"at most {feature.max:g}"
+        allowed = f"at most {feature.max:.15g}"
     elif feature.max is None:
-        allowed = f"at least {feature.min:g}"
+        allowed = f"at least {feature.min:.15g}"
     else:
-        allowed = f"between {feature.min:g} and {feature.max:g}"
+        allowed = f"between {feature.min:.15g} and {feature.max:.15g}"
     return f"{show(value)} is out of range", f"use a number {allowed}"
 
 
@@ -203,15 +210,20 @@ def _encode_category(feature: CategoryFeature, values: Sequence[Any]) -> tuple[C
         )
     reasons: Reasons = {}
     size = len(feature.vocabulary)
+    allowed = enumerate_values(feature.vocabulary)
+    # A suggestion compares with the whole vocabulary, so thousands of wrong values must not each ask for one.
+    hints: dict[str, str] = {}
     for row in np.flatnonzero(indices < 0).tolist():
         value = filled[row]
         if value is None:
-            reasons[row] = _missing_reason(f"one of {enumerate_values(feature.vocabulary)}")
+            reasons[row] = _missing_reason(f"one of {allowed}")
         elif feature.unknown == "other" and isinstance(value, str | int) and not isinstance(value, bool):
             indices[row] = size
         else:
-            allowed = f"use one of {enumerate_values(feature.vocabulary)}"
-            reasons[row] = (f"{show(value)} is not in the vocabulary", allowed + suggest(value, index_of))
+            shown = show(value)
+            if shown not in hints and len(hints) * size < MOST_COMPARISONS:
+                hints[shown] = suggest(value, index_of)
+            reasons[row] = (f"{shown} is not in the vocabulary", f"use one of {allowed}{hints.get(shown, '')}")
     names = column_names(feature)
     if feature.encoding == "index":
         return {names[0]: indices.astype(np.float32)}, reasons
@@ -254,7 +266,7 @@ def _read_tensor(value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
         array = np.asarray(value)
     except ValueError:
         raise _Refused("has rows of different lengths", f"give {expected}") from None
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "iuf" or _holds_boolean(value):
         raise _Refused("holds something that is not a number", f"give {expected}")
     if array.shape != shape:
         raise _Refused(f"has shape {list(array.shape)}", f"give {expected}")
@@ -271,3 +283,10 @@ def _read_tensor(value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
             f"give whole numbers between {bounds.min} and {bounds.max}",
         )
     return cast
+
+
+def _holds_boolean(value: object) -> bool:
+    """Say whether nested lists hold True or False, which NumPy takes for 1 and 0 where a number is beside it."""
+    if isinstance(value, list | tuple):
+        return any(map(_holds_boolean, value))
+    return isinstance(value, bool)

@@ -7,6 +7,8 @@ alone, whether an execution's columns, outputs and predictions travel inline or 
 
 from __future__ import annotations
 
+import msgspec
+
 STATE_BYTES = 256 * 1024
 """Most bytes of UTF-8 JSON in a state's input or output, and in an execution's."""
 
@@ -53,7 +55,7 @@ def travels_inline(
     """
     reserve = FRAME_BYTES + MEMBER_BYTES * len(output_widths)
     outputs = rows * sum(output_widths) * NUMBER_BYTES
-    longest_label = max((len(name.encode()) for name in classes), default=0)
+    longest_label = max((len(msgspec.json.encode(name)) for name in classes), default=0)
     prediction = PREDICTION_BYTES + longest_label + (PREDICTION_NUMBERS + len(classes)) * NUMBER_BYTES
     heaviest = max(
         columns_bytes + members_bytes + outputs,  # after the fan-out: what went in and what came back

@@ -53,8 +53,10 @@ def show(value: object) -> str:
     """Quote a value as JSON, cut to `SHOWN_VALUE_LENGTH` characters."""
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
+    except TypeError:
         text = repr(value)
+    except ValueError:  # such as an integer of more than 4,300 digits, which Python does not write
+        text = f"a {type(value).__name__} too long to write"
     return text if len(text) <= SHOWN_VALUE_LENGTH else text[: SHOWN_VALUE_LENGTH - 1] + "…"
 
 

@@ -31,7 +31,6 @@ def judge(voters: Sequence[ReleasedMember], answered: Collection[str], min_membe
 def explain_failure(voters: Sequence[ReleasedMember], answered: Collection[str], min_members: int) -> str:
     """Say in a sentence why there is no quorum."""
     missing = [member.id for member in voters if member.id not in answered]
-    return (
-        f"{len(voters) - len(missing)} of {len(voters)} voters answered, and the quorum is {min_members}; "
-        f"missing: {', '.join(missing)}"
-    )
+    count = len(voters) - len(missing)
+    why = f"the quorum is {min_members}" if count < min_members else "none of them has a weight above 0"
+    return f"{count} of {len(voters)} voters answered, and {why}; missing: {', '.join(missing)}"

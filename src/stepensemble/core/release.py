@@ -118,9 +118,12 @@ def decode_release(digest: str, body: bytes) -> Release:
     if digest_of(body) != digest:
         raise ReleaseCorrupt(f"release {digest[:SHORT]} does not have the digest it is named by; publish again")
     try:
-        return msgspec.json.decode(body, type=Release)
+        release = msgspec.json.decode(body, type=Release)
     except msgspec.DecodeError as error:
         raise ReleaseCorrupt(f"release {digest[:SHORT]} is of another format: {error}") from None
+    if release.format != FORMAT:
+        raise ReleaseCorrupt(f"release {digest[:SHORT]} is of format {release.format}, and this version reads {FORMAT}")
+    return release
 
 
 def digest_of(body: bytes) -> str:

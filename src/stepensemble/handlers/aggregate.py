@@ -11,15 +11,15 @@ import msgspec
 import numpy as np
 from msgspec import Struct, structs
 
-from stepensemble.core.answer import Answer, MemberResult, Output, decide, name_failure
-from stepensemble.core.columns import array_from_bytes
+from stepensemble.core.answer import Answer, MemberReport, MemberResult, Output, decide, name_failure
+from stepensemble.core.columns import array_from_bytes, array_to_bytes
 from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable
 from stepensemble.core.payload import Payload, Pointer, digest_input, parse_payload
 from stepensemble.core.records import Record
 from stepensemble.core.release import Release
 from stepensemble.handlers.normalize import read_rows
 from stepensemble.handlers.refusal import refuse
-from stepensemble.storage.keys import execution_prefix, predictions_key
+from stepensemble.storage.keys import execution_prefix, outputs_key, predictions_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.records import RecordTable
 from stepensemble.storage.releases import ReleaseStore
@@ -141,7 +141,16 @@ class Aggregator:
         prefix = execution_prefix(event.execution.name, event.execution.id)
         predictions = self.data.write(predictions_key(prefix), msgspec.json.encode(output.predictions))
         members = [
-            structs.replace(member, outputs=results[member.id].pointer) if member.outputs is not None else member
+            structs.replace(member, outputs=self._point_outputs(prefix, member, results.get(member.id)))
             for member in output.members
         ]
         return structs.replace(output, predictions=predictions, members=members)
+
+    def _point_outputs(self, prefix: str, member: MemberReport, result: MemberResult | None) -> Pointer | None:
+        if member.outputs is None:
+            return None
+        outputs = np.asarray(member.outputs)
+        if result is not None and result.outputs is not None and np.array_equal(outputs, result.outputs):
+            return result.pointer
+        # A recorded answer is another execution's: a member may have failed here, or be gone since.
+        return self.data.write(outputs_key(prefix, member.id), array_to_bytes(outputs))

@@ -86,7 +86,7 @@ class Scorer:
         return {"id": asked.member.id, "outputs": carried, "duration_ms": duration_ms, "cold": cold}
 
     def _columns(self, carried: Mapping[str, Any]) -> Columns:
-        if set(carried) == {"s3"}:
+        if isinstance(carried.get("s3"), str):  # a column of that name would be a list
             _, key = msgspec.convert(carried, Pointer).split()
             return columns_from_bytes(self.data.read(key))
         return columns_from_json(carried)

@@ -90,7 +90,7 @@ class Bucket:
     def _translated(self, key: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, PermissionDeniedError):
+        except (FileNotFoundError, PermissionDeniedError, ValueError):  # ValueError: no key is written like that
             raise ObjectMissing(f"s3://{self.name}/{key} is not there, or may not be read") from None
         except (AlreadyExistsError, PreconditionError):
             raise

@@ -50,8 +50,10 @@ class ReleaseStore:
             raise ReleaseCorrupt(f"release {digest[:SHORT]} is not in the bucket; publish again") from None
 
     def write_release(self, digest: str, body: bytes) -> None:
-        """Write a release; one of the same digest is the same release."""
-        self.bucket.create(release_key(digest), body)
+        """Write a release unless it is there, whole: one of the same digest is the same release."""
+        key = release_key(digest)
+        if not self.bucket.create(key, body) and self.bucket.read(key) != body:
+            self.bucket.write(key, body)
 
     def read_artifact(self, artifact: Artifact) -> bytes:
         """Return a model file whose digest has been checked.
