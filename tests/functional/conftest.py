@@ -26,9 +26,15 @@ def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(shared_project: Path) -> Iterator[Stack]:
-    """A local stack with the shipped ensemble published; announced, so that commands in its folder use it."""
+def local(shared_project: Path) -> Iterator[LocalStack]:
+    """A local stack, announced, so that commands in its folder use it."""
     with LocalStack.start(shared_project, state_dir=shared_project / ".stepensemble", announce=True) as started:
-        opened = local_stack(started.name, started.endpoint)
-        ensure_published(opened, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
-        yield opened
+        yield started
+
+
+@pytest.fixture(scope="session")
+def stack(local: LocalStack, shared_project: Path) -> Stack:
+    """The same with the shipped ensemble published, as the command line sees it."""
+    opened = local_stack(local.name, local.endpoint)
+    ensure_published(opened, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
+    return opened

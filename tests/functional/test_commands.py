@@ -120,7 +120,7 @@ def test_show_of_an_unknown_id_says_so(served: Path) -> None:
 def test_check_lists_every_problem_at_once(project: Path) -> None:
     path = project / "models" / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["members"][0]["wieght"] = 2
+    manifest["members"][0]["wieght"] = manifest["members"][0].pop("weight")
     manifest["members"][1]["artifact"] = "titanic/nowhere.tflite"
     manifest["features"][0]["vocabulary"] = []
     path.write_text(json.dumps(manifest))
@@ -192,7 +192,7 @@ def test_local_detached_serves_until_stopped(project: Path) -> None:
     finally:
         stopped = run_ensemble(project, "local", "stop")
     assert stopped.stdout.strip() == "stopped"
-    assert not Path(f"/proc/{description['pid']}").exists()
+    wait_for_end([description["pid"]])
     assert run_ensemble(project, "local", "stop").stdout.strip() == "no local stack is running"
 
 
@@ -208,10 +208,7 @@ def test_nothing_is_left_running(project: Path, ending: signal.Signals) -> None:
     assert children
     process.send_signal(ending)
     process.wait(timeout=20)
-    deadline = time.monotonic() + 10
-    while left := [pid for pid in children if _alive(pid)]:
-        assert time.monotonic() < deadline, f"still running: {left}"
-        time.sleep(0.05)
+    wait_for_end(children)
     # A killed stack leaves nothing in the way of the next one.
     assert run_ensemble(project, "run", "events/passenger.json").returncode == 0
 
@@ -241,6 +238,13 @@ def test_outside_a_project_the_error_names_the_remedy(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "template.yaml" in done.stderr
     assert "--stack" in done.stderr
+
+
+def wait_for_end(processes: list[int], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while left := [pid for pid in processes if _alive(pid)]:
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.05)
 
 
 def _descendants(pid: int) -> list[int]:

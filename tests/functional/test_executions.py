@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import shutil
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,19 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
-from driving import ask, start, wait
+from driving import ROOT, ask, start, wait
 from expected_events import list_events, without_volatile
 from hypothesis import HealthCheck, given, settings
 
 from stepensemble import Ensemble
 from stepensemble.cli.execution import run_execution
 from stepensemble.cli.stacks import Stack, ensure_published
+from stepensemble.local.stack import LocalStack
+from stepensemble.publishing.publish import publish
 from stepensemble.publishing.sources import read_sources
+from stepensemble.storage.keys import artifact_key
+
+TEST_MODELS = ROOT / "tests" / "data" / "models"
 
 PASSENGER: dict[str, Any] = {
     "Pclass": 3,
@@ -50,10 +58,9 @@ def ensemble(shared_project: Path) -> Ensemble:
 
 
 @pytest.fixture(autouse=True)
-def shipped(stack: Stack, shared_project: Path) -> Iterator[None]:
+def shipped(stack: Stack, shared_project: Path) -> None:
     """Each test begins with the shipped ensemble as the current release."""
     ensure_published(stack, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
-    yield
 
 
 @pytest.mark.parametrize("event", [path.name for path in list_events("passenger")])
@@ -155,15 +162,21 @@ def test_a_refused_payload_is_not_recorded_and_not_logged(stack: Stack, shared_p
     assert "sphinx" not in logs
 
 
+def test_features_stay_out_of_the_logs(stack: Stack, shared_project: Path) -> None:
+    output = ask(stack, {"features": {**PASSENGER, "Fare": 123.456789}, "metadata": {"name": "Braund"}})
+    assert stack.records.read(output["prediction_id"]).metadata == {"name": "Braund"}
+    logs = "".join(path.read_text() for path in (shared_project / ".stepensemble" / "logs").iterdir())
+    assert "123.456789" not in logs
+    assert "Braund" not in logs
+
+
 @pytest.mark.parametrize("payload", [[], "text", 7, {}, {"features": PASSENGER, "instances": [PASSENGER]}])
 def test_what_is_no_payload_is_refused(stack: Stack, payload: object) -> None:
     described = wait(stack, start(stack, payload))
     assert (described["status"], described["error"]) == ("FAILED", "InvalidPayload")
 
 
-def test_an_overwritten_artifact_is_never_served(stack: Stack) -> None:
-    from stepensemble.storage.keys import artifact_key
-
+def test_an_overwritten_artifact_is_never_served(stack: Stack, local: LocalStack) -> None:
     pointer, _ = stack.releases.read_current()
     release = stack.releases.read_release(pointer.release)
     member, other = release.members[0], release.members[1]
@@ -171,7 +184,7 @@ def test_an_overwritten_artifact_is_never_served(stack: Stack) -> None:
     sound = stack.releases.read_artifact(member.artifact)
     stack.releases.bucket.write(artifact_key(member.artifact.digest), stack.releases.read_artifact(other.artifact))
     try:
-        restart_slots(stack)
+        end_processes(local)
         output = ask(stack, {"features": PASSENGER})
     finally:
         stack.releases.bucket.write(artifact_key(member.artifact.digest), sound)
@@ -181,3 +194,104 @@ def test_an_overwritten_artifact_is_never_served(stack: Stack) -> None:
     rest = [m["outputs"][0] for m in output["members"] if m["status"] == "ok"]
     assert output["predictions"][0]["value"] == pytest.approx(sum(rest) / 3, rel=1e-12)
     assert stack.records.read(output["prediction_id"]).output.status == "DEGRADED"
+
+
+# Members that fail, each in its own way. `sigmoid` answers 1 / (1 + exp(-x)), the others as their names say.
+
+SINGLE_COLUMN: dict[str, Any] = {
+    "schema_version": 1,
+    "name": "frail",
+    "task": {"type": "regression"},
+    "features": [{"name": "x", "type": "number"}],
+    "quorum": {"min_members": 2},
+}
+
+
+def publish_frail(stack: Stack, folder: Path, quorum: int, *members: tuple[str, int]) -> None:
+    """Publish an ensemble of test models, each named as its file, with a timeout in seconds."""
+    for name, _ in members:
+        shutil.copy(TEST_MODELS / f"{name}.tflite", folder)
+    manifest = {
+        **SINGLE_COLUMN,
+        "quorum": {"min_members": quorum},
+        "members": [
+            {
+                "id": name,
+                "version": "1",
+                "artifact": f"{name}.tflite",
+                "output": {"kind": "value"},
+                "timeout": timeout,
+            }
+            for name, timeout in members
+        ],
+    }
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(manifest))
+    # Past the gate, which would not let a model through that says NaN.
+    publish(read_sources(path), stack.releases, stack.slots)
+
+
+def test_nan_and_a_timeout_degrade_the_answer(stack: Stack, tmp_path: Path) -> None:
+    publish_frail(stack, tmp_path, 1, ("half_plus_two", 10), ("logarithm", 10), ("slow", 1))
+    output = ask_fresh(stack, {"features": {"x": -4}})
+    assert output["status"] == "DEGRADED"
+    assert output["predictions"] == [{"value": 0.0, "spread": 0.0}]  # -4 / 2 + 2
+    errors = {member["id"]: member["error"] and member["error"]["type"] for member in output["members"]}
+    assert errors == {"half_plus_two": None, "logarithm": "InvalidOutput", "slow": "States.Timeout"}
+    weights = {member["id"]: member["weight"] for member in output["members"]}
+    assert weights == {"half_plus_two": 1.0, "logarithm": 0.0, "slow": 0.0}
+    assert stack.records.read(output["prediction_id"]).output.status == "DEGRADED"
+    # The slot whose call was given up answers the next one.
+    assert ask_fresh(stack, {"features": {"x": 4}})["members"][0]["outputs"] == [4.0]
+
+
+def test_below_the_quorum_the_execution_fails_and_is_recorded(stack: Stack, tmp_path: Path) -> None:
+    publish_frail(stack, tmp_path, 2, ("half_plus_two", 10), ("logarithm", 10))
+    outcome = run_execution(stack, {"features": {"x": -4}}, read_sources(tmp_path / "manifest.json").digest)
+    assert outcome.error == "QuorumNotMet"
+    assert outcome.cause == "1 of 2 voters answered, and the quorum is 2; missing: logarithm"
+    record = stack.records.read(outcome.prediction_id)
+    assert record.output.status == "FAILED"
+    assert record.output.predictions == []
+    assert [member.outputs for member in record.output.members] == [[0.0], None]
+    assert record.failure == outcome.cause
+
+
+def test_a_killed_process_is_a_failed_member(stack: Stack, local: LocalStack, tmp_path: Path) -> None:
+    publish_frail(stack, tmp_path, 1, ("half_plus_two", 10), ("slow", 20))
+    pointer, _ = stack.releases.read_current()
+    function = f"{stack.outputs['ScoreFunctionPrefix']}{pointer.slots['slow']}"
+    arn = start(stack, {"features": {"x": 4}, "release": pointer.release})
+    os.kill(busy_process(local, function), signal.SIGKILL)
+    described = wait(stack, arn)
+    assert described["status"] == "SUCCEEDED", described.get("cause")
+    failed = next(m for m in json.loads(described["output"])["members"] if m["id"] == "slow")
+    assert failed["error"]["type"] == "Runtime.ExitError"
+    assert "signal: killed" in failed["error"]["message"]
+
+
+def ask_fresh(stack: Stack, payload: dict[str, Any]) -> dict[str, Any]:
+    """Ask what is current now, past what Normalize may have cached."""
+    return ask(stack, {**payload, "release": stack.releases.read_current()[0].release})
+
+
+def end_processes(local: LocalStack) -> None:
+    """End every function's processes, so that the next call loads its model."""
+    ended = {pid for status in local.functions for pid in status.pids}
+    for pid in ended:
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(ended & set(status.pids) for status in local.functions):
+        assert time.monotonic() < deadline, "killed processes are still listed"
+        time.sleep(0.02)
+
+
+def busy_process(local: LocalStack, function: str, seconds: float = 15) -> int:
+    """Return the process that works on a call of this function, as soon as one does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        busy = [pid for status in local.functions if status.name == function for pid in status.busy]
+        if busy:
+            return busy[0]
+        assert time.monotonic() < deadline, f"{function} is not called"
+        time.sleep(0.02)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,18 +84,15 @@ def stop_stack() -> bool:
     """Stop the project's local stack, wherever it was started; say whether there was one.
 
     Raises:
-        LocalStackError: it does not end within `STOP_SECONDS`.
+        LocalStackError: it does not let go of its state within `STOP_SECONDS`.
     """
     from stepensemble.local.stack import find_running
+    from stepensemble.local.state import lock_state
 
     folder = state_folder(find_project(Path.cwd()))
     running = find_running(folder)
     if running is None:
         return False
     os.kill(running.pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    while find_running(folder) is not None:
-        if time.monotonic() > deadline:
-            raise LocalStackError(f"process {running.pid} does not stop; end it with: kill -9 {running.pid}")
-        time.sleep(0.05)
-    return True
+    with lock_state(folder / "lock", STOP_SECONDS, lambda _: None):
+        return True

@@ -56,7 +56,11 @@ class Stack:
     @cached_property
     def step_functions(self) -> SFNClient:
         """A client for executions."""
-        return self.session.client("stepfunctions", endpoint_url=self.endpoint)
+        from botocore.config import Config
+
+        # For a synchronous execution boto3 puts "sync-" before the host, which only AWS's own hosts answer to.
+        config = Config(inject_host_prefix=self.endpoint is None)
+        return self.session.client("stepfunctions", endpoint_url=self.endpoint, config=config)
 
     @cached_property
     def releases(self) -> ReleaseStore:

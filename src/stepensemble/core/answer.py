@@ -48,7 +48,7 @@ class Prediction(Struct, frozen=True):
     ]
     label: Annotated[str | UnsetType, Meta(description="The winning class.")] = UNSET
     score: Annotated[float | UnsetType, Meta(description="Its probability.")] = UNSET
-    probabilities: Annotated[tuple[float, ...] | UnsetType, Meta(description="In the manifest's class order.")] = UNSET
+    probabilities: Annotated[list[float] | UnsetType, Meta(description="In the manifest's class order.")] = UNSET
     agreement: Annotated[
         float | UnsetType, Meta(description="Share of the voters whose own label is the winning one.")
     ] = UNSET
@@ -179,7 +179,7 @@ def list_predictions(task: Task, combined: Combined) -> list[Prediction]:
         strict=True,
     )
     return [
-        Prediction(value, spread, task.classes[label], shares[label], tuple(shares), agreement, tie)
+        Prediction(value, spread, task.classes[label], shares[label], shares, agreement, tie)
         for value, spread, label, shares, agreement, tie in rows
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import TYPE_CHECKING
@@ -42,6 +43,9 @@ def wire_scorer() -> Scorer:
 def wire_aggregator() -> Aggregator:
     """Build what functions/aggregate does."""
     import boto3
+
+    # At DEBUG, which the stage dev asks for, botocore writes whole requests to the log, feature values included.
+    logging.getLogger("botocore").setLevel(logging.INFO)
 
     from stepensemble.handlers.aggregate import Aggregator
     from stepensemble.storage.records import RecordTable

@@ -1,0 +1,136 @@
+"""moto, holding one account: the stack created from its template, and the WSGI application that serves it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from stepensemble.local.errors import TemplateRefused
+from stepensemble.local.functions import LocalFunction
+from stepensemble.local.imports import import_moto
+from stepensemble.local.template import REGION, Blueprint
+
+
+@dataclass(frozen=True)
+class Created:
+    """The stack as moto created it.
+
+    Attributes:
+        application: serves every AWS API of moto; WSGI.
+        express: ARNs of the EXPRESS state machines.
+    """
+
+    application: Any
+    outputs: dict[str, str]
+    functions: list[LocalFunction]
+    express: frozenset[str]
+
+
+def load_moto(blueprint: Blueprint) -> None:
+    """Import what the blueprint needs of moto; the longest step of a start."""
+    # Read by moto when it is imported: no page of another origin shall talk to the stack through somebody's browser.
+    os.environ.setdefault("MOTO_DISABLE_GLOBAL_CORS", "true")
+    # Would override the account that the gateway names in every request.
+    os.environ.pop("MOTO_ACCOUNT_ID", None)
+    for name in ("moto", "werkzeug"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
+    import_moto(body["Type"] for body in blueprint.template["Resources"].values())
+    _parse_json_first()
+
+
+@contextmanager
+def create_stack(blueprint: Blueprint, name: str, account: str) -> Iterator[Created]:
+    """Create the stack in an account of its own, which is emptied when the block ends.
+
+    Raises:
+        TemplateRefused: moto cannot create it.
+    """
+    from moto.cloudformation.models import cloudformation_backends
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    application: Any = DomainDispatcherApplication(create_backend_app)
+    # For every request it lists its own folders and tries two hundred patterns, holding a lock.
+    application.get_backend_for_host = lru_cache(maxsize=1024)(application.get_backend_for_host)
+    try:
+        yield _create(cloudformation_backends[account][REGION], blueprint, name, application)
+    finally:
+        _empty(account)
+
+
+def _create(backend: Any, blueprint: Blueprint, name: str, application: Any) -> Created:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # moto names what it does not create: policies of buckets, schedules
+            stack = backend.create_stack(name, json.dumps(blueprint.template), dict(blueprint.parameters))
+            outputs = {key: str(stack.output_map[key].value) for key in stack.output_map}
+        functions = [_describe(stack, logical_id, code) for logical_id, code in blueprint.code.items()]
+        express = frozenset(_set_types(stack, blueprint))
+    except Exception as error:
+        raise TemplateRefused(f"the template cannot be created locally: {error!r}") from error
+    return Created(application, outputs, functions, express)
+
+
+@lru_cache
+def _parse_json_first() -> None:
+    """Have moto parse a template as JSON if it is that; as YAML, which it tries first, it takes a hundred times as long."""
+    from moto.cloudformation.models import Stack
+
+    stacks: Any = Stack
+    parse_yaml = stacks.parse_template
+
+    def parse_template(template: str) -> Any:
+        try:
+            return json.loads(template)
+        except ValueError:
+            return parse_yaml(template)
+
+    stacks.parse_template = staticmethod(parse_template)
+
+
+def _describe(stack: Any, logical_id: str, code: str) -> LocalFunction:
+    """Read a function as moto resolved it."""
+    from moto.cloudformation.parsing import clean_json
+
+    made = stack.resource_map[logical_id]
+    properties = stack.template_dict["Resources"][logical_id]["Properties"]
+    logging_config: Mapping[str, Any] = clean_json(properties.get("LoggingConfig", {}), stack.resource_map)
+    return LocalFunction(
+        logical_id=logical_id,
+        name=made.function_name,
+        arn=made.function_arn,
+        handler=made.handler,
+        code=code,
+        timeout=int(made.timeout),
+        memory=int(made.memory_size),
+        environment={key: str(value) for key, value in made.environment_vars.items()},
+        log_group=str(logging_config.get("LogGroup", f"/aws/lambda/{made.function_name}")),
+        log_format=str(logging_config.get("LogFormat", "Text")),
+        log_level=str(logging_config.get("ApplicationLogLevel", "")),
+    )
+
+
+def _set_types(stack: Any, blueprint: Blueprint) -> Iterator[str]:
+    """Give state machines the type that moto's CloudFormation forgets; return the ARNs of EXPRESS ones."""
+    for logical_id, body in blueprint.template["Resources"].items():
+        if body["Type"] == "AWS::StepFunctions::StateMachine":
+            machine = stack.resource_map[logical_id]
+            machine.type = body["Properties"].get("StateMachineType", "STANDARD")
+            if machine.type == "EXPRESS":
+                yield machine.arn
+
+
+def _empty(account: str) -> None:
+    from moto.core.base_backend import BackendDict
+
+    registry: Any = BackendDict
+    # moto itself offers to reset all accounts at once, only.
+    for backends in list(registry._instances):
+        backends.pop(account, None)

@@ -1,0 +1,173 @@
+"""moto's Step Functions engine, put right. All that this package changes in moto's engine is changed here, by `repair`.
+
+1. CloudFormation creates state machines in a backend that does not execute them.
+2. For every task the engine makes a new boto3 client, which costs more than the task. Lambda invocations go straight to
+   the function pool of the execution's account; other services get one client an account and service.
+3. It parses the definition anew for every execution (100 ms), and every JSONPath anew for every use; and it copies
+   states, which are JSON, with `copy.deepcopy`, which is made for anything.
+4. An execution's status changes before its output is there: who looks in between finds a success without an output.
+5. It keeps every thread it ever started in a list.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import jsonpath_ng.ext.parser
+import jsonpath_ng.parser
+import moto.stepfunctions.models as plain_models
+from botocore.exceptions import ClientError
+from moto.core.config import default_user_config
+from moto.stepfunctions.parser import utils as engine_utils
+from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.asl.utils import boto_client
+from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
+from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+
+from stepensemble.local.functions import FunctionMissing, FunctionPool
+
+PARALLEL_CALLS = 256
+IMMUTABLE = frozenset({str, int, float, bool, type(None)})
+
+
+@dataclass(frozen=True)
+class Home:
+    """What executions of one account call."""
+
+    account: str
+    endpoint: str
+    pool: FunctionPool
+    clients: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+
+HOMES: dict[str, Home] = {}
+"""By account, the stacks of this process: moto's engine serves all of them, and knows of nothing but the account."""
+
+
+@contextmanager
+def serve_executions(home: Home) -> Iterator[None]:
+    """Have the executions of an account call this pool and this endpoint while the block lasts."""
+    repair()
+    HOMES[home.account] = home
+    try:
+        yield
+    finally:
+        del HOMES[home.account]
+
+
+@lru_cache
+def repair() -> None:
+    """Change moto's engine as the module says; once a process."""
+    default_user_config["stepfunctions"] = {"execute_state_machine": True}
+    machinery: Any = AmazonStateLanguageParser
+    communication: Any = BaseExecutionWorkerCommunication
+    models: Any = plain_models
+    models.stepfunctions_backends = stepfunctions_parser_backends
+    _replace("boto_client_for", boto_client.boto_client_for, _client_for)
+    for parse in (jsonpath_ng.parser.parse, jsonpath_ng.ext.parser.parse):
+        _replace("parse", parse, lru_cache(maxsize=4096)(parse))
+    _replace("copy", copy, SimpleNamespace(copy=copy.copy, deepcopy=copy_json))
+    # The parsed program holds nothing of an execution: what changes lies in the execution's environment.
+    machinery.parse = staticmethod(lru_cache(maxsize=64)(machinery.parse))
+    communication.terminated = _terminated
+
+
+def copy_json(value: Any, memo: dict[int, Any] | None = None) -> Any:
+    """Copy nested dicts and lists; anything else, and whatever comes with a memo, as `copy.deepcopy` does."""
+    if memo is not None:
+        return copy.deepcopy(value, memo)
+    kind = type(value)
+    if kind is dict:
+        return {key: copy_json(item) for key, item in value.items()}
+    if kind is list:
+        return [copy_json(item) for item in value]
+    return value if kind in IMMUTABLE else copy.deepcopy(value)
+
+
+def forget_threads() -> None:
+    """Let go of the engine's threads that have ended."""
+    engine_utils.TMP_THREADS[:] = [thread for thread in engine_utils.TMP_THREADS if thread.is_alive()]
+
+
+def _replace(name: str, original: object, replacement: object) -> None:
+    """Put a function in the place of another in every module of the engine that has imported it by name."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").startswith("moto.stepfunctions.") and vars(module).get(name) is original:
+            setattr(module, name, replacement)
+
+
+def _terminated(self: Any) -> None:
+    """Note how an execution ended: first what came out of it, then, in `_reflect_execution_status`, that it ended."""
+    execution = self.execution
+    environment = execution.exec_worker.env
+    state = environment.program_state()
+    if isinstance(state, ProgramEnded):
+        execution.output = environment.states.get_input()
+    elif isinstance(state, ProgramError) and state.error is not None:
+        execution.error, execution.cause = state.error.get("error"), state.error.get("cause")
+    self._reflect_execution_status()
+
+
+def _client_for(region: str, service: str, state_credentials: Any = None) -> Any:
+    """Return a client for tasks of the account that the state machine's role belongs to."""
+    home = HOMES[str(state_credentials.role_arn).split(":")[4]]
+    found = home.clients.get((region, service))
+    if found is None:
+        made = _LambdaClient(home, region) if service == "lambda" else _make_client(home, region, service)
+        found = home.clients.setdefault((region, service), made)
+    return found
+
+
+def _make_client(home: Home, region: str, service: str) -> Any:
+    from boto3.session import Session
+    from botocore.config import Config
+
+    config = Config(
+        parameter_validation=False,
+        retries={"max_attempts": 0, "total_max_attempts": 1},
+        max_pool_connections=PARALLEL_CALLS,
+        read_timeout=3600,
+    )
+    session: Any = Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=region)  # noqa: S106
+    return session.client(service, endpoint_url=home.endpoint, config=config)
+
+
+class _LambdaClient:
+    """What of boto3's Lambda client a task uses; everything but `invoke` is boto3's."""
+
+    def __init__(self, home: Home, region: str) -> None:
+        self._home = home
+        self._region = region
+
+    def invoke(self, FunctionName: str, Payload: bytes = b"{}", ClientContext: str | None = None, **_: Any) -> Any:  # noqa: N803
+        metadata = {"RequestId": str(uuid4()), "HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}
+        try:
+            answer = self._home.pool.invoke(FunctionName, Payload, ClientContext)
+        except FunctionMissing:
+            arn = f"arn:aws:lambda:{self._region}:{self._home.account}:function:{FunctionName}"
+            refusal: Any = {
+                "Error": {"Code": "ResourceNotFoundException", "Message": f"Function not found: {arn}"},
+                "ResponseMetadata": metadata | {"HTTPStatusCode": 404},
+            }
+            raise ClientError(refusal, "Invoke") from None
+        told: dict[str, Any] = {"ResponseMetadata": metadata, "StatusCode": 200, "ExecutedVersion": "$LATEST"}
+        if answer.error is not None:
+            told["FunctionError"] = answer.error
+        return {**told, "Payload": BytesIO(answer.payload)}
+
+    def __getattr__(self, name: str) -> Any:
+        clients = self._home.clients
+        key = (self._region, "lambda, not for invoke")
+        if key not in clients:
+            clients[key] = _make_client(self._home, self._region, "lambda")
+        return getattr(clients[key], name)

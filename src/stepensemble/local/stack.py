@@ -1,0 +1,287 @@
+"""The local stack as a whole: started, described, found and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from socket import create_server, socket
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from stepensemble.core.errors import LocalStackError
+from stepensemble.local.errors import PortTaken
+from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
+from stepensemble.local.state import StateDatabase, lock_state, remove_database
+from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically
+
+STACK_NAME = "stepensemble-local"
+STATE_FOLDER = ".stepensemble"
+FIRST_ACCOUNT = 123456789012
+"""The account of a stack, unless another stack of this process has it; moto's own default."""
+
+PATIENCE_SECONDS = 60.0
+PROBE_SECONDS = 2.0
+SWITCH_SECONDS = 0.001
+HOST = "127.0.0.1"
+
+ACCOUNTS: set[str] = set()
+"""In use by this process's stacks; moto keeps accounts, and nothing else, apart."""
+ACCOUNTS_LOCK = threading.Lock()
+
+
+class RunningStack(Struct, frozen=True):
+    """A stack that runs in some process and has announced itself."""
+
+    pid: int
+    endpoint: str
+    name: str
+
+
+class _Known(Struct, frozen=True):
+    """The functions of the last start, so that their processes need not wait for moto."""
+
+    digest: str
+    account: str
+    name: str
+    functions: list[LocalFunction]
+
+
+@dataclass(frozen=True)
+class LocalStack:
+    """A stack that runs in this process. Close it, or use it as a context manager, and nothing of it is left.
+
+    Attributes:
+        endpoint: of every AWS API, for `AWS_ENDPOINT_URL`.
+        name: the CloudFormation stack's.
+        outputs: the template's.
+    """
+
+    endpoint: str
+    name: str
+    outputs: Mapping[str, str]
+    _pool: FunctionPool
+    _exits: ExitStack
+
+    @classmethod
+    def start(
+        cls,
+        project: Path,
+        *,
+        state_dir: Path | None = None,
+        fresh: bool = False,
+        parameters: Mapping[str, str] | None = None,
+        port: int = 0,
+        concurrency: int | None = None,
+        on_wait: Callable[[str], None] | None = None,
+        code: Mapping[str, Code] | None = None,
+        announce: bool = False,
+        patience: float = PATIENCE_SECONDS,
+    ) -> LocalStack:
+        """Start the stack of a project; it is ready when this returns.
+
+        Args:
+            project: folder of `template.yaml`.
+            state_dir: where state, logs and caches lie; `.stepensemble` in the project if not given.
+            fresh: forget what was kept.
+            parameters: overrides of the template's defaults.
+            port: 0 for a free one.
+            concurrency: processes a function may have; the number of processors, at least 4, if not given.
+            on_wait: told if another command has to finish first.
+            code: functions' code by logical id, instead of what the template says.
+            announce: write `stack.json` into the state's folder, for `find_running`.
+            patience: seconds to wait for another command.
+
+        Raises:
+            LocalStackError: one of those in `stepensemble.local.errors`.
+        """
+        folder = (state_dir or project / STATE_FOLDER).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as exits:
+            exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None)))
+            listener = exits.enter_context(_bind(port))
+            endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
+            blueprint = load_blueprint(project / "template.yaml", parameters or {}, folder / "cache" / "template.json")
+            if fresh:
+                remove_database(folder / "state.db")
+            database = StateDatabase(folder / "state.db")
+            exits.callback(database.close)
+            account = exits.enter_context(_take_account(database))
+            surroundings = Surroundings(
+                project=project.resolve(),
+                logs=folder / "logs",
+                endpoint=endpoint,
+                region=REGION,
+                account=account,
+                concurrency=concurrency or max(4, os.cpu_count() or 1),
+                code=code or {},
+            )
+            pool = exits.enter_context(FunctionPool(surroundings))
+            outputs = _assemble(exits, blueprint, database, pool, listener, endpoint, account, folder)
+            if announce:
+                exits.enter_context(_announced(folder / "stack.json", RunningStack(os.getpid(), endpoint, STACK_NAME)))
+            return cls(endpoint, STACK_NAME, outputs, pool, exits.pop_all())
+
+    @property
+    def functions(self) -> list[FunctionStatus]:
+        """The functions and their processes, now."""
+        return self._pool.describe()
+
+    def prestart(self, names: Iterable[str]) -> None:
+        """Start a process of each of these functions that has none, without waiting for it."""
+        self._pool.prestart(names)
+
+    def close(self) -> None:
+        """End everything: connections, functions' processes, threads; the state is kept."""
+        self._exits.close()
+
+    def __enter__(self) -> LocalStack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def find_running(state_dir: Path) -> RunningStack | None:
+    """Return the announced stack of this state, if its process lives and answers; tidy up after one that does not."""
+    path = state_dir / "stack.json"
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=RunningStack)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError):
+        found = None
+    if found is not None and _lives(found.pid) and _answers(found.endpoint):
+        return found
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _assemble(
+    exits: ExitStack,
+    blueprint: Blueprint,
+    database: StateDatabase,
+    pool: FunctionPool,
+    listener: socket,
+    endpoint: str,
+    account: str,
+    folder: Path,
+) -> Mapping[str, str]:
+    """Put moto, the state and the functions together and open the door."""
+    kept = folder / "cache" / "functions.json"
+    known = _read_known(kept)
+    if known is not None and (known.digest, known.account, known.name) == (blueprint.digest, account, STACK_NAME):
+        pool.define(known.functions)
+        used = set(json.loads(database.read_fact("used") or "[]"))
+        pool.prestart(function.name for function in known.functions if function.logical_id in used)
+
+    # While these processes start on another processor, moto is imported; hence imports in the middle of things.
+    from stepensemble.local.emulator import create_stack, load_moto
+
+    load_moto(blueprint)
+
+    from stepensemble.local.engine import Home, serve_executions
+    from stepensemble.local.gateway import ExpressEngine, Gateway
+    from stepensemble.local.http_server import HttpServer
+    from stepensemble.local.persistence import Journal
+
+    exits.enter_context(_brisk_threads())
+    exits.enter_context(serve_executions(Home(account, endpoint, pool)))
+    created = exits.enter_context(create_stack(blueprint, STACK_NAME, account))
+    journal = Journal(database, account, REGION)
+    journal.restore()
+    journal.follow()
+    pool.define(created.functions)
+    write_atomically(kept, msgspec.json.encode(_Known(blueprint.digest, account, STACK_NAME, created.functions)))
+    exits.callback(lambda: database.write_fact("used", json.dumps(sorted(pool.used()))))
+    gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), account)
+    exits.callback(HttpServer(listener, gateway).close)
+    return created.outputs
+
+
+@contextmanager
+def _bind(port: int) -> Iterator[socket]:
+    try:
+        listener = create_server((HOST, port), backlog=256)
+    except OSError as error:
+        raise PortTaken(f"port {port} is not free ({error.strerror}); choose another, or 0 for any") from None
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _brisk_threads() -> Iterator[None]:
+    """Let threads take turns more often: the pool's, which only passes messages on, waits for those that compute."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@contextmanager
+def _take_account(database: StateDatabase) -> Iterator[str]:
+    """Take the account that the state was made in: names of buckets hold it; for a new state the first free one."""
+    with ACCOUNTS_LOCK:
+        account = database.read_fact("account")
+        if account is None:
+            account = next(str(number) for number in range(FIRST_ACCOUNT, 10**12) if str(number) not in ACCOUNTS)
+            database.write_fact("account", account)
+        if account in ACCOUNTS:
+            raise LocalStackError(f"this process runs another local stack of account {account}; close that first")
+        ACCOUNTS.add(account)
+    try:
+        yield account
+    finally:
+        with ACCOUNTS_LOCK:
+            ACCOUNTS.discard(account)
+
+
+@contextmanager
+def _announced(path: Path, running: RunningStack) -> Iterator[None]:
+    write_atomically(path, msgspec.json.encode(running))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _read_known(path: Path) -> _Known | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Known)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _answers(endpoint: str) -> bool:
+    address = urlsplit(endpoint)
+    connection = HTTPConnection(address.hostname or HOST, address.port, timeout=PROBE_SECONDS)
+    try:
+        connection.request("GET", "/_stack/functions")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,206 @@
+"""What outlives the stack, in one SQLite database: the objects of its buckets and the items of its tables.
+
+Every change is one committed transaction. In WAL mode that survives the death of the process without waiting for the
+disk; only a power cut can take the last changes, and it never leaves the file half written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepensemble.local.errors import StateLocked, StateUnreadable
+
+SCHEMA = 1
+TABLES = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE objects (
+    bucket TEXT NOT NULL, key TEXT NOT NULL, attributes TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (bucket, key)
+);
+CREATE TABLE items (
+    owner TEXT NOT NULL, hash TEXT NOT NULL, range TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (owner, hash, range)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """The current version of an object."""
+
+    bucket: str
+    key: str
+    attributes: Mapping[str, Any]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """An item of a table; `hash` and `range` are its key's attribute values as JSON, `range` empty if it has none."""
+
+    table: str
+    hash: str
+    range: str
+    item: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GoneObject:
+    """There is no such object any more."""
+
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoneItem:
+    """There is no such item any more."""
+
+    table: str
+    hash: str
+    range: str
+
+
+Change = StoredObject | StoredItem | GoneObject | GoneItem
+
+
+class StateDatabase:
+    """The database of one stack. Use it under `lock_state` only.
+
+    Raises, from every method: StateUnreadable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        with self._translated():
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found == 0:
+                self._db.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
+            elif found > SCHEMA:
+                raise StateUnreadable(
+                    f"{path} was written by a newer version of stepensemble; upgrade, or start empty with --fresh"
+                )
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()
+
+    def read_fact(self, name: str) -> str | None:
+        """Return a fact about the stack."""
+        with self._lock, self._translated():
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def write_fact(self, name: str, value: str) -> None:
+        """Keep a fact about the stack."""
+        with self._lock, self._translated():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def objects(self) -> Iterator[StoredObject]:
+        """Return all objects."""
+        with self._lock, self._translated():
+            rows = self._db.execute("SELECT bucket, key, attributes, body FROM objects ORDER BY bucket, key").fetchall()
+            return iter([StoredObject(bucket, key, json.loads(told), body) for bucket, key, told, body in rows])
+
+    def items(self) -> Iterator[StoredItem]:
+        """Return all items."""
+        with self._lock, self._translated():
+            rows = self._db.execute("SELECT owner, hash, range, item FROM items ORDER BY rowid").fetchall()
+            return iter([StoredItem(owner, hashed, ranged, json.loads(item)) for owner, hashed, ranged, item in rows])
+
+    def write(self, changes: Iterable[Change]) -> None:
+        """Take over changes, all or none."""
+        with self._lock, self._translated():
+            self._db.execute("BEGIN")
+            try:
+                for change in changes:
+                    self._write_one(change)
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _write_one(self, change: Change) -> None:
+        match change:
+            case StoredObject(bucket, key, attributes, body):
+                row = (bucket, key, json.dumps(attributes), body)
+                self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", row)
+            case StoredItem(table, hashed, ranged, item):
+                self._db.execute(
+                    "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", (table, hashed, ranged, json.dumps(item))
+                )
+            case GoneObject(bucket, key):
+                self._db.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
+            case GoneItem(table, hashed, ranged):
+                gone = (table, hashed, ranged)
+                self._db.execute("DELETE FROM items WHERE owner = ? AND hash = ? AND range = ?", gone)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise StateUnreadable(
+                f"the local stack's state in {self._path} cannot be used ({error}); start empty with --fresh"
+            ) from None
+
+
+def remove_database(path: Path) -> None:
+    """Remove a database and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def lock_state(path: Path, patience: float, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Own the state: nobody else gets in, in this process or another, until the block ends or the process dies.
+
+    Args:
+        path: of the lock file.
+        patience: seconds to wait for another owner.
+        on_wait: told once if there is another owner.
+
+    Raises:
+        StateLocked: the other owner stays.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + patience
+        told = False
+        while not _try_lock(descriptor):
+            if not told:
+                on_wait("Waiting for another ensemble command to finish")
+                told = True
+            if time.monotonic() > deadline:
+                owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise StateLocked(
+                    f"another ensemble command (process {owner}) has been using {path.parent} for {patience:.0f} s; "
+                    "wait for it, or end it"
+                )
+            time.sleep(0.05)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

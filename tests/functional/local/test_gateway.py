@@ -1,0 +1,294 @@
+"""The door: Lambda's and Step Functions' calls as AWS answers them, everything else from moto."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from stepensemble.local.stack import LocalStack
+
+Clients = Callable[[str], Any]
+Invoke = Callable[..., tuple[str | None, Any]]
+
+
+def refused(call: Callable[..., Any], **arguments: Any) -> tuple[str, int]:
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    response = caught.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_the_stack_is_described_with_its_outputs(stack: LocalStack, client: Clients):
+    (described,) = client("cloudformation").describe_stacks(StackName=stack.name)["Stacks"]
+
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    assert outputs == stack.outputs
+    assert outputs["Names"] == "A,B"
+
+
+def test_a_function_is_invoked_with_its_environment(stack: LocalStack, invoke: Invoke):
+    error, told = invoke("echo", environment=True)
+
+    assert error is None
+    environment = told["environment"]
+    assert environment["GREETING"] == "hello"
+    assert environment["BUCKET"] == stack.outputs["Things"]
+    assert environment["AWS_ENDPOINT_URL"] == stack.endpoint
+    assert environment["AWS_LAMBDA_LOG_GROUP_NAME"] == "/toy/echo"
+    assert environment["AWS_SESSION_TOKEN"] != "leaked"
+    assert "AWS_PROFILE" not in environment
+
+
+def test_the_ways_to_invoke(stack: LocalStack, client: Clients):
+    functions = client("lambda")
+    name = "stepensemble-local-echo"
+
+    answer = functions.invoke(FunctionName=name, Payload=b'{"echo": 1}')
+    assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "$LATEST")
+    told = json.loads(answer["Payload"].read())
+    assert told["request_id"] == answer["ResponseMetadata"]["RequestId"]
+    assert functions.invoke(FunctionName=told["arn"], Payload=b"{}")["StatusCode"] == 200
+    assert functions.invoke(FunctionName=name, InvocationType="DryRun")["StatusCode"] == 204
+
+    begun = time.monotonic()
+    assert functions.invoke(FunctionName=name, InvocationType="Event", Payload=b'{"sleep": 1}')["StatusCode"] == 202
+    assert time.monotonic() - begun < 0.5
+
+
+def test_what_lambda_refuses(client: Clients):
+    invoke = client("lambda").invoke
+    name = "stepensemble-local-echo"
+
+    assert refused(invoke, FunctionName="nobody", Payload=b"{}") == ("ResourceNotFoundException", 404)
+    assert refused(invoke, FunctionName=name, Payload=b"{") == ("InvalidRequestContentException", 400)
+    large = json.dumps("x" * (6 * 1024 * 1024 - 1)).encode()
+    assert refused(invoke, FunctionName=name, Payload=large) == ("RequestTooLargeException", 413)
+
+
+def test_processes_can_be_seen(stack: LocalStack, invoke: Invoke):
+    pid = invoke("worker-A")[1]["pid"]
+    address = urlsplit(stack.endpoint)
+    connection = HTTPConnection(address.hostname or "", address.port)
+
+    connection.request("GET", "/_stack/functions")
+    seen = json.loads(connection.getresponse().read())
+
+    assert {"WorkerA", "WorkerB", "Echo"} < {status["logical_id"] for status in seen}
+    worker = next(status for status in seen if status["name"] == "stepensemble-local-worker-A")
+    assert worker["pids"] == [pid]
+    assert [status.name for status in stack.functions] == [status["name"] for status in seen]
+
+
+def test_only_the_loopback_interface_is_served(stack: LocalStack):
+    port = urlsplit(stack.endpoint).port
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; chooses the interface of the outside
+        except OSError:
+            pytest.skip("this machine has no other interface")
+        outside = probe.getsockname()[0]
+    if outside.startswith("127."):
+        pytest.skip("this machine has no other interface")
+
+    with pytest.raises(OSError), socket.create_connection((outside, port), timeout=1):  # noqa: PT011
+        pass
+
+
+def test_synchronous_executions(stack: LocalStack, client: Clients):
+    machines = client("stepfunctions")
+    machine = stack.outputs["ExpressMachine"]
+
+    answer = machines.start_sync_execution(stateMachineArn=machine, name="mine", input='{"sleep": 0, "value": "é"}')
+
+    assert answer["status"] == "SUCCEEDED"
+    assert answer["name"] == "mine"
+    assert answer["stateMachineArn"] == machine
+    assert ":express:stepensemble-local-machine-express:mine:" in answer["executionArn"]
+    output = json.loads(answer["output"])
+    assert output["name"] == "mine"
+    assert output["echo"] == {"sleep": 0, "value": "é"}
+    assert answer["billingDetails"]["billedMemoryUsedInMB"] == 64
+    assert answer["billingDetails"]["billedDurationInMilliseconds"] % 100 == 0
+    assert answer["startDate"] <= answer["stopDate"]
+    # Unlike those of STANDARD machines, names may repeat.
+    assert machines.start_sync_execution(stateMachineArn=machine, name="mine", input='{"sleep": 0}')["status"] == "SUCCEEDED"
+
+
+def test_synchronous_executions_fail_as_data(stack: LocalStack, client: Clients):
+    failure = {"error": "Refused", "cause": "because"}
+
+    answer = client("stepfunctions").start_sync_execution(
+        stateMachineArn=stack.outputs["ExpressMachine"], input=json.dumps({"sleep": 0, "failure": failure})
+    )
+
+    assert (answer["status"], answer["error"], answer["cause"]) == ("FAILED", "Refused", "because")
+    assert "output" not in answer
+
+
+def test_what_synchronous_executions_refuse(stack: LocalStack, client: Clients):
+    start = client("stepfunctions").start_sync_execution
+    machine = stack.outputs["ExpressMachine"]
+
+    assert refused(start, stateMachineArn=machine + "x") == ("StateMachineDoesNotExist", 400)
+    assert refused(start, stateMachineArn=stack.outputs["Machine"]) == ("StateMachineTypeNotSupported", 400)
+    assert refused(start, stateMachineArn=machine, input="{") == ("InvalidExecutionInput", 400)
+    assert refused(start, stateMachineArn=machine, name="a b") == ("InvalidName", 400)
+
+
+def test_boto3_needs_one_setting_for_synchronous_executions(stack: LocalStack):
+    script = (
+        "import boto3;"
+        f"print(boto3.client('stepfunctions').start_sync_execution(stateMachineArn={stack.outputs['ExpressMachine']!r},"
+        "input='{\"sleep\": 0}')['status'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+        "AWS_ENDPOINT_URL": stack.endpoint,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
+    }
+
+    printed = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert printed.stdout.strip() == "SUCCEEDED", printed.stderr
+
+
+def test_a_name_is_for_one_execution(stack: LocalStack, client: Clients):
+    start = client("stepfunctions").start_execution
+    machine = stack.outputs["Machine"]
+    name = f"once-{time.monotonic_ns()}"
+    first = start(stateMachineArn=machine, name=name, input='{"sleep": 0.5}')
+
+    assert start(stateMachineArn=machine, name=name, input='{"sleep": 0.5}')["executionArn"] == first["executionArn"]
+    other = {"stateMachineArn": machine, "name": name, "input": '{"sleep": 0}'}
+    assert refused(start, **other) == ("ExecutionAlreadyExists", 400)
+    time.sleep(1)
+    assert refused(start, **other | {"input": '{"sleep": 0.5}'}) == ("ExecutionAlreadyExists", 400)
+
+
+def test_executions_get_a_name_where_none_is_given(stack: LocalStack, client: Clients):
+    start = client("stepfunctions").start_execution
+
+    arns = {start(stateMachineArn=stack.outputs["Machine"], input='{"sleep": 0}')["executionArn"] for _ in range(3)}
+
+    assert len(arns) == 3
+
+
+def test_one_name_started_by_many_at_once_runs_once(stack: LocalStack, client: Clients):
+    machines = client("stepfunctions")
+    machine = stack.outputs["Machine"]
+    name = f"race-{time.monotonic_ns()}"
+
+    def start(_: int) -> str:
+        return str(machines.start_execution(stateMachineArn=machine, name=name, input='{"sleep": 1}')["executionArn"])
+
+    with ThreadPoolExecutor(12) as threads:
+        assert len(set(threads.map(start, range(12)))) == 1
+    executions = machines.list_executions(stateMachineArn=machine)["executions"]
+    assert sum(execution["name"] == name for execution in executions) == 1
+
+
+def test_what_starting_an_execution_refuses(stack: LocalStack, client: Clients):
+    start = client("stepfunctions").start_execution
+    machine = stack.outputs["Machine"]
+
+    assert refused(start, stateMachineArn=machine, input="{") == ("InvalidExecutionInput", 400)
+    assert refused(start, stateMachineArn=machine, name="a/b") == ("InvalidName", 400)
+    assert refused(start, stateMachineArn=machine, name="x" * 81) == ("InvalidName", 400)
+    assert refused(start, stateMachineArn=machine, input=json.dumps("x" * 262_144)) == ("ValidationException", 400)
+    assert refused(start, stateMachineArn=machine + "x") == ("StateMachineDoesNotExist", 400)
+
+
+def test_conditional_writes_of_objects(stack: LocalStack, client: Clients):
+    objects = client("s3")
+    where = {"Bucket": stack.outputs["Things"], "Key": f"pointer-{time.monotonic_ns()}"}
+    first = objects.put_object(**where, Body=b"1", IfNoneMatch="*")["ETag"]
+
+    assert refused(objects.put_object, **where, Body=b"2", IfNoneMatch="*") == ("PreconditionFailed", 412)
+    second = objects.put_object(**where, Body=b"2", IfMatch=first)["ETag"]
+    assert refused(objects.put_object, **where, Body=b"3", IfMatch=first) == ("PreconditionFailed", 412)
+    assert second != first
+    assert objects.get_object(**where)["Body"].read() == b"2"
+
+
+def test_a_condition_lets_one_of_many_writers_through(stack: LocalStack, client: Clients):
+    items, objects = client("dynamodb"), client("s3")
+    key = f"race-{time.monotonic_ns()}"
+
+    def put_item(number: int) -> bool:
+        try:
+            items.put_item(
+                TableName=stack.outputs["Facts"],
+                Item={"id": {"S": key}, "number": {"N": str(number)}},
+                ConditionExpression="attribute_not_exists(id)",
+            )
+        except items.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def put_object(number: int) -> bool:
+        try:
+            objects.put_object(Bucket=stack.outputs["Scraps"], Key=key, Body=b"%d" % number, IfNoneMatch="*")
+        except ClientError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(12) as threads:
+        assert sum(threads.map(put_item, range(12))) == 1
+        assert sum(threads.map(put_object, range(12))) == 1
+
+
+def test_bodies_of_any_size_and_kind_arrive(stack: LocalStack, client: Clients):
+    objects = client("s3")
+    where = {"Bucket": stack.outputs["Scraps"], "Key": "folder/a name with spaces & ünïcode.bin"}
+    body = os.urandom(9_000_000)
+
+    objects.put_object(**where, Body=body, Metadata={"with_underscore": "1"})
+    found = objects.get_object(**where)
+
+    assert found["Body"].read() == body
+    assert found["Metadata"] == {"with_underscore": "1"}
+    assert objects.head_object(**where)["ContentLength"] == len(body)
+    objects.upload_fileobj(__import__("io").BytesIO(body), where["Bucket"], "parts")
+    assert objects.head_object(Bucket=where["Bucket"], Key="parts")["ContentLength"] == len(body)
+
+
+def test_a_connection_is_kept_for_many_requests(stack: LocalStack):
+    address = urlsplit(stack.endpoint)
+    connection = HTTPConnection(address.hostname or "", address.port)
+    connection.connect()
+    kept = connection.sock
+
+    for _ in range(3):
+        connection.request("POST", "/2015-03-31/functions/stepensemble-local-echo/invocations", b"{}")
+        response = connection.getresponse()
+        assert response.status == 200
+        response.read()
+
+    assert connection.sock is kept
+
+
+def test_services_outside_the_template_still_work(stack: LocalStack):
+    session = boto3.session.Session(aws_access_key_id="x", aws_secret_access_key="x", region_name="us-east-1")
+
+    queues: Any = session.client("sqs", endpoint_url=stack.endpoint)
+    url = queues.create_queue(QueueName="mine")["QueueUrl"]
+    queues.send_message(QueueUrl=url, MessageBody="hello")
+
+    assert queues.receive_message(QueueUrl=url)["Messages"][0]["Body"] == "hello"

@@ -1,0 +1,112 @@
+"""From the template to what moto creates."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stepensemble.local.errors import TemplateRefused
+from stepensemble.local.template import load_blueprint, translate
+
+
+def load(project: Path, **parameters: str):
+    return load_blueprint(project / "template.yaml", parameters, project / "kept.json")
+
+
+def test_loops_are_written_out_over_a_parameter(project: Path):
+    blueprint = load(project, Names="X,Y,Z")
+
+    assert [name for name in blueprint.code if name.startswith("Worker")] == ["WorkerX", "WorkerY", "WorkerZ"]
+    assert blueprint.code["WorkerX"] == "functions/commands"
+    assert blueprint.code["Broken"] == "functions/broken"
+    assert blueprint.template["Resources"]["WorkerX"]["Properties"]["FunctionName"] == {
+        "Fn::Sub": "${AWS::StackName}-worker-X"
+    }
+
+
+def test_definitions_keep_their_paths_and_get_their_substitutions(project: Path):
+    properties = load(project).template["Resources"]["Machine"]["Properties"]
+
+    assert "DefinitionSubstitutions" not in properties
+    pieces = properties["DefinitionString"]["Fn::Join"][1]
+    assert pieces[1] == {"Fn::GetAtt": ["Echo", "Arn"]}
+    assert "$$.Execution.Name" in "".join(piece for piece in pieces if isinstance(piece, str))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"Greeting": "bye"}, 'Greeting must be one of hello, welcome, not "bye"'),
+        ({"Names": "A,b"}, 'Names must be text like [A-Z], not "b"'),
+        ({"Slots": "1"}, "no parameter Slots; it has Greeting, Names"),
+    ],
+)
+def test_wrong_parameters_are_refused(project: Path, parameters: dict[str, str], message: str):
+    with pytest.raises(TemplateRefused, match=message.replace("[", r"\[")):
+        load(project, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("machine.asl.json", "nowhere.json", "cannot read nowhere.json"),
+        ("EchoArn:", "OtherArn:", "DefinitionSubstitutions"),
+        ("Runtime: python3.13", "Runtime: [", "is not YAML"),
+        ("Handler: app.handler", "Handler: app.handler\n    Nonsense: 1", "Nonsense"),
+        ("CodeUri: functions/broken", "CodeUri: s3://bucket/key", "Broken: CodeUri must name a folder"),
+    ],
+)
+def test_what_is_wrong_with_a_template_is_named(project: Path, old: str, new: str, message: str):
+    template = project / "template.yaml"
+    template.write_text(template.read_text().replace(old, new))
+
+    with pytest.raises(TemplateRefused, match=message):
+        load(project)
+
+
+def test_without_template_the_path_is_named(tmp_path: Path):
+    with pytest.raises(TemplateRefused, match="template.yaml"):
+        load(tmp_path)
+
+
+def test_a_kept_blueprint_is_used_without_the_translators(project: Path):
+    load(project)
+    script = (
+        "import sys; from pathlib import Path; from stepensemble.local.template import load_blueprint;"
+        f"load_blueprint(Path({str(project / 'template.yaml')!r}), {{}}, Path({str(project / 'kept.json')!r}));"
+        "print([name for name in ('samcli', 'samtranslator', 'boto3', 'yaml') if name in sys.modules])"
+    )
+
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert printed.stdout.strip() == "[]"
+    assert printed.stderr == ""
+
+
+def test_a_kept_blueprint_is_made_anew_when_an_input_changes(project: Path):
+    before = load(project)
+    assert load(project) == before
+    assert load(project, Greeting="welcome") != before
+
+    machine = project / "machine.asl.json"
+    machine.write_text(machine.read_text().replace("Echoes", "Repeats"))
+    assert "Repeats" in json.dumps(load(project).template)
+
+
+def test_a_damaged_kept_blueprint_is_made_anew(project: Path):
+    before = load(project)
+    (project / "kept.json").write_text('{"digest":')
+
+    assert load(project) == before
+
+
+def test_linters_get_the_translated_template(project: Path):
+    translated = translate(project / "template.yaml")
+
+    assert translated["Resources"]["WorkerA"]["Type"] == "AWS::Lambda::Function"
+    assert translated["Resources"]["Machine"]["Properties"]["DefinitionSubstitutions"]
+    assert "Transform" not in translated

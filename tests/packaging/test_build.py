@@ -1,0 +1,129 @@
+"""What `make build` makes for Lambda: small, complete, and of the tree and the lock file as they are now."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from driving import ROOT
+from samcli.lib.cfn_language_extensions.sam_integration import expand_language_extensions
+from samcli.yamlhelper import yaml_parse
+
+from stepensemble.cli.stacks import Stack
+
+MEGABYTE = 1_000_000
+SCORE_MEGABYTES = 110
+LEFT_AT_HOME = {"cli", "local", "publishing"}
+
+ELF = b"\x7fELF"
+X86_64 = (62).to_bytes(2, "little")
+LAMBDA_WHEEL = re.compile(r"py3-none-any|(cp313-cp313|cp3(\d|1[0-3])-abi3)-manylinux(2014|_2_(17|27|28))_x86_64")
+LAMBDA_LIBRARY = re.compile(r"\.(cpython-313-x86_64-linux-gnu|abi3)\.so$")
+
+SHIPPED = {
+    "ai-edge-litert",
+    "aws-lambda-powertools",
+    "jmespath",
+    "msgspec",
+    "numpy",
+    "obstore",
+    "typing-extensions",
+}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def package_files(source: Path) -> dict[str, bytes]:
+    """The files of our package that a function needs."""
+    found = files(source / "src" / "stepensemble")
+    return {path: body for path, body in found.items() if path.split("/")[0] not in LEFT_AT_HOME}
+
+
+def test_a_score_function_is_within_its_budget(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = {name: size(built / name) / MEGABYTE for name in ("Score1", "CoreLayer", "RuntimeLayer")}
+    with capsys.disabled():
+        print(f"\na score function, unzipped: {sum(parts.values()):.1f} of {SCORE_MEGABYTES} MB")  # noqa: T201
+    assert sum(parts.values()) <= SCORE_MEGABYTES
+
+
+def test_a_function_is_its_app_and_nothing_else(built: Path) -> None:
+    folders = {"NormalizeFunction": "normalize", "Score1": "score", "Score8": "score", "AggregateFunction": "aggregate"}
+    for name, folder in folders.items():
+        assert files(built / name) == {"app.py": (ROOT / "functions" / folder / "app.py").read_bytes()}
+
+
+def test_the_core_layer_is_our_package_as_it_is_in_the_tree(built: Path, project: Path) -> None:
+    assert files(built / "CoreLayer" / "python") == {
+        f"stepensemble/{path}": body for path, body in package_files(project).items()
+    }
+
+
+def test_a_second_build_ships_an_edit(build: Callable[..., Path], built: Path, project: Path) -> None:
+    edited = project / "src" / "stepensemble" / "core" / "limits.py"
+    before = edited.read_text()
+    edited.write_text(before + "# edited\n")
+    (project / "src" / "stepensemble" / "core" / "added.py").write_text('"""Added."""\n')
+    try:
+        again = build(built.name)
+        assert files(again / "CoreLayer" / "python" / "stepensemble") == package_files(project)
+        assert (again / "CoreLayer/python/stepensemble/core/limits.py").read_text().endswith("# edited\n")
+    finally:
+        edited.write_text(before)
+        (project / "src" / "stepensemble" / "core" / "added.py").unlink()
+        build(built.name)
+    assert files(built / "CoreLayer" / "python" / "stepensemble") == package_files(project)
+
+
+def test_the_runtime_layer_has_what_the_lock_file_says_and_no_more(built: Path) -> None:
+    folders = (built / "RuntimeLayer" / "python").glob("*.dist-info")
+    shipped = [tuple(folder.name.removesuffix(".dist-info").replace("_", "-").rsplit("-", 1)) for folder in folders]
+    locked = {(each["name"], each["version"]) for each in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    assert {name for name, _ in shipped} == SHIPPED
+    assert set(shipped) <= locked
+
+
+def test_the_runtime_layer_leaves_out_what_nothing_calls(built: Path) -> None:
+    found = {path.relative_to(built / "RuntimeLayer" / "python") for path in (built / "RuntimeLayer").rglob("*")}
+    useless = re.compile(r"(^|/)(tests|__pycache__|bin)(/|$)|\.pyi$|\.pyc$|Gpu|^ai_edge_litert/(aot|tools|vendors)/")
+    assert [path for path in sorted(found) if useless.search(path.as_posix())] == []
+
+
+def test_every_wheel_and_library_is_for_lambdas_python_and_processor(built: Path) -> None:
+    site = built / "RuntimeLayer" / "python"
+    for wheel in site.glob("*.dist-info/WHEEL"):
+        tags = re.findall(r"^Tag: (.+)$", wheel.read_text(), re.MULTILINE)
+        assert [tag for tag in tags if not LAMBDA_WHEEL.fullmatch(tag)] == [], wheel
+    libraries = [path for path in site.rglob("*") if ".so" in path.suffixes]
+    assert len(libraries) > 10
+    for library in libraries:
+        header = library.read_bytes()[:20]
+        assert (header[:4], header[18:20]) == (ELF, X86_64), library
+        # Plain libraries and LiteRT's own have no Python in their names; their wheel has, above.
+        assert LAMBDA_LIBRARY.search(library.name) or "cpython" not in library.name, library
+
+
+def test_every_slots_code_is_uploaded(built: Path, project: Path, stack: Stack) -> None:
+    bucket = "uploads"
+    stack.session.client("s3", endpoint_url=stack.endpoint).create_bucket(Bucket=bucket)
+    target = project / "packaged.yaml"
+    command = ["sam", "package", "--template-file", str(built / "template.yaml"), "--s3-bucket", bucket]
+    aws = {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": stack.session.region_name,
+        "AWS_ENDPOINT_URL": str(stack.endpoint),
+        "SAM_CLI_TELEMETRY": "0",
+    }

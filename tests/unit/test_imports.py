@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builders import ROOT
+
+SOURCE = ROOT / "src" / "stepensemble"
+MODULES = sorted(SOURCE.rglob("*.py"))
+FUNCTIONS = sorted((ROOT / "functions").rglob("*.py"))
+
+BELOW: dict[str, set[str]] = {
+    "core": set(),
+    "runtimes": {"core"},
+    "storage": {"core"},
+    "publishing": {"core", "runtimes", "storage"},
+    "handlers": {"core", "runtimes", "storage"},
+    "batch": {"core", "runtimes", "storage"},
+    "ensemble": {"core", "runtimes", "publishing"},
+    "local": {"core", "runtimes", "storage", "handlers", "publishing", "batch"},
+    "cli": {"core", "runtimes", "storage", "handlers", "publishing", "batch", "local", "ensemble"},
+    "functions": {"handlers"},
+}
+"""Which rooms of the house each room may enter, besides itself."""
+
+PURE = {
+    "__future__",
+    "collections",
+    "dataclasses",
+    "difflib",
+    "functools",
+    "hashlib",
+    "io",
+    "itertools",
+    "json",
+    "math",
+    "msgspec",
+    "numpy",
+    "re",
+    "typing",
+}
+"""All that core may import: nothing here opens a file, a socket or a clock (`io` for bytes in memory)."""
+
+
+def imported(path: Path) -> Iterator[str]:
+    """List the modules a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield str(node.module)
+            if node.module == "stepensemble":
+                yield from (f"stepensemble.{alias.name}" for alias in node.names)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_run_one_way(path: Path) -> None:
+    mine = room(path)
+    if mine == "__init__":
+        return
+    entered = {name.split(".")[1] for name in imported(path) if name.startswith("stepensemble.")}
+    assert entered - {mine} <= BELOW[mine]
+
+
+@pytest.mark.parametrize("path", FUNCTIONS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_functions_enter_handlers_only(path: Path) -> None:
+    entered = {name.split(".")[1] for name in imported(path) if name.startswith("stepensemble.")}
+    assert entered == BELOW["functions"]
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "core").glob("*.py")), ids=lambda path: path.name)
+def test_core_imports_nothing_that_does_io(path: Path) -> None:
+    assert {name.split(".")[0] for name in imported(path)} <= PURE | {"stepensemble"}
+
+
+def run_blocked(blocked: list[str], statement: str) -> None:
+    code = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n{statement}"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+
+def test_core_imports_without_aws_and_without_any_runtime() -> None:
+    names = [f"stepensemble.core.{path.stem}" for path in (SOURCE / "core").glob("*.py") if path.stem != "__init__"]
+    run_blocked(["boto3", "botocore", "obstore", "ai_edge_litert", "tensorflow"], f"import {', '.join(names)}")
+
+
+@pytest.mark.parametrize(
+    ("handler", "blocked"),
+    [
+        ("normalize", ["boto3", "botocore", "ai_edge_litert", "tensorflow"]),
+        ("score", ["boto3", "botocore", "tensorflow"]),
+        ("aggregate", ["ai_edge_litert", "tensorflow"]),
+    ],
+)
+def test_a_function_imports_only_what_it_needs_at_a_cold_start(handler: str, blocked: list[str]) -> None:
+    kitchen = ["samcli", "samtranslator", "moto", "typer", "rich"]
+    run_blocked(blocked + kitchen, f"import stepensemble.handlers.wiring, stepensemble.handlers.{handler}")

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from builders import BINARY, X, artifact, manifest, member, release, released
+from hypothesis import given
+from msgspec import structs
+
+from stepensemble.core.errors import NotEnoughSlots, ReleaseCorrupt
+from stepensemble.core.manifest import parse_manifest
+from stepensemble.core.release import Artifact, compile_release, decode_release, digest_of, encode_release, place
+
+ARTIFACTS = {"a": artifact(b"first"), "b": artifact(b"second")}
+Y = {"name": "y", "type": "number"}
+MANIFEST = manifest(
+    member("a", weight=1.0),
+    member("b", columns=["x"], weight=2),
+    features=[X, Y],
+    aggregation={"method": "weighted_mean"},
+)
+
+
+def name_of(data: dict[str, Any], artifacts: dict[str, Artifact] = ARTIFACTS) -> str:
+    return encode_release(compile_release(parse_manifest(json.dumps(data)), artifacts))[0]
+
+
+def backwards(data: Any) -> Any:
+    """Turn around the order of keys, everywhere."""
+    if isinstance(data, dict):
+        return {key: backwards(data[key]) for key in reversed(data)}
+    return [backwards(value) for value in data] if isinstance(data, list) else data
+
+
+def test_a_release_is_named_by_the_sha256_of_its_bytes() -> None:
+    digest, body = encode_release(compile_release(parse_manifest(json.dumps(MANIFEST)), ARTIFACTS))
+    assert digest == hashlib.sha256(body).hexdigest() == digest_of(body)
+
+
+def test_a_release_comes_back_from_its_bytes() -> None:
+    compiled = compile_release(parse_manifest(json.dumps(MANIFEST)), ARTIFACTS)
+    assert decode_release(*encode_release(compiled)) == compiled
+
+
+def test_compiling_resolves_columns_artifacts_and_quorum() -> None:
+    compiled = compile_release(parse_manifest(json.dumps(MANIFEST)), ARTIFACTS)
+    assert [one.columns for one in compiled.members] == [("x", "y"), ("x",)]
+    assert [one.artifact for one in compiled.members] == [ARTIFACTS["a"], ARTIFACTS["b"]]
+    assert compiled.min_members == 2  # more than half of two
+
+
+@pytest.mark.parametrize(("voters", "least"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)])
+def test_the_quorum_is_more_than_half_of_the_voters_by_default(voters: int, least: int) -> None:
+    members = [member(f"m{number}") for number in range(voters)] + [member("shadow", role="shadow")]
+    artifacts = {one["id"]: artifact(b"") for one in members}
+    assert compile_release(parse_manifest(json.dumps(manifest(*members))), artifacts).min_members == least
+
+
+def test_the_name_does_not_depend_on_how_the_manifest_is_written() -> None:
+    assert name_of(backwards(MANIFEST)) == name_of(MANIFEST)
+    spacious = parse_manifest(json.dumps(MANIFEST, indent=7))
+    assert encode_release(compile_release(spacious, ARTIFACTS))[0] == name_of(MANIFEST)
+    said = copy.deepcopy(MANIFEST)
+    said["members"][0] |= {"role": "voter", "timeout": 10, "weight": 1, "columns": ["x", "y"]}
+    assert name_of(said) == name_of(MANIFEST)  # defaults spelt out
+    moved = copy.deepcopy(MANIFEST)
+    moved["members"][0]["artifact"] = "elsewhere.tflite"
+    assert name_of(moved) == name_of(MANIFEST)  # the content counts, not its path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["members"][0].update(weight=1.5),
+        lambda data: data["members"][0].update(version="2"),
+        lambda data: data["members"][0].update(timeout=11),
+        lambda data: data["members"][0].update(role="shadow"),
+        lambda data: data["members"][0].update(columns=["y", "x"]),
+        lambda data: data["members"].reverse(),
+        lambda data: data["features"].reverse(),
+        lambda data: data["features"][0].update(min=0),
+        lambda data: data["features"][0].update(scaling={"type": "standard", "mean": 0, "std": 1}),
+        lambda data: data["aggregation"].update(method="mean") or data["members"][1].pop("weight"),
+        lambda data: data.update(quorum={"min_members": 1}),
+        lambda data: data.update(name="other"),
+    ],
+)
+def test_the_name_changes_with_whatever_may_change_an_answer(change: Callable[[Any], Any]) -> None:
+    changed = copy.deepcopy(MANIFEST)
+    change(changed)
+    assert name_of(changed) != name_of(MANIFEST)
+
+
+def test_the_name_changes_with_an_artifact() -> None:
+    assert name_of(MANIFEST, {**ARTIFACTS, "b": artifact(b"third")}) != name_of(MANIFEST)
+
+
+def test_bytes_of_another_digest_are_refused() -> None:
+    digest, body = encode_release(release(BINARY, released("a", "probability")))
+    with pytest.raises(ReleaseCorrupt, match=f"{digest[:12]} does not have the digest it is named by"):
+        decode_release(digest, body + b" ")
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"not json"])
+def test_bytes_that_are_no_release_are_refused(body: bytes) -> None:
+    with pytest.raises(ReleaseCorrupt, match="is of another format"):
+        decode_release(digest_of(body), body)
+
+
+def test_a_release_of_a_later_format_is_refused() -> None:
+    later = structs.replace(release(BINARY, released("a", "probability")), format=2)
+    body = msgspec.json.encode(later)
+    with pytest.raises(ReleaseCorrupt, match="is of format 2, and this version reads 1"):
+        decode_release(digest_of(body), body)
+
+
+def members(*ids: str) -> list[Any]:
+    return [released(id_) for id_ in ids]
+
+
+@pytest.mark.parametrize(
+    ("ids", "previous", "expected"),
+    [
+        ("ab", {}, {"a": "1", "b": "2"}),
+        ("ab", {"a": "2", "b": "1"}, {"a": "2", "b": "1"}),
+        ("bc", {"a": "1", "b": "2"}, {"b": "2", "c": "1"}),
+        ("ca", {"a": "1"}, {"c": "2", "a": "1"}),
+        ("ab", {"a": "9", "b": "3"}, {"a": "1", "b": "3"}),  # the slot 9 is gone
+        ("abc", {"b": "1"}, {"a": "2", "b": "1", "c": "3"}),
+    ],
+)
+def test_a_member_keeps_its_slot_and_a_new_one_gets_the_first_free(
+    ids: str, previous: dict[str, str], expected: dict[str, str]
+) -> None:
+    assert place(members(*ids), ["1", "2", "3"], previous) == expected
+
+
+def test_more_members_than_slots_are_refused_with_the_parameter_to_raise() -> None:
+    with pytest.raises(
+        NotEnoughSlots, match=r'3 members need as many slots, and the stack has 2; raise .*"Slots" to 1,…,3'
+    ):
+        place(members("a", "b", "c"), ["1", "2"], {})
+
+
+SLOTS = [str(number) for number in range(1, 9)]
+IDS = st.lists(st.sampled_from("abcdefghijkl"), max_size=8, unique=True)
+
+
+@given(IDS, IDS, st.permutations(SLOTS))
+def test_law_every_member_has_a_slot_of_its_own_and_the_old_ones_keep_theirs(
+    before: list[str], after: list[str], order: list[str]
+) -> None:
+    previous = dict(zip(before, order, strict=False))
+    placed = place(members(*after), SLOTS, previous)
+    assert list(placed) == after
+    assert len(set(placed.values())) == len(after)
+    assert set(placed.values()) <= set(SLOTS)
+    assert all(placed[id_] == previous[id_] for id_ in after if id_ in previous)
