@@ -80,6 +80,14 @@ def test_an_event_that_is_not_json_is_wrong_usage(served: Path) -> None:
     assert expected in " ".join(done.stderr.replace("│", " ").split())
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1e999"])
+def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, number: str) -> None:
+    text = (served / "events" / "passenger.json").read_text().replace('"Age": 22', f'"Age": {number}')
+    done = run_ensemble(served, "run", "-", stdin=text)
+    assert done.returncode == 2
+    assert f"{number} is no finite number" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

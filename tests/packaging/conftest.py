@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from driving import ROOT, copy_project
 
+from driving import ROOT, copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.local.functions import Code
 from stepensemble.local.stack import LocalStack
@@ -21,7 +21,6 @@ from stepensemble.publishing.sources import read_sources
 BUILD_PARTS = ("LICENSE", "README.md", "layers", "pyproject.toml", "samconfig.toml", "src", "uv.lock")
 TOOLS = Path(sys.executable).parent
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-
 
 
 @pytest.fixture(scope="session")

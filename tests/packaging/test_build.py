@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from driving import ROOT
 from samcli.lib.cfn_language_extensions.sam_integration import expand_language_extensions
 from samcli.yamlhelper import yaml_parse
 
+from driving import ROOT
 from stepensemble.cli.stacks import Stack
 
 MEGABYTE = 1_000_000
@@ -71,20 +73,18 @@ def test_the_core_layer_is_our_package_as_it_is_in_the_tree(built: Path, project
     }
 
 
-def test_a_second_build_ships_an_edit(build: Callable[..., Path], built: Path, project: Path) -> None:
-    edited = project / "src" / "stepensemble" / "core" / "limits.py"
+def test_a_build_over_an_older_one_is_of_the_tree_as_it_is_now(build: Callable[..., Path], project: Path) -> None:
+    core = project / "src" / "stepensemble" / "core"
+    edited, added = core / "limits.py", core / "added.py"
     before = edited.read_text()
-    edited.write_text(before + "# edited\n")
-    (project / "src" / "stepensemble" / "core" / "added.py").write_text('"""Added."""\n')
     try:
-        again = build(built.name)
-        assert files(again / "CoreLayer" / "python" / "stepensemble") == package_files(project)
-        assert (again / "CoreLayer/python/stepensemble/core/limits.py").read_text().endswith("# edited\n")
+        edited.write_text(before + "# edited\n")
+        added.write_text('"""Added."""\n')
+        assert files(build("again") / "CoreLayer/python/stepensemble") == package_files(project)
     finally:
         edited.write_text(before)
-        (project / "src" / "stepensemble" / "core" / "added.py").unlink()
-        build(built.name)
-    assert files(built / "CoreLayer" / "python" / "stepensemble") == package_files(project)
+        added.unlink()
+    assert files(build("again") / "CoreLayer/python/stepensemble") == package_files(project)
 
 
 def test_the_runtime_layer_has_what_the_lock_file_says_and_no_more(built: Path) -> None:
@@ -115,15 +115,37 @@ def test_every_wheel_and_library_is_for_lambdas_python_and_processor(built: Path
         assert LAMBDA_LIBRARY.search(library.name) or "cpython" not in library.name, library
 
 
-def test_every_slots_code_is_uploaded(built: Path, project: Path, stack: Stack) -> None:
-    bucket = "uploads"
-    stack.session.client("s3", endpoint_url=stack.endpoint).create_bucket(Bucket=bucket)
+def test_every_functions_code_is_uploaded_and_a_rebuild_uploads_nothing_new(
+    build: Callable[..., Path], project: Path, stack: Stack
+) -> None:
+    s3 = stack.session.client("s3", endpoint_url=stack.endpoint)
+    s3.create_bucket(Bucket="uploads")
+    packaged = [package(build("again"), project, stack) for _ in range(2)]
+    functions = [body for body in packaged[0].values() if body["Type"] == "AWS::Serverless::Function"]
+    assert len(functions) == 10
+    assert all(body["Properties"]["CodeUri"].startswith("s3://uploads/") for body in functions)
+    assert packaged[0] == packaged[1]
+
+
+def package(built: Path, project: Path, stack: Stack) -> dict[str, dict[str, Any]]:
+    """Upload what was built, as `sam deploy` does first, and return the template's resources with their locations."""
     target = project / "packaged.yaml"
-    command = ["sam", "package", "--template-file", str(built / "template.yaml"), "--s3-bucket", bucket]
-    aws = {
+    environment = {
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_DEFAULT_REGION": stack.session.region_name,
         "AWS_ENDPOINT_URL": str(stack.endpoint),
         "SAM_CLI_TELEMETRY": "0",
     }
+    config = ["--config-file", str(project / "samconfig.toml")]
+    what = ["--template-file", str(built / "template.yaml"), "--s3-bucket", "uploads"]
+    packaged = subprocess.run(
+        [str(Path(sys.executable).with_name("sam")), "package", *config, *what, "--output-template-file", str(target)],
+        cwd=project,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert packaged.returncode == 0, packaged.stdout + packaged.stderr
+    return dict(expand_language_extensions(yaml_parse(target.read_text()), enabled=True).expanded_template["Resources"])

@@ -124,7 +124,7 @@ def test_a_binary_prediction_has_a_label_its_score_and_both_probabilities() -> N
         "spread": pytest.approx(np.std([0, 0, 0.5])),
         "label": "no",
         "score": 0.75,
-        "probabilities": (0.75, 0.25),
+        "probabilities": [0.75, 0.25],
         "agreement": pytest.approx(2 / 3),  # "c" alone would say yes
         "tie": False,
     }
@@ -136,7 +136,7 @@ def test_a_multiclass_prediction_has_the_winners_index_as_value() -> None:
     answer = decide(three, 1, results(ok("a", [0.1, 0.2, 0.7]), ok("b", 2)))
     (prediction,) = answer.predictions
     assert (prediction.value, prediction.label, prediction.score) == (2.0, "blue", 1.0)
-    assert prediction.probabilities == (0.0, 0.0, 1.0)
+    assert prediction.probabilities == [0.0, 0.0, 1.0]
 
 
 def test_a_regressions_prediction_is_a_value_and_its_spread() -> None:

@@ -269,11 +269,22 @@ def _read_event(event: str) -> object:
     name = "standard input" if event == "-" else event
     try:
         text = sys.stdin.read() if event == "-" else Path(event).read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=float)
+        return json.loads(text, parse_constant=_refuse_number, parse_float=_read_float)
     except OSError as error:
         raise typer.BadParameter(f"{name} cannot be read: {error.strerror}", param_hint="EVENT") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise typer.BadParameter(f"{name} is not JSON: {error}", param_hint="EVENT") from None
+
+
+def _read_float(numeral: str) -> float:
+    number = float(numeral)
+    if number in {float("inf"), float("-inf")}:
+        _refuse_number(numeral)
+    return number
+
+
+def _refuse_number(numeral: str) -> NoReturn:
+    raise ValueError(f"{numeral} is no finite number; write null where a value is missing")
 
 
 def _read_sources(manifest: Path | None) -> Sources:

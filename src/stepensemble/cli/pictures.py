@@ -22,7 +22,7 @@ STATUS_STYLES = {"COMPLETE": "bold green", "DEGRADED": "bold yellow", "FAILED": 
 
 def draw_fan_out(output: Output, release: Release) -> RenderableType:
     """Draw a line a member, then the answer."""
-    parts: list[RenderableType] = [_members_table(output, release)]
+    parts: list[RenderableType] = [_members_table(output, release), ""]
     if output.predictions and isinstance(output.predictions, list):
         one = len(output.predictions) == 1
         parts.append(_answer_line(output.predictions[0], release.task) if one else _predictions_table(output, release))
@@ -43,7 +43,7 @@ def draw_input(record: Record) -> RenderableType:
         table.add_row("rows", f"{record.rows:,}")
     for name, value in record.metadata.items():
         table.add_row(f"metadata {name}", str(value))
-    return Group(table, Text(""))
+    return Group(table, "")
 
 
 def _members_table(output: Output, release: Release) -> Table:

@@ -30,19 +30,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A stack of the toy project for the whole session."""
     folder = shutil.copytree(TOY, tmp_path_factory.mktemp("local") / "toy")
     # Must not reach the functions, and must not hinder the stack either.
-    os.environ["AWS_PROFILE"] = "nobody-has-this-profile"
     os.environ["AWS_SESSION_TOKEN"] = "leaked"
     try:
         with LocalStack.start(Path(folder)) as started:
             yield started
     finally:
-        del os.environ["AWS_PROFILE"], os.environ["AWS_SESSION_TOKEN"]
+        del os.environ["AWS_SESSION_TOKEN"]
 
 
 def make_client(endpoint: str, service: str) -> Any:
     """Make a boto3 client for a stack."""
     return boto3.session.Session(
-        aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1", profile_name=None
+        aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
     ).client(
         service,
         endpoint_url=endpoint,

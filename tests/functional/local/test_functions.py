@@ -253,7 +253,9 @@ def test_code_and_layers_can_be_given(folder: Path, tmp_path: Path):
     (layer / "stepensemble").mkdir(parents=True)
     (layer / "stepensemble" / "__init__.py").write_text("origin = 'the layer'\n")
     code.mkdir()
-    (code / "app.py").write_text("import stepensemble\n\ndef handler(event, context):\n    return stepensemble.origin\n")
+    (code / "app.py").write_text(
+        "import stepensemble\n\ndef handler(event, context):\n    return stepensemble.origin\n"
+    )
 
     with FunctionPool(surround(folder, {"Echo": Code(code, (layer,))})) as pool:
         pool.define([define("echo")])

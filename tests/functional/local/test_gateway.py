@@ -49,7 +49,6 @@ def test_a_function_is_invoked_with_its_environment(stack: LocalStack, invoke: I
     assert environment["AWS_ENDPOINT_URL"] == stack.endpoint
     assert environment["AWS_LAMBDA_LOG_GROUP_NAME"] == "/toy/echo"
     assert environment["AWS_SESSION_TOKEN"] != "leaked"
-    assert "AWS_PROFILE" not in environment
 
 
 def test_the_ways_to_invoke(stack: LocalStack, client: Clients):
@@ -124,7 +123,10 @@ def test_synchronous_executions(stack: LocalStack, client: Clients):
     assert answer["billingDetails"]["billedDurationInMilliseconds"] % 100 == 0
     assert answer["startDate"] <= answer["stopDate"]
     # Unlike those of STANDARD machines, names may repeat.
-    assert machines.start_sync_execution(stateMachineArn=machine, name="mine", input='{"sleep": 0}')["status"] == "SUCCEEDED"
+    assert (
+        machines.start_sync_execution(stateMachineArn=machine, name="mine", input='{"sleep": 0}')["status"]
+        == "SUCCEEDED"
+    )
 
 
 def test_synchronous_executions_fail_as_data(stack: LocalStack, client: Clients):

@@ -1,0 +1,164 @@
+"""What was built, run: on the local stack, and by itself under the emulator that AWS ships for Lambda's runtimes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import distribution
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from driving import ask
+from expected_events import without_volatile
+from stepensemble import Ensemble
+from stepensemble.cli.stacks import Stack
+from stepensemble.handlers.normalize import CurrentRelease, Normalizer
+from stepensemble.handlers.score import LoadedModel, Scorer
+from stepensemble.local.stack import LocalStack
+
+PROVIDED = ("awslambdaric", "simplejson", "snapshot-restore-py")
+EXECUTION = {"id": "arn:aws:states:us-east-1:123456789012:execution:ensemble:built", "name": "built"}
+
+Invoke = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def passengers(project: Path) -> dict[str, Any]:
+    return dict(json.loads((project / "events" / "passengers.json").read_text()))
+
+
+def test_built_functions_answer_as_the_ensemble_in_process(
+    stack: Stack, local: LocalStack, project: Path, layers: tuple[Path, ...], passengers: dict[str, Any]
+) -> None:
+    expected = Ensemble.load(project / "models" / "manifest.json").predict(passengers)
+    assert without_volatile(ask(stack, passengers)) == without_volatile(expected)
+    if sys.platform == "linux":
+        pids = [pid for function in local.functions for pid in function.pids]
+        mapped = [Path(f"/proc/{pid}/maps").read_text() for pid in pids]
+        runtimes = [each for each in mapped if "ai_edge_litert" in each]
+        assert len(runtimes) == len(expected["members"])
+        assert all(str(layers[1] / "ai_edge_litert") in each for each in runtimes)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="the emulator is a Linux binary")
+def test_built_functions_need_nothing_but_their_layers_and_lambdas_runtime(
+    stack: Stack, built_here: Path, layers: tuple[Path, ...], tmp_path: Path, passengers: dict[str, Any]
+) -> None:
+    prefix = stack.outputs["ScoreFunctionPrefix"]
+    normalizer = Normalizer(CurrentRelease(stack.releases, time.monotonic), stack.data, prefix)
+    asked = {"payload": passengers, "execution": EXECUTION}
+    paths = (*layers, provide_runtime(tmp_path / "runtime"))
+    environment = {
+        "STAGE": "dev",
+        "LOG_LEVEL": "DEBUG",
+        "ARTIFACT_BUCKET": stack.outputs["ArtifactBucketName"],
+        "DATA_BUCKET": stack.outputs["DataBucketName"],
+        "SCORE_FUNCTION_PREFIX": prefix,
+        "AWS_ENDPOINT_URL": str(stack.endpoint),
+    }
+
+    with emulate(built_here / "NormalizeFunction", paths, environment, tmp_path) as normalize:
+        normalized = normalize(asked)
+    assert normalized == json.loads(json.dumps(normalizer(asked)))
+
+    with emulate(built_here / "Score1", paths, environment, tmp_path) as score:
+        for member in normalized["members"]:
+            event = {"member": member, "columns": normalized["columns"], "rows": normalized["rows"]}
+            answer = score(event)
+            expected = Scorer(LoadedModel(stack.releases), stack.data)(event)
+            assert (answer["id"], answer["outputs"]) == (member["id"], expected["outputs"])
+            assert answer["cold"] is True
+
+
+def provide_runtime(folder: Path) -> Path:
+    """Gather what Lambda's Python has and these functions use: the runtime client; nothing else of this environment."""
+    folder.mkdir()
+    for name in PROVIDED:
+        found = distribution(name)
+        for top in {file.parts[0] for file in found.files or [] if file.parts[0] != ".."}:
+            (folder / top).symlink_to(str(found.locate_file(top)))
+    return folder
+
+
+@contextmanager
+def emulate(function: Path, paths: tuple[Path, ...], environment: Mapping[str, str], folder: Path) -> Iterator[Invoke]:
+    """Run one function under the emulator, in a Python that sees only these paths."""
+    samcli = find_spec("samcli")
+    assert samcli is not None
+    assert samcli.origin is not None
+    emulator = Path(samcli.origin).parent / "local" / "rapid" / "aws-lambda-rie-x86_64"
+    door, runtime_api = (f"127.0.0.1:{port}" for port in free_ports(2))
+    log = folder / f"{function.name}.log"
+    python = [getattr(sys, "_base_executable", sys.executable), "-S", "-P", "-m", "awslambdaric", "app.handler"]
+    ports = ["--runtime-interface-emulator-address", door, "--runtime-api-address", runtime_api]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(emulator), *ports, *python],
+            cwd=function,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": os.pathsep.join(map(str, (function, *paths))),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "LAMBDA_TASK_ROOT": str(function),
+                "AWS_REGION": "us-east-1",
+                "AWS_ACCESS_KEY_ID": "local",
+                "AWS_SECRET_ACCESS_KEY": "local",
+                "AWS_LAMBDA_FUNCTION_NAME": function.name,
+                "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+                "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
+                **environment,
+            },
+            stdout=output,
+            stderr=output,
+            process_group=0,
+        )
+    try:
+        wait_for(door, process, log)
+        yield lambda event: invoke(door, event, log)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def invoke(door: str, event: Mapping[str, Any], log: Path) -> dict[str, Any]:
+    request = Request(f"http://{door}/2015-03-31/functions/function/invocations", json.dumps(event).encode())
+    with urlopen(request, timeout=60) as response:  # noqa: S310
+        answer = json.load(response)
+    # The emulator says 200 whatever happens.
+    assert "errorType" not in answer, f"{answer}\n{log.read_text()}"
+    return dict(answer)
+
+
+def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    host, _, port = address.partition(":")
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection((host, int(port))).close()
+        except ConnectionRefusedError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        else:
+            return
+
+
+def free_ports(number: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

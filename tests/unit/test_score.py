@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import artifact, model
+from memory import MemoryStack
+
+from stepensemble.core.columns import array_from_bytes, columns_to_bytes
+from stepensemble.core.errors import ArtifactCorrupt, ArtifactMissing, InputMismatch, InvalidOutput, ModelRefused
+from stepensemble.handlers.score import LoadedModel, Scorer
+from stepensemble.storage.keys import artifact_key
+
+ONE = np.float32(1)
+
+
+@pytest.fixture
+def stack() -> MemoryStack:
+    made = MemoryStack()
+    for name in ("half_plus_two", "sigmoid", "logarithm", "two_by_two", "softmax", "two_inputs"):
+        made.releases.write_artifact(artifact(model(name)), model(name))
+    return made
+
+
+@pytest.fixture
+def scorer(stack: MemoryStack) -> Scorer:
+    return Scorer(LoadedModel(stack.releases), stack.data)
+
+
+def event(name: str, *values: float, columns: Any = None, names: tuple[str, ...] = ("x",), **more: Any) -> Any:
+    found = artifact(model(name))
+    member = {"id": name, "runtime": "litert", "artifact": {"digest": found.digest, "size": found.size}}
+    rows = more.pop("rows", len(values))
+    member |= {"columns": names, "outputs_key": None, "function": "f", "timeout": 10} | more
+    carried = {"x": list(values)} if columns is None else columns
+    return json.loads(json.dumps({"member": member, "columns": carried, "rows": rows}))
+
+
+def test_a_model_answers_every_row(scorer: Scorer) -> None:
+    answer = scorer(event("half_plus_two", 0.0, 1.0, -4.0))
+    assert (answer["id"], answer["outputs"]) == ("half_plus_two", [2.0, 2.5, 0.0])
+    assert answer["duration_ms"] > 0
+    json.dumps(answer, allow_nan=False)
+
+
+def test_a_model_is_loaded_once(scorer: Scorer, stack: MemoryStack) -> None:
+    assert [scorer(event("half_plus_two", 1.0))["cold"] for _ in range(3)] == [True, False, False]
+    assert stack.artifacts.calls[artifact_key(artifact(model("half_plus_two")).digest)] == 1
+
+
+def test_a_slot_that_is_given_another_member_loads_it(scorer: Scorer) -> None:
+    asked = [("half_plus_two", 0.0), ("sigmoid", 0.0), ("sigmoid", 0.0), ("half_plus_two", 0.0)]
+    answers = [scorer(event(*one)) for one in asked]
+    assert [answer["cold"] for answer in answers] == [True, True, False, True]
+    assert [answer["outputs"] for answer in answers] == [[2.0], [0.5], [0.5], [2.0]]
+
+
+def test_several_numbers_a_row_stay_together(scorer: Scorer) -> None:
+    columns = {"b": [0.0, 0.0], "unused": [9.0, 9.0], "a": [0.0, 100.0]}
+    answer = scorer(event("softmax", columns=columns, names=("a", "b"), rows=2))
+    assert answer["outputs"] == [pytest.approx([1 / 3] * 3), pytest.approx([1.0, 0.0, 0.0])]
+
+
+def test_a_tensor_is_given_as_it_is(scorer: Scorer) -> None:
+    answer = scorer(event("two_by_two", columns={"image": [[[1, 2], [3, 4]]]}, names=("image",), rows=1))
+    assert answer["outputs"] == [10.0]
+
+
+def test_a_column_may_be_named_as_a_pointer_is(scorer: Scorer) -> None:
+    assert scorer(event("half_plus_two", columns={"s3": [2.0]}, names=("s3",), rows=1))["outputs"] == [3.0]
+
+
+def test_columns_and_outputs_may_travel_by_pointer(scorer: Scorer, stack: MemoryStack) -> None:
+    body = columns_to_bytes({"x": np.arange(5000, dtype=np.float32)})
+    pointer = stack.data.write("executions/run/columns.npz", body)
+    key = "executions/run/outputs/half.npy"
+    answer = scorer(event("half_plus_two", columns={"s3": pointer.s3}, rows=5000, outputs_key=key))
+    assert answer["outputs"] == {"s3": f"s3://data/{key}"}
+    assert array_from_bytes(stack.data.read(key)).tolist() == [row / 2 + 2 for row in range(5000)]
+
+
+def test_an_artifact_of_another_digest_is_never_loaded(scorer: Scorer, stack: MemoryStack) -> None:
+    stack.artifacts.write(artifact_key(artifact(model("half_plus_two")).digest), model("sigmoid"))
+    with pytest.raises(ArtifactCorrupt, match=f"in the bucket: it was overwritten or damaged; restore"):
+        scorer(event("half_plus_two", 1.0))
+
+
+def test_a_mended_artifact_is_loaded_at_the_next_call(scorer: Scorer, stack: MemoryStack) -> None:
+    key = artifact_key(artifact(model("half_plus_two")).digest)
+    stack.artifacts.write(key, b"damaged")
+    with pytest.raises(ArtifactCorrupt):
+        scorer(event("half_plus_two", 1.0))
+    stack.artifacts.write(key, model("half_plus_two"))
+    assert scorer(event("half_plus_two", 1.0))["cold"] is True
+
+
+def test_an_artifact_that_is_not_there_is_missing(scorer: Scorer) -> None:
+    with pytest.raises(ArtifactMissing, match="is not in the bucket; publish again"):
+        scorer(event("fixed_batch_one", 1.0))
+
+
+def test_an_output_that_is_not_finite_is_refused(scorer: Scorer) -> None:
+    assert scorer(event("logarithm", 1.0))["outputs"] == [0.0]
+    with pytest.raises(InvalidOutput, match=r"the output of row 1 is not finite \(1 of 3 rows\)"):
+        scorer(event("logarithm", 1.0, -1.0, 2.0))
+
+
+def test_a_model_that_cannot_be_served_is_refused(scorer: Scorer) -> None:
+    with pytest.raises(ModelRefused, match="the model has 2 inputs and 1 outputs"):
+        scorer(event("two_inputs", 1.0))
+    with pytest.raises(ModelRefused, match='no runtime named "onnx"'):
+        scorer(event("sigmoid", 1.0, runtime="onnx"))
+
+
+def test_columns_that_a_model_does_not_take_are_refused(scorer: Scorer) -> None:
+    with pytest.raises(InputMismatch, match=r"takes \[2\] numbers a row, and its columns give \[1\]"):
+        scorer(event("softmax", 1.0))
+    with pytest.raises(InputMismatch, match='no column named "y"'):
+        scorer(event("half_plus_two", 1.0, names=("y",)))
