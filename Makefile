@@ -6,6 +6,8 @@ UV_VERSION := 0.13.8
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 VENV := .venv
 export UV_PROJECT_ENVIRONMENT = $(VENV)
+# Nothing here calls home.
+export SAM_CLI_TELEMETRY := 0
 
 .PHONY: help setup tensorflow run test check lint format schemas build deploy clean
 

@@ -304,6 +304,7 @@ def test_a_role_names_actions_and_resources(role: str) -> None:
     allowed = list(grants(role))
     assert not [action for action, _ in allowed if "*" in action]
     assert {action for action, resource in allowed if resource == "*"} <= GRANTED_ON_EVERYTHING
+    assert {action for action, _ in allowed if action.startswith("s3:")} <= {"s3:GetObject", "s3:PutObject"}
     reached = [resource for action, resource in allowed if action.startswith("s3:")]
     prefix = r"arn:aws:s3:::stack-(artifacts|data)-123456789012/(current\.json|[a-z]+/\*)"
     assert [resource for resource in reached if not re.fullmatch(prefix, resource)] == []

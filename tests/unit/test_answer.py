@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from builders import BINARY, REGRESSION, THREE, release, released
 from jsonschema import Draft202012Validator
 
+from builders import BINARY, REGRESSION, THREE, release, released
 from stepensemble.core.answer import (
     Answer,
     MemberFailure,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from builders import ROOT
 
 SOURCE = ROOT / "src" / "stepensemble"

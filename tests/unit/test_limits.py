@@ -4,9 +4,9 @@ from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
-from builders import BINARY, REGRESSION
 from hypothesis import given, settings
 
+from builders import BINARY, REGRESSION
 from stepensemble.core.limits import STATE_BYTES, travels_inline
 from stepensemble.core.manifest import MulticlassTask, Task
 from stepensemble.core.outputs import output_width

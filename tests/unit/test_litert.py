@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import MODELS, model
 
+from builders import MODELS, model
 from stepensemble.core.errors import InputMismatch, ModelRefused
 from stepensemble.runtimes import Model, load_model
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from builders import X, member, sources
 from memory import PREFIX, MemoryStack
-
 from stepensemble.core.columns import columns_from_bytes
 from stepensemble.core.errors import StorageUnavailable
 from stepensemble.core.limits import CAUSE_BYTES

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import BINARY, REGRESSION, THREE
 from numpy.testing import assert_allclose
 
+from builders import BINARY, REGRESSION, THREE
 from stepensemble.core.errors import InvalidOutput
 from stepensemble.core.manifest import OutputKind, Task
 from stepensemble.core.outputs import TOLERANCE, canonical, check_output, output_width
@@ -91,7 +91,7 @@ def test_sums_may_be_off_by_the_tolerance() -> None:
     off = np.array([[0.2, 0.3, 0.5 + TOLERANCE / 2]])
     assert_allclose(canonical(off, THREE, "probabilities"), off)
     with pytest.raises(InvalidOutput):
-        canonical(off + [0, 0, TOLERANCE], THREE, "probabilities")
+        canonical(np.add(off, [0, 0, TOLERANCE]), THREE, "probabilities")
 
 
 @pytest.mark.parametrize(

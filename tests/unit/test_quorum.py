@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from builders import released
 
+from builders import released
 from stepensemble.core.quorum import Status, explain_failure, judge
 
 VOTERS = [released("a"), released("b"), released("c", weight=0.0)]

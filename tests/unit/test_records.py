@@ -3,8 +3,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from builders import BINARY, THREE, release, released
 
+from builders import BINARY, THREE, release, released
 from stepensemble.core.answer import MemberFailure, MemberResult, Output, decide
 from stepensemble.core.manifest import Task
 from stepensemble.core.records import Record, decode_record, encode_record

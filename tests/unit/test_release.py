@@ -9,10 +9,10 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from builders import BINARY, X, artifact, manifest, member, release, released
 from hypothesis import given
 from msgspec import structs
 
+from builders import BINARY, X, artifact, manifest, member, release, released
 from stepensemble.core.errors import NotEnoughSlots, ReleaseCorrupt
 from stepensemble.core.manifest import parse_manifest
 from stepensemble.core.release import Artifact, compile_release, decode_release, digest_of, encode_release, place

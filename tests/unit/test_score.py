@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from builders import artifact, model
 from memory import MemoryStack
-
 from stepensemble.core.columns import array_from_bytes, columns_to_bytes
 from stepensemble.core.errors import ArtifactCorrupt, ArtifactMissing, InputMismatch, InvalidOutput, ModelRefused
 from stepensemble.handlers.score import LoadedModel, Scorer
 from stepensemble.storage.keys import artifact_key
-
-ONE = np.float32(1)
 
 
 @pytest.fixture
@@ -83,7 +81,7 @@ def test_columns_and_outputs_may_travel_by_pointer(scorer: Scorer, stack: Memory
 
 def test_an_artifact_of_another_digest_is_never_loaded(scorer: Scorer, stack: MemoryStack) -> None:
     stack.artifacts.write(artifact_key(artifact(model("half_plus_two")).digest), model("sigmoid"))
-    with pytest.raises(ArtifactCorrupt, match=f"in the bucket: it was overwritten or damaged; restore"):
+    with pytest.raises(ArtifactCorrupt, match="in the bucket: it was overwritten or damaged; restore"):
         scorer(event("half_plus_two", 1.0))
 
 

@@ -145,7 +145,7 @@ def place(members: Sequence[ReleasedMember], slots: Sequence[str], previous: Map
     if len(members) > len(slots):
         raise NotEnoughSlots(
             f"{len(members)} members need as many slots, and the stack has {len(slots)}; "
-            f'raise the stack\'s parameter "Slots" to 1,…,{len(members)} and deploy, or remove members'
+            f'raise the parameter "Slots" in template.yaml to 1,…,{len(members)} and deploy, or remove members'
         )
     kept = {member.id: previous[member.id] for member in members if previous.get(member.id) in slots}
     free = iter([slot for slot in slots if slot not in kept.values()])

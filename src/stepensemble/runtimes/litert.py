@@ -44,13 +44,17 @@ class LiteRTModel:
         return np.concatenate([self._invoke(inputs[row : row + 1]) for row in range(len(inputs))])
 
     def _invoke(self, inputs: Array) -> Array:
-        if len(inputs) != self._rows:
-            self._interpreter.resize_tensor_input(self._input["index"], inputs.shape)
-            self._interpreter.allocate_tensors()
-            self._rows = len(inputs)
-        self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(inputs))
-        self._interpreter.invoke()
-        output: Array = self._interpreter.get_tensor(self._output["index"])
+        try:
+            if len(inputs) != self._rows:
+                self._rows = -1  # until the new size is accepted
+                self._interpreter.resize_tensor_input(self._input["index"], inputs.shape)
+                self._interpreter.allocate_tensors()
+                self._rows = len(inputs)
+            self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(inputs))
+            self._interpreter.invoke()
+            output: Array = self._interpreter.get_tensor(self._output["index"])
+        except (ValueError, RuntimeError) as error:
+            raise InputMismatch(f"LiteRT cannot run the model on {len(inputs)} rows: {error}") from None
         return output
 
     def _check_input(self, inputs: Array) -> None:

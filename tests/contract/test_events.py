@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builders import ROOT
+from expected_events import EVENTS, list_events, without_volatile
+from stepensemble import Ensemble
+from stepensemble.core.errors import InvalidPayload
+
+SOUND = list_events("passenger")
+BAD = [path for path in list_events("bad-") if path.stem != "bad-not-json"]
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> Ensemble:
+    return Ensemble.load(ROOT / "models" / "manifest.json")
+
+
+def test_there_are_sound_and_bad_events() -> None:
+    assert {path.name for path in SOUND} == {"passenger.json", "passengers.json"}
+    assert len(BAD) >= 4
+    assert all(path in SOUND + BAD for path in list_events() if path.stem != "bad-not-json")
+
+
+@pytest.mark.parametrize("path", SOUND, ids=lambda path: path.name)
+def test_an_event_is_answered_as_the_file_beside_it_says(ensemble: Ensemble, path: Path) -> None:
+    expected = json.loads(path.with_suffix(".output.json").read_text())
+    assert without_volatile(ensemble.predict(json.loads(path.read_text()))) == expected
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.name)
+def test_a_bad_event_is_refused_as_the_file_beside_it_says(ensemble: Ensemble, path: Path) -> None:
+    expected = json.loads(path.with_suffix(".error.json").read_text())
+    with pytest.raises(InvalidPayload) as refused:
+        ensemble.predict(json.loads(path.read_text()))
+    assert {"error": "InvalidPayload", "cause": str(refused.value)} == expected
+
+
+def test_the_event_that_is_not_json_is_not_json() -> None:
+    with pytest.raises(json.JSONDecodeError):
+        json.loads((EVENTS / "bad-not-json.json").read_text())
+
+
+def test_the_eight_passengers_show_every_category_of_every_field(ensemble: Ensemble) -> None:
+    rows = json.loads((EVENTS / "passengers.json").read_text())["instances"]
+    assert len(rows) == 8
+    for feature in ensemble.release.features:
+        vocabulary = getattr(feature, "vocabulary", ())
+        assert set(vocabulary) <= {row.get(feature.name) for row in rows}

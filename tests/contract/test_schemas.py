@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from builders import ROOT
+from expected_events import list_events
+from stepensemble import Ensemble
+from stepensemble.publishing.schemas import PUBLISHED, render_schema
+
+
+@pytest.mark.parametrize("path", PUBLISHED)
+def test_a_published_schema_is_the_codes(path: str) -> None:
+    assert (ROOT / path).read_text() == render_schema(PUBLISHED[path]()), "run: make schemas"
+
+
+@pytest.mark.parametrize("path", PUBLISHED)
+def test_a_published_schema_is_a_schema(path: str) -> None:
+    Draft202012Validator.check_schema(json.loads((ROOT / path).read_text()))
+
+
+def test_the_shipped_manifest_names_its_schema_and_fits_it() -> None:
+    manifest = json.loads((ROOT / "models" / "manifest.json").read_text())
+    schema = ROOT / "models" / manifest["$schema"]
+    Draft202012Validator(json.loads(schema.read_text())).validate(manifest)
+
+
+@pytest.mark.parametrize("event", list_events("passenger"), ids=lambda path: path.name)
+def test_outputs_of_the_shipped_ensemble_fit_their_schema(event: str) -> None:
+    ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
+    output = ensemble.predict(json.loads((ROOT / "events" / event).read_text()))
+    schema = json.loads((ROOT / "docs" / "output.schema.json").read_text())
+    Draft202012Validator(schema).validate(json.loads(json.dumps(output, allow_nan=False)))

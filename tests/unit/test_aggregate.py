@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from builders import member, sources
+from memory import MemoryStack
+from stepensemble.core.answer import Prediction
+from stepensemble.core.columns import array_from_bytes, array_to_bytes
+from stepensemble.core.errors import RecordNotFound, StorageUnavailable
+from stepensemble.publishing.sources import Sources
+
+MEMBERS = [
+    member("a", weight=1),
+    member("b", weight=3),
+    member("shadow", role="shadow"),
+]
+MORE: dict[str, Any] = {"aggregation": {"method": "weighted_mean"}, "quorum": {"min_members": 1}}
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Sources:
+    return sources(tmp_path, *MEMBERS, **MORE)
+
+
+@pytest.fixture
+def stack(published: Sources) -> MemoryStack:
+    made = MemoryStack()
+    made.publish(published)
+    return made
+
+
+def ok(id_: str, outputs: Any) -> dict[str, Any]:
+    return {"id": id_, "outputs": outputs, "duration_ms": 0.5, "cold": False}
+
+
+def failed(id_: str, error: str = "Sandbox.Timedout", message: str = "Task timed out") -> dict[str, Any]:
+    return {"id": id_, "error": {"Error": error, "Cause": json.dumps({"errorMessage": message})}}
+
+
+def event(published: Sources, *results: dict[str, Any], run: str = "run-1", **more: Any) -> dict[str, Any]:
+    execution = {"id": f"arn:{run}", "name": run, "started_at": "2026-03-01T11:59:59.000Z"}
+    return {
+        "prediction_id": "p",
+        "release": published.digest,
+        "rows": 1,
+        "inline": True,
+        "results": list(results),
+        "payload": {"features": {"x": 1}, "metadata": {"why": "a test"}},
+        "execution": execution,
+        **more,
+    }
+
+
+ALL = [ok("a", [1.0]), ok("b", [5.0]), ok("shadow", [9.0])]
+
+
+def test_an_answer_is_given_and_recorded(stack: MemoryStack, published: Sources) -> None:
+    answer = stack.aggregate(event(published, *ALL))
+    assert (answer["prediction_id"], answer["release"], answer["status"]) == ("p", published.digest, "COMPLETE")
+    assert answer["predictions"] == [{"value": 4.0, "spread": 2.0}]  # (1 + 3 * 5) / 4; each two from their middle
+    assert [one["weight"] for one in answer["members"]] == [0.25, 0.75, 0.0]
+    record = stack.records.read("p")
+    assert msgspec.to_builtins(record.output) == answer
+    assert record.input == {"features": {"x": 1}}
+    assert record.metadata == {"why": "a test"}
+    assert (record.execution, record.rows, record.failure) == ("arn:run-1", 1, None)
+    assert (record.started_at, record.recorded_at) == ("2026-03-01T11:59:59.000Z", "2026-03-01T12:00:00.000+00:00")
+
+
+def test_the_items_attributes_are_what_lists_and_filters_need(stack: MemoryStack, published: Sources) -> None:
+    stack.aggregate(event(published, *ALL))
+    item = stack.dynamo.items["p"]
+    assert {key: value for key, value in item.items() if key != "record"} == {
+        "prediction_id": {"S": "p"},
+        "day": {"S": "2026-03-01"},
+        "recorded_at": {"S": "2026-03-01T12:00:00.000+00:00"},
+        "started_at": {"S": "2026-03-01T11:59:59.000Z"},
+        "status": {"S": "COMPLETE"},
+        "release": {"S": published.digest},
+        "execution": {"S": "arn:run-1"},
+        "rows": {"N": "1"},
+    }
+
+
+def test_a_failed_member_is_named_with_its_error(stack: MemoryStack, published: Sources) -> None:
+    answer = stack.aggregate(event(published, ok("a", [1.0]), failed("b"), ok("shadow", [9.0])))
+    assert (answer["status"], answer["predictions"][0]["value"]) == ("DEGRADED", 1.0)
+    assert answer["members"][1]["error"] == {"type": "Sandbox.Timedout", "message": "Task timed out"}
+    assert answer["members"][1]["outputs"] is None
+
+
+def test_a_retry_of_the_same_execution_records_once_and_answers_the_same(
+    stack: MemoryStack, published: Sources
+) -> None:
+    first = stack.aggregate(event(published, *ALL))
+    kept = dict(stack.dynamo.items)
+    stack.now += timedelta(minutes=1)
+    # The retry may have seen other times and failures; what is recorded is what was answered.
+    assert stack.aggregate(event(published, ok("a", [1.0]), failed("b"))) == first
+    assert stack.dynamo.items == kept
+
+
+def test_the_same_input_under_the_same_id_gets_the_recorded_answer(stack: MemoryStack, published: Sources) -> None:
+    first = stack.aggregate(event(published, *ALL))
+    assert stack.aggregate(event(published, *ALL, run="run-2")) == first
+    assert stack.records.read("p").execution == "arn:run-1"
+
+
+def test_another_input_under_the_same_id_is_a_conflict(stack: MemoryStack, published: Sources) -> None:
+    stack.aggregate(event(published, *ALL))
+    other = event(published, *ALL, run="run-2", payload={"features": {"x": 2}})
+    assert stack.aggregate(other)["failure"] == {
+        "error": "PredictionConflict",
+        "cause": 'the prediction id "p" is taken by another input, recorded at 2026-03-01T12:00:00.000+00:00; '
+        "use a new id",
+    }
+    assert stack.records.read("p").input == {"features": {"x": 1}}
+
+
+def test_no_quorum_is_recorded_and_refused(stack: MemoryStack, published: Sources) -> None:
+    answer = stack.aggregate(event(published, failed("a"), failed("b"), ok("shadow", [9.0])))
+    cause = "0 of 2 voters answered, and the quorum is 1; missing: a, b"
+    assert answer == {"failure": {"error": "QuorumNotMet", "cause": cause}}
+    record = stack.records.read("p")
+    assert (record.output.status, record.failure, record.output.predictions) == ("FAILED", cause, [])
+    assert [one.status for one in record.output.members] == ["failed", "failed", "ok"]
+
+
+def test_no_quorum_stays_the_outcome_and_a_repetition_is_told_so(stack: MemoryStack, published: Sources) -> None:
+    failing = event(published, failed("a"), failed("b"))
+    first = stack.aggregate(failing)
+    assert stack.aggregate(failing) == first
+    again = stack.aggregate(event(published, *ALL, run="run-2"))["failure"]
+    assert again["error"] == "QuorumNotMet"
+    assert again["cause"].endswith("; this is the recorded outcome, use another prediction id to ask again")
+
+
+def pointed(stack: MemoryStack, published: Sources, rows: int, run: str = "run-1", ids: str = "ab") -> dict[str, Any]:
+    """Return an event whose outputs lie in the bucket: row n is n from "a" and n + 4 from "b"."""
+    results = []
+    for id_ in ids:
+        outputs = np.arange(rows, dtype=np.float32) + (4 if id_ == "b" else 0)
+        results.append(
+            ok(id_, {"s3": stack.data.write(f"executions/{run}/outputs/{id_}.npy", array_to_bytes(outputs)).s3})
+        )
+    payload = {"instances": [{"x": row} for row in range(rows)]}
+    return event(published, *results, rows=rows, inline=False, payload=payload, run=run)
+
+
+def read_outputs(stack: MemoryStack, answer: dict[str, Any]) -> dict[str, list[float]]:
+    return {
+        one["id"]: array_from_bytes(stack.data.read(one["outputs"]["s3"].removeprefix("s3://data/"))).tolist()
+        for one in answer["members"]
+        if one["outputs"] is not None
+    }
+
+
+def test_many_rows_are_answered_by_pointer_and_recorded_whole(stack: MemoryStack, published: Sources) -> None:
+    answer = stack.aggregate(pointed(stack, published, 3000))
+    assert len(json.dumps(answer)) < 2_000
+    key = answer["predictions"]["s3"].removeprefix("s3://data/")
+    predictions = msgspec.json.decode(stack.data.read(key), type=list[Prediction])
+    assert [one.value for one in predictions] == [row + 3 for row in range(3000)]  # (n + 3 (n + 4)) / 4
+    outputs = read_outputs(stack, answer)
+    assert outputs == {"a": list(range(3000)), "b": list(range(4, 3004))}
+    record = stack.records.read("p")
+    assert record.output.predictions == predictions
+    assert {one.id: one.outputs for one in record.output.members if one.outputs} == outputs
+    assert record.input == {"instances": [{"x": row} for row in range(3000)]}
+
+
+def test_a_body_too_large_for_an_item_lies_compressed_in_the_bucket(stack: MemoryStack, published: Sources) -> None:
+    stack.aggregate(pointed(stack, published, 10_000))
+    item = stack.dynamo.items["p"]
+    assert "record" not in item
+    assert item["record_s3"]["S"].startswith("s3://data/records/")
+    key = item["record_s3"]["S"].removeprefix("s3://data/")
+    assert len(stack.data.read(key)) < 400_000
+    assert stack.records.read("p").rows == 10_000
+
+
+def test_rows_that_came_by_pointer_are_recorded_themselves(stack: MemoryStack, published: Sources) -> None:
+    pointer = stack.data.write("payloads/rows.json", b'[{"x": 1}]')
+    stack.aggregate(event(published, *ALL, payload={"instances": {"s3": pointer.s3}}))
+    assert stack.records.read("p").input == {"instances": [{"x": 1}]}
+
+
+def test_a_recorded_answer_is_pointed_at_also_where_its_members_are_gone(
+    stack: MemoryStack, published: Sources, tmp_path: Path
+) -> None:
+    first = stack.aggregate(pointed(stack, published, 3000))
+    newer = sources(tmp_path, member("a"), member("c"))
+    stack.publish(newer)
+    again = pointed(stack, newer, 3000, run="run-2", ids="a")
+    answer = stack.aggregate({**again, "results": [*again["results"], failed("c")]})
+    assert (answer["release"], answer["status"]) == (published.digest, "COMPLETE")
+    assert read_outputs(stack, answer) == read_outputs(stack, first)
+
+
+@pytest.mark.parametrize("outputs", [[1.0, 2.0], [None], ["1"], [True]])
+def test_outputs_that_are_not_as_declared_are_that_members_failure(
+    stack: MemoryStack, published: Sources, outputs: Any
+) -> None:
+    answer = stack.aggregate(event(published, ok("a", outputs), ok("b", [5.0])))
+    assert (answer["status"], answer["predictions"][0]["value"]) == ("DEGRADED", 5.0)
+    assert answer["members"][0]["error"]["type"] == "InvalidOutput"
+
+
+def test_records_expire_where_a_retention_is_set(stack: MemoryStack, published: Sources) -> None:
+    object.__setattr__(stack.records, "retention_days", 30)
+    stack.aggregate(event(published, *ALL))
+    kept_until = stack.now + timedelta(days=30)
+    assert stack.dynamo.items["p"]["expires_at"] == {"N": str(int(kept_until.timestamp()))}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "PutItem"),
+        EndpointConnectionError(endpoint_url="https://dynamodb"),
+    ],
+)
+def test_a_table_that_fails_in_passing_is_raised_for_the_state_machine_to_try_again(
+    stack: MemoryStack, published: Sources, error: Exception
+) -> None:
+    stack.dynamo.fails_with = error
+    with pytest.raises(StorageUnavailable, match="DynamoDB: "):
+        stack.aggregate(event(published, *ALL))
+    assert stack.aggregate(event(published, *ALL))["status"] == "COMPLETE"
+
+
+def test_a_table_that_refuses_is_a_fault(stack: MemoryStack, published: Sources) -> None:
+    stack.dynamo.fails_with = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "PutItem")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        stack.aggregate(event(published, *ALL))
+
+
+def test_a_record_that_is_not_there_is_not_found(stack: MemoryStack) -> None:
+    with pytest.raises(RecordNotFound, match='no record is kept of "p"; ensemble records lists those there are'):
+        stack.records.read("p")

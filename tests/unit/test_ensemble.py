@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepensemble
+from builders import X, member, sources
+from stepensemble import Ensemble
+from stepensemble.core.errors import InvalidManifest, InvalidPayload, QuorumNotMet, ReleaseNotCurrent
+
+Y = {"name": "y", "type": "number"}
+
+
+def load(folder: Path, *members: dict[str, Any], **more: Any) -> Ensemble:
+    return Ensemble.load(sources(folder, *members, **more).path)
+
+
+def test_a_regression_by_hand(tmp_path: Path) -> None:
+    ensemble = load(tmp_path, member("half"), member("log", "logarithm"), quorum={"min_members": 1})
+    answer = ensemble.predict({"instances": [{"x": 1}, {"x": 1.0}], "prediction_id": "mine"})
+    # half_plus_two(1) = 2.5, log(1) = 0
+    assert answer["predictions"] == [{"value": 1.25, "spread": 1.25}] * 2
+    assert (answer["prediction_id"], answer["release"], answer["status"]) == ("mine", ensemble.digest, "COMPLETE")
+    assert [one["outputs"] for one in answer["members"]] == [[2.5, 2.5], [0.0, 0.0]]
+
+
+def test_a_member_that_answers_no_number_degrades_the_answer(tmp_path: Path) -> None:
+    ensemble = load(tmp_path, member("half"), member("log", "logarithm"), quorum={"min_members": 1})
+    answer = ensemble.predict({"features": {"x": -1}})
+    assert (answer["status"], answer["predictions"][0]["value"]) == ("DEGRADED", 1.5)
+    assert answer["members"][1]["error"]["type"] == "InvalidOutput"
+
+
+def test_a_multiclass_ensemble_of_probabilities_and_labels(tmp_path: Path) -> None:
+    ensemble = load(
+        tmp_path,
+        member("soft", "softmax", kind="probabilities"),
+        member("label", "sign_label", kind="label", columns=["x"]),
+        task={"type": "multiclass", "classes": ["red", "green", "blue"]},
+        features=[X, Y],
+        aggregation={"method": "hard_vote"},
+    )
+    (prediction,) = ensemble.predict({"features": {"x": -5, "y": 5}})["predictions"]
+    # softmax([-5, 5, 0]) is surely green; the sign of -5 gives the label 0, red: a tie, and red comes first.
+    assert (prediction["label"], prediction["tie"], prediction["probabilities"]) == ("red", True, [0.5, 0.5, 0.0])
+
+
+def test_members_take_the_columns_they_name_in_their_order(tmp_path: Path) -> None:
+    ensemble = load(
+        tmp_path,
+        member("forth", "softmax", kind="probabilities"),
+        member("back", "softmax", kind="probabilities", columns=["y", "x"]),
+        task={"type": "multiclass", "classes": ["red", "green", "blue"]},
+        features=[X, Y],
+    )
+    forth, back = (one["outputs"][0] for one in ensemble.predict({"features": {"x": 1, "y": 2}})["members"])
+    assert forth == [back[1], back[0], back[2]]
+
+
+def test_a_tensor_is_a_feature_like_any_other(tmp_path: Path) -> None:
+    image = {"name": "image", "type": "tensor", "shape": [2, 2]}
+    ensemble = load(tmp_path, member("sum", "two_by_two"), features=[image])
+    assert ensemble.predict({"features": {"image": [[1, 2], [3, 4]]}})["predictions"][0]["value"] == 10.0
+
+
+def test_a_model_that_cannot_be_loaded_fails_at_each_prediction(tmp_path: Path) -> None:
+    ensemble = load(tmp_path, member("half"), member("odd", "two_inputs"), quorum={"min_members": 1})
+    answer = ensemble.predict({"features": {"x": 0}})
+    assert (answer["status"], answer["members"][1]["error"]["type"]) == ("DEGRADED", "ModelRefused")
+
+
+def test_no_quorum_is_raised(tmp_path: Path) -> None:
+    ensemble = load(tmp_path, member("half"), member("log", "logarithm"))
+    with pytest.raises(QuorumNotMet, match="1 of 2 voters answered, and the quorum is 2; missing: log"):
+        ensemble.predict({"features": {"x": -1}})
+
+
+def test_a_bad_payload_is_raised(tmp_path: Path) -> None:
+    ensemble = load(tmp_path)
+    with pytest.raises(InvalidPayload, match=r"\$\.features\.x: true is not a number"):
+        ensemble.predict({"features": {"x": True}})
+    with pytest.raises(InvalidPayload, match="there is no S3 in process"):
+        ensemble.predict({"instances": {"s3": "s3://data/payloads/x.json"}})
+
+
+def test_another_release_is_not_answered_for(tmp_path: Path) -> None:
+    ensemble = load(tmp_path)
+    assert ensemble.predict({"features": {"x": 1}, "release": ensemble.digest[:8]})["release"] == ensemble.digest
+    with pytest.raises(ReleaseNotCurrent, match="release 0123456789 is not the loaded one"):
+        ensemble.predict({"features": {"x": 1}, "release": "0123456789"})
+
+
+def test_a_bad_manifest_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(InvalidManifest, match="cannot be read"):
+        Ensemble.load(tmp_path / "none.json")
+
+
+def test_the_package_imports_nothing_until_it_is_asked() -> None:
+    code = "import sys, stepensemble; assert not {'numpy', 'msgspec', 'boto3'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = stepensemble.Nothing
