@@ -18,8 +18,8 @@ Function = Callable[[Any], Any]
 STARTED_AT = "2026-03-01T11:59:59.000Z"
 
 
-@dataclass(frozen=True)
-class Failed(Exception):  # noqa: N818
+@dataclass
+class Failed(Exception):
     """An execution's end in a Fail state, or in an error that nobody catches."""
 
     error: str
@@ -78,7 +78,7 @@ def _invoke(state: Mapping[str, Any], functions: Mapping[str, Function], data: A
     asked = _carry(_fill(state["Parameters"], data, context))
     try:
         answer = functions[asked["FunctionName"]](asked["Payload"])
-    except Exception as error:  # noqa: BLE001 - whatever a function raises, Lambda reports
+    except Exception as error:
         details = {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": []}
         raise Failed(type(error).__name__, json.dumps(details)) from error
     return _at(state["OutputPath"], {"Payload": _carry(answer), "StatusCode": 200}, context)

@@ -177,6 +177,16 @@ def test_a_unanimous_vote_is_exactly_one() -> None:
     assert (got.value.tolist(), got.spread.tolist(), agreements(got)) == ([1.0], [0.0], [1.0])
 
 
+def test_rounding_does_not_lead_out_of_the_members_range() -> None:
+    # 0.7 a tenth at a time comes to 0.6999999999999998, and below a threshold of 0.7 without being meant to.
+    task = BinaryTask(classes=("no", "yes"), threshold=0.7)
+    got = combine(task, "mean", binary(*[0.7] * 10), [1.0] * 10)
+    assert (got.value.tolist(), labels(got)) == ([0.7], [1])
+    # Who has no weight does not widen the range.
+    outputs = [*binary(*[0.7] * 10), *binary(0.0, 1.0)]
+    assert combine(task, "weighted_mean", outputs, [1.0] * 10 + [0.0, 0.0]).value.tolist() == [0.7]
+
+
 def test_weights_count_only_where_the_method_weights() -> None:
     assert effective_weights("weighted_mean", [1, 3]).tolist() == [0.25, 0.75]
     assert effective_weights("soft_vote", [1, 3]).tolist() == [0.25, 0.75]

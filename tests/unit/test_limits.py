@@ -4,6 +4,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
+import pytest
 from hypothesis import given, settings
 
 from builders import BINARY, REGRESSION
@@ -83,22 +84,37 @@ def accepts(built: dict[str, Any], rows: int) -> bool:
     )
 
 
+def assert_fits(task: Task, columns: int, members: int, failing: int) -> None:
+    """Find the most rows that are accepted, where the arithmetic is tightest, and measure what they come to."""
+    few, many = 0, 10_000
+    while many - few > 1:
+        middle = (few + many) // 2
+        if accepts(states(task, middle, columns, members, failing), middle):
+            few = middle
+        else:
+            many = middle
+    if few:
+        for body in states(task, few, columns, members, failing)["bodies"]:
+            assert size(body) <= STATE_BYTES
+
+
 @settings(max_examples=25)
 @given(TASKS, st.integers(1, 20), st.integers(1, 8), st.data())
 def test_law_what_travels_inline_fits_into_every_state_at_its_worst(
     task: Task, columns: int, members: int, data: st.DataObject
 ) -> None:
-    failing = data.draw(st.integers(0, members))
-    # The most rows that are accepted: the place where the arithmetic is tightest.
-    few, many = 0, 10_000
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (
-            (middle, many) if accepts(states(task, middle, columns, members, failing), middle) else (few, middle)
-        )
-    if few:
-        for body in states(task, few, columns, members, failing)["bodies"]:
-            assert size(body) <= STATE_BYTES
+    assert_fits(task, columns, members, data.draw(st.integers(0, members)))
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "members", "failing"),
+    [
+        pytest.param(REGRESSION, 1000, 8, 8, id="more causes than outputs"),
+        pytest.param(MulticlassTask(classes=('"' * 400, "b")), 1, 1, 0, id="a label that JSON writes twice as long"),
+    ],
+)
+def test_what_travels_inline_fits_at_the_edges_too(task: Task, columns: int, members: int, failing: int) -> None:
+    assert_fits(task, columns, members, failing)
 
 
 def test_a_passenger_and_a_few_hundred_travel_inline_and_ten_thousand_do_not() -> None:

@@ -143,7 +143,8 @@ def test_a_member_keeps_its_slot_and_a_new_one_gets_the_first_free(
 
 def test_more_members_than_slots_are_refused_with_the_parameter_to_raise() -> None:
     with pytest.raises(
-        NotEnoughSlots, match=r'3 members need as many slots, and the stack has 2; raise .*"Slots" to 1,…,3'
+        NotEnoughSlots,
+        match=r'3 members need as many slots, and the stack has 2; raise the parameter "Slots" .* to 1,…,3',
     ):
         place(members("a", "b", "c"), ["1", "2"], {})
 
