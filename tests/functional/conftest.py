@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driving import copy_project
 
+from driving import copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.sources import read_sources
@@ -28,7 +28,8 @@ def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local(shared_project: Path) -> Iterator[LocalStack]:
     """A local stack, announced, so that commands in its folder use it."""
-    with LocalStack.start(shared_project, state_dir=shared_project / ".stepensemble", announce=True) as started:
+    # An account of its own: tests of the stack itself run others in this process.
+    with LocalStack.start(shared_project, announce=True, account="999999999999") as started:
         yield started
 
 

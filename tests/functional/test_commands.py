@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from driving import ENSEMBLE, run_ensemble
 from expected_events import list_events, without_volatile
 

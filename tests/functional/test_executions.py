@@ -15,10 +15,10 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
-from driving import ROOT, ask, start, wait
-from expected_events import list_events, without_volatile
 from hypothesis import HealthCheck, given, settings
 
+from driving import ROOT, ask, start, wait
+from expected_events import list_events, without_volatile
 from stepensemble import Ensemble
 from stepensemble.cli.execution import run_execution
 from stepensemble.cli.stacks import Stack, ensure_published

@@ -11,8 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from driving import ENSEMBLE, ROOT, run_ensemble
 
+from driving import ENSEMBLE, ROOT, run_ensemble
 from stepensemble.cli.stacks import Stack
 
 README = (ROOT / "README.md").read_text()
@@ -27,6 +27,7 @@ NOT_RUN_HERE = {
     ".venv/bin/ensemble local --detach": "test_commands, in a project of its own; so is local stop",
     "export AWS_ENDPOINT_URL=http://127.0.0.1:PORT AWS_REGION=us-east-1 "
     "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local": "test_executions uses them",
+    'export AWS_DISABLE_HOST_PREFIX_INJECTION=true  # or a synchronous execution is sent to "sync-127.0.0.1"': "the same",
     "aws stepfunctions start-execution --state-machine-arn ARN --input file://events/passenger.json": "test_executions",
     "make deploy STAGE=dev": "needs an AWS account",
     ".venv/bin/ensemble publish --stack stepensemble-dev": "test_a_deployed_stack_is_reached_by_its_name",
@@ -44,9 +45,7 @@ def shown_commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("command", "output"), [shown for shown in shown_commands() if shown[0] not in NOT_RUN_HERE])
-def test_a_shown_command_prints_what_is_shown(
-    shared_project: Path, stack: Stack, command: str, output: str
-) -> None:
+def test_a_shown_command_prints_what_is_shown(shared_project: Path, stack: Stack, command: str, output: str) -> None:
     assert stack.local
     program, *arguments = shlex.split(command)
     assert program == ".venv/bin/ensemble"
@@ -59,7 +58,11 @@ def test_a_shown_command_prints_what_is_shown(
 def test_make_run_is_the_command_whose_output_the_readme_shows(shared_project: Path, stack: Stack) -> None:
     assert stack.local
     recipe = subprocess.run(
-        ["make", "-n", "run"], cwd=ROOT, capture_output=True, text=True, check=True  # noqa: S607
+        ["make", "-n", "run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,  # noqa: S607
     ).stdout.splitlines()[-1]
     assert recipe == ".venv/bin/ensemble run events/passenger.json"
     (shown,) = re.findall(r"```text\n(.*?)```", README, flags=re.DOTALL)
@@ -111,6 +114,19 @@ def test_a_deployed_stack_is_reached_by_its_name(shared_project: Path, stack: St
     unknown = run("records", "--stack", "nobody")
     assert unknown.returncode == 1
     assert 'no stack named "nobody" in us-east-1' in unknown.stderr
+
+
+def test_a_profile_that_is_not_there_concerns_no_local_stack(shared_project: Path, stack: Stack) -> None:
+    assert stack.local
+    done = subprocess.run(
+        [ENSEMBLE, "records", "--json"],
+        cwd=shared_project,
+        env=os.environ | {"AWS_PROFILE": "nobody"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def steady(text: str) -> list[str]:

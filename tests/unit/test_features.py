@@ -391,3 +391,15 @@ def test_law_whatever_is_sent_is_encoded_or_has_a_reason(values: list[Any]) -> N
         assert all(message and remedy for message, remedy in reasons.values())
         sound = [row for row in range(len(values)) if row not in reasons]
         assert all(np.isfinite(one[sound]).all() for one in columns.values())
+
+
+def test_numpys_numbers_are_numbers_in_process_and_its_booleans_are_not() -> None:
+    age = NumberFeature("Age")
+    row = {"Age": np.int64(7)}
+    assert normalize([age], [row, {"Age": np.float32(1.5)}])["Age"].tolist() == [7.0, 1.5]
+    pclass = CategoryFeature("Pclass", (1, 2, 3))
+    assert normalize([pclass], [{"Pclass": np.int64(3)}])["Pclass"].tolist() == [2.0]
+    with pytest.raises(InvalidPayload):
+        normalize([age], [{"Age": np.True_}])
+    with pytest.raises(InvalidPayload):
+        normalize([pclass], [{"Pclass": np.True_}])

@@ -90,6 +90,18 @@ def test_ten_thousand_bad_rows_have_a_cause_that_fits(stack: MemoryStack) -> Non
     assert cause.endswith(f"\n- and {10_000 - shown} more")
 
 
+def test_an_input_without_room_beside_the_results_is_refused_with_the_way_out(stack: MemoryStack) -> None:
+    # Aggregate gets the input once more, beside two members' results: 256 KiB - 4 KiB - 2 x 6 KiB are left for it.
+    room = 256 * 1024 - 4 * 1024 - 2 * 6 * 1024
+    frame = len('{"features":{"x":1},"metadata":{"note":""}}')
+    fits = {"features": {"x": 1}, "metadata": {"note": "n" * (room - frame)}}
+    assert "failure" not in ask(stack, fits)
+    failure = ask(stack, {**fits, "metadata": {"note": "n" * (room - frame + 1)}})["failure"]
+    assert failure["error"] == "InvalidPayload"
+    assert f"$: has {room + 1:,} bytes" in failure["cause"]
+    assert 'put the rows into s3://data/payloads/… and send {"instances": {"s3": …}}' in failure["cause"]
+
+
 def test_many_rows_travel_by_pointer(stack: MemoryStack) -> None:
     rows = [{"x": number / 7} for number in range(10_000)]
     answer = ask(stack, {"instances": rows})

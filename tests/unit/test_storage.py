@@ -13,6 +13,7 @@ from stepensemble.core.errors import (
     ArtifactCorrupt,
     ArtifactMissing,
     NothingPublished,
+    ObjectMissing,
     PublishConflict,
     ReleaseCorrupt,
     StorageUnavailable,
@@ -20,7 +21,7 @@ from stepensemble.core.errors import (
 from stepensemble.core.records import Record
 from stepensemble.core.release import Current, encode_release
 from stepensemble.storage.keys import CURRENT, artifact_key, execution_prefix, release_key
-from stepensemble.storage.objects import Bucket, ObjectMissing
+from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stepensemble.cli.stacks import ensure_published, find_project, local_stack, state_folder
+from stepensemble.cli.stacks import ensure_published, find_project, forget_profile, local_stack, state_folder
 from stepensemble.core.errors import LocalStackError
 from stepensemble.publishing.sources import Sources
 
@@ -28,6 +28,7 @@ def serve_stack(sources: Sources, port: int, *, fresh: bool, notify: Callable[[s
     """
     from stepensemble.local.stack import LocalStack, find_running
 
+    forget_profile()
     project = find_project(Path.cwd())
     running = find_running(state_folder(project))
     if running is not None:

@@ -17,15 +17,12 @@ from stepensemble.cli.stacks import Stack
 from stepensemble.core.answer import Output, Prediction
 from stepensemble.core.columns import array_from_bytes
 from stepensemble.core.errors import RecordNotFound
-from stepensemble.core.limits import STATE_BYTES
+from stepensemble.core.limits import INPUT_BYTES
 from stepensemble.core.payload import Pointer
 from stepensemble.storage.keys import payload_key
 
 POLL_SECONDS = (0.02, 0.02, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 """Waits between looks at an execution; the last one repeats."""
-
-INPUT_RESERVE = 8 * 1024
-"""Bytes of an input kept for everything that is not rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ def follow_pointers(stack: Stack, output: Output) -> Output:
 
 
 def _fit(stack: Stack, payload: dict[str, Any]) -> dict[str, Any]:
-    if len(msgspec.json.encode(payload)) <= STATE_BYTES - INPUT_RESERVE:
+    if len(msgspec.json.encode(payload)) <= INPUT_BYTES:
         return payload
     rows = [payload["features"]] if "features" in payload else payload.get("instances")
     body = msgspec.json.encode(rows)

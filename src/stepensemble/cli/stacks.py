@@ -109,6 +109,12 @@ def state_folder(project: Path) -> Path:
     return project / ".stepensemble"
 
 
+def forget_profile() -> None:
+    """Let no AWS profile of the environment, which may not even exist here, reach a local stack's clients."""
+    for variable in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        os.environ.pop(variable, None)
+
+
 @contextmanager
 def open_stack(name: str | None, *, notify: Callable[[str], None]) -> Iterator[Stack]:
     """Open the stack a command talks to.
@@ -126,6 +132,7 @@ def open_stack(name: str | None, *, notify: Callable[[str], None]) -> Iterator[S
         return
     from stepensemble.local.stack import LocalStack, find_running
 
+    forget_profile()
     project = find_project(Path.cwd())
     running = find_running(state_folder(project))
     if running is not None:

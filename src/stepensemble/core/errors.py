@@ -21,6 +21,7 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     │   ├── ModelRefused         the runtime cannot load the artifact
     │   ├── InputMismatch        the model does not take the columns it is given
     │   └── InvalidOutput        the model's output is not what the manifest declares
+    ├── ObjectMissing            an object is not in S3, or may not be read
     ├── StorageUnavailable       S3 or DynamoDB failed in a way worth a retry
     ├── StackNotFound            no such deployed or local stack
     └── LocalStackError          the local stack cannot start or go on (see `stepensemble.local`)
@@ -109,6 +110,10 @@ class InputMismatch(MemberError):
 
 class InvalidOutput(MemberError):
     """The model's output is not what the manifest declares."""
+
+
+class ObjectMissing(EnsembleError):
+    """No object under that key, or none this role may read: without `s3:ListBucket` S3 does not tell the two apart."""
 
 
 class StorageUnavailable(EnsembleError):

@@ -152,7 +152,7 @@ def _read_numbers(values: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.N
     for row, value in enumerate(values):
         if value is None:
             missing[row] = True
-        elif isinstance(value, bool) or not isinstance(value, int | float | str):
+        elif isinstance(value, bool) or not isinstance(value, int | float | str | np.integer | np.floating):
             reasons[row] = (f"{show(value)} is not a number", "write a number")
         elif isinstance(value, str) and not NUMERAL.fullmatch(value.strip()):
             reasons[row] = (f"{show(value)} is not a number", "write a number, without unit or words")
@@ -202,7 +202,9 @@ def _encode_category(feature: CategoryFeature, values: Sequence[Any]) -> tuple[C
         indices = np.array(
             [
                 index_of.get(value, -1)
-                if isinstance(value, str | int | float) and value is not True and value is not False
+                if isinstance(value, str | int | float | np.integer | np.floating)
+                and value is not True
+                and value is not False
                 else -1
                 for value in filled
             ],

@@ -30,8 +30,21 @@ PREDICTION_NUMBERS = 4
 MEMBER_BYTES = 6 * 1024
 """Reserve a member: its report, an error's cause with its stack trace."""
 
+INPUT_BYTES = 64 * 1024
+"""Rows of more bytes are uploaded by our own clients before they start an execution; leaves room for 31 members."""
+
 FRAME_BYTES = 4 * 1024
 """Reserve for everything else: ids, execution names, metadata's frame."""
+
+
+def leaves_room(input_bytes: int, members: int) -> bool:
+    """Say whether an execution's input, which Aggregate gets once more to record it, fits beside the members' results.
+
+    Args:
+        input_bytes: of the execution's input, as JSON.
+        members: how many are asked; their outputs travel as pointers if need be.
+    """
+    return FRAME_BYTES + MEMBER_BYTES * members + input_bytes <= STATE_BYTES
 
 
 def travels_inline(

@@ -9,9 +9,15 @@ from typing import Any
 import msgspec
 
 from stepensemble.core.columns import Columns, columns_to_bytes, columns_to_json
-from stepensemble.core.errors import EnsembleError, InvalidPayload, ReleaseNotCurrent, StorageUnavailable
+from stepensemble.core.errors import (
+    EnsembleError,
+    InvalidPayload,
+    ObjectMissing,
+    ReleaseNotCurrent,
+    StorageUnavailable,
+)
 from stepensemble.core.features import normalize
-from stepensemble.core.limits import travels_inline
+from stepensemble.core.limits import leaves_room, travels_inline
 from stepensemble.core.manifest import RegressionTask
 from stepensemble.core.outputs import output_width
 from stepensemble.core.payload import Payload, Pointer, Rows, check_instances, parse_payload
@@ -19,7 +25,7 @@ from stepensemble.core.problems import Problem
 from stepensemble.core.release import SHORT, Current, Release
 from stepensemble.handlers.refusal import refuse
 from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
-from stepensemble.storage.objects import Bucket, ObjectMissing
+from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
 
 POINTER_SECONDS = 3.0
@@ -89,6 +95,11 @@ class Normalizer:
     def _normalize(self, data: Any, execution: dict[str, str]) -> dict[str, Any]:
         payload = parse_payload(data)
         pointer, release = self.current.get(payload.release)
+        input_bytes = len(msgspec.json.encode(data))
+        if not leaves_room(input_bytes, len(release.members)):
+            message = f"has {input_bytes:,} bytes of JSON, too many for a state beside the members' results"
+            remedy = f'put the rows into s3://{self.data.name}/{PAYLOADS}… and send {{"instances": {{"s3": …}}}}'
+            raise InvalidPayload([Problem("$", message, remedy)])
         rows = self._rows(payload)
         columns = normalize(release.features, rows, locate=payload.locate)
         carried = columns_to_json(columns)
@@ -105,7 +116,7 @@ class Normalizer:
             for member in release.members
         ]
         inline = travels_inline(
-            input_bytes=len(msgspec.json.encode(data)),
+            input_bytes=input_bytes,
             columns_bytes=len(msgspec.json.encode(carried)),
             members_bytes=len(msgspec.json.encode(members)),
             rows=len(rows),

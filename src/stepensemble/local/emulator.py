@@ -24,13 +24,11 @@ class Created:
 
     Attributes:
         application: serves every AWS API of moto; WSGI.
-        express: ARNs of the EXPRESS state machines.
     """
 
     application: Any
     outputs: dict[str, str]
     functions: list[LocalFunction]
-    express: frozenset[str]
 
 
 def load_moto(blueprint: Blueprint) -> None:
@@ -72,15 +70,15 @@ def _create(backend: Any, blueprint: Blueprint, name: str, application: Any) -> 
             stack = backend.create_stack(name, json.dumps(blueprint.template), dict(blueprint.parameters))
             outputs = {key: str(stack.output_map[key].value) for key in stack.output_map}
         functions = [_describe(stack, logical_id, code) for logical_id, code in blueprint.code.items()]
-        express = frozenset(_set_types(stack, blueprint))
+        _complete(stack, blueprint)
     except Exception as error:
         raise TemplateRefused(f"the template cannot be created locally: {error!r}") from error
-    return Created(application, outputs, functions, express)
+    return Created(application, outputs, functions)
 
 
 @lru_cache
 def _parse_json_first() -> None:
-    """Have moto parse a template as JSON if it is that; as YAML, which it tries first, it takes a hundred times as long."""
+    """Have moto parse a template as JSON if it is that; as YAML, which it tries first, it takes much longer."""
     from moto.cloudformation.models import Stack
 
     stacks: Any = Stack
@@ -117,20 +115,26 @@ def _describe(stack: Any, logical_id: str, code: str) -> LocalFunction:
     )
 
 
-def _set_types(stack: Any, blueprint: Blueprint) -> Iterator[str]:
-    """Give state machines the type that moto's CloudFormation forgets; return the ARNs of EXPRESS ones."""
+def _complete(stack: Any, blueprint: Blueprint) -> None:
+    """Set what moto's CloudFormation forgets: types of state machines, versioning of buckets."""
     for logical_id, body in blueprint.template["Resources"].items():
+        properties = body.get("Properties", {})
         if body["Type"] == "AWS::StepFunctions::StateMachine":
-            machine = stack.resource_map[logical_id]
-            machine.type = body["Properties"].get("StateMachineType", "STANDARD")
-            if machine.type == "EXPRESS":
-                yield machine.arn
+            stack.resource_map[logical_id].type = properties.get("StateMachineType", "STANDARD")
+        elif body["Type"] == "AWS::S3::Bucket":
+            versioning = properties.get("VersioningConfiguration", {}).get("Status")
+            stack.resource_map[logical_id].versioning_status = versioning
 
 
 def _empty(account: str) -> None:
+    """Forget an account; moto itself offers to forget all of them at once, only."""
     from moto.core.base_backend import BackendDict
+    from moto.s3.models import s3_backends
 
     registry: Any = BackendDict
-    # moto itself offers to reset all accounts at once, only.
     for backends in list(registry._instances):
         backends.pop(account, None)
+    # The names of buckets are taken for everybody.
+    owners = s3_backends.bucket_accounts
+    for bucket in [bucket for bucket, (_, owner) in owners.items() if owner == account]:
+        del owners[bucket]

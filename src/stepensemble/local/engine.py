@@ -6,16 +6,20 @@
 3. It parses the definition anew for every execution (100 ms), and every JSONPath anew for every use; and it copies
    states, which are JSON, with `copy.deepcopy`, which is made for anything.
 4. An execution's status changes before its output is there: who looks in between finds a success without an output.
-5. It keeps every thread it ever started in a list.
+   An output that is a string is described without its quotes, and one that is null not at all.
+5. `$$.Execution.StartTime` is no text, so a state that passes it on cannot be described; and not in AWS's format.
+6. It keeps every thread it ever started in a list.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from io import BytesIO
 from types import SimpleNamespace
@@ -28,10 +32,12 @@ import moto.stepfunctions.models as plain_models
 from botocore.exceptions import ClientError
 from moto.core.config import default_user_config
 from moto.stepfunctions.parser import utils as engine_utils
-from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError
+from moto.stepfunctions.parser.api import ExecutionStatus
+from moto.stepfunctions.parser.asl.eval.evaluation_details import ExecutionDetails
+from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError, ProgramTimedOut
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from moto.stepfunctions.parser.asl.utils import boto_client
-from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
+from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from stepensemble.local.functions import FunctionMissing, FunctionPool
@@ -71,6 +77,7 @@ def repair() -> None:
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     machinery: Any = AmazonStateLanguageParser
     communication: Any = BaseExecutionWorkerCommunication
+    execution: Any = Execution
     models: Any = plain_models
     models.stepfunctions_backends = stepfunctions_parser_backends
     _replace("boto_client_for", boto_client.boto_client_for, _client_for)
@@ -80,6 +87,7 @@ def repair() -> None:
     # The parsed program holds nothing of an execution: what changes lies in the execution's environment.
     machinery.parse = staticmethod(lru_cache(maxsize=64)(machinery.parse))
     communication.terminated = _terminated
+    execution.get_start_execution_details = _execution_details
 
 
 def copy_json(value: Any, memo: dict[int, Any] | None = None) -> Any:
@@ -107,15 +115,34 @@ def _replace(name: str, original: object, replacement: object) -> None:
 
 
 def _terminated(self: Any) -> None:
-    """Note how an execution ended: first what came out of it, then, in `_reflect_execution_status`, that it ended."""
+    """Note how an execution ended: first what came out of it, and last that it ended."""
     execution = self.execution
     environment = execution.exec_worker.env
     state = environment.program_state()
-    if isinstance(state, ProgramEnded):
-        execution.output = environment.states.get_input()
-    elif isinstance(state, ProgramError) and state.error is not None:
-        execution.error, execution.cause = state.error.get("error"), state.error.get("cause")
-    self._reflect_execution_status()
+    execution.stop_date = datetime.now(UTC)
+    match state:
+        case ProgramEnded():
+            execution.output = json.dumps(environment.states.get_input(), separators=(",", ":"), ensure_ascii=False)
+            execution.exec_status = ExecutionStatus.SUCCEEDED
+        case ProgramError():
+            error = state.error or {}
+            execution.error, execution.cause = error.get("error"), error.get("cause")
+            execution.exec_status = ExecutionStatus.FAILED
+        case ProgramTimedOut():
+            execution.exec_status = ExecutionStatus.TIMED_OUT
+        case _:
+            execution.exec_status = ExecutionStatus.ABORTED
+
+
+def _execution_details(self: Any) -> ExecutionDetails:
+    """Describe an execution to itself, as `$$.Execution`."""
+    return ExecutionDetails(
+        arn=self.exec_arn,
+        name=self.name,
+        role_arn=self.role_arn,
+        inpt=self.input_data,
+        start_time=f"{self.start_date:%Y-%m-%dT%H:%M:%S}.{self.start_date.microsecond // 1000:03}Z",
+    )
 
 
 def _client_for(region: str, service: str, state_credentials: Any = None) -> Any:

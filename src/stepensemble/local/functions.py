@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,10 @@ class FunctionMissing(Exception):
     """There is no function of that name."""
 
 
+class PoolClosed(Exception):
+    """The stack has ended, or ended while a call was waiting."""
+
+
 class FunctionPool:
     """All functions of a stack. Close it, or use it as a context manager, and no process is left."""
 
@@ -142,6 +147,7 @@ class FunctionPool:
 
         Raises:
             FunctionMissing: there is no such function.
+            PoolClosed: the pool was closed before it was the call's turn.
         """
         return self._wait(self._find(name).invoke(payload, client_context))
 
@@ -178,7 +184,13 @@ class FunctionPool:
         self._loop.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        if not self._thread.is_alive():
+            work.close()
+            raise PoolClosed
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except CancelledError:
+            raise PoolClosed from None
 
     async def _define(self, functions: Sequence[LocalFunction]) -> None:
         defined = {function.name: function for function in functions}

@@ -10,7 +10,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from uuid import uuid4
 
 from stepensemble.local.engine import forget_threads
-from stepensemble.local.functions import FunctionPool, encode_status
+from stepensemble.local.functions import FunctionPool, PoolClosed, encode_status
 from stepensemble.local.persistence import Journal
 from stepensemble.local.runtime_api import REQUEST_BYTES
 
@@ -101,7 +101,7 @@ class Gateway:
         if kind == "DryRun":
             return Response("204 No Content")
         if kind == "Event":
-            threading.Thread(target=self._pool.invoke, args=(name, payload), daemon=True).start()
+            threading.Thread(target=self._invoke_later, args=(name, payload), daemon=True).start()
             return Response("202 Accepted", headers={"x-amzn-RequestId": str(uuid4())})
         answer = self._pool.invoke(name, payload, environ.get("HTTP_X_AMZ_CLIENT_CONTEXT"))
         headers = {
@@ -112,6 +112,10 @@ class Gateway:
         if answer.error is not None:
             headers["X-Amz-Function-Error"] = answer.error
         return Response("200 OK", answer.payload, headers)
+
+    def _invoke_later(self, name: str, payload: bytes) -> None:
+        with suppress(PoolClosed):
+            self._pool.invoke(name, payload)
 
     def _start(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Start an execution by moto, which takes any name, needs one, and looks and appends without a lock."""
@@ -172,7 +176,7 @@ class ExpressEngine:
 
 
 def _describe_sync(execution: Any) -> dict[str, Any]:
-    status = str(execution.sync_execution_status.value)
+    status = str(execution.exec_status.value)
     milliseconds = (execution.stop_date - execution.start_date).total_seconds() * 1000
     described = {
         "executionArn": execution.exec_arn,
@@ -189,8 +193,7 @@ def _describe_sync(execution: Any) -> dict[str, Any]:
         },
     }
     if status == "SUCCEEDED":
-        output = json.dumps(execution.output, separators=(",", ":"), ensure_ascii=False)
-        described |= {"output": output, "outputDetails": {"included": True}}
+        described |= {"output": execution.output, "outputDetails": {"included": True}}
     optional = {"error": execution.error, "cause": execution.cause, "traceHeader": execution.trace_header}
     return described | {key: value for key, value in optional.items() if value is not None}
 

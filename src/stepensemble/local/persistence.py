@@ -8,7 +8,6 @@ kept; tags and access lists of objects are not.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +20,16 @@ from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
 from moto.s3.models import FakeKey, s3_backends
 
-from stepensemble.local.state import Change, GoneItem, GoneObject, StateDatabase, StoredItem, StoredObject
+from stepensemble.local.state import (
+    Change,
+    GoneItem,
+    GoneObject,
+    StateDatabase,
+    StoredItem,
+    StoredObject,
+    decode_json,
+    encode_json,
+)
 
 OBJECT_ATTRIBUTES = (
     "encryption",
@@ -115,8 +123,8 @@ class Journal:
         if table is None or table.hash_key_attr not in attributes:
             return []  # refused by moto in a moment
         ranged = attributes.get(table.range_key_attr) if table.range_key_attr else None
-        hashed = json.dumps(attributes[table.hash_key_attr])
-        return [ItemKey(table.name, hashed, "" if ranged is None else json.dumps(ranged))]
+        hashed = encode_json(attributes[table.hash_key_attr])
+        return [ItemKey(table.name, hashed, "" if ranged is None else encode_json(ranged))]
 
     def _all_item_keys(self) -> list[ItemKey]:
         tables = self._dynamodb.tables.values()
@@ -149,8 +157,8 @@ class Journal:
         table = self._dynamodb.tables.get(key.table)
         found = None
         if table is not None:
-            ranged = DynamoType(json.loads(key.range)) if key.range else None
-            found = table.get_item(DynamoType(json.loads(key.hash)), ranged)
+            ranged = DynamoType(decode_json(key.range)) if key.range else None
+            found = table.get_item(DynamoType(decode_json(key.hash)), ranged)
         if found is None:
             return GoneItem(key.table, key.hash, key.range)
         return StoredItem(key.table, key.hash, key.range, _attributes(found))
@@ -177,8 +185,8 @@ class Journal:
 
     def _put_back_item(self, stored: StoredItem) -> None:
         table: Any = self._dynamodb.tables[stored.table]
-        hashed = DynamoType(json.loads(stored.hash))
-        ranged = DynamoType(json.loads(stored.range)) if stored.range else None
+        hashed = DynamoType(decode_json(stored.hash))
+        ranged = DynamoType(decode_json(stored.range)) if stored.range else None
         item = Item(hashed, ranged, {})
         # One by one, each attribute would have moto measure all the others: these were measured when they were put.
         item.attrs = LimitedSizeDict()

@@ -86,6 +86,7 @@ class Worker:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     _killed: bool = False
     _doom: Doom | None = None
+    _refusal: str | None = None
     _api: RuntimeApi = field(init=False)
     _report: asyncio.Future[Report] | None = None
 
@@ -99,14 +100,15 @@ class Worker:
 
     async def live(self) -> None:
         """Start the process and stay until its end."""
-        address = await self._api.open()
         limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up)
         try:
-            process = await self._spawn(address)
+            process = await self._spawn(await self._api.open())
             self.pid = process.pid
             if self._killed:
                 self.kill()
             code = await process.wait()
+        except (OSError, ValueError) as error:  # no such folder, no more processes, no such variable
+            self._refusal, code = str(error), 1
         finally:
             limit.cancel()
             await self._api.drain(DRAIN_SECONDS)
@@ -140,6 +142,8 @@ class Worker:
 
     def explain_end(self, request_id: str) -> Answer:
         """Say why the process ended, to the caller who waited for it."""
+        if self._refusal is not None:
+            return _failure(request_id, "Runtime.InvalidEntrypoint", self._refusal)
         if not self.started and self._api.init_error is not None:
             return Answer(request_id, self._api.init_error, "Unhandled")
         if not self.started and self._doom is Doom.TIMEOUT:

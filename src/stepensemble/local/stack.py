@@ -27,7 +27,7 @@ from stepensemble.local.template import REGION, Blueprint, load_blueprint, write
 STACK_NAME = "stepensemble-local"
 STATE_FOLDER = ".stepensemble"
 FIRST_ACCOUNT = 123456789012
-"""The account of a stack, unless another stack of this process has it; moto's own default."""
+"""moto's own default."""
 
 PATIENCE_SECONDS = 60.0
 PROBE_SECONDS = 2.0
@@ -85,6 +85,7 @@ class LocalStack:
         on_wait: Callable[[str], None] | None = None,
         code: Mapping[str, Code] | None = None,
         announce: bool = False,
+        account: str | None = None,
         patience: float = PATIENCE_SECONDS,
     ) -> LocalStack:
         """Start the stack of a project; it is ready when this returns.
@@ -99,6 +100,8 @@ class LocalStack:
             on_wait: told if another command has to finish first.
             code: functions' code by logical id, instead of what the template says.
             announce: write `stack.json` into the state's folder, for `find_running`.
+            account: of a state that is new; twelve digits. 123456789012, or the next that no other stack of this
+                process has, if not given.
             patience: seconds to wait for another command.
 
         Raises:
@@ -115,7 +118,7 @@ class LocalStack:
                 remove_database(folder / "state.db")
             database = StateDatabase(folder / "state.db")
             exits.callback(database.close)
-            account = exits.enter_context(_take_account(database))
+            account = exits.enter_context(_take_account(database, account))
             surroundings = Surroundings(
                 project=project.resolve(),
                 logs=folder / "logs",
@@ -232,12 +235,13 @@ def _brisk_threads() -> Iterator[None]:
 
 
 @contextmanager
-def _take_account(database: StateDatabase) -> Iterator[str]:
-    """Take the account that the state was made in: names of buckets hold it; for a new state the first free one."""
+def _take_account(database: StateDatabase, wish: str | None) -> Iterator[str]:
+    """Take the account that the state was made in, as names of buckets hold it; for a new state any that is free."""
     with ACCOUNTS_LOCK:
         account = database.read_fact("account")
         if account is None:
-            account = next(str(number) for number in range(FIRST_ACCOUNT, 10**12) if str(number) not in ACCOUNTS)
+            free = (str(number) for number in range(FIRST_ACCOUNT, 10**12) if str(number) not in ACCOUNTS)
+            account = wish or next(free)
             database.write_fact("account", account)
         if account in ACCOUNTS:
             raise LocalStackError(f"this process runs another local stack of account {account}; close that first")
@@ -281,6 +285,8 @@ def _answers(endpoint: str) -> bool:
     try:
         connection.request("GET", "/_stack/functions")
         return connection.getresponse().status == 200
+    except TimeoutError:
+        return True  # somebody listens there, and is busy
     except (OSError, HTTPException):
         return False
     finally:

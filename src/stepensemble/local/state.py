@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 from stepensemble.local.errors import StateLocked, StateUnreadable
 
 SCHEMA = 1
+BYTES = "$bytes"
 TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE objects (
@@ -113,13 +115,13 @@ class StateDatabase:
         """Return all objects."""
         with self._lock, self._translated():
             rows = self._db.execute("SELECT bucket, key, attributes, body FROM objects ORDER BY bucket, key").fetchall()
-            return iter([StoredObject(bucket, key, json.loads(told), body) for bucket, key, told, body in rows])
+            return iter([StoredObject(bucket, key, decode_json(told), body) for bucket, key, told, body in rows])
 
     def items(self) -> Iterator[StoredItem]:
         """Return all items."""
         with self._lock, self._translated():
             rows = self._db.execute("SELECT owner, hash, range, item FROM items ORDER BY rowid").fetchall()
-            return iter([StoredItem(owner, hashed, ranged, json.loads(item)) for owner, hashed, ranged, item in rows])
+            return iter([StoredItem(owner, hashed, ranged, decode_json(item)) for owner, hashed, ranged, item in rows])
 
     def write(self, changes: Iterable[Change]) -> None:
         """Take over changes, all or none."""
@@ -136,11 +138,11 @@ class StateDatabase:
     def _write_one(self, change: Change) -> None:
         match change:
             case StoredObject(bucket, key, attributes, body):
-                row = (bucket, key, json.dumps(attributes), body)
+                row = (bucket, key, encode_json(attributes), body)
                 self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", row)
             case StoredItem(table, hashed, ranged, item):
                 self._db.execute(
-                    "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", (table, hashed, ranged, json.dumps(item))
+                    "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", (table, hashed, ranged, encode_json(item))
                 )
             case GoneObject(bucket, key):
                 self._db.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
@@ -156,6 +158,16 @@ class StateDatabase:
             raise StateUnreadable(
                 f"the local stack's state in {self._path} cannot be used ({error}); start empty with --fresh"
             ) from None
+
+
+def encode_json(value: object) -> str:
+    """Write JSON in which bytes may occur, as they do in items."""
+    return json.dumps(value, default=lambda found: {BYTES: b64encode(found).decode()})
+
+
+def decode_json(text: str) -> Any:
+    """Read what `encode_json` has written."""
+    return json.loads(text, object_hook=lambda found: b64decode(found[BYTES]) if BYTES in found else found)
 
 
 def remove_database(path: Path) -> None:

@@ -16,6 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -205,7 +206,6 @@ def _read_definition(folder: Path, name: str, path: str) -> Template:
 
 def _translate(expanded: _Expanded) -> Template:
     """Translate the serverless resources."""
-    from boto3.session import Session
     from samtranslator.model.exceptions import InvalidDocumentException
     from samtranslator.parser.parser import Parser
     from samtranslator.translator.translator import Translator
@@ -216,8 +216,9 @@ def _translate(expanded: _Expanded) -> Template:
         shared["CodeUri"] = NO_CODE
     for properties in _properties(document):
         properties |= {key: NO_CODE for key in ("CodeUri", "ContentUri") if isinstance(properties.get(key), str)}
-    # Without a session it looks for one of the caller's, and for its region.
-    translator = Translator({}, Parser(), boto_session=Session(region_name=REGION))
+    # It reads nothing but the region of what it takes for boto3's; without that, it looks into the caller's profile.
+    where: Any = SimpleNamespace(region_name=REGION)
+    translator = Translator({}, Parser(), boto_session=where)
     try:
         return dict(translator.translate(document, dict(expanded.parameters)))
     except InvalidDocumentException as error:

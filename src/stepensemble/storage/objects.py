@@ -12,15 +12,11 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
 from obstore.store import S3Store
 
-from stepensemble.core.errors import PublishConflict, StorageUnavailable
+from stepensemble.core.errors import ObjectMissing, PublishConflict, StorageUnavailable
 from stepensemble.core.payload import Pointer
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
-
-
-class ObjectMissing(Exception):
-    """No object under that key, or none this role may read: without `s3:ListBucket` S3 does not tell the two apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stepensemble.core.errors import ArtifactCorrupt, ArtifactMissing, NothingPublished, ReleaseCorrupt
+from stepensemble.core.errors import ArtifactCorrupt, ArtifactMissing, NothingPublished, ObjectMissing, ReleaseCorrupt
 from stepensemble.core.release import SHORT, Artifact, Current, Release, decode_release, digest_of
 from stepensemble.storage.keys import CURRENT, artifact_key, release_key
-from stepensemble.storage.objects import Bucket, ObjectMissing
+from stepensemble.storage.objects import Bucket
 
 
 @dataclass(frozen=True, slots=True)

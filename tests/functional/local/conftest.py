@@ -16,6 +16,7 @@ from botocore.config import Config
 
 from stepensemble.local.stack import LocalStack
 
+LEAK = "leaked"
 TOY = Path(__file__).with_name("toy")
 
 
@@ -27,12 +28,13 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """A stack of the toy project for the whole session."""
+    """A stack of the toy project for all tests."""
     folder = shutil.copytree(TOY, tmp_path_factory.mktemp("local") / "toy")
     # Must not reach the functions, and must not hinder the stack either.
-    os.environ["AWS_SESSION_TOKEN"] = "leaked"
+    os.environ["AWS_SESSION_TOKEN"] = LEAK
     try:
-        with LocalStack.start(Path(folder)) as started:
+        # An account of its own leaves the usual one to the stacks of single tests.
+        with LocalStack.start(Path(folder), account="111111111111") as started:
             yield started
     finally:
         del os.environ["AWS_SESSION_TOKEN"]
@@ -40,9 +42,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 
 def make_client(endpoint: str, service: str) -> Any:
     """Make a boto3 client for a stack."""
-    return boto3.session.Session(
-        aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
-    ).client(
+    session: Any = boto3.session.Session("test", "test", region_name="us-east-1")
+    return session.client(
         service,
         endpoint_url=endpoint,
         # boto3 would look for StartSyncExecution at "sync-127.0.0.1".
@@ -52,13 +53,13 @@ def make_client(endpoint: str, service: str) -> Any:
 
 @pytest.fixture
 def client(stack: LocalStack) -> Callable[[str], Any]:
-    """Makes clients for the session's stack."""
+    """Makes clients for the common stack."""
     return lambda service: make_client(stack.endpoint, service)
 
 
 @pytest.fixture
 def invoke(client: Callable[[str], Any]) -> Callable[..., tuple[str | None, Any]]:
-    """Calls a function of the session's stack; returns the function error, if any, and the payload."""
+    """Calls a function of the common stack; returns the function error, if any, and the payload."""
     functions = client("lambda")
 
     def call(name: str, /, **event: Any) -> tuple[str | None, Any]:

@@ -71,6 +71,7 @@ def pool(request: pytest.FixtureRequest, folder: Path) -> Iterator[FunctionPool]
                 define("hasty", timeout=1, environment=environment),
                 define("broken", code="functions/broken", environment=environment),
                 define("lost", handler="app.nothing", environment=environment),
+                define("nowhere", code="functions/nowhere", environment=environment),
             ]
         )
         yield made
@@ -202,6 +203,14 @@ def test_a_failed_import_is_reported_every_time(call: Call):
 
 def test_a_missing_handler_is_reported(call: Call):
     assert call("lost")[1]["errorType"] == "Runtime.HandlerNotFound"
+
+
+def test_code_that_is_not_there_is_reported_every_time(call: Call):
+    for _ in range(2):
+        error, told = call("nowhere")
+        assert error == "Unhandled"
+        assert told["errorType"] == "Runtime.InvalidEntrypoint"
+        assert "functions/nowhere" in told["errorMessage"]
 
 
 def test_an_answer_beyond_six_megabytes_is_an_error(call: Call):

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -48,10 +48,10 @@ def test_a_function_is_invoked_with_its_environment(stack: LocalStack, invoke: I
     assert environment["BUCKET"] == stack.outputs["Things"]
     assert environment["AWS_ENDPOINT_URL"] == stack.endpoint
     assert environment["AWS_LAMBDA_LOG_GROUP_NAME"] == "/toy/echo"
-    assert environment["AWS_SESSION_TOKEN"] != "leaked"
+    assert "leaked" not in environment.values()
 
 
-def test_the_ways_to_invoke(stack: LocalStack, client: Clients):
+def test_the_ways_to_invoke(client: Clients):
     functions = client("lambda")
     name = "stepensemble-local-echo"
 
@@ -267,7 +267,7 @@ def test_bodies_of_any_size_and_kind_arrive(stack: LocalStack, client: Clients):
     assert found["Body"].read() == body
     assert found["Metadata"] == {"with_underscore": "1"}
     assert objects.head_object(**where)["ContentLength"] == len(body)
-    objects.upload_fileobj(__import__("io").BytesIO(body), where["Bucket"], "parts")
+    objects.upload_fileobj(BytesIO(body), where["Bucket"], "parts")
     assert objects.head_object(Bucket=where["Bucket"], Key="parts")["ContentLength"] == len(body)
 
 
@@ -286,10 +286,8 @@ def test_a_connection_is_kept_for_many_requests(stack: LocalStack):
     assert connection.sock is kept
 
 
-def test_services_outside_the_template_still_work(stack: LocalStack):
-    session = boto3.session.Session(aws_access_key_id="x", aws_secret_access_key="x", region_name="us-east-1")
-
-    queues: Any = session.client("sqs", endpoint_url=stack.endpoint)
+def test_services_outside_the_template_still_work(client: Clients):
+    queues = client("sqs")
     url = queues.create_queue(QueueName="mine")["QueueUrl"]
     queues.send_message(QueueUrl=url, MessageBody="hello")
 

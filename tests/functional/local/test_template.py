@@ -69,7 +69,7 @@ def test_what_is_wrong_with_a_template_is_named(project: Path, old: str, new: st
 
 
 def test_without_template_the_path_is_named(tmp_path: Path):
-    with pytest.raises(TemplateRefused, match="template.yaml"):
+    with pytest.raises(TemplateRefused, match=r"template\.yaml"):
         load(tmp_path)
 
 
