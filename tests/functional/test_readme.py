@@ -27,7 +27,7 @@ NOT_RUN_HERE = {
     ".venv/bin/ensemble local --detach": "test_commands, in a project of its own; so is local stop",
     "export AWS_ENDPOINT_URL=http://127.0.0.1:PORT AWS_REGION=us-east-1 "
     "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local": "test_executions uses them",
-    'export AWS_DISABLE_HOST_PREFIX_INJECTION=true  # or a synchronous execution is sent to "sync-127.0.0.1"': "the same",
+    'export AWS_DISABLE_HOST_PREFIX_INJECTION=true  # or a synchronous execution is sent to "sync-127.0.0.1"': "same",
     "aws stepfunctions start-execution --state-machine-arn ARN --input file://events/passenger.json": "test_executions",
     "make deploy STAGE=dev": "needs an AWS account",
     ".venv/bin/ensemble publish --stack stepensemble-dev": "test_a_deployed_stack_is_reached_by_its_name",
@@ -58,11 +58,11 @@ def test_a_shown_command_prints_what_is_shown(shared_project: Path, stack: Stack
 def test_make_run_is_the_command_whose_output_the_readme_shows(shared_project: Path, stack: Stack) -> None:
     assert stack.local
     recipe = subprocess.run(
-        ["make", "-n", "run"],
+        ["make", "-n", "run"],  # noqa: S607 (the reader's own make)
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=True,  # noqa: S607
+        check=True,
     ).stdout.splitlines()[-1]
     assert recipe == ".venv/bin/ensemble run events/passenger.json"
     (shown,) = re.findall(r"```text\n(.*?)```", README, flags=re.DOTALL)
