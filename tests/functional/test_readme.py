@@ -58,7 +58,7 @@ def test_a_shown_command_prints_what_is_shown(shared_project: Path, stack: Stack
 def test_make_run_is_the_command_whose_output_the_readme_shows(shared_project: Path, stack: Stack) -> None:
     assert stack.local
     recipe = subprocess.run(
-        ["make", "-n", "run"],  # noqa: S607 (the reader's own make)
+        ["make", "-n", "--no-print-directory", "run"],  # noqa: S607 (the reader's own make)
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -9,6 +9,8 @@
    An output that is a string is described without its quotes, and one that is null not at all.
 5. `$$.Execution.StartTime` is no text, so a state that passes it on cannot be described; and not in AWS's format.
 6. It keeps every thread it ever started in a list.
+7. Items of a Map count their retries under a key that the first to fail makes up; two that fail at once make up two, and
+   one of them tries once too often.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from botocore.exceptions import ClientError
 from moto.core.config import default_user_config
 from moto.stepfunctions.parser import utils as engine_utils
 from moto.stepfunctions.parser.api import ExecutionStatus
+from moto.stepfunctions.parser.asl.component.eval_component import EvalComponent
 from moto.stepfunctions.parser.asl.eval.evaluation_details import ExecutionDetails
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError, ProgramTimedOut
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
@@ -76,6 +79,7 @@ def repair() -> None:
     """Change moto's engine as the module says; once a process."""
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     machinery: Any = AmazonStateLanguageParser
+    components: Any = EvalComponent
     communication: Any = BaseExecutionWorkerCommunication
     execution: Any = Execution
     models: Any = plain_models
@@ -88,6 +92,7 @@ def repair() -> None:
     machinery.parse = staticmethod(lru_cache(maxsize=64)(machinery.parse))
     communication.terminated = _terminated
     execution.get_start_execution_details = _execution_details
+    components.heap_key = property(id)
 
 
 def copy_json(value: Any, memo: dict[int, Any] | None = None) -> Any:
