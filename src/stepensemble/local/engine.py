@@ -9,8 +9,8 @@
    An output that is a string is described without its quotes, and one that is null not at all.
 5. `$$.Execution.StartTime` is no text, so a state that passes it on cannot be described; and not in AWS's format.
 6. It keeps every thread it ever started in a list.
-7. Items of a Map count their retries under a key that the first to fail makes up; two that fail at once make up two, and
-   one of them tries once too often.
+7. Items of a Map count their retries under a key that the first to fail makes up; two that fail at once make up two,
+   and one of them tries once too often.
 """
 
 from __future__ import annotations
