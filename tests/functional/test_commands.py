@@ -242,6 +242,25 @@ def test_two_commands_at_once_both_answer(project: Path) -> None:
     assert {summary["prediction_id"] for summary in listed} == ids
 
 
+def test_fresh_forgets_what_was_recorded_and_mends_a_damaged_state(project: Path) -> None:
+    first = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
+    (project / ".stepensemble" / "state.db").write_bytes(b"no database")
+    refused = run_ensemble(project, "records")
+    assert refused.returncode == 1
+    assert "state.db" in refused.stderr
+    assert "--fresh" in refused.stderr
+    second = json.loads(run_ensemble(project, "run", "events/passenger.json", "--fresh", "--json").stdout)
+    listed = json.loads(run_ensemble(project, "records", "--json").stdout)
+    assert [summary["prediction_id"] for summary in listed] == [second["prediction_id"]] != [first["prediction_id"]]
+
+
+def test_fresh_empties_neither_a_running_nor_a_deployed_stack(served: Path) -> None:
+    running = run_ensemble(served, "run", "events/passenger.json", "--fresh")
+    assert running.returncode == 1
+    assert "ensemble local stop" in running.stderr
+    assert run_ensemble(served, "run", "events/passenger.json", "--fresh", "--stack", "prod").returncode == 2
+
+
 def test_outside_a_project_the_error_names_the_remedy(tmp_path: Path) -> None:
     done = run_ensemble(tmp_path, "records")
     assert done.returncode == 1

@@ -46,6 +46,7 @@ ManifestOption = Annotated[
     Path | None, typer.Option("--manifest", help="The manifest.", show_default=str(DEFAULT_MANIFEST))
 ]
 StackOption = Annotated[str | None, typer.Option("--stack", help="A stack deployed in AWS; without it, the local one.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget records, releases and artifacts first.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
 
@@ -126,6 +127,7 @@ def run(
     manifest: ManifestOption = None,
     stack: StackOption = None,
     *,
+    fresh: FreshOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start an execution and show what every member says, and the answer.
@@ -136,9 +138,14 @@ def run(
     from stepensemble.cli.execution import run_execution
     from stepensemble.cli.stacks import ensure_published, open_stack
 
+    if fresh and stack is not None:
+        raise typer.BadParameter("a deployed stack is never emptied", param_hint="--fresh")
     payload = _read_event(event)
     sources = _read_sources(manifest) if stack is None or manifest is not None else None
-    with _status("Looking for the stack") as status, open_stack(stack, notify=status.update) as opened:
+    with (
+        _status("Looking for the stack") as status,
+        open_stack(stack, notify=status.update, fresh=fresh) as opened,
+    ):
         if sources is not None and opened.local:
             ensure_published(opened, sources, notify=status.update)
         status.update("Asking the members")
@@ -208,7 +215,7 @@ def local_up(
     manifest: ManifestOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free one.")] = 0,
     *,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget records, releases and artifacts first.")] = False,
+    fresh: FreshOption = False,
     detach: Annotated[bool, typer.Option("--detach", help="Keep it up in the background.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepensemble.core.errors import StackNotFound
+from stepensemble.core.errors import LocalStackError, StackNotFound
 from stepensemble.storage.objects import Bucket, open_bucket
 from stepensemble.storage.releases import ReleaseStore
 
@@ -116,16 +116,17 @@ def forget_profile() -> None:
 
 
 @contextmanager
-def open_stack(name: str | None, *, notify: Callable[[str], None]) -> Iterator[Stack]:
+def open_stack(name: str | None, *, notify: Callable[[str], None], fresh: bool = False) -> Iterator[Stack]:
     """Open the stack a command talks to.
 
     Args:
         name: of a deployed stack; None for the local one, which is started where none runs.
         notify: told what takes a while.
+        fresh: forget first what the local stack has kept.
 
     Raises:
         StackNotFound: there is no such stack.
-        LocalStackError: the local stack cannot start.
+        LocalStackError: the local stack cannot start, or runs and should be fresh.
     """
     if name is not None:
         yield deployed_stack(name)
@@ -135,11 +136,13 @@ def open_stack(name: str | None, *, notify: Callable[[str], None]) -> Iterator[S
     forget_profile()
     project = find_project(Path.cwd())
     running = find_running(state_folder(project))
+    if running is not None and fresh:
+        raise LocalStackError("the local stack is running, and keeps its state; stop it with: ensemble local stop")
     if running is not None:
         yield local_stack(running.name, running.endpoint)
         return
     notify("Starting the local stack")
-    with LocalStack.start(project, state_dir=state_folder(project), on_wait=notify) as stack:
+    with LocalStack.start(project, state_dir=state_folder(project), fresh=fresh, on_wait=notify) as stack:
         yield local_stack(stack.name, stack.endpoint)
 
 
