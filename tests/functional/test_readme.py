@@ -25,7 +25,7 @@ NOT_RUN_HERE = {
     "make run": "test_make_run_is_the_command_whose_output_the_readme_shows",
     "make test": "this is it",
     ".venv/bin/ensemble local --detach": "test_commands, in a project of its own; so is local stop",
-    "export AWS_ENDPOINT_URL=http://127.0.0.1:PORT AWS_REGION=us-east-1 "
+    "export AWS_ENDPOINT_URL=http://127.0.0.1:PORT AWS_DEFAULT_REGION=us-east-1 "
     "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local": "test_executions uses them",
     'export AWS_DISABLE_HOST_PREFIX_INJECTION=true  # or a synchronous execution is sent to "sync-127.0.0.1"': "same",
     "aws stepfunctions start-execution --state-machine-arn ARN --input file://events/passenger.json": "test_executions",

@@ -314,7 +314,7 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
     out.print(f"  {'records':<10} {description['table']}")
     out.print(f"  {'release':<10} {description['release'][:SHORT]}")
     out.print(
-        f"\n  AWS_ENDPOINT_URL={description['endpoint']} AWS_REGION={description['region']} "
+        f"\n  AWS_ENDPOINT_URL={description['endpoint']} AWS_DEFAULT_REGION={description['region']} "
         "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DISABLE_HOST_PREFIX_INJECTION=true \\\n"
         f"  aws stepfunctions start-execution --state-machine-arn {description['state_machines']['standard']} "
         "--input file://events/passenger.json",
