@@ -17,8 +17,8 @@ from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNo
 from stepensemble.core.payload import Payload, Pointer, digest_input, parse_payload
 from stepensemble.core.records import Record
 from stepensemble.core.release import Release
-from stepensemble.handlers.normalize import read_rows
 from stepensemble.handlers.refusal import refuse
+from stepensemble.handlers.rows import read_rows
 from stepensemble.storage.keys import execution_prefix, outputs_key, predictions_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.records import RecordTable

@@ -12,7 +12,6 @@ from stepensemble.core.columns import Columns, columns_to_bytes, columns_to_json
 from stepensemble.core.errors import (
     EnsembleError,
     InvalidPayload,
-    ObjectMissing,
     ReleaseNotCurrent,
     StorageUnavailable,
 )
@@ -20,10 +19,11 @@ from stepensemble.core.features import normalize
 from stepensemble.core.limits import leaves_room, travels_inline
 from stepensemble.core.manifest import RegressionTask
 from stepensemble.core.outputs import output_width
-from stepensemble.core.payload import Payload, Pointer, Rows, check_instances, parse_payload
+from stepensemble.core.payload import Payload, Pointer, Rows, parse_payload
 from stepensemble.core.problems import Problem
 from stepensemble.core.release import SHORT, Current, Release
 from stepensemble.handlers.refusal import refuse
+from stepensemble.handlers.rows import read_rows
 from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
@@ -143,28 +143,3 @@ class Normalizer:
 
     def _store(self, prefix: str, columns: Columns) -> Pointer:
         return self.data.write(columns_key(prefix), columns_to_bytes(columns))
-
-
-def read_rows(data: Bucket, pointer: Pointer) -> Rows:
-    """Read the rows a payload points at.
-
-    Raises:
-        InvalidPayload: the pointer leads elsewhere than into the data bucket's `payloads/`, to nothing, or to
-            something that is no list of rows.
-    """
-    bucket, key = pointer.split()
-    if bucket != data.name or not key.startswith(PAYLOADS):
-        problem = Problem("$.instances.s3", f"{pointer.s3} is elsewhere", f"use s3://{data.name}/{PAYLOADS}…")
-        raise InvalidPayload([problem])
-    try:
-        instances = msgspec.json.decode(data.read(key))
-    except ObjectMissing:
-        problem = Problem("$.instances.s3", f"{pointer.s3} is not there", "upload the rows first")
-        raise InvalidPayload([problem]) from None
-    except msgspec.DecodeError as error:
-        problem = Problem("$.instances.s3", f"{pointer.s3} is not JSON: {error}", "upload a JSON list of rows")
-        raise InvalidPayload([problem]) from None
-    rows, problems = check_instances(instances)
-    if problems:
-        raise InvalidPayload(problems)
-    return rows
