@@ -74,9 +74,8 @@ def evaluate(ensemble: Ensemble, held_out: Passengers, files: Mapping[str, File]
 def format_table(report: Report) -> str:
     """Return the report as a Markdown table."""
     lines = ["| | accuracy | AUC | log loss | bytes | from Keras |", "| --- | --: | --: | --: | --: | --: |"]
-    for name, scores in report.members.items():
-        file = report.files[name]
-        lines.append(f"| {name} | {_cells(scores)} | {file.size:,} | {file.parity:.0e} |")
+    for name, file in report.files.items():
+        lines.append(f"| {name} | {_cells(report.members[name])} | {file.size:,} | {file.parity:.0e} |")
     lines.append(f"| **ensemble** | {_cells(report.ensemble)} | | |")
     return "\n".join(lines) + "\n"
 
