@@ -7,7 +7,7 @@ in `manifest` stay the only description there is: of the decoder, of the publish
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import inspect
@@ -50,21 +50,25 @@ def _check(data: object, kind: inspect.Type, path: str) -> Iterator[Problem]:
 
 
 def _check_union(data: object, types: tuple[inspect.Type, ...], path: str) -> Iterator[Problem]:
-    if data is None and any(isinstance(kind, inspect.NoneType) for kind in types):
+    kinds = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
+    if data is None and len(kinds) < len(types):
         return
-    structs = [kind for kind in types if isinstance(kind, inspect.StructType)]
-    if not structs:
-        others = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
-        found = [list(_check(data, kind, path)) for kind in others]
-        if all(found):
-            words = " or ".join(_word(kind) for kind in others)
-            yield found[0][0] if len(others) == 1 else _wrong_type(data, path, words)
+    structs = [kind for kind in kinds if isinstance(kind, inspect.StructType)]
+    if len(structs) > 1:
+        yield from _check_tagged(data, structs, path)
         return
+    # Where a list may stand among other things, what is wrong inside a list is told of the list's parts.
+    fitting = kinds if len(kinds) == 1 else [kind for kind in kinds if _has_form(data, kind)]
+    found = [list(_check(data, kind, path)) for kind in fitting]
+    if not fitting:
+        yield _wrong_type(data, path, " or ".join(dict.fromkeys(map(_word, kinds))))
+    elif all(found):
+        yield from found[0]
+
+
+def _check_tagged(data: object, structs: list[inspect.StructType], path: str) -> Iterator[Problem]:
     if not isinstance(data, Mapping):
         yield _wrong_type(data, path, "an object")
-        return
-    if len(structs) == 1:
-        yield from _check_struct(data, structs[0], path)
         return
     tag_field = str(structs[0].tag_field)
     tags = [struct.tag for struct in structs]
@@ -89,7 +93,10 @@ def _check_struct(data: object, kind: inspect.StructType, path: str) -> Iterator
     for key, value in data.items():
         if key in fields:
             yield from _check(value, fields[key].type, f"{path}.{key}")
-        elif key != kind.tag_field:
+        elif key == kind.tag_field:
+            if value != kind.tag:
+                yield Problem(f"{path}.{key}", f"{show(value)} is not allowed", f"use {show(kind.tag)}")
+        else:
             known = [name for name in fields if name not in data]
             yield Problem(f"{path}.{key}", f"{show(key)} is not known here", f"remove it{suggest(key, known)}")
     for name, field in fields.items():
@@ -107,14 +114,29 @@ def _check_array(data: object, item: inspect.Type, min_length: int | None, path:
         yield from _check(value, item, f"{path}[{index}]")
 
 
+def _has_form(data: object, kind: inspect.Type) -> bool:
+    """Tell whether data has the JSON form of a kind; what is inside it is not looked at."""
+    match kind:
+        case inspect.Metadata(type=inner):
+            return _has_form(data, inner)
+        case inspect.BoolType():
+            return isinstance(data, bool)
+        case inspect.StrType():
+            return isinstance(data, str)
+        case inspect.IntType():
+            return isinstance(data, int) and not isinstance(data, bool)
+        case inspect.FloatType():
+            return isinstance(data, int | float) and not isinstance(data, bool)
+        case inspect.VarTupleType() | inspect.ListType():
+            return isinstance(data, list | tuple)
+        case inspect.LiteralType(values=values):
+            return any(type(data) is type(value) for value in values)
+        case _:
+            return isinstance(data, Mapping)
+
+
 def _check_scalar(data: object, kind: inspect.Type, path: str) -> Iterator[Problem]:
-    right_type = {
-        inspect.BoolType: isinstance(data, bool),
-        inspect.StrType: isinstance(data, str),
-        inspect.IntType: isinstance(data, int) and not isinstance(data, bool),
-        inspect.FloatType: isinstance(data, int | float) and not isinstance(data, bool),
-    }[type(kind)]
-    if not right_type:
+    if not _has_form(data, kind):
         yield _wrong_type(data, path, _word(kind))
         return
     # A bound is checked by msgspec itself, which knows all of them, one value at a time.
@@ -125,8 +147,6 @@ def _check_scalar(data: object, kind: inspect.Type, path: str) -> Iterator[Probl
 
 
 def _annotated(kind: inspect.Type) -> Any:
-    from typing import Annotated
-
     python_type = {
         inspect.BoolType: bool,
         inspect.StrType: str,
@@ -139,7 +159,10 @@ def _annotated(kind: inspect.Type) -> Any:
 
 
 def _bound(message: str) -> str:
-    return message.removeprefix("Expected ").replace("`", "").join(("it must be ", ""))
+    bound = message.removeprefix("Expected ")
+    if bound == message:  # such as an integer that no float can hold: "Number out of range"
+        return "use a number nearer to 0"
+    return f"it must be {bound.replace('`', '')}"
 
 
 def _wrong_type(data: object, path: str, expected: str) -> Problem:
