@@ -1,23 +1,44 @@
+"""Each method against an independent oracle: scikit-learn, SciPy, NumPy, or by hand. Laws are in `test_laws`."""
+
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+from scipy.special import expit, logit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.ensemble import VotingClassifier, VotingRegressor
+from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from builders import BINARY, REGRESSION, THREE
-from stepensemble.core.aggregation import Combined, combine, effective_weights, own_labels
-from stepensemble.core.manifest import BinaryTask, Method, MulticlassTask
+from stepensemble.core.aggregation import Vote, effective_weights, pool
+from stepensemble.core.labels import elect
+from stepensemble.core.policy import (
+    Aggregation,
+    GeometricMean,
+    HardVote,
+    Max,
+    Mean,
+    Median,
+    Min,
+    SoftVote,
+    Stack,
+    TrimmedMean,
+    WeightedMean,
+    WeightedVote,
+)
+from stepensemble.core.task import BinaryTask, MulticlassTask
 
 ROWS = 500
+X = np.zeros((ROWS, 1))
 WEIGHTS = [0.5, 3.0, 1.25]
+EQUAL = [1.0] * 3
+TASKS = {2: BINARY, 3: THREE, 5: MulticlassTask(classes=("a", "b", "c", "d", "e"))}
+VALUES = list(np.random.default_rng(5).normal(0, 100, (7, ROWS)))
 
 
 class FixedClassifier(ClassifierMixin, BaseEstimator):
@@ -26,15 +47,15 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
     def __init__(self, probabilities: Any = None) -> None:
         self.probabilities = probabilities
 
-    def fit(self, _x: Any, y: Any) -> FixedClassifier:
-        self.classes_ = np.unique(y)
+    def fit(self, _x: Any, _y: Any) -> FixedClassifier:
+        self.classes_ = np.arange(self.probabilities.shape[1])
         return self
 
     def predict_proba(self, _x: Any) -> Any:
         return self.probabilities
 
     def predict(self, _x: Any) -> Any:
-        return self.classes_[self.probabilities.argmax(axis=1)]
+        return self.probabilities.argmax(axis=1)
 
 
 class FixedRegressor(RegressorMixin, BaseEstimator):
@@ -53,261 +74,224 @@ class FixedRegressor(RegressorMixin, BaseEstimator):
 
 def random_probabilities(classes: int, voters: int = 3) -> list[Any]:
     generator = np.random.default_rng(classes)
-    return [generator.dirichlet(np.ones(classes), ROWS) for _ in range(voters)]
+    drawn = [generator.dirichlet(np.ones(classes), ROWS) for _ in range(voters)]
+    return [np.stack([1 - one[:, 1], one[:, 1]], axis=1) for one in drawn] if classes == 2 else drawn
 
 
-def scikit_learn_votes(outputs: list[Any], voting: str, weights: list[float] | None) -> VotingClassifier:
+def votes(outputs: Sequence[Any], weights: Sequence[float] | None = None) -> list[Vote]:
+    """Return voters named "0", "1" and so on."""
+    numbered = enumerate(zip(weights or [1.0] * len(outputs), outputs, strict=True))
+    return [Vote(str(number), weight, np.asarray(output, dtype=float)) for number, (weight, output) in numbered]
+
+
+def estimators(fixed: type, outputs: Sequence[Any]) -> list[Any]:
+    """Return scikit-learn's members, fitted already."""
+    return [(str(number), fixed(output).fit(None, None)) for number, output in enumerate(outputs)]
+
+
+def voting(outputs: list[Any], kind: str, weights: list[float] | None) -> VotingClassifier:
     classes = outputs[0].shape[1]
-    estimators = [(str(number), FixedClassifier(output)) for number, output in enumerate(outputs)]
-    oracle = VotingClassifier(estimators, voting=voting, weights=weights)
+    oracle = VotingClassifier(estimators(FixedClassifier, outputs), voting=kind, weights=weights)
     return oracle.fit(np.zeros((classes, 1)), np.arange(classes))
 
 
-TASKS = {2: BINARY, 3: THREE, 5: MulticlassTask(classes=("a", "b", "c", "d", "e"))}
+def label(task: BinaryTask | MulticlassTask, method: Aggregation, said: list[Vote]) -> Any:
+    shares = effective_weights(method, said)
+    return elect(task, method, pool(task, method, said), [vote.output for vote in said], shares).label
 
 
 @pytest.mark.parametrize("classes", TASKS)
 @pytest.mark.parametrize(
-    ("method", "weights"),
-    [("mean", None), ("weighted_mean", WEIGHTS), ("soft_vote", WEIGHTS), ("soft_vote", None)],
+    ("method", "weights", "theirs"),
+    [
+        (Mean(), WEIGHTS, None),
+        (WeightedMean(), WEIGHTS, WEIGHTS),
+        (SoftVote(), WEIGHTS, WEIGHTS),
+        (SoftVote(), EQUAL, None),
+    ],
 )
 def test_averaged_probabilities_are_scikit_learns_soft_vote(
-    classes: int, method: Method, weights: list[float] | None
+    classes: int, method: Aggregation, weights: list[float], theirs: list[float] | None
 ) -> None:
     outputs = random_probabilities(classes)
-    oracle = scikit_learn_votes(outputs, "soft", weights)
-    got = combine(TASKS[classes], method, outputs, weights or [1.0] * 3)
-    assert_allclose(got.probabilities, oracle.predict_proba(np.zeros((ROWS, 1))), rtol=1e-12)
-    assert_array_equal(got.label, oracle.predict(np.zeros((ROWS, 1))))
+    oracle = voting(outputs, "soft", theirs)
+    assert_allclose(pool(TASKS[classes], method, votes(outputs, weights)), oracle.predict_proba(X), rtol=1e-12)
+    assert_array_equal(label(TASKS[classes], method, votes(outputs, weights)), oracle.predict(X))
 
 
 @pytest.mark.parametrize("classes", TASKS)
 @pytest.mark.parametrize("voters", [1, 2, 3, 4, 6])
 def test_a_hard_vote_is_scikit_learns_ties_included(classes: int, voters: int) -> None:
     outputs = random_probabilities(classes, voters)
-    got = combine(TASKS[classes], "hard_vote", outputs, [1.0] * voters)
-    assert_array_equal(got.label, scikit_learn_votes(outputs, "hard", None).predict(np.zeros((ROWS, 1))))
+    said = votes(outputs, np.arange(1.0, voters + 1).tolist())  # weights do not matter
+    assert_array_equal(label(TASKS[classes], HardVote(), said), voting(outputs, "hard", None).predict(X))
     ballots = np.stack([output.argmax(axis=1) for output in outputs], axis=1)
     counts = np.stack([np.bincount(row, minlength=classes) for row in ballots])
-    assert_allclose(got.probabilities, counts / voters, rtol=1e-12)
-    assert_array_equal(got.tie, (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1)
+    assert_allclose(pool(TASKS[classes], HardVote(), said), counts / voters, atol=1e-15)
 
 
-@pytest.mark.parametrize(("method", "weights"), [("mean", None), ("weighted_mean", WEIGHTS)])
-def test_a_regression_is_scikit_learns_voting_regressor(method: Method, weights: list[float] | None) -> None:
-    values = list(np.random.default_rng(5).normal(0, 100, (3, ROWS)))
-    estimators = [(str(number), FixedRegressor(one)) for number, one in enumerate(values)]
-    oracle = VotingRegressor(estimators, weights=weights).fit(np.zeros((ROWS, 1)), np.zeros(ROWS))
-    got = combine(REGRESSION, method, values, weights or [1.0] * 3)
-    assert_allclose(got.value, oracle.predict(np.zeros((ROWS, 1))), rtol=1e-12, atol=1e-12)
-    assert_allclose(got.spread, np.std(values, axis=0), rtol=1e-12)
-    assert (got.label, got.probabilities, got.agreement, got.tie) == (None, None, None, None)
+@pytest.mark.parametrize("classes", TASKS)
+@pytest.mark.parametrize("weights", [WEIGHTS, [1.0, 1.0, 2.0]])
+def test_a_weighted_vote_is_scikit_learns_ties_included(classes: int, weights: list[float]) -> None:
+    outputs = random_probabilities(classes)
+    said = votes(outputs, weights)
+    assert_array_equal(label(TASKS[classes], WeightedVote(), said), voting(outputs, "hard", weights).predict(X))
+    ballots = np.stack([output.argmax(axis=1) for output in outputs], axis=1)
+    counts = np.stack([np.bincount(row, weights, minlength=classes) for row in ballots])
+    assert_allclose(pool(TASKS[classes], WeightedVote(), said), counts / sum(weights), atol=1e-15)
 
 
-def binary(*seconds: float) -> list[Any]:
-    """Return one row from each voter, by its probability of the second class."""
-    return [np.array([[1 - second, second]]) for second in seconds]
+@pytest.mark.parametrize(("method", "theirs"), [(Mean(), None), (WeightedMean(), WEIGHTS)])
+def test_a_regressions_mean_is_scikit_learns_voting_regressor(method: Aggregation, theirs: list[float] | None) -> None:
+    oracle = VotingRegressor(estimators(FixedRegressor, VALUES[:3]), weights=theirs).fit(X, np.zeros(ROWS))
+    assert_allclose(pool(REGRESSION, method, votes(VALUES[:3], WEIGHTS)), oracle.predict(X), rtol=1e-12, atol=1e-12)
 
 
-def test_a_binary_answer_by_hand() -> None:
-    got = combine(BINARY, "mean", binary(0.25, 0.75, 1.0), [1.0] * 3)
-    assert got.value.tolist() == pytest.approx([2 / 3])
-    assert got.spread.tolist() == pytest.approx([0.31180478])  # sqrt of the mean of (5/12)**2, (1/12)**2, (4/12)**2
-    assert got.label is not None
-    assert got.label.tolist() == [1]
-    assert got.agreement is not None
-    assert got.agreement.tolist() == pytest.approx([2 / 3])
+@pytest.mark.parametrize("voters", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize(
+    ("method", "oracle"),
+    [
+        (Median(), lambda values: np.median(values, axis=0)),
+        (TrimmedMean(trim=0.0), lambda values: stats.trim_mean(values, 0.0, axis=0)),
+        (TrimmedMean(trim=0.2), lambda values: stats.trim_mean(values, 0.2, axis=0)),
+        (TrimmedMean(trim=0.25), lambda values: stats.trim_mean(values, 0.25, axis=0)),
+        (TrimmedMean(trim=0.49), lambda values: stats.trim_mean(values, 0.49, axis=0)),
+        (Min(), lambda values: np.min(values, axis=0)),
+        (Max(), lambda values: np.max(values, axis=0)),
+    ],
+)
+def test_an_order_statistic_is_numpys_or_scipys(voters: int, method: Aggregation, oracle: Any) -> None:
+    assert_allclose(pool(REGRESSION, method, votes(VALUES[:voters])), oracle(VALUES[:voters]), rtol=1e-12)
+    for classes, task in TASKS.items():
+        outputs = random_probabilities(classes, voters)
+        if classes == 2:
+            second = oracle([output[:, 1] for output in outputs])
+            expected = np.stack([1 - second, second], axis=1)
+        else:
+            by_class = oracle(outputs)
+            expected = by_class / by_class.sum(axis=1, keepdims=True)
+        assert_allclose(pool(task, method, votes(outputs)), expected, rtol=1e-12)
 
 
-def test_the_threshold_decides_the_label_and_each_voters_own() -> None:
-    task = BinaryTask(classes=("no", "yes"), threshold=0.7)
-    got = combine(task, "mean", binary(0.6, 0.9, 0.65), [1.0] * 3)  # mean 0.7167
-    assert (labels(got), agreements(got)) == ([1], pytest.approx([1 / 3]))
-    assert own_labels(task, binary(0.7)[0]).tolist() == [1]
+@pytest.mark.parametrize("classes", TASKS)
+def test_a_geometric_mean_is_scipys_normalized(classes: int) -> None:
+    outputs = random_probabilities(classes)
+    means = stats.gmean(outputs, axis=0, weights=np.broadcast_to(np.reshape(WEIGHTS, (3, 1, 1)), np.shape(outputs)))
+    expected = means / means.sum(axis=1, keepdims=True)
+    assert_allclose(pool(TASKS[classes], GeometricMean(), votes(outputs, WEIGHTS)), expected, rtol=1e-10)
 
 
-def labels(combined: Combined) -> list[int]:
-    assert combined.label is not None
-    return combined.label.tolist()
+def test_a_geometric_mean_of_two_classes_is_the_mean_of_the_log_odds() -> None:
+    outputs = random_probabilities(2)
+    log_odds = np.average([logit(output[:, 1]) for output in outputs], axis=0, weights=WEIGHTS)
+    got = pool(BINARY, GeometricMean(), votes(outputs, WEIGHTS))
+    assert_allclose(got[:, 1], expit(log_odds), rtol=1e-10)
 
 
-def agreements(combined: Combined) -> list[float]:
-    assert combined.agreement is not None
-    return combined.agreement.tolist()
+def test_in_a_geometric_mean_a_nought_is_a_veto() -> None:
+    said = votes([[[0.0, 0.5, 0.5], [0.0, 0.5, 0.5]], [[0.8, 0.1, 0.1], [1.0, 0.0, 0.0]]])
+    # Row 0: 0, sqrt(0.05), sqrt(0.05). In row 1 each class is vetoed by somebody.
+    assert_allclose(pool(THREE, GeometricMean(), said), [[0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3]])
+    # Who has no weight has no veto: the square root of nothing counts, 0.8, 0.1, 0.1 and 1, 0, 0 are left.
+    muted = [Vote("0", 0.0, said[0].output), said[1]]
+    assert_allclose(pool(THREE, GeometricMean(), muted), said[1].output)
 
 
-def ties(combined: Combined) -> list[bool]:
-    assert combined.tie is not None
-    return combined.tie.tolist()
+@pytest.mark.parametrize("classes", TASKS)
+def test_a_stack_is_scikit_learns_with_a_logistic_regression(classes: int) -> None:
+    outputs = random_probabilities(classes)
+    y = np.random.default_rng(1).integers(0, classes, ROWS)
+    oracle = StackingClassifier(estimators(FixedClassifier, outputs), LogisticRegression(C=100), cv="prefit").fit(X, y)
+    found, intercept = oracle.final_estimator_.coef_, oracle.final_estimator_.intercept_
+    if classes == 2:
+        model = Stack(coefficients=name(found[0].tolist()), intercept=float(intercept[0]), missing="refuse")
+    else:  # (classes, voters * classes): a matrix a voter, one beside the other
+        matrices = [part.tolist() for part in np.split(found, 3, axis=1)]
+        model = Stack(coefficients=name(matrices), intercept=tuple(intercept.tolist()), missing="refuse")
+    assert_allclose(pool(TASKS[classes], model, votes(outputs)), oracle.predict_proba(X), rtol=1e-10)
+    assert_array_equal(label(TASKS[classes], model, votes(outputs)), oracle.predict(X))
 
 
-def test_an_even_binary_vote_goes_to_the_first_class_and_is_flagged() -> None:
-    got = combine(BINARY, "hard_vote", binary(0.9, 0.8, 0.1, 0.2), [1.0] * 4)
-    assert (labels(got), ties(got), got.value.tolist()) == ([0], [True], [0.5])
+def name(coefficients: Sequence[Any]) -> dict[str, Any]:
+    return {str(number): coefficient for number, coefficient in enumerate(coefficients)}
 
 
-@pytest.mark.parametrize(("seconds", "label"), [((0.9, 0.8, 0.1), 1), ((0.9, 0.2, 0.1), 0)])
-def test_a_majority_is_no_tie(seconds: tuple[float, ...], label: int) -> None:
-    got = combine(BINARY, "hard_vote", binary(*seconds), [1.0] * 3)
-    assert (labels(got), ties(got)) == ([label], [False])
+def test_a_stack_of_values_is_scikit_learns_with_a_linear_regression() -> None:
+    y = np.random.default_rng(1).normal(0, 100, ROWS)
+    oracle = StackingRegressor(estimators(FixedRegressor, VALUES[:3]), LinearRegression(), cv="prefit").fit(X, y)
+    found = oracle.final_estimator_
+    model = Stack(coefficients=name(found.coef_.tolist()), intercept=float(found.intercept_), missing="refuse")
+    assert_allclose(pool(REGRESSION, model, votes(VALUES[:3])), oracle.predict(X), rtol=1e-10)
 
 
-@pytest.mark.parametrize("method", ["mean", "soft_vote", "weighted_mean"])
-def test_a_probability_at_the_threshold_is_the_second_class_and_flagged(method: Method) -> None:
-    got = combine(BINARY, method, binary(0.25, 0.75), [1.0, 1.0])  # exactly one half
-    assert (labels(got), ties(got)) == ([1], [True])
+def test_in_a_stack_the_mean_of_the_others_stands_in_for_who_is_missing() -> None:
+    linear = Stack(coefficients={"0": 1.0, "1": 10.0, "2": 100.0}, intercept=0.5, missing="mean")
+    assert pool(REGRESSION, linear, votes([[1.0], [3.0]])).tolist() == [0.5 + 1 * 1 + 3 * 10 + 2 * 100]
+    logistic = Stack(coefficients={"0": 1.0, "1": 2.0, "2": 4.0}, intercept=-3.0, missing="mean")
+    said = votes([[[0.5, 0.5]], [[0.0, 1.0]]])
+    assert_allclose(pool(BINARY, logistic, said)[:, 1], expit(-3 + 0.5 * 1 + 1 * 2 + 0.75 * 4))
+    identity, nought = np.eye(3).tolist(), np.zeros((3, 3)).tolist()
+    three = Stack(coefficients={"0": nought, "1": nought, "2": identity}, intercept=(0.0, 1.0, 0.0), missing="mean")
+    only_mean = votes([[[1.0, 0.0, 0.0]], [[0.5, 0.5, 0.0]]])
+    assert_allclose(pool(THREE, three, only_mean), softmax([[0.75, 0.25 + 1, 0]], axis=1))
 
 
-def test_a_hard_vote_knows_no_threshold_for_the_votes() -> None:
-    task = BinaryTask(classes=("no", "yes"), threshold=0.9)
-    got = combine(task, "hard_vote", binary(0.95, 0.95, 0.1), [1.0] * 3)
-    assert (labels(got), got.value.tolist()) == ([1], pytest.approx([2 / 3]))
+def test_a_stack_of_classes_is_a_matrix_of_class_by_probability() -> None:
+    # The only coefficient leads from the third class's probability to the first class.
+    matrix = [[0.0, 0.0, 8.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    model = Stack(coefficients={"0": matrix}, missing="refuse")
+    assert_allclose(pool(THREE, model, votes([[[0.25, 0.25, 0.5]]])), softmax([[4.0, 0, 0]], axis=1))
 
 
-def test_a_multiclass_tie_goes_to_the_class_that_comes_first() -> None:
-    outputs = [np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.0, 1.0]])]
-    for method in ("hard_vote", "mean"):
-        got = combine(THREE, method, outputs, [1.0, 1.0])
-        assert (labels(got), ties(got)) == ([1], [True])
-        assert (got.value.tolist(), got.spread.tolist(), agreements(got)) == ([1.0], [0.5], [0.5])
+def test_the_lowest_answers_only_where_all_are_for_it_and_the_highest_where_any_is() -> None:
+    said = votes([[[0.1, 0.9], [0.4, 0.6]], [[0.7, 0.3], [0.2, 0.8]]])
+    assert label(BINARY, Min(), said).tolist() == [0, 1]
+    assert label(BINARY, Max(), said).tolist() == [1, 1]
+
+
+def test_each_voter_votes_for_its_own_label_by_the_thresholds() -> None:
+    said = votes([[[0.5, 0.5]], [[0.2, 0.8]], [[0.6, 0.4]]])
+    assert_allclose(pool(BinaryTask(classes=("no", "yes"), threshold=0.75), HardVote(), said), [[2 / 3, 1 / 3]])
+    rare_blue = MulticlassTask(classes=THREE.classes, thresholds={"red": 0.9, "green": 0.9, "blue": 0.1})
+    assert pool(rare_blue, HardVote(), votes([[[0.8, 0.1, 0.1]]])).tolist() == [[0, 0, 1]]
 
 
 def test_a_unanimous_vote_is_exactly_one() -> None:
-    got = combine(BINARY, "hard_vote", binary(*[0.9] * 6), [1.0] * 6)  # 6 times 1/6 rounds to 0.9999999999999999
-    assert (got.value.tolist(), got.spread.tolist(), agreements(got)) == ([1.0], [0.0], [1.0])
+    said = votes([[[0.1, 0.9]]] * 6)  # 6 times 1/6 rounds to 0.9999999999999999
+    assert pool(BINARY, HardVote(), said).tolist() == [[0, 1]]
 
 
 def test_rounding_does_not_lead_out_of_the_members_range() -> None:
-    # 0.7 a tenth at a time comes to 0.6999999999999998, and below a threshold of 0.7 without being meant to.
-    task = BinaryTask(classes=("no", "yes"), threshold=0.7)
-    got = combine(task, "mean", binary(*[0.7] * 10), [1.0] * 10)
-    assert (got.value.tolist(), labels(got)) == ([0.7], [1])
+    # 0.7 a tenth at a time comes to 0.6999999999999998.
+    assert pool(REGRESSION, Mean(), votes([[0.7]] * 10)).tolist() == [0.7]
     # Who has no weight does not widen the range.
-    outputs = [*binary(*[0.7] * 10), *binary(0.0, 1.0)]
-    assert combine(task, "weighted_mean", outputs, [1.0] * 10 + [0.0, 0.0]).value.tolist() == [0.7]
+    assert pool(REGRESSION, WeightedMean(), votes([[0.7]] * 10 + [[0.0]], [1.0] * 10 + [0.0])).tolist() == [0.7]
 
 
-def test_weights_count_only_where_the_method_weights() -> None:
-    assert effective_weights("weighted_mean", [1, 3]).tolist() == [0.25, 0.75]
-    assert effective_weights("soft_vote", [1, 3]).tolist() == [0.25, 0.75]
-    assert effective_weights("mean", [1, 3]).tolist() == [0.5, 0.5]
-    assert effective_weights("hard_vote", [1, 3]).tolist() == [0.5, 0.5]
+def test_a_row_of_which_every_class_has_a_nought_is_uniform() -> None:
+    said = votes([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
+    assert pool(THREE, Min(), said).tolist() == [[1 / 3, 1 / 3, 1 / 3]]
 
 
-METHODS: list[Method] = ["mean", "weighted_mean", "soft_vote", "hard_vote"]
-UNIT = st.floats(0, 1, allow_subnormal=False)
+def test_a_regression_cannot_be_voted_on() -> None:
+    with pytest.raises(TypeError, match="no labels"):
+        pool(REGRESSION, HardVote(), votes([[1.0]]))
 
 
-@st.composite
-def ensembles(draw: st.DrawFn) -> tuple[Any, Method, list[Any], list[float]]:
-    """Draw a task, a method, outputs of one to six voters for some rows, and weights that are not all nought."""
-    task = draw(st.sampled_from([BINARY, THREE, REGRESSION]))
-    voters, rows = draw(st.integers(1, 6)), draw(st.integers(1, 5))
-    weights = draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0, 2.5, 7.0]), min_size=voters, max_size=voters))
-    if not any(weights):
-        weights[0] = 1.0
-    if task is REGRESSION:
-        value = st.floats(-1e6, 1e6, allow_subnormal=False)
-        return (
-            task,
-            draw(st.sampled_from(METHODS[:2])),
-            [draw(arrays(float, rows, elements=value)) for _ in weights],
-            weights,
-        )
-    if task is BINARY:
-        seconds = [draw(arrays(float, rows, elements=UNIT)) for _ in weights]
-        outputs = [np.stack([1 - second, second], axis=1) for second in seconds]
-    else:
-        raw = [draw(arrays(float, (rows, 3), elements=st.floats(0.01, 1))) for _ in weights]
-        outputs = [one / one.sum(axis=1, keepdims=True) for one in raw]
-    return task, draw(st.sampled_from(METHODS)), outputs, weights
+@pytest.mark.parametrize("method", [WeightedMean(), SoftVote(), GeometricMean(), WeightedVote()])
+def test_weights_are_shared_out_where_the_method_weights(method: Aggregation) -> None:
+    assert effective_weights(method, votes([[0.0], [0.0]], [1, 3])).tolist() == [0.25, 0.75]
 
 
-def near(first: Combined, second: Combined) -> None:
-    """Compare the numbers; a label may flip where rounding moves a tie, so it is not compared."""
-    scale = max(1.0, float(np.abs(first.value).max()))
-    if first.probabilities is None or second.probabilities is None:
-        assert_allclose(first.value, second.value, atol=1e-12 * scale, rtol=1e-9)
-    else:
-        assert_allclose(first.probabilities, second.probabilities, atol=1e-12, rtol=1e-9)
+@pytest.mark.parametrize("method", [Mean(), Median(), TrimmedMean(), Min(), Max(), HardVote()])
+def test_all_voters_count_alike_where_it_does_not(method: Aggregation) -> None:
+    assert effective_weights(method, votes([[0.0], [0.0]], [1, 3])).tolist() == [0.5, 0.5]
 
 
-def identical(first: Combined, second: Combined) -> None:
-    for name in ("value", "spread", "label", "probabilities", "agreement", "tie"):
-        one, other = getattr(first, name), getattr(second, name)
-        assert (one is None) == (other is None)
-        assert one is None or one.tobytes() == other.tobytes()
-
-
-@given(ensembles(), st.randoms())
-def test_law_the_order_of_members_does_not_matter(ensemble: Any, random: Any) -> None:
-    task, method, outputs, weights = ensemble
-    order = random.sample(range(len(outputs)), len(outputs))
-    near(
-        combine(task, method, outputs, weights),
-        combine(task, method, [outputs[i] for i in order], [weights[i] for i in order]),
-    )
-
-
-@given(ensembles(), st.floats(0.01, 100))
-def test_law_the_scale_of_weights_does_not_matter(ensemble: Any, factor: float) -> None:
-    task, method, outputs, weights = ensemble
-    near(
-        combine(task, method, outputs, weights),
-        combine(task, method, outputs, [weight * factor for weight in weights]),
-    )
-
-
-@given(ensembles())
-def test_law_doubling_weights_changes_no_bit(ensemble: Any) -> None:
-    task, method, outputs, weights = ensemble
-    identical(combine(task, method, outputs, weights), combine(task, method, outputs, [2 * w for w in weights]))
-
-
-@given(ensembles(), st.integers(1, 8))
-def test_law_equal_members_give_that_member(ensemble: Any, times: int) -> None:
-    task, method, outputs, _ = ensemble
-    alone, together = (combine(task, method, [outputs[0]] * n, [1.0] * n) for n in (1, times))
-    exact = np.zeros_like(alone.spread)  # a deviation is rounded: it has its own line below
-    identical(replace(alone, spread=exact), replace(together, spread=exact))
-    assert_allclose(together.spread, 0, atol=1e-9 * max(1.0, float(np.abs(alone.value).max())))
-
-
-@given(ensembles())
-def test_law_a_mean_lies_within_its_members(ensemble: Any) -> None:
-    task, method, outputs, weights = ensemble
-    got = combine(task, method, outputs, weights)
-    if got.probabilities is not None:
-        assert ((got.probabilities >= 0) & (got.probabilities <= 1)).all()
-        assert_allclose(got.probabilities.sum(axis=1), 1, atol=1e-9)
-    if method != "hard_vote":
-        mine = got.value if task is REGRESSION else got.probabilities
-        counted = [one for one, weight in zip(outputs, weights, strict=True) if weight or method == "mean"]
-        slack = 0.0 if task is not BINARY else 1e-15  # a first class is one minus the second
-        assert (np.minimum.reduce(counted) <= mine + slack).all()
-        assert (mine <= np.maximum.reduce(counted) + slack).all()
-
-
-@given(ensembles(), st.integers(0, 6))
-def test_law_a_member_without_weight_changes_no_bit_of_the_answer(ensemble: Any, place: int) -> None:
-    task, method, outputs, weights = ensemble
-    if method not in {"weighted_mean", "soft_vote"}:
-        return
-    more, heavier = [*outputs], [*weights]
-    more.insert(place, np.roll(outputs[0], 1, axis=-1))
-    heavier.insert(place, 0.0)
-    first, second = combine(task, method, outputs, weights), combine(task, method, more, heavier)
-    assert first.value.tobytes() == second.value.tobytes()
-    if first.probabilities is not None and second.probabilities is not None:
-        assert first.probabilities.tobytes() == second.probabilities.tobytes()
-
-
-@given(ensembles())
-def test_law_many_rows_are_combined_as_each_alone_bit_for_bit(ensemble: Any) -> None:
-    task, method, outputs, weights = ensemble
-    together = combine(task, method, outputs, weights)
-    for row in range(len(outputs[0])):
-        alone = combine(task, method, [output[row : row + 1] for output in outputs], weights)
-        for name in ("value", "spread", "label", "probabilities", "agreement", "tie"):
-            whole, one = getattr(together, name), getattr(alone, name)
-            assert whole is None or whole[row : row + 1].tobytes() == one.tobytes()
+def test_a_stacks_shares_are_those_of_its_absolute_coefficients() -> None:
+    said = votes([[0.0], [0.0]])
+    assert effective_weights(Stack(coefficients={"0": -1.0, "1": 3.0}, missing="refuse"), said).tolist() == [0.25, 0.75]
+    matrices = {"0": ((1.0, -1.0), (0.0, 0.0)), "1": ((-3.0, 0.0), (0.0, 3.0))}
+    assert effective_weights(Stack(coefficients=matrices, missing="refuse"), said).tolist() == [0.25, 0.75]
+    nothing = Stack(coefficients={"0": 0.0, "1": 0.0}, missing="refuse")
+    assert effective_weights(nothing, said).tolist() == [0.5, 0.5]

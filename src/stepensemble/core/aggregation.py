@@ -1,109 +1,245 @@
-"""The voters' outputs, combined row by row into one answer.
+"""What the voters say, pooled into one number or one distribution a row.
 
-Arrays are float64. `outputs` is a sequence over voters; each entry is `(rows, classes)` probabilities for a
-classification or `(rows,)` values for a regression, as `outputs.canonical` makes them. Sums run over the voters in
-their order, one array operation each, so a row's answer does not depend on the rows beside it.
+Arrays are float64. A voter's output is `(rows, classes)` probabilities for a classification or `(rows,)` values for a
+regression, as `outputs.canonical` makes them. Of a binary task the methods see the second class's probability, and the
+first class gets what is left. Sums run over the voters in their order, one array operation each, so that a row's answer
+does not depend on the rows beside it.
+
+Sources: [K] Kuncheva, Combining Pattern Classifiers, 2nd ed., Wiley 2014; [G] Genest and Zidek, Combining Probability
+Distributions, Statistical Science 1(1), 1986; [W] Wolpert, Stacked Generalization, Neural Networks 5(2), 1992.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
-from stepensemble.core.manifest import WEIGHTED_METHODS, BinaryTask, Method, RegressionTask, Task
+from stepensemble.core.labels import own_labels
+from stepensemble.core.policy import (
+    WEIGHTED_METHODS,
+    Aggregation,
+    Coefficient,
+    GeometricMean,
+    HardVote,
+    Max,
+    Mean,
+    Median,
+    Min,
+    SoftVote,
+    Stack,
+    TrimmedMean,
+    WeightedMean,
+    WeightedVote,
+    name_method,
+)
+from stepensemble.core.probability import complement, normalize_rows, sigmoid, softmax
+from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Combined:
-    """One answer a row, as arrays of shape `(rows,)`.
+class Vote:
+    """What one voter says: its id, its weight in the manifest (>= 0), its canonical output."""
 
-    Attributes:
-        value: a regression's number; a binary task's probability of the second class; else the winning class's index.
-        spread: population standard deviation of the voters' values; of their probabilities for the winning class where
-            there are more than two classes.
-        label: index of the winning class; None for a regression, as are the following.
-        probabilities: `(rows, classes)`.
-        agreement: share of the voters whose own label is the winning one.
-        tie: whether the winner shared its place and was chosen by the rule.
-    """
-
-    value: Floats
-    spread: Floats
-    label: npt.NDArray[np.int64] | None = None
-    probabilities: Floats | None = None
-    agreement: Floats | None = None
-    tie: npt.NDArray[np.bool_] | None = None
+    id: str
+    weight: float
+    output: Floats
 
 
-def effective_weights(method: Method, weights: Sequence[float]) -> Floats:
+def effective_weights(aggregation: Aggregation, votes: Sequence[Vote]) -> Floats:
     """Return each voter's share in the answer; they sum to 1.
 
-    A method that counts voters alike gives each the same share. Voters that did not answer are not in `weights`: theirs
-    is thereby divided among the others in proportion, as scikit-learn's voting estimators do with dropped members.
+    Methods that know no weights give each voter the same share, a stack the share of its absolute coefficients. Voters
+    that did not answer are not in `votes`: theirs is thereby divided among the others in proportion, as scikit-learn's
+    voting estimators do with dropped members.
     """
-    raw = np.asarray(weights if method in WEIGHTED_METHODS else np.ones(len(weights)), dtype=np.float64)
-    shares: Floats = raw / raw.sum()
+    if isinstance(aggregation, Stack):
+        raw = np.array([np.abs(aggregation.coefficients[vote.id]).sum() for vote in votes], dtype=np.float64)
+    elif name_method(aggregation) in WEIGHTED_METHODS:
+        raw = np.array([vote.weight for vote in votes], dtype=np.float64)
+    else:
+        raw = np.ones(len(votes))
+    total = raw.sum()
+    shares: Floats = raw / total if total > 0 else np.full(len(votes), 1.0 / len(votes))
     return shares
 
 
-def combine(task: Task, method: Method, outputs: Sequence[Floats], weights: Sequence[float]) -> Combined:
-    """Combine the voters' canonical outputs by the manifest's method.
+def pool(task: Task, aggregation: Aggregation, votes: Sequence[Vote]) -> Floats:
+    """Pool what the voters say by the manifest's method.
 
     Args:
         task: what is asked.
-        method: `mean`: the arithmetic mean, every voter alike. `weighted_mean`: with weights. `soft_vote`: the same
-            mean over class probabilities. `hard_vote`: each voter votes for its own label, and the votes' shares are
-            the probabilities. Formulas: Kuncheva, Combining Pattern Classifiers (2nd ed., 2014), ch. 4 (majority vote)
-            and 5 (average combiners).
-        outputs: at least one.
-        weights: one a voter, not all 0.
+        aggregation: the method with its parameters.
+        votes: at least one; under a method that weights, not all of weight 0.
 
-    A hard vote without a sole winner goes to the class that comes first in the manifest; a binary probability exactly
-    at the threshold to the second class. Both are flagged in `tie`.
+    Returns `(rows,)` values for a regression, else `(rows, classes)` probabilities, each row summing to 1.
     """
-    shares = effective_weights(method, weights)
-    if isinstance(task, RegressionTask):
-        return Combined(value=_weighted_mean(outputs, shares), spread=np.std(np.stack(outputs), axis=0))
-    votes = [own_labels(task, output) for output in outputs]
-    classes = len(task.classes)
-    ballots = [np.eye(classes)[vote] for vote in votes] if method == "hard_vote" else outputs
-    probabilities = _weighted_mean(ballots, shares)
-    if isinstance(task, BinaryTask):
-        second = probabilities[:, 1]
-        # What is not the second class is the first: exact, where a second weighted sum would round otherwise.
-        probabilities = np.stack([1.0 - second, second], axis=1)
-        if method == "hard_vote":
-            doubled = 2 * np.sum(np.stack(votes), axis=0)
-            label, tie = (doubled > len(votes)).astype(np.int64), doubled == len(votes)
-        else:
-            label, tie = (second >= task.threshold).astype(np.int64), second == task.threshold
-        value, spread = second, np.std(np.stack([ballot[:, 1] for ballot in ballots]), axis=0)
-    else:
-        label = probabilities.argmax(axis=1)
-        tie = (probabilities == probabilities.max(axis=1, keepdims=True)).sum(axis=1) > 1
-        winners = (np.arange(len(label)), label)
-        value, spread = label.astype(np.float64), np.std(np.stack([b[winners] for b in ballots]), axis=0)
-    agreement = np.mean(np.stack([vote == label for vote in votes]), axis=0)
-    return Combined(value, spread, label, probabilities, agreement, tie)
+    shares = effective_weights(aggregation, votes)
+    outputs = [vote.output for vote in votes]
+    match aggregation:
+        case GeometricMean():
+            pooled = geometric_mean(outputs, shares)
+        case HardVote() | WeightedVote():
+            pooled = count_votes(task, outputs, shares)
+        case Stack():
+            return stack(task, aggregation, votes)
+        case _:
+            inputs = [output[:, 1] for output in outputs] if isinstance(task, BinaryTask) else outputs
+            supports = _combine(aggregation, inputs, shares)
+            if isinstance(task, RegressionTask):
+                return supports
+            if isinstance(task, BinaryTask):
+                return complement(supports)
+            return supports if isinstance(aggregation, LINEAR) else normalize_rows(supports)
+    return complement(pooled[:, 1]) if isinstance(task, BinaryTask) else pooled
 
 
-def own_labels(task: Task, output: Floats) -> npt.NDArray[np.int64]:
-    """Return the label each row gets from one voter alone: by the threshold, or the first of the most probable."""
-    if isinstance(task, BinaryTask):
-        return np.asarray(output[:, 1] >= task.threshold, dtype=np.int64)
-    return np.asarray(output.argmax(axis=1), dtype=np.int64)
+LINEAR = (Mean, WeightedMean, SoftVote)
+"""Methods whose result sums to 1 where the voters' probabilities do."""
 
 
-def _weighted_mean(arrays: Sequence[Floats], shares: Floats) -> Floats:
-    total: Floats = arrays[0] * shares[0]
-    for array, share in zip(arrays[1:], shares[1:], strict=True):
-        total = total + array * share
+def _combine(aggregation: Aggregation, outputs: Sequence[Floats], shares: Floats) -> Floats:
+    match aggregation:
+        case Median():
+            return median(outputs)
+        case TrimmedMean(trim=trim):
+            return trimmed_mean(outputs, trim)
+        case Min():
+            return lowest(outputs)
+        case Max():
+            return highest(outputs)
+        case _:
+            return weighted_mean(outputs, shares)
+
+
+def weighted_mean(outputs: Sequence[Floats], shares: Floats) -> Floats:
+    """Return sum(w_i x_i), the w_i summing to 1: `mean`, `weighted_mean`, and `soft_vote` over classes.
+
+    The average combiner [K, chapter 5]; the linear opinion pool [G].
+    """
+    total: Floats = outputs[0] * shares[0]
+    for output, share in zip(outputs[1:], shares[1:], strict=True):
+        total += output * share
     # A mean lies between its terms; rounding must not make a probability of 1.0000000000000002 of it.
-    counted = [array for array, share in zip(arrays, shares, strict=True) if share > 0]
-    between: Floats = np.clip(total, np.minimum.reduce(counted), np.maximum.reduce(counted))
+    counted = [output for output, share in zip(outputs, shares, strict=True) if share > 0]
+    between: Floats = np.clip(total, lowest(counted), highest(counted))
     return between
+
+
+def median(outputs: Sequence[Floats]) -> Floats:
+    """Return the middle value, of an even number the mean of the two in the middle [K, chapter 5].
+
+    Of several classes each one's median by itself, then normalized.
+    """
+    ordered, half = sort_voters(outputs), len(outputs) // 2
+    middle: Floats = ordered[half] if len(outputs) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    return middle
+
+
+def trimmed_mean(outputs: Sequence[Floats], trim: float) -> Floats:
+    """Return the mean without the floor(trim n) lowest and as many highest of n values [K, chapter 5].
+
+    The count is rounded down as by `scipy.stats.trim_mean`. Of several classes each one's by itself, then normalized.
+    """
+    cut = int(trim * len(outputs))
+    kept = sort_voters(outputs)[cut : len(outputs) - cut]
+    return weighted_mean(kept, np.full(len(kept), 1.0 / len(kept)))
+
+
+def sort_voters(outputs: Sequence[Floats]) -> list[Floats]:
+    """Return as many arrays: in each place the lowest of what the voters say, the next, and so on to the highest.
+
+    Neighbours change places, whole arrays at once: of a few voters that is faster than to sort every place by itself.
+    """
+    ordered = list(outputs)
+    for end in range(len(ordered) - 1, 0, -1):
+        for place in range(end):
+            first, second = ordered[place], ordered[place + 1]
+            ordered[place], ordered[place + 1] = np.minimum(first, second), np.maximum(first, second)
+    return ordered
+
+
+def lowest(outputs: Sequence[Floats]) -> Floats:
+    """Return the minimum: `min` [K, chapter 5]; of several classes each one's, then normalized.
+
+    Of a binary task the minimum of the second class's probability: answered only where all are for it.
+    """
+    return reduce(np.minimum, outputs)
+
+
+def highest(outputs: Sequence[Floats]) -> Floats:
+    """Return the maximum: `max` [K, chapter 5]; of several classes each one's, then normalized.
+
+    Of a binary task the maximum of the second class's probability: answered where any voter is for it.
+    """
+    return reduce(np.maximum, outputs)
+
+
+def geometric_mean(outputs: Sequence[Floats], shares: Floats) -> Floats:
+    """Return prod(p_i ** w_i) of each class, normalized: the logarithmic opinion pool [G].
+
+    Of two classes that is the sigmoid of the weighted mean of the log-odds. A class to which a voter of weight above 0
+    gives probability 0 gets 0; where that befalls every class, the row is uniform.
+    """
+    logs = np.zeros_like(outputs[0])
+    with np.errstate(divide="ignore"):
+        for output, share in zip(outputs, shares, strict=True):
+            if share > 0:  # 0 times the logarithm of 0 is no number
+                logs += share * np.log(output)
+    vetoed = np.isneginf(logs.max(axis=1, keepdims=True))
+    return softmax(np.where(vetoed, 0.0, logs))
+
+
+def count_votes(task: Task, outputs: Sequence[Floats], shares: Floats) -> Floats:
+    """Return each class's share of the votes: `hard_vote` (one a voter), `weighted_vote` (w_i a voter).
+
+    Each voter votes for its own label, by the task's thresholds. Plurality and weighted majority vote
+    [K, chapter 4].
+    """
+    if isinstance(task, RegressionTask):
+        raise TypeError("a regression has no labels to vote for")
+    ballots = [np.eye(output.shape[1])[own_labels(task, output)] for output in outputs]
+    return weighted_mean(ballots, shares)
+
+
+def stack(task: Task, model: Stack, votes: Sequence[Vote]) -> Floats:
+    """Return a linear model of what the voters say [W].
+
+    Regression: b + sum(c_i x_i). Binary: sigmoid(b + sum(c_i p_i)), p_i the second class's probability, as
+    scikit-learn's `StackingClassifier` with a `LogisticRegression`. Multiclass: softmax(b + sum(C_i p_i)), C_i being a
+    matrix. A voter with a coefficient and without an output stands in with the plain mean of the others.
+    """
+    said = {vote.id: vote.output for vote in votes}
+    if set(said) != set(model.coefficients):
+        equal = np.full(len(votes), 1.0 / len(votes))
+        stand_in = weighted_mean([vote.output for vote in votes], equal)
+        said = {id_: said.get(id_, stand_in) for id_ in model.coefficients}
+    if isinstance(task, MulticlassTask):
+        return softmax(_matrix_logits(task, model, said))
+    intercept = float(model.intercept) if isinstance(model.intercept, int | float) else 0.0
+    total: Floats = np.full(len(votes[0].output), intercept)
+    for id_, coefficient in model.coefficients.items():
+        output = said[id_][:, 1] if isinstance(task, BinaryTask) else said[id_]
+        total += np.float64(_number(coefficient)) * output
+    return complement(sigmoid(total)) if isinstance(task, BinaryTask) else total
+
+
+def _matrix_logits(task: MulticlassTask, model: Stack, said: Mapping[str, Floats]) -> Floats:
+    intercept = np.broadcast_to(np.asarray(model.intercept, dtype=np.float64), len(task.classes))
+    total = np.repeat(intercept[:, None], len(next(iter(said.values()))), axis=1)
+    # Class by class, not by a matrix product: whose rounding depends on how many rows there are.
+    for id_, coefficient in model.coefficients.items():
+        for column, output in zip(np.transpose(coefficient), np.ascontiguousarray(said[id_].T), strict=True):
+            total += column[:, None] * output
+    return np.ascontiguousarray(total.T)
+
+
+def _number(coefficient: Coefficient) -> float:
+    if isinstance(coefficient, int | float):
+        return float(coefficient)
+    raise TypeError("a matrix of coefficients is for several classes")

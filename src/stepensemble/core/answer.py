@@ -1,25 +1,30 @@
 """An execution's output: the answer a row, and every member's part in it.
 
-`decide` is the whole aggregation: canonical outputs, quorum, combination. `Output` and its parts are the published form
-(`docs/output.schema.json` is written from them).
+`decide` takes raw outputs to canonical ones and leaves the decision to `decision.decide`. `Output` and its parts are
+the published form (`docs/output.schema.json` is written from them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+import numpy as np
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from stepensemble.core.aggregation import Combined, combine, effective_weights
+from stepensemble.core import decision
+from stepensemble.core.decision import Answers, ClassAnswers, Decision, Numbers, Settled, Undecided
 from stepensemble.core.errors import InvalidOutput
-from stepensemble.core.manifest import RegressionTask, Task
+from stepensemble.core.labels import ABSTAINED
 from stepensemble.core.outputs import Array, Floats, canonical, check_output
 from stepensemble.core.payload import Pointer
-from stepensemble.core.quorum import Status, explain_failure, judge
+from stepensemble.core.policy import Policy
+from stepensemble.core.quorum import Status, least_members, weight_share
 from stepensemble.core.release import Release, ReleasedMember
+from stepensemble.core.task import Task, name_classes
 
 
 class MemberFailure(Struct, frozen=True):
@@ -29,35 +34,67 @@ class MemberFailure(Struct, frozen=True):
     message: str
 
 
+class ShadowReport(Struct, frozen=True):
+    """How a shadow would have fared in one row."""
+
+    agrees: Annotated[
+        bool,
+        Meta(
+            description="Its own label is the answer's; of a regression: its value is within the range of the voters'."
+        ),
+    ]
+    flips: Annotated[
+        bool | None,
+        Meta(description="Counting it would have changed the label; null where it cannot be counted."),
+    ]
+
+
 class Prediction(Struct, frozen=True):
     """The answer for one row."""
 
     value: Annotated[
-        float,
+        float | None,
         Meta(
             description="regression: the number; binary: the probability of the second class; multiclass: the index of "
-            "the winning class."
+            "the answered class, null where there is none."
         ),
     ]
     spread: Annotated[
         float,
         Meta(
             description="Population standard deviation over the voters: of their values, or of their probabilities for "
-            "the second (binary) or the winning class."
+            "the second (binary) or the best class."
         ),
     ]
-    label: Annotated[str | UnsetType, Meta(description="The winning class.")] = UNSET
-    score: Annotated[float | UnsetType, Meta(description="Its probability.")] = UNSET
+    range: Annotated[float, Meta(description="Of the same numbers, the greatest less the smallest.")]
+    decision: Annotated[
+        Literal["answer", "abstain", "review"],
+        Meta(
+            description="abstain: a tie that is not to be broken; review: the answer shows less than the manifest's "
+            "`review` asks for."
+        ),
+    ]
+    label: Annotated[str | UnsetType | None, Meta(description="The answered class; null where there is none.")] = UNSET
+    score: Annotated[float | UnsetType | None, Meta(description="Its probability.")] = UNSET
     probabilities: Annotated[list[float] | UnsetType, Meta(description="In the manifest's class order.")] = UNSET
     agreement: Annotated[
-        float | UnsetType, Meta(description="Share of the voters whose own label is the winning one.")
+        float | UnsetType, Meta(description="Share of the voters whose own label is the best one.")
     ] = UNSET
-    tie: Annotated[
-        bool | UnsetType,
-        Meta(
-            description="Decided by the rule: in a vote the class that comes first in the manifest; at a threshold "
-            "exactly reached, the second class."
-        ),
+    tie: Annotated[bool | UnsetType, Meta(description="The best class shared its place; the rule decided.")] = UNSET
+    margin: Annotated[
+        float | UnsetType, Meta(description="Lead of the best class over the next, 0 to 1; 0 where the answer changes.")
+    ] = UNSET
+    entropy: Annotated[float | UnsetType, Meta(description="Of the voters' mean distribution, in nats.")] = UNSET
+    mean_entropy: Annotated[float | UnsetType, Meta(description="Mean of the voters' own entropies, in nats.")] = UNSET
+    mutual_information: Annotated[
+        float | UnsetType, Meta(description="The first less the second: how much the voters disagree, in nats.")
+    ] = UNSET
+    pivotal: Annotated[
+        list[str] | UnsetType, Meta(description="Voters without any one of whom the label would be another.")
+    ] = UNSET
+    tier: Annotated[int | UnsetType, Meta(description="With a cascade: the tier that decided.")] = UNSET
+    shadows: Annotated[
+        dict[str, ShadowReport] | UnsetType, Meta(description="With shadows: how each would have fared.")
     ] = UNSET
 
 
@@ -68,15 +105,28 @@ class MemberReport(Struct, frozen=True):
     version: str
     digest: Annotated[str, Meta(description="SHA-256 of the artifact.")]
     role: Literal["voter", "shadow"]
-    status: Literal["ok", "failed"]
-    weight: Annotated[float, Meta(description="Share in this answer; 0 for who failed, and for shadows.")]
+    status: Annotated[
+        Literal["ok", "failed", "skipped"], Meta(description="skipped: its tier was not reached, it was not asked.")
+    ]
+    weight: Annotated[float, Meta(description="Share in this answer; 0 for who has none, and for shadows.")]
     outputs: Annotated[
         list[Any] | Pointer | None,
-        Meta(description="One entry a row, a number or a list of numbers; or a pointer to a NumPy file."),
+        Meta(
+            description="One entry a row, with a cascade one a row that reached its tier: a number, a name, or a list "
+            "of numbers; or a pointer to a NumPy file."
+        ),
     ]
     duration_ms: Annotated[float | None, Meta(description="Time in the function, loading included.")]
     cold: Annotated[bool | None, Meta(description="Whether this call loaded the model.")]
     error: MemberFailure | None
+
+
+class Attendance(Struct, frozen=True):
+    """How many of one role were asked and answered, and the share of their weight that answered."""
+
+    asked: int
+    answered: int
+    weight: float
 
 
 class Output(Struct, frozen=True):
@@ -84,7 +134,10 @@ class Output(Struct, frozen=True):
 
     prediction_id: str
     release: Annotated[str, Meta(description="Digest of the release that answered.")]
-    status: Annotated[Status, Meta(description="COMPLETE: every voter answered; DEGRADED: some did not.")]
+    status: Annotated[Status, Meta(description="COMPLETE: every voter asked answered; DEGRADED: some did not.")]
+    policy: Annotated[Policy, Meta(description="As it was in force, defaults and the payload's own quorum included.")]
+    attendance: Annotated[dict[Literal["voter", "shadow"], Attendance], Meta(description="By role.")]
+    needs_review: Annotated[int, Meta(description="Rows whose decision is review.")]
     predictions: Annotated[
         list[Prediction] | Pointer,
         Meta(description="One entry a row, in the payload's order; or a pointer to them as a JSON file."),
@@ -118,70 +171,163 @@ class MemberResult:
     pointer: Pointer | None = None
 
 
+Results = Mapping[str, MemberResult]
+"""Member id to what came back; a member that was asked and is not there has failed."""
+
+AskMembers = Callable[[int, Numbers], Results | None]
+"""Returns what came back from a tier's members for these rows; None where they are yet to be asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A decided execution; `cause` says why there is no quorum, and is None where there is."""
 
     status: Status
+    policy: Policy
+    attendance: dict[Literal["voter", "shadow"], Attendance]
     predictions: list[Prediction]
     members: list[MemberReport]
     cause: str | None
 
+    @property
+    def needs_review(self) -> int:
+        """How many rows a person should look at."""
+        return sum(prediction.decision == "review" for prediction in self.predictions)
 
-def decide(release: Release, rows: int, results: Mapping[str, MemberResult]) -> Answer:
+    def to_output(self, prediction_id: str, release: str) -> Output:
+        """Return it in the published form."""
+        return Output(
+            prediction_id=prediction_id,
+            release=release,
+            status=self.status,
+            policy=self.policy,
+            attendance=self.attendance,
+            needs_review=self.needs_review,
+            predictions=self.predictions,
+            members=self.members,
+        )
+
+
+def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Answer | Undecided:
     """Combine what the members said.
 
     Args:
         release: which members there are and what their outputs mean.
+        policy: the release's, with what the payload says of the quorum.
         rows: how many rows were asked.
-        results: member id to what came back; a member without a result has failed.
+        ask: gives what came back from each tier.
     """
-    checked = {member.id: _check(member, release.task, rows, results.get(member.id)) for member in release.members}
-    answered = {id_: part for id_, (_, part) in checked.items() if part is not None}
-    voters = release.voters
-    status = judge(voters, answered, release.min_members)
-    present = [member for member in voters if member.id in answered]
-    shares: dict[str, float] = {}
-    predictions: list[Prediction] = []
-    if status != "FAILED":
-        weights = [member.weight for member in present]
-        method = release.aggregation.method
-        effective = effective_weights(method, weights).tolist()
-        shares = dict(zip((member.id for member in present), effective, strict=True))
-        combined = combine(release.task, method, [answered[member.id] for member in present], weights)
-        predictions = list_predictions(release.task, combined)
+    results: dict[str, MemberResult] = {}
+
+    def listen(tier: int, numbers: Numbers) -> Mapping[str, Floats] | None:
+        came = ask(tier, numbers)
+        if came is None:
+            return None
+        checked = {m.id: _check(m, release.task, len(numbers), came.get(m.id)) for m in release.in_tier(tier)}
+        results.update({id_: result for id_, (result, _) in checked.items()})
+        return {id_: output for id_, (_, output) in checked.items() if output is not None}
+
+    decided = decision.decide(release.task, policy, release.members, rows, listen)
+    if isinstance(decided, Undecided):
+        return decided
+    attendance = _count_attendance(release, decided, results)
     return Answer(
-        status=status,
-        predictions=predictions,
-        members=[_report(member, checked[member.id][0], shares.get(member.id, 0.0)) for member in release.members],
-        cause=explain_failure(voters, answered, release.min_members) if status == "FAILED" else None,
+        status=decided.status,
+        policy=_state_policy(policy, attendance["voter"].asked),
+        attendance=attendance,
+        predictions=list_predictions(release.task, decided.settled, cascaded=release.tiers > 1),
+        members=[_report(m, results.get(m.id), decided.weights.get(m.id, 0.0)) for m in release.members],
+        cause=decided.cause,
     )
 
 
-def list_predictions(task: Task, combined: Combined) -> list[Prediction]:
-    """Turn arrays into one `Prediction` a row."""
-    values, spreads = combined.value.tolist(), combined.spread.tolist()
-    if (
-        isinstance(task, RegressionTask)
-        or combined.label is None
-        or combined.probabilities is None
-        or combined.agreement is None
-        or combined.tie is None
-    ):
-        return [Prediction(value, spread) for value, spread in zip(values, spreads, strict=True)]
-    rows = zip(
-        values,
-        spreads,
-        combined.label.tolist(),
-        combined.probabilities.tolist(),
-        combined.agreement.tolist(),
-        combined.tie.tolist(),
-        strict=True,
-    )
-    return [
-        Prediction(value, spread, task.classes[label], shares[label], shares, agreement, tie)
-        for value, spread, label, shares, agreement, tie in rows
-    ]
+def ask_once(results: Results) -> AskMembers:
+    """Return the asking function of an execution whose one tier has answered."""
+    return lambda tier, _: results if tier == 1 else None
+
+
+def list_predictions(task: Task, settled: Sequence[Settled], *, cascaded: bool) -> list[Prediction]:
+    """Turn arrays into one `Prediction` a row, in the order of the rows."""
+    if len(settled) == 1:
+        return _list_settled(task, settled[0], cascaded=cascaded)
+    numbers = np.concatenate([part.numbers for part in settled]) if settled else np.arange(0)
+    listed = [prediction for part in settled for prediction in _list_settled(task, part, cascaded=cascaded)]
+    return [listed[place] for place in np.argsort(numbers).tolist()]
+
+
+def _list_settled(task: Task, part: Settled, *, cascaded: bool) -> list[Prediction]:
+    answers = part.answers
+    rows = len(part.numbers)
+    columns: dict[str, Sequence[Any]] = dict.fromkeys(Prediction.__struct_fields__, [UNSET] * rows)
+    columns |= {
+        "value": [None if isnan(value) else value for value in answers.value.tolist()],
+        "spread": answers.spread.std.tolist(),
+        "range": answers.spread.range.tolist(),
+        "decision": ["review" if review else "answer" for review in answers.review.tolist()],
+    }
+    if answers.classes is not None:
+        columns |= _list_classes(task, answers.classes, part.voters)
+        columns["decision"] = [
+            "abstain" if label is None and decided == "answer" else decided
+            for decided, label in zip(columns["decision"], columns["label"], strict=True)
+        ]
+    if cascaded:
+        columns["tier"] = [part.tier] * rows
+    if answers.shadows:
+        columns["shadows"] = _list_shadows(answers, rows)
+    return [Prediction(*row) for row in zip(*columns.values(), strict=True)]  # by name is three times as slow
+
+
+def _list_classes(task: Task, answers: ClassAnswers, voters: Sequence[str]) -> dict[str, Sequence[Any]]:
+    names = (*name_classes(task), None)  # ABSTAINED, -1, is the last
+    labels = answers.label.tolist()
+    probabilities = answers.probabilities.tolist()
+    scores = [None if label == ABSTAINED else row[label] for label, row in zip(labels, probabilities, strict=True)]
+    pivotal: list[list[str]] = [[] for _ in labels]
+    for row, voter in np.argwhere(answers.pivotal).tolist():
+        pivotal[row].append(voters[voter])
+    return {
+        "label": [names[label] for label in labels],
+        "score": scores,
+        "probabilities": probabilities,
+        "agreement": answers.agreement.tolist(),
+        "tie": answers.tie.tolist(),
+        "margin": answers.margin.tolist(),
+        "entropy": answers.entropy.tolist(),
+        "mean_entropy": answers.mean_entropy.tolist(),
+        "mutual_information": (answers.entropy - answers.mean_entropy).tolist(),
+        "pivotal": pivotal,
+    }
+
+
+def _list_shadows(answers: Answers, rows: int) -> Sequence[Any]:
+    listed = {
+        id_: [
+            ShadowReport(agrees, flips)
+            for agrees, flips in zip(
+                view.agrees.tolist(), [None] * rows if view.flips is None else view.flips.tolist(), strict=True
+            )
+        ]
+        for id_, view in answers.shadows.items()
+    }
+    return [dict(zip(listed, row, strict=True)) for row in zip(*listed.values(), strict=True)]
+
+
+def _state_policy(policy: Policy, voters_asked: int) -> Policy:
+    """Put the number that the quorum came to in the place of a default."""
+    least = least_members(policy.quorum, voters_asked)
+    return structs.replace(policy, quorum=structs.replace(policy.quorum, min_members=least))
+
+
+def _count_attendance(
+    release: Release, decided: Decision, results: Results
+) -> dict[Literal["voter", "shadow"], Attendance]:
+    counted: dict[Literal["voter", "shadow"], Attendance] = {}
+    for role in ("voter", "shadow"):
+        asked = [member for member in release.members if member.role == role and member.id in decided.asked]
+        answered = [member.id for member in asked if results[member.id].failure is None]
+        counted[role] = Attendance(len(asked), len(answered), weight_share(asked, answered))
+    return counted
 
 
 def _check(
@@ -195,25 +341,22 @@ def _check(
     try:
         return result, canonical(check_output(result.outputs, rows), task, member.output)
     except InvalidOutput as error:
-        failure = MemberFailure(type(error).__name__, str(error))
-        return (
-            MemberResult(member.id, result.outputs, result.duration_ms, result.cold, failure, result.pointer),
-            None,
-        )
+        return replace(result, failure=MemberFailure(type(error).__name__, str(error))), None
 
 
-def _report(member: ReleasedMember, result: MemberResult, weight: float) -> MemberReport:
+def _report(member: ReleasedMember, result: MemberResult | None, weight: float) -> MemberReport:
+    known = result or MemberResult(member.id)
     return MemberReport(
         id=member.id,
         version=member.version,
         digest=member.artifact.digest,
         role=member.role,
-        status="ok" if result.failure is None else "failed",
+        status="skipped" if result is None else "ok" if result.failure is None else "failed",
         weight=weight,
-        outputs=None if result.outputs is None else result.outputs.tolist(),
-        duration_ms=result.duration_ms,
-        cold=result.cold,
-        error=result.failure,
+        outputs=None if known.outputs is None else known.outputs.tolist(),
+        duration_ms=known.duration_ms,
+        cold=known.cold,
+        error=known.failure,
     )
 
 

@@ -1,0 +1,281 @@
+"""The decision: quorum, method, confidence, tier after tier, over canonical outputs.
+
+Nothing here knows where outputs come from. `decide` is given a function that it asks for a tier's outputs: in an
+execution these are what the state machine has collected so far, in process they are made on the spot, in a replay they
+are recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from stepensemble.core.aggregation import Vote, effective_weights, pool
+from stepensemble.core.labels import ABSTAINED, TIE_TOLERANCE, Labels, elect, own_labels
+from stepensemble.core.manifest import Voice, select_voters
+from stepensemble.core.outputs import Label
+from stepensemble.core.policy import VOTES, Confidence, Policy, Stack, name_method
+from stepensemble.core.quorum import Status, explain_failure, judge
+from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
+from stepensemble.core.uncertainty import (
+    Spread,
+    find_pivotal,
+    measure_agreement,
+    measure_entropies,
+    measure_margin,
+    measure_spread,
+    select_class,
+)
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+"""Numbers of rows, ascending, counted from 0 in the order of the payload."""
+
+Outputs = Mapping[str, Floats]
+"""Canonical outputs by member id; a member that failed is not there."""
+
+Ask = Callable[[int, Numbers], Outputs | None]
+"""Returns what the members of a tier say of these rows; None where they are yet to be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowView:
+    """How a shadow would have fared, a row.
+
+    Attributes:
+        agrees: its own label is the answer's; of a regression: its value is within the range of the voters'.
+        flips: with it among the voters, the label would be another one; None for a regression, and where the method
+            cannot count it (a stack, which has no coefficient for it; a label where probabilities are averaged).
+    """
+
+    agrees: Flags
+    flips: Flags | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAnswers:
+    """What classifications have besides, as arrays over rows.
+
+    Attributes:
+        label: index of the class, or `labels.ABSTAINED`.
+        probabilities: `(rows, classes)`, pooled.
+        pivotal: `(rows, voters)`.
+    """
+
+    label: Labels
+    probabilities: Floats
+    agreement: Floats
+    tie: Flags
+    margin: Floats
+    entropy: Floats
+    mean_entropy: Floats
+    pivotal: Flags
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One answer a row, as arrays.
+
+    Attributes:
+        value: a regression's number; a binary task's probability of the second class; else the class's index, NaN where
+            there is none.
+        spread: of the voters' values; of their probabilities for the second (binary) or the best class.
+        review: whether a person should look at the row.
+        shadows: member id to how it would have fared.
+    """
+
+    value: Floats
+    spread: Spread
+    review: Flags
+    shadows: Mapping[str, ShadowView]
+    classes: ClassAnswers | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Rows that were decided in one tier, by these voters (their order is that of `pivotal`)."""
+
+    tier: int
+    numbers: Numbers
+    voters: tuple[str, ...]
+    answers: Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A decided execution.
+
+    Attributes:
+        status: FAILED where there is no quorum; `settled` is then empty.
+        asked: ids of the members, shadows included, that were asked at all.
+        weights: voter id to its share in the answer, in the last tier that answered.
+        cause: why there is no quorum; None where there is one.
+    """
+
+    status: Status
+    settled: tuple[Settled, ...]
+    asked: frozenset[str]
+    weights: Mapping[str, float]
+    cause: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """Rows for which the next tier must be asked first."""
+
+    tier: int
+    numbers: Numbers
+
+
+def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask: Ask) -> Decision | Undecided:
+    """Decide every row, tier after tier.
+
+    A tier whose voters, with those of the tiers before, hold the quorum decides the rows whose answer shows the
+    cascade's confidence; the last tier decides all that are left. Without a cascade there is one tier.
+    """
+    last = max(member.tier for member in members)
+    numbers = np.arange(rows)
+    heard: dict[str, tuple[Numbers, Floats]] = {}
+    settled: list[Settled] = []
+    weights: dict[str, float] = {}
+    for tier in range(1, last + 1):
+        said = ask(tier, numbers)
+        if said is None:
+            return Undecided(tier, numbers)
+        heard |= {id_: (numbers, output) for id_, output in said.items()}
+        reached = [member for member in members if member.tier <= tier]
+        voters = select_voters(reached)
+        status = judge(policy, voters, heard)
+        if status != "FAILED":
+            present = [member for member in reached if member.id in heard]
+            said_now = {member.id: _select_rows(*heard[member.id], numbers) for member in present}
+            votes = [Vote(voter.id, voter.weight, said_now[voter.id]) for voter in select_voters(present)]
+            shadows = [(member, said_now[member.id]) for member in present if member.role == "shadow"]
+            answers = answer_rows(task, policy, votes, shadows)
+            ids = tuple(vote.id for vote in votes)
+            weights = dict(zip(ids, effective_weights(policy.aggregation, votes).tolist(), strict=True))
+            if tier < last and policy.cascade is not None:
+                enough = shows(policy.cascade, answers)
+                settled.append(Settled(tier, numbers[enough], ids, _take(answers, enough)))
+                numbers = numbers[~enough]
+            else:
+                settled.append(Settled(tier, numbers, ids, answers))
+                numbers = numbers[:0]
+        if not len(numbers):
+            break
+    asked = frozenset(member.id for member in reached)
+    if len(numbers):
+        return Decision("FAILED", (), asked, {}, explain_failure(policy, voters, heard))
+    return Decision(status, tuple(settled), asked, weights, None)
+
+
+def answer_rows(
+    task: Task, policy: Policy, votes: Sequence[Vote], shadows: Sequence[tuple[Voice, Floats]] = ()
+) -> Answers:
+    """Answer rows from what the voters say of them; see `Answers`.
+
+    Args:
+        task: what is asked.
+        policy: of which the method and what needs review are used.
+        votes: of the voters that answered, at least one.
+        shadows: each shadow that answered, with its canonical output.
+    """
+    if isinstance(task, RegressionTask):
+        outputs = [vote.output for vote in votes]
+        low, high = np.minimum.reduce(outputs), np.maximum.reduce(outputs)
+        views = {shadow.id: ShadowView((low <= said) & (said <= high), None) for shadow, said in shadows}
+        value = pool(task, policy.aggregation, votes)
+        answers = Answers(value, measure_spread(outputs), np.zeros(len(value), dtype=np.bool_), views, None)
+    else:
+        answers = _answer_classes(task, policy, votes, shadows)
+    return answers if policy.review is None else replace(answers, review=~shows(policy.review, answers))
+
+
+def _answer_classes(
+    task: BinaryTask | MulticlassTask,
+    policy: Policy,
+    votes: Sequence[Vote],
+    shadows: Sequence[tuple[Voice, Floats]],
+) -> Answers:
+    method, outputs = policy.aggregation, [vote.output for vote in votes]
+    shares = effective_weights(method, votes)
+    pooled = pool(task, method, votes)
+    elected = elect(task, method, pooled, outputs, shares)
+    label, best = elected.label, elected.best
+    if isinstance(task, BinaryTask):
+        value, spread = pooled[:, 1], measure_spread([output[:, 1] for output in outputs])
+    else:
+        value, spread = np.where(label == ABSTAINED, np.nan, label), measure_spread(select_class(outputs, best))
+    of_mean, mean = measure_entropies(outputs, shares)
+    classes = ClassAnswers(
+        label=label,
+        probabilities=pooled,
+        agreement=measure_agreement(task, outputs, best),
+        tie=elected.tie,
+        margin=measure_margin(task, pooled, voted=name_method(method) in VOTES),
+        entropy=of_mean,
+        mean_entropy=mean,
+        pivotal=find_pivotal(task, method, votes, label),
+    )
+    views = {shadow.id: _view_shadow(task, policy, votes, label, shadow, said) for shadow, said in shadows}
+    return Answers(value, spread, np.zeros(len(label), dtype=np.bool_), views, classes)
+
+
+def _view_shadow(
+    task: BinaryTask | MulticlassTask,
+    policy: Policy,
+    votes: Sequence[Vote],
+    label: Labels,
+    shadow: Voice,
+    said: Floats,
+) -> ShadowView:
+    agrees = own_labels(task, said) == label
+    method = policy.aggregation
+    uncounted = isinstance(shadow.output, Label) and not shadow.output.one_hot and name_method(method) not in VOTES
+    if uncounted or isinstance(method, Stack):
+        return ShadowView(agrees, None)
+    with_it = [*votes, Vote(shadow.id, shadow.weight, said)]
+    shares = effective_weights(method, with_it)
+    counted = elect(task, method, pool(task, method, with_it), [vote.output for vote in with_it], shares)
+    return ShadowView(agrees, counted.label != label)
+
+
+def shows(confidence: Confidence, answers: Answers) -> Flags:
+    """Say of each row whether its answer meets every bound that is given, rounding aside; without a label none does."""
+    enough = np.ones(len(answers.value), dtype=np.bool_)
+    if confidence.max_spread is not None:
+        enough &= answers.spread.std <= confidence.max_spread + TIE_TOLERANCE
+    if answers.classes is not None:
+        enough &= answers.classes.label != ABSTAINED
+        if confidence.min_agreement is not None:
+            enough &= answers.classes.agreement >= confidence.min_agreement - TIE_TOLERANCE
+        if confidence.min_margin is not None:
+            enough &= answers.classes.margin >= confidence.min_margin - TIE_TOLERANCE
+    return enough
+
+
+def _select_rows(asked: Numbers, output: Floats, numbers: Numbers) -> Floats:
+    """Return a member's output for some of the rows it was asked."""
+    return output if len(asked) == len(numbers) else output[np.searchsorted(asked, numbers)]
+
+
+Arrays = TypeVar("Arrays")
+
+
+def _take(arrays: Arrays, rows: Flags) -> Arrays:
+    """Return the same structure with these rows of each of its arrays."""
+    taken: dict[str, Any] = {}
+    for field in fields(arrays):  # type: ignore[arg-type] # any of the structures above
+        part = getattr(arrays, field.name)
+        if part is None or isinstance(part, np.ndarray):
+            taken[field.name] = part if part is None else part[rows]
+        elif isinstance(part, Mapping):
+            taken[field.name] = {key: _take(one, rows) for key, one in part.items()}
+        else:
+            taken[field.name] = _take(part, rows)
+    return type(arrays)(**taken)

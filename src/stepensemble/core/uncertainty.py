@@ -1,0 +1,117 @@
+"""How sure an answer is, and how much its voters disagree; all of it a row, as arrays of shape `(rows,)`.
+
+Spread and entropies are of what the voters themselves say, whatever the method makes of it: they can be compared
+between methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stepensemble.core.aggregation import Vote, effective_weights, highest, lowest, pool, weighted_mean
+from stepensemble.core.labels import divide_by_thresholds, elect, find_tied, own_labels
+from stepensemble.core.policy import WEIGHTED_METHODS, Aggregation, Stack, name_method
+from stepensemble.core.probability import entropy, row_max, row_sum
+from stepensemble.core.task import BinaryTask, MulticlassTask
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Population standard deviation, and greatest less smallest."""
+
+    std: Floats
+    range: Floats
+
+
+def measure_spread(values: Sequence[Floats]) -> Spread:
+    """Measure the spread of the voters' values."""
+    equal = np.full(len(values), 1.0 / len(values))
+    mean = weighted_mean(values, equal)
+    variance = weighted_mean([np.square(value - mean) for value in values], equal)
+    return Spread(np.sqrt(variance), highest(values) - lowest(values))
+
+
+def select_class(outputs: Sequence[Floats], labels: Labels) -> list[Floats]:
+    """Return each voter's probability for each row's class."""
+    rows = np.arange(len(labels))
+    return [output[rows, labels] for output in outputs]
+
+
+def measure_agreement(task: BinaryTask | MulticlassTask, outputs: Sequence[Floats], labels: Labels) -> Floats:
+    """Return the share of the voters whose own label is the row's; each counts alike."""
+    agreeing = np.zeros(len(labels))
+    for output in outputs:
+        agreeing += own_labels(task, output) == labels
+    return agreeing / len(outputs)
+
+
+def measure_entropies(outputs: Sequence[Floats], shares: Floats) -> tuple[Floats, Floats]:
+    """Return the entropy of the weighted mean distribution, and the weighted mean of the voters' entropies; in nats.
+
+    The first is the whole uncertainty; the second what the voters themselves are unsure of. Their difference, the
+    mutual information between the answer and the choice of a voter, is never negative and is the voters' disagreement
+    (Depeweg et al., Decomposition of Uncertainty in Bayesian Deep Learning, ICML 2018, section 3; Malinin et al.,
+    Uncertainty in Gradient Boosting via Ensembles, ICLR 2021, section 2).
+    """
+    of_mean = entropy(weighted_mean(outputs, shares))
+    mean = weighted_mean([entropy(output) for output in outputs], shares)
+    # By Jensen's inequality the mean is not the greater one; rounding must not say otherwise.
+    return of_mean, np.minimum(mean, of_mean)
+
+
+def measure_margin(task: BinaryTask | MulticlassTask, pooled: Floats, *, voted: bool) -> Floats:
+    """Return the lead of the best class over the next: the difference of their pooled probabilities, 0 to 1.
+
+    Where classes have thresholds, the probabilities are first divided by them, so that the margin is 0 where the answer
+    changes. Votes know no thresholds.
+    """
+    ordered = np.partition(pooled if voted else divide_by_thresholds(task, pooled), -2, axis=1)
+    margin: Floats = ordered[:, -1] - ordered[:, -2]
+    return margin
+
+
+def find_pivotal(
+    task: BinaryTask | MulticlassTask, aggregation: Aggregation, votes: Sequence[Vote], labels: Labels
+) -> Flags:
+    """Return `(rows, voters)`: whether the row's label would be another one without that voter.
+
+    The others are pooled as if the voter had not answered (under a stack, as if it had said the mean of the others). A
+    voter without whom nothing could be answered is not pivotal.
+    """
+    pivotal = np.zeros((len(labels), len(votes)), dtype=np.bool_)
+    if len(votes) == 1:
+        return pivotal
+    rows = _find_contested(task, aggregation, votes)
+    if not len(rows):
+        return pivotal
+    contested = [Vote(vote.id, vote.weight, vote.output[rows]) for vote in votes]
+    for place in range(len(votes)):
+        others = contested[:place] + contested[place + 1 :]
+        if name_method(aggregation) in WEIGHTED_METHODS and not any(vote.weight > 0 for vote in others):
+            continue
+        shares = effective_weights(aggregation, others)
+        pooled = pool(task, aggregation, others)
+        without = elect(task, aggregation, pooled, [vote.output for vote in others], shares)
+        pivotal[rows, place] = without.label != labels[rows]
+    return pivotal
+
+
+def _find_contested(task: BinaryTask | MulticlassTask, aggregation: Aggregation, votes: Sequence[Vote]) -> Labels:
+    """Return the rows in which one voter can make a difference at all.
+
+    Where all voters have the same label, and none of them is of two minds, every method but a stack has it too, and so
+    it has without any one of them.
+    """
+    if isinstance(aggregation, Stack):
+        return np.arange(len(votes[0].output))
+    counts = np.sum([find_tied(task, vote.output) for vote in votes], axis=0)
+    sole = (row_max(counts) == len(votes)) & (row_sum(counts) == len(votes))
+    return np.flatnonzero(~sole)
