@@ -1,4 +1,4 @@
-"""The part of the Amazon States Language that the project's state machines use, in a page.
+"""The part of the Amazon States Language that the project's state machines use, in two pages.
 
 It takes no side effects of the real engines (no retries, no timeouts, one member after another), and is strict where
 they are late: every value between states must be JSON and within what a state may carry.
@@ -15,6 +15,9 @@ from typing import Any
 from stepensemble.core.limits import STATE_BYTES
 
 Function = Callable[[Any], Any]
+PUT_EVENTS = "events:putEvents"
+"""Under this name `run` looks for what is done with events."""
+
 STARTED_AT = "2026-03-01T11:59:59.000Z"
 
 
@@ -26,9 +29,18 @@ class Failed(Exception):
     cause: str
 
 
-def run(definition: Mapping[str, Any], functions: Mapping[str, Function], payload: object, name: str = "run-1") -> Any:
-    """Run an execution and return its output."""
-    context = {"Execution": {"Id": f"arn:{name}", "Name": name, "Input": payload, "StartTime": STARTED_AT}}
+def run(
+    definition: Mapping[str, Any],
+    functions: Mapping[str, Function],
+    payload: object,
+    name: str = "run-1",
+    entered: list[str] | None = None,
+) -> Any:
+    """Run an execution and return its output; `entered` gets the names of the states that it enters."""
+    context = {
+        "Execution": {"Id": f"arn:{name}", "Name": name, "Input": payload, "StartTime": STARTED_AT},
+        "entered": [] if entered is None else entered,
+    }
     return _run(definition, functions, payload, context)
 
 
@@ -36,6 +48,7 @@ def _run(machine: Mapping[str, Any], functions: Mapping[str, Function], data: An
     name = machine["StartAt"]
     while True:
         state = machine["States"][name]
+        context["entered"].append(name)
         data = _carry(data)
         match state["Type"]:
             case "Choice":
@@ -65,17 +78,29 @@ def _run(machine: Mapping[str, Any], functions: Mapping[str, Function], data: An
                     inner = context | {"Map": {"Item": {"Index": index, "Value": value}}}
                     item = _fill(state["ItemSelector"], data, inner)
                     results.append(_run(state["ItemProcessor"], functions, item, inner))
-                data = _put(state["ResultPath"], data, results)
+                data = _take(state, data, results, context)
+            case "Parallel":
+                branches = [_run(branch, functions, data, context) for branch in state["Branches"]]
+                data = _take(state, data, branches, context)
         if state.get("End"):
             return _carry(data)
         name = state["Next"]
 
 
+def _take(state: Mapping[str, Any], data: Any, result: Any, context: dict[str, Any]) -> Any:
+    selected = _fill(state["ResultSelector"], result, context) if "ResultSelector" in state else result
+    return _put(state["ResultPath"], data, selected) if "ResultPath" in state else selected
+
+
 def _invoke(state: Mapping[str, Any], functions: Mapping[str, Function], data: Any, context: dict[str, Any]) -> Any:
+    asked = _carry(_fill(state["Parameters"], data, context))
+    if state["Resource"] == f"arn:aws:states:::{PUT_EVENTS}":
+        assert state["ResultPath"] is None
+        functions[PUT_EVENTS](asked)
+        return data
     assert state["Resource"] == "arn:aws:states:::lambda:invoke"
     if "TimeoutSecondsPath" in state:
         assert isinstance(_at(state["TimeoutSecondsPath"], data, context), int)
-    asked = _carry(_fill(state["Parameters"], data, context))
     try:
         answer = functions[asked["FunctionName"]](asked["Payload"])
     except Exception as error:
@@ -85,17 +110,25 @@ def _invoke(state: Mapping[str, Any], functions: Mapping[str, Function], data: A
 
 
 def _choose(state: Mapping[str, Any], data: Any) -> str:
-    for rule in state["Choices"]:
+    return str(next((rule["Next"] for rule in state["Choices"] if _holds(rule, data)), state["Default"]))
+
+
+def _holds(rule: Mapping[str, Any], data: Any) -> bool:
+    if "And" in rule:
+        return all(_holds(part, data) for part in rule["And"])
+    if "IsPresent" in rule:
+        assert rule["IsPresent"] is True
         try:
             _at(rule["Variable"], data, {})
         except KeyError:
-            continue
-        assert rule["IsPresent"] is True
-        return str(rule["Next"])
-    return str(state["Default"])
+            return False
+        return True
+    return bool(_at(rule["Variable"], data, {}) > rule["NumericGreaterThan"])
 
 
 def _fill(template: Any, data: Any, context: dict[str, Any]) -> Any:
+    if isinstance(template, list):
+        return [_fill(item, data, context) for item in template]
     if not isinstance(template, dict):
         return template
     return {
@@ -106,11 +139,10 @@ def _fill(template: Any, data: Any, context: dict[str, Any]) -> Any:
 
 def _at(path: str, data: Any, context: dict[str, Any]) -> Any:
     """Follow a reference path; KeyError where it leads nowhere, as the engine's States.ParameterPathFailure."""
-    assert re.fullmatch(r"\$\$?(\.[A-Za-z_]+)*", path), path
-    root, *names = path.split(".")
-    found = context if root == "$$" else data
-    for name in names:
-        found = found[name]
+    assert re.fullmatch(r"\$\$?(\[\d\]|\.[A-Za-z_]+)*", path), path
+    found = context if path.startswith("$$") else data
+    for index, name in re.findall(r"\[(\d)\]|\.([A-Za-z_]+)", path):
+        found = found[int(index) if index else name]
     return found
 
 

@@ -8,18 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stepensemble.core.manifest import (
-    Aggregation,
-    BinaryTask,
-    Feature,
-    Method,
-    MulticlassTask,
-    NumberFeature,
-    OutputKind,
-    RegressionTask,
-    Task,
-)
+import msgspec
+
+from stepensemble.core.manifest import Feature, NumberFeature
+from stepensemble.core.outputs import Output
+from stepensemble.core.policy import Aggregation, Confidence, Mean, Policy, Quorum
 from stepensemble.core.release import FORMAT, Artifact, Release, ReleasedMember, digest_of
+from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
 from stepensemble.publishing.sources import Sources, read_sources
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +24,9 @@ MODELS = Path(__file__).resolve().parent / "data" / "models"
 BINARY = BinaryTask(classes=("no", "yes"))
 THREE = MulticlassTask(classes=("red", "green", "blue"))
 REGRESSION = RegressionTask()
+
+MEAN = Mean()
+ANY_VOTER = Quorum(min_members=1)
 
 X: dict[str, Any] = {"name": "x", "type": "number"}
 """A feature as a manifest has it: one number, as it is."""
@@ -73,19 +71,20 @@ def artifact(content: bytes) -> Artifact:
     return Artifact(digest_of(content), len(content))
 
 
-def released(id_: str, kind: OutputKind = "value", **more: Any) -> ReleasedMember:
-    """Return a member as a release has it."""
+def released(id_: str, output: Output | str = "value", **more: Any) -> ReleasedMember:
+    """Return a member as a release has it; its output may be given by its kind's name alone."""
     return ReleasedMember(
         **{
             "id": id_,
             "version": "1",
             "artifact": artifact(id_.encode()),
             "runtime": "litert",
-            "output": kind,
+            "output": msgspec.convert({"kind": output}, Output) if isinstance(output, str) else output,
             "weight": 1.0,
             "role": "voter",
             "timeout": 10,
             "columns": ("x",),
+            "tier": 1,
             **more,
         }
     )
@@ -94,8 +93,10 @@ def released(id_: str, kind: OutputKind = "value", **more: Any) -> ReleasedMembe
 def release(
     task: Task,
     *members: ReleasedMember,
-    method: Method = "mean",
-    min_members: int = 1,
+    aggregation: Aggregation = MEAN,
+    quorum: Quorum = ANY_VOTER,
+    review: Confidence | None = None,
+    cascade: Confidence | None = None,
     features: tuple[Feature, ...] = (NumberFeature("x"),),
 ) -> Release:
     """Return a release."""
@@ -104,7 +105,6 @@ def release(
         name="halves",
         task=task,
         features=features,
-        aggregation=Aggregation(method),
-        min_members=min_members,
+        policy=Policy(aggregation, quorum, review, cascade),
         members=members,
     )

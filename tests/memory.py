@@ -34,13 +34,17 @@ class ConditionFailed(ClientError):
 
 
 class Dynamo:
-    """The calls that records make, on one table that is a dictionary; `fails_with` is raised by the next call."""
+    """The calls that records make, on one table that is a dictionary.
+
+    `fails_with` is raised by the next call; a BatchGetItem comes to the first `at_once` of its keys.
+    """
 
     exceptions = SimpleNamespace(ConditionalCheckFailedException=ConditionFailed)
 
     def __init__(self) -> None:
         self.items: dict[str, dict[str, Any]] = {}
         self.fails_with: Exception | None = None
+        self.at_once = 100
 
     def put_item(self, **request: Any) -> None:
         self._fail()
@@ -56,6 +60,16 @@ class Dynamo:
         assert request["ConsistentRead"]
         key = request["Key"]["prediction_id"]["S"]
         return {"Item": self.items[key]} if key in self.items else {}
+
+    def batch_get_item(self, **request: Any) -> dict[str, Any]:
+        self._fail()
+        ((table, asked),) = request["RequestItems"].items()
+        assert asked["ConsistentRead"]
+        assert len(asked["Keys"]) <= 100
+        ids = [key["prediction_id"]["S"] for key in asked["Keys"][: self.at_once]]
+        found = [self.items[id_] for id_ in sorted(ids) if id_ in self.items]  # the order asked for is nobody's promise
+        rest = asked["Keys"][self.at_once :]
+        return {"Responses": {table: found}, "UnprocessedKeys": {table: {"Keys": rest}} if rest else {}}
 
     def get_paginator(self, operation: str) -> SimpleNamespace:
         assert operation == "query"
@@ -125,7 +139,11 @@ class MemoryStack:
         self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
         self.normalize = Normalizer(CurrentRelease(self.releases, self.clock), self.data, PREFIX)
         self.aggregate = Aggregator(self.releases, self.records, self.data, lambda: self.now)
+        self.events: list[dict[str, Any]] = []
         self.slots = {f"{PREFIX}{slot}": Scorer(LoadedModel(self.releases), self.data) for slot in SLOTS}
 
+    def put_events(self, request: dict[str, Any]) -> None:
+        self.events += request["Entries"]
+
     def publish(self, sources: Sources) -> Published:
-        return publish(sources, self.releases, SLOTS)
+        return publish(sources, self.releases, SLOTS, now=lambda: self.now)

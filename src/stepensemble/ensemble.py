@@ -7,16 +7,17 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from stepensemble.core.answer import MemberFailure, MemberResult, Output, decide
-from stepensemble.core.columns import Columns, stack_columns
+from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Results, decide
+from stepensemble.core.columns import Columns, select_rows, stack_columns
+from stepensemble.core.decision import Numbers
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
 from stepensemble.core.features import normalize
 from stepensemble.core.outputs import check_output
-from stepensemble.core.payload import Pointer, parse_payload
+from stepensemble.core.payload import Pointer, apply_quorum, parse_payload
 from stepensemble.core.problems import Problem
 from stepensemble.core.release import SHORT, Release, ReleasedMember
 from stepensemble.publishing.sources import read_sources
@@ -49,22 +50,34 @@ class Ensemble:
             InvalidManifest: with every problem of the manifest and of the files it names.
         """
         sources = read_sources(Path(manifest))
+        return cls.from_release(sources.release, sources.digest, sources.artifacts)
+
+    @classmethod
+    def from_release(cls, release: Release, digest: str, artifacts: Mapping[str, bytes]) -> Ensemble:
+        """Load every member of a release.
+
+        Args:
+            release: as it was compiled, or read from a stack.
+            digest: its name.
+            artifacts: member id to the model file's content.
+        """
         models: dict[str, Model | MemberFailure] = {}
-        for member in sources.release.members:
+        for member in release.members:
             try:
-                models[member.id] = load_model(member.runtime, sources.artifacts[member.id])
+                models[member.id] = load_model(member.runtime, artifacts[member.id])
             except MemberError as error:
                 models[member.id] = _failure(error)
-        return cls(sources.release, sources.digest, models)
+        return cls(release, digest, models)
 
     def predict(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a payload with what an execution of the published release would output, always inline.
 
         Args:
-            payload: `{"features": {…}}` or `{"instances": [{…}, …]}`, with `prediction_id` and `metadata` if wanted.
+            payload: `{"features": {…}}` or `{"instances": [{…}, …]}`, with `prediction_id`, `metadata` and `quorum` if
+                wanted.
 
         Raises:
-            InvalidPayload: with every bad field of every row.
+            InvalidPayload: with every bad field of every row, or of the quorum.
             QuorumNotMet: too few members answered.
         """
         asked = parse_payload(payload)
@@ -73,19 +86,19 @@ class Ensemble:
             raise InvalidPayload([problem])
         if asked.release is not None and not self.digest.startswith(asked.release):
             raise ReleaseNotCurrent(f"release {asked.release[:SHORT]} is not the loaded one, {self.digest[:SHORT]} is")
+        policy = apply_quorum(asked, self.release.policy, self.release.members)
         columns = normalize(self.release.features, asked.rows, locate=asked.locate)
-        results = {member.id: self._ask(member, columns, len(asked.rows)) for member in self.release.members}
-        answer = decide(self.release, len(asked.rows), results)
+
+        def ask(tier: int, numbers: Numbers) -> Results:
+            reaching = select_rows(columns, numbers)
+            return {member.id: self._ask(member, reaching, len(numbers)) for member in self.release.in_tier(tier)}
+
+        # Every tier answers as soon as it is asked, so nothing is left undecided.
+        answer = cast("Answer", decide(self.release, policy, len(asked.rows), ask))
         if answer.cause is not None:
             raise QuorumNotMet(answer.cause)
-        output = Output(
-            prediction_id=asked.prediction_id or str(uuid.uuid4()),
-            release=self.digest,
-            status=answer.status,
-            predictions=answer.predictions,
-            members=answer.members,
-        )
-        return dict(msgspec.to_builtins(output))
+        output = answer.to_output(asked.prediction_id or str(uuid.uuid4()), self.digest)
+        return dict(msgspec.json.decode(msgspec.json.encode(output)))
 
     def _ask(self, member: ReleasedMember, columns: Columns, rows: int) -> MemberResult:
         model = self.models[member.id]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,26 +9,30 @@ from typing import Any
 import pytest
 
 import asl
-from builders import ROOT, member, sources
+from builders import ROOT, X, member, sources
 from expected_events import list_events, without_volatile
 from memory import MemoryStack
 from stepensemble import Ensemble
 from stepensemble.core import errors
-from stepensemble.core.errors import EnsembleError
+from stepensemble.core.errors import EnsembleError, InvalidPayload
 from stepensemble.handlers.normalize import POINTER_SECONDS
 from stepensemble.publishing.sources import read_sources
 
 DEFINITIONS = sorted((ROOT / "statemachine").glob("*.asl.json"))
 ENSEMBLE = json.loads((ROOT / "statemachine" / "ensemble.asl.json").read_text())
+ONE = {"min_members": 1}
+Y = {**X, "name": "y"}
+Z = {**X, "name": "z"}
+BINARY: dict[str, Any] = {"task": {"type": "binary", "classes": ["no", "yes"]}, "features": [X, Y, Z]}
 SHIPPED = ROOT / "models" / "manifest.json"
 
 
 def states_of(machine: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """List a machine's states, those inside a Map included."""
+    """List a machine's states, those inside a Map or a Parallel included."""
     for name, state in machine["States"].items():
         yield name, state
-        if "ItemProcessor" in state:
-            yield from states_of(state["ItemProcessor"])
+        for inner in [*state.get("Branches", []), *([state["ItemProcessor"]] if "ItemProcessor" in state else [])]:
+            yield from states_of(inner)
 
 
 STATES = [
@@ -35,6 +40,7 @@ STATES = [
     for path in DEFINITIONS
     for name, state in states_of(json.loads(path.read_text()))
 ]
+SHADOW = dict(states_of(ENSEMBLE))["Score a shadow"]
 ERROR_NAMES = {
     name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, EnsembleError)
 }
@@ -59,13 +65,35 @@ def test_every_task_has_a_timeout_and_retries_what_passes(state: dict[str, Any])
     if state["Type"] != "Task":
         return
     assert "TimeoutSeconds" in state or "TimeoutSecondsPath" in state
+    if state == SHADOW:
+        return
     retried = {name for rule in state["Retry"] for name in rule["ErrorEquals"]}
-    assert {
-        "StorageUnavailable",
-        "Lambda.ServiceException",
-        "Lambda.TooManyRequestsException",
-        "States.Timeout",
-    } <= retried
+    if state["Resource"].endswith(":events:putEvents"):
+        assert retried == {"States.TaskFailed", "States.Timeout"}
+    else:
+        assert {
+            "StorageUnavailable",
+            "Lambda.ServiceException",
+            "Lambda.TooManyRequestsException",
+            "States.Timeout",
+        } <= retried
+
+
+def test_a_shadow_is_asked_as_a_voter_is_but_once() -> None:
+    tasks = dict(states_of(ENSEMBLE))
+    (catch,) = SHADOW["Catch"]
+    for name in ("Score", "Score a voter"):
+        (other,) = tasks[name]["Catch"]
+        unretried = {key: value for key, value in tasks[name].items() if key != "Retry"}
+        assert {**SHADOW, "Catch": [{**catch, "Next": other["Next"]}]} == unretried
+        assert tasks[name]["Retry"] == tasks["Score"]["Retry"]
+        assert tasks[catch["Next"]] == tasks[other["Next"]]
+
+
+@pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.name)
+def test_no_two_states_of_a_machine_have_the_same_name(path: Path) -> None:
+    names = [name for name, _ in states_of(json.loads(path.read_text()))]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.name)
@@ -80,11 +108,19 @@ def functions(stack: MemoryStack) -> dict[str, Callable[[Any], Any]]:
     known: dict[str, Callable[[Any], Any]] = {**stack.slots}
     known["${NormalizeFunctionArn}"] = stack.normalize
     known["${AggregateFunctionArn}"] = stack.aggregate
+    known[asl.PUT_EVENTS] = stack.put_events
     return known
 
 
-def run(stack: MemoryStack, payload: object, name: str = "run-1") -> Any:
-    return asl.run(ENSEMBLE, functions(stack), payload, name)
+def run(stack: MemoryStack, payload: object, name: str = "run-1", entered: list[str] | None = None) -> Any:
+    return asl.run(ENSEMBLE, functions(stack), payload, name, entered)
+
+
+def publish(folder: Path, *members: dict[str, Any], **more: Any) -> tuple[MemoryStack, Ensemble]:
+    """Publish an ensemble, and load it in process too."""
+    stack, read = MemoryStack(), sources(folder, *members, **more)
+    stack.publish(read)
+    return stack, Ensemble.load(read.path)
 
 
 @pytest.fixture
@@ -145,13 +181,42 @@ def test_ten_thousand_rows_pass_every_state_by_pointer(tmp_path: Path) -> None:
     assert kept == whole["predictions"]
 
 
-@pytest.mark.parametrize("rows", [1, 200, 400, 500, 600, 700, 3000])
+@pytest.mark.parametrize("rows", [1, 200, 300, 400, 500, 600, 700, 3000])
 def test_states_stay_within_what_they_may_carry(tmp_path: Path, rows: int) -> None:
     # Around the place where inline turns into pointers; `asl` measures every state.
-    stack = MemoryStack()
-    stack.publish(sources(tmp_path, *(member(f"m{number}") for number in range(8))))
+    stack, _ = publish(tmp_path, *(member(f"m{number}") for number in range(8)))
     output = run(stack, {"instances": [{"x": row / 3} for row in range(rows)]})
-    assert isinstance(output["predictions"], list) == (rows <= 400)
+    assert isinstance(output["predictions"], list) == (rows <= 500)
+
+
+NAMES = [f"{letter}-{'m' * 40}" for letter in "abcdef"]
+TIERS = {
+    "members": [member(name, "softmax", "probabilities", tier=1 + place // 2) for place, name in enumerate(NAMES)],
+    "cascade": {"min_margin": 1},
+}
+STACK = {
+    "members": [member(name, "softmax", "probabilities") for name in NAMES],
+    "aggregation": {"method": "stack", "missing": "mean", "coefficients": dict.fromkeys(NAMES, [[1 / 3] * 3] * 3)},
+}
+
+
+@pytest.mark.parametrize("rows", [1, 100, 130, 140, 200, 3000])
+@pytest.mark.parametrize("parts", [pytest.param(TIERS, id="three tiers"), pytest.param(STACK, id="a stack")])
+def test_states_stay_within_what_they_may_carry_where_answers_say_most(
+    tmp_path: Path, rows: int, parts: dict[str, Any]
+) -> None:
+    # Three classes, six voters, two shadows; every row goes through every tier, and needs a review.
+    shadows = [member(f"shadow-{place}", "softmax", "probabilities", role="shadow") for place in range(2)]
+    more = {key: value for key, value in parts.items() if key != "members"} | {"review": {"min_margin": 1}}
+    task = {"type": "multiclass", "classes": ["red", "green", "blue"]}
+    stack, ensemble = publish(tmp_path, *parts["members"], *shadows, task=task, features=[X, Y], quorum=ONE, **more)
+    payload = {"instances": [{"x": row % 9 / 3, "y": row % 8 / 7} for row in range(rows)]}
+    output = run(stack, payload)
+    assert output["needs_review"] == rows
+    assert {one["status"] for one in output["members"]} == {"ok"}
+    assert isinstance(output["predictions"], list) == (rows <= 130)
+    if rows <= 130:
+        assert without_volatile(output) == without_volatile(ensemble.predict(payload))
 
 
 def test_an_edited_manifest_answers_at_the_next_execution(tmp_path: Path) -> None:
@@ -164,3 +229,268 @@ def test_an_edited_manifest_answers_at_the_next_execution(tmp_path: Path) -> Non
     output = run(stack, {"features": {"x": 1}}, "after")
     assert output["release"] == newer.digest
     assert [one["outputs"] for one in output["members"]] == [[2.5], [0.0]]
+
+
+def sigmoid(id_: str, column: str, **more: Any) -> dict[str, Any]:
+    """Return a member that says 1 / (1 + exp(-column))."""
+    return member(id_, "sigmoid", "probability", columns=[column], **more)
+
+
+def probability(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+# ------------------------------------------------------------------------------------------------- transitions
+
+
+@pytest.mark.parametrize("members", [1, 4, 8])
+def test_without_tiers_shadows_and_reviews_an_execution_enters_six_states_and_one_a_member(
+    tmp_path: Path, members: int
+) -> None:
+    stack, _ = publish(tmp_path, *(member(f"m{number}") for number in range(members)))
+    entered: list[str] = []
+    run(stack, {"features": {"x": 1}}, entered=entered)
+    assert entered == [
+        "Normalize",
+        "Accepted?",
+        "Score members",
+        *["Score"] * members,
+        "Aggregate",
+        "Answered?",
+        "Answer",
+    ]
+
+
+def test_shadows_cost_two_transitions_and_one_a_shadow(tmp_path: Path) -> None:
+    shadows = [member(f"s{number}", role="shadow") for number in range(3)]
+    stack, _ = publish(tmp_path, member("a"), member("b"), *shadows)
+    entered: list[str] = []
+    run(stack, {"features": {"x": 1}}, entered=entered)
+    assert entered[2:-3] == [
+        "Score members and shadows",
+        "Score voters",
+        *["Score a voter"] * 2,
+        "Score shadows",
+        *["Score a shadow"] * 3,
+    ]
+    assert len(entered) == 6 + 2 + 5
+
+
+def test_a_further_tier_costs_three_transitions_and_one_a_member(tmp_path: Path) -> None:
+    stack, _ = publish(
+        tmp_path, sigmoid("a", "x"), sigmoid("b", "y", tier=2), cascade={"min_margin": 0.5}, quorum=ONE, **BINARY
+    )
+    sure: list[str] = []
+    run(stack, {"features": {"x": 9, "y": 0, "z": 0}}, "sure", sure)
+    assert len(sure) == 6 + 1
+    unsure: list[str] = []
+    run(stack, {"features": {"x": 0, "y": 0, "z": 0}}, "unsure", unsure)
+    assert unsure[4:] == ["Aggregate", "Answered?", "Score members", "Score", "Aggregate", "Answered?", "Answer"]
+    assert len(unsure) == 6 + 1 + 3 + 1
+
+
+# ---------------------------------------------------------------------------------------------------- the cascade
+
+ROWS = [
+    {"x": 5, "y": 0, "z": 0},  # tier 1 is sure of it
+    {"x": 0, "y": -5, "z": 0},  # tier 2, which halves the margin: (1/2 + p(-5)) / 2
+    {"x": 0, "y": 0, "z": 5},  # nobody: (1/2 + 1/2 + p(5)) / 3
+    {"x": -4, "y": 0, "z": 0},  # tier 1
+]
+
+
+def test_two_tiers_decide_what_they_are_sure_of(tmp_path: Path) -> None:
+    stack, ensemble = publish(
+        tmp_path, sigmoid("a", "x"), sigmoid("b", "y", tier=2), cascade={"min_margin": 0.4}, quorum=ONE, **BINARY
+    )
+    output = run(stack, {"instances": ROWS})
+    assert [one["tier"] for one in output["predictions"]] == [1, 2, 2, 1]
+    values = [probability(5), (0.5 + probability(-5)) / 2, 0.5, probability(-4)]
+    assert [one["value"] for one in output["predictions"]] == pytest.approx(values, abs=1e-6)
+    first, second = output["members"]
+    assert first["outputs"] == pytest.approx([probability(row["x"]) for row in ROWS], abs=1e-6)
+    assert second["outputs"] == pytest.approx([probability(-5), 0.5], abs=1e-6)
+    assert without_volatile(output) == without_volatile(ensemble.predict({"instances": ROWS}))
+    record = stack.records.read("run-1")
+    assert (record.rows, record.input) == (4, {"instances": ROWS})
+
+
+def test_three_tiers_are_asked_about_fewer_and_fewer_rows(tmp_path: Path) -> None:
+    members = [sigmoid("a", "x"), sigmoid("b", "y", tier=2), sigmoid("c", "z", tier=3)]
+    stack, ensemble = publish(tmp_path, *members, cascade={"min_margin": 0.4}, quorum=ONE, **BINARY)
+    output = run(stack, {"instances": ROWS})
+    assert [one["tier"] for one in output["predictions"]] == [1, 2, 3, 1]
+    assert [len(one["outputs"]) for one in output["members"]] == [4, 2, 1]
+    assert output["predictions"][2]["value"] == pytest.approx((1 + probability(5)) / 3, abs=1e-6)
+    assert without_volatile(output) == without_volatile(ensemble.predict({"instances": ROWS}))
+
+
+def test_a_tier_that_nobody_needs_is_not_asked(tmp_path: Path) -> None:
+    stack, ensemble = publish(
+        tmp_path, sigmoid("a", "x"), sigmoid("b", "y", tier=2), cascade={"min_margin": 0.4}, quorum=ONE, **BINARY
+    )
+    payload = {"instances": [ROWS[0], ROWS[3]]}
+    output = run(stack, payload)
+    assert [one["status"] for one in output["members"]] == ["ok", "skipped"]
+    assert (output["status"], output["attendance"]["voter"]["asked"]) == ("COMPLETE", 1)
+    assert without_volatile(output) == without_volatile(ensemble.predict(payload))
+
+
+def test_nothing_is_recorded_until_every_row_is_decided(tmp_path: Path) -> None:
+    stack, _ = publish(
+        tmp_path, sigmoid("a", "x"), sigmoid("b", "y", tier=2), cascade={"min_margin": 0.4}, quorum=ONE, **BINARY
+    )
+    recorded: list[int] = []
+
+    def aggregate(event: Any) -> Any:
+        recorded.append(len(stack.dynamo.items))
+        return stack.aggregate(event)
+
+    asl.run(ENSEMBLE, functions(stack) | {"${AggregateFunctionArn}": aggregate}, {"instances": ROWS})
+    assert recorded == [0, 0]
+    assert len(stack.dynamo.items) == 1
+
+
+def test_a_tier_without_a_quorum_decides_nothing_and_the_next_one_is_asked(tmp_path: Path) -> None:
+    broken = member("a", "two_by_two", "probability", columns=["x"])
+    stack, ensemble = publish(
+        tmp_path, broken, sigmoid("b", "y", tier=2), cascade={"min_margin": 0.4}, quorum=ONE, **BINARY
+    )
+    output = run(stack, {"instances": ROWS})
+    assert (output["status"], [one["tier"] for one in output["predictions"]]) == ("DEGRADED", [2] * 4)
+    assert output["members"][0]["error"]["type"] == "InputMismatch"
+    assert without_volatile(output) == without_volatile(ensemble.predict({"instances": ROWS}))
+
+
+def test_the_last_tiers_quorum_decides_whether_there_is_an_answer(tmp_path: Path) -> None:
+    broken = [member(id_, "two_by_two", "probability", columns=["x"], tier=tier) for id_, tier in [("a", 1), ("b", 2)]]
+    stack, _ = publish(tmp_path, *broken, cascade={"min_margin": 0.4}, quorum=ONE, **BINARY)
+    with pytest.raises(asl.Failed) as failed:
+        run(stack, {"instances": ROWS})
+    assert failed.value.error == "QuorumNotMet"
+    assert stack.records.read("run-1").output.status == "FAILED"
+
+
+def test_a_cascade_of_ten_thousand_rows_passes_every_state_by_pointer(tmp_path: Path) -> None:
+    members = [sigmoid("a", "x"), sigmoid("b", "y", tier=2), sigmoid("c", "z", tier=3)]
+    stack, ensemble = publish(tmp_path, *members, cascade={"min_margin": 0.4}, quorum=ONE, **BINARY)
+    rows = ROWS * 2500
+    body = json.dumps(rows).encode()
+    output = run(stack, {"instances": {"s3": stack.data.write("payloads/rows.json", body).s3}})
+    whole = ensemble.predict({"instances": rows})
+    kept = stack.records.read("run-1")
+    assert json.loads(stack.data.read(output["predictions"]["s3"].removeprefix("s3://data/"))) == whole["predictions"]
+    assert [len(one.outputs) for one in kept.output.members] == [10_000, 5_000, 2_500]  # type: ignore[arg-type]
+    written = [key.rsplit("/", 1)[1] for key in stack.data.written if "columns" in key]
+    assert written == ["columns.npz", "columns-2.npz", "columns-3.npz"]
+    outputs = [one["outputs"]["s3"] for one in output["members"]]
+    assert [pointer.rsplit("/", 1)[1] for pointer in outputs] == ["a.npy", "b.npy", "c.npy"]
+
+
+# ---------------------------------------------------------------------------------------------------- shadows
+
+
+def test_a_failing_shadow_leaves_the_answer_complete(tmp_path: Path) -> None:
+    stack, ensemble = publish(tmp_path, member("a"), member("log", "logarithm", role="shadow"))
+    output = run(stack, {"features": {"x": -1}})
+    assert (output["status"], output["predictions"][0]["value"]) == ("COMPLETE", 1.5)
+    assert output["members"][1]["error"]["type"] == "InvalidOutput"
+    assert without_volatile(output) == without_volatile(ensemble.predict({"features": {"x": -1}}))
+
+
+def test_the_shadows_of_a_tier_are_asked_with_it(tmp_path: Path) -> None:
+    members = [
+        sigmoid("a", "x"),
+        sigmoid("b", "y", tier=2),
+        sigmoid("first", "z", role="shadow"),
+        sigmoid("second", "z", role="shadow", tier=2),
+    ]
+    stack, ensemble = publish(tmp_path, *members, cascade={"min_margin": 0.4}, quorum=ONE, **BINARY)
+    entered: list[str] = []
+    output = run(stack, {"instances": ROWS}, entered=entered)
+    assert entered.count("Score members and shadows") == 2
+    assert "Score members" not in entered
+    assert [len(one["outputs"]) for one in output["members"]] == [4, 2, 4, 2]
+    assert without_volatile(output) == without_volatile(ensemble.predict({"instances": ROWS}))
+
+
+# ---------------------------------------------------------------------------------------------------- reviews
+
+
+@pytest.fixture
+def reviewing(tmp_path: Path) -> MemoryStack:
+    """A stack whose one member wants a review where its margin is below 0.4."""
+    return publish(tmp_path, sigmoid("a", "x"), review={"min_margin": 0.4}, **BINARY)[0]
+
+
+def test_a_review_is_asked_for_once_and_without_features(reviewing: MemoryStack) -> None:
+    entered: list[str] = []
+    output = run(reviewing, {"instances": ROWS, "prediction_id": "p"}, entered=entered)
+    assert [one["decision"] for one in output["predictions"]] == ["answer", "review", "review", "answer"]
+    assert reviewing.events == [
+        {
+            "Source": "stepensemble",
+            "DetailType": "PredictionNeedsReview",
+            "EventBusName": "${EventBusName}",
+            "Detail": {
+                "stack": "${StackName}",
+                "prediction_id": "p",
+                "release": output["release"],
+                "status": "COMPLETE",
+                "needs_review": 2,
+                "execution": "arn:run-1",
+            },
+        }
+    ]
+    assert entered[-3:] == ["Answered?", "Ask for review", "Answer"]
+    assert len(entered) == 6 + 1 + 1
+
+
+def test_no_review_is_asked_for_where_none_is_needed(reviewing: MemoryStack) -> None:
+    assert run(reviewing, {"instances": [ROWS[0], ROWS[3]]})["needs_review"] == 0
+    assert reviewing.events == []
+
+
+def test_a_recorded_answer_that_is_repeated_asks_for_its_review_again(reviewing: MemoryStack) -> None:
+    payload = {"features": ROWS[1], "prediction_id": "p"}
+    assert run(reviewing, payload, "first") == run(reviewing, payload, "second")
+    assert [event["Detail"]["execution"] for event in reviewing.events] == ["arn:first", "arn:second"]
+
+
+def test_an_event_that_cannot_be_sent_fails_the_execution_and_leaves_its_record(reviewing: MemoryStack) -> None:
+    def refuse(_: Any) -> None:
+        raise asl.Failed("EventBridge.FailedEntry", "no")
+
+    with pytest.raises(asl.Failed, match="FailedEntry"):
+        asl.run(ENSEMBLE, functions(reviewing) | {asl.PUT_EVENTS: refuse}, {"features": ROWS[1]})
+    assert reviewing.records.read("run-1").output.needs_review == 1
+
+
+# ---------------------------------------------------------------------------------------- a payload's own quorum
+
+
+def test_a_payloads_quorum_takes_the_place_of_the_manifests(tmp_path: Path) -> None:
+    stack, ensemble = publish(tmp_path, member("half"), member("log", "logarithm"))
+    payload = {"features": {"x": -1}, "quorum": {"min_members": 1, "required": ["half"]}}
+    output = run(stack, payload)
+    assert output["status"] == "DEGRADED"
+    assert output["policy"]["quorum"] == {"min_members": 1, "min_weight": None, "required": ["half"]}
+    assert without_volatile(output) == without_volatile(ensemble.predict(payload))
+    assert stack.records.read("run-1").input == payload
+    with pytest.raises(asl.Failed) as failed:
+        run(stack, {**payload, "quorum": {"required": ["log"], "min_members": 1}}, "strict")
+    assert (failed.value.error, "log is required" in failed.value.cause) == ("QuorumNotMet", True)
+
+
+def test_a_payloads_quorum_that_no_members_can_meet_is_refused(tmp_path: Path) -> None:
+    stack, ensemble = publish(tmp_path, member("half"), member("log", "logarithm"))
+    payload = {"features": {"x": 1}, "quorum": {"min_members": 3, "required": ["lug"]}}
+    with pytest.raises(asl.Failed) as failed:
+        run(stack, payload)
+    assert failed.value.error == "InvalidPayload"
+    assert "$.quorum.min_members: 3 is more than the 2 voters" in failed.value.cause
+    assert '$.quorum.required[0]: "lug" is no voter' in failed.value.cause
+    with pytest.raises(InvalidPayload) as refused:
+        ensemble.predict(payload)
+    assert str(refused.value) == failed.value.cause
+    assert stack.dynamo.items == {}

@@ -48,6 +48,7 @@ PSEUDO = {
 }
 ARNS = {
     "AWS::DynamoDB::Table": "arn:aws:dynamodb:eu-central-1:123456789012:table/{TableName}",
+    "AWS::Events::Rule": "arn:aws:events:eu-central-1:123456789012:rule/{Name}",
     "AWS::Lambda::Function": "arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}",
     "AWS::Logs::LogGroup": "arn:aws:logs:eu-central-1:123456789012:log-group:{LogGroupName}:*",
     "AWS::S3::Bucket": "arn:aws:s3:::{BucketName}",
@@ -104,7 +105,11 @@ class Resolver:
         return value
 
     def substitute(self, name: str) -> str:
-        return self.arn(name.removesuffix(".Arn")) if name.endswith(".Arn") else self.values[name]
+        if name.endswith(".Arn"):
+            return self.arn(name.removesuffix(".Arn"))
+        if name in self.values:
+            return self.values[name]
+        return str(self(self.document["Resources"][name]["Properties"]["LogGroupName"]))
 
     def arn(self, name: str) -> str:
         body = self.document["Resources"][name]
@@ -251,6 +256,42 @@ def test_the_state_machines_may_invoke_the_stacks_functions_and_no_others(slots:
     }
 
 
+def test_a_review_is_asked_for_as_the_rule_expects_it_and_on_the_bus_the_role_may_use() -> None:
+    (entry,) = json.loads((ROOT / ASL).read_text())["States"]["Ask for review"]["Parameters"]["Entries"]
+    bodies = [body for body in source()["Resources"].values() if isinstance(body, dict)]
+    machines = [body["Properties"] for body in bodies if body["Type"] == "AWS::Serverless::StateMachine"]
+    (rule,) = resources("AWS::Events::Rule").values()
+    for machine in machines:
+        placeholders = machine["DefinitionSubstitutions"]
+        assert (entry["Detail"]["stack"], placeholders["StackName"]) == ("${StackName}", {"Ref": "AWS::StackName"})
+        assert (entry["EventBusName"], placeholders["EventBusName"]) == ("${EventBusName}", {"Ref": "EventBusName"})
+    assert rule["EventPattern"] == {
+        "source": [entry["Source"]],
+        "detail-type": [entry["DetailType"]],
+        "detail": {"stack": ["stack"]},
+    }
+    assert rule["EventBusName"] == "default"
+    assert [grant for grant in grants("EnsembleRole") if grant[0].startswith("events:")] == [
+        ("events:PutEvents", "arn:aws:events:eu-central-1:123456789012:event-bus/default")
+    ]
+
+
+def test_reviews_asked_for_are_kept_in_a_log_group_that_admits_this_rule_only() -> None:
+    (rule,) = resources("AWS::Events::Rule").values()
+    (policy,) = resources("AWS::Logs::ResourcePolicy").values()
+    group = "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/events/stack-reviews"
+    assert [target["Arn"] for target in rule["Targets"]] == [group]
+    create, put = json.loads(policy["PolicyDocument"])["Statement"]
+    assert (create["Action"], create["Resource"]) == ("logs:CreateLogStream", f"{group}:*")
+    assert (put["Action"], put["Resource"]) == ("logs:PutLogEvents", f"{group}:*:*")
+    assert put["Condition"] == {
+        "ArnEquals": {"aws:SourceArn": "arn:aws:events:eu-central-1:123456789012:rule/stack-reviews"}
+    }
+    for statement in (create, put):
+        assert statement["Principal"] == {"Service": ["events.amazonaws.com", "delivery.logs.amazonaws.com"]}
+    assert resolved()["Outputs"]["ReviewLogGroupName"]["Value"] == "ReviewLogGroup"
+
+
 # --------------------------------------------------------------------------------------------------- the rights
 
 
@@ -267,6 +308,8 @@ def test_the_state_machines_may_invoke_the_stacks_functions_and_no_others(slots:
         ("AggregateRole", "s3:GetObject", "artifacts", keys.release_key(DIGEST)),
         ("AggregateRole", "s3:GetObject", "data", keys.payload_key(b"")),
         ("AggregateRole", "s3:GetObject", "data", keys.outputs_key(EXECUTION, "linear")),
+        ("AggregateRole", "s3:GetObject", "data", keys.columns_key(EXECUTION)),
+        ("AggregateRole", "s3:PutObject", "data", keys.columns_key(EXECUTION, tier=2)),
         ("AggregateRole", "s3:PutObject", "data", keys.predictions_key(EXECUTION)),
         ("AggregateRole", "s3:GetObject", "data", keys.record_key(b"")),
         ("AggregateRole", "s3:PutObject", "data", keys.record_key(b"")),
@@ -384,7 +427,8 @@ def test_everything_logs_to_a_group_that_forgets() -> None:
     groups = resources("AWS::Logs::LogGroup")
     assert {group["RetentionInDays"] for group in groups.values()} == {"14"}
     used = {function["LoggingConfig"]["LogGroup"] for function in functions().values()}
-    assert used == {"NormalizeLogGroup", "ScoreLogGroup", "AggregateLogGroup"} == set(groups) - {"EnsembleLogGroup"}
+    assert used == {"NormalizeLogGroup", "ScoreLogGroup", "AggregateLogGroup"}
+    assert set(groups) == used | {"EnsembleLogGroup", "ReviewLogGroup"}
 
 
 def test_the_state_machines_log_errors_and_no_feature_values() -> None:
@@ -425,6 +469,7 @@ def test_a_client_finds_what_it_needs_in_the_outputs() -> None:
         "ExpressStateMachineArn",
         "NormalizeFunctionName",
         "RecordsTableName",
+        "ReviewLogGroupName",
         "ScoreFunctionPrefix",
         "SlotNames",
         "StateMachineArn",

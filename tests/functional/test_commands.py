@@ -97,6 +97,7 @@ def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, numbe
         (("check", "nowhere.json"), "nowhere.json is not there"),
         (("run",), "Missing argument"),
         (("records", "--limit", "0"), "--limit"),
+        (("events", "--limit", "0"), "--limit"),
         (("dance",), "No such command"),
     ],
 )
@@ -118,6 +119,26 @@ def test_show_reads_a_record_back_and_records_lists_it(served: Path) -> None:
     drawn = run_ensemble(served, "show", output["prediction_id"])
     assert "wide_and_deep" in drawn.stdout
     assert "COMPLETE" in drawn.stdout
+
+
+def test_events_lists_what_earlier_runs_want_a_person_to_look_at(project: Path) -> None:
+    path = project / "models" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "review": {"max_spread": 0}}))
+    assert run_ensemble(project, "events").stdout.strip() == "no prediction needs a review"
+    outputs = [
+        json.loads(run_ensemble(project, "run", f"events/{name}.json", "--json").stdout)
+        for name in ("passenger", "passengers")
+    ]
+    # Each command had a stack of its own.
+    listed = json.loads(run_ensemble(project, "events", "--json").stdout)
+    expected = [(output["prediction_id"], output["needs_review"], output["release"]) for output in reversed(outputs)]
+    assert [(one["prediction_id"], one["needs_review"], one["release"]) for one in listed] == expected
+    assert [one["needs_review"] for one in listed] == [8, 1]  # no two members ever say quite the same
+    assert set(listed[0]) == {"id", "time", "prediction_id", "release", "status", "needs_review", "execution"}
+    assert listed[0]["execution"].endswith(f":{outputs[1]['prediction_id']}")
+    assert json.loads(run_ensemble(project, "events", "--limit", "1", "--json").stdout) == listed[:1]
+    drawn = run_ensemble(project, "events").stdout.splitlines()
+    assert [line.split()[0] for line in drawn[1:]] == [one["prediction_id"] for one in listed]
 
 
 def test_show_of_an_unknown_id_says_so(served: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 
+from builders import X, member, sources
 from driving import ROOT, ask, start, wait
 from expected_events import list_events, without_volatile
 from stepensemble import Ensemble
@@ -83,7 +84,7 @@ def test_ten_thousand_rows_travel_by_pointer_and_answer_alike(stack: Stack, ense
     payload = {"instances": [{**PASSENGER, "Age": age} for age in ages]}
     outcome = run_execution(stack, payload, release=None)
     assert outcome.error is None, outcome.cause
-    assert without_volatile(outcome.to_json()) == without_volatile(ensemble.predict(payload))
+    assert without_volatile(as_json(outcome.to_json())) == without_volatile(ensemble.predict(payload))
     described = stack.step_functions.list_executions(stateMachineArn=stack.state_machine)["executions"]
     (arn,) = [execution["executionArn"] for execution in described if execution["name"] == outcome.execution]
     carried = stack.step_functions.describe_execution(executionArn=arn)
@@ -235,7 +236,7 @@ def test_nan_and_a_timeout_degrade_the_answer(stack: Stack, tmp_path: Path) -> N
     publish_frail(stack, tmp_path, 1, ("half_plus_two", 10), ("logarithm", 10), ("slow", 1))
     output = ask_fresh(stack, {"features": {"x": -4}})
     assert output["status"] == "DEGRADED"
-    assert output["predictions"] == [{"value": 0.0, "spread": 0.0}]  # -4 / 2 + 2
+    assert output["predictions"] == [{"value": 0.0, "spread": 0.0, "range": 0.0, "decision": "answer"}]  # -4 / 2 + 2
     errors = {member["id"]: member["error"] and member["error"]["type"] for member in output["members"]}
     assert errors == {"half_plus_two": None, "logarithm": "InvalidOutput", "slow": "States.Timeout"}
     weights = {member["id"]: member["weight"] for member in output["members"]}
@@ -268,6 +269,187 @@ def test_a_killed_process_is_a_failed_member(stack: Stack, local: LocalStack, tm
     failed = next(m for m in json.loads(described["output"])["members"] if m["id"] == "slow")
     assert failed["error"]["type"] == "Runtime.ExitError"
     assert "signal: killed" in failed["error"]["message"]
+
+
+# ---------------------------------------------------------- tiers, shadows, reviews, and a quorum of the payload's own
+
+
+BINARY: dict[str, Any] = {
+    "task": {"type": "binary", "classes": ["no", "yes"]},
+    "features": [X, {**X, "name": "y"}],
+    "quorum": {"min_members": 1},
+}
+SURE, UNSURE, NOBODY = {"x": 5, "y": 0}, {"x": 0, "y": -5}, {"x": 0, "y": 0}
+
+
+def publish_members(stack: Stack, folder: Path, *members: dict[str, Any], **more: Any) -> Ensemble:
+    """Publish an ensemble of test models, and load it in process too."""
+    read = sources(folder, *members, **more)
+    publish(read, stack.releases, stack.slots)
+    return Ensemble.load(read.path)
+
+
+def publish_tiers(stack: Stack, folder: Path, **more: Any) -> Ensemble:
+    """Publish two members of which the second is asked where the first is unsure: 1 / (1 + exp(-x)), then of y."""
+    first = member("first", "sigmoid", "probability", columns=["x"])
+    second = member("second", "sigmoid", "probability", columns=["y"], tier=2)
+    return publish_members(stack, folder, first, second, cascade={"min_margin": 0.4}, **BINARY, **more)
+
+
+def run_watched(stack: Stack, payload: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Ask what is current now, and return the output with the execution's history."""
+    arn = start(stack, {**payload, "release": stack.releases.read_current()[0].release})
+    described = wait(stack, arn)
+    assert described["status"] == "SUCCEEDED", described.get("cause")
+    history = stack.step_functions.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+    return json.loads(described["output"]), history
+
+
+def as_json(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what a reader of the document finds."""
+    return dict(json.loads(json.dumps(document)))
+
+
+def entered(history: list[dict[str, Any]]) -> list[str]:
+    """Name the states that were entered, in order: what AWS counts as transitions."""
+    return [event["stateEnteredEventDetails"]["name"] for event in history if "stateEnteredEventDetails" in event]
+
+
+def test_a_plain_execution_enters_six_states_and_one_a_member(stack: Stack, ensemble: Ensemble) -> None:
+    _, history = run_watched(stack, {"features": PASSENGER})
+    members = ["Score"] * len(ensemble.release.members)
+    others = ["Aggregate", "Answered?", "Answer"]
+    assert entered(history) == ["Normalize", "Accepted?", "Score members", *members, *others]
+
+
+def test_a_cascade_asks_the_second_tier_about_undecided_rows_only(stack: Stack, tmp_path: Path) -> None:
+    in_process = publish_tiers(stack, tmp_path)
+    payload = {"instances": [SURE, UNSURE, NOBODY, SURE]}
+    output, history = run_watched(stack, payload)
+    assert [one["tier"] for one in output["predictions"]] == [1, 2, 2, 1]
+    assert [len(one["outputs"]) for one in output["members"]] == [4, 2]
+    assert without_volatile(output) == without_volatile(in_process.predict(payload))
+    assert stack.records.read(output["prediction_id"]).input == payload
+    again = ["Score members", "Score", "Aggregate", "Answered?"]
+    assert entered(history) == ["Normalize", "Accepted?", *again, *again, "Answer"]
+
+
+def test_a_cascade_that_is_sure_at_once_asks_no_further(stack: Stack, tmp_path: Path) -> None:
+    publish_tiers(stack, tmp_path)
+    output, history = run_watched(stack, {"features": SURE})
+    assert [one["status"] for one in output["members"]] == ["ok", "skipped"]
+    assert entered(history).count("Score") == 1
+
+
+def test_a_cascade_of_ten_thousand_rows_answers_alike_by_pointer(stack: Stack, tmp_path: Path) -> None:
+    in_process = publish_tiers(stack, tmp_path)
+    drawn = np.random.default_rng(11).normal(0, 2, (10_000, 2)).round(3).tolist()
+    payload = {"instances": [{"x": x, "y": y} for x, y in drawn]}
+    outcome = run_execution(stack, payload, in_process.digest)
+    assert outcome.error is None, outcome.cause
+    assert without_volatile(as_json(outcome.to_json())) == without_volatile(in_process.predict(payload))
+    assert outcome.output is not None
+    first, second = outcome.output.members
+    assert isinstance(first.outputs, list)
+    assert isinstance(second.outputs, list)
+    assert 1_000 < len(second.outputs) < len(first.outputs) == 10_000
+
+
+def test_the_express_machine_cascades_and_asks_for_reviews_too(stack: Stack, tmp_path: Path) -> None:
+    in_process = publish_tiers(stack, tmp_path, review={"min_margin": 0.1})
+    payload = {"instances": [SURE, UNSURE, NOBODY], "release": in_process.digest}
+    done = stack.step_functions.start_sync_execution(
+        stateMachineArn=stack.outputs["ExpressStateMachineArn"], input=json.dumps(payload)
+    )
+    assert done["status"] == "SUCCEEDED", done.get("cause")
+    output = json.loads(done["output"])
+    assert without_volatile(output) == without_volatile(in_process.predict(payload))
+    (event,) = [one for one in stack.reviews.latest(1000) if one.prediction_id == output["prediction_id"]]
+    assert (event.needs_review, event.execution) == (1, done["executionArn"])
+
+
+def test_a_slow_shadow_is_given_up_after_its_own_timeout_and_not_asked_again(stack: Stack, tmp_path: Path) -> None:
+    # "slow" takes more than three seconds.
+    shadow = member("shadow", "slow", role="shadow", timeout=1)
+    publish_members(stack, tmp_path, member("half"), member("other"), shadow)
+    output, history = run_watched(stack, {"features": {"x": 4}})
+    assert (output["status"], output["predictions"][0]["value"]) == ("COMPLETE", 4.0)
+    assert output["members"][2]["error"]["type"] == "States.Timeout"
+    assert output["attendance"]["shadow"] == {"asked": 1, "answered": 0, "weight": 0.0}
+    assert entered(history).count("Score a shadow") == 1
+    pointer, _ = stack.releases.read_current()
+    slot = f"{stack.outputs['ScoreFunctionPrefix']}{pointer.slots['shadow']}"
+    scheduled = [event["taskScheduledEventDetails"] for event in history if event["type"] == "TaskScheduled"]
+    asked = [json.loads(details["parameters"])["FunctionName"] for details in scheduled]
+    assert asked.count(slot) == 1
+    assert [event["type"] for event in history].count("TaskTimedOut") == 1
+
+
+def test_a_failing_shadow_leaves_the_answer_complete(stack: Stack, tmp_path: Path) -> None:
+    shadow = member("shadow", "logarithm", role="shadow")
+    in_process = publish_members(stack, tmp_path, member("half"), shadow)
+    output, history = run_watched(stack, {"features": {"x": -4}})
+    assert (output["status"], output["members"][1]["error"]["type"]) == ("COMPLETE", "InvalidOutput")
+    assert without_volatile(output) == without_volatile(in_process.predict({"features": {"x": -4}}))
+    assert entered(history)[2:-3].count("Score a shadow") == 1
+    assert len(entered(history)) == 6 + 2 + 2 + 1  # two transitions for having shadows, and its failure is carried
+
+
+def test_a_review_is_told_to_eventbridge_once_and_kept(stack: Stack, tmp_path: Path) -> None:
+    publish_tiers(stack, tmp_path, review={"min_margin": 0.1})
+    payload = {"instances": [SURE, UNSURE, NOBODY], "prediction_id": "for-a-person"}
+    output, history = run_watched(stack, payload)
+    assert [one["decision"] for one in output["predictions"]] == ["answer", "answer", "review"]
+    assert entered(history)[-2:] == ["Ask for review", "Answer"]
+    (event,) = [one for one in stack.reviews.latest(1000) if one.prediction_id == "for-a-person"]
+    assert (event.needs_review, event.status, event.release) == (1, "COMPLETE", output["release"])
+    # Asked again, the recorded answer asks again; another execution does.
+    assert run_watched(stack, payload)[0] == output
+    latest, first = [one for one in stack.reviews.latest(1000) if one.prediction_id == "for-a-person"]
+    assert first == event
+    assert latest.execution != first.execution
+    assert latest.time >= first.time
+
+
+def test_what_needs_no_review_is_told_to_nobody(stack: Stack, tmp_path: Path) -> None:
+    publish_tiers(stack, tmp_path, review={"min_margin": 0.1})
+    output, history = run_watched(stack, {"features": SURE})
+    assert output["needs_review"] == 0
+    assert "Ask for review" not in entered(history)
+    assert output["prediction_id"] not in [one.prediction_id for one in stack.reviews.latest(1000)]
+
+
+def test_a_rule_keeps_the_reviews_of_this_stack_in_its_log_group(stack: Stack) -> None:
+    events = stack.session.client("events", endpoint_url=stack.endpoint)
+    (rule,) = events.list_rules()["Rules"]
+    pattern = json.loads(rule["EventPattern"])
+    assert (pattern["detail-type"], pattern["detail"]) == (["PredictionNeedsReview"], {"stack": [stack.name]})
+    (target,) = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+    group = stack.outputs["ReviewLogGroupName"]
+    assert target["Arn"].endswith(f":log-group:{group}")
+    logs = stack.session.client("logs", endpoint_url=stack.endpoint)
+    (found,) = logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+    assert str(found["retentionInDays"]) == "14"
+    before = len(stack.reviews.latest(1000))
+    entry = {"Source": "stepensemble", "DetailType": "PredictionNeedsReview", "Detail": '{"stack": "another"}'}
+    assert events.put_events(Entries=[entry])["FailedEntryCount"] == 0
+    assert len(stack.reviews.latest(1000)) == before
+
+
+def test_the_latest_reviews_come_first_and_as_many_as_asked_for(stack: Stack, tmp_path: Path) -> None:
+    publish_tiers(stack, tmp_path, review={"min_margin": 0.1})
+    ids = [run_watched(stack, {"features": NOBODY})[0]["prediction_id"] for _ in range(3)]
+    assert [one.prediction_id for one in stack.reviews.latest(2)] == [ids[2], ids[1]]
+
+
+def test_a_payloads_quorum_is_that_executions(stack: Stack, tmp_path: Path) -> None:
+    publish_frail(stack, tmp_path, 2, ("half_plus_two", 10), ("logarithm", 10))
+    payload = {"features": {"x": -4}, "quorum": {"min_members": 1, "required": ["half_plus_two"]}}
+    output = ask_fresh(stack, payload)
+    assert (output["status"], output["policy"]["quorum"]["min_members"]) == ("DEGRADED", 1)
+    described = wait(stack, start(stack, {**payload, "quorum": {"min_members": 3}}))
+    assert (described["status"], described["error"]) == ("FAILED", "InvalidPayload")
+    assert "$.quorum.min_members: 3 is more than the 2 voters" in described["cause"]
 
 
 def ask_fresh(stack: Stack, payload: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from builders import member, sources
 from memory import MemoryStack
 from stepensemble.core.answer import Prediction
-from stepensemble.core.columns import array_from_bytes, array_to_bytes
+from stepensemble.core.columns import array_from_bytes, array_to_bytes, columns_from_bytes, columns_to_bytes
 from stepensemble.core.errors import RecordNotFound, StorageUnavailable
 from stepensemble.publishing.sources import Sources
 
@@ -45,6 +45,12 @@ def failed(id_: str, error: str = "Sandbox.Timedout", message: str = "Task timed
     return {"id": id_, "error": {"Error": error, "Cause": json.dumps({"errorMessage": message})}}
 
 
+def came(*results: dict[str, Any]) -> dict[str, Any]:
+    """Return what came back from a tier, voters and shadows apart, as the state machine gathers it."""
+    shadows = [one for one in results if one["id"] == "shadow"]
+    return {"voters": [one for one in results if one not in shadows], **({"shadows": shadows} if shadows else {})}
+
+
 def event(published: Sources, *results: dict[str, Any], run: str = "run-1", **more: Any) -> dict[str, Any]:
     execution = {"id": f"arn:{run}", "name": run, "started_at": "2026-03-01T11:59:59.000Z"}
     return {
@@ -52,7 +58,9 @@ def event(published: Sources, *results: dict[str, Any], run: str = "run-1", **mo
         "release": published.digest,
         "rows": 1,
         "inline": True,
-        "results": list(results),
+        "results": came(*results),
+        "earlier": [],
+        "cascade": None,
         "payload": {"features": {"x": 1}, "metadata": {"why": "a test"}},
         "execution": execution,
         **more,
@@ -65,7 +73,10 @@ ALL = [ok("a", [1.0]), ok("b", [5.0]), ok("shadow", [9.0])]
 def test_an_answer_is_given_and_recorded(stack: MemoryStack, published: Sources) -> None:
     answer = stack.aggregate(event(published, *ALL))
     assert (answer["prediction_id"], answer["release"], answer["status"]) == ("p", published.digest, "COMPLETE")
-    assert answer["predictions"] == [{"value": 4.0, "spread": 2.0}]  # (1 + 3 * 5) / 4; each two from their middle
+    (prediction,) = answer["predictions"]
+    # (1 + 3 * 5) / 4; each two from their middle; the shadow's 9 is outside the voters' range.
+    assert (prediction["value"], prediction["spread"], prediction["range"]) == (4.0, 2.0, 4.0)
+    assert prediction["shadows"] == {"shadow": {"agrees": False, "flips": None}}
     assert [one["weight"] for one in answer["members"]] == [0.25, 0.75, 0.0]
     record = stack.records.read("p")
     assert msgspec.to_builtins(record.output) == answer
@@ -200,7 +211,8 @@ def test_a_recorded_answer_is_pointed_at_also_where_its_members_are_gone(
     newer = sources(tmp_path, member("a"), member("c"))
     stack.publish(newer)
     again = pointed(stack, newer, 3000, run="run-2", ids="a")
-    answer = stack.aggregate({**again, "results": [*again["results"], failed("c")]})
+    results = came(*again["results"]["voters"], failed("c"))
+    answer = stack.aggregate({**again, "results": results})
     assert (answer["release"], answer["status"]) == (published.digest, "COMPLETE")
     assert read_outputs(stack, answer) == read_outputs(stack, first)
 
@@ -246,3 +258,160 @@ def test_a_table_that_refuses_is_a_fault(stack: MemoryStack, published: Sources)
 def test_a_record_that_is_not_there_is_not_found(stack: MemoryStack) -> None:
     with pytest.raises(RecordNotFound, match='no record is kept of "p"; ensemble records lists those there are'):
         stack.records.read("p")
+
+
+# ------------------------------------------------------------------------------------------------- the next tier
+
+
+@pytest.fixture
+def tiers(tmp_path: Path) -> Sources:
+    """Three tiers of a member each; a row whose voters say the same is decided."""
+    members = [member(id_, tier=tier) for id_, tier in [("first", 1), ("second", 2), ("third", 3)]]
+    shadow = member("shadow", role="shadow", tier=2)
+    return sources(tmp_path, *members, shadow, cascade={"max_spread": 0}, quorum={"min_members": 1})
+
+
+@pytest.fixture
+def cascade(tiers: Sources) -> MemoryStack:
+    made = MemoryStack()
+    made.publish(tiers)
+    return made
+
+
+def waiting(tiers: Sources, *ids: str) -> list[dict[str, Any]]:
+    """Return members as Normalize names those that wait."""
+    found = {one.id: one for one in tiers.release.members}
+    return [
+        {
+            "id": id_,
+            "tier": found[id_].tier,
+            "role": found[id_].role,
+            "function": f"slot-of-{id_}",
+            "timeout": 10,
+            "runtime": "litert",
+            "artifact": {"digest": found[id_].artifact.digest, "size": found[id_].artifact.size},
+            "columns": ["x"],
+            "outputs_key": None,
+        }
+        for id_ in ids
+    ]
+
+
+def beginning(tiers: Sources, *outputs: float, **more: Any) -> dict[str, Any]:
+    """Return the event after the first tier, which is alone and so is sure: unless it failed."""
+    columns = {"x": [float(number) for number in range(3)]}
+    later = waiting(tiers, "second", "shadow", "third")
+    result = ok("first", list(outputs)) if outputs else failed("first")
+    payload = {"instances": [{"x": number} for number in range(3)]}
+    event_ = event(tiers, result, rows=3, payload=payload, cascade={"columns": columns, "later": later})
+    return {**event_, **more}
+
+
+def test_a_tier_that_decides_every_row_is_the_last(cascade: MemoryStack, tiers: Sources) -> None:
+    answer = cascade.aggregate(beginning(tiers, 1, 2, 3))
+    assert [one["tier"] for one in answer["predictions"]] == [1, 1, 1]
+    assert [one["status"] for one in answer["members"]] == ["ok", "skipped", "skipped", "skipped"]
+
+
+def test_undecided_rows_are_asked_of_the_next_tier_in_normalizes_words(cascade: MemoryStack, tiers: Sources) -> None:
+    first = beginning(tiers)
+    asked = json.loads(json.dumps(cascade.aggregate(first)))
+    second, shadow, third = waiting(tiers, "second", "shadow", "third")
+    assert asked == {
+        "prediction_id": "p",
+        "release": tiers.digest,
+        "inline": True,
+        "rows": 3,
+        "columns": {"x": [0.0, 1.0, 2.0]},
+        "members": [second],
+        "shadows": [shadow],
+        "earlier": [{"rows": 3, "results": {**first["results"], "shadows": []}}],
+        "cascade": {"columns": {"x": [0.0, 1.0, 2.0]}, "later": [third]},
+        "undecided": 3,
+    }
+    assert cascade.dynamo.items == {}
+
+
+def goes_on(asked: dict[str, Any], before: dict[str, Any], *results: dict[str, Any]) -> dict[str, Any]:
+    """Return the event after the tier that was asked."""
+    kept = {key: asked[key] for key in ("prediction_id", "release", "inline", "rows", "earlier", "cascade")}
+    return json.loads(json.dumps({**before, **kept, "results": came(*results)}))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Sources:
+    """Two tiers, of two members and one; a row on which the two agree is decided by them."""
+    members = [member("a"), member("b"), member("c", tier=2)]
+    return sources(tmp_path, *members, cascade={"max_spread": 0}, quorum={"min_members": 1})
+
+
+def test_the_rows_of_the_next_tier_keep_their_places(pairs: Sources) -> None:
+    stack = MemoryStack()
+    stack.publish(pairs)
+    later = waiting(pairs, "c")
+    carried = {"columns": {"x": [0.5, 1.5, 2.5, 3.5]}, "later": later}
+    payload = {"instances": [{"x": number + 0.5} for number in range(4)]}
+    results = (ok("a", [1, 1, 1, 1]), ok("b", [1, 3, 1, 5]))
+    first = event(pairs, *results, rows=4, payload=payload, cascade=carried)
+    asked = stack.aggregate(first)
+    assert (asked["rows"], asked["columns"], asked["cascade"]) == (2, {"x": [1.5, 3.5]}, None)
+    answer = stack.aggregate(goes_on(asked, first, ok("c", [5, 9])))
+    assert [one["tier"] for one in answer["predictions"]] == [1, 2, 1, 2]
+    assert [one["value"] for one in answer["predictions"]] == [1, 3, 1, 5]  # (1 + 3 + 5) / 3, (1 + 5 + 9) / 3
+    assert [one["outputs"] for one in answer["members"]] == [[1, 1, 1, 1], [1, 3, 1, 5], [5, 9]]
+    assert stack.records.read("p").rows == 4
+
+
+def test_columns_of_undecided_rows_go_by_pointer_where_all_do(pairs: Sources) -> None:
+    stack = MemoryStack()
+    stack.publish(pairs)
+    columns = {"x": np.arange(4, dtype=np.float32), "image": np.arange(16, dtype=np.uint8).reshape(4, 2, 2)}
+    pointer = {"s3": stack.data.write("executions/run-1/columns.npz", columns_to_bytes(columns)).s3}
+    (later,) = waiting(pairs, "c")
+    carried = {"columns": pointer, "later": [{**later, "outputs_key": "executions/run-1/outputs/c.npy"}]}
+    payload = {"instances": [{"x": number} for number in range(4)]}
+    outputs = {"a": [1, 1, 1, 1], "b": [1, 3, 1, 5]}
+    results = [
+        ok(id_, {"s3": stack.data.write(f"executions/run-1/{id_}.npy", array_to_bytes(np.array(said))).s3})
+        for id_, said in outputs.items()
+    ]
+    first = json.loads(
+        msgspec.json.encode(event(pairs, *results, rows=4, payload=payload, inline=False, cascade=carried))
+    )
+    asked = stack.aggregate(first)
+    key = asked["columns"]["s3"].removeprefix("s3://data/")
+    assert key.endswith("/columns-2.npz")
+    selected = columns_from_bytes(stack.data.read(key))
+    assert selected["x"].tolist() == [1, 3]
+    assert selected["image"].tolist() == columns["image"][[1, 3]].tolist()
+    assert asked["members"][0]["outputs_key"] == "executions/run-1/outputs/c.npy"
+    assert asked["earlier"][0]["results"]["voters"] == tuple(first["results"]["voters"])
+
+
+def test_a_tier_that_answered_about_other_rows_is_refused(pairs: Sources) -> None:
+    stack = MemoryStack()
+    stack.publish(pairs)
+    carried = {"columns": {"x": [1.0, 2.0]}, "later": waiting(pairs, "c")}
+    payload = {"instances": [{"x": 1}, {"x": 2}]}
+    first = event(pairs, ok("a", [1, 1]), ok("b", [1, 3]), rows=2, payload=payload, cascade=carried)
+    second = goes_on(stack.aggregate(first), first, ok("c", [5, 9])) | {"rows": 2}
+    cause = "tier 2 answered about 2 rows, and 1 are undecided; the stack was changed meanwhile, ask again"
+    assert stack.aggregate(second) == {"failure": {"error": "TierMismatch", "cause": cause}}
+    assert stack.aggregate({**first, "cascade": None})["failure"]["error"] == "TierMismatch"
+    assert stack.dynamo.items == {}
+
+
+def test_a_recorded_answer_too_large_for_a_state_is_pointed_at(published: Sources, tmp_path: Path) -> None:
+    # Many members were recorded by pointer; now two are asked, and Normalize finds that these travel inline.
+    stack, rows = MemoryStack(), 1200
+    (tmp_path / "many").mkdir()
+    many = sources(tmp_path / "many", *(member(f"m{number}") for number in range(8)))
+    stack.publish(many)
+    payload = {"instances": [{"x": 1}] * rows}
+    results = [ok(f"m{number}", [1 / 3 + number] * rows) for number in range(8)]
+    first = stack.aggregate(event(many, *results, rows=rows, payload=payload, inline=False))
+    stack.publish(published)
+    again = event(published, ok("a", [1.0] * rows), ok("b", [2.0] * rows), rows=rows, payload=payload, run="run-2")
+    answer = stack.aggregate(again)
+    assert answer["predictions"]["s3"].startswith("s3://data/executions/run-2")
+    assert read_outputs(stack, answer) == read_outputs(stack, first)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +25,7 @@ def test_a_regression_by_hand(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"), quorum={"min_members": 1})
     answer = ensemble.predict({"instances": [{"x": 1}, {"x": 1.0}], "prediction_id": "mine"})
     # half_plus_two(1) = 2.5, log(1) = 0
-    assert answer["predictions"] == [{"value": 1.25, "spread": 1.25}] * 2
+    assert answer["predictions"] == [{"value": 1.25, "spread": 1.25, "range": 2.5, "decision": "answer"}] * 2
     assert (answer["prediction_id"], answer["release"], answer["status"]) == ("mine", ensemble.digest, "COMPLETE")
     assert [one["outputs"] for one in answer["members"]] == [[2.5, 2.5], [0.0, 0.0]]
 
@@ -68,9 +70,46 @@ def test_a_tensor_is_a_feature_like_any_other(tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_loaded_fails_at_each_prediction(tmp_path: Path) -> None:
-    ensemble = load(tmp_path, member("half"), member("odd", "two_inputs"), quorum={"min_members": 1})
+    path = sources(tmp_path, member("half"), member("odd", "sigmoid"), quorum={"min_members": 1}).path
+    (tmp_path / "sigmoid.tflite").write_bytes(b"no model")
+    ensemble = Ensemble.load(path)
     answer = ensemble.predict({"features": {"x": 0}})
     assert (answer["status"], answer["members"][1]["error"]["type"]) == ("DEGRADED", "ModelRefused")
+
+
+def test_a_later_tier_is_asked_about_undecided_rows_only(tmp_path: Path) -> None:
+    ensemble = load(
+        tmp_path,
+        member("sure", "sigmoid", "probability", columns=["x"]),
+        member("asked", "sigmoid", "probability", columns=["y"], tier=2),
+        task={"type": "binary", "classes": ["no", "yes"]},
+        features=[X, Y],
+        cascade={"min_margin": 0.5},
+        quorum={"min_members": 1},
+    )
+    answer = ensemble.predict({"instances": [{"x": 9, "y": 0}, {"x": 0, "y": 3}, {"x": -9, "y": 0}]})
+    assert [one["tier"] for one in answer["predictions"]] == [1, 2, 1]
+    sure, asked = answer["members"]
+    assert [len(sure["outputs"]), len(asked["outputs"])] == [3, 1]
+    assert asked["outputs"] == pytest.approx([1 / (1 + math.exp(-3))], abs=1e-6)
+    alone = ensemble.predict({"features": {"x": 9, "y": 0}})
+    assert [one["status"] for one in alone["members"]] == ["ok", "skipped"]
+
+
+def test_a_payloads_quorum_counts_for_it_alone(tmp_path: Path) -> None:
+    ensemble = load(tmp_path, member("half"), member("log", "logarithm"))
+    asked = {"features": {"x": -1}, "quorum": {"min_members": 1}}
+    assert ensemble.predict(asked)["status"] == "DEGRADED"
+    with pytest.raises(QuorumNotMet):
+        ensemble.predict({"features": {"x": -1}})
+    with pytest.raises(InvalidPayload, match="3 is more than the 2 voters"):
+        ensemble.predict({**asked, "quorum": {"min_members": 3}})
+
+
+def test_what_is_answered_is_what_json_holds(tmp_path: Path) -> None:
+    ensemble = load(tmp_path, member("half"), quorum={"required": ["half"]}, review={"max_spread": 1})
+    answer = ensemble.predict({"features": {"x": 1}})
+    assert json.loads(json.dumps(answer)) == answer
 
 
 def test_no_quorum_is_raised(tmp_path: Path) -> None:

@@ -37,27 +37,85 @@ def ask(stack: MemoryStack, payload: object) -> dict[str, Any]:
     return answer
 
 
+def to_ask(
+    published: Sources, id_: str, slot: str, timeout: int = 10, outputs_key: str | None = None
+) -> dict[str, Any]:
+    """Return a member as Normalize names it."""
+    (one,) = [one for one in published.release.members if one.id == id_]
+    return {
+        "id": id_,
+        "tier": one.tier,
+        "role": one.role,
+        "function": f"{PREFIX}{slot}",
+        "timeout": timeout,
+        "runtime": "litert",
+        "artifact": {"digest": one.artifact.digest, "size": one.artifact.size},
+        "columns": ("x",),
+        "outputs_key": outputs_key,
+    }
+
+
 def test_a_sound_payload_becomes_columns_and_the_members_to_ask(stack: MemoryStack, published: Sources) -> None:
-    half, shadow = published.release.members
     assert ask(stack, {"features": {"x": "1.5"}}) == {
         "prediction_id": "run-1",
         "release": published.digest,
         "rows": 1,
         "inline": True,
         "columns": {"x": [1.5]},
-        "members": [
-            {
-                "id": one.id,
-                "function": f"{PREFIX}{slot}",
-                "timeout": timeout,
-                "runtime": "litert",
-                "artifact": {"digest": one.artifact.digest, "size": one.artifact.size},
-                "columns": ("x",),
-                "outputs_key": None,
-            }
-            for one, slot, timeout in [(half, "1", 10), (shadow, "2", 3)]
-        ],
+        "members": [to_ask(published, "half", "1")],
+        "shadows": [to_ask(published, "shadow", "2", timeout=3)],
+        "earlier": (),
+        "cascade": None,
     }
+
+
+def test_without_a_shadow_nothing_is_said_of_shadows(tmp_path: Path) -> None:
+    stack = MemoryStack()
+    stack.publish(sources(tmp_path, member("half")))
+    assert "shadows" not in ask(stack, {"features": {"x": 1}})
+
+
+TIERS = (member("a"), member("b", tier=2), member("c", tier=3), member("d", tier=2, role="shadow"))
+
+
+def test_with_a_cascade_the_first_tier_is_asked_and_the_others_wait(tmp_path: Path) -> None:
+    stack, published = MemoryStack(), sources(tmp_path, *TIERS, cascade={"max_spread": 0}, quorum={"min_members": 1})
+    stack.publish(published)
+    answer = ask(stack, {"instances": [{"x": 1}, {"x": 2}]})
+    assert answer["members"] == [to_ask(published, "a", "1")]
+    assert "shadows" not in answer
+    assert answer["earlier"] == ()
+    assert answer["cascade"] == {
+        "columns": answer["columns"],
+        "later": (to_ask(published, "b", "2"), to_ask(published, "c", "3"), to_ask(published, "d", "4")),
+    }
+
+
+def test_many_rows_wait_by_pointer_too(tmp_path: Path) -> None:
+    stack, published = MemoryStack(), sources(tmp_path, *TIERS, cascade={"max_spread": 0}, quorum={"min_members": 1})
+    stack.publish(published)
+    answer = ask(stack, {"instances": [{"x": 1}] * 10_000})
+    assert answer["cascade"]["columns"] == answer["columns"]
+    prefix = answer["columns"]["s3"].removeprefix("s3://data/").removesuffix("/columns.npz")
+    assert [one["outputs_key"] for one in answer["cascade"]["later"]] == [
+        f"{prefix}/outputs/{id_}.npy" for id_ in ("b", "c", "d")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("quorum", "problem"),
+    [
+        ({"min_members": 2}, "$.quorum.min_members: 2 is more than the 1 voters"),
+        ({"required": ["shadow"]}, '$.quorum.required[0]: "shadow" is a shadow, which never counts'),
+        ({"min_weight": 2}, "$.quorum.min_weight: 2 is out of bounds"),
+        ({"least": 2}, '$.quorum.least: "least" is not known here'),
+        (2, "$.quorum: 2 is not an object"),
+    ],
+)
+def test_a_quorum_that_the_members_cannot_meet_is_refused(stack: MemoryStack, quorum: Any, problem: str) -> None:
+    failure = ask(stack, {"features": {"x": 1}, "quorum": quorum})["failure"]
+    assert failure["error"] == "InvalidPayload"
+    assert problem in failure["cause"]
 
 
 def test_a_prediction_id_of_the_payload_comes_before_the_executions_name(stack: MemoryStack) -> None:
@@ -111,7 +169,7 @@ def test_many_rows_travel_by_pointer(stack: MemoryStack) -> None:
     assert name == "columns.npz"
     stored = columns_from_bytes(stack.data.read(f"{prefix}/columns.npz"))
     assert stored["x"].tobytes() == (np.arange(10_000) / 7).astype(np.float32).tobytes()
-    assert [one["outputs_key"] for one in answer["members"]] == [
+    assert [one["outputs_key"] for one in answer["members"] + answer["shadows"]] == [
         f"{prefix}/outputs/{id_}.npy" for id_ in ("half", "shadow")
     ]
     assert len(json.dumps(answer)) < 2_000

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from builders import released
 from stepensemble.core.errors import InvalidPayload
-from stepensemble.core.payload import MAX_ROWS, Pointer, digest_input, parse_payload
+from stepensemble.core.payload import MAX_ROWS, Pointer, apply_quorum, digest_input, parse_payload
+from stepensemble.core.policy import Policy, Quorum
 
 
 def problems_of(data: object) -> list[str]:
@@ -35,6 +37,30 @@ def test_what_else_a_payload_says_is_kept() -> None:
     assert (payload.prediction_id, payload.metadata, payload.release) == ("p-1", {"a": [1]}, "abababab")
     plain = parse_payload({"features": {}})
     assert (plain.prediction_id, plain.metadata, plain.release) == (None, {}, None)
+
+
+def test_a_quorum_keeps_the_fields_that_are_given() -> None:
+    assert parse_payload({"features": {}}).quorum is None
+    assert parse_payload({"features": {}, "quorum": None}).quorum is None
+    assert parse_payload({"features": {}, "quorum": {}}).quorum == {}
+    given = {"required": ["a", "b"], "min_weight": 1, "min_members": None}
+    read = parse_payload({"features": {}, "quorum": given}).quorum
+    assert read == {"required": ("a", "b"), "min_weight": 1.0, "min_members": None}
+
+
+def test_a_quorum_overrides_the_policys_field_by_field() -> None:
+    policy = Policy(quorum=Quorum(min_members=2, min_weight=0.5))
+    members = [released("a"), released("b"), released("c", role="shadow")]
+    applied = apply_quorum(parse_payload({"features": {}, "quorum": {"min_members": 1}}), policy, members)
+    assert applied == Policy(quorum=Quorum(min_members=1, min_weight=0.5))
+    assert apply_quorum(parse_payload({"features": {}}), policy, members) is policy
+
+
+def test_a_quorum_of_unknown_members_is_refused() -> None:
+    payload = parse_payload({"features": {}, "quorum": {"required": ["c"], "min_members": 3}})
+    with pytest.raises(InvalidPayload) as refused:
+        apply_quorum(payload, Policy(), [released("a"), released("c", role="shadow")])
+    assert [problem.path for problem in refused.value.problems] == ["$.quorum.min_members", "$.quorum.required[0]"]
 
 
 @pytest.mark.parametrize("count", [1, MAX_ROWS])
@@ -70,6 +96,15 @@ def test_one_to_ten_thousand_rows_are_taken(count: int) -> None:
         ({"features": {}, "metadata": None}, "$.metadata: null is not an object; write an object"),
         ({"features": {}, "release": "abc"}, '$.release: "abc" is not a release; give at least 8 of its 64 hex digits'),
         ({"features": {}, "release": 12345678}, "$.release: 12345678 is not a release; give at least 8 of its 64 "),
+        ({"features": {}, "quorum": []}, "$.quorum: [] is not an object; write an object"),
+        (
+            {"features": {}, "quorum": {"min_members": 0}},
+            "$.quorum.min_members: 0 is out of bounds; it must be int >= 1",
+        ),
+        (
+            {"features": {}, "quorum": {"minmembers": 1}},
+            '$.quorum.minmembers: "minmembers" is not known here; remove it, did you mean "min_members"?',
+        ),
         (
             {"features": {}, "predictionid": "x"},
             '$.predictionid: "predictionid" is not known here; put what belongs to it into features or metadata, '
@@ -105,9 +140,11 @@ def test_every_problem_of_the_frame_is_reported_at_once() -> None:
     ]
 
 
-def test_the_digest_is_of_the_rows_and_of_nothing_else() -> None:
+def test_the_digest_is_of_the_rows_and_the_quorum_and_of_nothing_else() -> None:
     one = digest_input({"features": {"x": 1, "y": 2}})
     assert one == digest_input({"metadata": {"a": 1}, "features": {"y": 2, "x": 1}, "prediction_id": "p"})
+    assert one == digest_input({"features": {"x": 1, "y": 2}, "quorum": None})
     assert one != digest_input({"features": {"x": 1, "y": 3}})
+    assert one != digest_input({"features": {"x": 1, "y": 2}, "quorum": {"min_members": 1}})
     assert one != digest_input({"instances": [{"x": 1, "y": 2}]})
     assert digest_input({"instances": [{"x": 1}, {"x": 2}]}) != digest_input({"instances": [{"x": 2}, {"x": 1}]})

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from builders import BINARY, THREE, release, released
-from stepensemble.core.answer import MemberFailure, MemberResult, Output, decide
-from stepensemble.core.manifest import Task
+from stepensemble.core.answer import Answer, MemberFailure, MemberResult, ask_once, decide
+from stepensemble.core.errors import RecordUnreadable
+from stepensemble.core.policy import Confidence, Stack
 from stepensemble.core.records import Record, decode_record, encode_record
+from stepensemble.core.task import Task
 
 
 def record(task: Task = BINARY, failure: str | None = None) -> Record:
@@ -15,9 +17,22 @@ def record(task: Task = BINARY, failure: str | None = None) -> Record:
     results = {
         "a": MemberResult("a", outputs, 0.25, cold=True),
         "b": MemberResult("b", failure=MemberFailure("States.Timeout", "")),
+        "shadow": MemberResult(
+            "shadow", np.array(["yes", "no"] if task is BINARY else ["red", "blue"]), 1.5, cold=False
+        ),
     }
     kind = "probability" if task is BINARY else "probabilities"
-    answer = decide(release(task, released("a", kind), released("b", kind)), 2, results)
+    coefficient = 2.0 if task is BINARY else ((1.0, 2.0, 3.0),) * 3
+    made = release(
+        task,
+        released("a", kind),
+        released("b", kind),
+        released("shadow", "label", role="shadow"),
+        aggregation=Stack(coefficients={"a": coefficient, "b": coefficient}, missing="mean"),
+        review=Confidence(min_margin=0.5),
+    )
+    answer = decide(made, made.policy, 2, ask_once(results))
+    assert isinstance(answer, Answer)
     return Record(
         prediction_id="p",
         release="0" * 64,
@@ -27,7 +42,7 @@ def record(task: Task = BINARY, failure: str | None = None) -> Record:
         rows=2,
         input_digest="1" * 64,
         input={"instances": [{"x": 1}, {"x": None, "ä": "ö"}]},
-        output=Output("p", "0" * 64, answer.status, answer.predictions, answer.members),
+        output=answer.to_output("p", "0" * 64),
         metadata={"why": [1, {"a": None}]},
         failure=failure,
     )
@@ -46,4 +61,11 @@ def test_a_record_is_listed_under_the_day_it_was_recorded() -> None:
 
 
 def test_a_record_says_its_format() -> None:
-    assert msgspec.json.decode(encode_record(record()))["format"] == 1
+    assert msgspec.json.decode(encode_record(record()))["format"] == 2
+
+
+def test_a_record_of_an_earlier_version_is_refused_by_name() -> None:
+    earlier = msgspec.json.decode(encode_record(record()))
+    del earlier["output"]["policy"]
+    with pytest.raises(RecordUnreadable, match=r"not of format 2, .* missing required field `policy`"):
+        decode_record(msgspec.json.encode({**earlier, "format": 1}))

@@ -40,6 +40,11 @@ def stack_columns(columns: Columns, names: Sequence[str]) -> Array:
     return np.stack(taken, axis=1)
 
 
+def select_rows(columns: Columns, numbers: npt.NDArray[np.int64]) -> Columns:
+    """Return some of the rows of every column."""
+    return {name: column[numbers] for name, column in columns.items()}
+
+
 def columns_to_json(columns: Columns) -> dict[str, Any]:
     """Return columns as plain data that JSON carries exactly."""
     return {

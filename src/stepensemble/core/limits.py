@@ -7,7 +7,14 @@ alone, whether an execution's columns, outputs and predictions travel inline or 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
+
+from stepensemble.core.outputs import Label, Output, output_width
+from stepensemble.core.policy import Policy
+from stepensemble.core.release import Release
+from stepensemble.core.task import Task, name_classes
 
 STATE_BYTES = 256 * 1024
 """Most bytes of UTF-8 JSON in a state's input or output, and in an execution's."""
@@ -21,12 +28,6 @@ ITEM_BYTES = 400 * 1024
 NUMBER_BYTES = 26
 """A float64 in JSON at its longest, -2.2250738585072014e-308, with a separator."""
 
-PREDICTION_BYTES = 160
-"""Keys, punctuation and label of one prediction without its numbers (labels count apart)."""
-
-PREDICTION_NUMBERS = 4
-"""value, spread, score and agreement."""
-
 MEMBER_BYTES = 6 * 1024
 """Reserve a member: its report, an error's cause with its stack trace."""
 
@@ -36,43 +37,86 @@ INPUT_BYTES = 64 * 1024
 FRAME_BYTES = 4 * 1024
 """Reserve for everything else: ids, execution names, metadata's frame."""
 
+# Keys, words and punctuation of one prediction; numbers, the label and members' ids count apart.
+VALUE_BYTES, VALUE_NUMBERS = 90, 3
+"""Every prediction: value, spread, range and decision; tier and the frame of shadows."""
 
-def leaves_room(input_bytes: int, members: int) -> bool:
+CLASS_BYTES, CLASS_NUMBERS = 150, 6
+"""A classification's besides: score, agreement, margin and three entropies; label, tie, the frames of lists."""
+
+SHADOW_BYTES = 40
+"""How one shadow would have fared."""
+
+
+def leaves_room(input_bytes: int, later_bytes: int, members: int) -> bool:
     """Say whether an execution's input, which Aggregate gets once more to record it, fits beside the members' results.
 
     Args:
         input_bytes: of the execution's input, as JSON.
+        later_bytes: of the list of members in later tiers, as JSON; 0 where there are none.
         members: how many are asked; their outputs travel as pointers if need be.
     """
-    return FRAME_BYTES + MEMBER_BYTES * members + input_bytes <= STATE_BYTES
+    return FRAME_BYTES + MEMBER_BYTES * members + input_bytes + later_bytes <= STATE_BYTES
 
 
 def travels_inline(
+    release: Release,
+    policy: Policy,
     *,
     input_bytes: int,
     columns_bytes: int,
-    members_bytes: int,
+    members_bytes: Mapping[int, int],
     rows: int,
-    output_widths: list[int],
-    classes: tuple[str, ...],
 ) -> bool:
-    """Say whether everything an execution carries fits into its states at their worst.
+    """Say whether everything an execution carries fits into its states at their worst: all rows pass all tiers.
 
     Args:
+        release: whose members are asked.
+        policy: as it is in force; the output states it.
         input_bytes: of the execution's input, as JSON.
         columns_bytes: of the normalized columns, as JSON.
-        members_bytes: of the list of members to ask, as JSON.
+        members_bytes: of the list of members to ask, as JSON, by tier.
         rows: how many.
-        output_widths: numbers a row, one entry a member.
-        classes: the task's; empty for a regression.
     """
-    reserve = FRAME_BYTES + MEMBER_BYTES * len(output_widths)
-    outputs = rows * sum(output_widths) * NUMBER_BYTES
-    longest_label = max((len(msgspec.json.encode(name)) for name in classes), default=0)
-    prediction = PREDICTION_BYTES + longest_label + (PREDICTION_NUMBERS + len(classes)) * NUMBER_BYTES
-    heaviest = max(
-        columns_bytes + members_bytes + outputs,  # after the fan-out: what went in and what came back
-        input_bytes + outputs,  # into Aggregate, which records the input
-        rows * prediction + outputs,  # the execution's output
-    )
-    return reserve + heaviest <= STATE_BYTES
+    heaviest = 0
+    outputs = 0
+    for tier in range(1, release.tiers + 1):
+        later = [members_bytes[other] for other in range(tier + 1, release.tiers + 1)]
+        ahead = columns_bytes + sum(later) if later else 0
+        outputs += rows * sum(entry_bytes(release.task, member.output) for member in release.in_tier(tier))
+        heaviest = max(
+            heaviest,
+            columns_bytes + members_bytes[tier] + ahead + outputs,  # after the fan-out: what went in and what came back
+            input_bytes + ahead + outputs,  # into Aggregate, which records the input
+        )
+    policy_bytes = len(msgspec.json.encode(policy))
+    heaviest = max(heaviest, policy_bytes + rows * prediction_bytes(release) + outputs)  # the execution's output
+    return FRAME_BYTES + MEMBER_BYTES * len(release.members) + heaviest <= STATE_BYTES
+
+
+def entry_bytes(task: Task, output: Output) -> int:
+    """Return the most bytes that a member's output has a row; a label may be a class's name."""
+    numbers = output_width(task, output) * NUMBER_BYTES
+    return max(numbers, _longest_label(task)) if isinstance(output, Label) else numbers
+
+
+def prediction_bytes(release: Release) -> int:
+    """Return the most bytes that a prediction has."""
+    shadows = [member for member in release.members if member.role == "shadow"]
+    reckoned = VALUE_BYTES + VALUE_NUMBERS * NUMBER_BYTES
+    reckoned += sum(SHADOW_BYTES + _name_bytes(shadow.id) for shadow in shadows)
+    classes = len(name_classes(release.task))
+    if classes:
+        pivotal = sum(_name_bytes(voter.id) for voter in release.voters)
+        numbers = (CLASS_NUMBERS + classes) * NUMBER_BYTES
+        reckoned += CLASS_BYTES + numbers + _longest_label(release.task) + pivotal
+    return reckoned
+
+
+def _longest_label(task: Task) -> int:
+    return max((_name_bytes(name) for name in name_classes(task)), default=0)
+
+
+def _name_bytes(name: str) -> int:
+    """Return the bytes of a name in JSON, with a separator."""
+    return len(msgspec.json.encode(name)) + 2

@@ -4,7 +4,8 @@
     {"instances": [{…}, …]}                          1 to 10,000 rows
     {"instances": {"s3": "s3://bucket/key"}}         the same list, as a JSON object in S3
 
-with, optionally, `prediction_id`, `metadata` (an object, kept on the record) and `release` (answer only from it).
+with, optionally, `prediction_id`, `metadata` (an object, kept on the record), `release` (answer only from it) and
+`quorum` (an object whose fields replace the manifest's for this execution).
 """
 
 from __future__ import annotations
@@ -17,11 +18,18 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from stepensemble.core.coherence import check_quorum
 from stepensemble.core.errors import InvalidPayload
+from stepensemble.core.manifest import Voice
+from stepensemble.core.policy import Policy, Quorum, override_quorum
 from stepensemble.core.problems import Problem, show, suggest
+from stepensemble.core.validation import check_structure
 
 MAX_ROWS = 10_000
-KEYS = ("features", "instances", "prediction_id", "metadata", "release")
+KEYS = ("features", "instances", "prediction_id", "metadata", "release", "quorum")
+DECISIVE = ("features", "instances", "quorum")
+"""What the answer depends on."""
+
 PREDICTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 Rows = Sequence[Any]
@@ -48,6 +56,8 @@ class Payload(Struct, frozen=True):
         prediction_id: as given, else None.
         metadata: as given, else empty.
         release: digest, or the beginning of one, that must be current; else None.
+        quorum: the fields that are given, of the types that `policy.Quorum` gives them; else None. Whether there are
+            such members is checked later.
     """
 
     rows: Rows | Pointer
@@ -55,6 +65,7 @@ class Payload(Struct, frozen=True):
     prediction_id: str | None = None
     metadata: Mapping[str, Any] = {}
     release: str | None = None
+    quorum: Mapping[str, Any] | None = None
 
     @property
     def locate(self) -> Callable[[int], str]:
@@ -102,9 +113,11 @@ def parse_payload(data: object) -> Payload:
         problems.append(
             Problem("$.release", f"{show(release)} is not a release", "give at least 8 of its 64 hex digits")
         )
+    quorum, found = _read_quorum(data.get("quorum"))
+    problems += found
     if problems:
         raise InvalidPayload(problems)
-    return Payload(rows, "features" in data, prediction_id, metadata, release)
+    return Payload(rows, "features" in data, prediction_id, metadata, release, quorum)
 
 
 def _read_rows(data: Mapping[str, Any]) -> tuple[Rows | Pointer, list[Problem]]:
@@ -125,6 +138,16 @@ def _read_rows(data: Mapping[str, Any]) -> tuple[Rows | Pointer, list[Problem]]:
     return check_instances(instances)
 
 
+def _read_quorum(given: Any) -> tuple[Mapping[str, Any] | None, list[Problem]]:
+    if given is None:
+        return None, []
+    problems = check_structure(given, Quorum, "$.quorum")
+    if problems:
+        return None, problems
+    quorum = msgspec.convert(given, Quorum)
+    return {name: getattr(quorum, name) for name in given}, []
+
+
 def check_instances(instances: object) -> tuple[Rows, list[Problem]]:
     """Check that instances are a list of 1 to `MAX_ROWS`; return them and the problems."""
     if not isinstance(instances, list | tuple):
@@ -137,7 +160,23 @@ def check_instances(instances: object) -> tuple[Rows, list[Problem]]:
     return instances, []
 
 
+def apply_quorum(payload: Payload, policy: Policy, members: Sequence[Voice]) -> Policy:
+    """Return the policy that is in force: the release's, with the payload's own quorum where it has one.
+
+    Raises:
+        InvalidPayload: its members cannot meet that quorum.
+    """
+    if payload.quorum is None:
+        return policy
+    applied = override_quorum(policy, payload.quorum)
+    problems = list(check_quorum(applied.quorum, members, "$.quorum"))
+    if problems:
+        raise InvalidPayload(problems)
+    return applied
+
+
 def digest_input(payload: object) -> str:
-    """Return the SHA-256 of a payload's rows, by which a doubled execution is told from a conflicting one."""
-    parts = {key: payload[key] for key in ("features", "instances") if isinstance(payload, Mapping) and key in payload}
+    """Return the SHA-256 of what a payload asks, by which a doubled execution is told from a conflicting one."""
+    known = payload if isinstance(payload, Mapping) else {}
+    parts = {key: known[key] for key in DECISIVE if known.get(key) is not None}
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()

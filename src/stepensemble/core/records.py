@@ -9,8 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from stepensemble.core.answer import Output
+from stepensemble.core.errors import RecordUnreadable
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Record(Struct, frozen=True):
@@ -18,7 +19,8 @@ class Record(Struct, frozen=True):
 
     Attributes:
         input_digest: by which a doubled execution is told from another one of the same prediction id.
-        input: `features` or `instances`, as they were sent, with the rows themselves even where they came by pointer.
+        input: `features` or `instances`, and `quorum`, as they were sent; the rows themselves even where they came by
+            pointer.
         output: as the execution answered, outputs and predictions included even where the execution carried pointers.
         failure: why there is no answer; None where there is one.
     """
@@ -59,5 +61,14 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(body: bytes | str) -> Record:
-    """Read a record back."""
-    return msgspec.json.decode(body, type=Record)
+    """Read a record back.
+
+    Raises:
+        RecordUnreadable: it is of a format this version does not know.
+    """
+    try:
+        return msgspec.json.decode(body, type=Record)
+    except msgspec.ValidationError as error:
+        raise RecordUnreadable(
+            f"the record is not of format {FORMAT}, which this version reads ({error}); use another prediction id"
+        ) from None

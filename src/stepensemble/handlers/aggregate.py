@@ -1,8 +1,8 @@
-"""Aggregate: decide what the members' outputs amount to, record it once, answer."""
+"""Aggregate: decide what the members' outputs amount to; then record it once and answer, or ask the next tier."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,19 +11,40 @@ import msgspec
 import numpy as np
 from msgspec import Struct, structs
 
-from stepensemble.core.answer import Answer, MemberReport, MemberResult, Output, decide, name_failure
-from stepensemble.core.columns import array_from_bytes, array_to_bytes
-from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable
-from stepensemble.core.payload import Payload, Pointer, digest_input, parse_payload
+from stepensemble.core.answer import (
+    Answer,
+    AskMembers,
+    MemberReport,
+    MemberResult,
+    Output,
+    Results,
+    decide,
+    name_failure,
+)
+from stepensemble.core.columns import (
+    array_from_bytes,
+    array_to_bytes,
+    columns_from_bytes,
+    columns_from_json,
+    columns_to_bytes,
+    columns_to_json,
+    select_rows,
+)
+from stepensemble.core.decision import Numbers, Undecided
+from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable, TierMismatch
+from stepensemble.core.limits import STATE_BYTES
+from stepensemble.core.payload import DECISIVE, Payload, Pointer, apply_quorum, digest_input, parse_payload
 from stepensemble.core.records import Record
 from stepensemble.core.release import Release
 from stepensemble.handlers.refusal import refuse
 from stepensemble.handlers.rows import read_rows
-from stepensemble.storage.keys import execution_prefix, outputs_key, predictions_key
+from stepensemble.handlers.tiers import AskedTier, Cascade, Frame, TierResults, ask_tier
+from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key, predictions_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.records import RecordTable
 from stepensemble.storage.releases import ReleaseStore
 
+MEANWHILE = "the stack was changed meanwhile, ask again"
 AGAIN = "; this is the recorded outcome, use another prediction id to ask again"
 
 
@@ -35,16 +56,25 @@ class Execution(Struct, frozen=True):
     started_at: str
 
 
-class AggregateEvent(Struct, frozen=True):
-    """What the state machine sends: a result a member, and the execution's input to record."""
+class AggregateEvent(Frame, frozen=True, kw_only=True):
+    """What the state machine sends: the results of the tier that has been asked, and of those before it."""
 
-    prediction_id: str
-    release: str
     rows: int
-    inline: bool
-    results: tuple[Mapping[str, Any], ...]
+    results: TierResults
+    earlier: tuple[AskedTier, ...]
+    cascade: Cascade | None
     payload: Mapping[str, Any]
     execution: Execution
+
+    @property
+    def tiers(self) -> tuple[AskedTier, ...]:
+        """All that have been asked, in order."""
+        return (*self.earlier, AskedTier(self.rows, self.results))
+
+    @property
+    def prefix(self) -> str:
+        """Of the execution's objects."""
+        return execution_prefix(self.execution.name, self.execution.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +88,9 @@ class Aggregator:
     _known: dict[str, Release] = field(default_factory=dict)
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer the execution's output, or a refusal (no quorum; a prediction id that is taken).
+        """Answer the execution's output; or, with a cascade, what the next tier is to be asked; or a refusal.
+
+        A refusal is: no quorum, or a prediction id that is taken.
 
         Raises:
             StorageUnavailable: S3 or DynamoDB fails; the state machine tries again.
@@ -71,16 +103,46 @@ class Aggregator:
             return refuse(error)
 
     def _aggregate(self, event: AggregateEvent) -> dict[str, Any]:
-        results = {result["id"]: self._result(result) for result in event.results}
-        answer = decide(self._release(event.release), event.rows, results)
-        record = self._record(event, answer)
+        release, payload = self._release(event.release), parse_payload(event.payload)
+        policy = apply_quorum(payload, release.policy, release.members)
+        results = [{one["id"]: self._result(one) for one in tier.results.all} for tier in event.tiers]
+        rows = event.tiers[0].rows
+        answer = decide(release, policy, rows, _recall(event.tiers, results))
+        if isinstance(answer, Undecided):
+            return self._ask(event, answer)
+        record = self._record(event, payload, answer, rows)
         if not self.records.add(record):
             record = self._recorded(record)
         if record.failure is not None:
             repeated = record.execution != event.execution.id
             raise QuorumNotMet(record.failure + (AGAIN if repeated else ""))
-        output = record.output if event.inline else self._point(event, record.output, results)
+        output = record.output
+        # A recorded answer may be a larger release's than the one that Normalize has reckoned with.
+        if not event.inline or len(msgspec.json.encode(output)) > STATE_BYTES:
+            output = self._point(event, output, {id_: one for tier in results for id_, one in tier.items()})
         return dict(msgspec.to_builtins(output))
+
+    def _ask(self, event: AggregateEvent, undecided: Undecided) -> dict[str, Any]:
+        if event.cascade is None:
+            raise TierMismatch(f"no members were kept for tier {undecided.tier}; {MEANWHILE}")
+        carried = event.cascade.columns
+        if event.inline:
+            columns = columns_to_json(select_rows(columns_from_json(carried), undecided.numbers))
+        else:
+            _, key = msgspec.convert(carried, Pointer).split()
+            selected = select_rows(columns_from_bytes(self.data.read(key)), undecided.numbers)
+            pointer = self.data.write(columns_key(event.prefix, undecided.tier), columns_to_bytes(selected))
+            columns = msgspec.to_builtins(pointer)
+        asked = ask_tier(
+            event,
+            undecided.tier,
+            event.cascade.later,
+            rows=len(undecided.numbers),
+            columns=columns,
+            all_columns=carried,
+            earlier=event.tiers,
+        )
+        return {**asked, "undecided": len(undecided.numbers)}
 
     def _release(self, digest: str) -> Release:
         if digest not in self._known:
@@ -99,32 +161,26 @@ class Aggregator:
             outputs = array_from_bytes(self.data.read(pointer.split()[1]))
         return MemberResult(result["id"], np.asarray(outputs), result["duration_ms"], result["cold"], pointer=pointer)
 
-    def _record(self, event: AggregateEvent, answer: Answer) -> Record:
-        payload = parse_payload(event.payload)
+    def _record(self, event: AggregateEvent, payload: Payload, answer: Answer, rows: int) -> Record:
         return Record(
             prediction_id=event.prediction_id,
             release=event.release,
             execution=event.execution.id,
             started_at=event.execution.started_at,
             recorded_at=self.now().isoformat(timespec="milliseconds"),
-            rows=event.rows,
+            rows=rows,
             input_digest=digest_input(event.payload),
             input=self._input(event.payload, payload),
             metadata=payload.metadata,
-            output=Output(
-                prediction_id=event.prediction_id,
-                release=event.release,
-                status=answer.status,
-                predictions=answer.predictions,
-                members=answer.members,
-            ),
+            output=answer.to_output(event.prediction_id, event.release),
             failure=answer.cause,
         )
 
     def _input(self, sent: Mapping[str, Any], payload: Payload) -> dict[str, Any]:
+        kept = {key: sent[key] for key in DECISIVE if sent.get(key) is not None}
         if isinstance(payload.rows, Pointer):
-            return {"instances": read_rows(self.data, payload.rows)}
-        return {key: sent[key] for key in ("features", "instances") if key in sent}
+            kept["instances"] = read_rows(self.data, payload.rows)
+        return kept
 
     def _recorded(self, record: Record) -> Record:
         """Return what is recorded already: a retry, or the same input under the same id, gets the same answer."""
@@ -136,12 +192,11 @@ class Aggregator:
             )
         return kept
 
-    def _point(self, event: AggregateEvent, output: Output, results: Mapping[str, MemberResult]) -> Output:
+    def _point(self, event: AggregateEvent, output: Output, results: Results) -> Output:
         """Put pointers in the place of what is too large for a state."""
-        prefix = execution_prefix(event.execution.name, event.execution.id)
-        predictions = self.data.write(predictions_key(prefix), msgspec.json.encode(output.predictions))
+        predictions = self.data.write(predictions_key(event.prefix), msgspec.json.encode(output.predictions))
         members = [
-            structs.replace(member, outputs=self._point_outputs(prefix, member, results.get(member.id)))
+            structs.replace(member, outputs=self._point_outputs(event.prefix, member, results.get(member.id)))
             for member in output.members
         ]
         return structs.replace(output, predictions=predictions, members=members)
@@ -150,7 +205,21 @@ class Aggregator:
         if member.outputs is None:
             return None
         outputs = np.asarray(member.outputs)
-        if result is not None and result.outputs is not None and np.array_equal(outputs, result.outputs):
+        if result is not None and result.pointer is not None and np.array_equal(outputs, np.asarray(result.outputs)):
             return result.pointer
         # A recorded answer is another execution's: a member may have failed here, or be gone since.
         return self.data.write(outputs_key(prefix, member.id), array_to_bytes(outputs))
+
+
+def _recall(tiers: Sequence[AskedTier], results: Sequence[Results]) -> AskMembers:
+    """Return a function that answers for the tiers that were asked, and for no other."""
+
+    def ask(tier: int, numbers: Numbers) -> Results | None:
+        if tier > len(tiers):
+            return None
+        asked, undecided = tiers[tier - 1].rows, len(numbers)
+        if asked != undecided:
+            raise TierMismatch(f"tier {tier} answered about {asked} rows, and {undecided} are undecided; {MEANWHILE}")
+        return results[tier - 1]
+
+    return ask

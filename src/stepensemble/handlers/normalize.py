@@ -1,4 +1,4 @@
-"""Normalize: accept a payload, pin the release, encode the features, name the members to ask."""
+"""Normalize: accept a payload, pin the release, encode the features, name the members to ask first."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
-from stepensemble.core.columns import Columns, columns_to_bytes, columns_to_json
+from stepensemble.core.columns import columns_to_bytes, columns_to_json
 from stepensemble.core.errors import (
     EnsembleError,
     InvalidPayload,
@@ -17,13 +18,12 @@ from stepensemble.core.errors import (
 )
 from stepensemble.core.features import normalize
 from stepensemble.core.limits import leaves_room, travels_inline
-from stepensemble.core.manifest import RegressionTask
-from stepensemble.core.outputs import output_width
-from stepensemble.core.payload import Payload, Pointer, Rows, parse_payload
+from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
 from stepensemble.core.problems import Problem
 from stepensemble.core.release import SHORT, Current, Release
 from stepensemble.handlers.refusal import refuse
 from stepensemble.handlers.rows import read_rows
+from stepensemble.handlers.tiers import Frame, MemberToAsk, ask_tier
 from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
@@ -77,7 +77,7 @@ class Normalizer:
     function_prefix: str
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer the columns and the members to ask, or a refusal.
+        """Answer the columns and the members of the first tier, or a refusal.
 
         Args:
             event: `payload`, and `execution` with `id` and `name`.
@@ -95,51 +95,52 @@ class Normalizer:
     def _normalize(self, data: Any, execution: dict[str, str]) -> dict[str, Any]:
         payload = parse_payload(data)
         pointer, release = self.current.get(payload.release)
+        members = self._members(pointer, release)
+        members_bytes = {
+            tier: len(msgspec.json.encode([member for member in members if member.tier == tier]))
+            for tier in range(1, release.tiers + 1)
+        }
         input_bytes = len(msgspec.json.encode(data))
-        if not leaves_room(input_bytes, len(release.members)):
+        if not leaves_room(input_bytes, sum(members_bytes.values()) - members_bytes[1], len(members)):
             message = f"has {input_bytes:,} bytes of JSON, too many for a state beside the members' results"
             remedy = f'put the rows into s3://{self.data.name}/{PAYLOADS}… and send {{"instances": {{"s3": …}}}}'
             raise InvalidPayload([Problem("$", message, remedy)])
+        policy = apply_quorum(payload, release.policy, release.members)
         rows = self._rows(payload)
         columns = normalize(release.features, rows, locate=payload.locate)
         carried = columns_to_json(columns)
-        members = [
-            {
-                "id": member.id,
-                "function": f"{self.function_prefix}{pointer.slots[member.id]}",
-                "timeout": member.timeout,
-                "runtime": member.runtime,
-                "artifact": msgspec.to_builtins(member.artifact),
-                "columns": member.columns,
-                "outputs_key": None,
-            }
-            for member in release.members
-        ]
         inline = travels_inline(
+            release,
+            policy,
             input_bytes=input_bytes,
             columns_bytes=len(msgspec.json.encode(carried)),
-            members_bytes=len(msgspec.json.encode(members)),
+            members_bytes=members_bytes,
             rows=len(rows),
-            output_widths=[output_width(release.task, member.output) for member in release.members],
-            classes=() if isinstance(release.task, RegressionTask) else release.task.classes,
         )
         if not inline:
             prefix = execution_prefix(execution["name"], execution["id"])
-            carried = msgspec.to_builtins(self._store(prefix, columns))
-            members = [{**member, "outputs_key": outputs_key(prefix, str(member["id"]))} for member in members]
-        return {
-            "prediction_id": payload.prediction_id or execution["name"],
-            "release": pointer.release,
-            "rows": len(rows),
-            "inline": inline,
-            "columns": carried,
-            "members": members,
-        }
+            carried = msgspec.to_builtins(self.data.write(columns_key(prefix), columns_to_bytes(columns)))
+            members = [structs.replace(member, outputs_key=outputs_key(prefix, member.id)) for member in members]
+        frame = Frame(payload.prediction_id or execution["name"], pointer.release, inline)
+        return ask_tier(frame, 1, members, rows=len(rows), columns=carried, all_columns=carried)
+
+    def _members(self, pointer: Current, release: Release) -> list[MemberToAsk]:
+        return [
+            MemberToAsk(
+                id=member.id,
+                runtime=member.runtime,
+                artifact=member.artifact,
+                columns=member.columns,
+                outputs_key=None,
+                tier=member.tier,
+                role=member.role,
+                function=f"{self.function_prefix}{pointer.slots[member.id]}",
+                timeout=member.timeout,
+            )
+            for member in release.members
+        ]
 
     def _rows(self, payload: Payload) -> Rows:
         if not isinstance(payload.rows, Pointer):
             return payload.rows
         return read_rows(self.data, payload.rows)
-
-    def _store(self, prefix: str, columns: Columns) -> Pointer:
-        return self.data.write(columns_key(prefix), columns_to_bytes(columns))

@@ -14,19 +14,10 @@ from stepensemble.core.columns import Columns, array_to_bytes, columns_from_byte
 from stepensemble.core.outputs import check_output
 from stepensemble.core.payload import Pointer
 from stepensemble.core.release import Artifact
+from stepensemble.handlers.tiers import MemberToScore
 from stepensemble.runtimes import Model, load_model
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
-
-
-class MemberToScore(Struct, frozen=True):
-    """The part of a member that its slot needs; `outputs_key` is set where outputs are too large to travel."""
-
-    id: str
-    runtime: str
-    artifact: Artifact
-    columns: tuple[str, ...]
-    outputs_key: str | None
 
 
 class ScoreEvent(Struct, frozen=True):

@@ -9,7 +9,7 @@ What happens when a stack starts (`stack.LocalStack.start`), module by module:
    The functions that the last stack used start now.
 4. `imports`, `emulator`: meanwhile moto is imported, and creates the stack in an account of its own.
 5. `engine`: moto's Step Functions engine is put right and made to call the pool.
-6. `persistence`: objects and items are put back, and written through from now on.
+6. `persistence`: objects, items and log events are put back, and written through from now on.
 7. `gateway`, `http_server`: the door is opened on the loopback interface.
 
 Everything is undone in the opposite order when the stack is closed. If the process dies instead, its children follow: a

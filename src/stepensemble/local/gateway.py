@@ -1,6 +1,6 @@
 """The one door of the stack: invocations go to the processes, `StartSyncExecution` to the engine, all else to moto.
 
-What S3 and DynamoDB are told to change is in the state database before it is answered.
+What S3, DynamoDB and CloudWatch Logs are told to change is in the state database before it is answered.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from stepensemble.local.runtime_api import REQUEST_BYTES
 FUNCTIONS = "/2015-03-31/functions/"
 STATUS = "/_stack/functions"
 STEP_FUNCTIONS = "AWSStepFunctions."
+KEEPERS = ("DynamoDB_", "Logs_", "AWSEvents.")
+"""Services, by the beginning of their targets, that change what is kept; EventBridge by what its rules do."""
+
 INPUT_BYTES = 256 * 1024
 EXECUTION_NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}")
 
@@ -224,9 +227,9 @@ def _read_request(environ: Environ) -> dict[str, Any]:
 
 
 def _may_write(environ: Environ, target: str) -> bool:
-    """Say whether a request may change objects or items: a PUT, POST or DELETE of S3, anything of DynamoDB."""
+    """Say whether a request may change what is kept: a PUT, POST or DELETE of S3, anything of the other services."""
     if target:
-        return target.startswith("DynamoDB_")
+        return target.startswith(KEEPERS)
     return environ["REQUEST_METHOD"] in {"PUT", "POST", "DELETE"}
 
 

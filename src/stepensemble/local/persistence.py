@@ -3,7 +3,8 @@
 The journal notes which keys moto's backends are told to change. At the end of the request that did it, before it is
 answered, their content is read back from moto and written. Notes, not contents: the truth is what moto then holds, also
 where a transaction was rolled back or metadata was set after the body. Of a versioned bucket the current versions are
-kept; tags and access lists of objects are not.
+kept; tags and access lists of objects are not. Of logs, what is put into CloudWatch Logs is kept, such as the events
+that a rule of EventBridge sends there; the functions' own are files beside the database.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from datetime import datetime
 from functools import wraps
 from typing import Any
 
+from moto.core.utils import utcfromtimestamp
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
+from moto.logs.models import LogEvent, LogStream, logs_backends
 from moto.s3.models import FakeKey, s3_backends
 
 from stepensemble.local.state import (
     Change,
     GoneItem,
+    GoneLogStream,
     GoneObject,
     StateDatabase,
     StoredItem,
+    StoredLogStream,
     StoredObject,
     decode_json,
     encode_json,
@@ -58,23 +63,38 @@ class ItemKey:
     range: str
 
 
+@dataclass(frozen=True, slots=True)
+class LogStreamKey:
+    """Names a stream of a log group."""
+
+    group: str
+    stream: str
+
+
+Key = ObjectKey | ItemKey | LogStreamKey
+
+
 class Journal:
-    """Writes what one account's S3 and DynamoDB change into a database."""
+    """Writes what one account's S3, DynamoDB and CloudWatch Logs change into a database."""
 
     def __init__(self, database: StateDatabase, account: str, region: str) -> None:
         self._database = database
         self._s3 = s3_backends[account]["aws"]
         self._dynamodb = dynamodb_backends[account][region]
-        self._touched: ContextVar[set[ObjectKey | ItemKey]] = ContextVar("touched")
+        self._logs = logs_backends[account][region]
+        self._touched: ContextVar[set[Key]] = ContextVar("touched")
 
     def restore(self) -> None:
-        """Put everything back that is kept for the buckets and tables there are."""
+        """Put everything back that is kept for the buckets, tables and log groups there are."""
         for stored in self._database.objects():
             if stored.bucket in self._s3.buckets:
                 self._put_back_object(stored)
         for item in self._database.items():
             if item.table in self._dynamodb.tables:
                 self._put_back_item(item)
+        for kept in self._database.log_streams():
+            if kept.group in self._logs.groups:
+                self._put_back_log_stream(kept)
 
     def follow(self) -> None:
         """Note changes from now on."""
@@ -84,11 +104,15 @@ class Journal:
         self._note(self._dynamodb, "update_item", self._item_keys, ("table_name", "key"))
         self._note(self._dynamodb, "delete_item", self._item_keys, ("table_name", "key"))
         self._note(self._dynamodb, "execute_statement", self._all_item_keys, ())
+        for name in ("put_log_events", "delete_log_stream"):
+            arguments = ("log_group_name", "log_stream_name")
+            self._note(self._logs, name, lambda group, stream: [LogStreamKey(group, stream)], arguments)
+        self._note(self._logs, "delete_log_group", self._log_stream_keys, ("log_group_name",))
 
     @contextmanager
     def request(self) -> Iterator[None]:
         """Write, at the end of the block, all that was changed in it."""
-        touched: set[ObjectKey | ItemKey] = set()
+        touched: set[Key] = set()
         token = self._touched.set(touched)
         try:
             yield
@@ -97,9 +121,7 @@ class Journal:
             if touched:
                 self._database.write([self._read(key) for key in touched])
 
-    def _note(
-        self, backend: Any, name: str, keys: Callable[..., Iterable[ObjectKey | ItemKey]], arguments: tuple[str, ...]
-    ) -> None:
+    def _note(self, backend: Any, name: str, keys: Callable[..., Iterable[Key]], arguments: tuple[str, ...]) -> None:
         """Have a method of a backend note the keys it is called with, before and after: PartiQL may do anything."""
         original = getattr(backend, name)
 
@@ -135,8 +157,18 @@ class Journal:
             for key in self._item_keys(table.name, _attributes(item))
         ]
 
-    def _read(self, key: ObjectKey | ItemKey) -> Change:
-        return self._read_object(key) if isinstance(key, ObjectKey) else self._read_item(key)
+    def _log_stream_keys(self, log_group_name: str) -> list[LogStreamKey]:
+        group = self._logs.groups.get(log_group_name)
+        return [] if group is None else [LogStreamKey(group.name, stream) for stream in group.streams]
+
+    def _read(self, key: Key) -> Change:
+        match key:
+            case ObjectKey():
+                return self._read_object(key)
+            case ItemKey():
+                return self._read_item(key)
+            case LogStreamKey():
+                return self._read_log_stream(key)
 
     def _read_object(self, key: ObjectKey) -> Change:
         bucket = self._s3.buckets.get(key.bucket)
@@ -162,6 +194,17 @@ class Journal:
         if found is None:
             return GoneItem(key.table, key.hash, key.range)
         return StoredItem(key.table, key.hash, key.range, _attributes(found))
+
+    def _read_log_stream(self, key: LogStreamKey) -> Change:
+        group = self._logs.groups.get(key.group)
+        found = None if group is None else group.streams.get(key.stream)
+        if found is None:
+            return GoneLogStream(key.group, key.stream)
+        events = [
+            {"timestamp": event.timestamp, "message": event.message, "ingestion_time": event.ingestion_time}
+            for event in found.events
+        ]
+        return StoredLogStream(key.group, key.stream, events)
 
     def _put_back_object(self, stored: StoredObject) -> None:
         bucket = self._s3.buckets[stored.bucket]
@@ -195,6 +238,15 @@ class Journal:
             table.items[hashed] = item
         else:
             table.items[hashed][ranged] = item
+
+    def _put_back_log_stream(self, stored: StoredLogStream) -> None:
+        group: Any = self._logs.groups[stored.group]
+        stream: Any = LogStream(group, stored.stream)
+        stream.events = [LogEvent(event["ingestion_time"], dict(event)) for event in stored.events]
+        stream.stored_bytes = sum(len(event.message) for event in stream.events)
+        if stream.events:
+            stream.last_ingestion_time = utcfromtimestamp(stream.events[-1].ingestion_time / 1000)
+        group.streams[stored.stream] = stream
 
 
 def _attributes(item: Item) -> dict[str, Any]:

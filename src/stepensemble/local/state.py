@@ -1,4 +1,4 @@
-"""What outlives the stack, in one SQLite database: the objects of its buckets and the items of its tables.
+"""What outlives the stack, in one SQLite database: objects of buckets, items of tables, events of log groups.
 
 Every change is one committed transaction. In WAL mode that survives the death of the process without waiting for the
 disk; only a power cut can take the last changes, and it never leaves the file half written.
@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,18 @@ from typing import Any
 
 from stepensemble.local.errors import StateLocked, StateUnreadable
 
-SCHEMA = 1
+SCHEMA = 2
 BYTES = "$bytes"
 TABLES = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE objects (
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS objects (
     bucket TEXT NOT NULL, key TEXT NOT NULL, attributes TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (bucket, key)
 );
-CREATE TABLE items (
+CREATE TABLE IF NOT EXISTS items (
     owner TEXT NOT NULL, hash TEXT NOT NULL, range TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (owner, hash, range)
+);
+CREATE TABLE IF NOT EXISTS log_streams (
+    owner TEXT NOT NULL, stream TEXT NOT NULL, events TEXT NOT NULL, PRIMARY KEY (owner, stream)
 );
 """
 
@@ -55,6 +58,15 @@ class StoredItem:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredLogStream:
+    """A stream of a log group, with all its events."""
+
+    group: str
+    stream: str
+    events: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class GoneObject:
     """There is no such object any more."""
 
@@ -71,7 +83,15 @@ class GoneItem:
     range: str
 
 
-Change = StoredObject | StoredItem | GoneObject | GoneItem
+@dataclass(frozen=True, slots=True)
+class GoneLogStream:
+    """There is no such stream any more."""
+
+    group: str
+    stream: str
+
+
+Change = StoredObject | StoredItem | StoredLogStream | GoneObject | GoneItem | GoneLogStream
 
 
 class StateDatabase:
@@ -88,7 +108,7 @@ class StateDatabase:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if found == 0:
+            if found < SCHEMA:
                 self._db.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
             elif found > SCHEMA:
                 raise StateUnreadable(
@@ -123,6 +143,12 @@ class StateDatabase:
             rows = self._db.execute("SELECT owner, hash, range, item FROM items ORDER BY rowid").fetchall()
             return iter([StoredItem(owner, hashed, ranged, decode_json(item)) for owner, hashed, ranged, item in rows])
 
+    def log_streams(self) -> Iterator[StoredLogStream]:
+        """Return all streams of log groups."""
+        with self._lock, self._translated():
+            rows = self._db.execute("SELECT owner, stream, events FROM log_streams ORDER BY rowid").fetchall()
+            return iter([StoredLogStream(group, stream, decode_json(events)) for group, stream, events in rows])
+
     def write(self, changes: Iterable[Change]) -> None:
         """Take over changes, all or none."""
         with self._lock, self._translated():
@@ -144,11 +170,17 @@ class StateDatabase:
                 self._db.execute(
                     "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", (table, hashed, ranged, encode_json(item))
                 )
+            case StoredLogStream(group, stream, events):
+                self._db.execute(
+                    "INSERT OR REPLACE INTO log_streams VALUES (?, ?, ?)", (group, stream, encode_json(events))
+                )
             case GoneObject(bucket, key):
                 self._db.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
             case GoneItem(table, hashed, ranged):
                 gone = (table, hashed, ranged)
                 self._db.execute("DELETE FROM items WHERE owner = ? AND hash = ? AND range = ?", gone)
+            case GoneLogStream(group, stream):
+                self._db.execute("DELETE FROM log_streams WHERE owner = ? AND stream = ?", (group, stream))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

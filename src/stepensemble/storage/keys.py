@@ -8,6 +8,7 @@ from stepensemble.core.release import digest_of
 
 # Artifact bucket
 CURRENT = "current.json"
+RELEASES = "releases/"
 
 
 def artifact_key(digest: str) -> str:
@@ -17,7 +18,17 @@ def artifact_key(digest: str) -> str:
 
 def release_key(digest: str) -> str:
     """A release, by its SHA-256."""
-    return f"releases/{digest}.json"
+    return f"{RELEASES}{digest}.json"
+
+
+def released_under(key: str) -> str:
+    """Return the digest of the release that is kept under a key."""
+    return key.removeprefix(RELEASES).removesuffix(".json")
+
+
+def fingerprint_key(digest: str) -> str:
+    """What a release's members said when it was published, by the release's SHA-256."""
+    return f"fingerprints/{digest}.json"
 
 
 # Data bucket
@@ -37,9 +48,9 @@ def execution_prefix(name: str, execution_id: str) -> str:
     return f"{EXECUTIONS}{safe}-{digest_of(execution_id.encode())[:8]}"
 
 
-def columns_key(prefix: str) -> str:
-    """The normalized columns of an execution."""
-    return f"{prefix}/columns.npz"
+def columns_key(prefix: str, tier: int = 1) -> str:
+    """The normalized columns of an execution, of the rows that reach a tier: all of them reach the first."""
+    return f"{prefix}/columns.npz" if tier == 1 else f"{prefix}/columns-{tier}.npz"
 
 
 def outputs_key(prefix: str, member: str) -> str:

@@ -22,7 +22,15 @@ from botocore.exceptions import ClientError
 from stepensemble.local.errors import StateLocked, StateUnreadable
 from stepensemble.local.persistence import Journal
 from stepensemble.local.stack import LocalStack
-from stepensemble.local.state import GoneItem, StateDatabase, StoredItem, StoredObject, lock_state
+from stepensemble.local.state import (
+    GoneItem,
+    GoneLogStream,
+    StateDatabase,
+    StoredItem,
+    StoredLogStream,
+    StoredObject,
+    lock_state,
+)
 
 SERVE = """
 import sys, time
@@ -133,6 +141,37 @@ def test_items_come_back_as_they_were(project: Path):
             items.put_item(TableName=facts, Item={"id": {"S": "kept"}}, ConditionExpression="attribute_not_exists(id)")
 
 
+def test_events_that_a_rule_logs_come_back_as_they_were(project: Path):
+    with LocalStack.start(project) as stack:
+        logs, diary = make_client(stack.endpoint, "logs"), stack.outputs["Diary"]
+        for source in ("toy", "other", "toy"):
+            entry = {"Source": source, "DetailType": "said", "Detail": '{"word": "é"}'}
+            make_client(stack.endpoint, "events").put_events(Entries=[entry])
+        logs.create_log_stream(logGroupName=diary, logStreamName="deleted")
+        event = {"timestamp": int(time.time() * 1000), "message": "x"}
+        logs.put_log_events(logGroupName=diary, logStreamName="deleted", logEvents=[event])
+        logs.delete_log_stream(logGroupName=diary, logStreamName="deleted")
+        before = [without_id(event) for event in logs.filter_log_events(logGroupName=diary)["events"]]
+        streams = logs.describe_log_streams(logGroupName=diary)["logStreams"]
+        assert [json.loads(event["message"])["detail"] for event in before] == [{"word": "é"}] * 2
+
+    with LocalStack.start(project) as stack:
+        logs = make_client(stack.endpoint, "logs")
+        assert [without_id(event) for event in logs.filter_log_events(logGroupName=diary)["events"]] == before
+        again = logs.describe_log_streams(logGroupName=diary)["logStreams"]
+        for name in ("logStreamName", "firstEventTimestamp", "lastIngestionTime", "storedBytes"):
+            assert [stream[name] for stream in again] == [stream[name] for stream in streams]
+        logs.delete_log_group(logGroupName=diary)
+
+    with LocalStack.start(project) as stack:
+        assert make_client(stack.endpoint, "logs").filter_log_events(logGroupName=diary)["events"] == []
+
+
+def without_id(event: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what moto counts anew in every process."""
+    return {key: value for key, value in event.items() if key != "eventId"}
+
+
 def note(number: int) -> dict[str, Any]:
     return {"author": {"S": "me"}, "number": {"N": str(number)}}
 
@@ -226,6 +265,23 @@ def test_a_database_of_a_newer_version_is_left_alone(project: Path):
 
     with pytest.raises(StateUnreadable, match="newer version"):
         LocalStack.start(project)
+
+
+def test_a_database_of_the_first_version_is_taken_over(tmp_path: Path):
+    path = tmp_path / "state.db"
+    StateDatabase(path).close()
+    with sqlite3.connect(path) as earlier:
+        earlier.execute("DROP TABLE log_streams")
+        earlier.execute("INSERT INTO items VALUES ('table', '1', '', '{}')")
+        earlier.execute("PRAGMA user_version=1")
+    earlier.close()
+
+    database = StateDatabase(path)
+    assert list(database.items()) == [StoredItem("table", "1", "", {})]
+    stream = StoredLogStream("group", "stream", [{"message": "x"}])
+    database.write([stream, StoredLogStream("group", "gone", []), GoneLogStream("group", "gone")])
+    assert list(database.log_streams()) == [stream]
+    database.close()
 
 
 def test_a_change_is_taken_over_whole_or_not_at_all(tmp_path: Path):
