@@ -7,16 +7,17 @@ lies compressed in the data bucket, and `record_s3` points at it.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stepensemble.core.errors import RecordNotFound, StorageUnavailable
+from stepensemble.core.errors import ObjectMissing, RecordNotFound, RecordUnreadable, StorageUnavailable
 from stepensemble.core.limits import ITEM_BYTES
 from stepensemble.core.payload import Pointer
 from stepensemble.core.records import Record, RecordSummary, decode_record, encode_record
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 INDEX = "by_day"
+DAYS_BACK = 31
+"""How far back is looked, today included, where nobody says since when."""
+
+BATCH = 100
+"""Most items of a BatchGetItem."""
+
+ATTEMPTS = 8
+FIRST_WAIT = 0.05
+"""Seconds; doubled after each request that got nothing."""
+
 ATTRIBUTES_BYTES = 4 * 1024
 """Reserve for an item's other attributes and for all names."""
 
@@ -96,18 +107,51 @@ class RecordTable:
         item = found.get("Item")
         if item is None:
             raise RecordNotFound(f'no record is kept of "{prediction_id}"; ensemble records lists those there are')
+        return self._decode(item)
+
+    def read_all(self, prediction_ids: Sequence[str]) -> Iterator[Record]:
+        """Yield records in this order; those that are gone, or written by another version, are left out."""
+        for start in range(0, len(prediction_ids), BATCH):
+            ids = prediction_ids[start : start + BATCH]
+            items = {item["prediction_id"]["S"]: item for item in self._get_items(ids)}
+            for item in (items[id_] for id_ in ids if id_ in items):
+                with suppress(RecordUnreadable, ObjectMissing):
+                    yield self._decode(item)
+
+    def latest(self, limit: int) -> list[RecordSummary]:
+        """Return the latest records, newest first, of at most `DAYS_BACK` days."""
+        return self.since(datetime.now(UTC).date() - timedelta(days=DAYS_BACK - 1), limit)
+
+    def since(self, day: date, limit: int | None = None) -> list[RecordSummary]:
+        """Return the records of a day (UTC) and of all days after it, newest first; the first `limit` of them."""
+        today = datetime.now(UTC).date()
+        dates = (str(today - timedelta(days=back)) for back in range((today - day).days + 1))
+        return list(islice((summary for date_ in dates for summary in self._of_day(date_, limit)), limit))
+
+    def _decode(self, item: Mapping[str, Any]) -> Record:
         if "record" in item:
             return decode_record(item["record"]["S"])
         _, key = Pointer(item["record_s3"]["S"]).split()
         return decode_record(gzip.decompress(self.data.read(key)))
 
-    def latest(self, limit: int, days: int = 31) -> list[RecordSummary]:
-        """Return the latest records, newest first, of at most so many days back."""
-        today = datetime.now(UTC).date()
-        dates = (str(today - timedelta(days=back)) for back in range(days))
-        return list(islice((summary for day in dates for summary in self._of_day(day, limit)), limit))
+    def _get_items(self, prediction_ids: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        keys: Sequence[Mapping[str, Any]] = [{"prediction_id": {"S": id_}} for id_ in prediction_ids]
+        in_vain = 0
+        while keys:
+            with _translated():
+                found = self.client.batch_get_item(RequestItems={self.table: {"Keys": keys, "ConsistentRead": True}})
+            items = found["Responses"].get(self.table)
+            yield from items or ()
+            # DynamoDB stops at 16 MB, and where it is throttled, and says what it has not come to.
+            rest = found["UnprocessedKeys"].get(self.table)
+            keys = rest["Keys"] if rest else ()
+            in_vain = 0 if items else in_vain + 1
+            if in_vain == ATTEMPTS:
+                raise StorageUnavailable(f"DynamoDB: {ATTEMPTS} requests for records got nothing; try again later")
+            if keys:
+                time.sleep(FIRST_WAIT * 2**in_vain)
 
-    def _of_day(self, day: str, limit: int) -> Iterator[RecordSummary]:
+    def _of_day(self, day: str, limit: int | None) -> Iterator[RecordSummary]:
         with _translated():
             pages = self.client.get_paginator("query").paginate(
                 TableName=self.table,
@@ -116,7 +160,7 @@ class RecordTable:
                 ExpressionAttributeNames={"#day": "day"},
                 ExpressionAttributeValues={":day": {"S": day}},
                 ScanIndexForward=False,
-                PaginationConfig={"MaxItems": limit},
+                PaginationConfig={} if limit is None else {"MaxItems": limit},
             )
             for page in pages:
                 for item in page["Items"]:

@@ -1,0 +1,149 @@
+"""A replay from the command line: what shall be tried, and on which records of a stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from stepensemble.cli.stacks import Stack
+from stepensemble.core.changes import Replay
+from stepensemble.core.manifest import Manifest
+from stepensemble.core.problems import enumerate_values, show, suggest
+from stepensemble.core.records import Record
+from stepensemble.core.release import digest_of
+from stepensemble.core.replay import replay
+from stepensemble.core.soundness import parse_manifest
+from stepensemble.core.what_if import METHODS, WhatIf
+from stepensemble.storage.records import DAYS_BACK
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A replay of a stack's records.
+
+    Attributes:
+        what_if: what was tried.
+        since: the first day.
+        left_out: records that were gone when they were to be read, or that another version wrote.
+    """
+
+    what_if: WhatIf
+    since: date
+    left_out: int
+    report: Replay
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as one document."""
+        tried = {"manifest": self.what_if.origin, "method": self.what_if.method, "weights": self.what_if.weights}
+        found: dict[str, Any] = msgspec.to_builtins(self.report)
+        return {"tried": tried, "since": str(self.since), "left_out": self.left_out, **found}
+
+
+def read_what_if(manifest: Path | None, method: str | None, weights: str | None) -> WhatIf:
+    """Read what shall be tried, each part None where it is not given.
+
+    Raises:
+        typer.BadParameter: there is no such file or method, or the weights cannot be read.
+        InvalidManifest: with every problem of the manifest. Its artifacts need not be there.
+    """
+    if method is not None:
+        _check_method(method)
+    weighed = {} if weights is None else _read_weights(weights)
+    if manifest is None:
+        return WhatIf(method=method, weights=weighed)
+    other, digests = _read_manifest(manifest)
+    return WhatIf(other, str(manifest), digests, method, weighed)
+
+
+def read_day(since: str | None) -> date:
+    """Read the first day; where none is given, as far back as records are listed.
+
+    Raises:
+        typer.BadParameter: it is no day.
+    """
+    if since is None:
+        return datetime.now(UTC).date() - timedelta(days=DAYS_BACK - 1)
+    try:
+        return datetime.strptime(since, "%Y-%m-%d").date()
+    except ValueError:
+        message = f"{show(since)} is no day; write YYYY-MM-DD, such as 2026-03-01"
+        raise typer.BadParameter(message, param_hint="--since") from None
+
+
+def _check_method(method: str) -> None:
+    if method in METHODS:
+        return
+    if method == "stack":
+        message = '"stack" needs its coefficients; declare it in a manifest and give that with --manifest'
+    else:
+        message = f"{show(method)} is no method; use one of {enumerate_values(METHODS)}{suggest(method, METHODS)}"
+    raise typer.BadParameter(message, param_hint="--method")
+
+
+def _read_weights(text: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        member, _, numeral = (piece.strip() for piece in part.partition("="))
+        weight = -1.0
+        with suppress(ValueError):
+            weight = float(numeral)
+        if not member or not isfinite(weight) or weight < 0:
+            message = (
+                f"{show(part)} is not a member's weight; write member=number, such as a=2,b=0.5, numbers from 0 on"
+            )
+            raise typer.BadParameter(message, param_hint="--weights")
+        if member in weights:
+            raise typer.BadParameter(f"{show(member)} is there twice; give it one weight", param_hint="--weights")
+        weights[member] = weight
+    return weights
+
+
+def _read_manifest(path: Path) -> tuple[Manifest, dict[str, str]]:
+    """Read a manifest, and the digests of those artifacts that it pins or that are there."""
+    try:
+        manifest = parse_manifest(path.read_bytes())
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise typer.BadParameter(message, param_hint="--manifest") from None
+    digests: dict[str, str] = {}
+    for member in manifest.members:
+        artifact = path.parent / member.artifact
+        if member.digest is not None:
+            digests[member.id] = member.digest
+        elif artifact.is_file():
+            digests[member.id] = digest_of(artifact.read_bytes())
+    return manifest, digests
+
+
+def replay_stack(stack: Stack, what_if: WhatIf, since: date, limit: int | None, console: Console) -> Replayed:
+    """Replay what a stack has recorded.
+
+    Args:
+        stack: whose records and releases are read.
+        what_if: what is tried.
+        since: the first day, in UTC.
+        limit: at most so many records, the newest; None for all.
+        console: where a bar shows how far the reading is.
+
+    Raises:
+        ReplayRefused: what is tried does not fit the records.
+    """
+    listed = [summary.prediction_id for summary in stack.records.since(since, limit)]
+    records = list(_track(stack.records.read_all(listed), len(listed), console))
+    releases = {digest: stack.releases.read_release(digest) for digest in {record.release for record in records}}
+    return Replayed(what_if, since, len(listed) - len(records), replay(records, releases, what_if))
+
+
+def _track(records: Iterator[Record], total: int, console: Console) -> Iterator[Record]:
+    silent = not console.is_terminal
+    yield from track(records, "Reading the records", total, console=console, transient=True, disable=silent)

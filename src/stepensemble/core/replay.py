@@ -1,0 +1,203 @@
+"""What-if replay: recorded outputs decided again, by another policy, without asking any model.
+
+Rows that are decided on the same terms, and of which the same voters are heard, are decided together by one call of
+`decision.decide`, whatever records they are of. A voter whose outputs a record does not have counts as one that did not
+answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from stepensemble.core import decision
+from stepensemble.core.answer import Prediction, list_predictions
+from stepensemble.core.changes import Mismatch, Missing, Outcome, Reason, Replay, Trait, compare
+from stepensemble.core.decision import Decision, Numbers
+from stepensemble.core.manifest import select_voters
+from stepensemble.core.outputs import Flags, Floats
+from stepensemble.core.policy import Quorum
+from stepensemble.core.quorum import Status, judge
+from stepensemble.core.recall import NOT_ASKED, Page, Recollection, Silence, lay_out, policy_in_force, recall
+from stepensemble.core.records import Record
+from stepensemble.core.release import SHORT, Release
+from stepensemble.core.what_if import Terms, WhatIf, check_question, check_weights, set_terms
+
+WORST_FIRST: tuple[Status, ...] = ("FAILED", "DEGRADED", "COMPLETE")
+
+
+def replay(records: Iterable[Record], releases: Mapping[str, Release], what_if: WhatIf | None = None) -> Replay:
+    """Decide records again and report what changes.
+
+    Args:
+        records: as they are kept.
+        releases: every release that one of them names, by digest.
+        what_if: what to try; with nothing to try, nothing changes, to the last bit.
+
+    Raises:
+        ReplayRefused: what is tried does not fit the records, or they are not of one task.
+    """
+    kept, tried = list(records), what_if or WhatIf()
+    if not kept:
+        return Replay()
+    task = (tried.manifest or releases[kept[0].release]).task
+    for digest in dict.fromkeys(record.release for record in kept):
+        check_question(releases[digest].task, task, digest[:SHORT])
+    groups = _group(kept, releases, tried)
+    check_weights(tried.weights, [member.id for group in groups for member in group.terms.members])
+    outcomes: dict[int, Outcome] = {}
+    lacks: list[Lack] = []
+    for group in groups:
+        decided, lacking = _decide_group(group.terms, [kept[place] for place in group.places], releases)
+        outcomes |= zip(group.places, decided, strict=True)
+        lacks += lacking
+    pairs = [(_recorded_outcome(record), outcomes[place]) for place, record in enumerate(kept)]
+    rows = sum(record.rows for record in kept)
+    return compare(task, pairs, rows, _name_missing(lacks), _name_mismatches(kept, tried))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Records, by their places, that are decided on the same terms."""
+
+    terms: Terms
+    places: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Rows of one record for which a voter is asked and not heard."""
+
+    member: str
+    silence: Silence
+    rows: int
+
+
+def _group(records: Sequence[Record], releases: Mapping[str, Release], what_if: WhatIf) -> list[Group]:
+    groups: dict[tuple[str, Quorum] | None, Group] = {}
+    for place, record in enumerate(records):
+        release = releases[record.release]
+        in_force = policy_in_force(record, release)
+        # Of a release's policy, an execution changes the quorum alone; a manifest replaces all of it.
+        key = (record.release, in_force.quorum) if what_if.manifest is None else None
+        if key not in groups:
+            groups[key] = Group(set_terms(what_if, release, in_force), [])
+        groups[key].places.append(place)
+    return list(groups.values())
+
+
+def _decide_group(
+    terms: Terms, records: Sequence[Record], releases: Mapping[str, Release]
+) -> tuple[list[Outcome], list[Lack]]:
+    pages = lay_out(records, releases)
+    recalled = [recall(voter, terms.task, pages) for voter in terms.voters]
+    heard = np.stack([one.heard for one in recalled], axis=1)
+    rows = len(heard)
+    asked, standing = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
+    predictions: dict[int, Prediction] = {}
+    patterns, belongs = np.unique(heard, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        numbers = np.flatnonzero(belongs.reshape(-1) == number)
+        said = {
+            voter.id: one.output[numbers]
+            for voter, one, present in zip(terms.voters, recalled, pattern, strict=True)
+            if present
+        }
+        decided = _decide_alike(terms, said, len(numbers))
+        asked[numbers], standing[numbers] = decided.asked, decided.standing
+        predictions |= zip(numbers[decided.answered].tolist(), decided.predictions, strict=True)
+    outcomes = []
+    for record, page in zip(records, pages, strict=True):
+        # An execution stands as its worst row does: who was not heard at one tier is missed at the next as well.
+        status = WORST_FIRST[standing[page.rows].min()]
+        answers = [] if status == "FAILED" else [predictions[row] for row in page.rows.tolist()]
+        outcomes.append(Outcome(record.prediction_id, status, answers))
+    lacks = [
+        lack
+        for voter, one in zip(terms.voters, recalled, strict=True)
+        for lack in _find_lacks(voter.id, one, ~one.heard & (asked >= voter.tier), pages)
+    ]
+    return outcomes, lacks
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Rows of which the same voters are heard, decided.
+
+    Attributes:
+        asked: the last tier that is asked, a row.
+        standing: the row's status as its place in `WORST_FIRST`.
+        answered: numbers of the rows that have a prediction.
+        predictions: theirs.
+    """
+
+    asked: Numbers
+    standing: Numbers
+    answered: Numbers
+    predictions: Sequence[Prediction]
+
+
+def _decide_alike(terms: Terms, said: Mapping[str, Floats], rows: int) -> Decided:
+    asked = np.zeros(rows, dtype=np.int64)
+
+    def ask(tier: int, numbers: Numbers) -> Mapping[str, Floats]:
+        asked[numbers] = tier
+        return {voter.id: said[voter.id][numbers] for voter in terms.voters if voter.tier == tier and voter.id in said}
+
+    decided = cast("Decision", decision.decide(terms.task, terms.policy, terms.voters, rows, ask))  # all are asked
+    standing = np.zeros(rows, dtype=np.int64)
+    for tier in np.unique(asked).tolist():
+        reached = [voter for voter in terms.voters if voter.tier <= tier]
+        standing[asked == tier] = WORST_FIRST.index(judge(terms.policy, reached, said))
+    answered = np.flatnonzero(standing > 0)
+    if decided.status == "FAILED" and len(answered):
+        # The rows are of many records, and those without a quorum must not fail the others.
+        others = _decide_alike(terms, {id_: output[answered] for id_, output in said.items()}, len(answered))
+        return Decided(asked, standing, answered, others.predictions)
+    return Decided(asked, standing, answered, list_predictions(terms.task, decided.settled, cascaded=False))
+
+
+def _recorded_outcome(record: Record) -> Outcome:
+    predictions = record.output.predictions
+    listed = predictions if isinstance(predictions, list) else []  # a record holds no pointers
+    return Outcome(record.prediction_id, record.output.status, listed)
+
+
+def _find_lacks(member: str, recalled: Recollection, lacking: Flags, pages: Sequence[Page]) -> Iterator[Lack]:
+    counts = np.add.reduceat(lacking, [page.rows[0] for page in pages], dtype=np.int64)
+    for place in np.flatnonzero(counts).tolist():
+        yield Lack(member, recalled.silences.get(place, NOT_ASKED), int(counts[place]))
+
+
+def _name_missing(lacks: Sequence[Lack]) -> list[Missing]:
+    """Bring together what is missing, by voter and reason."""
+    found: dict[tuple[str, Reason], list[Lack]] = {}
+    for lack in lacks:
+        found.setdefault((lack.member, lack.silence.reason), []).append(lack)
+    return [
+        Missing(member, reason, len(some), sum(lack.rows for lack in some), some[0].silence.message)
+        for (member, reason), some in found.items()
+    ]
+
+
+def _name_mismatches(records: Sequence[Record], what_if: WhatIf) -> list[Mismatch]:
+    """Name the manifest's voters whose recorded outputs are of another version, or of another artifact."""
+    if what_if.manifest is None:
+        return []
+    voters = {voter.id: voter for voter in select_voters(what_if.manifest.members)}
+    counted: Counter[tuple[str, Trait, str, str]] = Counter()
+    for record in records:
+        for report in record.output.members:
+            voter = voters.get(report.id)
+            if voter is None or report.outputs is None:
+                continue
+            digest = what_if.digests.get(voter.id, report.digest)
+            if report.version != voter.version:
+                counted[voter.id, "version", report.version, voter.version] += 1
+            elif report.digest != digest:
+                counted[voter.id, "artifact", report.digest, digest] += 1
+    return [Mismatch(*found, records=count) for found, count in counted.items()]
