@@ -9,7 +9,7 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 # Nothing here calls home.
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup tensorflow run test check lint format schemas build deploy clean
+.PHONY: help setup tensorflow run test check lint format schemas pictures bench build deploy clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -25,12 +25,17 @@ $(VENV)/.run: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
 
 $(VENV)/.dev: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
 	@echo "Installing the locked packages and the development tools into $(VENV)"
-	@$(UV) sync --quiet --locked --inexact --extra local --all-groups
+	@$(UV) sync --quiet --locked --inexact --extra local --group test --group lint
 	@touch $(VENV)/.run $@
 
 $(VENV)/.tensorflow: $(VENV)/.dev
 	@echo "Installing TensorFlow into $(VENV) (0.6 GB to fetch, 1.6 GB on disk; for parity tests and training only)"
-	@$(UV) sync --quiet --locked --inexact --extra local --extra tensorflow --all-groups
+	@$(UV) sync --quiet --locked --inexact --extra local --extra tensorflow --group test --group lint
+	@touch $@
+
+$(VENV)/.pictures: $(VENV)/.dev
+	@echo "Installing Matplotlib into $(VENV)"
+	@$(UV) sync --quiet --locked --inexact --extra local --group test --group lint --group pictures
 	@touch $@
 
 setup: $(VENV)/.dev ## Make the environment for development
@@ -58,6 +63,12 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 
 schemas: $(VENV)/.run ## Write the published JSON Schemas anew from the code
 	@$(VENV)/bin/python -m stepensemble.publishing.schemas
+
+pictures: $(VENV)/.pictures ## Draw docs/pictures and the table beside them anew from the shipped models
+	@$(VENV)/bin/python examples/titanic/pictures.py
+
+bench: $(VENV)/.dev ## Measure speed, and write benchmarks/results
+	@for script in $(filter-out benchmarks/timing.py,$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
 
 build: $(VENV)/.dev ## Build what Lambda gets, without Docker
 	@PATH="$(abspath $(VENV)/bin):$(abspath .uv/bin):$$PATH" $(VENV)/bin/sam build

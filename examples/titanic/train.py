@@ -47,8 +47,8 @@ from stepensemble.core.manifest import (
     MinMax,
     NumberFeature,
     Standard,
-    parse_manifest,
 )
+from stepensemble.core.soundness import parse_manifest
 from stepensemble.runtimes import load_model
 
 MANIFEST = Path(__file__).parents[2] / "models" / "manifest.json"

@@ -1,0 +1,187 @@
+"""How fast recorded outputs are decided again: 1,000 records of one row, 4 and 8 members, some of which failed.
+
+A replay of all records together is compared with deciding them again one by one, as each execution was. Reading the
+records' JSON is timed beside them.
+
+    python benchmarks/replay.py            # a table; benchmarks/results/replay.json is written
+    python benchmarks/replay.py --json     # the same, printed as JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from msgspec import Struct, structs
+from timing import Machine, Spread, compare, describe_machine, rate, run_in_turns
+
+from stepensemble.core.answer import Answer, MemberFailure, MemberResult, ask_once, decide
+from stepensemble.core.manifest import NumberFeature
+from stepensemble.core.outputs import Probability
+from stepensemble.core.policy import Median, Policy, Quorum
+from stepensemble.core.records import Record, decode_record, encode_record
+from stepensemble.core.release import FORMAT, Artifact, Release, ReleasedMember, encode_release
+from stepensemble.core.replay import replay
+from stepensemble.core.task import BinaryTask
+from stepensemble.core.what_if import WhatIf
+
+RESULT = Path(__file__).parent / "results" / "replay.json"
+
+RECORDS, MEMBERS = 1_000, (4, 8)
+FAILING = 0.02
+"""How often a member has failed."""
+
+ROUNDS = 9
+SEED = 1912
+SINGLY, UNCHANGED, TRIED, READING = "one by one", "replay, nothing tried", "replay, median tried", "reading JSON"
+
+
+class Speed(Struct, frozen=True):
+    """Records a second, and how many times as long that takes as deciding them one by one."""
+
+    records_per_second: Spread
+    times_singly: Spread
+
+
+class Result(Struct, frozen=True):
+    """What is written: what was timed, by the number of members."""
+
+    machine: Machine
+    records: int
+    rounds: int
+    speeds: Mapping[int, Mapping[str, Speed]]
+
+
+def make_release(members: int) -> Release:
+    """Return a release of a binary task."""
+    return Release(
+        format=FORMAT,
+        name="many",
+        task=BinaryTask(classes=("no", "yes")),
+        features=(NumberFeature("x"),),
+        policy=Policy(quorum=Quorum(min_members=1)),
+        members=tuple(
+            ReleasedMember(
+                id=f"member-{number}",
+                version="1",
+                artifact=Artifact("0" * 64, 1),
+                runtime="litert",
+                output=Probability(),
+                weight=1.0,
+                role="voter",
+                timeout=10,
+                columns=("x",),
+                tier=1,
+            )
+            for number in range(members)
+        ),
+    )
+
+
+def draw_results(release: Release) -> list[dict[str, MemberResult]]:
+    """Draw what the members say of each record's row: about the same, unless they fail."""
+    generator = np.random.default_rng(SEED)
+    listed = []
+    for _ in range(RECORDS):
+        common = generator.random()
+        said = np.clip(common + generator.normal(0, 0.15, len(release.members)), 0, 1)
+        failed = generator.random(len(release.members)) < FAILING
+        listed.append(
+            {
+                member.id: MemberResult(member.id, failure=MemberFailure("Sandbox.Timedout", "Task timed out"))
+                if missing
+                else MemberResult(member.id, np.array([output]))
+                for member, output, missing in zip(release.members, said, failed, strict=True)
+            }
+        )
+    return listed
+
+
+def decide_one(release: Release, results: Mapping[str, MemberResult]) -> Answer:
+    """Decide one execution."""
+    answer = decide(release, release.policy, 1, ask_once(results))
+    if not isinstance(answer, Answer):
+        raise TypeError("an ensemble of one tier is decided at once")
+    return answer
+
+
+def keep_records(release: Release, drawn: Sequence[Mapping[str, MemberResult]]) -> list[bytes]:
+    """Record every execution."""
+    digest, _ = encode_release(release)
+    return [
+        encode_record(
+            Record(
+                prediction_id=f"prediction-{number}",
+                release=digest,
+                execution=f"execution-{number}",
+                started_at="2026-03-01T11:59:59.000Z",
+                recorded_at="2026-03-01T12:00:00.000+00:00",
+                rows=1,
+                input_digest="0" * 64,
+                input={"features": {"x": 1}},
+                output=decide_one(release, results).to_output(f"prediction-{number}", digest),
+            )
+        )
+        for number, results in enumerate(drawn)
+    ]
+
+
+def measure(rounds: int) -> Result:
+    """Time everything in turns, for each number of members."""
+    speeds = {members: measure_members(members, rounds) for members in MEMBERS}
+    return Result(describe_machine("numpy", "stepensemble"), RECORDS, rounds, speeds)
+
+
+def measure_members(members: int, rounds: int) -> dict[str, Speed]:
+    """Time everything in turns for so many members."""
+    release = make_release(members)
+    other = structs.replace(release, policy=structs.replace(release.policy, aggregation=Median()))
+    drawn = draw_results(release)
+    bodies = keep_records(release, drawn)
+    records = [decode_record(body) for body in bodies]
+    releases = {encode_release(release)[0]: release}
+    tasks: dict[str, Callable[[], object]] = {
+        SINGLY: lambda: [decide_one(other, results) for results in drawn],
+        UNCHANGED: lambda: replay(records, releases),
+        TRIED: lambda: replay(records, releases, WhatIf(method="median")),
+        READING: lambda: [decode_record(body) for body in bodies],
+    }
+    seconds = run_in_turns(tasks, rounds)
+    return {name: Speed(rate(taken, RECORDS), compare(taken, seconds[SINGLY])) for name, taken in seconds.items()}
+
+
+def format_table(result: Result) -> str:
+    """Return the result as a table; quartiles in brackets."""
+    lines = [f"{result.records:,} records of one row; median and quartiles of {result.rounds} rounds"]
+    for members, speeds in result.speeds.items():
+        lines += ["", f"{f'{members} members':26}{'records/s':>28}{'x one by one':>26}"]
+        for name, speed in speeds.items():
+            each, times = speed.records_per_second, speed.times_singly
+            lines.append(
+                f"  {name:24}{f'{each.median:,.0f} [{each.low:,.0f}, {each.high:,.0f}]':>28}"
+                f"{f'{times.median:.3f} [{times.low:.3f}, {times.high:.3f}]':>26}"
+            )
+    machine = result.machine
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    lines += ["", f"{machine.processor}, {machine.cores} cores, {machine.system}, Python {machine.python}, {versions}"]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    arguments = parser.parse_args()
+    result = measure(arguments.rounds)
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text if arguments.json else format_table(result))
+
+
+if __name__ == "__main__":
+    main()
