@@ -14,11 +14,12 @@ import pytest
 
 from driving import ENSEMBLE, ROOT, run_ensemble
 from stepensemble.cli.stacks import Stack
+from stepensemble.core.soundness import parse_manifest
 
 README = (ROOT / "README.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-MEMBER = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
+FRAGMENTS = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
 
 # What a test cannot run as it stands, and where it is tested instead.
 NOT_RUN_HERE = {
@@ -75,7 +76,7 @@ def test_every_command_that_is_not_run_is_still_in_the_readme() -> None:
 
 
 def test_the_shown_member_takes_part(project: Path) -> None:
-    (entry,) = [json.loads(text) for text in MEMBER]
+    (entry,) = [one for one in map(json.loads, FRAGMENTS) if one.get("id") == "fifth"]
     models = project / "models"
     shutil.copy(models / "titanic" / "wide.tflite", models / entry["artifact"])
     manifest = json.loads((models / "manifest.json").read_text())
@@ -83,6 +84,16 @@ def test_the_shown_member_takes_part(project: Path) -> None:
     (models / "manifest.json").write_text(json.dumps(manifest))
     output = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
     assert [member["id"] for member in output["members"] if member["status"] == "ok"][-1] == entry["id"]
+
+
+@pytest.mark.parametrize("text", FRAGMENTS)
+def test_a_shown_piece_of_a_manifest_is_sound(text: str) -> None:
+    manifest, piece = json.loads((ROOT / "models" / "manifest.json").read_text()), json.loads(text)
+    if "id" in piece:
+        manifest["members"].append(piece)
+    else:
+        manifest |= piece
+    parse_manifest(json.dumps(manifest))
 
 
 def test_the_shown_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
