@@ -1,30 +1,28 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import msgspec
 import pytest
 
 from builders import X, manifest, member, model, sources
+from meddling import MeddledBucket
 from memory import SLOTS, MemoryStack
-from stepensemble.core.errors import InvalidManifest, NotEnoughSlots, PublishConflict
-from stepensemble.core.manifest import (
-    BooleanFeature,
-    CategoryFeature,
-    Log1p,
-    MinMax,
-    NumberFeature,
-    Standard,
-    TensorFeature,
-)
-from stepensemble.core.release import Current, digest_of
-from stepensemble.publishing.gate import draw_columns, try_members
-from stepensemble.publishing.publish import publish
+from stepensemble.core.errors import ArtifactCorrupt, InvalidManifest, NotEnoughSlots
+from stepensemble.core.release import Current, Term, digest_of
+from stepensemble.publishing.gate import try_members
+from stepensemble.publishing.publish import compare_with_current, pack, plan, publish
 from stepensemble.publishing.schemas import PUBLISHED, render_schema, write_schemas
 from stepensemble.publishing.sources import read_sources
-from stepensemble.storage.keys import CURRENT, artifact_key, release_key
+from stepensemble.publishing.verification import fingerprint_sources
+from stepensemble.storage.keys import CURRENT, artifact_key, fingerprint_key, release_key
+from stepensemble.storage.releases import ReleaseStore
+
+NOW = "2026-03-01T12:00:00.000+00:00"
+"""The clock of a stack in memory."""
 
 
 def problems_of(path: Path) -> list[str]:
@@ -93,7 +91,8 @@ IMAGE = {"name": "image", "type": "tensor", "shape": [2, 2]}
 @pytest.mark.parametrize(
     ("entry", "more", "expected"),
     [
-        (member("a", "two_inputs"), {}, "ModelRefused: the model has 2 inputs"),
+        (member("a", "one_number"), {}, 'ModelRefused: the input "x" is a single number'),
+        (member("a", "two_inputs"), {}, 'InputMismatch: the model has the inputs "a", "b"'),
         (member("a", "softmax"), {}, "InputMismatch: the model takes [2] numbers a row, and its columns give [1]"),
         (
             member("a", "logarithm"),
@@ -131,27 +130,6 @@ def test_every_member_that_fails_is_named(tmp_path: Path) -> None:
     assert [problem.path for problem in refused.value.problems] == ["$.members[0]", "$.members[2]"]
 
 
-def test_trial_rows_are_within_the_features_ranges() -> None:
-    features = (
-        NumberFeature("bounded", min=5, max=6),
-        NumberFeature("above", min=100, scaling=Standard(0, 1)),
-        NumberFeature("below", max=-100, scaling=MinMax(0, 1)),
-        NumberFeature("positive", min=0, scaling=Log1p()),
-        CategoryFeature("word", ("a", "b")),
-        BooleanFeature("flag"),
-        TensorFeature("image", (2, 2), "uint8"),
-    )
-    columns = draw_columns(features, 50)
-    assert ((columns["bounded"] >= 5) & (columns["bounded"] <= 6)).all()
-    assert columns["above"].tolist() == [100.0] * 50
-    assert columns["below"].tolist() == [-100.0] * 50
-    assert (columns["positive"] >= 0).all()
-    assert set(columns["word"].tolist()) == set(columns["flag"].tolist()) == {0.0, 1.0}
-    assert columns["image"].shape == (50, 2, 2)
-    again = draw_columns(features, 50)
-    assert all(np.array_equal(columns[name], again[name]) for name in columns)
-
-
 # Publishing
 
 
@@ -162,7 +140,7 @@ def test_a_release_is_published_with_the_pointer_last(tmp_path: Path) -> None:
     assert (done.uploaded, done.slots) == (("a", "b"), {"a": "1", "b": "2"})
     artifacts = [artifact_key(one.artifact.digest) for one in read.release.members]
     assert stack.artifacts.written == [*artifacts, release_key(read.digest), CURRENT]
-    assert stack.releases.read_current()[0] == Current(read.digest, {"a": "1", "b": "2"})
+    assert stack.releases.read_current()[0] == Current(read.digest, {"a": "1", "b": "2"}, NOW)
     assert stack.releases.read_release(read.digest) == read.release
 
 
@@ -203,26 +181,76 @@ def test_more_members_than_slots_write_nothing(tmp_path: Path) -> None:
     assert stack.artifacts.written == []
 
 
-def test_who_publishes_second_is_told_and_changes_nothing(tmp_path: Path) -> None:
+def test_an_upload_tells_its_bytes(tmp_path: Path) -> None:
+    stack, told = MemoryStack(), []
+    read = sources(tmp_path, member("a"), member("b", "sigmoid"))
+    publish(read, stack.releases, SLOTS, sent=lambda id_, count: told.append((id_, count)))
+    assert told == [("a", len(model("half_plus_two"))), ("b", len(model("sigmoid")))]
+
+
+def test_a_fingerprint_is_written_before_the_pointer_moves(tmp_path: Path) -> None:
+    stack, read = MemoryStack(), sources(tmp_path)
+    fingerprint = fingerprint_sources(read, lambda: stack.now)
+    publish(read, stack.releases, SLOTS, fingerprint=fingerprint)
+    assert stack.artifacts.written[-2:] == [fingerprint_key(read.digest), CURRENT]
+    kept = stack.releases.read_fingerprint(read.digest)
+    assert msgspec.json.encode(kept) == msgspec.json.encode(fingerprint)
+
+
+def test_the_history_says_what_was_current_when(tmp_path: Path) -> None:
     stack = MemoryStack()
-    first = sources(tmp_path, member("a"))
-    stack.publish(first)
-    theirs = sources(tmp_path, member("a", version="theirs"))
-
-    def publish_meanwhile(_: str) -> None:
-        stack.publish(theirs)
-
-    with pytest.raises(PublishConflict, match=r"current\.json was changed by somebody else meanwhile"):
-        publish(sources(tmp_path, member("a", version="mine")), stack.releases, SLOTS, publish_meanwhile)
-    assert stack.releases.read_current()[0].release == theirs.digest
+    first = stack.publish(sources(tmp_path, member("a")))
+    stack.now += timedelta(hours=1)
+    second = stack.publish(sources(tmp_path, member("a", version="2")))
+    current, _ = stack.releases.read_current()
+    assert (current.release, current.since) == (second.release, "2026-03-01T13:00:00.000+00:00")
+    assert current.history == (Term(first.release, NOW, "2026-03-01T13:00:00.000+00:00"),)
 
 
-def test_who_publishes_second_into_an_empty_stack_is_told_too(tmp_path: Path) -> None:
+def test_an_artifact_that_was_damaged_is_mended_by_publishing_again(tmp_path: Path) -> None:
+    stack, read = MemoryStack(), sources(tmp_path)
+    stack.publish(read)
+    key = artifact_key(read.release.members[0].artifact.digest)
+    stack.artifacts.write(key, bytes(read.release.members[0].artifact.size))
+    done = stack.publish(read)
+    assert (done.changed, done.uploaded) == (False, ("half",))
+    assert stack.artifacts.read(key) == model("half_plus_two")
+
+
+def test_an_upload_that_arrives_damaged_is_refused_and_the_pointer_stays(tmp_path: Path) -> None:
     stack = MemoryStack()
-    theirs = sources(tmp_path, member("a", version="theirs"))
-    with pytest.raises(PublishConflict):
-        publish(sources(tmp_path, member("a")), stack.releases, SLOTS, lambda _: stack.publish(theirs) and None)
-    assert stack.releases.read_current()[0].release == theirs.digest
+    first = stack.publish(sources(tmp_path, member("a")))
+
+    class Lossy(MeddledBucket):
+        def write(self, key: str, body: bytes) -> Any:
+            return super().write(key, body[:-1])
+
+    with pytest.raises(ArtifactCorrupt, match="it was overwritten or damaged"):
+        publish(sources(tmp_path, member("a", "sigmoid")), ReleaseStore(Lossy(stack.artifacts)), SLOTS)
+    assert stack.releases.read_current()[0].release == first.release
+
+
+def test_a_plan_says_everything_and_writes_nothing(tmp_path: Path) -> None:
+    stack = MemoryStack()
+    first = stack.publish(sources(tmp_path, member("a"), member("b")))
+    stack.artifacts.written.clear()
+    read = sources(tmp_path, member("a", version="2"), member("c", "sigmoid"), member("d", "sigmoid"))
+    planned = plan(pack(read), stack.releases, SLOTS)
+    assert stack.artifacts.written == []
+    assert (planned.previous, planned.changed) == (first.release, True)
+    assert planned.slots == {"a": "1", "c": "2", "d": "3"}
+    assert [one.id for one in planned.uploads] == ["c"]  # d has the same artifact
+    assert planned.upload_bytes == len(model("sigmoid"))
+    differences = compare_with_current(planned, stack.releases)
+    assert differences is not None
+    assert [one.words.split(":")[0] for one in differences] == ["member b", "member a", "member c", "member d"]
+
+
+def test_a_plan_for_an_empty_stack_has_nothing_to_compare_with(tmp_path: Path) -> None:
+    stack = MemoryStack()
+    planned = plan(pack(sources(tmp_path)), stack.releases, SLOTS)
+    assert (planned.previous, planned.changed) == (None, True)
+    assert compare_with_current(planned, stack.releases) is None
 
 
 def test_schemas_are_written_where_they_are_published(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from msgspec import structs
 
 from builders import BINARY, X, artifact, manifest, member, release, released
 from stepensemble.core.errors import NotEnoughSlots, ReleaseCorrupt
-from stepensemble.core.manifest import parse_manifest
 from stepensemble.core.release import Artifact, compile_release, decode_release, digest_of, encode_release, place
+from stepensemble.core.soundness import parse_manifest
 
 ARTIFACTS = {"a": artifact(b"first"), "b": artifact(b"second")}
 Y = {"name": "y", "type": "number"}
@@ -48,18 +48,20 @@ def test_a_release_comes_back_from_its_bytes() -> None:
     assert decode_release(*encode_release(compiled)) == compiled
 
 
-def test_compiling_resolves_columns_artifacts_and_quorum() -> None:
-    compiled = compile_release(parse_manifest(json.dumps(MANIFEST)), ARTIFACTS)
+def test_compiling_resolves_columns_and_artifacts_and_keeps_the_policy() -> None:
+    parsed = parse_manifest(json.dumps(MANIFEST))
+    compiled = compile_release(parsed, ARTIFACTS)
     assert [one.columns for one in compiled.members] == [("x", "y"), ("x",)]
     assert [one.artifact for one in compiled.members] == [ARTIFACTS["a"], ARTIFACTS["b"]]
-    assert compiled.min_members == 2  # more than half of two
+    assert compiled.policy == parsed.policy
+    assert (compiled.tiers, compiled.in_tier(1), compiled.in_tier(2)) == (1, compiled.members, ())
 
 
-@pytest.mark.parametrize(("voters", "least"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)])
-def test_the_quorum_is_more_than_half_of_the_voters_by_default(voters: int, least: int) -> None:
-    members = [member(f"m{number}") for number in range(voters)] + [member("shadow", role="shadow")]
-    artifacts = {one["id"]: artifact(b"") for one in members}
-    assert compile_release(parse_manifest(json.dumps(manifest(*members))), artifacts).min_members == least
+def test_members_are_found_by_their_tier() -> None:
+    first, second, third = released("a"), released("b", tier=2), released("c", tier=2, role="shadow")
+    made = release(BINARY, first, second, third)
+    assert (made.tiers, made.in_tier(1), made.in_tier(2)) == (2, (first,), (second, third))
+    assert made.voters == (first, second)
 
 
 def test_the_name_does_not_depend_on_how_the_manifest_is_written() -> None:
@@ -89,6 +91,9 @@ def test_the_name_does_not_depend_on_how_the_manifest_is_written() -> None:
         lambda data: data["aggregation"].update(method="mean") or data["members"][1].pop("weight"),
         lambda data: data.update(quorum={"min_members": 1}),
         lambda data: data.update(name="other"),
+        lambda data: data.update(review={"max_spread": 1}),
+        lambda data: data.update(quorum={"min_weight": 0.5}),
+        lambda data: data["members"][0]["output"].update(scale=2),
     ],
 )
 def test_the_name_changes_with_whatever_may_change_an_answer(change: Callable[[Any], Any]) -> None:
@@ -114,9 +119,9 @@ def test_bytes_that_are_no_release_are_refused(body: bytes) -> None:
 
 
 def test_a_release_of_a_later_format_is_refused() -> None:
-    later = structs.replace(release(BINARY, released("a", "probability")), format=2)
+    later = structs.replace(release(BINARY, released("a", "probability")), format=3)
     body = msgspec.json.encode(later)
-    with pytest.raises(ReleaseCorrupt, match="is of format 2, and this version reads 1"):
+    with pytest.raises(ReleaseCorrupt, match="is of format 3, and this version reads 2"):
         decode_release(digest_of(body), body)
 
 

@@ -18,6 +18,7 @@ from stepensemble.core.errors import (
     ReleaseCorrupt,
     StorageUnavailable,
 )
+from stepensemble.core.policy import Policy
 from stepensemble.core.records import Record
 from stepensemble.core.release import Current, encode_release
 from stepensemble.storage.keys import CURRENT, artifact_key, execution_prefix, release_key
@@ -142,7 +143,7 @@ def test_the_pointer_has_one_place() -> None:
 
 
 def record(number: int, when: datetime) -> Record:
-    output = Output(f"p{number}", "0" * 64, "COMPLETE", [], [])
+    output = Output(f"p{number}", "0" * 64, "COMPLETE", Policy(), {}, 0, [], [])
     return Record(f"p{number}", "0" * 64, f"arn:{number}", "", when.isoformat(), 1, "", {}, output)
 
 

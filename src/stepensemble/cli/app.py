@@ -12,22 +12,26 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.status import Status
 
+from stepensemble.cli.options import (
+    DEFAULT_MANIFEST,
+    FreshOption,
+    JsonOption,
+    LimitOption,
+    ManifestOption,
+    StackOption,
+    read_manifest,
+)
+from stepensemble.cli.release_commands import commands
+from stepensemble.cli.terminal import complain, err, out, print_json, show_status
 from stepensemble.core.errors import EnsembleError, InvalidManifest
 from stepensemble.core.release import SHORT
 
 # Each command imports what it needs when it runs: `ensemble --help` should not wait for boto3 or NumPy.
-if TYPE_CHECKING:
-    from stepensemble.publishing.sources import Sources
-
-DEFAULT_MANIFEST = Path("models/manifest.json")
-
 app = typer.Typer(
     name="ensemble",
     help="Serve an ensemble of TensorFlow models from AWS Step Functions.",
@@ -37,17 +41,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 local = typer.Typer(help="Keep the local stack up, so that any AWS client can use it.", invoke_without_command=True)
+app.add_typer(commands)
 app.add_typer(local, name="local")
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-ManifestOption = Annotated[
-    Path | None, typer.Option("--manifest", help="The manifest.", show_default=str(DEFAULT_MANIFEST))
-]
-StackOption = Annotated[str | None, typer.Option("--stack", help="A stack deployed in AWS; without it, the local one.")]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget records, releases and artifacts first.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
 
 @app.command()
@@ -58,12 +53,12 @@ def check(
     from stepensemble.cli.trials import try_quietly
 
     try:
-        with _status("Reading the manifest") as status:
-            sources = _read_sources(manifest)
+        with show_status("Reading the manifest") as status:
+            sources = read_manifest(manifest)
             trials = try_quietly(sources, status.update)
     except InvalidManifest as error:
         if as_json:
-            _print_json({"ok": False, "problems": msgspec.to_builtins(error.problems)})
+            print_json({"ok": False, "problems": msgspec.to_builtins(error.problems)})
             raise typer.Exit(1) from None
         raise
     if as_json:
@@ -79,46 +74,12 @@ def check(
             }
             for trial in trials
         ]
-        _print_json({"ok": True, "release": sources.digest, "members": members, "problems": []})
+        print_json({"ok": True, "release": sources.digest, "members": members, "problems": []})
         return
     from stepensemble.cli.pictures import draw_trials
 
     out.print(draw_trials(sources, trials))
     out.print(f"[bold green]ok[/]  {manifest} compiles to release {sources.digest[:SHORT]}")
-
-
-@app.command()
-def publish(manifest: ManifestOption = None, stack: StackOption = None, *, as_json: JsonOption = False) -> None:
-    """Compile the manifest to a release and make it the current one."""
-    from stepensemble.cli.stacks import open_stack
-    from stepensemble.cli.trials import try_quietly
-    from stepensemble.publishing.publish import publish as publish_sources
-
-    with _status("Reading the manifest") as status:
-        sources = _read_sources(manifest)
-        try_quietly(sources, status.update)
-        with open_stack(stack, notify=status.update) as opened:
-            published = publish_sources(
-                sources, opened.releases, opened.slots, lambda member: status.update(f"Uploading {member}")
-            )
-            name = opened.name
-    if as_json:
-        _print_json(
-            {
-                "release": published.release,
-                "previous": published.previous,
-                "changed": published.changed,
-                "uploaded": published.uploaded,
-                "slots": published.slots,
-            }
-        )
-        return
-    if not published.changed:
-        out.print(f"release {published.release[:SHORT]} is the current one of {name} already")
-        return
-    for member, slot in published.slots.items():
-        out.print(f"  {member:<24} slot {slot}{'   uploaded' if member in published.uploaded else ''}")
-    out.print(f"[bold green]published[/]  release {published.release[:SHORT]} is the current one of {name}")
 
 
 @app.command()
@@ -141,9 +102,9 @@ def run(
     if fresh and stack is not None:
         raise typer.BadParameter("a deployed stack is never emptied", param_hint="--fresh")
     payload = _read_event(event)
-    sources = _read_sources(manifest) if stack is None or manifest is not None else None
+    sources = read_manifest(manifest) if stack is None or manifest is not None else None
     with (
-        _status("Looking for the stack") as status,
+        show_status("Looking for the stack") as status,
         open_stack(stack, notify=status.update, fresh=fresh) as opened,
     ):
         if sources is not None and opened.local:
@@ -152,14 +113,14 @@ def run(
         outcome = run_execution(opened, payload, None if sources is None else sources.digest)
         drawn = None if as_json or outcome.output is None else opened.releases.read_release(outcome.output.release)
     if as_json:
-        _print_json(outcome.to_json())
+        print_json(outcome.to_json())
     elif drawn is not None and outcome.output is not None:
-        from stepensemble.cli.pictures import draw_fan_out
+        from stepensemble.cli.fan_out import draw_fan_out
 
         out.print(draw_fan_out(outcome.output, drawn))
     if outcome.error is not None:
         if not as_json:
-            _complain(outcome.error, outcome.cause or "")
+            complain(outcome.error, outcome.cause or "")
         raise typer.Exit(1)
 
 
@@ -173,13 +134,13 @@ def show(
     """Read a record back: input, every member's output, the answer."""
     from stepensemble.cli.stacks import open_stack
 
-    with _status("Reading the record") as status, open_stack(stack, notify=status.update) as opened:
+    with show_status("Reading the record") as status, open_stack(stack, notify=status.update) as opened:
         record = opened.records.read(prediction_id)
         release = None if as_json else opened.releases.read_release(record.release)
     if release is None:
-        _print_json(msgspec.to_builtins(record))
+        print_json(msgspec.to_builtins(record))
         return
-    from stepensemble.cli.pictures import draw_fan_out, draw_input
+    from stepensemble.cli.fan_out import draw_fan_out, draw_input
 
     out.print(draw_input(record))
     out.print(draw_fan_out(record.output, release))
@@ -190,23 +151,78 @@ def show(
 @app.command()
 def records(
     stack: StackOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    limit: LimitOption = 20,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """List the latest records."""
     from stepensemble.cli.stacks import open_stack
 
-    with _status("Reading the records") as status, open_stack(stack, notify=status.update) as opened:
+    with show_status("Reading the records") as status, open_stack(stack, notify=status.update) as opened:
         summaries = opened.records.latest(limit)
     if as_json:
-        _print_json(msgspec.to_builtins(summaries))
+        print_json(msgspec.to_builtins(summaries))
     elif summaries:
         from stepensemble.cli.pictures import draw_records
 
         out.print(draw_records(summaries))
     else:
         out.print("nothing is recorded yet")
+
+
+@app.command()
+def events(
+    stack: StackOption = None,
+    limit: LimitOption = 20,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the latest predictions that a person should look at."""
+    from stepensemble.cli.stacks import open_stack
+
+    with show_status("Reading the events") as status, open_stack(stack, notify=status.update) as opened:
+        latest = opened.reviews.latest(limit)
+    if as_json:
+        print_json(msgspec.to_builtins(latest))
+    elif latest:
+        from stepensemble.cli.pictures import draw_events
+
+        out.print(draw_events(latest))
+    else:
+        out.print("no prediction needs a review")
+
+
+@app.command()
+def replay(
+    since: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="The first day, in UTC.", show_default="31 days back")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many, newest first.", show_default="all")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="Try another manifest: its policy, and its members' terms.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Try another aggregation method.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Try other weights, such as a=2,b=0.5.")] = None,
+    stack: StackOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide recorded outputs again by another policy, calling no model, and show what changes."""
+    from stepensemble.cli.stacks import open_stack
+    from stepensemble.cli.what_if import read_day, read_what_if, replay_stack
+
+    first, what_if = read_day(since), read_what_if(manifest, method, weights)
+    with show_status("Looking for the stack") as status, open_stack(stack, notify=status.update) as opened:
+        status.stop()
+        replayed = replay_stack(opened, what_if, first, limit, err)
+    if as_json:
+        print_json(replayed.to_json())
+    elif replayed.report.records or replayed.left_out:
+        from stepensemble.cli.changes import draw_replay
+
+        out.print(draw_replay(replayed))
+    else:
+        out.print(f"nothing is recorded since {replayed.since}")
 
 
 @local.callback()
@@ -225,13 +241,13 @@ def local_up(
     from stepensemble.cli.background import detach_stack, serve_stack
 
     if detach:
-        with _status("Starting the local stack in the background"):
+        with show_status("Starting the local stack in the background"):
             description = detach_stack(manifest or DEFAULT_MANIFEST, port, fresh=fresh)
         _show_stack(description, as_json=as_json)
         return
     with ExitStack() as exits:
-        with _status("Reading the manifest") as status:
-            serving = serve_stack(_read_sources(manifest), port, fresh=fresh, notify=status.update)
+        with show_status("Reading the manifest") as status:
+            serving = serve_stack(read_manifest(manifest), port, fresh=fresh, notify=status.update)
             description = exits.enter_context(serving)
         _show_stack(description, as_json=as_json)
         if not as_json:
@@ -249,7 +265,7 @@ def local_stop(*, as_json: JsonOption = False) -> None:
 
     stopped = stop_stack()
     if as_json:
-        _print_json({"stopped": stopped})
+        print_json({"stopped": stopped})
     else:
         out.print("stopped" if stopped else "no local stack is running")
 
@@ -263,12 +279,12 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except EnsembleError as error:
-        _complain(type(error).__name__, str(error))
+        complain(type(error).__name__, str(error))
     except Exception as error:
         # What botocore and obstore say is for people; anything else is our fault and keeps its traceback.
         if not type(error).__module__.startswith(("botocore", "obstore")):
             raise
-        _complain(type(error).__name__, str(error))
+        complain(type(error).__name__, str(error))
     sys.exit(1)
 
 
@@ -294,15 +310,6 @@ def _refuse_number(numeral: str) -> NoReturn:
     raise ValueError(f"{numeral} is no finite number; write null where a value is missing")
 
 
-def _read_sources(manifest: Path | None) -> Sources:
-    from stepensemble.publishing.sources import read_sources
-
-    path = manifest or DEFAULT_MANIFEST
-    if not path.is_file():
-        raise typer.BadParameter(f"{path} is not there", param_hint="MANIFEST")
-    return read_sources(path)
-
-
 def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(description) + "\n")
@@ -321,16 +328,3 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
         soft_wrap=True,
         markup=False,
     )
-
-
-def _print_json(document: object) -> None:
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-def _complain(name: str, message: str) -> None:
-    err.print(f"[bold red]{name}[/]", end=" ")
-    err.print(message, markup=False, soft_wrap=True)
-
-
-def _status(message: str) -> Status:
-    return err.status(message)

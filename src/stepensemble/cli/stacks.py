@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from stepensemble.publishing.sources import Sources
     from stepensemble.storage.records import RecordTable
+    from stepensemble.storage.reviews import ReviewLog
 
 LOCAL_REGION = "us-east-1"
 
@@ -79,6 +80,14 @@ class Stack:
 
         client = self.session.client("dynamodb", endpoint_url=self.endpoint)
         return RecordTable(client, self.outputs["RecordsTableName"], self.data)
+
+    @cached_property
+    def reviews(self) -> ReviewLog:
+        """The events that ask for a review."""
+        from stepensemble.storage.reviews import ReviewLog
+
+        client = self.session.client("logs", endpoint_url=self.endpoint)
+        return ReviewLog(client, self.outputs["ReviewLogGroupName"])
 
     def _open(self, bucket: str) -> Bucket:
         config: dict[str, Any] = {"region": self.session.region_name}
@@ -185,16 +194,19 @@ def _describe(name: str, session: Session, endpoint: str | None, *, local: bool)
 
 
 def ensure_published(stack: Stack, sources: Sources, *, notify: Callable[[str], None]) -> None:
-    """Make the sources' release the stack's current one, through the gate, unless it is already."""
+    """Make the sources' release the stack's current one, through the gate, unless it is already, or is the canary."""
+    from stepensemble.core.current import serves
     from stepensemble.core.errors import NothingPublished
 
     try:
-        if stack.releases.read_current()[0].release == sources.digest:
+        if serves(stack.releases.read_current()[0], sources.digest):
             return
     except NothingPublished:
         pass
     from stepensemble.cli.trials import try_quietly
     from stepensemble.publishing.publish import publish
+    from stepensemble.publishing.verification import fingerprint_sources
 
     try_quietly(sources, notify)
-    publish(sources, stack.releases, stack.slots, lambda member: notify(f"Publishing {member}"))
+    notify("Publishing")
+    publish(sources, stack.releases, stack.slots, fingerprint=fingerprint_sources(sources))

@@ -16,12 +16,13 @@ def try_quietly(sources: Sources, notify: Callable[[str], None]) -> list[Trial]:
     Its native code announces its first delegate on standard error, past Python and with no switch; what goes wrong it
     also raises.
     """
-    with _standard_error_closed():
+    with standard_error_closed():
         return try_members(sources, lambda member: notify(f"Trying {member}"))
 
 
 @contextmanager
-def _standard_error_closed() -> Iterator[None]:
+def standard_error_closed() -> Iterator[None]:
+    """Let nothing through to standard error, native code included."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

@@ -9,10 +9,18 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     ├── QuorumNotMet             too few members answered
     ├── PredictionConflict       the prediction id is taken by another input
     ├── RecordNotFound           no record under that prediction id
+    ├── RecordUnreadable         a record was written by another version
+    ├── TierMismatch             the tiers that were asked are not those that an answer needs
+    ├── ReplayRefused            what a replay shall try does not fit what is recorded; all problems are listed
     ├── ReleaseError
     │   ├── NothingPublished     the stack has no current release
     │   ├── ReleaseNotCurrent    the payload asks for a release that is not the current one
     │   ├── ReleaseCorrupt       a release's bytes are not what its name says
+    │   ├── ReleaseNotFound      no release of that name, or several
+    │   ├── FingerprintMissing   a release has nothing it could be verified by
+    │   ├── VerificationFailed   a stack answers the golden rows otherwise than its release did at the gate
+    │   ├── CanaryConflict       a canary must be ended first, or cannot begin
+    │   ├── NoCanary             there is no canary to end
     │   ├── NotEnoughSlots       more members than slots
     │   └── PublishConflict      somebody else published meanwhile
     ├── MemberError              one member's failure; the others' answers stand
@@ -21,6 +29,12 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     │   ├── ModelRefused         the runtime cannot load the artifact
     │   ├── InputMismatch        the model does not take the columns it is given
     │   └── InvalidOutput        the model's output is not what the manifest declares
+    ├── ModelFileError           a model's file is not taken
+    │   ├── FormatUnknown        not a file that a model is read from
+    │   ├── FileDamaged          truncated, or bits are flipped
+    │   ├── FileUnsafe           could run code, write elsewhere, or fill memory or disk
+    │   └── ConversionFailed     TensorFlow cannot read or convert it
+    ├── TensorFlowMissing        what is asked for needs TensorFlow, which is not installed
     ├── ObjectMissing            an object is not in S3, or may not be read
     ├── StorageUnavailable       S3 or DynamoDB failed in a way worth a retry
     ├── StackNotFound            no such deployed or local stack
@@ -64,6 +78,18 @@ class RecordNotFound(EnsembleError):
     """No record is kept under that prediction id."""
 
 
+class ReplayRefused(_WithProblems):
+    """What a replay shall try does not fit what is recorded; `problems` holds why."""
+
+
+class RecordUnreadable(EnsembleError):
+    """A record was written by a version that kept other things."""
+
+
+class TierMismatch(EnsembleError):
+    """The tiers that were asked, and of how many rows, are not those that the answer needs."""
+
+
 class ReleaseError(EnsembleError):
     """Something about the published release."""
 
@@ -80,8 +106,28 @@ class ReleaseCorrupt(ReleaseError):
     """A release's bytes are not what its name says."""
 
 
+class ReleaseNotFound(ReleaseError):
+    """No release has that name, or several begin so."""
+
+
+class FingerprintMissing(ReleaseError):
+    """No sound fingerprint is kept of a release, so nothing tells what it should answer."""
+
+
+class VerificationFailed(ReleaseError):
+    """A stack does not answer the golden rows as the release's fingerprint says."""
+
+
+class CanaryConflict(ReleaseError):
+    """A canary is under way and must be ended first, or what shall be one is the current release."""
+
+
+class NoCanary(ReleaseError):
+    """There is no canary."""
+
+
 class NotEnoughSlots(ReleaseError):
-    """The manifest has more members than the stack has slots."""
+    """A release needs more slots than the stack has free."""
 
 
 class PublishConflict(ReleaseError):
@@ -110,6 +156,30 @@ class InputMismatch(MemberError):
 
 class InvalidOutput(MemberError):
     """The model's output is not what the manifest declares."""
+
+
+class ModelFileError(EnsembleError):
+    """A model's file is not taken; nothing has been made of it."""
+
+
+class FormatUnknown(ModelFileError):
+    """The file is not one that a model is read from, or holds more than one model."""
+
+
+class FileDamaged(ModelFileError):
+    """The file is truncated, or bits of it are flipped."""
+
+
+class FileUnsafe(ModelFileError):
+    """The file could run code, write elsewhere, or fill memory or disk."""
+
+
+class ConversionFailed(ModelFileError):
+    """TensorFlow cannot read the file, or cannot make of it what is served."""
+
+
+class TensorFlowMissing(EnsembleError):
+    """What is asked for needs TensorFlow, which is not installed."""
 
 
 class ObjectMissing(EnsembleError):

@@ -8,7 +8,7 @@ current release, and `place` computes it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -16,7 +16,10 @@ from msgspec import Struct
 
 from stepensemble.core.errors import NotEnoughSlots, ReleaseCorrupt
 from stepensemble.core.features import all_column_names
-from stepensemble.core.manifest import Aggregation, Feature, Manifest, OutputKind, Task, voters
+from stepensemble.core.manifest import Feature, Manifest, select_voters
+from stepensemble.core.outputs import Output
+from stepensemble.core.policy import Policy
+from stepensemble.core.task import Task
 
 SHORT = 12
 """Digits of a digest that a person is shown."""
@@ -36,11 +39,12 @@ class ReleasedMember(Struct, frozen=True):
     version: str
     artifact: Artifact
     runtime: str
-    output: OutputKind
+    output: Output
     weight: float
     role: Literal["voter", "shadow"]
     timeout: int
     columns: tuple[str, ...]
+    tier: int
 
 
 class Release(Struct, frozen=True):
@@ -50,24 +54,66 @@ class Release(Struct, frozen=True):
     name: str
     task: Task
     features: tuple[Feature, ...]
-    aggregation: Aggregation
-    min_members: int
+    policy: Policy
     members: tuple[ReleasedMember, ...]
 
     @property
     def voters(self) -> tuple[ReleasedMember, ...]:
         """The members that count."""
-        return tuple(member for member in self.members if member.role == "voter")
+        return select_voters(self.members)
+
+    @property
+    def tiers(self) -> int:
+        """How many tiers there are; 1 without a cascade."""
+        return max(member.tier for member in self.members)
+
+    def in_tier(self, tier: int) -> tuple[ReleasedMember, ...]:
+        """The members of one tier."""
+        return tuple(member for member in self.members if member.tier == tier)
 
 
-class Current(Struct, frozen=True):
-    """The pointer: the current release and its placement, member id to slot."""
+class Term(Struct, frozen=True):
+    """A time for which a release was the current one; times are ISO 8601 in UTC.
+
+    Attributes:
+        since: None where the pointer of then did not say it.
+    """
+
+    release: str
+    since: str | None
+    until: str
+
+
+class Canary(Struct, frozen=True):
+    """A release that answers a share of the executions beside the current one.
+
+    Attributes:
+        percent: of the executions, 1 to 99.
+        since: when it began, ISO 8601 in UTC.
+    """
 
     release: str
     slots: Mapping[str, str]
+    percent: int
+    since: str
 
 
-FORMAT = 1
+class Current(Struct, frozen=True):
+    """The pointer: the current release and its placement, member id to slot.
+
+    Attributes:
+        since: when it became current, ISO 8601 in UTC; None where an earlier version wrote the pointer and did not say.
+        history: what was current before, newest first.
+    """
+
+    release: str
+    slots: Mapping[str, str]
+    since: str | None = None
+    history: tuple[Term, ...] = ()
+    canary: Canary | None = None
+
+
+FORMAT = 2
 
 
 def compile_release(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> Release:
@@ -78,25 +124,24 @@ def compile_release(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> Re
         artifacts: member id to the artifact's digest and size in bytes.
     """
     columns = all_column_names(manifest.features)
-    min_members = manifest.quorum.min_members or len(voters(manifest.members)) // 2 + 1
     return Release(
         format=FORMAT,
         name=manifest.name,
         task=manifest.task,
         features=manifest.features,
-        aggregation=manifest.aggregation,
-        min_members=min_members,
+        policy=manifest.policy,
         members=tuple(
             ReleasedMember(
                 id=member.id,
                 version=member.version,
                 artifact=artifacts[member.id],
                 runtime=member.runtime,
-                output=member.output.kind,
+                output=member.output,
                 weight=member.weight,
                 role=member.role,
                 timeout=member.timeout,
                 columns=columns if member.columns is None else member.columns,
+                tier=member.tier,
             )
             for member in manifest.members
         ),
@@ -131,22 +176,30 @@ def digest_of(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def place(members: Sequence[ReleasedMember], slots: Sequence[str], previous: Mapping[str, str]) -> dict[str, str]:
+def place(
+    members: Sequence[ReleasedMember], slots: Sequence[str], previous: Mapping[str, str], taken: Collection[str] = ()
+) -> dict[str, str]:
     """Give every member a slot: the one it had where it had one, else the first free one.
 
     Args:
         members: of the release to publish.
         slots: the stack's slots, in order.
         previous: the placement until now, member id to slot.
+        taken: slots that are not free, whoever has them.
 
     Raises:
-        NotEnoughSlots: there are more members than slots.
+        NotEnoughSlots: there are more members than slots for them.
     """
-    if len(members) > len(slots):
-        raise NotEnoughSlots(
-            f"{len(members)} members need as many slots, and the stack has {len(slots)}; "
-            f'raise the parameter "Slots" in template.yaml to 1,…,{len(members)} and deploy, or remove members'
-        )
     kept = {member.id: previous[member.id] for member in members if previous.get(member.id) in slots}
-    free = iter([slot for slot in slots if slot not in kept.values()])
-    return {member.id: kept[member.id] if member.id in kept else next(free) for member in members}
+    held = {*kept.values(), *(slot for slot in taken if slot in slots)}
+    free = [slot for slot in slots if slot not in held]
+    coming = [member.id for member in members if member.id not in kept]
+    if len(coming) > len(free):
+        needed = len(held) + len(coming)
+        beside = f", {needed} with those that are taken" if taken else ""
+        raise NotEnoughSlots(
+            f"{len(members)} members need as many slots{beside}, and the stack has {len(slots)}; "
+            f'raise the parameter "Slots" in template.yaml to 1,…,{needed} and deploy, or remove members'
+        )
+    given = dict(zip(coming, free, strict=False))
+    return {member.id: kept.get(member.id) or given[member.id] for member in members}

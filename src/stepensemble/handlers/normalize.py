@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,17 +10,13 @@ import msgspec
 from msgspec import structs
 
 from stepensemble.core.columns import columns_to_bytes, columns_to_json
-from stepensemble.core.errors import (
-    EnsembleError,
-    InvalidPayload,
-    ReleaseNotCurrent,
-    StorageUnavailable,
-)
+from stepensemble.core.current import choose, serves
+from stepensemble.core.errors import EnsembleError, InvalidPayload, StorageUnavailable
 from stepensemble.core.features import normalize
 from stepensemble.core.limits import leaves_room, travels_inline
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
 from stepensemble.core.problems import Problem
-from stepensemble.core.release import SHORT, Current, Release
+from stepensemble.core.release import Current, Release
 from stepensemble.handlers.refusal import refuse
 from stepensemble.handlers.rows import read_rows
 from stepensemble.handlers.tiers import Frame, MemberToAsk, ask_tier
@@ -42,30 +38,28 @@ class CurrentRelease:
     _read_at: float = 0.0
     _known: dict[str, Release] = field(default_factory=dict)
 
-    def get(self, asked: str | None) -> tuple[Current, Release]:
-        """Return the pointer and its release.
+    def get(self, prediction_id: str, asked: str | None) -> tuple[str, Mapping[str, str], Release]:
+        """Return the release that answers an execution: its digest, its placement, and itself.
 
         Args:
-            asked: digest, or the beginning of one, that the pointer must have; a cached pointer that does not is read
-                anew, so that who has just published sees what was published.
+            prediction_id: of the execution; it decides between the current release and a canary.
+            asked: digest, or the beginning of one, of the release that must answer; a cached pointer that does not
+                serve it is read anew, so that who has just published sees what was published.
 
         Raises:
             NothingPublished: there is none.
-            ReleaseNotCurrent: the current release is not the one asked for.
+            ReleaseNotCurrent: the release asked for is neither the current one nor the canary.
         """
         pointer = self._pointer
         stale = pointer is None or self.clock() - self._read_at >= POINTER_SECONDS
-        if pointer is None or stale or not pointer.release.startswith(asked or ""):
+        if pointer is None or stale or not serves(pointer, asked or ""):
             pointer, _ = self.releases.read_current()
             self._pointer, self._read_at = pointer, self.clock()
-        if not pointer.release.startswith(asked or ""):
-            raise ReleaseNotCurrent(
-                f"release {(asked or '')[:SHORT]} is not the current one, {pointer.release[:SHORT]} is; "
-                'publish it, or leave "release" out'
-            )
-        if pointer.release not in self._known:
-            self._known = {pointer.release: self.releases.read_release(pointer.release)}
-        return pointer, self._known[pointer.release]
+        digest, slots = choose(pointer, prediction_id, asked)
+        if digest not in self._known:
+            kept = {known: release for known, release in self._known.items() if serves(pointer, known)}
+            self._known = {**kept, digest: self.releases.read_release(digest)}
+        return digest, slots, self._known[digest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +88,9 @@ class Normalizer:
 
     def _normalize(self, data: Any, execution: dict[str, str]) -> dict[str, Any]:
         payload = parse_payload(data)
-        pointer, release = self.current.get(payload.release)
-        members = self._members(pointer, release)
+        prediction_id = payload.prediction_id or execution["name"]
+        digest, slots, release = self.current.get(prediction_id, payload.release)
+        members = self._members(slots, release)
         members_bytes = {
             tier: len(msgspec.json.encode([member for member in members if member.tier == tier]))
             for tier in range(1, release.tiers + 1)
@@ -121,10 +116,10 @@ class Normalizer:
             prefix = execution_prefix(execution["name"], execution["id"])
             carried = msgspec.to_builtins(self.data.write(columns_key(prefix), columns_to_bytes(columns)))
             members = [structs.replace(member, outputs_key=outputs_key(prefix, member.id)) for member in members]
-        frame = Frame(payload.prediction_id or execution["name"], pointer.release, inline)
+        frame = Frame(prediction_id, digest, inline)
         return ask_tier(frame, 1, members, rows=len(rows), columns=carried, all_columns=carried)
 
-    def _members(self, pointer: Current, release: Release) -> list[MemberToAsk]:
+    def _members(self, slots: Mapping[str, str], release: Release) -> list[MemberToAsk]:
         return [
             MemberToAsk(
                 id=member.id,
@@ -134,7 +129,7 @@ class Normalizer:
                 outputs_key=None,
                 tier=member.tier,
                 role=member.role,
-                function=f"{self.function_prefix}{pointer.slots[member.id]}",
+                function=f"{self.function_prefix}{slots[member.id]}",
                 timeout=member.timeout,
             )
             for member in release.members

@@ -5,25 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from stepensemble.core.columns import Columns, stack_columns
 from stepensemble.core.errors import InvalidManifest, MemberError
-from stepensemble.core.features import encode
-from stepensemble.core.manifest import (
-    BooleanFeature,
-    CategoryFeature,
-    Feature,
-    Log1p,
-    MinMax,
-    NumberFeature,
-    Standard,
-)
+from stepensemble.core.features import normalize
+from stepensemble.core.manifest import Feature
 from stepensemble.core.outputs import canonical, check_output
 from stepensemble.core.problems import Problem
 from stepensemble.core.release import ReleasedMember
+from stepensemble.publishing.golden import draw_rows
 from stepensemble.publishing.sources import Sources
 from stepensemble.runtimes import load_model
 
@@ -80,43 +70,5 @@ def _try(member: ReleasedMember, sources: Sources, columns: Columns) -> Trial:
 
 
 def draw_columns(features: tuple[Feature, ...], rows: int) -> Columns:
-    """Draw rows from the features' ranges, always the same ones."""
-    generator = np.random.default_rng(0)
-    columns: Columns = {}
-    for feature in features:
-        encoded, _ = encode(feature, [_draw(feature, generator) for _ in range(rows)])
-        columns.update(encoded)
-    return columns
-
-
-def _draw(feature: Feature, generator: np.random.Generator) -> Any:
-    if isinstance(feature, NumberFeature):
-        low, high = _range(feature)
-        return float(generator.uniform(low, high))
-    if isinstance(feature, CategoryFeature):
-        return feature.vocabulary[int(generator.integers(len(feature.vocabulary)))]
-    if isinstance(feature, BooleanFeature):
-        return bool(generator.integers(2))
-    if feature.dtype == "float32":
-        return generator.uniform(0, 1, feature.shape).tolist()
-    return generator.integers(0, 100, feature.shape).tolist()
-
-
-def _range(feature: NumberFeature) -> tuple[float, float]:
-    """Where a feature's values usually are: its bounds, else what its scaling says, else around 0."""
-    match feature.scaling:
-        case Standard(mean=mean, std=std):
-            low, high = mean - std, mean + std
-        case MinMax(min=low, max=high):
-            pass
-        case Log1p():
-            low, high = 0.0, 10.0
-        case _:
-            low, high = -1.0, 1.0
-    if feature.min is not None:
-        low = max(low, feature.min)
-    if feature.max is not None:
-        high = min(high, feature.max)
-    if low > high:  # the bounds lie apart from the guess: stay at a bound
-        low = high = feature.min if feature.min is not None else high
-    return low, high
+    """Draw rows from the features' ranges, always the same ones, and encode them."""
+    return normalize(features, draw_rows(features, rows))

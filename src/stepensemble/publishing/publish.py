@@ -1,14 +1,76 @@
-"""Publish a release: everything it needs first, the pointer last, so that who is interrupted has changed nothing."""
+"""Publish a release: everything it needs first, the pointer last, so that who is interrupted has changed nothing.
+
+Two steps. `plan` reads and decides, `carry_out` writes what was planned. Artifacts and releases are named by their
+digests and never change, so writing them touches nothing that is in use; the pointer is moved by compare-and-set on the
+version that the plan has seen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 
-from stepensemble.core.errors import NothingPublished
-from stepensemble.core.release import Current, place
+from stepensemble.core.current import begin_canary, refuse_canary, succeed
+from stepensemble.core.differences import Difference, compare_releases
+from stepensemble.core.errors import CanaryConflict, NothingPublished, ReleaseCorrupt
+from stepensemble.core.fingerprint import Fingerprint
+from stepensemble.core.release import SHORT, Current, Release, ReleasedMember, place
 from stepensemble.publishing.sources import Sources
 from stepensemble.storage.releases import ReleaseStore
+
+Now = Callable[[], datetime]
+Sent = Callable[[str, int], None]
+"""Told of uploaded bytes as they go: whose member's they are, and how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A release with what belongs to it, wherever it comes from.
+
+    Attributes:
+        read_artifact: returns a member's model file, its digest checked.
+        fingerprint: None where none is at hand.
+    """
+
+    release: Release
+    digest: str
+    body: bytes
+    read_artifact: Callable[[ReleasedMember], bytes]
+    fingerprint: Fingerprint | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a publish is going to do.
+
+    Attributes:
+        parcel: what is published.
+        current: the pointer as it was read, and its ETag; None where there is none.
+        slots: the placement, member id to slot.
+        canary: the share of executions that the release shall answer, in percent; None where it becomes current.
+        uploads: members whose artifacts are not there, an artifact each.
+        changed: whether the pointer is to move.
+    """
+
+    parcel: Parcel
+    current: Current | None
+    tag: str | None
+    slots: Mapping[str, str]
+    canary: int | None
+    uploads: tuple[ReleasedMember, ...]
+    changed: bool
+
+    @property
+    def previous(self) -> str | None:
+        """The release that is current so far."""
+        return None if self.current is None else self.current.release
+
+    @property
+    def upload_bytes(self) -> int:
+        """How many bytes are to be uploaded."""
+        return sum(member.artifact.size for member in self.uploads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,48 +78,137 @@ class Published:
     """What a publish did.
 
     Attributes:
-        release: the digest that is current now.
-        previous: the one before; None where there was none.
+        release: the digest that is current now, or the canary.
+        previous: the one that was current before; None where there was none.
         changed: whether the pointer moved.
         uploaded: ids of the members whose artifacts were not there before.
         slots: the placement, member id to slot.
+        canary: the share of executions it answers, in percent; None where it is current.
     """
 
     release: str
     previous: str | None
     changed: bool
     uploaded: tuple[str, ...]
-    slots: dict[str, str]
+    slots: Mapping[str, str]
+    canary: int | None = None
+
+
+def pack(sources: Sources, fingerprint: Fingerprint | None = None) -> Parcel:
+    """Return the release of a manifest with what belongs to it."""
+    return Parcel(
+        sources.release, sources.digest, sources.body, lambda member: sources.artifacts[member.id], fingerprint
+    )
 
 
 def publish(
-    sources: Sources, store: ReleaseStore, slots: Sequence[str], progress: Callable[[str], None] = lambda _: None
+    sources: Sources,
+    store: ReleaseStore,
+    slots: Sequence[str],
+    *,
+    fingerprint: Fingerprint | None = None,
+    canary: int | None = None,
+    sent: Sent = lambda *_: None,
+    now: Now = lambda: datetime.now(UTC),
 ) -> Published:
-    """Make the sources' release the current one of a stack.
+    """Make the sources' release the current one of a stack, or its canary: `plan` and `carry_out` at once."""
+    return carry_out(plan(pack(sources, fingerprint), store, slots, canary=canary, now=now), store, sent=sent, now=now)
+
+
+def plan(
+    parcel: Parcel,
+    store: ReleaseStore,
+    slots: Sequence[str],
+    *,
+    canary: int | None = None,
+    now: Now = lambda: datetime.now(UTC),
+) -> Plan:
+    """Decide what publishing a release takes; nothing is written.
 
     Args:
-        sources: as read, and past the gate.
+        parcel: past the gate.
         store: the stack's artifact bucket.
         slots: the stack's slots, in order.
-        progress: told each member's id before its artifact is looked after.
+        canary: the share of executions that the release shall answer, 1 to 99 percent; None to make it current.
+        now: the clock.
 
     Raises:
-        NotEnoughSlots: before anything is written.
-        PublishConflict: somebody else published meanwhile; the pointer is theirs.
+        NotEnoughSlots: the stack has too few.
+        CanaryConflict: a canary must be ended first, or the release that shall be one is current already.
+        NothingPublished: there is nothing to be a canary beside.
     """
+    current, tag = _read_pointer(store)
+    members = parcel.release.members
+    if current is None and canary is not None:
+        raise NothingPublished(
+            "a canary stands beside a current release, and nothing is published here yet; publish without --canary"
+        )
+    if current is None:
+        placed = place(members, slots, {})
+    elif canary is None:
+        placed = place(members, slots, current.slots)
+    else:
+        # Members of both releases share their slots; the canary's own get slots that the current release leaves free.
+        before = {**({} if current.canary is None else current.canary.slots), **current.slots}
+        placed = place(members, slots, before, taken=tuple(current.slots.values()))
+    aimed = _aim(current, parcel.digest, placed, canary, now)
+    absent: dict[str, ReleasedMember] = {}
+    for member in members:
+        if member.artifact.digest not in absent and not store.has_artifact(member.artifact):
+            absent[member.artifact.digest] = member
+    return Plan(parcel, current, tag, placed, canary, tuple(absent.values()), changed=aimed != current)
+
+
+def _read_pointer(store: ReleaseStore) -> tuple[Current | None, str | None]:
     try:
-        current, tag = store.read_current()
-        previous, placement, expected = current.release, current.slots, tag
+        return store.read_current()
     except NothingPublished:
-        previous, placement, expected = None, {}, None
-    placed = place(sources.release.members, slots, placement)
-    uploaded: list[str] = []
-    for member in sources.release.members:
-        progress(member.id)
-        if store.write_artifact(member.artifact, sources.artifacts[member.id]):
-            uploaded.append(member.id)
-    store.write_release(sources.digest, sources.body)
-    changed = previous != sources.digest or dict(placement) != placed
-    if changed:
-        store.move_current(Current(sources.digest, placed), expected)
-    return Published(sources.digest, previous, changed, tuple(uploaded), placed)
+        return None, None
+
+
+def _aim(current: Current | None, release: str, slots: Mapping[str, str], canary: int | None, now: Now) -> Current:
+    """Return the pointer as it shall be; the present one where nothing is to change."""
+    moment = now().isoformat(timespec="milliseconds")
+    if current is None:
+        return succeed(None, release, slots, moment)
+    if canary is not None:
+        if release == current.release:
+            raise CanaryConflict(f"release {release[:SHORT]} is the current one already; change the manifest first")
+        return begin_canary(current, release, slots, canary, moment)
+    if release == current.release and dict(slots) == dict(current.slots):
+        return current
+    refuse_canary(current)
+    return succeed(current, release, slots, moment)
+
+
+def carry_out(
+    plan: Plan, store: ReleaseStore, *, sent: Sent = lambda *_: None, now: Now = lambda: datetime.now(UTC)
+) -> Published:
+    """Publish what was planned.
+
+    Raises:
+        PublishConflict: somebody else published since the plan; the pointer is theirs.
+        ArtifactCorrupt: an upload did not arrive whole.
+    """
+    parcel = plan.parcel
+    uploaded = [
+        member.id
+        for member in plan.uploads
+        if store.write_artifact(member.artifact, parcel.read_artifact(member), partial(sent, member.id))
+    ]
+    store.write_release(parcel.digest, parcel.body)
+    if parcel.fingerprint is not None:
+        store.write_fingerprint(parcel.fingerprint)
+    if plan.changed:
+        store.move_current(_aim(plan.current, parcel.digest, plan.slots, plan.canary, now), plan.tag)
+    return Published(parcel.digest, plan.previous, plan.changed, tuple(uploaded), plan.slots, plan.canary)
+
+
+def compare_with_current(plan: Plan, store: ReleaseStore) -> tuple[Difference, ...] | None:
+    """List what a publish changes of the current release; None where there is none, or none that can be read."""
+    if plan.previous is None:
+        return None
+    try:
+        return compare_releases(store.read_release(plan.previous), plan.parcel.release)
+    except ReleaseCorrupt:
+        return None

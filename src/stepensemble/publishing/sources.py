@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepensemble.core.errors import InvalidManifest
-from stepensemble.core.manifest import Manifest, parse_manifest
+from stepensemble.core.manifest import Manifest
 from stepensemble.core.problems import Problem, show
 from stepensemble.core.release import Artifact, Release, compile_release, digest_of, encode_release
+from stepensemble.core.soundness import parse_manifest
 
 
 @dataclass(frozen=True, slots=True)

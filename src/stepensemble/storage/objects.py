@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -17,6 +17,17 @@ from stepensemble.core.payload import Pointer
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+PIECE_BYTES = 8 * 1024 * 1024
+"""Larger objects are uploaded in pieces of this size; S3 takes 5 MiB to 5 GiB (and 10,000 of them)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object in a list."""
+
+    key: str
+    last_modified: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,15 @@ class Bucket:
             obstore.put(self.store, key, body)
         return self.pointer(key)
 
+    def upload(self, key: str, body: bytes, sent: Callable[[int], None] = lambda _: None) -> None:
+        """Write an object that may be large, over an older one where there is one; `sent` is told of bytes."""
+        if len(body) <= PIECE_BYTES:
+            self.write(key, body)
+            sent(len(body))
+            return
+        with self._translated(key):
+            obstore.put(self.store, key, _cut(body, sent), chunk_size=PIECE_BYTES)
+
     def create(self, key: str, body: bytes) -> bool:
         """Write an object unless there is one; say whether it was written."""
         try:
@@ -78,6 +98,13 @@ class Bucket:
         except ObjectMissing:
             return False
 
+    def list(self, folder: str) -> Iterator[Listed]:
+        """Yield every object under a folder, in no order; `folder` ends with a slash."""
+        with self._translated(folder):
+            for page in obstore.list(self.store, prefix=folder):
+                for found in page:
+                    yield Listed(str(found["path"]), found["last_modified"])
+
     def pointer(self, key: str) -> Pointer:
         """Return the pointer to a key of this bucket."""
         return Pointer(f"s3://{self.name}/{key}")
@@ -93,6 +120,13 @@ class Bucket:
         except BaseError as error:
             reason = str(error).splitlines()[0]
             raise StorageUnavailable(f"s3://{self.name}/{key}: {reason}") from None
+
+
+def _cut(body: bytes, sent: Callable[[int], None]) -> Iterator[bytes]:
+    for start in range(0, len(body), PIECE_BYTES):
+        piece = body[start : start + PIECE_BYTES]
+        yield piece
+        sent(len(piece))  # the next piece is asked for: this one is on its way
 
 
 def open_bucket(name: str, **config: Any) -> Bucket:

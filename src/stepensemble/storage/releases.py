@@ -1,15 +1,41 @@
-"""Artifacts, releases and the pointer to the current release, in the artifact bucket."""
+"""Artifacts, releases, their fingerprints and the pointer to the current release, in the artifact bucket."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
-from stepensemble.core.errors import ArtifactCorrupt, ArtifactMissing, NothingPublished, ObjectMissing, ReleaseCorrupt
+from stepensemble.core.errors import (
+    ArtifactCorrupt,
+    ArtifactMissing,
+    FingerprintMissing,
+    NothingPublished,
+    ObjectMissing,
+    PublishConflict,
+    ReleaseCorrupt,
+)
+from stepensemble.core.fingerprint import Fingerprint
 from stepensemble.core.release import SHORT, Artifact, Current, Release, decode_release, digest_of
-from stepensemble.storage.keys import CURRENT, artifact_key, release_key
+from stepensemble.storage.keys import (
+    CURRENT,
+    RELEASES,
+    artifact_key,
+    fingerprint_key,
+    release_key,
+    released_under,
+)
 from stepensemble.storage.objects import Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRelease:
+    """A release that lies in the bucket."""
+
+    digest: str
+    written_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +62,18 @@ class ReleaseStore:
         Raises:
             PublishConflict: it is not.
         """
-        self.bucket.replace(CURRENT, msgspec.json.encode(current), tag)
+        body = msgspec.json.encode(current)
+        try:
+            self.bucket.replace(CURRENT, body, tag)
+        except PublishConflict:
+            # A write whose answer was lost is tried again by the client, and then conflicts with itself.
+            if self.bucket.read(CURRENT) != body:
+                raise
+
+    def list_releases(self) -> list[KeptRelease]:
+        """Return every release in the bucket, newest first."""
+        kept = [KeptRelease(released_under(one.key), one.last_modified) for one in self.bucket.list(RELEASES)]
+        return sorted(kept, key=lambda one: (one.written_at, one.digest), reverse=True)
 
     def read_release(self, digest: str) -> Release:
         """Return a release.
@@ -44,8 +81,16 @@ class ReleaseStore:
         Raises:
             ReleaseCorrupt: it is not there, or not what its name says.
         """
+        return decode_release(digest, self.read_body(digest))
+
+    def read_body(self, digest: str) -> bytes:
+        """Return a release's bytes, as they are.
+
+        Raises:
+            ReleaseCorrupt: there are none.
+        """
         try:
-            return decode_release(digest, self.bucket.read(release_key(digest)))
+            return self.bucket.read(release_key(digest))
         except ObjectMissing:
             raise ReleaseCorrupt(f"release {digest[:SHORT]} is not in the bucket; publish again") from None
 
@@ -54,6 +99,38 @@ class ReleaseStore:
         key = release_key(digest)
         if not self.bucket.create(key, body) and self.bucket.read(key) != body:
             self.bucket.write(key, body)
+
+    def read_fingerprint(self, digest: str) -> Fingerprint:
+        """Return a release's fingerprint.
+
+        Raises:
+            FingerprintMissing: there is none, or not of this release, or not one that this version reads.
+        """
+        try:
+            fingerprint = msgspec.json.decode(self.bucket.read(fingerprint_key(digest)), type=Fingerprint)
+        except (ObjectMissing, msgspec.DecodeError):
+            fingerprint = None
+        if fingerprint is None or fingerprint.release != digest:
+            raise FingerprintMissing(
+                f"no fingerprint of release {digest[:SHORT]} is kept; publish its manifest again to have one taken"
+            )
+        return fingerprint
+
+    def write_fingerprint(self, fingerprint: Fingerprint) -> None:
+        """Write a release's fingerprint, unless a sound one of the same golden rows and members is kept."""
+        try:
+            kept = self.read_fingerprint(fingerprint.release)
+            rows, kept_rows = (msgspec.json.encode(one.instances, order="sorted") for one in (fingerprint, kept))
+            if rows == kept_rows and kept.members.keys() == fingerprint.members.keys():
+                return
+        except FingerprintMissing:
+            pass
+        self.bucket.write(fingerprint_key(fingerprint.release), msgspec.json.encode(fingerprint))
+
+    def has_artifact(self, artifact: Artifact) -> bool:
+        """Say whether a model file is there, whole."""
+        key = artifact_key(artifact.digest)
+        return self.bucket.exists(key, artifact.size) and digest_of(self.bucket.read(key)) == artifact.digest
 
     def read_artifact(self, artifact: Artifact) -> bytes:
         """Return a model file whose digest has been checked.
@@ -74,10 +151,23 @@ class ReleaseStore:
             )
         return body
 
-    def write_artifact(self, artifact: Artifact, body: bytes) -> bool:
-        """Write a model file unless it is there; say whether it was written."""
-        key = artifact_key(artifact.digest)
-        if self.bucket.exists(key, artifact.size) and digest_of(self.bucket.read(key)) == artifact.digest:
+    def write_artifact(self, artifact: Artifact, body: bytes, sent: Callable[[int], None] = lambda _: None) -> bool:
+        """Write a model file unless it is there, and read it back; say whether it was written.
+
+        What is read after a write is what was written: S3 is strongly consistent
+        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel). Reading back asks nothing
+        of the client or of the store's own checksums, which an emulator or another store may not have.
+
+        Args:
+            artifact: its digest and size.
+            body: its bytes.
+            sent: told of bytes as they are uploaded.
+
+        Raises:
+            ArtifactCorrupt: what arrived is something else.
+        """
+        if self.has_artifact(artifact):
             return False
-        self.bucket.write(key, body)
+        self.bucket.upload(artifact_key(artifact.digest), body, sent)
+        self.read_artifact(artifact)
         return True

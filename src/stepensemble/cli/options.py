@@ -1,0 +1,36 @@
+"""Options that several commands share, and reading what they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stepensemble.publishing.sources import Sources
+
+DEFAULT_MANIFEST = Path("models/manifest.json")
+
+ManifestOption = Annotated[
+    Path | None, typer.Option("--manifest", help="The manifest.", show_default=str(DEFAULT_MANIFEST))
+]
+StackOption = Annotated[str | None, typer.Option("--stack", help="A stack deployed in AWS; without it, the local one.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget records, releases and artifacts first.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+
+
+def read_manifest(manifest: Path | None) -> Sources:
+    """Read the manifest that an option names, or the project's, with its artifacts.
+
+    Raises:
+        typer.BadParameter: there is no such file.
+        InvalidManifest: with every problem.
+    """
+    from stepensemble.publishing.sources import read_sources
+
+    path = manifest or DEFAULT_MANIFEST
+    if not path.is_file():
+        raise typer.BadParameter(f"{path} is not there", param_hint="MANIFEST")
+    return read_sources(path)

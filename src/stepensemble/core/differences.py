@@ -1,0 +1,161 @@
+"""What distinguishes two releases, in words: members, features, task and policy, field by field.
+
+Nothing is left out: there are no differences exactly where the two have the same digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, structs
+
+from stepensemble.core.problems import show
+from stepensemble.core.release import SHORT, Artifact, Release, ReleasedMember
+
+ChangeKind = Literal["added", "removed", "changed", "reordered"]
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """One difference; `from` and `to` in JSON.
+
+    Attributes:
+        part: `release`, `task`, `feature`, `member`, `aggregation`, `quorum`, `review` or `cascade`.
+        name: the member's id or the feature's name; None of the other parts, and where the order of all is meant.
+        field: which of its fields, nested ones joined by dots; None where it is meant as a whole.
+        before, after: as a release has it; None where there is none.
+        words: the same for a person.
+    """
+
+    part: str
+    name: str | None
+    field: str | None
+    change: ChangeKind
+    before: Any = msgspec.field(name="from")
+    after: Any = msgspec.field(name="to")
+    words: str
+
+
+def compare_releases(before: Release, after: Release) -> tuple[Difference, ...]:
+    """List every difference between two releases, in a release's order; nothing where they are the same."""
+    return tuple(_compare_releases(before, after))
+
+
+def _compare_releases(before: Release, after: Release) -> Iterator[Difference]:
+    for name in Release.__struct_fields__:
+        old, new = getattr(before, name), getattr(after, name)
+        match name:
+            case "features":
+                yield from _compare_named("feature", {one.name: one for one in old}, {one.name: one for one in new})
+            case "members":
+                yield from _compare_named("member", {one.id: one for one in old}, {one.id: one for one in new})
+            case "policy":
+                for part in old.__struct_fields__:
+                    yield from _compare(part, None, None, getattr(old, part), getattr(new, part))
+            case "task":
+                yield from _compare("task", None, None, old, new)
+            case _:
+                yield from _compare("release", None, name, old, new)
+
+
+def _compare_named(part: str, before: Mapping[str, Struct], after: Mapping[str, Struct]) -> Iterator[Difference]:
+    for name, old in before.items():
+        if name not in after:
+            yield _tell(part, name, None, "removed", old, None, f"removed ({describe(old)})")
+    for name, new in after.items():
+        if name in before:
+            yield from _compare(part, name, None, before[name], new)
+        else:
+            yield _tell(part, name, None, "added", None, new, f"added ({describe(new)})")
+    kept_before = [name for name in before if name in after]
+    kept_after = [name for name in after if name in before]
+    if kept_before != kept_after:
+        words = f"in the order {', '.join(after)}; it was {', '.join(before)}"
+        yield _tell(part, None, None, "reordered", list(before), list(after), words)
+
+
+def _compare(part: str, name: str | None, path: str | None, before: Any, after: Any) -> Iterator[Difference]:
+    if _encode(before) == _encode(after):
+        return
+    if isinstance(before, Artifact) or type(before) is not type(after) or not isinstance(before, Struct):
+        if isinstance(before, tuple) and isinstance(after, tuple):
+            words, change = _compare_lists(before, after)
+        else:
+            words, change = f"{describe(before, path)} → {describe(after, path)}", "changed"
+        yield _tell(part, name, path, change, before, after, words)
+        return
+    for inner in before.__struct_fields__:
+        deeper = inner if path is None else f"{path}.{inner}"
+        yield from _compare(part, name, deeper, getattr(before, inner), getattr(after, inner))
+
+
+def _compare_lists(before: Sequence[Any], after: Sequence[Any]) -> tuple[str, ChangeKind]:
+    gone = [one for one in before if one not in after]
+    come = [one for one in after if one not in before]
+    if gone or come:
+        changes = [f"{show(one)} removed" for one in gone] + [f"{show(one)} added" for one in come]
+        return ", ".join(changes), "changed"
+    return f"{describe(before)} → {describe(after)}", "reordered"
+
+
+def _tell(
+    part: str, name: str | None, path: str | None, change: ChangeKind, before: Any, after: Any, words: str
+) -> Difference:
+    title = f"{part}s" if change == "reordered" and path is None else " ".join(filter(None, (part, name)))
+    said = f"{title}: {words}" if path is None else f"{title}: {path} {words}"
+    return Difference(
+        part=part,
+        name=name,
+        field=path,
+        change=change,
+        before=msgspec.to_builtins(before),
+        after=msgspec.to_builtins(after),
+        words=said,
+    )
+
+
+def describe(value: Any, path: str | None = None) -> str:
+    """Say a value of a release in a few words; what is as it is by default is left out.
+
+    Args:
+        value: a field's, or a structure.
+        path: the field's name, where its None means something of its own.
+    """
+    match value:
+        case None:
+            return {"min_members": "more than half", "columns": "all"}.get(path or "", "none")
+        case Artifact():
+            return f"{value.digest[:SHORT]} ({value.size:,} bytes)"
+        case bool() | str() | int():
+            return value if isinstance(value, str) else show(value)
+        case float():
+            return f"{value:.15g}"
+        case ReleasedMember():
+            tier = f", tier {value.tier}" if value.tier > 1 else ""
+            what = f"{describe(value.output)}, weight {value.weight:.15g}, {value.role}{tier}"
+            return f"version {value.version}, {what}, artifact {describe(value.artifact)}"
+        case Struct():
+            return _describe_struct(value)
+        case Mapping():
+            return "{" + ", ".join(f"{key}: {describe(inner)}" for key, inner in value.items()) + "}"
+        case _:
+            return ", ".join(describe(inner) for inner in value)
+
+
+def _describe_struct(value: Struct) -> str:
+    tag = value.__struct_config__.tag
+    said = [] if tag is None else [str(tag)]
+    for one in structs.fields(value):
+        inner = getattr(value, one.name)
+        is_default = one.default is not msgspec.NODEFAULT and _encode(inner) == _encode(one.default)
+        if one.name in {"id", "name"} or is_default:
+            continue
+        shown = describe(inner, one.name)
+        said.append(f"{one.name} {f'({shown})' if isinstance(inner, Struct | tuple) else shown}")
+    return ", ".join(said)
+
+
+def _encode(value: Any) -> bytes:
+    """Return the bytes that count for a release's digest: -0.0 is not 0.0 there, and a mapping's order is nothing."""
+    return msgspec.json.encode(value, order="deterministic")

@@ -1,0 +1,67 @@
+"""Golden rows: what every member is asked at the gate, and again where it is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from stepensemble.core.manifest import (
+    BooleanFeature,
+    CategoryFeature,
+    Feature,
+    Log1p,
+    MinMax,
+    NumberFeature,
+    Standard,
+)
+
+GOLDEN_ROWS = 8
+"""Enough for a model to say different things, few enough for images in a payload."""
+
+
+def draw_rows(features: Sequence[Feature], rows: int) -> list[dict[str, Any]]:
+    """Draw rows from the features' ranges, always the same ones; `features.normalize` accepts them.
+
+    Args:
+        features: as a manifest declares them.
+        rows: how many; those of a smaller number come first among those of a larger one.
+    """
+    generator = np.random.default_rng(0)
+    return [{feature.name: _draw(feature, generator) for feature in features} for _ in range(rows)]
+
+
+def _draw(feature: Feature, generator: np.random.Generator) -> Any:
+    if isinstance(feature, NumberFeature):
+        low, high = _range(feature)
+        # Not uniform(low, high): the difference of two numbers may be more than a float can hold.
+        share = generator.uniform()
+        return min(max(float(low * (1 - share) + high * share), low), high)
+    if isinstance(feature, CategoryFeature):
+        return feature.vocabulary[int(generator.integers(len(feature.vocabulary)))]
+    if isinstance(feature, BooleanFeature):
+        return bool(generator.integers(2))
+    if feature.dtype == "float32":
+        return generator.uniform(0, 1, feature.shape).round(3).tolist()  # an image has many
+    return generator.integers(0, 100, feature.shape).tolist()
+
+
+def _range(feature: NumberFeature) -> tuple[float, float]:
+    """Where a feature's values usually are: what its scaling says, within its bounds; else near a bound."""
+    match feature.scaling:
+        case Standard(mean=mean, std=std):
+            low, high = mean - std, mean + std
+        case MinMax(min=low, max=high):
+            pass
+        case Log1p():
+            low, high = 0.0, 10.0
+        case _:
+            low, high = -1.0, 1.0
+    least = -np.inf if feature.min is None else feature.min
+    most = np.inf if feature.max is None else feature.max
+    if feature.scaling is None and feature.min is not None and feature.max is not None:
+        return least, most
+    if low > most or high < least:  # the bounds lie apart from the guess
+        low, high = (least, least + 1.0) if feature.min is not None else (most - 1.0, most)
+    return max(low, least), min(high, most)

@@ -1,0 +1,306 @@
+"""A release's life on the local stack: published, listed, compared, taken back, verified, promoted."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driving import ENSEMBLE, ask, copy_project, run_ensemble
+from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.core.current import choose
+from stepensemble.core.errors import NoCanary, NothingPublished
+from stepensemble.publishing.canary import abort_canary
+from stepensemble.publishing.sources import read_sources
+from stepensemble.storage.keys import artifact_key, fingerprint_key
+
+PASSENGER = json.loads((Path(__file__).parents[2] / "events" / "passenger.json").read_text())["features"]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Stack]]:
+    """A project of its own with its stack up: these tests move the pointer, and others count on theirs."""
+    folder = copy_project(tmp_path_factory.mktemp("releases"))
+    shutil.copy(folder / "models" / "manifest.json", folder / "models" / "shipped.json")
+    with serving(folder) as stack:
+        yield folder, stack
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Stack]:
+    """Keep a project's stack up in a process of its own."""
+    done = run_ensemble(folder, "local", "--detach", "--json")
+    assert done.returncode == 0, done.stderr
+    description = json.loads(done.stdout)
+    try:
+        yield local_stack(description["stack"], description["endpoint"])
+    finally:
+        run_ensemble(folder, "local", "stop")
+
+
+@pytest.fixture
+def stack(running: tuple[Path, Stack]) -> Stack:
+    """The stack, with the shipped manifest published and no canary."""
+    folder, opened = running
+    shutil.copy(folder / "models" / "shipped.json", folder / "models" / "manifest.json")
+    with suppress(NothingPublished, NoCanary):
+        abort_canary(opened.releases)
+    ensure_published(opened, read_sources(folder / "models" / "manifest.json"), notify=lambda _: None)
+    return opened
+
+
+@pytest.fixture
+def project(running: tuple[Path, Stack], stack: Stack) -> Path:
+    """Its project, with the shipped manifest."""
+    assert stack is running[1]
+    return running[0]
+
+
+@pytest.fixture
+def shipped(stack: Stack) -> str:
+    """The release of the shipped manifest."""
+    return stack.releases.read_current()[0].release
+
+
+def answer(folder: Path, *arguments: str, code: int = 0) -> Any:
+    """Run a command with --json and return its document."""
+    done = run_ensemble(folder, *arguments, "--json")
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def complaint(folder: Path, *arguments: str, code: int = 1) -> str:
+    done = run_ensemble(folder, *arguments)
+    assert done.returncode == code, done.stdout
+    return done.stderr
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    """Change fields of the manifest's first member."""
+    path = folder / "models" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["members"][0] |= changes
+    path.write_text(json.dumps(manifest))
+
+
+def add_member(folder: Path, id_: str = "fifth", content: bytes = b"") -> None:
+    """Add a member: the linear model's file, with bytes behind it that change its digest and nothing else."""
+    models = folder / "models"
+    (models / f"{id_}.tflite").write_bytes((models / "titanic" / "linear.tflite").read_bytes() + content)
+    manifest = json.loads((models / "manifest.json").read_text())
+    added = {"id": id_, "version": "1", "artifact": f"{id_}.tflite", "output": {"kind": "probability"}}
+    manifest["members"].append(added)
+    (models / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_model_is_published_listed_compared_and_taken_back(project: Path, stack: Stack, shipped: str) -> None:
+    add_member(project)
+    (added,) = answer(project, "diff")["differences"]
+    assert (added["part"], added["name"], added["change"]) == ("member", "fifth", "added")
+    published = answer(project, "publish")
+    assert (published["previous"], published["changed"], published["canary"]) == (shipped, True, None)
+    assert len(ask(stack, {"features": PASSENGER, "release": published["release"]})["members"]) == 5
+
+    listed = answer(project, "releases")
+    assert (listed["current"], listed["canary"]) == (published["release"], None)
+    assert listed["history"][0]["release"] == shipped
+    newest = listed["releases"][0]
+    assert (newest["release"], newest["state"]) == (published["release"], "current")
+    assert [member["id"] for member in newest["members"]][-1] == "fifth"
+
+    (removed,) = answer(project, "diff", "current", "previous")["differences"]
+    assert (removed["name"], removed["change"]) == ("fifth", "removed")
+    back = answer(project, "rollback")
+    assert (back["release"], back["previous"], back["changed"]) == (shipped, published["release"], True)
+    assert len(ask(stack, {"features": PASSENGER, "release": shipped})["members"]) == 4
+    assert answer(project, "rollback", published["release"][:8])["release"] == published["release"]
+
+
+def test_what_people_see_of_it(project: Path) -> None:
+    edit(project, version="2", timeout=20)
+    drawn = run_ensemble(project, "diff").stdout.splitlines()
+    assert drawn[0].startswith("current (")
+    assert drawn[1:] == ["~ member linear: version 1 → 2", "~ member linear: timeout 10 → 20"]
+    assert "is the current one" in run_ensemble(project, "publish").stdout
+    assert run_ensemble(project, "diff").stdout.splitlines()[1] == "no difference"
+    lines = run_ensemble(project, "releases").stdout.splitlines()
+    assert any("linear\N{NO-BREAK SPACE}2" in line and "current since" in line for line in lines)
+    assert any(line.startswith("current before") for line in lines)
+    assert run_ensemble(project, "rollback").stdout.startswith("rolled back  release ")
+    verified = run_ensemble(project, "verify").stdout
+    assert all(f"{member} " in verified for member in ("linear", "wide", "deep", "wide_and_deep"))
+    assert "verified  release " in verified
+
+
+def test_a_dry_run_says_what_would_change_and_writes_nothing(project: Path) -> None:
+    add_member(project, "sixth", b"\0" * 16)
+    before = answer(project, "releases")
+    planned = answer(project, "publish", "--dry-run")
+    assert (planned["dry_run"], planned["changed"], planned["previous"]) == (True, True, before["current"])
+    assert [upload["member"] for upload in planned["uploads"]] == ["sixth"]
+    assert [difference["name"] for difference in planned["differences"]] == ["sixth"]
+    assert planned["slots"]["sixth"] == "5"
+    drawn = run_ensemble(project, "publish", "--dry-run").stdout
+    assert "+ member sixth: added" in drawn
+    assert "would be the current one" in drawn
+    assert answer(project, "releases") == before
+
+
+def test_diff_tells_manifests_apart_without_a_stack_and_exits_as_asked(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    shutil.copytree(project / "models", folder)
+    edit(tmp_path, role="shadow")
+    pair = ("diff", "models/shipped.json", "models/manifest.json")
+    (role,) = answer(tmp_path, *pair)["differences"]
+    assert (role["field"], role["from"], role["to"]) == ("role", "voter", "shadow")
+    answer(tmp_path, *pair, "--exit-code", code=1)
+    answer(tmp_path, "diff", "models/shipped.json", "models/shipped.json", "--exit-code")
+    assert "neither a manifest that is there nor a release" in complaint(tmp_path, "diff", "nowhere.json", code=2)
+
+
+def test_unknown_releases_are_refused_with_those_there_are(project: Path, shipped: str) -> None:
+    for arguments in (("rollback", "0123456789abcdef"), ("diff", "0123456789abcdef"), ("verify", "0123456789abcdef")):
+        said = complaint(project, *arguments)
+        assert "ReleaseNotFound no release begins with 0123456789abcdef" in said
+        assert shipped[:12] in said
+
+
+def test_a_rollback_to_damaged_artifacts_is_refused(project: Path, stack: Stack, shipped: str) -> None:
+    add_member(project, "seventh", b"\0" * 32)
+    published = answer(project, "publish")
+    assert answer(project, "publish", "--manifest", "models/shipped.json")["release"] == shipped
+    (artifact,) = [
+        member.artifact
+        for member in stack.releases.read_release(published["release"]).members
+        if member.id == "seventh"
+    ]
+    stack.releases.bucket.write(artifact_key(artifact.digest), b"damaged")
+    said = complaint(project, "rollback")
+    assert "ReleaseCorrupt" in said
+    assert "- seventh: artifact" in said
+    assert stack.releases.read_current()[0].release == shipped
+
+
+def test_verify_fails_where_the_stack_answers_otherwise(project: Path, stack: Stack) -> None:
+    verified = answer(project, "verify")
+    assert verified["passed"]
+    assert {member["status"] for member in verified["members"]} == {"same"}
+    assert answer(project, "show", verified["prediction_id"])["metadata"] == {"verify": True}
+    key = fingerprint_key(verified["release"])
+    kept = stack.releases.bucket.read(key)
+    other = json.loads(kept)
+    other["members"]["deep"]["outputs"][3] += 0.01
+    stack.releases.bucket.write(key, json.dumps(other).encode())
+    try:
+        failed = answer(project, "verify", code=1)
+        (deep,) = [member for member in failed["members"] if member["status"] != "same"]
+        assert (deep["member"], deep["status"]) == ("deep", "differs")
+        assert deep["reasons"][0].startswith("row 3 is ")
+    finally:
+        stack.releases.bucket.write(key, kept)
+
+
+def test_a_canary_answers_its_share_is_compared_and_ends(project: Path, stack: Stack, shipped: str) -> None:
+    add_member(project)
+    canary = answer(project, "publish", "--canary", "30")
+    assert (canary["canary"], canary["previous"]) == (30, shipped)
+    ids = [f"canary-{os.getpid()}-{number}" for number in range(20)]
+    current, _ = stack.releases.read_current()
+    expected = [choose(current, id_)[0] for id_ in ids]
+    # The first question asks for a release, so that no cached pointer answers the others.
+    ask(stack, {"features": PASSENGER, "release": canary["release"]})
+    answered = [ask(stack, {"features": PASSENGER, "prediction_id": id_})["release"] for id_ in ids]
+    assert answered == expected
+    assert {*expected} == {shipped, canary["release"]}
+
+    verified = answer(project, "verify", "canary")
+    assert (verified["release"], verified["passed"]) == (canary["release"], True)
+    status = answer(project, "canary", "status")
+    assert status["percent"] == 30
+    assert status["current"]["executions"] == expected.count(shipped)
+    assert status["canary"]["executions"] == expected.count(canary["release"]) + 2  # asked for, and the verification
+    assert status["agreement"]["rows"] == 21
+    # All rows are the same passenger's; a second linear model pulls every mean towards the linear one's, alike.
+    shift = status["agreement"]["shift"]
+    assert shift["mean"] == pytest.approx(shift["greatest"])
+    assert shift["mean_absolute"] == pytest.approx(abs(status["canary"]["mean"] - status["current"]["mean"]))
+    assert "compared: 21 rows" in run_ensemble(project, "canary", "status").stdout
+
+    assert "CanaryConflict" in complaint(project, "publish")
+    assert answer(project, "canary", "abort")["ended_canary"] == canary["release"]
+    assert "NoCanary" in complaint(project, "canary", "promote")
+    answer(project, "publish", "--canary", "99")
+    promoted = answer(project, "canary", "promote")
+    assert (promoted["release"], promoted["previous"]) == (canary["release"], shipped)
+    assert stack.releases.read_current()[0].release == canary["release"]
+
+
+def test_a_run_with_the_canarys_manifest_asks_the_canary_and_leaves_the_pointer_alone(
+    project: Path, shipped: str
+) -> None:
+    add_member(project)
+    canary = answer(project, "publish", "--canary", "1")["release"]
+    assert answer(project, "run", "events/passenger.json")["release"] == canary
+    listed = answer(project, "releases")
+    assert (listed["current"], listed["canary"]) == (shipped, canary)
+
+
+def test_a_release_is_promoted_from_stack_to_stack(project: Path, tmp_path: Path) -> None:
+    add_member(project)
+    published = answer(project, "publish")["release"]
+    target = copy_project(tmp_path)
+    with serving(target) as there:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")} | {
+            "AWS_ENDPOINT_URL": str(there.endpoint),
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "COLUMNS": "160",
+            "NO_COLOR": "1",
+        }
+
+        def promote(*arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [ENSEMBLE, "promote", "--from", "local", "--to", there.name, *arguments],
+                cwd=project,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+                stdin=stdin,
+                env=environment,
+            )
+
+        unasked = promote()
+        assert unasked.returncode == 2
+        assert "give --yes" in unasked.stderr
+        before, _ = there.releases.read_current()
+        person, terminal = pty.openpty()
+        os.write(person, b"n\n")
+        refused = promote(stdin=terminal)
+        assert refused.returncode == 1
+        assert f"Make release {published[:12]} the current one of {there.name}?" in refused.stderr
+        assert there.releases.read_current()[0] == before
+        done = promote("--yes")
+        assert done.returncode == 0, done.stderr
+        assert "verified" in done.stdout
+        assert "+ member fifth: added" in done.stdout
+        assert there.releases.read_current()[0].release == published
+        answered = ask(there, {"features": PASSENGER, "release": published})
+        assert (answered["status"], len(answered["members"])) == ("COMPLETE", 5)
+        again = json.loads(promote("--yes", "--json").stdout)
+        assert (again["changed"], again["differences"], again["verification"]["passed"]) == (False, [], True)
+        shutil.copytree(project / "models", target / "models", dirs_exist_ok=True)
+        assert answer(target, "verify")["passed"]  # the fingerprint came with the release
+
+
+def test_a_promotion_onto_itself_is_wrong_usage(project: Path) -> None:
+    assert "name another stack" in complaint(project, "promote", "--from", "local", "--to", "local", "--yes", code=2)
