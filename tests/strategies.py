@@ -1,7 +1,7 @@
 """What hypothesis draws for the laws of the aggregation: tasks, methods, and what voters say.
 
-Hypothesis draws the structure, NumPy the numbers from a seed that hypothesis draws: five times as many examples in the
-same time. Half the voters speak in coarse steps, so that 0, 1 and ties are frequent; some say what another has said.
+Hypothesis draws the structure, NumPy the numbers from a seed that hypothesis draws: far more examples in the same time.
+Half the voters speak in coarse steps, so that 0, 1 and ties are frequent; some say what another has said.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from stepensemble.core.policy import (
 from stepensemble.core.release import ReleasedMember
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task, name_classes
 
-SIMPLE = {
+SIMPLE: dict[str, Any] = {
     "mean": Mean,
     "weighted_mean": WeightedMean,
     "median": Median,
@@ -102,11 +102,12 @@ def questions(draw: st.DrawFn, *, methods: Collection[str] = METHODS, regression
 @st.composite
 def aggregations(draw: st.DrawFn, method: str, task: Task, ids: Collection[str]) -> Aggregation:
     """Draw a method's parameters."""
-    tie = draw(st.sampled_from(["first", "abstain", "highest_mean"]))
+    tie: Any = draw(st.sampled_from(["first", "abstain", "highest_mean"]))
     if method == "trimmed_mean":
         return TrimmedMean(tie=tie, trim=draw(st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.4])))
     if method != "stack":
-        return SIMPLE[method](tie=tie)
+        simple: Aggregation = SIMPLE[method](tie=tie)
+        return simple
     generator = draw(SEEDS)
     shape = (len(task.classes),) if isinstance(task, MulticlassTask) else ()
     levels = [-2.0, -1.0, 0.0, 0.5, 1.0, 3.0]

@@ -37,7 +37,8 @@ ROWS = 500
 X = np.zeros((ROWS, 1))
 WEIGHTS = [0.5, 3.0, 1.25]
 EQUAL = [1.0] * 3
-TASKS = {2: BINARY, 3: THREE, 5: MulticlassTask(classes=("a", "b", "c", "d", "e"))}
+FIVE = MulticlassTask(classes=("a", "b", "c", "d", "e"))
+TASKS: dict[int, BinaryTask | MulticlassTask] = {2: BINARY, 3: THREE, 5: FIVE}
 VALUES = list(np.random.default_rng(5).normal(0, 100, (7, ROWS)))
 
 

@@ -275,7 +275,7 @@ def test_rows_keep_their_order_after_a_cascade() -> None:
     assert isinstance(decided, Answer)
     output = published(decided)
     predictions = output["predictions"]
-    assert [prediction["value"] for prediction in predictions] == [4.0, 2.0, 3.0, 4.0]
+    assert [prediction["value"] for prediction in predictions] == pytest.approx([4, 2, 3, 4])
     assert [prediction["tier"] for prediction in predictions] == [2, 1, 1, 2]
     assert [prediction.get("shadows") for prediction in predictions] == [
         {"shadow": {"agrees": False, "flips": None}},

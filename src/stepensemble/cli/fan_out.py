@@ -206,9 +206,8 @@ def _cascade_line(output: Output, release: Release) -> list[RenderableType]:
     unsent = sum(rows - reached[member.tier] for member in release.members)
     line = Text("cascade ", style="bold")
     line.append(", ".join(f"tier {tier} decided {tiers[tier]} of {rows}" for tier in sorted(tiers)))
-    line.append(
-        f"; saved {skipped} of {len(output.members)} calls, {unsent:,} of {rows * len(output.members):,} rows asked"
-    )
+    total = rows * len(output.members)
+    line.append(f"; saved {skipped} of {len(output.members)} calls and {unsent:,} of {total:,} rows to score")
     return [line]
 
 

@@ -122,9 +122,15 @@ def weighted_mean(outputs: Sequence[Floats], shares: Floats) -> Floats:
 
     The average combiner [K, chapter 5]; the linear opinion pool [G].
     """
-    total: Floats = outputs[0] * shares[0]
-    for output, share in zip(outputs[1:], shares[1:], strict=True):
-        total += output * share
+    if (shares == shares[0]).all():  # divided once: the mean of 4, 6 and 2 is 4, not three rounded thirds
+        total: Floats = outputs[0].copy()
+        for output in outputs[1:]:
+            total += output
+        total /= len(outputs)
+    else:
+        total = outputs[0] * shares[0]
+        for output, share in zip(outputs[1:], shares[1:], strict=True):
+            total += output * share
     # A mean lies between its terms; rounding must not make a probability of 1.0000000000000002 of it.
     counted = [output for output, share in zip(outputs, shares, strict=True) if share > 0]
     between: Floats = np.clip(total, lowest(counted), highest(counted))
