@@ -10,17 +10,35 @@ logarithm          y = log(x), so NaN below zero          one column -> one numb
 fixed_batch_one    half_plus_two, one row at a time       one column -> one number
 fixed_batch_two    half_plus_two, two rows at a time      one column -> one number
 two_by_two         y = sum of the four numbers            one tensor of 2 x 2 -> one number
-two_inputs         y = a + b from two input tensors       no input that an ensemble can give
+two_inputs         y = a + b from two input tensors       two columns, each an input -> one number
 one_row_inside     says it takes any number of rows, and reshapes to exactly one
 slow               half_plus_two, after seconds of work   one column -> one number
+free_width         y = sum of as many numbers as come     one tensor -> one number
+one_number         y = x / 2 + 2, without rows            no input that an ensemble can give
+long_plus_one      y = x + 1 (int64)                      one column -> one number
+bytes_halved       y = x / 2 of uint8, not quantized      one column -> one number
+
+These list signatures, with names:
+
+named              total = a + b[0] + b[1], first = a     a: one column, b: two columns -> two outputs
+signatures         "half": y = x / 2 + 2; "double": y = 2 x
+text               label = "no" or "yés" where x > 0, score = x
+
+And these are quantized: x from -16 to 15.875 in steps of 1/8, y = x / 2 + 2, of which whole numbers stand for all:
+
+int8_inside        takes floats, quantizes by itself, and gives floats
+int8               takes and gives int8
+uint8              takes and gives uint8
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 MODELS = Path(__file__).resolve().parent / "models"
@@ -57,6 +75,8 @@ SOURCES: dict[str, tuple[Callable[..., Any], list[list[int | None]]]] = {
     "two_inputs": (lambda a, b: a + b, [[None, 1], [None, 1]]),
     "one_row_inside": (one_row_inside, [[None, 1]]),
     "slow": (slow, [[None, 1]]),
+    "free_width": (lambda x: tf.reduce_sum(x, axis=1, keepdims=True), [[None, None]]),
+    "one_number": (half_plus_two, [[]]),
 }
 
 
@@ -68,11 +88,83 @@ def convert(function: Callable[..., Any], shapes: list[list[int | None]]) -> byt
     return converted
 
 
+def convert_typed(function: Callable[..., Any], shape: list[int | None], dtype: tf.DType) -> bytes:
+    """Convert a function of one tensor of another dtype."""
+    traced = tf.function(function).get_concrete_function(tf.TensorSpec(shape, dtype))
+    converted: bytes = tf.lite.TFLiteConverter.from_concrete_functions([traced]).convert()
+    return converted
+
+
+def named(a: Any, b: Any) -> dict[str, Any]:
+    return {"total": a + tf.reduce_sum(b, axis=1, keepdims=True), "first": tf.identity(a)}
+
+
+def text(x: Any) -> dict[str, Any]:
+    labels = tf.gather(tf.constant(["no", "yés"]), tf.cast(x[:, 0] > 0.0, tf.int32))
+    return {"label": labels, "score": x[:, 0]}
+
+
+SIGNATURES: dict[str, dict[str, tuple[Callable[..., Any], dict[str, int]]]] = {
+    "named": {"serving_default": (named, {"a": 1, "b": 2})},
+    "signatures": {
+        "half": (lambda x: {"y": half_plus_two(x)}, {"x": 1}),
+        "double": (lambda x: {"y": x * 2.0}, {"x": 1}),
+    },
+    "text": {"serving_default": (text, {"x": 1})},
+}
+"""Functions of float32 columns, and the widths of these."""
+
+
+def convert_signatures(signatures: dict[str, tuple[Callable[..., Any], dict[str, int]]]) -> bytes:
+    """Convert functions to a file that lists them as signatures."""
+    traced = {
+        name: tf.function(function).get_concrete_function(
+            **{key: tf.TensorSpec([None, width], tf.float32, name=key) for key, width in widths.items()}
+        )
+        for name, (function, widths) in signatures.items()
+    }
+    with TemporaryDirectory() as folder:
+        tf.saved_model.save(tf.Module(), folder, signatures=traced)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(traced))
+        converted: bytes = converter.convert()
+    return converted
+
+
+QUANTIZED = {"int8_inside": None, "int8": tf.int8, "uint8": tf.uint8}
+
+
+def convert_quantized(dtype: tf.DType | None) -> bytes:
+    """Convert half_plus_two with its numbers quantized, and its input and output too where they have a dtype."""
+    weight, bias = tf.constant([[0.5]]), tf.constant([2.0])
+    traced = tf.function(lambda x: tf.matmul(x, weight) + bias).get_concrete_function(
+        tf.TensorSpec([None, 1], tf.float32)
+    )
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = representative_rows
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if dtype is not None:
+        converter.inference_input_type = converter.inference_output_type = dtype
+    converted: bytes = converter.convert()
+    return converted
+
+
+def representative_rows() -> Iterator[list[Any]]:
+    """Yield the ends of the range: 256 steps of 1/8 for x, hence of 1/16 for y."""
+    for x in (-16.0, 15.875):
+        yield [np.array([[x]], dtype=np.float32)]
+
+
 def main() -> None:
     """Write every model."""
     MODELS.mkdir(exist_ok=True)
-    for name, (function, shapes) in SOURCES.items():
-        (MODELS / f"{name}.tflite").write_bytes(convert(function, shapes))
+    made = {name: convert(function, shapes) for name, (function, shapes) in SOURCES.items()}
+    made["long_plus_one"] = convert_typed(lambda x: x + 1, [None, 1], tf.int64)
+    made["bytes_halved"] = convert_typed(lambda x: tf.cast(x, tf.float32) / 2.0, [None, 1], tf.uint8)
+    made |= {name: convert_signatures(signatures) for name, signatures in SIGNATURES.items()}
+    made |= {name: convert_quantized(dtype) for name, dtype in QUANTIZED.items()}
+    for name, model in made.items():
+        (MODELS / f"{name}.tflite").write_bytes(model)
 
 
 if __name__ == "__main__":

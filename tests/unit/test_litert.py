@@ -11,11 +11,11 @@ import pytest
 
 from builders import MODELS, model
 from stepensemble.core.errors import InputMismatch, ModelRefused
-from stepensemble.runtimes import Model, load_model
+from stepensemble.runtimes import Model, Quantization, Signature, Tensor, load_model
 
 
-def load(name: str) -> Model:
-    return load_model("litert", model(name))
+def load(name: str, signature: str | None = None) -> Model:
+    return load_model("litert", model(name), signature)
 
 
 def column(*values: float) -> Any:
@@ -98,13 +98,191 @@ def test_another_dtype_is_refused(dtype: str) -> None:
         load("half_plus_two").predict(np.zeros((1, 1), dtype=dtype))
 
 
-def test_a_model_of_two_inputs_is_refused() -> None:
-    with pytest.raises(ModelRefused, match="the model has 2 inputs and 1 outputs, not one of each"):
-        load("two_inputs")
+# Inputs and outputs by name
+
+
+def test_the_signature_tells_what_a_model_takes_and_gives() -> None:
+    assert load("named").signature == Signature(
+        "serving_default",
+        inputs=(Tensor("a", "float32", (1,)), Tensor("b", "float32", (2,))),
+        outputs=(Tensor("first", "float32", (1,)), Tensor("total", "float32", (1,))),
+        batch=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "batch"),
+    [
+        ("half_plus_two", (1,), None),
+        ("fixed_batch_one", (1,), 1),
+        ("fixed_batch_two", (1,), 2),
+        ("two_by_two", (2, 2), None),
+        ("free_width", (None,), None),
+    ],
+)
+def test_the_signature_tells_what_is_free(name: str, shape: tuple[int | None, ...], batch: int | None) -> None:
+    signature = load(name).signature
+    assert (signature.inputs[0].shape, signature.batch) == (shape, batch)
+
+
+def test_a_file_without_signatures_has_the_names_of_its_tensors() -> None:
+    signature = load("two_inputs").signature
+    assert (signature.name, [tensor.name for tensor in signature.inputs]) == (None, ["a", "b"])
+    got = load("two_inputs").predict({"b": column(10, 20), "a": column(1, 2)})
+    assert got.tolist() == [[11.0], [22.0]]
+
+
+def test_named_inputs_are_given_in_any_order() -> None:
+    rows = {"b": np.array([[1, 2], [3, 4]], dtype=np.float32), "a": column(10, 20)}
+    assert load("named").predict(rows, "total").tolist() == [[13.0], [27.0]]
+    assert load("named").predict(rows, "first").tolist() == [[10.0], [20.0]]
+
+
+def test_a_sole_input_may_go_by_its_name_by_none_or_alone() -> None:
+    for inputs in (column(0), {"": column(0)}, {"x": column(0)}):
+        assert load("half_plus_two").predict(inputs).tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (column(1), 'the model has the inputs "a", "b"; say which columns each of them takes'),
+        ({"": column(1)}, 'the model has the inputs "a", "b"; say which columns each of them takes'),
+        ({"a": column(1)}, 'nothing came for the input "b"'),
+        ({"a": column(1), "b": column(1), "c": column(1)}, 'the model has no input "c", but "a", "b"'),
+        ({"a": column(1), "b": column(1)}, r'the input "b" takes \[2\] numbers a row, and its columns give \[1\]'),
+        (
+            {"a": column(1, 2), "b": np.ones((1, 2), dtype=np.float32)},
+            'every input takes the same number of rows, and there are 2 for "a", 1 for "b"',
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(inputs: Any, expected: str) -> None:
+    with pytest.raises(InputMismatch, match=expected):
+        load("named").predict(inputs, "total")
+
+
+def test_which_of_several_outputs_is_wanted_has_to_be_said() -> None:
+    rows = {"a": column(1), "b": np.ones((1, 2), dtype=np.float32)}
+    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; say which one is wanted'):
+        load("named").predict(rows)
+    with pytest.raises(InputMismatch, match='no output "totl", but "first", "total", did'):
+        load("named").predict(rows, "totl")
+
+
+def test_every_signature_of_a_file_can_be_asked() -> None:
+    assert load("signatures", "half").predict(column(0, 1, -4)).tolist() == [[2.0], [2.5], [0.0]]
+    assert load("signatures", "double").predict(column(0, 1, -4)).tolist() == [[0.0], [2.0], [-8.0]]
+
+
+def test_two_signatures_of_a_file_do_not_disturb_each_other() -> None:
+    half, double = load("signatures", "half"), load("signatures", "double")
+    for rows in (1, 3, 2):
+        values = np.arange(rows, dtype=np.float32)[:, None]
+        assert half.predict(values).tolist() == (values / 2 + 2).tolist()
+        assert double.predict(values).tolist() == (values * 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "signature", "expected"),
+    [
+        ("signatures", None, 'the model has the signatures "double", "half"; say which one is wanted'),
+        ("signatures", "hafl", 'the model has no signature "hafl", but "double", "half", did you mean "half"?'),
+        ("two_inputs", "half", 'the model lists no signatures, so it has none named "half"; leave the name out'),
+    ],
+)
+def test_a_signature_that_is_not_there_is_refused(name: str, signature: str | None, expected: str) -> None:
+    with pytest.raises(ModelRefused, match=expected):
+        load(name, signature)
+
+
+def test_a_model_without_rows_is_refused() -> None:
+    with pytest.raises(ModelRefused, match='the input "x" is a single number; every input needs a first dimension'):
+        load("one_number")
+
+
+@pytest.mark.parametrize("name", ["half_plus_two", "fixed_batch_one", "int8"])
+def test_no_rows_are_refused(name: str) -> None:
+    with pytest.raises(InputMismatch, match="no rows came"):
+        load(name).predict(np.zeros((0, 1), dtype=np.float32))
+
+
+def test_a_size_that_is_free_may_change_from_call_to_call() -> None:
+    loaded = load("free_width")
+    for width in (1, 4, 2):
+        assert loaded.predict(np.ones((3, width), dtype=np.float32)).tolist() == [[width]] * 3
+
+
+def test_whole_numbers_widen_to_longer_ones_and_to_nothing_else() -> None:
+    loaded = load("long_plus_one")
+    for dtype in (np.int64, np.int32, np.int8):
+        assert loaded.predict(np.array([[-1], [41]], dtype=dtype)).tolist() == [[0], [42]]
+    for dtype in (np.uint64, np.bool_):
+        with pytest.raises(InputMismatch, match="the model takes int64, and its columns are"):
+            loaded.predict(np.ones((1, 1), dtype=dtype))
+
+
+def test_text_is_text() -> None:
+    got = load("text").predict(column(1, -1, 0), "label")
+    assert (got.dtype.kind, got.tolist()) == ("U", ["yés", "no", "no"])
+    assert load("text").predict(column(1, -1), "score").tolist() == [1.0, -1.0]
+
+
+# Quantized
+
+
+STEPS = np.arange(-128, 128, dtype=np.float32)[:, None] / 8
+"""Every number that the quantized models tell apart."""
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8", "int8_inside"])
+def test_a_quantized_model_answers_floats_with_floats(name: str) -> None:
+    # x in steps of 1/8 and y = x / 2 + 2 in steps of 1/16 are whole numbers inside, so nothing is lost.
+    got = load(name).predict(STEPS)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, STEPS / 2 + 2)
+
+
+@pytest.mark.parametrize(("name", "zero_point"), [("int8", 0), ("uint8", 128)])
+def test_the_signature_tells_how_a_model_is_quantized(name: str, zero_point: int) -> None:
+    (tensor,) = load(name).signature.inputs
+    assert (tensor.dtype, tensor.quantization) == (name, Quantization(1 / 8, zero_point))
+
+
+@pytest.mark.parametrize(("name", "zero_point"), [("int8", 0), ("uint8", 128)])
+def test_whole_numbers_of_a_quantized_input_pass_as_they_are(name: str, zero_point: int) -> None:
+    numbers = (STEPS * 8 + zero_point).astype(name)
+    np.testing.assert_array_equal(load(name).predict(numbers), STEPS / 2 + 2)
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8"])
+def test_floats_are_quantized_as_a_model_that_does_it_itself_quantizes_them(name: str) -> None:
+    # Halves between two steps, and numbers beyond both ends, are where roundings differ.
+    halves = np.arange(-300, 300, dtype=np.float32)[:, None] / 16
+    anything = np.random.default_rng(5).uniform(-20, 20, (1000, 1)).astype(np.float32)
+    values = np.concatenate([halves, anything])
+    np.testing.assert_array_equal(load(name).predict(values), load("int8_inside").predict(values))
+
+
+def test_what_is_not_finite_is_not_quantized() -> None:
+    with pytest.raises(InputMismatch, match="a value that is not finite cannot be quantized"):
+        load("int8").predict(column(1, math.nan))
+
+
+def test_floats_for_bytes_without_quantization_are_never_cast() -> None:
+    loaded = load("bytes_halved")
+    assert loaded.predict(np.array([[0], [255]], dtype=np.uint8)).tolist() == [[0.0], [127.5]]
+    with pytest.raises(
+        InputMismatch, match="takes uint8, and its columns are float32, which it has no quantization for"
+    ):
+        loaded.predict(column(1))
+
+
+# Files
 
 
 def test_an_unknown_runtime_is_refused() -> None:
-    with pytest.raises(ModelRefused, match='no runtime named "onnx"; this version has "litert"'):
+    with pytest.raises(ModelRefused, match='no runtime named "onnx"; this version has "litert", "tensorflow"'):
         load_model("onnx", model("sigmoid"))
 
 
@@ -114,6 +292,16 @@ def test_a_model_outlives_the_bytes_it_was_loaded_from() -> None:
     rubbish = [b"\xff" * 1036 for _ in range(10_000)]
     assert loaded.predict(column(4)).tolist() == [[4.0]]
     del rubbish
+
+
+def test_indices_that_columns_hold_as_floats_go_to_an_integer_input() -> None:
+    assert load("long_plus_one").predict(column(0, 3, 2**24 - 1)).tolist() == [[1], [4], [2**24]]
+
+
+@pytest.mark.parametrize("value", [0.5, -0.1, 2.0**24, np.nan, np.inf])
+def test_what_is_no_whole_number_never_becomes_one(value: float) -> None:
+    with pytest.raises(InputMismatch, match="takes int64, and row 1 of its columns holds no whole number"):
+        load("long_plus_one").predict(column(1, value))
 
 
 def test_no_truncated_or_foreign_file_loads_or_ends_the_process() -> None:

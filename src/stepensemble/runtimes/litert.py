@@ -1,68 +1,130 @@
-"""LiteRT: the default runtime. Milliseconds to load, microseconds a row, no TensorFlow."""
+"""LiteRT: the default runtime. Milliseconds to load, microseconds a row, no TensorFlow.
+
+A file that nobody has tried may end the process: LiteRT does not check everything it reads. Published artifacts were
+tried in a process of their own (`publishing/trial.py`) and have their digest checked.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from stepensemble.core.errors import InputMismatch, ModelRefused
+from stepensemble.core.problems import show
+from stepensemble.runtimes.model import (
+    STRING,
+    Array,
+    Invoke,
+    Model,
+    Quantization,
+    Signature,
+    Tensor,
+    describe,
+    select_signature,
+)
 
-Array = npt.NDArray[Any]
+Details = Mapping[str, Any]
+"""What the interpreter tells of a tensor."""
 
 
-class LiteRTModel:
-    """A `.tflite` file with one input and one output, the first dimension being the batch.
+def load_litert(artifact: bytes, signature: str | None = None) -> Model:
+    """Load a `.tflite` file. Inputs and outputs have the names of its signature; where it lists none, the tensors' own.
 
     One thread: a Lambda slot has one core's worth of time, and a row's result does not depend on scheduling.
+
+    Raises:
+        ModelRefused: it cannot be read, it has no such signature, or an input has no batch dimension.
     """
+    from ai_edge_litert.interpreter import Interpreter  # the expensive import, at the first load only
 
-    def __init__(self, artifact: bytes) -> None:
-        from ai_edge_litert.interpreter import Interpreter  # the expensive import, at the first load only
+    try:
+        interpreter = Interpreter(model_content=artifact, num_threads=1)
+        interpreter.allocate_tensors()
+        signatures = interpreter.get_signature_list()
+        inputs = {str(tensor["name"]): tensor for tensor in interpreter.get_input_details()}
+        outputs = {str(tensor["name"]): tensor for tensor in interpreter.get_output_details()}
+    except (ValueError, RuntimeError) as error:
+        raise ModelRefused(f"LiteRT cannot load the artifact: {error}") from None
+    name = select_signature(signatures, signature)
+    if name is None:
+        return Model(_describe(None, inputs, outputs), _Primary(interpreter, inputs, outputs))
+    runner = interpreter.get_signature_runner(name)
+    primary = _tensors(inputs, outputs)
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    # A signature need not stand for the graph that the interpreter runs by itself; only where it is the one signature
+    # of the same tensors, the short way is known to lead to the same place.
+    short = len(signatures) == 1 and _tensors(inputs, outputs) == primary
+    invoke: Invoke = _Primary(interpreter, inputs, outputs) if short else _Runner(runner, tuple(inputs))
+    return Model(_describe(name, inputs, outputs), invoke)
 
+
+class _Primary:
+    """Runs the interpreter's own graph, resizing its inputs only when a shape changes."""
+
+    def __init__(self, interpreter: Any, inputs: Mapping[str, Details], outputs: Mapping[str, Details]) -> None:
+        self._interpreter = interpreter
+        self._inputs = [int(tensor["index"]) for tensor in inputs.values()]
+        self._outputs = {name: int(tensor["index"]) for name, tensor in outputs.items()}
+        self._shapes: list[tuple[int, ...] | None] = [tuple(map(int, one["shape"])) for one in inputs.values()]
+
+    def __call__(self, values: Sequence[Array], output: str) -> Array:
         try:
-            self._interpreter = Interpreter(model_content=artifact, num_threads=1)
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise ModelRefused(f"LiteRT cannot load the artifact: {error}") from None
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise ModelRefused(f"the model has {len(inputs)} inputs and {len(outputs)} outputs, not one of each")
-        self._input, self._output = inputs[0], outputs[0]
-        self._rows = int(self._input["shape"][0]) if len(self._input["shape"]) else 0
-        # A model converted with a fixed batch is asked batch by batch; -1 in the signature says it is free.
-        self._resizable = bool(len(self._input["shape_signature"]) and self._input["shape_signature"][0] == -1)
-
-    def predict(self, inputs: Array) -> Array:
-        """See `Model.predict`."""
-        self._check_input(inputs)
-        if self._resizable or len(inputs) == self._rows:
-            return self._invoke(inputs)
-        if self._rows != 1:
-            raise InputMismatch(f"the model takes exactly {self._rows} rows at once, and {len(inputs)} came")
-        return np.concatenate([self._invoke(inputs[row : row + 1]) for row in range(len(inputs))])
-
-    def _invoke(self, inputs: Array) -> Array:
-        try:
-            if len(inputs) != self._rows:
-                self._rows = -1  # until the new size is accepted
-                self._interpreter.resize_tensor_input(self._input["index"], inputs.shape)
-                self._interpreter.allocate_tensors()
-                self._rows = len(inputs)
-            self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(inputs))
+            for position, value in enumerate(values):
+                if value.shape != self._shapes[position]:
+                    self._resize(values)
+                    return self(values, output)
+                self._interpreter.set_tensor(self._inputs[position], np.ascontiguousarray(value))
             self._interpreter.invoke()
-            output: Array = self._interpreter.get_tensor(self._output["index"])
+            answer: Array = self._interpreter.get_tensor(self._outputs[output])
         except (ValueError, RuntimeError) as error:
-            raise InputMismatch(f"LiteRT cannot run the model on {len(inputs)} rows: {error}") from None
-        return output
+            raise InputMismatch(f"LiteRT cannot run the model on {len(values[0])} rows: {error}") from None
+        return answer
 
-    def _check_input(self, inputs: Array) -> None:
-        expected = tuple(int(size) for size in self._input["shape"])[1:]
-        if inputs.shape[1:] != expected:
-            raise InputMismatch(
-                f"the model takes {list(expected)} numbers a row, and its columns give {list(inputs.shape[1:])}"
-            )
-        if inputs.dtype != self._input["dtype"]:
-            wanted = np.dtype(self._input["dtype"]).name
-            raise InputMismatch(f"the model takes {wanted}, and its columns are {inputs.dtype.name}")
+    def _resize(self, values: Sequence[Array]) -> None:
+        self._shapes = [None] * len(values)  # until the new ones are accepted
+        for index, value in zip(self._inputs, values, strict=True):
+            self._interpreter.resize_tensor_input(index, value.shape)
+        self._interpreter.allocate_tensors()
+        self._shapes = [value.shape for value in values]
+
+
+class _Runner:
+    """Runs one signature of several; it resizes and allocates at every call."""
+
+    def __init__(self, runner: Any, inputs: Sequence[str]) -> None:
+        self._runner, self._inputs = runner, inputs
+
+    def __call__(self, values: Sequence[Array], output: str) -> Array:
+        named = {name: np.ascontiguousarray(value) for name, value in zip(self._inputs, values, strict=True)}
+        try:
+            answer: Array = self._runner(**named)[output]
+        except (ValueError, RuntimeError) as error:
+            raise InputMismatch(f"LiteRT cannot run the model on {len(values[0])} rows: {error}") from None
+        return answer
+
+
+def _tensors(*groups: Mapping[str, Details]) -> list[list[tuple[int, str]]]:
+    return [sorted((int(tensor["index"]), str(tensor["name"])) for tensor in group.values()) for group in groups]
+
+
+def _describe(name: str | None, inputs: Mapping[str, Details], outputs: Mapping[str, Details]) -> Signature:
+    return describe(name, [_tensor(*one) for one in inputs.items()], [_tensor(*one) for one in outputs.items()])
+
+
+def _tensor(name: str, details: Details) -> Tensor:
+    text = details["dtype"] in (np.bytes_, np.str_, np.object_)
+    said = details["shape_signature"] if len(details["shape_signature"]) else details["shape"]
+    shape = tuple(None if size == -1 else int(size) for size in said)
+    return Tensor(name, STRING if text else np.dtype(details["dtype"]).name, shape, _quantization(name, details))
+
+
+def _quantization(name: str, tensor: Details) -> Quantization | None:
+    said = tensor["quantization_parameters"]
+    scales, zero_points = said["scales"], said["zero_points"]
+    if len(scales) == 0:
+        return None
+    if len(scales) > 1:
+        raise ModelRefused(f"{show(name)} is quantized by {len(scales)} scales; inputs and outputs may have one")
+    return Quantization(float(scales[0]), int(zero_points[0]))

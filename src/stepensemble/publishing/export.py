@@ -1,0 +1,180 @@
+"""What TensorFlow makes of a model file, in a child process: a SavedModel, a LiteRT file, and what it answers.
+
+Its logs, its memory and its crashes stay there. The file has been read as data before (`formats`, `safety`), and what
+can only be told with TensorFlow or h5py at hand is told here, before either of them loads it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from stepensemble.core.errors import ConversionFailed, FileDamaged
+from stepensemble.core.problems import enumerate_values
+from stepensemble.publishing.formats import Format, pack_saved_model
+from stepensemble.publishing.parity import draw_inputs
+from stepensemble.publishing.safety import check_graph, check_hdf5, check_keras_config, find_unknown_operations
+from stepensemble.publishing.trial import pack_arrays, unpack_arrays
+from stepensemble.runtimes import Model, Signature
+from stepensemble.runtimes.archives import extract_archive, read_archive, read_folder
+from stepensemble.runtimes.tensorflow import import_tensorflow, load_tensorflow, parse_saved_model, summarize
+
+EXPORT = (
+    "export it with the Keras that wrote it, model.export(folder), or model.save(folder) before Keras 3, and give that"
+)
+
+
+class Exported(Struct, frozen=True):
+    """What was made.
+
+    Attributes:
+        saved_model: the artifact of the `tensorflow` runtime.
+        litert: the artifact of the `litert` runtime; None where TensorFlow cannot make it.
+        refused: why not.
+        inputs: the rows that were asked; NumPy files by input name.
+        outputs: what TensorFlow answered.
+    """
+
+    signature: Signature
+    saved_model: bytes
+    litert: bytes | None
+    refused: str | None
+    inputs: dict[str, bytes]
+    outputs: dict[str, bytes]
+
+
+class Export(Struct, frozen=True, tag="export"):
+    """What to make it of.
+
+    Attributes:
+        name: of the file, for errors.
+        architecture: JSON of a Keras model whose weights alone are in the file.
+        trust: load it whatever code is in it.
+        inputs: rows to compare on, NumPy files by input name; drawn by default.
+    """
+
+    name: str
+    format: Format
+    body: bytes
+    architecture: str | None
+    signature: str | None
+    trust: bool
+    inputs: dict[str, bytes] | None
+
+    def run(self) -> Exported:
+        """Make it, in this process.
+
+        Raises:
+            ModelFileError, MemberError: it is not read, or not safe, or does not take the rows.
+            TensorFlowMissing: it is not installed.
+        """
+        tf = import_tensorflow()
+        with tempfile.TemporaryDirectory(prefix="stepensemble-") as room:
+            folder = Path(room) / "saved_model"
+            if self.format == "saved_model":
+                saved_model = self.body
+                self._check_saved_model(saved_model)
+                extract_archive(saved_model, folder)
+            else:
+                self._export_keras(Path(room), folder)
+                saved_model = pack_saved_model(read_folder(folder), self.name)
+            model = load_tensorflow(saved_model, self.signature)
+            inputs = draw_inputs(model.signature) if self.inputs is None else unpack_arrays(self.inputs)
+            outputs = {tensor.name: model.predict(inputs, tensor.name) for tensor in model.signature.outputs}
+            litert, refused = _convert(tf, folder, model)
+        return Exported(model.signature, saved_model, litert, refused, pack_arrays(inputs), pack_arrays(outputs))
+
+    def _check_saved_model(self, archive: bytes) -> None:
+        from tensorflow.python.framework import op_def_registry
+
+        graph = parse_saved_model(read_archive(archive)["saved_model.pb"])
+        unknown = find_unknown_operations(graph, lambda name: op_def_registry.get(name) is not None)
+        if unknown:
+            raise ConversionFailed(
+                f"{self.name} needs operations that TensorFlow does not have, {enumerate_values(unknown)}: "
+                "they come with a package of their own, which is not served; save the model without them"
+            )
+        if not self.trust:
+            check_graph(graph, self.name)
+
+    def _export_keras(self, room: Path, folder: Path) -> None:
+        import keras
+
+        load = self._find_keras_loader(keras, room)
+        try:
+            model = load()
+            model.export(str(folder), format="tf_saved_model", verbose=False)
+        except Exception as error:  # noqa: BLE001 - Keras raises whatever the file leads it to
+            reason = f"Keras {keras.__version__} cannot read {self.name}: {summarize(error)}"
+            raise ConversionFailed(f"{reason}; {EXPORT}") from None
+
+    def _find_keras_loader(self, keras: Any, room: Path) -> Callable[[], Any]:
+        """Check the file; return what loads it."""
+        if self.format == "keras":
+            files = read_archive(self.body)
+            if not self.trust:
+                check_keras_config(files["config.json"], self.name)
+                for file, body in files.items():
+                    if file.endswith(".h5"):
+                        self._read_hdf5(body)
+            return self._whole_model(keras, room / "model.keras")
+        config, legacy = self._read_hdf5(self.body)
+        if config is not None:
+            if not self.trust:
+                check_keras_config(config, self.name)
+            return self._whole_model(keras, room / "model.h5")
+        if self.architecture is None:
+            raise ConversionFailed(
+                f"{self.name} holds weights and not the model they belong to; give its JSON (model.to_json()) with "
+                "--architecture"
+            )
+        architecture = self.architecture
+        if not self.trust:
+            check_keras_config(architecture, "the architecture")
+        path = room / ("weights.h5" if legacy else "model.weights.h5")  # Keras tells the two kinds by the name
+        path.write_bytes(self.body)
+
+        def build() -> Any:
+            if self.trust:
+                keras.config.enable_unsafe_deserialization()
+            model = keras.models.model_from_json(architecture)
+            model.load_weights(path)
+            return model
+
+        return build
+
+    def _whole_model(self, keras: Any, path: Path) -> Callable[[], Any]:
+        path.write_bytes(self.body)
+        return lambda: keras.models.load_model(path, compile=False, safe_mode=not self.trust)
+
+    def _read_hdf5(self, body: bytes) -> tuple[str | None, bool]:
+        """Check an HDF5 file; return the model's configuration in it, and whether its weights are as before Keras 3."""
+        import h5py  # comes with TensorFlow
+
+        try:
+            with h5py.File(io.BytesIO(body), "r") as file:
+                if not self.trust:
+                    check_hdf5(file, self.name)
+                config = file.attrs.get("model_config")
+                legacy = "layer_names" in file.attrs
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise FileDamaged(f"{self.name} is truncated or damaged: {summarize(error)}; copy it again") from None
+        return config.decode() if isinstance(config, bytes) else config, legacy
+
+
+def _convert(tf: Any, folder: Path, model: Model) -> tuple[bytes | None, str | None]:
+    """Convert to LiteRT's own operations; return the file, or why there is none."""
+    try:
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[model.signature.name])
+        return bytes(converter.convert()), None
+    except Exception as error:  # noqa: BLE001 - the converter raises whatever the graph leads it to
+        found = re.findall(r"(?:TF Select|Flex|Custom) ops: ([^\n]+)", str(error))
+        if found:
+            return None, f"LiteRT does not have the operations {', '.join(sorted(set(found)))}"
+        return None, f"the conversion to LiteRT fails: {summarize(error)}"

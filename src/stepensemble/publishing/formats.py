@@ -1,0 +1,148 @@
+"""What a model file is, told by its content; its name only helps to say what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeAlias
+
+from stepensemble.core.errors import FileDamaged, FileUnsafe, FormatUnknown
+from stepensemble.core.problems import enumerate_values, show
+from stepensemble.runtimes.archives import LIMITS, MIB, list_archive, read_archive, read_folder, write_archive
+
+Format: TypeAlias = Literal["litert", "keras", "h5", "saved_model"]
+
+LITERT = b"TFL3"
+"""At byte 4 of a FlatBuffer stands what it holds."""
+ZIP = b"PK\x03\x04"
+HDF5 = b"\x89HDF\r\n\x1a\n"
+NUMPY = b"\x93NUMPY"
+PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+
+PICKLE_NAMES = frozenset(
+    {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin", ".dill", ".cloudpickle", ".sav"}
+)
+"""Extensions of files that are pickles as a rule; of protocols 0 and 1 nothing else tells."""
+
+EXPECTED: dict[str, bytes] = {".keras": ZIP, ".zip": ZIP, ".h5": HDF5, ".hdf5": HDF5}
+"""How files of these extensions begin."""
+
+TAKEN = "give a .tflite, .keras or .h5 file, a SavedModel folder, or a .zip of one"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model file.
+
+    Attributes:
+        body: the file; of a SavedModel, folder or zip, the archive that `pack_saved_model` makes.
+    """
+
+    name: str
+    format: Format
+    body: bytes
+
+
+def read_source(path: Path) -> Source:
+    """Read a model file or folder.
+
+    Raises:
+        FormatUnknown: it is something else, or holds several models.
+        FileDamaged: it is truncated, or bits are flipped, as far as its format tells.
+        FileUnsafe: it is a pickle, or an archive that harms who unpacks it.
+    """
+    if path.is_dir():
+        return Source(path.name, "saved_model", pack_saved_model(read_folder(path), path.name))
+    try:
+        size = path.stat().st_size
+        if size > LIMITS.size:
+            raise FileUnsafe(f"{path.name} is {size // MIB} MiB, more than the {LIMITS.size // MIB} MiB that are read")
+        body = path.read_bytes()
+    except OSError as error:
+        raise FormatUnknown(f"{path} cannot be read: {error.strerror}; {TAKEN}") from None
+    return Source(path.name, *recognise(body, path.name))
+
+
+def recognise(body: bytes, name: str) -> tuple[Format, bytes]:
+    """Tell a file's format; return it with the file, packed anew where it is a SavedModel.
+
+    Raises: see `read_source`.
+    """
+    extension = PurePosixPath(name).suffix.lower()
+    if body[4:8] == LITERT:
+        return "litert", body
+    if body.startswith(HDF5):
+        return "h5", body
+    if body.startswith(ZIP):
+        return _recognise_zip(body, name)
+    if body.startswith(PICKLES) or extension in PICKLE_NAMES:
+        raise _pickle(name)
+    if body.startswith(NUMPY):
+        # A header names the dtype; that of pickled objects is "|O". Either way it is no model.
+        if b"|O" in body[:256]:
+            raise _pickle(name)
+        raise FormatUnknown(f"{name} is a NumPy array, not a model; {TAKEN}")
+    if not body:
+        raise FileDamaged(f"{name} is empty; copy it again")
+    if extension == ".tflite":
+        raise FileDamaged(f'{name} does not have "TFL3" at byte 4, as LiteRT files do: it is damaged, or no such file')
+    if not body.startswith(EXPECTED.get(extension, b"")):
+        raise FileDamaged(f"{name} does not begin as {extension} files do: it is damaged, or no such file")
+    if extension == ".pb":
+        raise FormatUnknown(f"{name} is one file of a SavedModel, or a frozen graph; give the SavedModel's folder")
+    raise FormatUnknown(f"{name} is no model file that is known; {TAKEN}")
+
+
+def _recognise_zip(body: bytes, name: str) -> tuple[Format, bytes]:
+    names = list_archive(body)
+    if {"config.json", "metadata.json"} <= set(names):
+        return "keras", body
+    if any(PurePosixPath(entry).suffix.lower() in PICKLE_NAMES for entry in names):
+        raise _pickle(name)
+    if not any(PurePosixPath(entry).name == "saved_model.pb" for entry in names):
+        raise FormatUnknown(f"{name} is a zip without config.json (of Keras) and without saved_model.pb; {TAKEN}")
+    return "saved_model", pack_saved_model(read_archive(body), name)
+
+
+def pack_saved_model(files: Mapping[str, bytes], name: str) -> bytes:
+    """Pack a SavedModel as it is published: what its loader reads, and nothing else, without folders above it.
+
+    Left out are `fingerprint.pb`, which has a random number in it, Keras' metadata, and whatever lies beside the model;
+    so the same model has the same digest however it was packed.
+
+    Raises:
+        FormatUnknown: there is no SavedModel among the files, or more than one.
+    """
+    roots = [
+        str(PurePosixPath(file).parent)
+        for file in sorted(files)
+        if PurePosixPath(file).name == "saved_model.pb" and not file.startswith("__MACOSX/")
+    ]
+    if len(roots) > 1:
+        raise FormatUnknown(_several(roots, name))
+    if not roots:
+        raise FormatUnknown(f"{name} has no saved_model.pb; {TAKEN}")
+    prefix = "" if roots[0] == "." else f"{roots[0]}/"
+    inside = {file.removeprefix(prefix): body for file, body in files.items() if file.startswith(prefix)}
+    return write_archive(
+        {
+            file: body
+            for file, body in inside.items()
+            if file == "saved_model.pb" or file.startswith(("variables/", "assets/"))
+        }
+    )
+
+
+def _several(roots: Sequence[str], name: str) -> str:
+    return (
+        f"{name} holds {len(roots)} models: {enumerate_values(roots)}; "
+        f"add each by itself, as a folder or zip of its own, with the version it shall have"
+    )
+
+
+def _pickle(name: str) -> FileUnsafe:
+    return FileUnsafe(
+        f"{show(name)} is a pickle: whoever loads it runs the code in it, so it is never taken, trusted or not; "
+        "load it where it was made, and save the model with model.export(folder)"
+    )

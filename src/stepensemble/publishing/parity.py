@@ -1,0 +1,129 @@
+"""Parity: does a converted model say what the original says?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepensemble.core.errors import InputMismatch
+from stepensemble.core.problems import show
+from stepensemble.runtimes import Signature
+from stepensemble.runtimes.model import STRING, Array, Tensor
+
+DRAWN_ROWS = 16
+"""Rows to compare on where none are given."""
+FREE_SIZE = 32
+"""What stands for a size that is free; images as small as this still survive a few strides."""
+
+Labels = Callable[[Array], Array]
+"""Tells the label of every row from an output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a converted model may be from the original.
+
+    Attributes:
+        difference: of any number of any output. Single precision keeps seven digits; sums in another order, in the
+            layers of a float model whose outputs are around 1, cost 1e-6 or less of it, wrong arithmetic costs more
+            than this.
+        labels: rows whose label may change.
+    """
+
+    difference: float = 1e-4
+    labels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How a converted model compares.
+
+    Attributes:
+        max_difference: greatest absolute difference of any number; infinite where one is a number and the other is not,
+            or where the shapes differ.
+        labels_changed: rows whose label is another.
+        rows: compared.
+    """
+
+    max_difference: float
+    labels_changed: int
+    rows: int
+
+    def holds(self, tolerance: Tolerance) -> bool:
+        """Tell whether it is within a tolerance."""
+        return self.max_difference <= tolerance.difference and self.labels_changed <= tolerance.labels
+
+    def __str__(self) -> str:
+        labels = f", {self.labels_changed} labels changed" if self.labels_changed else ""
+        return f"at most {self.max_difference:.1e} apart on {self.rows} rows{labels}"
+
+
+def compare_outputs(original: Mapping[str, Array], converted: Mapping[str, Array], labels: Labels | None) -> Parity:
+    """Compare outputs, by name.
+
+    Args:
+        original: what is right.
+        converted: what is compared with it.
+        labels: tells the label of every row from an output; by default text is the label, and of several numbers a row
+            the greatest is, while a single number has none.
+    """
+    tell = labels or default_labels
+    differences = [0.0]
+    changed = np.zeros(len(next(iter(original.values()))), dtype=bool)
+    for name, expected in original.items():
+        got = converted.get(name)
+        if got is None or got.shape != expected.shape or (got.dtype.kind == "U") != (expected.dtype.kind == "U"):
+            return Parity(float("inf"), len(changed), len(changed))
+        if expected.dtype.kind != "U":
+            differences.append(_difference(expected, got))
+        changed |= tell(expected) != tell(got)
+    return Parity(max(differences), int(changed.sum()), len(changed))
+
+
+def default_labels(output: Array) -> Array:
+    """Return text as it is (several in one), the place of the greatest of several numbers, else zeros."""
+    flat = output.reshape(len(output), -1)
+    if output.dtype.kind == "U":
+        return np.array(["\0".join(row) for row in flat])
+    if flat.shape[1] < 2:
+        return np.zeros(len(output), dtype=int)
+    return np.asarray(flat.argmax(axis=1))
+
+
+def _difference(expected: Array, got: Array) -> float:
+    """Return the greatest distance of two numbers; none between two that are the same, be they finite or not."""
+    one, other = expected.astype(np.float64), got.astype(np.float64)
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        distance = np.where(same, 0.0, np.abs(one - other))
+    return float(np.nan_to_num(distance, nan=np.inf, posinf=np.inf).max(initial=0.0))
+
+
+def draw_inputs(signature: Signature) -> dict[str, Array]:
+    """Draw inputs for a model of which nothing is known but its signature, always the same ones.
+
+    Floats are standard normal; whole numbers are 0 and 1, which index any table; bytes are anything.
+
+    Raises:
+        InputMismatch: an input is text, or of no known shape.
+    """
+    rows = signature.batch if signature.batch not in (None, 1) else DRAWN_ROWS
+    generator = np.random.default_rng(0)
+    return {tensor.name: _draw(tensor, rows or DRAWN_ROWS, generator) for tensor in signature.inputs}
+
+
+def _draw(tensor: Tensor, rows: int, generator: np.random.Generator) -> Array:
+    if tensor.dtype == STRING or tensor.shape is None:
+        what = "text" if tensor.dtype == STRING else "of no known shape"
+        raise InputMismatch(
+            f"the input {show(tensor.name)} is {what}, so no rows can be drawn for it: give golden rows"
+        )
+    shape = (rows, *(FREE_SIZE if size is None else size for size in tensor.shape))
+    kind = np.dtype(tensor.dtype).kind
+    if kind == "f" or tensor.quantization is not None:
+        return generator.standard_normal(shape).astype(np.float32 if tensor.quantization else tensor.dtype)
+    if tensor.dtype == "uint8":
+        return generator.integers(0, 256, shape, dtype=np.uint8)
+    return generator.integers(0, 2, shape).astype(tensor.dtype)

@@ -1,0 +1,213 @@
+"""TensorFlow: for what LiteRT cannot run. Seconds to import, and an extra to install.
+
+An artifact is a SavedModel in a zip (`archives.write_archive`), with `saved_model.pb` at its top.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepensemble.core.errors import InputMismatch, ModelFileError, ModelRefused, TensorFlowMissing
+from stepensemble.core.problems import show
+from stepensemble.runtimes.archives import extract_archive
+from stepensemble.runtimes.model import STRING, Array, Model, Signature, Tensor, describe, select_signature
+
+SETTINGS = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",  # its kernels round as the processor likes, and say so in a log
+}
+"""Read by TensorFlow when it is imported; what is set already stays."""
+
+HEADINGS = ("Graph execution error", "Detected at node", "<stack traces", "Exception encountered:")
+"""How lines begin that say only where something is wrong."""
+
+SERVE = "serve"
+"""The tag of the graph that is served."""
+
+
+def import_tensorflow() -> Any:
+    """Import TensorFlow: on the processor only, one thread, quiet.
+
+    Raises:
+        TensorFlowMissing: it is not installed.
+    """
+    if "tensorflow" in sys.modules and sys.modules["tensorflow"] is not None:
+        return sys.modules["tensorflow"]
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        with _quiet():
+            import tensorflow as tf
+    except ImportError as error:
+        raise TensorFlowMissing(
+            f"this needs TensorFlow, and it cannot be imported ({error}): pip install 'stepensemble[tensorflow]'"
+        ) from None
+    tf.get_logger().setLevel("ERROR")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    return tf
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what libraries write to standard error while they are imported, before they know how much to say."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def load_tensorflow(artifact: bytes, signature: str | None = None) -> Model:
+    """Load a SavedModel. What `tf.saved_model.load` refuses is loaded by TensorFlow 1's loader, if that one reads it.
+
+    It is unpacked into a folder that is gone again when it is loaded: variables and vocabularies are in memory then.
+
+    Raises:
+        ModelRefused: it cannot be read, it has no such signature, or TensorFlow is not installed.
+    """
+    try:
+        tf = import_tensorflow()
+        with tempfile.TemporaryDirectory(prefix="stepensemble-") as room:
+            folder = Path(room) / "model"
+            extract_archive(artifact, folder)
+            return _load_folder(tf, folder, signature)
+    except (ModelFileError, TensorFlowMissing) as error:
+        raise ModelRefused(str(error)) from None
+
+
+def parse_saved_model(body: bytes) -> Any:
+    """Return the protocol buffer of the graph that is served, from the content of `saved_model.pb`.
+
+    Raises:
+        ModelRefused: it cannot be parsed, or has several graphs and none is tagged "serve".
+        TensorFlowMissing: which knows the message.
+    """
+    import_tensorflow()
+    from google.protobuf.message import DecodeError  # comes with TensorFlow
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        graphs = saved_model_pb2.SavedModel.FromString(body).meta_graphs
+    except DecodeError:
+        raise ModelRefused("saved_model.pb is truncated or damaged; copy it again") from None
+    for graph in graphs:
+        if len(graphs) == 1 or list(graph.meta_info_def.tags) == [SERVE]:
+            return graph
+    tags = ", ".join(show("+".join(graph.meta_info_def.tags)) for graph in graphs)
+    raise ModelRefused(f'no graph of the SavedModel is tagged "{SERVE}"; there are {tags or "none"}')
+
+
+def _load_folder(tf: Any, folder: Path, signature: str | None) -> Model:
+    try:
+        tags = list(parse_saved_model((folder / "saved_model.pb").read_bytes()).meta_info_def.tags)
+    except OSError:
+        raise ModelRefused("the archive has no saved_model.pb at its top, so it is no SavedModel") from None
+    try:
+        loaded = tf.saved_model.load(str(folder), tags=tags)
+    except Exception as error:  # noqa: BLE001 - a loader of foreign files raises whatever it comes to
+        return _load_as_version_1(tf, folder, tags, signature, error)
+    return _from_functions(tf, loaded, signature)
+
+
+def _from_functions(tf: Any, loaded: Any, signature: str | None) -> Model:
+    name = _select(loaded.signatures, signature)
+    inputs = dict(sorted(loaded.signatures[name].structured_input_signature[1].items()))
+    names = tuple(inputs)
+
+    def invoke(values: Sequence[Array], output: str) -> Array:
+        given = dict(zip(names, map(tf.constant, values), strict=True))
+        with _running(tf, values):
+            # By way of `loaded`, which keeps the variables alive.
+            answer: Array = loaded.signatures[name](**given)[output].numpy()
+        return answer
+
+    return Model(_describe(name, inputs, loaded.signatures[name].structured_outputs), invoke)
+
+
+def _load_as_version_1(tf: Any, folder: Path, tags: list[str], signature: str | None, refused: Exception) -> Model:
+    v1 = tf.compat.v1
+    graph = tf.Graph()
+    settings = v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+    with graph.as_default():
+        session = v1.Session(graph=graph, config=settings)
+        try:
+            found = v1.saved_model.loader.load(session, tags, str(folder)).signature_def
+        except Exception as error:  # noqa: BLE001 - as above
+            session.close()
+            raise ModelRefused(
+                f"TensorFlow cannot load the SavedModel: {summarize(refused)}; nor can its loader of version 1: "
+                f"{summarize(error)}"
+            ) from None
+    name = _select([key for key in found if found[key].inputs and found[key].outputs], signature)
+    inputs, outputs = (
+        {key: graph.get_tensor_by_name(_tensor_name(key, info)) for key, info in sorted(group.items())}
+        for group in (found[name].inputs, found[name].outputs)
+    )
+    outputs = {
+        key: graph.get_tensor_by_name(_tensor_name(key, found[name].outputs[key])) for key in found[name].outputs
+    }
+    inputs = dict(sorted(inputs.items()))
+    fed = tuple(inputs.values())
+
+    def invoke(values: Sequence[Array], output: str) -> Array:
+        with _running(tf, values):
+            answer: Array = session.run(outputs[output], dict(zip(fed, values, strict=True)))
+        return answer
+
+    return Model(_describe(name, inputs, outputs), invoke)
+
+
+def _select(names: Iterable[str], wanted: str | None) -> str:
+    name = select_signature(names, wanted)
+    if name is None:
+        raise ModelRefused("the SavedModel has no signatures; save it with signatures=…, or by Keras' model.export")
+    return name
+
+
+def _tensor_name(key: str, info: Any) -> str:
+    if info.WhichOneof("encoding") != "name":
+        raise ModelRefused(f"{show(key)} is a sparse or composite tensor; inputs and outputs may be dense ones")
+    return str(info.name)
+
+
+@contextmanager
+def _running(tf: Any, values: Sequence[Array]) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise InputMismatch(f"TensorFlow cannot run the model on {len(values[0])} rows: {summarize(error)}") from None
+
+
+def _describe(name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Signature:
+    return describe(name, [_tensor(*one) for one in inputs.items()], [_tensor(*one) for one in sorted(outputs.items())])
+
+
+def _tensor(name: str, spec: Any) -> Tensor:
+    dtype = spec.dtype.name
+    if dtype != STRING and not (spec.dtype.is_floating or spec.dtype.is_integer or spec.dtype.is_bool):
+        raise ModelRefused(f"{show(name)} is {dtype}, which is neither numbers nor text")
+    if dtype != STRING and dtype not in np.sctypeDict:
+        raise ModelRefused(f"{show(name)} is {dtype}, which NumPy does not have; cast it in the model")
+    return Tensor(name, dtype, None if spec.shape.rank is None else tuple(spec.shape.as_list()))
+
+
+def summarize(error: Exception) -> str:
+    """Return the line that says what is wrong, of what TensorFlow says, which often goes on for pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(HEADINGS)]
+    return telling[0][:300] if telling else type(error).__name__

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builders import MODELS, model
+from stepensemble.core.errors import FileDamaged, FileUnsafe, FormatUnknown, ModelFileError
+from stepensemble.publishing.formats import read_source
+from stepensemble.runtimes.archives import read_archive, write_archive
+
+GRAPH = {"saved_model.pb": b"graph", "variables/variables.index": b"index", "assets/vocabulary.txt": b"yes"}
+"""Enough to be recognised by; nothing here reads the graph."""
+
+
+def under(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{folder}/{name}": body for name, body in files.items()}
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    return buffer.getvalue()
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, body in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(body)
+    return folder
+
+
+def refused(path: Path, error: type[ModelFileError], *parts: str) -> None:
+    with pytest.raises(error) as said:
+        read_source(path)
+    for part in parts:
+        assert part in str(said.value)
+
+
+# What is known
+
+
+def test_a_litert_file_is_known_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(model("sigmoid"))
+    assert (read_source(path).format, read_source(path).body) == ("litert", model("sigmoid"))
+    assert read_source(MODELS / "sigmoid.tflite").name == "sigmoid.tflite"
+
+
+def test_keras_files_are_known_by_their_content(tmp_path: Path) -> None:
+    for name, body, expected in (
+        ("a.zip", zipped({"config.json": b"{}", "metadata.json": b"{}", "model.weights.h5": b""}), "keras"),
+        ("b", b"\x89HDF\r\n\x1a\n", "h5"),
+    ):
+        (tmp_path / name).write_bytes(body)
+        assert read_source(tmp_path / name).format == expected
+
+
+def test_a_saved_model_has_the_same_bytes_however_it_is_packed(tmp_path: Path) -> None:
+    beside = {"fingerprint.pb": b"random", "keras_metadata.pb": b"more", "README.txt": b"hello"}
+    sources = [write_folder(tmp_path / "folder", GRAPH), write_folder(tmp_path / "up", under("1", GRAPH))]
+    for name, files in {
+        "flat": GRAPH,
+        "top": under("model", GRAPH),
+        "deep": under("a/b/1", GRAPH),
+        "beside": GRAPH | beside,
+        "mac": under("model", GRAPH) | {"__MACOSX/model/._saved_model.pb": b"fork", "model/.DS_Store": b"view"},
+        "copy": under("model", GRAPH) | {"__MACOSX/saved_model.pb": b"fork"},
+    }.items():
+        (tmp_path / f"{name}.zip").write_bytes(zipped(files))
+        sources.append(tmp_path / f"{name}.zip")
+    bodies = {read_source(path).body for path in sources}
+    assert bodies == {write_archive(GRAPH)}
+    assert read_archive(bodies.pop()) == GRAPH
+
+
+# What holds more than one
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_several_versions_are_refused_with_a_list(tmp_path: Path, pack: bool) -> None:
+    files = under("model/1", GRAPH) | under("model/2", GRAPH) | under("model/10", GRAPH)
+    path = tmp_path / "versions"
+    if pack:
+        path.write_bytes(zipped(files))
+    else:
+        write_folder(path, files)
+    listed = 'versions holds 3 models: "model/1", "model/10", "model/2"; add each by itself'
+    refused(path, FormatUnknown, listed)
+
+
+# What is no model
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_every_protocol_are_refused(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"weights": [1.0]}, protocol))
+    refused(path, FileUnsafe, '"model.pkl" is a pickle', "runs the code in it", "never taken", "model.export(folder)")
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model", "model.tflite"])
+def test_a_pickle_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(pickle.dumps([1.0]))
+    refused(tmp_path / name, FileUnsafe, "is a pickle")
+
+
+@pytest.mark.parametrize("name", ["a.joblib", "a.pt", "a.PTH", "a.pickle", "a.sav"])
+def test_a_pickle_is_known_by_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b compressed, so that nothing shows")
+    refused(tmp_path / name, FileUnsafe, "is a pickle")
+
+
+def test_a_zip_of_pickles_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(zipped({"archive/data.pkl": b"pickled", "archive/version": b"3"}))  # as torch.save makes it
+    refused(path, FileUnsafe, "is a pickle")
+
+
+def test_arrays_of_objects_are_pickles_and_other_arrays_are_no_models(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "numbers.npy", np.zeros(3))
+    refused(tmp_path / "objects.npy", FileUnsafe, "is a pickle")
+    refused(tmp_path / "numbers.npy", FormatUnknown, "numbers.npy is a NumPy array, not a model; give a .tflite")
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "error", "parts"),
+    [
+        ("a.onnx", b"\x08\x07", FormatUnknown, ["a.onnx is no model file that is known; give a .tflite"]),
+        ("a.pb", b"\x08\x01", FormatUnknown, ["one file of a SavedModel, or a frozen graph; give the SavedModel's"]),
+        ("a.zip", zipped({"notes.txt": b"hi"}), FormatUnknown, ["without config.json", "without saved_model.pb"]),
+        ("a.tflite", b"", FileDamaged, ["a.tflite is empty"]),
+        ("a.tflite", b"\x1c\0\0\0TFL2", FileDamaged, ['does not have "TFL3" at byte 4', "damaged"]),
+        ("a.keras", b"QK\x03\x04", FileDamaged, ["does not begin as .keras files do", "damaged"]),
+        ("a.h5", b"\x88HDF", FileDamaged, ["does not begin as .h5 files do"]),
+        ("a.zip", b"PK\x03\x04 and no more", FileDamaged, ["truncated or damaged"]),
+    ],
+)
+def test_what_is_no_model_is_refused(
+    tmp_path: Path, name: str, body: bytes, error: type[ModelFileError], parts: list[str]
+) -> None:
+    (tmp_path / name).write_bytes(body)
+    refused(tmp_path / name, error, *parts)
+
+
+def test_a_path_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    refused(tmp_path / "none.tflite", FormatUnknown, "none.tflite cannot be read: No such file or directory; give")
+    refused(write_folder(tmp_path / "empty", {"a": b""}), FormatUnknown, "empty has no saved_model.pb; give")
+
+
+def test_every_truncated_litert_file_keeps_being_one_or_is_damaged(tmp_path: Path) -> None:
+    whole, path = model("sigmoid"), tmp_path / "cut.tflite"
+    for size in range(20):
+        path.write_bytes(whole[:size])
+        if size < 8:
+            refused(path, FileDamaged)
+        else:
+            assert read_source(path).format == "litert"  # the trial tells
