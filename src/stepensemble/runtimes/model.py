@@ -78,7 +78,7 @@ class Model:
         Args:
             inputs: input name to `(rows, …)`; the name "" stands for the input of a model that has one, and so does an
                 array without a name. Floats for a quantized input are quantized; every other dtype must be the
-                input's own, or become it exactly: widened (float32 to float64, int32 to int64), or whole numbers, such as
+                input's own, or become it exactly: widened (float32 to float64, int32 to int64), or whole numbers, such
             indices, for an int32 or int64 input.
             output: which output is wanted; None where the model has one.
 
