@@ -10,12 +10,18 @@ from typing import Any
 
 import msgspec
 
+from stepensemble.core.columns import bind_columns
+from stepensemble.core.features import normalize
+from stepensemble.core.fingerprint import Fingerprint
 from stepensemble.core.manifest import Feature, NumberFeature
-from stepensemble.core.outputs import Output
+from stepensemble.core.outputs import Output, check_output
 from stepensemble.core.policy import Aggregation, Confidence, Mean, Policy, Quorum
 from stepensemble.core.release import FORMAT, Artifact, Release, ReleasedMember, digest_of
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
+from stepensemble.publishing.golden import golden_rows
 from stepensemble.publishing.sources import Sources, read_sources
+from stepensemble.publishing.verification import make_fingerprint
+from stepensemble.runtimes import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = Path(__file__).resolve().parent / "data" / "models"
@@ -66,6 +72,17 @@ def sources(folder: Path, *members: Mapping[str, Any], **more: Any) -> Sources:
     return read_sources(path)
 
 
+def fingerprint(read: Sources) -> Fingerprint:
+    """Return what the gate takes of a release, without the gate's processes."""
+    rows = golden_rows(read.manifest)
+    columns = normalize(read.release.features, rows)
+    outputs = {}
+    for one in read.release.members:
+        loaded = load_model(one.runtime, read.artifacts[one.id], one.signature)
+        outputs[one.id] = check_output(loaded.predict(bind_columns(columns, one.inputs), one.output.name), len(rows))
+    return make_fingerprint(read.release, read.digest, outputs, rows, "2026-03-01T12:00:00.000+00:00")
+
+
 def artifact(content: bytes) -> Artifact:
     """Return what a release says of a model file."""
     return Artifact(digest_of(content), len(content))
@@ -83,7 +100,8 @@ def released(id_: str, output: Output | str = "value", **more: Any) -> ReleasedM
             "weight": 1.0,
             "role": "voter",
             "timeout": 10,
-            "columns": ("x",),
+            "inputs": {"": ("x",)},
+            "signature": None,
             "tier": 1,
             **more,
         }

@@ -13,8 +13,9 @@ from obstore.store import MemoryStore
 
 from stepensemble.core.limits import ITEM_BYTES
 from stepensemble.handlers.aggregate import Aggregator
+from stepensemble.handlers.models import ModelCache
 from stepensemble.handlers.normalize import CurrentRelease, Normalizer
-from stepensemble.handlers.score import LoadedModel, Scorer
+from stepensemble.handlers.score import Scorer
 from stepensemble.publishing.publish import Published, publish
 from stepensemble.publishing.sources import Sources
 from stepensemble.storage.objects import Bucket
@@ -22,7 +23,8 @@ from stepensemble.storage.records import RecordTable
 from stepensemble.storage.releases import ReleaseStore
 
 PREFIX = "stack-score-"
-SLOTS = ("1", "2", "3", "4", "5", "6", "7", "8")
+GIBIBYTE = 1024**3
+SLOTS = {"litert": ("1", "2", "3", "4", "5", "6", "7", "8"), "tensorflow": ("t1", "t2")}
 
 
 class ConditionFailed(ClientError):
@@ -140,7 +142,11 @@ class MemoryStack:
         self.normalize = Normalizer(CurrentRelease(self.releases, self.clock), self.data, PREFIX)
         self.aggregate = Aggregator(self.releases, self.records, self.data, lambda: self.now)
         self.events: list[dict[str, Any]] = []
-        self.slots = {f"{PREFIX}{slot}": Scorer(LoadedModel(self.releases), self.data) for slot in SLOTS}
+        self.slots = {
+            f"{PREFIX}{slot}": Scorer(ModelCache(self.releases, GIBIBYTE, lambda: 0), self.data)
+            for names in SLOTS.values()
+            for slot in names
+        }
 
     def put_events(self, request: dict[str, Any]) -> None:
         self.events += request["Entries"]

@@ -18,7 +18,7 @@ from stepensemble.local.functions import Code
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.sources import read_sources
 
-BUILD_PARTS = ("LICENSE", "README.md", "layers", "pyproject.toml", "samconfig.toml", "src", "uv.lock")
+BUILD_PARTS = (".dockerignore", "LICENSE", "README.md", "layers", "pyproject.toml", "samconfig.toml", "src", "uv.lock")
 TOOLS = Path(sys.executable).parent
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 

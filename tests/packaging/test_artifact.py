@@ -22,10 +22,12 @@ import pytest
 
 from driving import ask
 from expected_events import without_volatile
+from memory import GIBIBYTE
 from stepensemble import Ensemble
 from stepensemble.cli.stacks import Stack
+from stepensemble.handlers.models import ModelCache
 from stepensemble.handlers.normalize import CurrentRelease, Normalizer
-from stepensemble.handlers.score import LoadedModel, Scorer
+from stepensemble.handlers.score import Scorer
 from stepensemble.local.stack import LocalStack
 
 PROVIDED = ("awslambdaric", "simplejson", "snapshot-restore-py")
@@ -73,11 +75,12 @@ def test_built_functions_need_nothing_but_their_layers_and_lambdas_runtime(
         normalized = normalize(asked)
     assert normalized == json.loads(json.dumps(normalizer(asked)))
 
+    scorer = Scorer(ModelCache(stack.releases, GIBIBYTE, lambda: 0), stack.data)
     with emulate(built_here / "Score1", paths, environment, tmp_path) as score:
         for member in normalized["members"]:
             event = {"member": member, "columns": normalized["columns"], "rows": normalized["rows"]}
             answer = score(event)
-            expected = Scorer(LoadedModel(stack.releases), stack.data)(event)
+            expected = scorer(event)
             assert (answer["id"], answer["outputs"]) == (member["id"], expected["outputs"])
             assert answer["cold"] is True
 

@@ -16,6 +16,7 @@ from stepensemble.core.answer import Prediction
 from stepensemble.core.columns import array_from_bytes, array_to_bytes, columns_from_bytes, columns_to_bytes
 from stepensemble.core.errors import RecordNotFound, StorageUnavailable
 from stepensemble.publishing.sources import Sources
+from stepensemble.storage.keys import release_key
 
 MEMBERS = [
     member("a", weight=1),
@@ -290,7 +291,9 @@ def waiting(tiers: Sources, *ids: str) -> list[dict[str, Any]]:
             "timeout": 10,
             "runtime": "litert",
             "artifact": {"digest": found[id_].artifact.digest, "size": found[id_].artifact.size},
-            "columns": ["x"],
+            "inputs": {"": ["x"]},
+            "signature": None,
+            "output": None,
             "outputs_key": None,
         }
         for id_ in ids
@@ -305,6 +308,25 @@ def beginning(tiers: Sources, *outputs: float, **more: Any) -> dict[str, Any]:
     payload = {"instances": [{"x": number} for number in range(3)]}
     event_ = event(tiers, result, rows=3, payload=payload, cascade={"columns": columns, "later": later})
     return {**event_, **more}
+
+
+def test_two_releases_side_by_side_are_read_once_and_a_third_replaces_one(tmp_path: Path) -> None:
+    stack = MemoryStack()
+    versions = [sources(tmp_path, member("a", version=version)) for version in "123"]
+    for one in versions:
+        stack.publish(one)
+    stack.artifacts.calls.clear()
+
+    def answer(*asked: Sources) -> list[int]:
+        for one in asked:
+            run = f"run-{len(stack.dynamo.items)}"
+            stack.aggregate(event(one, ok("a", [1.0]), prediction_id=run))
+        return [stack.artifacts.calls[release_key(one.digest)] for one in versions]
+
+    first, second, third = versions
+    assert answer(*[first, second] * 5) == [1, 1, 0]
+    assert answer(*[third, second] * 5) == [1, 1, 1]
+    assert answer(first) == [2, 1, 1]
 
 
 def test_a_tier_that_decides_every_row_is_the_last(cascade: MemoryStack, tiers: Sources) -> None:

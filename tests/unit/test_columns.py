@@ -14,6 +14,7 @@ from numpy.testing import assert_array_equal
 from stepensemble.core.columns import (
     array_from_bytes,
     array_to_bytes,
+    bind_columns,
     columns_from_bytes,
     columns_from_json,
     columns_to_bytes,
@@ -109,3 +110,31 @@ def test_a_tensor_is_not_stacked_with_others() -> None:
     columns = {"a": np.zeros(1, dtype=np.float32), "t": np.zeros((1, 2), dtype=np.float32)}
     with pytest.raises(InputMismatch, match="a tensor cannot be stacked"):
         stack_columns(columns, ["a", "t"])
+
+
+def test_every_input_gets_its_own_columns() -> None:
+    columns = {
+        "x": np.array([1, 2], dtype=np.float32),
+        "y": np.array([3, 4], dtype=np.float32),
+        "t": np.arange(4, dtype=np.uint8).reshape(2, 2),
+    }
+    bound = bind_columns(columns, {"row": ["y", "x"], "image": ["t"], "once more": ["x"]})
+    assert list(bound) == ["row", "image", "once more"]
+    assert_array_equal(bound["row"], [[3, 1], [4, 2]])
+    assert bound["image"] is columns["t"]
+    assert_array_equal(bound["once more"], [[1], [2]])
+
+
+def test_an_only_input_needs_no_name() -> None:
+    columns = {name: np.full(2, ord(name), dtype=np.float32) for name in "abc"}
+    assert_array_equal(bind_columns(columns, {"": ["b", "a"]})[""], stack_columns(columns, ["b", "a"]))
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "t"]])
+def test_columns_that_one_input_cannot_take_are_refused_as_those_of_an_only_one(names: list[str]) -> None:
+    columns = {"a": np.zeros(1, dtype=np.float32), "t": np.zeros((1, 2), dtype=np.float32)}
+    with pytest.raises(InputMismatch) as alone:
+        stack_columns(columns, names)
+    with pytest.raises(InputMismatch) as bound:
+        bind_columns(columns, {"sound": ["a"], "odd": names})
+    assert str(bound.value) == str(alone.value)

@@ -19,7 +19,7 @@ AGE = NumberFeature("Age", min=0, max=120, scaling=Standard(30, 14))
 PORT = CategoryFeature("Port", ("C", "Q", "S"))
 BEFORE = release(
     BINARY,
-    released("a", "probability", columns=("Age", "Port")),
+    released("a", "probability", inputs={"": ("Age", "Port")}),
     released("b", "probability"),
     features=(AGE, PORT),
 )
@@ -60,8 +60,14 @@ def test_a_release_has_no_difference_from_itself() -> None:
         ({"tier": 2}, "member a: tier 1 → 2"),
         ({"timeout": 20}, "member a: timeout 10 → 20"),
         ({"runtime": "other"}, "member a: runtime litert → other"),
-        ({"columns": ("Port", "Age")}, "member a: columns Age, Port → Port, Age"),
-        ({"columns": ("Age", "Fare")}, 'member a: columns "Port" removed, "Fare" added'),
+        ({"inputs": {"": ("Port", "Age")}}, "member a: inputs Age, Port → Port, Age"),
+        ({"inputs": {"": ("Age", "Fare")}}, 'member a: inputs "Port" removed, "Fare" added'),
+        (
+            {"inputs": {"left": ("Age",), "right": ("Port", "Age")}},
+            "member a: inputs Age, Port → {left: (Age), right: (Port, Age)}",
+        ),
+        ({"signature": "half"}, "member a: signature none → half"),
+        ({"output": Probability(name="total")}, "member a: output.name none → total"),
         ({"output": Probability(temperature=2)}, "member a: output.temperature 1 → 2"),
         ({"output": Probability(of="no")}, "member a: output.of none → no"),
     ],
@@ -75,6 +81,26 @@ def test_another_kind_of_output_is_told_as_a_whole() -> None:
     assert words(with_member(output=logit)) == ["member a: output probability → logit"]
     tempered = structs.replace(logit, temperature=1.5)
     assert words(with_member(output=tempered)) == ["member a: output probability → logit, temperature 1.5"]
+
+
+def test_inputs_are_told_one_by_one_whatever_their_order() -> None:
+    def with_inputs(**inputs: tuple[str, ...]) -> Release:
+        return with_member(inputs=inputs)
+
+    before = with_inputs(left=("Age",), right=("Port", "Fare"))
+    assert words(with_inputs(right=("Port", "Fare"), left=("Age",)), before) == []
+    assert words(with_inputs(right=("Fare", "Port"), left=("Size",)), before) == [
+        'member a: inputs.left "Age" removed, "Size" added',
+        "member a: inputs.right Port, Fare → Fare, Port",
+    ]
+    assert words(with_inputs(left=("Age",)), before) == [
+        "member a: inputs {left: (Age), right: (Port, Fare)} → {left: (Age)}"
+    ]
+
+
+def test_an_output_that_has_a_name_is_told_with_it() -> None:
+    named = structs.replace(released("a", "logit").output, name="score")
+    assert words(with_member(output=named)) == ["member a: output probability → logit, name score"]
 
 
 def test_members_come_and_go() -> None:
@@ -139,7 +165,7 @@ def test_the_task_is_told() -> None:
 
 def test_name_and_format_are_told() -> None:
     assert words(structs.replace(BEFORE, name="other", format=9)) == [
-        "release: format 2 → 9",
+        "release: format 3 → 9",
         "release: name halves → other",
     ]
 
@@ -169,7 +195,10 @@ CHANGES: dict[str, Any] = {
     "version": st.sampled_from(["1", "2"]),
     "weight": st.sampled_from([1.0, 2.0, 0.0, -0.0]),
     "role": st.sampled_from(["voter", "shadow"]),
-    "columns": st.permutations(["x", "y"]).map(tuple),
+    "inputs": st.sampled_from(
+        [{"": ("x", "y")}, {"": ("y", "x")}, {"a": ("x",), "b": ("y",)}, {"a": ("y",), "b": ("x",)}]
+    ),
+    "signature": st.sampled_from([None, "half"]),
     "output": st.sampled_from([Probability(), Probability(of="no"), released("a", "label").output]),
     "artifact": st.sampled_from([artifact(b"1"), artifact(b"2")]),
 }

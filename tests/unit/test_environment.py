@@ -16,7 +16,8 @@ COMMON = {"STAGE": "dev", "LOG_LEVEL": "DEBUG", "ARTIFACT_BUCKET": "a", "DATA_BU
 def test_the_environment_is_read_and_typed() -> None:
     read = read_environment(AggregateEnvironment, COMMON | {"RECORDS_TABLE": "t", "RECORD_RETENTION_DAYS": "30"})
     assert (read.stage, read.artifact_bucket, read.records_table, read.record_retention_days) == ("dev", "a", "t", 30)
-    assert read_environment(ScoreEnvironment, COMMON).data_bucket == "d"
+    score = read_environment(ScoreEnvironment, COMMON | {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024"})
+    assert (score.data_bucket, score.aws_lambda_function_memory_size) == ("d", 1024)
     assert (
         read_environment(NormalizeEnvironment, COMMON | {"SCORE_FUNCTION_PREFIX": "s-"}).score_function_prefix == "s-"
     )

@@ -50,7 +50,9 @@ def to_ask(
         "timeout": timeout,
         "runtime": "litert",
         "artifact": {"digest": one.artifact.digest, "size": one.artifact.size},
-        "columns": ("x",),
+        "inputs": {"": ("x",)},
+        "signature": None,
+        "output": None,
         "outputs_key": outputs_key,
     }
 

@@ -311,12 +311,15 @@ def classifications(draw: st.DrawFn) -> tuple[Task, Output, Floats]:
     rows, temperature = draw(st.integers(1, 6)), draw(TEMPERATURES)
     order = tuple(draw(st.permutations(names)))
     contracts: list[Output] = [
-        Probabilities(order, temperature),
-        Logits(order, temperature),
-        Label(order),
+        Probabilities(classes=order, temperature=temperature),
+        Logits(classes=order, temperature=temperature),
+        Label(classes=order),
     ]
     if len(names) == 2:
-        contracts += [Probability(order[0], temperature), Logit(order[0], temperature)]
+        contracts += [
+            Probability(of=order[0], temperature=temperature),
+            Logit(of=order[0], temperature=temperature),
+        ]
     contract = draw(st.sampled_from(contracts))
     shape = (rows, output_width(task, contract)) if output_width(task, contract) > 1 else (rows,)
     if isinstance(contract, Label):
@@ -370,11 +373,11 @@ def test_a_temperature_never_reverses_two_classes(case: tuple[Task, Output, Floa
 
 @given(st.floats(-1e3, 1e3), st.floats(0.01, 100))
 def test_the_two_sides_of_a_binary_question_mirror_each_other(logit: float, temperature: float) -> None:
-    of_second = read([logit], BINARY, Logit("yes", temperature))
-    of_first = read([-logit], BINARY, Logit("no", temperature))
+    of_second = read([logit], BINARY, Logit(of="yes", temperature=temperature))
+    of_first = read([-logit], BINARY, Logit(of="no", temperature=temperature))
     assert_array_equal(of_second, of_first)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 def test_a_value_is_scaled_and_then_offset(number: float, scale: float, offset: float) -> None:
-    assert read([number], REGRESSION, Value(scale, offset)).tolist() == [number * scale + offset]
+    assert read([number], REGRESSION, Value(scale=scale, offset=offset)).tolist() == [number * scale + offset]

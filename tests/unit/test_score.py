@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from builders import artifact, model
-from memory import MemoryStack
+from memory import GIBIBYTE, MemoryStack
 from stepensemble.core.columns import array_from_bytes, columns_to_bytes
 from stepensemble.core.errors import ArtifactCorrupt, ArtifactMissing, InputMismatch, InvalidOutput, ModelRefused
-from stepensemble.handlers.score import LoadedModel, Scorer
+from stepensemble.handlers.models import ModelCache
+from stepensemble.handlers.score import Scorer
 from stepensemble.storage.keys import artifact_key
 
 
 @pytest.fixture
 def stack() -> MemoryStack:
     made = MemoryStack()
-    for name in ("half_plus_two", "sigmoid", "logarithm", "two_by_two", "softmax", "two_inputs"):
+    for name in ("half_plus_two", "sigmoid", "logarithm", "two_by_two", "softmax", "two_inputs", "named", "signatures"):
         made.releases.write_artifact(artifact(model(name)), model(name))
     made.artifacts.calls.clear()
     return made
@@ -25,15 +26,17 @@ def stack() -> MemoryStack:
 
 @pytest.fixture
 def scorer(stack: MemoryStack) -> Scorer:
-    return Scorer(LoadedModel(stack.releases), stack.data)
+    return Scorer(ModelCache(stack.releases, GIBIBYTE, lambda: 0), stack.data)
 
 
 def event(name: str, *values: float, columns: Any = None, names: tuple[str, ...] = ("x",), **more: Any) -> Any:
+    """Return what a slot is sent for a member that is this model; `names` are the columns of its only input."""
     found = artifact(model(name))
     member = {"id": name, "runtime": "litert", "artifact": {"digest": found.digest, "size": found.size}}
     rows = more.pop("rows", len(values))
     # The state machine passes a member on as it is; a slot reads what it needs of it.
-    member |= {"columns": names, "outputs_key": None, "function": "f", "timeout": 10, "tier": 1, "role": "voter"} | more
+    member |= {"inputs": {"": names}, "signature": None, "output": None, "outputs_key": None}
+    member |= {"function": "f", "timeout": 10, "tier": 1, "role": "voter"} | more
     carried = {"x": list(values)} if columns is None else columns
     return json.loads(json.dumps({"member": member, "columns": carried, "rows": rows}))
 
@@ -50,10 +53,10 @@ def test_a_model_is_loaded_once(scorer: Scorer, stack: MemoryStack) -> None:
     assert stack.artifacts.calls[artifact_key(artifact(model("half_plus_two")).digest)] == 1
 
 
-def test_a_slot_that_is_given_another_member_loads_it(scorer: Scorer) -> None:
+def test_a_slot_that_is_given_another_member_loads_it_and_keeps_the_first(scorer: Scorer) -> None:
     asked = [("half_plus_two", 0.0), ("sigmoid", 0.0), ("sigmoid", 0.0), ("half_plus_two", 0.0)]
     answers = [scorer(event(*one)) for one in asked]
-    assert [answer["cold"] for answer in answers] == [True, True, False, True]
+    assert [answer["cold"] for answer in answers] == [True, True, False, False]
     assert [answer["outputs"] for answer in answers] == [[2.0], [0.5], [0.5], [2.0]]
 
 
@@ -66,6 +69,24 @@ def test_several_numbers_a_row_stay_together(scorer: Scorer) -> None:
 def test_a_tensor_is_given_as_it_is(scorer: Scorer) -> None:
     answer = scorer(event("two_by_two", columns={"image": [[[1, 2], [3, 4]]]}, names=("image",), rows=1))
     assert answer["outputs"] == [10.0]
+
+
+def test_each_input_takes_its_own_columns_and_the_output_that_is_wanted_is_answered(scorer: Scorer) -> None:
+    columns = {"x": [1.0, 2.0], "y": [10.0, 20.0], "z": [100.0, 200.0]}
+    asked: dict[str, Any] = {"columns": columns, "rows": 2, "inputs": {"b": ["z", "x"], "a": ["y"]}}
+    # total = a + b[0] + b[1], first = a
+    assert scorer(event("named", output="total", **asked))["outputs"] == [111.0, 222.0]
+    assert scorer(event("named", output="first", **asked))["outputs"] == [10.0, 20.0]
+    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; say which one is wanted'):
+        scorer(event("named", **asked))
+
+
+def test_two_signatures_of_an_artifact_are_two_models(scorer: Scorer) -> None:
+    answers = [scorer(event("signatures", 3.0, signature=name)) for name in ("half", "double", "half")]
+    assert [answer["outputs"] for answer in answers] == [[3.5], [6.0], [3.5]]
+    assert [answer["cold"] for answer in answers] == [True, True, False]
+    with pytest.raises(ModelRefused, match='no signature "third", but "double", "half"'):
+        scorer(event("signatures", 3.0, signature="third"))
 
 
 def test_a_column_may_be_named_as_a_pointer_is(scorer: Scorer) -> None:

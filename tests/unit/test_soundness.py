@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from builders import X, manifest, member
-from stepensemble.core.errors import InvalidManifest
-from stepensemble.core.manifest import Manifest, json_schema
+from stepensemble.core.errors import InvalidManifest, InvalidPayload
+from stepensemble.core.features import normalize
+from stepensemble.core.manifest import Manifest, NumberFeature, json_schema
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.core.validation import check_structure
 
@@ -42,6 +43,18 @@ RICH: dict[str, Any] = {
         member("a", kind="probability", weight=2.5, columns=["age", "port=C", "port=7", "port=other", "sex"]),
         member("b", kind="logit", columns=["image"], digest="ab" * 32, timeout=50, tier=2),
         member("c", kind="label", role="shadow", columns=["alone"], runtime="litert"),
+        member(
+            "d",
+            role="shadow",
+            runtime="tensorflow",
+            signature="serving_default",
+            inputs={"picture": ["image"], "person": ["age", "alone"]},
+            output={"kind": "probability", "name": "survival"},
+        ),
+    ],
+    "golden": [
+        {"age": 30, "size": 1, "fare": 0.5, "port": 7, "sex": "m", "alone": True, "image": [[0, 255], [7, 9]]},
+        {"size": "1", "fare": 2, "port": "elsewhere", "image": [[1, 1], [1, 1]]},
     ],
 }
 
@@ -219,7 +232,15 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("members.0.timeout", 1.5), "$.members[0].timeout: 1.5 is not a whole number; write a whole number"),
     (put("members.0.id", "A b"), '$.members[0].id: "A b" is out of bounds'),
     (put("members.0.columns", "age"), '$.members[0].columns: "age" is not a list; write a list'),
-    (put("members.0.runtime", "onnx"), '$.members[0].runtime: "onnx" is not allowed; use one of "litert"'),
+    (put("members.0.runtime", "onnx"), '$.members[0].runtime: "onnx" is not allowed; use one of "litert", '
+        '"tensorflow"'),
+    (put("members.2.signature", 1), "$.members[2].signature: 1 is not a string; write a string"),
+    (put("members.3.inputs", ["age"]), '$.members[3].inputs: ["age"] is not an object; write an object'),
+    (put("members.3.inputs.person", "age"), '$.members[3].inputs.person: "age" is not a list; write a list'),
+    (put("members.3.inputs.person", [1]), "$.members[3].inputs.person[0]: 1 is not a string; write a string"),
+    (put("members.3.output.name", 1), "$.members[3].output.name: 1 is not a string; write a string"),
+    (put("golden", {}), "$.golden: {} is not a list; write a list"),
+    (put("golden.1", [30]), "$.golden[1]: [30] is not an object; write an object"),
     (put("members.0.output", "label"), '$.members[0].output: "label" is not an object; write an object'),
     (put("members.0.output", {}), '$.members[0].output: "kind" is missing; add "kind" with one of "probability", '),
     (put("members.0.output.kind", "prob"), '$.members[0].output.kind: "prob" is not allowed; use one of "probability", '
@@ -254,7 +275,20 @@ MEANING: list[tuple[Edit, str]] = [
     (put("members.0.columns", ["age", "age"]), '$.members[0].columns[1]: the column "age" is there already; '),
     (put("members.0.columns", []), "$.members[0].columns: is empty; name at least one column, or remove it"),
     (put("members.0.columns", ["age", "image"]), '$.members[0].columns: takes the tensor "image" together with other '),
-    (drop("members.0.columns"), '$.members[0]: takes the tensor "image" together with other columns; give it'),
+    (drop("members.0.columns"), '$.members[0]: takes the tensor "image" together with other columns; name '
+        'what it takes: ["image"] alone'),
+    (put("members.3.columns", ["age"]), '$.members[3].inputs: is there beside "columns"; keep the one that fits the '),
+    (put("members.3.inputs", {}), "$.members[3].inputs: is empty; name the columns of each input, or remove it"),
+    (put("members.3.inputs.person", []), "$.members[3].inputs.person: is empty; name at least one column"),
+    (put("members.3.inputs.person.1", "aeg"), '$.members[3].inputs.person[1]: "aeg" is not a column; use one of "age", '
+        '"size", "fare", "port=C", "port=7", "port=other", "sex", "alone", "image", did you mean "age"?'),
+    (put("members.3.inputs.person.1", "age"), '$.members[3].inputs.person[1]: the column "age" is there already; '),
+    (put("members.3.inputs.person.1", "image"), '$.members[3].inputs.person: takes the tensor "image" together with '
+        'other columns; name what it takes: ["image"] alone, or only columns that are no tensors'),
+    (put("golden.0.age", 100), "$.golden[0].age: 100 is out of range; use a number between 0 and 99"),
+    (put("golden.1.image", [[1, 2]]), "$.golden[1].image: has shape "),
+    (drop("golden.1.size"), "$.golden[1].size: is missing"),
+    (put("golden.1.siez", 1), '$.golden[1].siez: "siez" is no feature; remove it'),
     (put("members.0.output", {"kind": "value"}), '$.members[0].output.kind: "value" does not answer a binary task; use '
         'one of "label", "logit", "logits", "probabilities", "probability"'),
     (put("members.0.output.of", "yse"), '$.members[0].output.of: "yse" is not a class of the task; use one of "no", '
@@ -370,6 +404,31 @@ def test_every_problem_of_structure_and_meaning_is_reported_at_once() -> None:
         "$.quorum.min_members",
         "$.review.min_margin",
     }
+
+
+def test_every_problem_of_golden_rows_is_reported_as_a_payloads_would_be() -> None:
+    golden = [{"x": 0}, {"x": "much"}, {"y": 1}]
+    problems = problems_of(manifest(golden=golden))
+    with pytest.raises(InvalidPayload) as refused:
+        normalize((NumberFeature("x"),), golden, locate="$.instances[{}]".format)
+    assert problems == [str(problem).replace("$.instances", "$.golden") for problem in refused.value.problems]
+    assert [problem.split(":")[0] for problem in problems] == ["$.golden[1].x", "$.golden[2].x", "$.golden[2].y"]
+
+
+@pytest.mark.parametrize("features", [[{**X, "min": 3, "max": 1}], [{**X, "min": "low"}], [X, X], "x"])
+def test_of_golden_rows_nothing_is_said_where_features_are_unsound(features: Any) -> None:
+    problems = problems_of(manifest(golden=[{"x": "much"}], features=features))
+    assert all(problem.startswith("$.features") for problem in problems)
+
+
+def test_golden_rows_are_checked_beside_other_problems() -> None:
+    data = manifest(member(kind="label"), golden=[{"x": "much"}])
+    assert [problem.split(":")[0] for problem in problems_of(data)] == ["$.members[0].output.kind", "$.golden[0].x"]
+
+
+def test_an_input_may_take_a_column_that_another_takes_too() -> None:
+    data = manifest(member(inputs={"a": ["x"], "b": ["x"]}))
+    assert parse_manifest(json.dumps(data)).members[0].inputs == {"a": ("x",), "b": ("x",)}
 
 
 def test_well_formed_members_are_checked_beside_broken_ones() -> None:

@@ -45,6 +45,19 @@ def select_rows(columns: Columns, numbers: npt.NDArray[np.int64]) -> Columns:
     return {name: column[numbers] for name, column in columns.items()}
 
 
+def bind_columns(columns: Columns, inputs: Mapping[str, Sequence[str]]) -> dict[str, Array]:
+    """Put a member's columns together input by input, as `stack_columns` does for one.
+
+    Args:
+        columns: all there are.
+        inputs: input name to the columns it takes, in its order.
+
+    Raises:
+        InputMismatch: as `stack_columns`.
+    """
+    return {name: stack_columns(columns, names) for name, names in inputs.items()}
+
+
 def columns_to_json(columns: Columns) -> dict[str, Any]:
     """Return columns as plain data that JSON carries exactly."""
     return {

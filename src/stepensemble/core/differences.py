@@ -78,6 +78,10 @@ def _compare_named(part: str, before: Mapping[str, Struct], after: Mapping[str, 
 def _compare(part: str, name: str | None, path: str | None, before: Any, after: Any) -> Iterator[Difference]:
     if _encode(before) == _encode(after):
         return
+    if isinstance(before, Mapping) and isinstance(after, Mapping) and before.keys() == after.keys():
+        for key, old in before.items():
+            yield from _compare(part, name, f"{path}.{key}" if key else path, old, after[key])
+        return
     if isinstance(before, Artifact) or type(before) is not type(after) or not isinstance(before, Struct):
         if isinstance(before, tuple) and isinstance(after, tuple):
             words, change = _compare_lists(before, after)
@@ -124,7 +128,7 @@ def describe(value: Any, path: str | None = None) -> str:
     """
     match value:
         case None:
-            return {"min_members": "more than half", "columns": "all"}.get(path or "", "none")
+            return {"min_members": "more than half"}.get(path or "", "none")
         case Artifact():
             return f"{value.digest[:SHORT]} ({value.size:,} bytes)"
         case bool() | str() | int():
@@ -138,7 +142,9 @@ def describe(value: Any, path: str | None = None) -> str:
         case Struct():
             return _describe_struct(value)
         case Mapping():
-            return "{" + ", ".join(f"{key}: {describe(inner)}" for key, inner in value.items()) + "}"
+            if set(value) == {""}:
+                return describe(value[""])
+            return "{" + ", ".join(f"{key}: {_enclose(inner, describe(inner))}" for key, inner in value.items()) + "}"
         case _:
             return ", ".join(describe(inner) for inner in value)
 
@@ -149,11 +155,14 @@ def _describe_struct(value: Struct) -> str:
     for one in structs.fields(value):
         inner = getattr(value, one.name)
         is_default = one.default is not msgspec.NODEFAULT and _encode(inner) == _encode(one.default)
-        if one.name in {"id", "name"} or is_default:
-            continue
-        shown = describe(inner, one.name)
-        said.append(f"{one.name} {f'({shown})' if isinstance(inner, Struct | tuple) else shown}")
+        names_it = one.name in {"id", "name"} and one.required
+        if not names_it and not is_default:
+            said.append(f"{one.name} {_enclose(inner, describe(inner, one.name))}")
     return ", ".join(said)
+
+
+def _enclose(value: Any, words: str) -> str:
+    return f"({words})" if isinstance(value, Struct | tuple) else words
 
 
 def _encode(value: Any) -> bytes:

@@ -7,7 +7,7 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -99,6 +99,9 @@ class TensorFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 Feature = NumberFeature | CategoryFeature | BooleanFeature | TensorFeature
 
 
+Runtime = Literal["litert", "tensorflow"]
+
+
 class Member(Struct, frozen=True, forbid_unknown_fields=True):
     """One model version in the ensemble."""
 
@@ -106,7 +109,7 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     version: Annotated[str, Meta(min_length=1, max_length=64)]
     artifact: Annotated[str, Meta(min_length=1, description="Path of the model file, relative to this manifest.")]
     output: Output
-    runtime: Annotated[Literal["litert"], Meta(description="What executes the artifact.")] = "litert"
+    runtime: Annotated[Runtime, Meta(description="What executes the artifact.")] = "litert"
     weight: Annotated[float, Meta(ge=0, description="Used by weighted methods, relative to the others.")] = 1.0
     role: Annotated[
         Literal["voter", "shadow"],
@@ -119,6 +122,13 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     columns: Annotated[
         tuple[str, ...] | None,
         Meta(description="The columns the model takes, in its order; all of them by default."),
+    ] = None
+    inputs: Annotated[
+        Mapping[str, tuple[str, ...]] | None,
+        Meta(description="For a model with several inputs, instead of columns: which columns each of them takes."),
+    ] = None
+    signature: Annotated[
+        str | None, Meta(description="Which of the artifact's signatures is used; the only one by default.")
     ] = None
     digest: Annotated[
         Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
@@ -144,6 +154,10 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         Confidence | None,
         Meta(description="Tiers are asked one after the other; rows whose answer shows this are not sent on."),
     ] = None
+    golden: Annotated[
+        tuple[Mapping[str, Any], ...],
+        Meta(description="Rows that every member is asked at the gate; drawn from the features by default."),
+    ] = ()
     schema: Annotated[str, Meta(description="Where editors find this schema.")] = msgspec.field(
         name="$schema", default=""
     )
@@ -192,6 +206,16 @@ def column_names(feature: Feature) -> tuple[str, ...]:
         other = ("other",) if feature.unknown == "other" else ()
         return tuple(f"{feature.name}={value}" for value in (*feature.vocabulary, *other))
     return (feature.name,)
+
+
+def input_columns(member: Member, columns: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    """Return the columns of each of a member's inputs; the input of a model that has one is named "".
+
+    Args:
+        member: as declared.
+        columns: all there are.
+    """
+    return member.inputs or {"": columns if member.columns is None else member.columns}
 
 
 def json_schema() -> dict[str, Any]:

@@ -48,11 +48,11 @@ ClassOrder = Annotated[
 ClassName = Annotated[str | None, Meta(description="The class it is for; the task's second by default.")]
 
 
-class _Output(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
-    pass
+class _Output(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", kw_only=True):
+    name: Annotated[str | None, Meta(description="Which of the model's outputs, where it has several.")] = None
 
 
-class Probability(_Output, frozen=True, tag="probability"):
+class Probability(_Output, frozen=True, tag="probability", kw_only=True):
     """Of one class of a binary task: one number in [0, 1] a row."""
 
     of: ClassName = None
@@ -60,7 +60,7 @@ class Probability(_Output, frozen=True, tag="probability"):
     tolerance: Tolerance = TOLERANCE
 
 
-class Probabilities(_Output, frozen=True, tag="probabilities"):
+class Probabilities(_Output, frozen=True, tag="probabilities", kw_only=True):
     """Of every class: numbers in [0, 1] that sum to 1."""
 
     classes: ClassOrder = None
@@ -68,21 +68,21 @@ class Probabilities(_Output, frozen=True, tag="probabilities"):
     tolerance: Tolerance = TOLERANCE
 
 
-class Logit(_Output, frozen=True, tag="logit"):
+class Logit(_Output, frozen=True, tag="logit", kw_only=True):
     """The log-odds of one class of a binary task: one number a row, to which we apply the sigmoid."""
 
     of: ClassName = None
     temperature: Temperature = 1.0
 
 
-class Logits(_Output, frozen=True, tag="logits"):
+class Logits(_Output, frozen=True, tag="logits", kw_only=True):
     """One number a class, to which we apply the softmax."""
 
     classes: ClassOrder = None
     temperature: Temperature = 1.0
 
 
-class Label(_Output, frozen=True, tag="label"):
+class Label(_Output, frozen=True, tag="label", kw_only=True):
     """A class and nothing else: its index, or its name."""
 
     classes: ClassOrder = None
@@ -92,7 +92,7 @@ class Label(_Output, frozen=True, tag="label"):
     ] = False
 
 
-class Value(_Output, frozen=True, tag="value"):
+class Value(_Output, frozen=True, tag="value", kw_only=True):
     """The number of a regression; scale * number + offset is in the ensemble's unit."""
 
     scale: Annotated[float, Meta(description="Not 0.")] = 1.0

@@ -5,7 +5,7 @@ Here are the frame, the features, the task and the members; what the policy has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,7 +24,8 @@ from stepensemble.core.coherence import (
     check_voters,
     check_weight,
 )
-from stepensemble.core.errors import InvalidManifest
+from stepensemble.core.errors import InvalidManifest, InvalidPayload
+from stepensemble.core.features import normalize
 from stepensemble.core.manifest import (
     CategoryFeature,
     Feature,
@@ -116,9 +117,13 @@ def _check_meaning(data: dict[str, Any], broken: Sequence[str]) -> Iterator[Prob
         (check_cascade_method, cascade, aggregation),
         (check_cascade_quorum, cascade, quorum, everyone),
     ]
-    for check, *parts in checks:
-        if all(part is not UNSET for part in parts):
-            yield from check(*parts)
+    found = [
+        problem for check, *parts in checks if all(part is not UNSET for part in parts) for problem in check(*parts)
+    ]
+    yield from found
+    golden = _part(data, "golden", tuple[dict[str, Any], ...], broken, ())
+    if golden and every_feature is not UNSET and not any(problem.path.startswith("$.features") for problem in found):
+        yield from _check_golden(golden, every_feature)
 
 
 def _well_formed(data: dict[str, Any], key: str, kind: Any, broken: Sequence[str]) -> list[tuple[str, Any]]:
@@ -235,25 +240,46 @@ def _check_output(output: Output, task: Task, path: str) -> Iterator[Problem]:
 
 def _check_columns(member: Member, features: Sequence[Feature], path: str) -> Iterator[Problem]:
     columns = {name: feature for feature in features for name in column_names(feature)}
-    if member.columns is not None:
-        if not member.columns:
-            yield Problem(f"{path}.columns", "is empty", "name at least one column, or remove it to take all")
-        for index, name in enumerate(member.columns):
-            if name not in columns:
-                yield Problem(
-                    f"{path}.columns[{index}]",
-                    f"{show(name)} is not a column",
-                    f"use one of {enumerate_values(columns)}{suggest(name, columns)}",
-                )
-        yield from _check_unique(((f"{path}.columns[{i}]", name) for i, name in enumerate(member.columns)), "column")
-    taken = [name for name in (member.columns if member.columns is not None else columns) if name in columns]
-    tensors = [name for name in taken if isinstance(columns[name], TensorFeature)]
+    if member.inputs is not None:
+        if member.columns is not None:
+            yield Problem(f"{path}.inputs", 'is there beside "columns"', "keep the one that fits the model")
+        if not member.inputs:
+            yield Problem(f"{path}.inputs", "is empty", "name the columns of each input, or remove it")
+        for name, taken in member.inputs.items():
+            yield from _check_input(taken, columns, f"{path}.inputs.{name}", "name at least one column")
+    elif member.columns is not None:
+        remedy = "name at least one column, or remove it to take all"
+        yield from _check_input(member.columns, columns, f"{path}.columns", remedy)
+    else:
+        yield from _check_tensors(tuple(columns), columns, path)
+
+
+def _check_input(taken: Sequence[str], columns: Mapping[str, Feature], path: str, filling: str) -> Iterator[Problem]:
+    if not taken:
+        yield Problem(path, "is empty", filling)
+    for index, name in enumerate(taken):
+        if name not in columns:
+            remedy = f"use one of {enumerate_values(columns)}{suggest(name, columns)}"
+            yield Problem(f"{path}[{index}]", f"{show(name)} is not a column", remedy)
+    yield from _check_unique(((f"{path}[{index}]", name) for index, name in enumerate(taken)), "column")
+    yield from _check_tensors(taken, columns, path)
+
+
+def _check_tensors(taken: Sequence[str], columns: Mapping[str, Feature], path: str) -> Iterator[Problem]:
+    tensors = [name for name in taken if isinstance(columns.get(name), TensorFeature)]
     if tensors and len(taken) > 1:
         yield Problem(
-            f"{path}.columns" if member.columns is not None else path,
+            path,
             f"takes the tensor {show(tensors[0])} together with other columns",
-            f'give it "columns": [{show(tensors[0])}] alone, or only columns that are no tensors',
+            f"name what it takes: [{show(tensors[0])}] alone, or only columns that are no tensors",
         )
+
+
+def _check_golden(rows: Sequence[Mapping[str, Any]], features: tuple[Feature, ...]) -> Iterator[Problem]:
+    try:
+        normalize(features, rows, locate="$.golden[{}]".format)
+    except InvalidPayload as error:
+        yield from error.problems
 
 
 def _check_unique(named: Iterable[tuple[str, str]], noun: str) -> Iterator[Problem]:

@@ -45,6 +45,9 @@ from stepensemble.storage.records import RecordTable
 from stepensemble.storage.releases import ReleaseStore
 
 MEANWHILE = "the stack was changed meanwhile, ask again"
+KEPT_RELEASES = 2
+"""The current one and a canary."""
+
 AGAIN = "; this is the recorded outcome, use another prediction id to ask again"
 
 
@@ -79,7 +82,7 @@ class AggregateEvent(Frame, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Aggregator:
-    """What Aggregate works on; `_known` caches the release asked for last."""
+    """What Aggregate works on; `_known` caches the releases asked for last."""
 
     releases: ReleaseStore
     records: RecordTable
@@ -147,7 +150,8 @@ class Aggregator:
     def _release(self, digest: str) -> Release:
         if digest not in self._known:
             release = self.releases.read_release(digest)
-            self._known.clear()
+            if len(self._known) >= KEPT_RELEASES:
+                del self._known[next(iter(self._known))]
             self._known[digest] = release
         return self._known[digest]
 

@@ -1,4 +1,4 @@
-"""The functions' environment variables, read once and typed. The template sets exactly these."""
+"""The functions' environment variables, read once and typed. The template sets these and no others, Lambda its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class NormalizeEnvironment(Environment, frozen=True, rename=str.upper):
 
 
 class ScoreEnvironment(Environment, frozen=True, rename=str.upper):
-    """What a slot has: nothing of any model."""
+    """What a slot has: nothing of any model, but how many MiB Lambda gives it."""
+
+    aws_lambda_function_memory_size: int
 
 
 class AggregateEnvironment(Environment, frozen=True, rename=str.upper):

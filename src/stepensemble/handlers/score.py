@@ -10,14 +10,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from stepensemble.core.columns import Columns, array_to_bytes, columns_from_bytes, columns_from_json, stack_columns
+from stepensemble.core.columns import Columns, array_to_bytes, bind_columns, columns_from_bytes, columns_from_json
 from stepensemble.core.outputs import check_output
 from stepensemble.core.payload import Pointer
-from stepensemble.core.release import Artifact
+from stepensemble.handlers.models import ModelCache
 from stepensemble.handlers.tiers import MemberToScore
-from stepensemble.runtimes import Model, load_model
 from stepensemble.storage.objects import Bucket
-from stepensemble.storage.releases import ReleaseStore
 
 
 class ScoreEvent(Struct, frozen=True):
@@ -28,33 +26,11 @@ class ScoreEvent(Struct, frozen=True):
     rows: int
 
 
-@dataclass(slots=True)
-class LoadedModel:
-    """The model this environment keeps in memory: that of the member it answered for last."""
-
-    releases: ReleaseStore
-    _digest: str | None = None
-    _model: Model | None = None
-
-    def get(self, runtime: str, artifact: Artifact) -> tuple[Model, bool]:
-        """Return a model, and whether it had to be loaded.
-
-        Raises:
-            MemberError: it is not there, not what its digest says, or cannot be loaded.
-        """
-        if self._model is not None and self._digest == artifact.digest:
-            return self._model, False
-        self._model = None  # two models at once may be more than the memory holds
-        self._model = load_model(runtime, self.releases.read_artifact(artifact))
-        self._digest = artifact.digest
-        return self._model, True
-
-
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """What a slot works on."""
 
-    models: LoadedModel
+    models: ModelCache
     data: Bucket
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -66,15 +42,16 @@ class Scorer:
         """
         started = time.perf_counter()
         asked = msgspec.convert(event, ScoreEvent)
-        model, cold = self.models.get(asked.member.runtime, asked.member.artifact)
-        columns = self._columns(asked.columns)
-        outputs = check_output(model.predict(stack_columns(columns, asked.member.columns)), asked.rows)
+        member = asked.member
+        model, cold = self.models.get(member.runtime, member.artifact, member.signature)
+        inputs = bind_columns(self._columns(asked.columns), member.inputs)
+        outputs = check_output(model.predict(inputs, member.output), asked.rows)
         carried: Any = outputs.tolist()
-        if asked.member.outputs_key is not None:
-            pointer = self.data.write(asked.member.outputs_key, array_to_bytes(outputs))
+        if member.outputs_key is not None:
+            pointer = self.data.write(member.outputs_key, array_to_bytes(outputs))
             carried = msgspec.to_builtins(pointer)
         duration_ms = round((time.perf_counter() - started) * 1000, 3)
-        return {"id": asked.member.id, "outputs": carried, "duration_ms": duration_ms, "cold": cold}
+        return {"id": member.id, "outputs": carried, "duration_ms": duration_ms, "cold": cold}
 
     def _columns(self, carried: Mapping[str, Any]) -> Columns:
         if isinstance(carried.get("s3"), str):  # a column of that name would be a list

@@ -16,12 +16,19 @@ from stepensemble.core.release import Artifact
 
 
 class MemberToScore(Struct, frozen=True):
-    """The part of a member that its slot needs; `outputs_key` is set where outputs are too large to travel."""
+    """The part of a member that its slot needs.
+
+    Attributes:
+        output: name of the output that is wanted, of a model that has several.
+        outputs_key: where outputs go that are too large to travel.
+    """
 
     id: str
     runtime: str
     artifact: Artifact
-    columns: tuple[str, ...]
+    inputs: Mapping[str, tuple[str, ...]]
+    signature: str | None
+    output: str | None
     outputs_key: str | None
 
 

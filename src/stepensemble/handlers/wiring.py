@@ -16,6 +16,8 @@ from stepensemble.handlers.environment import (
 from stepensemble.storage.objects import open_bucket
 from stepensemble.storage.releases import ReleaseStore
 
+MEBIBYTE = 1024 * 1024
+
 # Each function imports its own module only: an import is part of a cold start.
 if TYPE_CHECKING:
     from stepensemble.handlers.aggregate import Aggregator
@@ -34,10 +36,13 @@ def wire_normalizer() -> Normalizer:
 
 def wire_scorer() -> Scorer:
     """Build what functions/score does."""
-    from stepensemble.handlers.score import LoadedModel, Scorer
+    from stepensemble.handlers.models import ModelCache, measure_process
+    from stepensemble.handlers.score import Scorer
 
     env = read_environment(ScoreEnvironment, os.environ)
-    return Scorer(LoadedModel(ReleaseStore(open_bucket(env.artifact_bucket))), open_bucket(env.data_bucket))
+    releases = ReleaseStore(open_bucket(env.artifact_bucket))
+    models = ModelCache(releases, env.aws_lambda_function_memory_size * MEBIBYTE, measure_process)
+    return Scorer(models, open_bucket(env.data_bucket))
 
 
 def wire_aggregator() -> Aggregator:
