@@ -99,6 +99,7 @@ def _receive(connection: HTTPConnection) -> tuple[HTTPMessage, bytes]:
 
 
 def _send(connection: HTTPConnection, path: str, body: bytes) -> None:
+    sys.stdout.flush()  # what was printed meanwhile is in the log before the answer is
     connection.request("POST", PREFIX + path, body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     said = response.read()
