@@ -9,7 +9,7 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 # Nothing here calls home.
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup tensorflow run test check lint format schemas pictures bench build deploy clean
+.PHONY: help setup tensorflow run test check lint format schemas pictures bench build deploy deploy-tensorflow clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -48,9 +48,10 @@ run: $(VENV)/.run ## Ask the shipped ensemble about one passenger, on the local 
 test: $(VENV)/.tensorflow ## Run every test
 	@$(VENV)/bin/pytest
 
-check: $(VENV)/.dev ## Validate the manifest, its artifacts and the template
+check: $(VENV)/.dev ## Validate the manifest, its artifacts and the templates
 	@$(VENV)/bin/ensemble check
 	@$(VENV)/bin/sam validate --lint
+	@$(VENV)/bin/sam validate --lint --template-file template-tensorflow.yaml
 
 lint: $(VENV)/.dev ## Check style and types
 	@$(VENV)/bin/ruff check .
@@ -75,6 +76,12 @@ build: $(VENV)/.dev ## Build what Lambda gets, without Docker
 
 deploy: build ## Deploy to AWS: make deploy STAGE=dev
 	@$(VENV)/bin/sam deploy --config-env $(or $(STAGE),dev)
+
+deploy-tensorflow: $(VENV)/.dev ## Build the slots for TensorFlow with Docker, and deploy them beside a stack
+	@$(VENV)/bin/sam build --template-file template-tensorflow.yaml --build-dir .aws-sam/tensorflow
+	@$(VENV)/bin/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env $(or $(STAGE),dev)-tensorflow \
+	  --template-file .aws-sam/tensorflow/template.yaml --image-repository \
+	  $(or $(REPOSITORY),$(error Which ECR repository? make deploy-tensorflow STAGE=dev REPOSITORY=its-uri))
 
 clean: ## Remove what was built and every environment
 	rm -rf .aws-sam .venv .venv-* .uv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,7 +15,7 @@ from typing import Any
 from stepensemble.cli.stacks import Stack
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT_PARTS = ("template.yaml", "statemachine", "functions", "models", "events")
+PROJECT_PARTS = ("template.yaml", "template-tensorflow.yaml", "statemachine", "functions", "models", "events")
 ENSEMBLE = str(Path(sys.executable).with_name("ensemble"))
 
 

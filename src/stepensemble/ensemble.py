@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Results, decide
-from stepensemble.core.columns import Columns, select_rows, stack_columns
+from stepensemble.core.columns import Columns, bind_columns, select_rows
 from stepensemble.core.decision import Numbers
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
 from stepensemble.core.features import normalize
@@ -64,7 +64,7 @@ class Ensemble:
         models: dict[str, Model | MemberFailure] = {}
         for member in release.members:
             try:
-                models[member.id] = load_model(member.runtime, artifacts[member.id])
+                models[member.id] = load_model(member.runtime, artifacts[member.id], member.signature)
             except MemberError as error:
                 models[member.id] = _failure(error)
         return cls(release, digest, models)
@@ -106,7 +106,7 @@ class Ensemble:
             return MemberResult(member.id, failure=model)
         started = time.perf_counter()
         try:
-            outputs = check_output(model.predict(stack_columns(columns, member.columns)), rows)
+            outputs = check_output(model.predict(bind_columns(columns, member.inputs), member.output.name), rows)
         except MemberError as error:
             return MemberResult(member.id, failure=_failure(error))
         duration_ms = round((time.perf_counter() - started) * 1000, 3)

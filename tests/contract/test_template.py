@@ -8,8 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from cfnlint import lint
 from cfnlint.config import ManualArgs
 from samcli.yamlhelper import yaml_parse
 
+from cloudformation import ARNS, GRANTED_ON_EVERYTHING, list_grants, properties_of, resolve
 from stepensemble.core.manifest import Member
 from stepensemble.handlers.environment import (
     AggregateEnvironment,
@@ -40,81 +40,6 @@ DIGEST = "0" * 64
 EXECUTION = keys.execution_prefix("name", "id")
 ROLES = ["AggregateRole", "EnsembleRole", "NormalizeRole", "ScoreRole"]
 
-PSEUDO = {
-    "AWS::StackName": "stack",
-    "AWS::AccountId": "123456789012",
-    "AWS::Region": "eu-central-1",
-    "AWS::Partition": "aws",
-}
-ARNS = {
-    "AWS::DynamoDB::Table": "arn:aws:dynamodb:eu-central-1:123456789012:table/{TableName}",
-    "AWS::Events::Rule": "arn:aws:events:eu-central-1:123456789012:rule/{Name}",
-    "AWS::Lambda::Function": "arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}",
-    "AWS::Logs::LogGroup": "arn:aws:logs:eu-central-1:123456789012:log-group:{LogGroupName}:*",
-    "AWS::S3::Bucket": "arn:aws:s3:::{BucketName}",
-}
-
-# AWS knows no resources for these: it grants them on everything or not at all.
-GRANTED_ON_EVERYTHING = {
-    "logs:CreateLogDelivery",
-    "logs:DeleteLogDelivery",
-    "logs:DescribeLogGroups",
-    "logs:DescribeResourcePolicies",
-    "logs:GetLogDelivery",
-    "logs:ListLogDeliveries",
-    "logs:PutResourcePolicy",
-    "logs:UpdateLogDelivery",
-    "xray:GetSamplingRules",
-    "xray:GetSamplingTargets",
-    "xray:PutTelemetryRecords",
-    "xray:PutTraceSegments",
-}
-
-
-@dataclass(frozen=True)
-class Resolver:
-    """Resolves what this template uses of CloudFormation's functions. A role is referred to by its logical id."""
-
-    document: Mapping[str, Any]
-    values: Mapping[str, str]
-
-    def __call__(self, value: Any) -> Any:
-        match value:
-            case {"Ref": "AWS::NoValue"}:
-                return None
-            case {"Ref": str(name)}:
-                return self.values.get(name, name)
-            case {"Fn::GetAtt": [str(name), "Arn"]}:
-                return self.arn(name)
-            case {"Fn::Sub": str(text)}:
-                return re.sub(r"\$\{([^}]+)\}", lambda found: self.substitute(found[1]), text)
-            case {"Fn::FindInMap": [str(table), row, str(column)]}:
-                return self.document["Mappings"][table][self(row)][column]
-            case {"Fn::If": [str(condition), then, otherwise]}:
-                return self(then if self(self.document["Conditions"][condition]) else otherwise)
-            case {"Fn::Not": [condition]}:
-                return not self(condition)
-            case {"Fn::Equals": [one, other]}:
-                return str(self(one)) == str(self(other))
-            case {"Fn::Join": [str(separator), {"Ref": str(name)}]}:
-                return separator.join(self.values[name].split(","))
-            case dict():
-                return {key: self(inner) for key, inner in value.items()}
-            case list():
-                return [inner for inner in map(self, value) if inner is not None]
-        return value
-
-    def substitute(self, name: str) -> str:
-        if name.endswith(".Arn"):
-            return self.arn(name.removesuffix(".Arn"))
-        if name in self.values:
-            return self.values[name]
-        return str(self(self.document["Resources"][name]["Properties"]["LogGroupName"]))
-
-    def arn(self, name: str) -> str:
-        body = self.document["Resources"][name]
-        return ARNS[body["Type"]].format(**self(body["Properties"])) if body["Type"] in ARNS else name
-
 
 @cache
 def source() -> dict[str, Any]:
@@ -131,10 +56,7 @@ def translated(stage: str = "dev", slots: int = 8, retention: int = 0) -> dict[s
 @cache
 def resolved(stage: str = "dev", slots: int = 8, retention: int = 0) -> dict[str, Any]:
     """The template as CloudFormation reads it: every reference resolved."""
-    document = translated(stage, slots, retention)
-    defaults = {name: str(body["Default"]) for name, body in document["Parameters"].items()}
-    resolve = Resolver(document, PSEUDO | defaults | parameters(stage, slots, retention))
-    return {section: resolve(document[section]) for section in ("Resources", "Outputs")}
+    return resolve(translated(stage, slots, retention), parameters(stage, slots, retention))
 
 
 def parameters(stage: str, slots: int, retention: int) -> dict[str, str]:
@@ -144,28 +66,16 @@ def parameters(stage: str, slots: int, retention: int) -> dict[str, str]:
 
 def resources(kind: str, **given: Any) -> dict[str, dict[str, Any]]:
     """The properties of every resource of a kind, by logical id."""
-    found = resolved(**given)["Resources"]
-    return {name: body["Properties"] for name, body in found.items() if body["Type"] == kind}
+    return properties_of(kind, resolved(**given))
 
 
 def functions(**given: Any) -> dict[str, dict[str, Any]]:
     return resources("AWS::Lambda::Function", **given)
 
 
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def grants(role: str, **given: Any) -> Iterator[tuple[str, str]]:
     """Every (action, resource) a role is allowed."""
-    inline = resources("AWS::IAM::Role", **given)[role]["Policies"]
-    attached = [policy for policy in resources("AWS::IAM::Policy", **given).values() if role in policy["Roles"]]
-    for policy in [*inline, *attached]:
-        for statement in policy["PolicyDocument"]["Statement"]:
-            assert statement["Effect"] == "Allow"
-            for action in as_list(statement["Action"]):
-                for resource in as_list(statement["Resource"]):
-                    yield action, resource
+    return list_grants(role, resolved(**given))
 
 
 def may(role: str, action: str, bucket: str, key: str) -> bool:
@@ -175,6 +85,9 @@ def may(role: str, action: str, bucket: str, key: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ the handlers
+
+SET_BY_LAMBDA = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE"}
+"""Which no template may set: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
 
 
 @pytest.mark.parametrize(
@@ -189,7 +102,7 @@ def may(role: str, action: str, bucket: str, key: str) -> bool:
 def test_a_function_gets_exactly_the_variables_its_handler_reads(function: str, environment: type[Environment]) -> None:
     variables = functions()[function]["Environment"]["Variables"]
     declared = {field.encode_name for field in msgspec.structs.fields(environment)}
-    assert set(variables) == declared | {"POWERTOOLS_SERVICE_NAME"}
+    assert set(variables) == (declared - SET_BY_LAMBDA) | {"POWERTOOLS_SERVICE_NAME"}
 
 
 def test_normalize_names_slots_as_the_template_does() -> None:
@@ -466,6 +379,7 @@ def test_a_client_finds_what_it_needs_in_the_outputs() -> None:
         "AggregateFunctionName",
         "ArtifactBucketName",
         "DataBucketName",
+        "EnsembleRoleName",
         "ExpressStateMachineArn",
         "NormalizeFunctionName",
         "RecordsTableName",

@@ -51,7 +51,7 @@ def test_a_release_comes_back_from_its_bytes() -> None:
 def test_compiling_resolves_columns_and_artifacts_and_keeps_the_policy() -> None:
     parsed = parse_manifest(json.dumps(MANIFEST))
     compiled = compile_release(parsed, ARTIFACTS)
-    assert [one.columns for one in compiled.members] == [("x", "y"), ("x",)]
+    assert [one.inputs for one in compiled.members] == [{"": ("x", "y")}, {"": ("x",)}]
     assert [one.artifact for one in compiled.members] == [ARTIFACTS["a"], ARTIFACTS["b"]]
     assert compiled.policy == parsed.policy
     assert (compiled.tiers, compiled.in_tier(1), compiled.in_tier(2)) == (1, compiled.members, ())
@@ -119,14 +119,14 @@ def test_bytes_that_are_no_release_are_refused(body: bytes) -> None:
 
 
 def test_a_release_of_a_later_format_is_refused() -> None:
-    later = structs.replace(release(BINARY, released("a", "probability")), format=3)
+    later = structs.replace(release(BINARY, released("a", "probability")), format=4)
     body = msgspec.json.encode(later)
-    with pytest.raises(ReleaseCorrupt, match="is of format 3, and this version reads 2"):
+    with pytest.raises(ReleaseCorrupt, match="is of format 4, and this version reads 3"):
         decode_release(digest_of(body), body)
 
 
-def members(*ids: str) -> list[Any]:
-    return [released(id_) for id_ in ids]
+def members(ids: str, runtime: str = "litert") -> list[Any]:
+    return [released(id_, runtime=runtime) for id_ in ids]
 
 
 @pytest.mark.parametrize(
@@ -143,28 +143,50 @@ def members(*ids: str) -> list[Any]:
 def test_a_member_keeps_its_slot_and_a_new_one_gets_the_first_free(
     ids: str, previous: dict[str, str], expected: dict[str, str]
 ) -> None:
-    assert place(members(*ids), ["1", "2", "3"], previous) == expected
+    assert place(members(ids), {"litert": ["1", "2", "3"]}, previous) == expected
+
+
+def test_a_member_gets_a_slot_of_its_runtime_and_another_one_when_that_changes() -> None:
+    slots = {"litert": ["1", "2"], "tensorflow": ["t1", "t2"]}
+    before = place([*members("b", "tensorflow"), *members("ac")], slots, {})
+    assert before == {"b": "t1", "a": "1", "c": "2"}
+    converted = place([*members("ab"), *members("c", "tensorflow")], slots, before)
+    assert converted == {"a": "1", "b": "2", "c": "t1"}
 
 
 def test_more_members_than_slots_are_refused_with_the_parameter_to_raise() -> None:
-    with pytest.raises(
-        NotEnoughSlots,
-        match=r'3 members need as many slots, and the stack has 2; raise the parameter "Slots" .* to 1,…,3',
-    ):
-        place(members("a", "b", "c"), ["1", "2"], {})
+    slots = {"litert": ["1", "2"], "tensorflow": ["t1"]}
+    said = r'^3 members need as many slots, and the stack has 2; raise the parameter "Slots" in template.yaml to 1,…,3'
+    with pytest.raises(NotEnoughSlots, match=said):
+        place([*members("abc"), *members("d", "tensorflow")], slots, {})
+    said = r'^2 members for TensorFlow need as many slots, .* has 1; .* "Slots" in template-tensorflow.yaml to t1,…,t2'
+    with pytest.raises(NotEnoughSlots, match=said):
+        place([*members("a"), *members("cd", "tensorflow")], slots, {}, taken=["1"])
 
 
-SLOTS = [str(number) for number in range(1, 9)]
-IDS = st.lists(st.sampled_from("abcdefghijkl"), max_size=8, unique=True)
+def test_a_stack_without_slots_for_tensorflow_says_how_to_get_some() -> None:
+    said = r"needed by b, c, and the stack has no slots for it; .*make deploy-tensorflow.* pip install 'stepensemble"
+    with pytest.raises(NotEnoughSlots, match=said):
+        place([*members("a"), *members("bc", "tensorflow")], {"litert": ["1"]}, {})
 
 
-@given(IDS, IDS, st.permutations(SLOTS))
+SLOTS = {"litert": [str(number) for number in range(1, 9)], "tensorflow": [f"t{number}" for number in range(1, 9)]}
+MEMBERS = st.dictionaries(st.sampled_from("abcdefghijkl"), st.sampled_from(sorted(SLOTS)), max_size=8)
+
+
+@given(MEMBERS, MEMBERS, st.permutations([slot for names in SLOTS.values() for slot in names]))
 def test_law_every_member_has_a_slot_of_its_own_and_the_old_ones_keep_theirs(
-    before: list[str], after: list[str], order: list[str]
+    before: dict[str, str], after: dict[str, str], order: list[str]
 ) -> None:
+    # Whatever was where, also under another runtime.
     previous = dict(zip(before, order, strict=False))
-    placed = place(members(*after), SLOTS, previous)
-    assert list(placed) == after
+    placed = place(members_of(after), SLOTS, previous)
+    assert list(placed) == list(after)
     assert len(set(placed.values())) == len(after)
-    assert set(placed.values()) <= set(SLOTS)
-    assert all(placed[id_] == previous[id_] for id_ in after if id_ in previous)
+    assert all(placed[id_] in SLOTS[runtime] for id_, runtime in after.items())
+    stay = [id_ for id_ in after if previous.get(id_) in SLOTS[after[id_]]]
+    assert all(placed[id_] == previous[id_] for id_ in stay)
+
+
+def members_of(runtimes: dict[str, str]) -> list[Any]:
+    return [released(id_, runtime=runtime) for id_, runtime in runtimes.items()]

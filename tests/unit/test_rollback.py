@@ -88,7 +88,7 @@ def test_a_damaged_release_is_refused(stack: MemoryStack, first: Sources) -> Non
 
 def test_a_release_for_which_the_stack_has_too_few_slots_by_now_is_refused(stack: MemoryStack) -> None:
     with pytest.raises(NotEnoughSlots):
-        roll_back(stack.releases, ["1"])
+        roll_back(stack.releases, {"litert": ["1"]})
 
 
 def test_where_nothing_was_current_before_there_is_nothing_to_go_back_to(first: Sources) -> None:

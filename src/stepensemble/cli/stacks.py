@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepensemble.core.errors import LocalStackError, StackNotFound
+from stepensemble.core.release import Slots, name_add_on
 from stepensemble.storage.objects import Bucket, open_bucket
 from stepensemble.storage.releases import ReleaseStore
 
@@ -44,10 +45,14 @@ class Stack:
     endpoint: str | None
     local: bool
 
-    @property
-    def slots(self) -> list[str]:
-        """The names of its slots, in order."""
-        return self.outputs["SlotNames"].split(",")
+    @cached_property
+    def slots(self) -> Slots:
+        """Its slots; those for TensorFlow are another stack's, where that is deployed."""
+        add_on = _read_outputs(name_add_on(self.name), self.session, self.endpoint) or {}
+        found = {"litert": self.outputs, "tensorflow": add_on}
+        return {
+            runtime: outputs["SlotNames"].split(",") for runtime, outputs in found.items() if "SlotNames" in outputs
+        }
 
     @property
     def state_machine(self) -> str:
@@ -179,6 +184,14 @@ def deployed_stack(name: str) -> Stack:
 
 
 def _describe(name: str, session: Session, endpoint: str | None, *, local: bool) -> Stack:
+    outputs = _read_outputs(name, session, endpoint)
+    if outputs is None:
+        raise StackNotFound(f'no stack named "{name}" in {session.region_name}; deploy it, or look at --stack')
+    return Stack(name, outputs, session, endpoint, local)
+
+
+def _read_outputs(name: str, session: Session, endpoint: str | None) -> dict[str, str] | None:
+    """Return a stack's outputs; None where there is no such stack."""
     from botocore.exceptions import ClientError
 
     try:
@@ -186,11 +199,9 @@ def _describe(name: str, session: Session, endpoint: str | None, *, local: bool)
         described = client.describe_stacks(StackName=name)["Stacks"][0]
     except ClientError as error:
         if "does not exist" in str(error):
-            region = session.region_name
-            raise StackNotFound(f'no stack named "{name}" in {region}; deploy it, or look at --stack') from None
+            return None
         raise
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
-    return Stack(name, outputs, session, endpoint, local)
+    return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
 
 
 def ensure_published(stack: Stack, sources: Sources, *, notify: Callable[[str], None]) -> None:
@@ -203,10 +214,9 @@ def ensure_published(stack: Stack, sources: Sources, *, notify: Callable[[str], 
             return
     except NothingPublished:
         pass
-    from stepensemble.cli.trials import try_quietly
+    from stepensemble.cli.trials import admit
     from stepensemble.publishing.publish import publish
-    from stepensemble.publishing.verification import fingerprint_sources
 
-    try_quietly(sources, notify)
+    fingerprint = admit(sources, notify).fingerprint()
     notify("Publishing")
-    publish(sources, stack.releases, stack.slots, fingerprint=fingerprint_sources(sources))
+    publish(sources, stack.releases, stack.slots, fingerprint=fingerprint)

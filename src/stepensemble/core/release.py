@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from stepensemble.core.errors import NotEnoughSlots, ReleaseCorrupt
 from stepensemble.core.features import all_column_names
-from stepensemble.core.manifest import Feature, Manifest, select_voters
+from stepensemble.core.manifest import Feature, Manifest, input_columns, select_voters
 from stepensemble.core.outputs import Output
 from stepensemble.core.policy import Policy
 from stepensemble.core.task import Task
@@ -33,7 +33,11 @@ class Artifact(Struct, frozen=True):
 
 
 class ReleasedMember(Struct, frozen=True):
-    """A member with everything resolved: the columns named, the artifact by digest."""
+    """A member with everything resolved: the artifact by digest, the columns of each input named.
+
+    Attributes:
+        inputs: input name to its columns, in order; the input of a model that has one is named "".
+    """
 
     id: str
     version: str
@@ -43,7 +47,8 @@ class ReleasedMember(Struct, frozen=True):
     weight: float
     role: Literal["voter", "shadow"]
     timeout: int
-    columns: tuple[str, ...]
+    inputs: Mapping[str, tuple[str, ...]]
+    signature: str | None
     tier: int
 
 
@@ -113,7 +118,7 @@ class Current(Struct, frozen=True):
     canary: Canary | None = None
 
 
-FORMAT = 2
+FORMAT = 3
 
 
 def compile_release(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> Release:
@@ -140,7 +145,8 @@ def compile_release(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> Re
                 weight=member.weight,
                 role=member.role,
                 timeout=member.timeout,
-                columns=columns if member.columns is None else member.columns,
+                inputs=input_columns(member, columns),
+                signature=member.signature,
                 tier=member.tier,
             )
             for member in manifest.members
@@ -176,30 +182,60 @@ def digest_of(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+Slots = Mapping[str, Sequence[str]]
+"""The names of a stack's slots, in order, by the runtime that they have."""
+
+
+def name_add_on(stack: str) -> str:
+    """Name the stack of `template-tensorflow.yaml`, which holds another stack's slots for TensorFlow."""
+    return f"{stack}-tensorflow"
+
+
 def place(
-    members: Sequence[ReleasedMember], slots: Sequence[str], previous: Mapping[str, str], taken: Collection[str] = ()
+    members: Sequence[ReleasedMember], slots: Slots, previous: Mapping[str, str], taken: Collection[str] = ()
 ) -> dict[str, str]:
-    """Give every member a slot: the one it had where it had one, else the first free one.
+    """Give every member a slot of its runtime: the one it had where it had one, else the first free one.
 
     Args:
         members: of the release to publish.
-        slots: the stack's slots, in order.
+        slots: the stack's.
         previous: the placement until now, member id to slot.
         taken: slots that are not free, whoever has them.
 
     Raises:
-        NotEnoughSlots: there are more members than slots for them.
+        NotEnoughSlots: there are more members of a runtime than slots for them.
     """
-    kept = {member.id: previous[member.id] for member in members if previous.get(member.id) in slots}
-    held = {*kept.values(), *(slot for slot in taken if slot in slots)}
+    placed: dict[str, str] = {}
+    for runtime in dict.fromkeys(member.runtime for member in members):
+        ids = [member.id for member in members if member.runtime == runtime]
+        placed |= _place_alike(runtime, ids, slots.get(runtime, ()), previous, taken)
+    return {member.id: placed[member.id] for member in members}
+
+
+def _place_alike(
+    runtime: str, ids: Sequence[str], slots: Sequence[str], previous: Mapping[str, str], taken: Collection[str]
+) -> dict[str, str]:
+    kept = {id_: previous[id_] for id_ in ids if previous.get(id_) in slots}
+    others = {slot for slot in taken if slot in slots}
+    held = {*kept.values(), *others}
     free = [slot for slot in slots if slot not in held]
-    coming = [member.id for member in members if member.id not in kept]
+    coming = [id_ for id_ in ids if id_ not in kept]
     if len(coming) > len(free):
-        needed = len(held) + len(coming)
-        beside = f", {needed} with those that are taken" if taken else ""
-        raise NotEnoughSlots(
-            f"{len(members)} members need as many slots{beside}, and the stack has {len(slots)}; "
-            f'raise the parameter "Slots" in template.yaml to 1,…,{needed} and deploy, or remove members'
+        raise NotEnoughSlots(_explain_lack(runtime, ids, len(slots), len(held) + len(coming), beside=bool(others)))
+    return kept | dict(zip(coming, free, strict=False))
+
+
+def _explain_lack(runtime: str, ids: Sequence[str], slots: int, needed: int, *, beside: bool) -> str:
+    tensorflow = runtime == "tensorflow"
+    if tensorflow and not slots:
+        return (
+            f"TensorFlow is needed by {', '.join(ids)}, and the stack has no slots for it; "
+            "deploy template-tensorflow.yaml beside it (make deploy-tensorflow), or convert the models to LiteRT. "
+            "The local stack has such slots where TensorFlow is installed: pip install 'stepensemble[tensorflow]'"
         )
-    given = dict(zip(coming, free, strict=False))
-    return {member.id: kept.get(member.id) or given[member.id] for member in members}
+    who, letter, template = ("members for TensorFlow", "t", "-tensorflow") if tensorflow else ("members", "", "")
+    with_taken = f", {needed} with those that are taken" if beside else ""
+    return (
+        f"{len(ids)} {who} need as many slots{with_taken}, and the stack has {slots}; raise the parameter "
+        f'"Slots" in template{template}.yaml to {letter}1,…,{letter}{needed} and deploy, or remove members'
+    )

@@ -3,11 +3,12 @@
 What happens when a stack starts (`stack.LocalStack.start`), module by module:
 
 1. `state`: take the lock, open the database of what outlived earlier stacks.
-2. `template`: `template.yaml` becomes a CloudFormation template, kept in a file until something it depends on changes.
+2. `template`: `template.yaml`, and `template-tensorflow.yaml` where TensorFlow is installed, become CloudFormation
+   templates, kept in files until something they depend on changes.
 3. `functions`, `process`, `runtime_api`: the pool that runs each function's handler in processes of its own, fed by
    Lambda's Runtime API. In a process `worker` comes first, then AWS's runtime client or, off Linux, `runtime_client`.
    The functions that the last stack used start now.
-4. `imports`, `emulator`: meanwhile moto is imported, and creates the stack in an account of its own.
+4. `imports`, `emulator`: meanwhile moto is imported, and creates the stacks in an account of their own.
 5. `engine`: moto's Step Functions engine is put right and made to call the pool.
 6. `persistence`: objects, items and log events are put back, and written through from now on.
 7. `gateway`, `http_server`: the door is opened on the loopback interface.

@@ -1,4 +1,4 @@
-"""moto, holding one account: the stack created from its template, and the WSGI application that serves it."""
+"""moto, holding one account: the stacks created from their templates, and the WSGI application that serves them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,19 +20,21 @@ from stepensemble.local.template import REGION, Blueprint
 
 @dataclass(frozen=True)
 class Created:
-    """The stack as moto created it.
+    """The stacks as moto created them.
 
     Attributes:
         application: serves every AWS API of moto; WSGI.
+        outputs: of each stack, by its name.
+        functions: of all of them.
     """
 
     application: Any
-    outputs: dict[str, str]
+    outputs: dict[str, dict[str, str]]
     functions: list[LocalFunction]
 
 
-def load_moto(blueprint: Blueprint) -> None:
-    """Import what the blueprint needs of moto; the longest step of a start."""
+def load_moto(blueprints: Iterable[Blueprint]) -> None:
+    """Import what the blueprints need of moto; the longest step of a start."""
     # Read by moto when it is imported: no page of another origin shall talk to the stack through somebody's browser.
     os.environ.setdefault("MOTO_DISABLE_GLOBAL_CORS", "true")
     # Would override the account that the gateway names in every request.
@@ -40,16 +42,16 @@ def load_moto(blueprint: Blueprint) -> None:
     for name in ("moto", "werkzeug"):
         logging.getLogger(name).addHandler(logging.NullHandler())
         logging.getLogger(name).propagate = False
-    import_moto(body["Type"] for body in blueprint.template["Resources"].values())
+    import_moto(body["Type"] for blueprint in blueprints for body in blueprint.template["Resources"].values())
     _parse_json_first()
 
 
 @contextmanager
-def create_stack(blueprint: Blueprint, name: str, account: str) -> Iterator[Created]:
-    """Create the stack in an account of its own, which is emptied when the block ends.
+def create_stacks(blueprints: Mapping[str, Blueprint], account: str) -> Iterator[Created]:
+    """Create stacks, in order, in an account of their own, which is emptied when the block ends.
 
     Raises:
-        TemplateRefused: moto cannot create it.
+        TemplateRefused: moto cannot create one of them.
     """
     from moto.cloudformation.models import cloudformation_backends
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -57,13 +59,17 @@ def create_stack(blueprint: Blueprint, name: str, account: str) -> Iterator[Crea
     application: Any = DomainDispatcherApplication(create_backend_app)
     # For every request it lists its own folders and tries two hundred patterns, holding a lock.
     application.get_backend_for_host = lru_cache(maxsize=1024)(application.get_backend_for_host)
+    created = Created(application, {}, [])
     try:
-        yield _create(cloudformation_backends[account][REGION], blueprint, name, application)
+        for name, blueprint in blueprints.items():
+            created.outputs[name], functions = _create(cloudformation_backends[account][REGION], blueprint, name)
+            created.functions.extend(functions)
+        yield created
     finally:
         _empty(account)
 
 
-def _create(backend: Any, blueprint: Blueprint, name: str, application: Any) -> Created:
+def _create(backend: Any, blueprint: Blueprint, name: str) -> tuple[dict[str, str], list[LocalFunction]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # moto names what it does not create: policies of buckets, schedules
@@ -73,7 +79,7 @@ def _create(backend: Any, blueprint: Blueprint, name: str, application: Any) -> 
         _complete(stack, blueprint)
     except Exception as error:
         raise TemplateRefused(f"the template cannot be created locally: {error!r}") from error
-    return Created(application, outputs, functions)
+    return outputs, functions
 
 
 @lru_cache

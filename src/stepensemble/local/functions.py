@@ -33,7 +33,7 @@ MEMORY_CHECK_SECONDS = 0.1
 LOG_BYTES = 5 * 1024 * 1024
 """A log larger than that is moved aside when the stack starts."""
 
-INHERITED = ("DYLD_LIBRARY_PATH", "HOME", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR", "USER")
+INHERITED = ("DYLD_LIBRARY_PATH", "HOME", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "USER")
 """The caller's variables that a function sees; no credentials, no AWS configuration."""
 
 T = TypeVar("T")
@@ -93,12 +93,14 @@ class Surroundings:
     Attributes:
         project: the template's folder.
         logs: folder for what functions print.
+        scratch: folder for what they leave in /tmp.
         code: by logical id, instead of what the template says.
         concurrency: processes a function may have.
     """
 
     project: Path
     logs: Path
+    scratch: Path
     endpoint: str
     region: str
     account: str
@@ -375,6 +377,7 @@ def _environment(
     given = {
         "LANG": "C.UTF-8",
         "TZ": "UTC",
+        "TMPDIR": str(surroundings.scratch),
         "PYTHONPATH": os.pathsep.join(str(path) for path in paths),
         "LAMBDA_TASK_ROOT": str(folder),
         "_HANDLER": function.handler,

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
 from socket import create_server, socket
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from stepensemble.core.errors import LocalStackError
+from stepensemble.core.release import name_add_on
 from stepensemble.local.errors import PortTaken
 from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
 from stepensemble.local.state import StateDatabase, lock_state, remove_database
@@ -48,11 +51,14 @@ class RunningStack(Struct, frozen=True):
 
 
 class _Known(Struct, frozen=True):
-    """The functions of the last start, so that their processes need not wait for moto."""
+    """The functions of the last start, so that their processes need not wait for moto.
 
-    digest: str
+    Attributes:
+        digests: of the stacks' blueprints, by name.
+    """
+
+    digests: dict[str, str]
     account: str
-    name: str
     functions: list[LocalFunction]
 
 
@@ -86,12 +92,13 @@ class LocalStack:
         code: Mapping[str, Code] | None = None,
         announce: bool = False,
         account: str | None = None,
+        tensorflow: bool | None = None,
         patience: float = PATIENCE_SECONDS,
     ) -> LocalStack:
         """Start the stack of a project; it is ready when this returns.
 
         Args:
-            project: folder of `template.yaml`.
+            project: folder of `template.yaml`, and of `template-tensorflow.yaml`, if it has that.
             state_dir: where state, logs and caches lie; `.stepensemble` in the project if not given.
             fresh: forget what was kept.
             parameters: overrides of the template's defaults.
@@ -102,6 +109,7 @@ class LocalStack:
             announce: write `stack.json` into the state's folder, for `find_running`.
             account: of a state that is new; twelve digits. 123456789012, or the next that no other stack of this
                 process has, if not given.
+            tensorflow: whether to have the slots for TensorFlow too; if not given, where it is installed.
             patience: seconds to wait for another command.
 
         Raises:
@@ -113,7 +121,7 @@ class LocalStack:
             exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None)))
             listener = exits.enter_context(_bind(port))
             endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
-            blueprint = load_blueprint(project / "template.yaml", parameters or {}, folder / "cache" / "template.json")
+            blueprints = _load_blueprints(project, parameters or {}, folder / "cache", tensorflow=tensorflow)
             if fresh:
                 remove_database(folder / "state.db")
             database = StateDatabase(folder / "state.db")
@@ -122,6 +130,7 @@ class LocalStack:
             surroundings = Surroundings(
                 project=project.resolve(),
                 logs=folder / "logs",
+                scratch=exits.enter_context(_emptied(folder / "tmp")),
                 endpoint=endpoint,
                 region=REGION,
                 account=account,
@@ -129,7 +138,7 @@ class LocalStack:
                 code=code or {},
             )
             pool = exits.enter_context(FunctionPool(surroundings))
-            outputs = _assemble(exits, blueprint, database, pool, listener, endpoint, account, folder)
+            outputs = _assemble(exits, blueprints, database, pool, listener, endpoint, account, folder)
             if announce:
                 exits.enter_context(_announced(folder / "stack.json", RunningStack(os.getpid(), endpoint, STACK_NAME)))
             return cls(endpoint, STACK_NAME, outputs, pool, exits.pop_all())
@@ -171,9 +180,22 @@ def find_running(state_dir: Path) -> RunningStack | None:
     return None
 
 
+def _load_blueprints(
+    project: Path, parameters: Mapping[str, str], cache: Path, *, tensorflow: bool | None
+) -> dict[str, Blueprint]:
+    """Return the blueprints by the names of their stacks, the base stack first."""
+    blueprints = {STACK_NAME: load_blueprint(project / "template.yaml", parameters, cache / "template.json")}
+    add_on = project / "template-tensorflow.yaml"
+    wanted = find_spec("tensorflow") is not None if tensorflow is None else tensorflow
+    if wanted and add_on.is_file():
+        kept = cache / "template-tensorflow.json"
+        blueprints[name_add_on(STACK_NAME)] = load_blueprint(add_on, {"BaseStackName": STACK_NAME}, kept)
+    return blueprints
+
+
 def _assemble(
     exits: ExitStack,
-    blueprint: Blueprint,
+    blueprints: Mapping[str, Blueprint],
     database: StateDatabase,
     pool: FunctionPool,
     listener: socket,
@@ -183,16 +205,17 @@ def _assemble(
 ) -> Mapping[str, str]:
     """Put moto, the state and the functions together and open the door."""
     kept = folder / "cache" / "functions.json"
+    digests = {name: blueprint.digest for name, blueprint in blueprints.items()}
     known = _read_known(kept)
-    if known is not None and (known.digest, known.account, known.name) == (blueprint.digest, account, STACK_NAME):
+    if known is not None and (known.digests, known.account) == (digests, account):
         pool.define(known.functions)
         used = set(json.loads(database.read_fact("used") or "[]"))
         pool.prestart(function.name for function in known.functions if function.logical_id in used)
 
     # While these processes start on another processor, moto is imported; hence imports in the middle of things.
-    from stepensemble.local.emulator import create_stack, load_moto
+    from stepensemble.local.emulator import create_stacks, load_moto
 
-    load_moto(blueprint)
+    load_moto(blueprints.values())
 
     from stepensemble.local.engine import Home, serve_executions
     from stepensemble.local.gateway import ExpressEngine, Gateway
@@ -201,16 +224,16 @@ def _assemble(
 
     exits.enter_context(_brisk_threads())
     exits.enter_context(serve_executions(Home(account, endpoint, pool)))
-    created = exits.enter_context(create_stack(blueprint, STACK_NAME, account))
+    created = exits.enter_context(create_stacks(blueprints, account))
     journal = Journal(database, account, REGION)
     journal.restore()
     journal.follow()
     pool.define(created.functions)
-    write_atomically(kept, msgspec.json.encode(_Known(blueprint.digest, account, STACK_NAME, created.functions)))
+    write_atomically(kept, msgspec.json.encode(_Known(digests, account, created.functions)))
     exits.callback(lambda: database.write_fact("used", json.dumps(sorted(pool.used()))))
     gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), account)
     exits.callback(HttpServer(listener, gateway).close)
-    return created.outputs
+    return created.outputs[STACK_NAME]
 
 
 @contextmanager
@@ -221,6 +244,17 @@ def _bind(port: int) -> Iterator[socket]:
         raise PortTaken(f"port {port} is not free ({error.strerror}); choose another, or 0 for any") from None
     with listener:
         yield listener
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """Make a folder that is removed at the end; before the beginning too, as a stack may have been killed."""
+    rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -25,14 +25,17 @@ from msgspec import Struct
 from stepensemble.local.errors import TemplateRefused
 
 REGION = "us-east-1"
-FORM = 1
+FORM = 2
 """Of the kept file; raised whenever this module makes something else of the same template."""
 
 NO_CODE = "s3://local/code.zip"
 """Stands for code on the local disk while the serverless resources are translated, which takes S3 locations only."""
 
+NO_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/local:latest"
+"""Stands for an image that is yet to be built."""
+
 INLINE = {"ZipFile": "def handler(event, context):\n    raise RuntimeError('the local stack runs functions itself')\n"}
-LOCATIONS = ("CodeUri", "ContentUri", "DefinitionUri")
+LOCATIONS = ("CodeUri", "ContentUri", "DefinitionUri", "ImageUri")
 PLACEHOLDER = re.compile(r"\$\{([^!}][^}]*)\}")
 
 Template = dict[str, Any]
@@ -45,7 +48,7 @@ class Blueprint(Struct, frozen=True):
         digest: names everything that went in; equal digests, equal blueprints.
         template: what moto creates.
         parameters: all of the template's parameters, defaults included.
-        code: each function's folder by logical id, relative to the template's.
+        code: each function's folder by logical id, relative to the template's; of an image, where its Dockerfile lies.
         files: the digests of the files that the template refers to.
     """
 
@@ -109,11 +112,24 @@ def _find_code(document: Template) -> dict[str, str]:
     code: dict[str, str] = {}
     for name, body in document["Resources"].items():
         if body["Type"] == "AWS::Serverless::Function":
-            folder = body.get("Properties", {}).get("CodeUri", shared)
+            properties = body.get("Properties", {})
+            if properties.get("PackageType") == "Image":
+                code[name] = _find_image(name, body)
+                continue
+            folder = properties.get("CodeUri", shared)
             if not isinstance(folder, str) or folder.startswith("s3://"):
                 raise TemplateRefused(f"{name}: CodeUri must name a folder beside the template, not {folder!r}")
             code[name] = folder
     return code
+
+
+def _find_image(name: str, body: Template) -> str:
+    metadata, command = body.get("Metadata", {}), body["Properties"].get("ImageConfig", {}).get("Command")
+    if not (command and {"DockerContext", "Dockerfile"} <= set(metadata)):
+        raise TemplateRefused(
+            f"{name}: an image must name its DockerContext and Dockerfile in Metadata, and its handler in ImageConfig"
+        )
+    return str((Path(metadata["DockerContext"]) / metadata["Dockerfile"]).parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +232,8 @@ def _translate(expanded: _Expanded) -> Template:
         shared["CodeUri"] = NO_CODE
     for properties in _properties(document):
         properties |= {key: NO_CODE for key in ("CodeUri", "ContentUri") if isinstance(properties.get(key), str)}
+        if properties.get("PackageType") == "Image":
+            properties["ImageUri"] = NO_IMAGE
     # It reads nothing but the region of what it takes for boto3's; without that, it looks into the caller's profile.
     where: Any = SimpleNamespace(region_name=REGION)
     translator = Translator({}, Parser(), boto_session=where)
@@ -231,7 +249,7 @@ def _translate(expanded: _Expanded) -> Template:
 def _adapt(translated: Template) -> Template:
     """Adapt to moto.
 
-    - Functions run here, not in moto: it gets a line of code for them, and no layers.
+    - Functions run here, not in moto: it gets a line of code for them, no layers and no images.
     - moto ignores DefinitionSubstitutions; and its Fn::Sub with a mapping turns "$$." into "$.". Joined pieces are safe
       from both.
     """
@@ -244,6 +262,8 @@ def _adapt(translated: Template) -> Template:
         if body["Type"] == "AWS::Lambda::Function":
             properties["Code"] = INLINE
             properties.pop("Layers", None)
+            if properties.pop("PackageType", None) == "Image":
+                properties["Handler"] = properties.pop("ImageConfig")["Command"][0]
         elif body["Type"] == "AWS::StepFunctions::StateMachine":
             substitutions = properties.pop("DefinitionSubstitutions", {})
             definition = properties.pop("DefinitionString")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from stepensemble.core.current import succeed
 from stepensemble.core.errors import MemberError, ReleaseCorrupt
-from stepensemble.core.release import SHORT, Canary, Release, place
+from stepensemble.core.release import SHORT, Canary, Release, Slots, place
 from stepensemble.publishing.publish import Now
 from stepensemble.publishing.references import find_release
 from stepensemble.storage.releases import ReleaseStore
@@ -35,7 +34,7 @@ class RolledBack:
 
 def roll_back(
     store: ReleaseStore,
-    slots: Sequence[str],
+    slots: Slots,
     reference: str = "previous",
     *,
     now: Now = lambda: datetime.now(UTC),
@@ -44,7 +43,7 @@ def roll_back(
 
     Args:
         store: the stack's artifact bucket.
-        slots: the stack's slots, in order.
+        slots: the stack's.
         reference: as `references.find_release` takes it.
         now: the clock.
 

@@ -48,6 +48,7 @@ def surround(folder: Path, code: dict[str, Code] | None = None) -> Surroundings:
     return Surroundings(
         project=TOY,
         logs=folder / "logs",
+        scratch=folder,
         endpoint="http://127.0.0.1:9",
         region="us-east-1",
         account="123456789012",

@@ -34,10 +34,10 @@ with LocalStack.start(Path(sys.argv[1]), announce=True) as stack:
 """
 
 
-def call(endpoint: str, payload: bytes, kind: str = "RequestResponse") -> Any:
-    """Call the function Echo without boto3, whose import takes longer."""
+def call(endpoint: str, payload: bytes, kind: str = "RequestResponse", function: str = "echo") -> Any:
+    """Call a function without boto3, whose import takes longer."""
     connection = HTTPConnection(endpoint.removeprefix("http://"))
-    path = "/2015-03-31/functions/stepensemble-local-echo/invocations"
+    path = f"/2015-03-31/functions/stepensemble-local-{function}/invocations"
     connection.request("POST", path, payload, {"X-Amz-Invocation-Type": kind})
     answer = connection.getresponse().read()
     connection.close()
@@ -160,6 +160,53 @@ def test_parameters_reach_functions_and_loops(project: Path):
         names = {status.logical_id for status in stack.functions}
         assert {"WorkerX"} == {name for name in names if name.startswith("Worker")}
         assert call(stack.endpoint, b'{"environment": true}')["environment"]["GREETING"] == "welcome"
+
+
+ADD_ON = """
+Transform: AWS::Serverless-2016-10-31
+Parameters:
+  BaseStackName:
+    Type: String
+Resources:
+  Boxed:
+    Type: AWS::Serverless::Function
+    Metadata:
+      DockerContext: .
+      Dockerfile: functions/commands/Dockerfile
+    Properties:
+      FunctionName: !Sub ${BaseStackName}-echo-boxed
+      PackageType: Image
+      ImageConfig:
+        Command: [app.handler]
+      Role: !Join [/, [!Sub "arn:aws:iam::${AWS::AccountId}:role", !ImportValue toy-role]]
+      Environment:
+        Variables:
+          ROLE: !ImportValue toy-role
+"""
+
+
+def test_the_add_on_is_a_stack_beside_the_base_stack_that_reads_its_exports(project: Path):
+    (project / "template-tensorflow.yaml").write_text(ADD_ON)
+    base = project / "template.yaml"
+    base.write_text(
+        base.read_text().replace("Value: !GetAtt Role.Arn", "Value: !Ref Role\n    Export: {Name: toy-role}")
+    )
+
+    with LocalStack.start(project, tensorflow=True) as stack:
+        assert "stepensemble-local-echo-boxed" in {status.name for status in stack.functions}
+        answer = call(stack.endpoint, b'{"environment": true}', function="echo-boxed")
+        assert answer["environment"]["ROLE"] == stack.outputs["Role"]
+    with LocalStack.start(project, tensorflow=False) as stack:
+        assert "Boxed" not in {status.logical_id for status in stack.functions}
+
+
+def test_what_functions_leave_in_their_temporary_folder_goes_with_the_stack(project: Path):
+    with LocalStack.start(project) as stack:
+        left = Path(call(stack.endpoint, b'{"environment": true}')["environment"]["TMPDIR"])
+        (left / "unpacked").mkdir()
+        (left / "unpacked" / "model").write_bytes(b"weights")
+
+    assert not left.exists()
 
 
 def test_functions_used_before_start_with_the_stack(project: Path):

@@ -104,6 +104,41 @@ def test_a_damaged_kept_blueprint_is_made_anew(project: Path):
     assert load(project) == before
 
 
+IMAGE = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Boxed:
+    Type: AWS::Serverless::Function
+    Metadata:
+      DockerContext: .
+      Dockerfile: functions/commands/Dockerfile
+    Properties:
+      PackageType: Image
+      ImageConfig:
+        Command: [app.handler]
+"""
+
+
+def test_a_function_that_is_an_image_runs_from_beside_its_dockerfile(project: Path):
+    (project / "template.yaml").write_text(IMAGE)
+    blueprint = load(project)
+
+    assert blueprint.code == {"Boxed": "functions/commands"}
+    properties = blueprint.template["Resources"]["Boxed"]["Properties"]
+    assert properties["Handler"] == "app.handler"
+    assert not {"PackageType", "ImageConfig"} & set(properties)
+
+
+@pytest.mark.parametrize(
+    "line", ["DockerContext: .", "Dockerfile: functions/commands/Dockerfile", "Command: [app.handler]"]
+)
+def test_an_image_that_does_not_say_where_its_code_is_is_refused(project: Path, line: str):
+    (project / "template.yaml").write_text(IMAGE.replace(line, "Other: [thing]"))
+
+    with pytest.raises(TemplateRefused, match="Boxed: an image must name its DockerContext and Dockerfile"):
+        load(project)
+
+
 def test_linters_get_the_translated_template(project: Path):
     translated = translate(project / "template.yaml")
 
