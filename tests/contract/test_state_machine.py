@@ -11,12 +11,14 @@ import pytest
 import asl
 from builders import ROOT, X, member, sources
 from expected_events import list_events, without_volatile
-from memory import MemoryStack
+from memory import SLOTS, MemoryStack
 from stepensemble import Ensemble
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload
 from stepensemble.handlers.normalize import POINTER_SECONDS
+from stepensemble.publishing.publish import publish as publish_release
 from stepensemble.publishing.sources import read_sources
+from stepensemble.storage.keys import artifact_key
 
 DEFINITIONS = sorted((ROOT / "statemachine").glob("*.asl.json"))
 ENSEMBLE = json.loads((ROOT / "statemachine" / "ensemble.asl.json").read_text())
@@ -187,6 +189,78 @@ def test_states_stay_within_what_they_may_carry(tmp_path: Path, rows: int) -> No
     stack, _ = publish(tmp_path, *(member(f"m{number}") for number in range(8)))
     output = run(stack, {"instances": [{"x": row / 3} for row in range(rows)]})
     assert isinstance(output["predictions"], list) == (rows <= 500)
+
+
+# Each with what it makes of the columns x, y and z, by hand.
+INPUTS: dict[str, tuple[dict[str, Any], Callable[[Any], float]]] = {
+    # y = a + b
+    "sum": (member("sum", "two_inputs", inputs={"b": ["y"], "a": ["x"]}), lambda row: row["x"] + row["y"]),
+    # total = a + b[0] + b[1], first = a
+    "total": (
+        member("total", "named", output={"kind": "value", "name": "total"}, inputs={"a": ["z"], "b": ["y", "z"]}),
+        lambda row: row["z"] + row["y"] + row["z"],
+    ),
+    "first": (
+        member("first", "named", output={"kind": "value", "name": "first"}, inputs={"b": ["x", "y"], "a": ["z"]}),
+        lambda row: row["z"],
+    ),
+    "half": (member("half", "signatures", signature="half", columns=["y"]), lambda row: row["y"] / 2 + 2),
+    "double": (
+        member("double", "signatures", signature="double", inputs={"x": ["z"]}, role="shadow"),
+        lambda row: row["z"] * 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("rows", [2, 5_000])
+@pytest.mark.parametrize("tiers", [1, 2])
+def test_named_inputs_outputs_and_signatures_are_the_same_here_and_in_process(
+    tmp_path: Path, tiers: int, rows: int
+) -> None:
+    # Tier 1 agrees on no row, so that tier 2 is asked about every one.
+    members = [{**one, "tier": tiers if id_ == "half" else 1} for id_, (one, _) in INPUTS.items()]
+    more = {"cascade": {"max_spread": 0}, "quorum": ONE} if tiers == 2 else {}
+    stack, ensemble = publish(tmp_path, *members, features=[X, Y, Z], **more)
+    instances = [{"x": row, "y": row + 1, "z": row * 3 + 1} for row in range(rows)]
+    payload = {"instances": {"s3": stack.data.write("payloads/rows.json", json.dumps(instances).encode()).s3}}
+    output = run(stack, payload)
+    assert {one["status"] for one in output["members"]} == {"ok"}
+    for one in stack.records.read("run-1").output.members:
+        by_hand = INPUTS[one.id][1]
+        assert one.outputs == [by_hand(row) for row in instances]
+    assert isinstance(output["predictions"], list) == (rows == 2)
+    whole = ensemble.predict({"instances": instances})
+    if rows == 2:
+        assert without_volatile(output) == without_volatile(whole)
+    else:
+        kept = json.loads(stack.data.read(output["predictions"]["s3"].removeprefix("s3://data/")))
+        assert kept == whole["predictions"]
+
+
+def test_text_of_a_named_output_is_a_label(tmp_path: Path) -> None:
+    text = member("text", "text", output={"kind": "label", "name": "label", "one_hot": True}, columns=["x"])
+    task = {"type": "binary", "classes": ["no", "yés"]}
+    stack, ensemble = publish(tmp_path, text, task=task, features=[X, Y])
+    payload = {"instances": [{"x": 1, "y": 0}, {"x": -1, "y": 0}]}
+    output = run(stack, payload)
+    assert output["members"][0]["outputs"] == [one["label"] for one in output["predictions"]] == ["yés", "no"]
+    assert without_volatile(output) == without_volatile(ensemble.predict(payload))
+
+
+def test_a_canarys_model_in_a_slot_of_the_current_one_is_loaded_once(tmp_path: Path) -> None:
+    stack = MemoryStack()
+    current, canary = sources(tmp_path, member("a")), sources(tmp_path, member("a", "sigmoid"))
+    stack.publish(current)
+    publish_release(canary, stack.releases, SLOTS, canary=10)
+    stack.artifacts.calls.clear()
+    colds = [
+        run(stack, {"features": {"x": 0}, "release": one.digest}, f"run-{turn}-{one.digest[:4]}")["members"][0]["cold"]
+        for turn in range(3)
+        for one in (current, canary)
+    ]
+    assert colds == [True, True, False, False, False, False]
+    counts = [stack.artifacts.calls[artifact_key(one.release.members[0].artifact.digest)] for one in (current, canary)]
+    assert counts == [1, 1]
 
 
 NAMES = [f"{letter}-{'m' * 40}" for letter in "abcdef"]

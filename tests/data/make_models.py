@@ -11,11 +11,13 @@ fixed_batch_one    half_plus_two, one row at a time       one column -> one numb
 fixed_batch_two    half_plus_two, two rows at a time      one column -> one number
 two_by_two         y = sum of the four numbers            one tensor of 2 x 2 -> one number
 two_inputs         y = a + b from two input tensors       two columns, each an input -> one number
+cyclic             y = a b^2 + b c^2 + c a^2              three columns -> one number, the same for b, c, a
 one_row_inside     says it takes any number of rows, and reshapes to exactly one
 slow               half_plus_two, after seconds of work   one column -> one number
 free_width         y = sum of as many numbers as come     one tensor -> one number
 one_number         y = x / 2 + 2, without rows            no input that an ensemble can give
 long_plus_one      y = x + 1 (int64)                      one column -> one number
+indexed            y = i + x, i whole (int32)             two columns, each an input -> one number
 bytes_halved       y = x / 2 of uint8, not quantized      one column -> one number
 
 These list signatures, with names:
@@ -59,6 +61,10 @@ def slow(x: Any) -> Any:
     return x / 2.0 + (counted - (SLOW_STEPS - 2.0))
 
 
+def cyclic(x: Any) -> Any:
+    return tf.reduce_sum(x * tf.square(tf.gather(x, [1, 2, 0], axis=1)), axis=1, keepdims=True)
+
+
 def one_row_inside(x: Any) -> Any:
     return half_plus_two(tf.reshape(x, [1, 1]))
 
@@ -73,6 +79,7 @@ SOURCES: dict[str, tuple[Callable[..., Any], list[list[int | None]]]] = {
     "fixed_batch_two": (half_plus_two, [[2, 1]]),
     "two_by_two": (lambda x: tf.reduce_sum(x, axis=[1, 2], keepdims=True)[:, 0], [[None, 2, 2]]),
     "two_inputs": (lambda a, b: a + b, [[None, 1], [None, 1]]),
+    "cyclic": (cyclic, [[None, 3]]),
     "one_row_inside": (one_row_inside, [[None, 1]]),
     "slow": (slow, [[None, 1]]),
     "free_width": (lambda x: tf.reduce_sum(x, axis=1, keepdims=True), [[None, None]]),
@@ -88,9 +95,9 @@ def convert(function: Callable[..., Any], shapes: list[list[int | None]]) -> byt
     return converted
 
 
-def convert_typed(function: Callable[..., Any], shape: list[int | None], dtype: tf.DType) -> bytes:
-    """Convert a function of one tensor of another dtype."""
-    traced = tf.function(function).get_concrete_function(tf.TensorSpec(shape, dtype))
+def convert_typed(function: Callable[..., Any], shape: list[int | None], *dtypes: tf.DType) -> bytes:
+    """Convert a function of tensors of other dtypes."""
+    traced = tf.function(function).get_concrete_function(*[tf.TensorSpec(shape, dtype) for dtype in dtypes])
     converted: bytes = tf.lite.TFLiteConverter.from_concrete_functions([traced]).convert()
     return converted
 
@@ -160,6 +167,7 @@ def main() -> None:
     MODELS.mkdir(exist_ok=True)
     made = {name: convert(function, shapes) for name, (function, shapes) in SOURCES.items()}
     made["long_plus_one"] = convert_typed(lambda x: x + 1, [None, 1], tf.int64)
+    made["indexed"] = convert_typed(lambda i, x: tf.cast(i, tf.float32) + x, [None, 1], tf.int32, tf.float32)
     made["bytes_halved"] = convert_typed(lambda x: tf.cast(x, tf.float32) / 2.0, [None, 1], tf.uint8)
     made |= {name: convert_signatures(signatures) for name, signatures in SIGNATURES.items()}
     made |= {name: convert_quantized(dtype) for name, dtype in QUANTIZED.items()}

@@ -136,8 +136,9 @@ def test_the_current_release_may_be_published_again_beside_a_canary(stack: Memor
 
 def test_slots_that_are_taken_go_to_nobody_but_who_has_them() -> None:
     members = [released(id_, artifact=artifact(b"")) for id_ in "abc"]
-    assert place(members, ["1", "2", "3", "4", "5"], {"a": "2"}, taken=["1", "2"]) == {"a": "2", "b": "3", "c": "4"}
-    assert place(members, ["1", "2", "3"], {"a": "1"}, taken=["9"]) == {"a": "1", "b": "2", "c": "3"}  # 9 is gone
+    five, three = ({"litert": ["1", "2", "3", "4", "5"][:number]} for number in (5, 3))
+    assert place(members, five, {"a": "2"}, taken=["1", "2"]) == {"a": "2", "b": "3", "c": "4"}
+    assert place(members, three, {"a": "1"}, taken=["9"]) == {"a": "1", "b": "2", "c": "3"}  # 9 is gone
 
 
 # Ending

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from builders import X, member, sources
+from builders import X, fingerprint, member, sources
 from meddling import Killed, MeddledBucket, kill_at
 from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import PublishConflict, StorageUnavailable
@@ -17,7 +17,6 @@ from stepensemble.publishing.canary import abort_canary, promote_canary
 from stepensemble.publishing.publish import publish
 from stepensemble.publishing.rollback import check_artifacts, roll_back
 from stepensemble.publishing.sources import Sources
-from stepensemble.publishing.verification import fingerprint_sources
 from stepensemble.storage.releases import ReleaseStore
 
 Work = Callable[[ReleaseStore], Any]
@@ -41,8 +40,8 @@ def theirs(tmp_path: Path) -> Sources:
 
 
 def publishing(published: Sources, canary: int | None = None) -> Work:
-    fingerprint = fingerprint_sources(published)
-    return lambda store: publish(published, store, SLOTS, fingerprint=fingerprint, canary=canary)
+    taken = fingerprint(published)
+    return lambda store: publish(published, store, SLOTS, fingerprint=taken, canary=canary)
 
 
 def count_calls(stack: MemoryStack, work: Work) -> int:

@@ -18,7 +18,7 @@ from stepensemble.core.policy import VOTES, WEIGHTED_METHODS, Confidence, Mean, 
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask
 from strategies import METHODS, SEEDS, Question, Shadow, questions, shadows, speak
 
-law = settings(max_examples=100)
+law = settings(max_examples=60)
 
 REVIEW = Confidence(min_agreement=0.6, max_spread=0.2, min_margin=0.1)
 

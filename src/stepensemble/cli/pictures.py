@@ -10,28 +10,50 @@ from rich.text import Text
 
 from stepensemble.core.records import RecordSummary
 from stepensemble.core.release import SHORT
-from stepensemble.publishing.gate import TRIAL_ROWS, Trial
-from stepensemble.publishing.sources import Sources
+from stepensemble.publishing.checks import Check
+from stepensemble.publishing.gate import Report
 from stepensemble.storage.reviews import ReviewEvent
 
 STATUS_STYLES = {"COMPLETE": "bold green", "DEGRADED": "bold yellow", "FAILED": "bold red"}
+VERDICT_STYLES = {"ok": "green", "warning": "bold yellow", "refused": "bold red"}
 
 
-def draw_trials(sources: Sources, trials: Sequence[Trial]) -> RenderableType:
-    """Draw what the gate saw of each member."""
+def draw_trials(report: Report) -> RenderableType:
+    """Draw what each member is, and how fast it was at the gate."""
     table = plain_table()
-    for name in ("member", "version", "weight", "artifact", "bytes", "load", f"{TRIAL_ROWS} rows"):
+    asked = report.asked
+    for name in ("member", "version", "weight", "artifact", "bytes", "load", f"{asked} rows"):
         table.add_column(name, justify="left" if name in {"member", "version", "artifact"} else "right")
-    for trial, member in zip(trials, sources.manifest.members, strict=True):
+    release = report.sources.release
+    for entry, member in zip(report.sources.manifest.members, release.members, strict=True):
+        answer = report.answers[entry.id]
         table.add_row(
-            name_member(member.id, member.role),
-            member.version,
-            f"{member.weight:g}",
-            member.artifact,
-            f"{trial.member.artifact.size:,}",
-            f"{trial.load_ms:.1f} ms",
-            f"{trial.predict_ms:.2f} ms",
+            name_member(entry.id, entry.role),
+            entry.version,
+            f"{entry.weight:g}",
+            entry.artifact,
+            f"{member.artifact.size:,}",
+            f"{answer.load_ms:.1f} ms",
+            f"{answer.predict_ms:.2f} ms",
         )
+    return table
+
+
+def draw_checks(checks: Sequence[Check]) -> RenderableType:
+    """Draw a line a check."""
+    table = plain_table()
+    for name in ("member", "check", "figure", "limit", "verdict"):
+        table.add_column(name)
+    named: str | None = ""
+    for check in checks:
+        table.add_row(
+            "" if check.member == named else check.member or "ensemble",
+            check.name,
+            check.figure,
+            check.limit or "",
+            Text(check.verdict, style=VERDICT_STYLES[check.verdict]),
+        )
+        named = check.member
     return table
 
 

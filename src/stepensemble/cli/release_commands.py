@@ -47,15 +47,13 @@ def publish(
 ) -> None:
     """Compile the manifest to a release and make it the current one."""
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.cli.trials import try_quietly
+    from stepensemble.cli.trials import admit
     from stepensemble.publishing.publish import carry_out, compare_with_current, pack, plan
-    from stepensemble.publishing.verification import fingerprint_sources
 
     with ExitStack() as stacks:
         with show_status("Reading the manifest") as status:
             sources = read_manifest(manifest)
-            try_quietly(sources, status.update)
-            fingerprint = fingerprint_sources(sources)
+            fingerprint = admit(sources, status.update).fingerprint()
             opened = stacks.enter_context(open_stack(stack, notify=status.update))
             status.update("Looking at what is published")
             planned = plan(pack(sources, fingerprint), opened.releases, opened.slots, canary=percent)

@@ -6,23 +6,29 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from stepensemble.publishing.gate import Trial, try_members
+from stepensemble.cli.terminal import warn
+from stepensemble.publishing.gate import Report, try_members
 from stepensemble.publishing.sources import Sources
 
 
-def try_quietly(sources: Sources, notify: Callable[[str], None]) -> list[Trial]:
-    """Try every member without what LiteRT writes to the terminal; see `gate.try_members`.
+def admit(sources: Sources, notify: Callable[[str], None]) -> Report:
+    """Try every member before anything is written, and say on standard error what a person should look at.
 
-    Its native code announces its first delegate on standard error, past Python and with no switch; what goes wrong it
-    also raises.
+    Raises:
+        InvalidManifest: see `gate.try_members`.
     """
-    with standard_error_closed():
-        return try_members(sources, lambda member: notify(f"Trying {member}"))
+    report = try_members(sources, notify)
+    for problem in report.warnings:
+        warn(str(problem))
+    return report
 
 
 @contextmanager
 def standard_error_closed() -> Iterator[None]:
-    """Let nothing through to standard error, native code included."""
+    """Let nothing through to standard error, native code included.
+
+    LiteRT's announces its first delegate there, past Python and with no switch; what goes wrong it also raises.
+    """
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

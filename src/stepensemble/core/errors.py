@@ -34,7 +34,13 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     │   ├── FileDamaged          truncated, or bits are flipped
     │   ├── FileUnsafe           could run code, write elsewhere, or fill memory or disk
     │   └── ConversionFailed     TensorFlow cannot read or convert it
+    ├── AdditionRefused          a model cannot become a member as it is asked for; all problems are listed
     ├── TensorFlowMissing        what is asked for needs TensorFlow, which is not installed
+    ├── DatasetError             a batch cannot read its dataset
+    │   ├── DatasetMissing       there is none where it is looked for
+    │   ├── DatasetRefused       it cannot be run as it is; all problems are listed
+    │   ├── DatasetChanged       it was changed while it was read
+    │   └── ShardUnreadable      a part of it is damaged, or not what its name says
     ├── ObjectMissing            an object is not in S3, or may not be read
     ├── StorageUnavailable       S3 or DynamoDB failed in a way worth a retry
     ├── StackNotFound            no such deployed or local stack
@@ -178,8 +184,32 @@ class ConversionFailed(ModelFileError):
     """TensorFlow cannot read the file, or cannot make of it what is served."""
 
 
+class AdditionRefused(_WithProblems):
+    """A model cannot become a member as it is asked for; `problems` holds why."""
+
+
 class TensorFlowMissing(EnsembleError):
     """What is asked for needs TensorFlow, which is not installed."""
+
+
+class DatasetError(EnsembleError):
+    """A batch cannot read its dataset."""
+
+
+class DatasetMissing(DatasetError):
+    """There is no dataset where it is looked for."""
+
+
+class DatasetRefused(_WithProblems, DatasetError):
+    """A dataset cannot be run as it is; `problems` holds why."""
+
+
+class DatasetChanged(DatasetError):
+    """A file is of another version than when the dataset was planned, or is gone."""
+
+
+class ShardUnreadable(DatasetError):
+    """A part of a dataset is damaged, or not what its name says."""
 
 
 class ObjectMissing(EnsembleError):

@@ -37,6 +37,9 @@ INPUT_BYTES = 64 * 1024
 FRAME_BYTES = 4 * 1024
 """Reserve for everything else: ids, execution names, metadata's frame."""
 
+ASKED_BYTES = 512
+"""What is known of a member when it is asked, beside what the release says: its function, and a key for its outputs."""
+
 # Keys, words and punctuation of one prediction; numbers, the label and members' ids count apart.
 VALUE_BYTES, VALUE_NUMBERS = 90, 3
 """Every prediction: value, spread, range and decision; tier and the frame of shadows."""
@@ -68,7 +71,28 @@ def travels_inline(
     members_bytes: Mapping[int, int],
     rows: int,
 ) -> bool:
-    """Say whether everything an execution carries fits into its states at their worst: all rows pass all tiers.
+    """Say whether everything an execution carries fits into its states; see `inline_bytes`."""
+    heaviest = inline_bytes(
+        release,
+        policy,
+        input_bytes=input_bytes,
+        columns_bytes=columns_bytes,
+        members_bytes=members_bytes,
+        rows=rows,
+    )
+    return heaviest <= STATE_BYTES
+
+
+def inline_bytes(
+    release: Release,
+    policy: Policy,
+    *,
+    input_bytes: int,
+    columns_bytes: int,
+    members_bytes: Mapping[int, int],
+    rows: int,
+) -> int:
+    """Return the bytes of an execution's heaviest state at its worst, with everything inline: all rows pass all tiers.
 
     Args:
         release: whose members are asked.
@@ -91,7 +115,30 @@ def travels_inline(
         )
     policy_bytes = len(msgspec.json.encode(policy))
     heaviest = max(heaviest, policy_bytes + rows * prediction_bytes(release) + outputs)  # the execution's output
-    return FRAME_BYTES + MEMBER_BYTES * len(release.members) + heaviest <= STATE_BYTES
+    return FRAME_BYTES + MEMBER_BYTES * len(release.members) + heaviest
+
+
+def pointer_bytes(release: Release) -> int:
+    """Return the bytes of an execution's heaviest state, with rows, outputs and predictions in S3.
+
+    The input has `INPUT_BYTES`, which is what our own clients start executions with.
+    """
+    members_bytes = asked_bytes(release)
+    every = sum(members_bytes.values())
+    heaviest = max(
+        every,  # out of Normalize
+        INPUT_BYTES + every - members_bytes[1],  # into Aggregate, which records the input
+        len(msgspec.json.encode(release.policy)),  # the execution's output, which states it
+    )
+    return FRAME_BYTES + MEMBER_BYTES * len(release.members) + heaviest
+
+
+def asked_bytes(release: Release) -> dict[int, int]:
+    """Return the most bytes that the list of members to ask has, by tier, before anything is placed."""
+    return {
+        tier: sum(len(msgspec.json.encode(member)) + ASKED_BYTES for member in release.in_tier(tier))
+        for tier in range(1, release.tiers + 1)
+    }
 
 
 def entry_bytes(task: Task, output: Output) -> int:

@@ -1,74 +1,163 @@
-"""The gate: every artifact is loaded and asked, before anybody else asks it."""
+"""The gate: nothing is published that was not loaded, asked and found to be what the manifest says.
+
+`ensemble check` shows what is found here, and every publish begins with it, before anything is written.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
-from stepensemble.core.columns import Columns, stack_columns
-from stepensemble.core.errors import InvalidManifest, MemberError
+import msgspec
+
+from stepensemble.core.capacity import CAPACITIES, Capacity
+from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.features import normalize
-from stepensemble.core.manifest import Feature
-from stepensemble.core.outputs import canonical, check_output
+from stepensemble.core.fingerprint import Fingerprint
+from stepensemble.core.outputs import check_output
 from stepensemble.core.problems import Problem
-from stepensemble.core.release import ReleasedMember
-from stepensemble.publishing.golden import draw_rows
+from stepensemble.publishing.checks import Applicant, Check, check_member
+from stepensemble.publishing.feasibility import check_deadline, check_states
+from stepensemble.publishing.golden import golden_rows
+from stepensemble.publishing.publish import Now
+from stepensemble.publishing.screening import Answer, Screened, Subject, screen
 from stepensemble.publishing.sources import Sources
-from stepensemble.runtimes import load_model
+from stepensemble.publishing.verification import make_fingerprint
 
-TRIAL_ROWS = 3
-"""More than one, so that a model with a fixed batch shows it."""
+FEWEST_ROWS = 2
+"""So that a model that takes only one row, and does not say so, shows it; one golden row is asked about twice."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What a member showed at the gate; times in milliseconds."""
+class Report:
+    """What the gate found.
 
-    member: ReleasedMember
-    load_ms: float
-    predict_ms: float
+    Attributes:
+        sources: what was looked at.
+        golden: the rows that every member was asked about, as a payload has them.
+        checks: all of them, member by member in the manifest's order, then those of the ensemble.
+        answers: by the member's id; one that has none is not in it.
+    """
+
+    sources: Sources
+    golden: Sequence[Mapping[str, Any]]
+    checks: tuple[Check, ...]
+    answers: Mapping[str, Answer]
+
+    @property
+    def asked(self) -> int:
+        """How many rows a member was asked about at once."""
+        return max(len(self.golden), FEWEST_ROWS)
+
+    @property
+    def refused(self) -> tuple[Problem, ...]:
+        """Why it is refused; nothing where it is not."""
+        return self._problems("refused")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What a person should look at."""
+        return self._problems("warning")
+
+    def raise_if_refused(self) -> None:
+        """Do nothing where everything is admitted.
+
+        Raises:
+            InvalidManifest: with every problem but the warnings.
+        """
+        if self.refused:
+            raise InvalidManifest(self.refused)
+
+    def fingerprint(self, now: Now = lambda: datetime.now(UTC)) -> Fingerprint:
+        """Return what the members said of the golden rows, for a release that is admitted; none is asked again.
+
+        Raises:
+            InvalidManifest: it is refused.
+        """
+        self.raise_if_refused()
+        outputs = {
+            id_: check_output(answer.output, len(answer.output))[: len(self.golden)]
+            for id_, answer in self.answers.items()
+        }
+        taken_at = now().isoformat(timespec="milliseconds")
+        return make_fingerprint(self.sources.release, self.sources.digest, outputs, self.golden, taken_at)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `ensemble check --json` prints it."""
+        members = [
+            {
+                "id": member.id,
+                "version": member.version,
+                "digest": member.artifact.digest,
+                "size": member.artifact.size,
+                "inputs": member.inputs,
+                "load_ms": round(answer.load_ms, 3),
+                "predict_ms": round(answer.predict_ms, 3),
+                "peak_bytes": answer.peak_bytes,
+            }
+            for member in self.sources.release.members
+            if (answer := self.answers.get(member.id)) is not None
+        ]
+        return {
+            "ok": not self.refused,
+            "release": self.sources.digest,
+            "members": members,
+            "checks": msgspec.to_builtins(self.checks),
+            "warnings": msgspec.to_builtins(self.warnings),
+            "problems": msgspec.to_builtins(self.refused),
+        }
+
+    def _problems(self, verdict: str) -> tuple[Problem, ...]:
+        return tuple(check.problem for check in self.checks if check.verdict == verdict and check.problem is not None)
 
 
-def try_members(sources: Sources, progress: Callable[[str], None] = lambda _: None) -> list[Trial]:
-    """Load every artifact and ask it for `TRIAL_ROWS` rows drawn from the features' ranges.
+def examine(
+    sources: Sources, notify: Callable[[str], None] = lambda _: None, capacities: Mapping[str, Capacity] = CAPACITIES
+) -> Report:
+    """Try every member in processes of their own, and check it and the ensemble.
+
+    A member may do to its process what it likes: it is refused, and the others are tried all the same. The golden rows
+    are the manifest's, else drawn from its features.
+
+    Args:
+        sources: as read, so that the manifest is sound and the artifacts have the digests they are pinned to.
+        notify: told what takes a while.
+        capacities: what the score functions have, by runtime.
+
+    Returns:
+        Everything that was found, whatever it is; `Report.raise_if_refused` and `Report.fingerprint` come next.
+    """
+    manifest, release = sources.manifest, sources.release
+    golden = golden_rows(manifest)
+    columns = normalize(release.features, golden if len(golden) >= FEWEST_ROWS else golden * FEWEST_ROWS)
+    subjects = [Subject(member, sources.artifacts[member.id], columns) for member in release.members]
+    showed = screen(subjects, capacities, notify)
+    checks: list[Check] = []
+    for index, (entry, subject) in enumerate(zip(manifest.members, subjects, strict=True)):
+        applicant = Applicant(f"$.members[{index}]", entry, subject, showed[entry.id])
+        checks += check_member(applicant, release.task, capacities[entry.runtime])
+    checks += [check_states(release, columns, golden), check_deadline(release)]
+    answers = {
+        id_: one.answer for id_, one in showed.items() if isinstance(one, Screened) and isinstance(one.answer, Answer)
+    }
+    return Report(sources, golden, tuple(checks), answers)
+
+
+def try_members(sources: Sources, notify: Callable[[str], None] = lambda _: None) -> Report:
+    """Examine, and refuse what is to be refused: what every publish begins with.
 
     Args:
         sources: as read.
-        progress: told each member's id before it is tried.
+        notify: told what takes a while.
+
+    Returns:
+        What was found; its `warnings` are for a person to see, its `fingerprint` is what is published.
 
     Raises:
-        InvalidManifest: with every member whose artifact does not load, does not take its columns, or answers something
-            other than the manifest declares.
+        InvalidManifest: with everything that is wrong, of all members at once.
     """
-    columns = draw_columns(sources.manifest.features, TRIAL_ROWS)
-    trials: list[Trial] = []
-    problems: list[Problem] = []
-    for index, member in enumerate(sources.release.members):
-        progress(member.id)
-        try:
-            trials.append(_try(member, sources, columns))
-        except MemberError as error:
-            artifact = sources.manifest.members[index].artifact
-            remedy = "mend the model, or what the manifest says of its columns and output"
-            problems.append(
-                Problem(f"$.members[{index}]", f"{member.id} ({artifact}): {type(error).__name__}: {error}", remedy)
-            )
-    if problems:
-        raise InvalidManifest(problems)
-    return trials
-
-
-def _try(member: ReleasedMember, sources: Sources, columns: Columns) -> Trial:
-    started = time.perf_counter()
-    model = load_model(member.runtime, sources.artifacts[member.id])
-    loaded = time.perf_counter()
-    output = check_output(model.predict(stack_columns(columns, member.columns)), TRIAL_ROWS)
-    answered = time.perf_counter()
-    canonical(output, sources.manifest.task, member.output)
-    return Trial(member, (loaded - started) * 1000, (answered - loaded) * 1000)
-
-
-def draw_columns(features: tuple[Feature, ...], rows: int) -> Columns:
-    """Draw rows from the features' ranges, always the same ones, and encode them."""
-    return normalize(features, draw_rows(features, rows))
+    report = examine(sources, notify)
+    report.raise_if_refused()
+    return report

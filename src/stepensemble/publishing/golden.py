@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from stepensemble.core.manifest import (
     CategoryFeature,
     Feature,
     Log1p,
+    Manifest,
     MinMax,
     NumberFeature,
     Standard,
@@ -19,6 +20,11 @@ from stepensemble.core.manifest import (
 
 GOLDEN_ROWS = 8
 """Enough for a model to say different things, few enough for images in a payload."""
+
+
+def golden_rows(manifest: Manifest) -> list[Mapping[str, Any]]:
+    """Return the golden rows that a manifest declares, else `GOLDEN_ROWS` drawn from its features."""
+    return list(manifest.golden) or [*draw_rows(manifest.features, GOLDEN_ROWS)]
 
 
 def draw_rows(features: Sequence[Feature], rows: int) -> list[dict[str, Any]]:

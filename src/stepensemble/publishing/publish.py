@@ -7,7 +7,7 @@ version that the plan has seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,7 @@ from stepensemble.core.current import begin_canary, refuse_canary, succeed
 from stepensemble.core.differences import Difference, compare_releases
 from stepensemble.core.errors import CanaryConflict, NothingPublished, ReleaseCorrupt
 from stepensemble.core.fingerprint import Fingerprint
-from stepensemble.core.release import SHORT, Current, Release, ReleasedMember, place
+from stepensemble.core.release import SHORT, Current, Release, ReleasedMember, Slots, place
 from stepensemble.publishing.sources import Sources
 from stepensemble.storage.releases import ReleaseStore
 
@@ -104,7 +104,7 @@ def pack(sources: Sources, fingerprint: Fingerprint | None = None) -> Parcel:
 def publish(
     sources: Sources,
     store: ReleaseStore,
-    slots: Sequence[str],
+    slots: Slots,
     *,
     fingerprint: Fingerprint | None = None,
     canary: int | None = None,
@@ -118,7 +118,7 @@ def publish(
 def plan(
     parcel: Parcel,
     store: ReleaseStore,
-    slots: Sequence[str],
+    slots: Slots,
     *,
     canary: int | None = None,
     now: Now = lambda: datetime.now(UTC),
@@ -128,7 +128,7 @@ def plan(
     Args:
         parcel: past the gate.
         store: the stack's artifact bucket.
-        slots: the stack's slots, in order.
+        slots: the stack's.
         canary: the share of executions that the release shall answer, 1 to 99 percent; None to make it current.
         now: the clock.
 

@@ -43,13 +43,26 @@ def read_sources(path: Path) -> Sources:
     except OSError as error:
         problem = Problem(str(path), f"cannot be read: {error.strerror}", "give the path of a manifest")
         raise InvalidManifest([problem]) from None
-    manifest = parse_manifest(text)
+    return read_artifacts(path, parse_manifest(text))
+
+
+def read_artifacts(path: Path, manifest: Manifest, written: Mapping[str, bytes] | None = None) -> Sources:
+    """Read every artifact that a manifest names.
+
+    Args:
+        path: of the manifest file.
+        manifest: as it shall be there.
+        written: content by the artifact's path, of those that are not there yet.
+
+    Raises:
+        InvalidManifest: as `read_sources`.
+    """
     artifacts: dict[str, bytes] = {}
     problems: list[Problem] = []
     for index, member in enumerate(manifest.members):
         where = f"$.members[{index}]"
         try:
-            body = (path.parent / member.artifact).read_bytes()
+            body = (written or {}).get(member.artifact) or (path.parent / member.artifact).read_bytes()
         except OSError as error:
             reason = f"{show(member.artifact)} cannot be read: {error.strerror}"
             problems.append(Problem(f"{where}.artifact", reason, f"give a path relative to {path.parent.resolve()}"))

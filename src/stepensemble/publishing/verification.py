@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from stepensemble.core.answer import MemberReport, Output
-from stepensemble.core.columns import stack_columns
 from stepensemble.core.errors import VerificationFailed
-from stepensemble.core.features import normalize
 from stepensemble.core.fingerprint import Fingerprint, MemberFingerprint, compare, measure_deviation
-from stepensemble.core.outputs import Array, Label, check_output
+from stepensemble.core.outputs import Array, Label
 from stepensemble.core.payload import Pointer
 from stepensemble.core.release import SHORT, Release, ReleasedMember
-from stepensemble.publishing.golden import GOLDEN_ROWS, draw_rows
-from stepensemble.publishing.publish import Now
-from stepensemble.publishing.sources import Sources
-from stepensemble.runtimes import load_model
 
 Ask = Callable[[dict[str, Any]], tuple[Output | None, str]]
 """Runs an execution with a payload; returns its output with pointers followed, or None and why there is none."""
@@ -60,42 +53,20 @@ class Verification(Struct, frozen=True):
         return all(verdict.status == "same" for verdict in self.members)
 
 
-def take_fingerprint(
-    release: Release, digest: str, artifacts: Mapping[str, bytes], rows: Sequence[Mapping[str, Any]], taken_at: str
-) -> Fingerprint:
-    """Ask every member about the golden rows, in process.
-
-    Args:
-        release: whose members are asked.
-        digest: its name.
-        artifacts: member id to the model file's content.
-        rows: as a payload has them.
-        taken_at: ISO 8601 in UTC.
-
-    Raises:
-        MemberError: one does not load or answer; the gate has seen to that.
-    """
-    columns = normalize(release.features, rows)
-    outputs: dict[str, Array] = {}
-    for member in release.members:
-        model = load_model(member.runtime, artifacts[member.id])
-        outputs[member.id] = check_output(model.predict(stack_columns(columns, member.columns)), len(rows))
-    return make_fingerprint(release, digest, outputs, rows, taken_at)
-
-
 def make_fingerprint(
     release: Release, digest: str, outputs: Mapping[str, Array], rows: Sequence[Mapping[str, Any]], taken_at: str
 ) -> Fingerprint:
-    """Make a fingerprint of raw outputs that are at hand; see `take_fingerprint`."""
+    """Make a fingerprint.
+
+    Args:
+        release: whose members were asked.
+        digest: its name.
+        outputs: member id to its checked output, one entry a golden row.
+        rows: the golden rows, as a payload has them.
+        taken_at: ISO 8601 in UTC.
+    """
     members = {member.id: MemberFingerprint(member.runtime, outputs[member.id].tolist()) for member in release.members}
     return Fingerprint(digest, taken_at, tuple(rows), members)
-
-
-def fingerprint_sources(sources: Sources, now: Now = lambda: datetime.now(UTC)) -> Fingerprint:
-    """Take the fingerprint of a manifest's release, on golden rows drawn from its features."""
-    rows = draw_rows(sources.release.features, GOLDEN_ROWS)
-    taken_at = now().isoformat(timespec="milliseconds")
-    return take_fingerprint(sources.release, sources.digest, sources.artifacts, rows, taken_at)
 
 
 def verify(release: Release, fingerprint: Fingerprint, ask: Ask) -> Verification:

@@ -81,6 +81,11 @@ def list_archive(body: bytes, limits: Limits = LIMITS) -> list[str]:
     return [entry.filename for entry in _open(body, limits)[1]]
 
 
+def measure_archive(body: bytes, limits: Limits = LIMITS) -> int:
+    """Return the bytes that an archive's files come to, checked as `read_archive` does, without unpacking."""
+    return sum(entry.file_size for entry in _open(body, limits)[1])
+
+
 def extract_archive(body: bytes, target: Path, limits: Limits = LIMITS) -> None:
     """Unpack an archive into a folder that is not there yet; only its owner may enter it.
 

@@ -90,7 +90,7 @@ class Model:
             InvalidOutput: the output is meant to be text, and is not.
         """
         signature = self.signature
-        wanted = signature.outputs[0] if output is None and len(signature.outputs) == 1 else self._output(output)
+        wanted = select_output(signature, output)
         values = self._bind(inputs)
         rows, batch = len(values[0]), signature.batch
         if batch is None or rows == batch:
@@ -104,17 +104,6 @@ class Model:
         if wanted.quantization is not None:
             return dequantize(answer, wanted.quantization)
         return _decode(answer, wanted.name) if wanted.dtype == STRING else answer
-
-    def _output(self, name: str | None) -> Tensor:
-        for tensor in self.signature.outputs:
-            if tensor.name == name:
-                return tensor
-        names = [tensor.name for tensor in self.signature.outputs]
-        if name is None:
-            raise InputMismatch(f"the model has the outputs {enumerate_values(names)}; say which one is wanted")
-        raise InputMismatch(
-            f"the model has no output {show(name)}, but {enumerate_values(names)}{suggest(name, names)}"
-        )
 
     def _bind(self, inputs: Mapping[str, Array] | Array) -> Sequence[Array]:
         """Check inputs against the signature; return them in its order, as the runtime takes them."""
@@ -150,6 +139,23 @@ class Model:
             rows = ", ".join(f"{len(value)} for {show(name)}" for name, value in zip(names, values, strict=True))
             raise InputMismatch(f"every input takes the same number of rows, and there are {rows}")
         return values
+
+
+def select_output(signature: Signature, name: str | None) -> Tensor:
+    """Return the output that is wanted: the one of that name, or the only one.
+
+    Raises:
+        InputMismatch: there is no such output, or several and none is wanted.
+    """
+    if name is None and len(signature.outputs) == 1:
+        return signature.outputs[0]
+    for tensor in signature.outputs:
+        if tensor.name == name:
+            return tensor
+    names = [tensor.name for tensor in signature.outputs]
+    if name is None:
+        raise InputMismatch(f"the model has the outputs {enumerate_values(names)}; say which one is wanted")
+    raise InputMismatch(f"the model has no output {show(name)}, but {enumerate_values(names)}{suggest(name, names)}")
 
 
 def accept(value: Array, tensor: Tensor, who: str) -> Array:

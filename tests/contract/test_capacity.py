@@ -1,0 +1,105 @@
+"""What the gate reckons with is what template and state machine say, and what it lets through can be carried."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from samcli.yamlhelper import yaml_parse
+
+import asl
+from builders import ROOT, X, member, sources
+from memory import MemoryStack
+from stepensemble.core.capacity import (
+    AGGREGATE_SECONDS,
+    CAPACITIES,
+    MEBIBYTE,
+    NORMALIZE_SECONDS,
+    REVIEW_SECONDS,
+    TIMEOUT_ATTEMPTS,
+    TIMEOUT_WAIT,
+)
+from stepensemble.core.limits import INPUT_BYTES, STATE_BYTES, asked_bytes, pointer_bytes
+from stepensemble.publishing.sources import Sources
+
+ENSEMBLE = json.loads((ROOT / "statemachine" / "ensemble.asl.json").read_text())
+STATES = ENSEMBLE["States"]
+LAMBDA_DISK = 512
+"""MB in /tmp where a template says nothing: https://docs.aws.amazon.com/lambda/latest/dg/configuration-ephemeral-storage.html."""
+
+
+def score_function(template: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a template's parameters, and the properties of its slots."""
+    document = yaml_parse((ROOT / template).read_text())
+    _, _, bodies = document["Resources"]["Fn::ForEach::ScoreFunctions"]
+    return document["Parameters"], bodies["Score${Slot}"]["Properties"]
+
+
+def test_a_slot_has_the_memory_and_disk_that_its_template_gives_it() -> None:
+    _, slot = score_function("template.yaml")
+    litert = CAPACITIES["litert"]
+    assert litert.memory == litert.most == slot["MemorySize"] * MEBIBYTE
+    assert litert.disk == slot.get("EphemeralStorage", {"Size": LAMBDA_DISK})["Size"] * MEBIBYTE
+
+
+def test_a_slot_for_tensorflow_has_what_its_templates_parameter_says() -> None:
+    parameters, slot = score_function("template-tensorflow.yaml")
+    size, tensorflow = parameters["MemorySize"], CAPACITIES["tensorflow"]
+    assert slot["MemorySize"] == slot["EphemeralStorage"]["Size"] == {"Ref": "MemorySize"}
+    assert tensorflow.memory == tensorflow.disk == size["Default"] * MEBIBYTE
+    assert tensorflow.most == size["MaxValue"] * MEBIBYTE
+
+
+def test_the_state_machine_waits_as_long_as_is_reckoned_with() -> None:
+    waits = {name: STATES[name]["TimeoutSeconds"] for name in ("Normalize", "Aggregate", "Ask for review")}
+    assert waits == {
+        "Normalize": NORMALIZE_SECONDS,
+        "Aggregate": AGGREGATE_SECONDS,
+        "Ask for review": REVIEW_SECONDS,
+    }
+
+
+def test_a_voter_that_does_not_answer_in_time_is_asked_as_often_as_is_reckoned_with() -> None:
+    score = STATES["Score members"]["ItemProcessor"]["States"]["Score"]
+    (rule,) = [rule for rule in score["Retry"] if "States.Timeout" in rule["ErrorEquals"]]
+    assert 1 + rule["MaxAttempts"] == TIMEOUT_ATTEMPTS == 2  # so that there is one wait, and its growth does not matter
+    assert rule["IntervalSeconds"] == TIMEOUT_WAIT
+
+
+def wide(folder: Path, columns: int, members: int = 4) -> Sources:
+    """Return an ensemble whose members list many columns."""
+    names = [f"column-{number}" for number in range(columns)]
+    return sources(
+        folder,
+        *(member(f"m{number}", "free_width", timeout=50) for number in range(members)),
+        features=[{**X, "name": name, "missing": 0} for name in names],
+    )
+
+
+def test_members_to_ask_take_no_more_of_a_state_than_is_reckoned_with(tmp_path: Path) -> None:
+    read = wide(tmp_path, 3)
+    stack = MemoryStack()
+    stack.publish(read)
+    rows = stack.data.write("payloads/rows.json", json.dumps([{}] * 10_000).encode())  # so that outputs have keys
+    execution = {"id": "arn", "name": "n" * 80}
+    asked = stack.normalize({"payload": {"instances": {"s3": rows.s3}}, "execution": execution})
+    assert asked["members"][0]["outputs_key"] is not None
+    assert len(json.dumps(asked["members"])) <= asked_bytes(read.release)[1]
+
+
+def test_the_largest_ensemble_that_is_let_through_can_be_asked(tmp_path: Path) -> None:
+    # A list of members takes most of a state: 4 members, 4,100 names of columns.
+    assert pointer_bytes(wide(tmp_path, 4_200).release) > STATE_BYTES
+    read = wide(tmp_path, 4_100)
+    assert 0.97 * STATE_BYTES < pointer_bytes(read.release) <= STATE_BYTES
+    stack = MemoryStack()
+    stack.publish(read)
+    functions: dict[str, Any] = {
+        **stack.slots,
+        "${NormalizeFunctionArn}": stack.normalize,
+        "${AggregateFunctionArn}": stack.aggregate,
+    }
+    # As much as a client of ours sends inline.
+    payload = {"instances": [{}], "metadata": {"text": "m" * (INPUT_BYTES - 100)}}
+    assert asl.run(ENSEMBLE, functions, payload)["status"] == "COMPLETE"
