@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from builders import member, sources
 from driving import run_ensemble
+from stepensemble.cli.stacks import Stack, ensure_published
+from stepensemble.publishing.sources import read_sources
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +128,16 @@ def test_what_does_not_fit_the_records_exits_1_and_says_why(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ReplayRefused ")
     assert complaint in done.stderr
+
+
+def test_records_of_an_ensemble_that_was_served_before_are_left_out(
+    recorded: Path, stack: Stack, tmp_path: Path
+) -> None:
+    other = sources(tmp_path, member("half"), name="other")
+    run = run_ensemble(recorded, "run", "-", "--manifest", str(other.path), "--json", stdin='{"features": {"x": 4}}')
+    assert json.loads(run.stdout)["predictions"][0]["value"] == 4  # 4 / 2 + 2
+    of_this = run_ensemble(recorded, "replay", "--limit", "2", "--json")
+    assert {key: json.loads(of_this.stdout)[key] for key in ("records", "of_others")} == {"records": 1, "of_others": 1}
+    ensure_published(stack, read_sources(recorded / "models" / "manifest.json"), notify=lambda _: None)
+    report = json.loads(run_ensemble(recorded, "replay", "--limit", "3", "--method", "min", "--json").stdout)
+    assert {key: report[key] for key in ("records", "of_others")} == {"records": 2, "of_others": 1}

@@ -717,14 +717,15 @@ def test_the_terminal_names_what_is_missing_and_which_models_differ() -> None:
     record = keep(TWO, {"a": [0.25], "b": [3.0]})  # of b's probability of 3, the record keeps what it said
     other = parse(probable("a") | {"version": "2"}, probable("b"), probable("c"), task=BINARY_TASK)
     what_if = WhatIf(other, "other.json", {"b": "0" * 64}, "max", {"a": 2.0})
-    replayed = Replayed(what_if, date(2026, 2, 1), 3, replay_of(TWO, record, manifest=other, digests={"b": "0" * 64}))
+    report = replay_of(TWO, record, manifest=other, digests={"b": "0" * 64})
+    replayed = Replayed(what_if, date(2026, 2, 1), 3, 2, report)
     recorded, console = TWO.members[1].artifact.digest, Console(width=200)
     with console.capture() as captured:
         console.print(draw_replay(replayed))
     told = [" ".join(line.split()) for line in captured.get().splitlines()]
     assert told == [
         "tried manifest other.json, method max, weights a=2",
-        "records 1 since 2026-02-01; 3 left out: gone, or of another version",
+        "records 1 since 2026-02-01; 3 left out: gone, or of another version; 2 of other ensembles",
         "rows 1, of which 0 compared",
         "labels 0 flipped",
         "decisions 0 changed",

@@ -34,7 +34,8 @@ def _summarize(replayed: Replayed) -> Iterator[tuple[str, str]]:
     report = replayed.report
     yield "tried", _name_tried(replayed.what_if)
     left_out = f"; {replayed.left_out:,} left out: gone, or of another version" if replayed.left_out else ""
-    yield "records", f"{report.records:,} since {replayed.since}{left_out}"
+    of_others = f"; {replayed.of_others:,} of other ensembles" if replayed.of_others else ""
+    yield "records", f"{report.records:,} since {replayed.since}{left_out}{of_others}"
     yield "rows", f"{report.rows:,}, of which {report.compared:,} compared"
     yield "labels", f"{report.labels_flipped:,} flipped{_list_tallies(report.flips)}"
     yield "decisions", f"{report.decisions_changed:,} changed{_list_tallies(report.decisions)}"

@@ -35,18 +35,26 @@ class Replayed:
         what_if: what was tried.
         since: the first day.
         left_out: records that were gone when they were to be read, or that another version wrote.
+        of_others: records of ensembles that the stack served before.
     """
 
     what_if: WhatIf
     since: date
     left_out: int
+    of_others: int
     report: Replay
+
+    @property
+    def listed(self) -> int:
+        """How many records there are of these days."""
+        return self.report.records + self.left_out + self.of_others
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as one document."""
         tried = {"manifest": self.what_if.origin, "method": self.what_if.method, "weights": self.what_if.weights}
         found: dict[str, Any] = msgspec.to_builtins(self.report)
-        return {"tried": tried, "since": str(self.since), "left_out": self.left_out, **found}
+        omitted = {"left_out": self.left_out, "of_others": self.of_others}
+        return {"tried": tried, "since": str(self.since), **omitted, **found}
 
 
 def read_what_if(manifest: Path | None, method: str | None, weights: str | None) -> WhatIf:
@@ -126,7 +134,7 @@ def _read_manifest(path: Path) -> tuple[Manifest, dict[str, str]]:
 
 
 def replay_stack(stack: Stack, what_if: WhatIf, since: date, limit: int | None, console: Console) -> Replayed:
-    """Replay what a stack has recorded.
+    """Replay what a stack has recorded of the ensemble that it serves.
 
     Args:
         stack: whose records and releases are read.
@@ -136,12 +144,16 @@ def replay_stack(stack: Stack, what_if: WhatIf, since: date, limit: int | None, 
         console: where a bar shows how far the reading is.
 
     Raises:
+        NothingPublished: it serves none yet.
         ReplayRefused: what is tried does not fit the records.
     """
+    served = stack.releases.read_release(stack.releases.read_current()[0].release).name
     listed = [summary.prediction_id for summary in stack.records.since(since, limit)]
     records = list(_track(stack.records.read_all(listed), len(listed), console))
     releases = {digest: stack.releases.read_release(digest) for digest in {record.release for record in records}}
-    return Replayed(what_if, since, len(listed) - len(records), replay(records, releases, what_if))
+    own = [record for record in records if releases[record.release].name == served]
+    left_out, of_others = len(listed) - len(records), len(records) - len(own)
+    return Replayed(what_if, since, left_out, of_others, replay(own, releases, what_if))
 
 
 def _track(records: Iterator[Record], total: int, console: Console) -> Iterator[Record]:
