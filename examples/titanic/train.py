@@ -6,6 +6,8 @@ processors round differently is gone once the weights are rounded to the single 
     python examples/titanic/train.py                     # all members, the report and its table in the README
     python examples/titanic/train.py --output DIR        # only the files, elsewhere
     python examples/titanic/train.py --cross-validate    # what sizes and steps were chosen by; writes nothing
+
+With `--member crossed`, either of the last two is about one member alone, which need not be in the manifest yet.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ from stepensemble.core.manifest import (
     NumberFeature,
     Standard,
 )
+from stepensemble.core.outputs import Probability
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.runtimes import load_model
 
@@ -160,6 +163,12 @@ def trained_here(manifest: Manifest) -> list[Member]:
     return [member for member in manifest.members if member.id in ARCHITECTURES]
 
 
+def find_member(manifest: Manifest, name: str) -> Member:
+    """Return a member; one that the manifest does not have yet takes every column."""
+    new = Member(id=name, version="1", artifact=f"{name}.tflite", output=Probability())
+    return next((member for member in manifest.members if member.id == name), new)
+
+
 def columns_of(manifest: Manifest, member: Member) -> tuple[str, ...]:
     """Name the columns a member takes."""
     return all_column_names(manifest.features) if member.columns is None else member.columns
@@ -175,12 +184,12 @@ def train_member(manifest: Manifest, member: Member, columns: Columns, survived:
     return Trained(artifact, parity=float(np.abs(served - predict(model, batch)).max()))
 
 
-def cross_validate(manifest: Manifest, training: Passengers) -> dict[str, Scores]:
-    """Score every member and their mean by five folds within the training passengers."""
+def cross_validate(manifest: Manifest, members: Sequence[Member], training: Passengers) -> dict[str, Scores]:
+    """Score members and their mean by five folds within the training passengers."""
     columns = normalize(manifest.features, training.rows)
     folds = StratifiedKFold(5, shuffle=True, random_state=SEED)
     outputs = {}
-    for member in trained_here(manifest):
+    for member in members:
         names = columns_of(manifest, member)
         batch = stack_columns(columns, names)
         output = np.zeros(len(training))
@@ -196,24 +205,23 @@ def main() -> None:
     """Train, convert, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="folder for the files; nothing else is written then")
-    parser.add_argument("--member", choices=ARCHITECTURES, help="only this one; needs --output")
+    parser.add_argument("--member", choices=ARCHITECTURES, help="only this one, which need not be in the manifest yet")
     parser.add_argument("--cross-validate", action="store_true", help="only score by folds of the training passengers")
     arguments = parser.parse_args()
-    if arguments.member and not arguments.output:
+    if arguments.member and not (arguments.output or arguments.cross_validate):
         parser.error("a report needs all members: give --output, and none is written")
     make_reproducible()
     manifest = parse_manifest(MANIFEST.read_bytes())
     training, held_out = split(read_passengers())
     check_constants(manifest.features, training)
+    members = [find_member(manifest, arguments.member)] if arguments.member else trained_here(manifest)
     if arguments.cross_validate:
-        for name, scores in cross_validate(manifest, training).items():
+        for name, scores in cross_validate(manifest, members, training).items():
             print(f"{name:15}", scores)
         return
     columns = normalize(manifest.features, training.rows)
     files = {}
-    for member in trained_here(manifest):
-        if arguments.member not in (None, member.id):
-            continue
+    for member in members:
         trained = train_member(manifest, member, columns, training.survived)
         shipped = MANIFEST.parent / member.artifact
         path = shipped if arguments.output is None else arguments.output / shipped.name

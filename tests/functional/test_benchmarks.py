@@ -60,3 +60,23 @@ def test_ratios_are_taken_turn_by_turn() -> None:
     seconds = timing.run_in_turns({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, rounds=2)
     assert [sorted(turns[start : start + 2]) for start in (0, 2, 4)] == [["a", "b"]] * 3  # the first is not counted
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_swap_is_measured_and_what_is_not_is_said_to_be_so(tmp_path: Path) -> None:
+    output = tmp_path / "swap.json"
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "swap.py", "--rounds", "1", "--no-build", "--output", output],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (redeployment,) = [line.split() for line in done.stdout.splitlines() if "CloudFormation" in line]
+    assert " ".join(redeployment) == "CloudFormation update not measured needs an AWS account"
+    written, kept = (json.loads(path.read_text()) for path in (output, BENCHMARKS / "results" / "swap.json"))
+    assert written["seconds"].keys() == written["times_named"].keys() == kept["seconds"].keys()
+    assert {name for name, taken in written["seconds"].items() if taken is None} == {
+        "sam build",
+        "CloudFormation update",
+    }
+    assert {name for name, taken in kept["seconds"].items() if taken is None} == {"CloudFormation update"}

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from driving import ENSEMBLE, ROOT, run_ensemble
 from stepensemble.cli.stacks import Stack
+from stepensemble.core.columns import stack_columns
+from stepensemble.core.features import normalize
 from stepensemble.core.soundness import parse_manifest
+from stepensemble.publishing.golden import draw_rows
+from stepensemble.runtimes import load_model
 
 README = (ROOT / "README.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+(SWAP,) = [block for block in CONSOLE if "ensemble add" in block]
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 FRAGMENTS = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
 
@@ -36,16 +44,19 @@ NOT_RUN_HERE = {
 }
 
 
-def shown_commands() -> list[tuple[str, str]]:
-    """Return every `$ command` of the README with the output shown below it."""
+def shown_commands(*blocks: str) -> list[tuple[str, str]]:
+    """Return every `$ command` with the output shown below it."""
     shown = []
-    for block in CONSOLE:
+    for block in blocks:
         for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, flags=re.MULTILINE):
             shown.append((command, output))
     return shown
 
 
-@pytest.mark.parametrize(("command", "output"), [shown for shown in shown_commands() if shown[0] not in NOT_RUN_HERE])
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [shown for shown in shown_commands(*CONSOLE) if shown[0] not in NOT_RUN_HERE and shown not in shown_commands(SWAP)],
+)
 def test_a_shown_command_prints_what_is_shown(shared_project: Path, stack: Stack, command: str, output: str) -> None:
     assert stack.local
     program, *arguments = shlex.split(command)
@@ -72,18 +83,47 @@ def test_make_run_is_the_command_whose_output_the_readme_shows(shared_project: P
 
 
 def test_every_command_that_is_not_run_is_still_in_the_readme() -> None:
-    assert set(NOT_RUN_HERE) <= {command for command, _ in shown_commands()}
+    assert set(NOT_RUN_HERE) <= {command for command, _ in shown_commands(*CONSOLE)}
 
 
-def test_the_shown_member_takes_part(project: Path) -> None:
-    (entry,) = [one for one in map(json.loads, FRAGMENTS) if one.get("id") == "fifth"]
-    models = project / "models"
-    shutil.copy(models / "titanic" / "wide.tflite", models / entry["artifact"])
-    manifest = json.loads((models / "manifest.json").read_text())
-    manifest["members"].append(entry)
-    (models / "manifest.json").write_text(json.dumps(manifest))
-    output = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
-    assert [member["id"] for member in output["members"] if member["status"] == "ok"][-1] == entry["id"]
+def test_the_swapping_session_goes_as_shown(project: Path) -> None:
+    (training, _), *session = shown_commands(SWAP)
+    (project / "new").mkdir()
+    shutil.copy(ROOT / "examples" / "titanic" / "crossed.tflite", project / "new")
+    assert training.startswith(".venv/bin/python examples/titanic/train.py")
+    assert run_ensemble(project, "local", "--detach").returncode == 0
+    try:
+        for command, output in session:
+            program, *arguments = shlex.split(command)
+            assert program == ".venv/bin/ensemble"
+            done = run_ensemble(project, *arguments)
+            assert done.returncode == 0, done.stderr
+            assert steady(done.stdout + done.stderr) == steady(output)
+    finally:
+        run_ensemble(project, "local", "stop")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed; make tensorflow installs it"
+)
+def test_the_shown_training_makes_the_file_that_the_session_adds(tmp_path: Path) -> None:
+    (command, output), *_ = shown_commands(SWAP)
+    _, script, *arguments = shlex.split(command)
+    trained = subprocess.run(
+        [sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert trained.returncode == 0, trained.stderr
+    # How far float32 is from Keras may be another figure on another processor.
+    assert re.sub(r"most \S+", "", trained.stdout) == re.sub(r"most \S+", "", output)
+    manifest = parse_manifest((ROOT / "models" / "manifest.json").read_bytes())
+    columns = normalize(manifest.features, draw_rows(manifest.features, 50))
+    rows = stack_columns(columns, tuple(columns))
+    again, kept = (
+        load_model("litert", path.read_bytes()).predict(rows)
+        for path in (tmp_path / "new" / "crossed.tflite", ROOT / "examples" / "titanic" / "crossed.tflite")
+    )
+    np.testing.assert_allclose(again, kept, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("text", FRAGMENTS)

@@ -77,6 +77,20 @@ def test_the_first_item_of_an_empty_list() -> None:
     )
 
 
+def test_the_first_item_of_an_empty_list_has_lines_of_its_own_where_one_would_be_too_long() -> None:
+    path = "titanic/" + 60 * "x"
+    assert append_item('{\n  "members": []\n}\n', ("members",), FIFTH | {"artifact": path}) == (
+        '{\n  "members": [\n    {\n      "id": "fifth",\n      "version": "1",\n'
+        f'      "artifact": "{path}",\n      "output": {{"kind": "probability"}}\n    }}\n  ]\n}}\n'
+    )
+
+
+@pytest.mark.parametrize("members", ["[]", '[\r\n    {\r\n      "id": "a"\r\n    }\r\n  ]'])
+def test_lines_are_broken_as_the_others_are(members: str) -> None:
+    changed = append_item(f'{{\r\n  "members": {members}\r\n}}\r\n', ("members",), FIFTH)
+    assert changed.count("\n") == changed.count("\r\n") > 4
+
+
 def test_a_list_on_one_line_stays_on_it() -> None:
     assert append_item('{"members": [1,2]}', ("members",), 3) == '{"members": [1,2,3]}'
 

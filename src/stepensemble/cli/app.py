@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 import typer
 
+from stepensemble.cli.add_command import commands as additions
 from stepensemble.cli.options import (
     DEFAULT_MANIFEST,
     FreshOption,
@@ -27,7 +28,7 @@ from stepensemble.cli.options import (
     read_manifest,
 )
 from stepensemble.cli.release_commands import commands
-from stepensemble.cli.terminal import complain, err, out, print_json, show_status
+from stepensemble.cli.terminal import complain, err, out, print_json, show_status, warn
 from stepensemble.core.errors import EnsembleError, InvalidManifest
 from stepensemble.core.release import SHORT
 
@@ -41,45 +42,42 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 local = typer.Typer(help="Keep the local stack up, so that any AWS client can use it.", invoke_without_command=True)
+app.add_typer(additions)
 app.add_typer(commands)
 app.add_typer(local, name="local")
 
 
 @app.command()
 def check(
-    manifest: Annotated[Path, typer.Argument(help="The manifest.")] = DEFAULT_MANIFEST, *, as_json: JsonOption = False
+    manifest: Annotated[Path, typer.Argument(help="The manifest.")] = DEFAULT_MANIFEST,
+    *,
+    explain: Annotated[bool, typer.Option("--explain", help="Show every check with its figure.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Validate a manifest and try every artifact it names."""
-    from stepensemble.cli.trials import try_quietly
+    """Validate a manifest, and try every artifact it names: what a publish does before it writes anything."""
+    from stepensemble.publishing.gate import examine
 
     try:
         with show_status("Reading the manifest") as status:
-            sources = read_manifest(manifest)
-            trials = try_quietly(sources, status.update)
+            report = examine(read_manifest(manifest), status.update)
     except InvalidManifest as error:
         if as_json:
-            print_json({"ok": False, "problems": msgspec.to_builtins(error.problems)})
+            print_json({"ok": False, "checks": [], "warnings": [], "problems": msgspec.to_builtins(error.problems)})
             raise typer.Exit(1) from None
         raise
     if as_json:
-        members = [
-            {
-                "id": trial.member.id,
-                "version": trial.member.version,
-                "digest": trial.member.artifact.digest,
-                "size": trial.member.artifact.size,
-                "columns": trial.member.columns,
-                "load_ms": round(trial.load_ms, 3),
-                "predict_ms": round(trial.predict_ms, 3),
-            }
-            for trial in trials
-        ]
-        print_json({"ok": True, "release": sources.digest, "members": members, "problems": []})
-        return
-    from stepensemble.cli.pictures import draw_trials
+        print_json(report.to_json())
+        raise typer.Exit(1 if report.refused else 0)
+    from stepensemble.cli.pictures import draw_checks, draw_trials
 
-    out.print(draw_trials(sources, trials))
-    out.print(f"[bold green]ok[/]  {manifest} compiles to release {sources.digest[:SHORT]}")
+    if explain:
+        out.print(draw_checks(report.checks))
+    for problem in report.warnings:
+        warn(str(problem))
+    report.raise_if_refused()
+    if not explain:
+        out.print(draw_trials(report))
+    out.print(f"[bold green]ok[/]  {manifest} compiles to release {report.sources.digest[:SHORT]}")
 
 
 @app.command()
@@ -217,7 +215,7 @@ def replay(
         replayed = replay_stack(opened, what_if, first, limit, err)
     if as_json:
         print_json(replayed.to_json())
-    elif replayed.report.records or replayed.left_out:
+    elif replayed.listed:
         from stepensemble.cli.changes import draw_replay
 
         out.print(draw_replay(replayed))

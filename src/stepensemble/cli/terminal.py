@@ -25,6 +25,12 @@ def complain(name: str, message: str) -> None:
     err.print(message, markup=False, soft_wrap=True)
 
 
+def warn(message: str) -> None:
+    """Say what may be wrong."""
+    err.print("[bold yellow]warning[/]", end=" ")
+    err.print(message, markup=False, soft_wrap=True)
+
+
 def show_status(message: str) -> Status:
     """Show what takes a while, where standard error is a terminal."""
     return err.status(message)

@@ -8,13 +8,16 @@ runtime. Nothing of this happens in the process that asks for it: files are trie
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec import structs
+
 from stepensemble.core.errors import ConversionFailed, EnsembleError, MemberError, TensorFlowMissing
 from stepensemble.publishing.child import Crash, run_apart
+from stepensemble.publishing.deduction import Golden
 from stepensemble.publishing.export import Export, Exported
 from stepensemble.publishing.formats import Format, Source, read_source
 from stepensemble.publishing.parity import Labels, Parity, Tolerance, compare_outputs
@@ -22,6 +25,7 @@ from stepensemble.publishing.safety import check_keras_config
 from stepensemble.publishing.trial import Attempt, Inputs, pack_arrays, try_artifact, unpack_arrays
 from stepensemble.runtimes import Signature
 from stepensemble.runtimes.archives import read_archive
+from stepensemble.runtimes.model import Array
 
 SECONDS = 600.0
 """For one conversion, TensorFlow's import included."""
@@ -38,6 +42,7 @@ class Converted:
         source: what it was.
         reason: why it is not LiteRT; None where it is.
         parity: how the LiteRT file compares with TensorFlow; None where there is nothing to compare.
+        outputs: what the artifact said to the rows it was asked, by output name.
     """
 
     artifact: bytes
@@ -46,6 +51,7 @@ class Converted:
     source: Format
     reason: str | None
     parity: Parity | None
+    outputs: Mapping[str, Array]
 
 
 def convert(
@@ -54,7 +60,7 @@ def convert(
     signature: str | None = None,
     architecture: Path | None = None,
     trust: bool = False,
-    golden: Inputs | None = None,
+    golden: Inputs | Golden | None = None,
     labels: Labels | None = None,
     tolerance: Tolerance | None = None,
     run: Run = run_apart,
@@ -68,7 +74,7 @@ def convert(
         signature: which of its signatures to use; by default the only one, else "serving_default".
         architecture: JSON of the Keras model whose weights alone are in an `.h5` file.
         trust: take it whatever code it would run. A pickle is not taken even so.
-        golden: rows to compare on; drawn from the signature by default.
+        golden: rows to compare on, by input or by column; drawn from the signature by default.
         labels: tells the label of every row from an output, where the task has classes.
         tolerance: how far LiteRT may be from TensorFlow.
         run: does what needs TensorFlow.
@@ -85,15 +91,21 @@ def convert(
     exported = _export(source, signature, _read_architecture(architecture), golden, run, trust=trust)
     parity, reason = None, exported.refused
     if exported.litert is not None:
-        parity, reason = _compare(exported.litert, exported, labels, tolerance or Tolerance())
+        parity, reason, outputs = _compare(exported.litert, exported, labels, tolerance or Tolerance())
         if reason is None:
-            return Converted(exported.litert, "litert", exported.signature, source.format, None, parity)
-    return Converted(exported.saved_model, "tensorflow", exported.signature, source.format, reason, parity)
+            return Converted(exported.litert, "litert", exported.signature, source.format, None, parity, outputs)
+    outputs = unpack_arrays(exported.outputs)
+    return Converted(exported.saved_model, "tensorflow", exported.signature, source.format, reason, parity, outputs)
 
 
-def _as_it_is(source: Source, signature: str | None, golden: Inputs | None) -> Converted:
-    tried = try_artifact(Attempt("litert", source.body, signature, None if golden is None else (golden,)))
-    return Converted(source.body, "litert", tried.signature, source.format, None, None)
+def _as_it_is(source: Source, signature: str | None, golden: Inputs | Golden | None) -> Converted:
+    attempt = Attempt("litert", source.body, signature, None)
+    if isinstance(golden, Golden):
+        golden = golden.bind(try_artifact(replace(attempt, batches=())).signature)
+    if golden is not None:
+        attempt = replace(attempt, batches=(golden,))
+    tried = try_artifact(attempt)
+    return Converted(source.body, "litert", tried.signature, source.format, None, None, tried.outputs[0])
 
 
 def _read_architecture(path: Path | None) -> str | None:
@@ -108,7 +120,13 @@ def _read_architecture(path: Path | None) -> str | None:
 
 
 def _export(
-    source: Source, signature: str | None, architecture: str | None, golden: Inputs | None, run: Run, *, trust: bool
+    source: Source,
+    signature: str | None,
+    architecture: str | None,
+    golden: Inputs | Golden | None,
+    run: Run,
+    *,
+    trust: bool,
 ) -> Exported:
     if source.format == "keras" and not trust:
         # The child checks it too; refused here, it costs no TensorFlow, and needs none.
@@ -118,8 +136,12 @@ def _export(
             f"{source.name} has to be converted, and TensorFlow, which does it, is not installed: "
             "pip install 'stepensemble[tensorflow]', or give a .tflite file"
         )
-    rows = None if golden is None else pack_arrays(golden)
-    job = Export(source.name, source.format, source.body, architecture, signature, trust, rows)
+    job = Export(source.name, source.format, source.body, architecture, signature, trust, None)
+    if isinstance(golden, Golden):
+        bound = None if golden.inputs is None else {name: tuple(taken) for name, taken in golden.inputs.items()}
+        job = structs.replace(job, columns=pack_arrays(golden.columns), bound=bound)
+    elif golden is not None:
+        job = structs.replace(job, inputs=pack_arrays(golden))
     match run([job], Exported, SECONDS)[0]:
         case Exported() as exported:
             return exported
@@ -131,14 +153,14 @@ def _export(
 
 def _compare(
     litert: bytes, exported: Exported, labels: Labels | None, tolerance: Tolerance
-) -> tuple[Parity | None, str | None]:
-    """Return how the LiteRT file compares, and why it is not served, if it is not."""
+) -> tuple[Parity | None, str | None, Mapping[str, Array]]:
+    """Return how the LiteRT file compares, why it is not served, if it is not, and what it answers."""
     attempt = Attempt("litert", litert, exported.signature.name, (unpack_arrays(exported.inputs),))
     try:
         answered = try_artifact(attempt).outputs[0]
     except MemberError as error:
-        return None, f"the file converted to LiteRT does not run: {error}"
+        return None, f"the file converted to LiteRT does not run: {error}", {}
     parity = compare_outputs(unpack_arrays(exported.outputs), answered, labels)
     if parity.holds(tolerance):
-        return parity, None
-    return parity, f"LiteRT answers otherwise than TensorFlow: {parity}"
+        return parity, None, answered
+    return parity, f"LiteRT answers otherwise than TensorFlow: {parity}", answered

@@ -16,6 +16,9 @@ from typing import Any
 SPACE = re.compile(r"[ \t\r\n]*")
 SCALAR = re.compile(r"[^\s,\]}]+")
 
+LINE = 100
+"""Characters of a line in which an item still stands that has no neighbours to go by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -42,12 +45,16 @@ def append_item(text: str, path: Sequence[str], item: Any) -> str:
     if not node.items:
         outer = _indentation(text, node.start)
         inner = outer + _unit(text)
-        return f"{text[: node.start]}[\n{inner}{_compact(item)}\n{outer}]{text[node.end :]}"
+        written = _compact(item)
+        if len(inner) + len(written) > LINE:
+            written = _spread(item, inner, _unit(text))
+        block = _break_lines(f"[\n{inner}{written}\n{outer}]", text)
+        return f"{text[: node.start]}{block}{text[node.end :]}"
     last = node.items[-1]
     shown = text[last.start : last.end]
     indentation = _indentation(text, last.start)
     if "\n" in shown:
-        written = _spread(item, indentation, _unit(text))
+        written = _break_lines(_spread(item, indentation, _unit(text)), text)
     else:
         written = _compact(item, padded=shown.startswith("{ "))
     separator = _separator(text, node)
@@ -174,3 +181,8 @@ def _spread(item: Any, indentation: str, unit: str) -> str:
     inner = indentation + unit
     lines = [f"{inner}{json.dumps(name)}: {_compact(value)}" for name, value in item.items()]
     return "{\n" + ",\n".join(lines) + f"\n{indentation}}}"
+
+
+def _break_lines(written: str, text: str) -> str:
+    """Break lines as a text does."""
+    return written.replace("\n", "\r\n") if "\r\n" in text else written

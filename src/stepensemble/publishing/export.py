@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from msgspec import Struct
 
 from stepensemble.core.errors import ConversionFailed, FileDamaged
 from stepensemble.core.problems import enumerate_values
+from stepensemble.publishing.deduction import Golden
 from stepensemble.publishing.formats import Format, pack_saved_model
 from stepensemble.publishing.parity import draw_inputs
 from stepensemble.publishing.safety import check_graph, check_hdf5, check_keras_config, find_unknown_operations
 from stepensemble.publishing.trial import pack_arrays, unpack_arrays
 from stepensemble.runtimes import Model, Signature
 from stepensemble.runtimes.archives import extract_archive, read_archive, read_folder
+from stepensemble.runtimes.model import Array
 from stepensemble.runtimes.tensorflow import import_tensorflow, load_tensorflow, parse_saved_model, summarize
 
 EXPORT = (
@@ -57,6 +59,8 @@ class Export(Struct, frozen=True, tag="export"):
         architecture: JSON of a Keras model whose weights alone are in the file.
         trust: load it whatever code is in it.
         inputs: rows to compare on, NumPy files by input name; drawn by default.
+        columns: instead of them, NumPy files by column; which input takes which is told by `deduction.choose_inputs`.
+        bound: which columns each input takes, where it is said.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Export(Struct, frozen=True, tag="export"):
     signature: str | None
     trust: bool
     inputs: dict[str, bytes] | None
+    columns: dict[str, bytes] | None = None
+    bound: dict[str, tuple[str, ...]] | None = None
 
     def run(self) -> Exported:
         """Make it, in this process.
@@ -85,10 +91,15 @@ class Export(Struct, frozen=True, tag="export"):
                 self._export_keras(Path(room), folder)
                 saved_model = pack_saved_model(read_folder(folder), self.name)
             model = load_tensorflow(saved_model, self.signature)
-            inputs = draw_inputs(model.signature) if self.inputs is None else unpack_arrays(self.inputs)
+            inputs = self._rows(model.signature)
             outputs = {tensor.name: model.predict(inputs, tensor.name) for tensor in model.signature.outputs}
             litert, refused = _convert(tf, folder, model)
         return Exported(model.signature, saved_model, litert, refused, pack_arrays(inputs), pack_arrays(outputs))
+
+    def _rows(self, signature: Signature) -> Mapping[str, Array]:
+        if self.columns is not None:
+            return Golden(unpack_arrays(self.columns), self.bound).bind(signature)
+        return draw_inputs(signature) if self.inputs is None else unpack_arrays(self.inputs)
 
     def _check_saved_model(self, archive: bytes) -> None:
         from tensorflow.python.framework import op_def_registry

@@ -1,0 +1,215 @@
+"""How long a model that nobody had before takes to its first answer, on the local stack; beside it, a redeployment.
+
+Each round puts another file in the place of a member and publishes it, as a person does: by the commands, on a stack
+that is up. The first answer is either that of an execution that names the release, as `ensemble run` does, or one in a
+steady stream of executions that name none and meet a pointer that was read up to three seconds before.
+
+Of a redeployment only the build can be measured here. What follows it, the upload, the change set and CloudFormation's
+update of functions and layers, needs an AWS account, and no figure is made up for it.
+
+    python benchmarks/swap.py            # a table; benchmarks/results/swap.json is written
+    python benchmarks/swap.py --json     # the same, printed as JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+from msgspec import Struct
+from timing import Machine, Spread, compare, describe_machine, summarize
+
+from stepensemble.cli.execution import run_execution
+from stepensemble.cli.stacks import Stack, local_stack
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "swap.json"
+PARTS = ("events", "functions", "models", "statemachine", "template.yaml")
+"""Of the project, what a local stack needs."""
+TOOLS = Path(sys.executable).parent
+
+MEMBER = "linear"
+ROUNDS = 9
+ADDED, PUBLISHED, NAMED, STREAM, BUILT = (
+    "ensemble add",
+    "ensemble publish",
+    "publish to first answer, release named",
+    "publish to first answer in a stream",
+    "sam build",
+)
+PAUSE = 0.05
+"""Seconds between the executions of the stream, which shall not keep the publisher from its work."""
+UNKNOWN = "CloudFormation update"
+
+
+class Result(Struct, frozen=True):
+    """What is written.
+
+    Attributes:
+        seconds: by what was timed; None where it cannot be here.
+        times_named: how many times as long as `NAMED`, round by round.
+    """
+
+    machine: Machine
+    rounds: int
+    seconds: Mapping[str, Spread | None]
+    times_named: Mapping[str, Spread | None]
+
+
+@dataclass
+class Swaps:
+    """A project of its own with its stack up, and how many models it was given."""
+
+    folder: Path
+    stack: Stack
+    count: int = 0
+
+    def add(self) -> float:
+        """Put a model in the place of the last one; return the seconds it took."""
+        self.count += 1
+        trained = self.folder / "trained.tflite"
+        # What is behind the model's end changes its digest, and not what it says.
+        shipped = (ROOT / "models" / "titanic" / f"{MEMBER}.tflite").read_bytes()
+        trained.write_bytes(shipped + self.count.to_bytes(16))
+        started = time.perf_counter()
+        run_command(self.folder, "ensemble", "add", trained.name, "--id", MEMBER, "--replace")
+        return time.perf_counter() - started
+
+    def publish(self) -> dict[str, float]:
+        """Publish, then ask for the release by its name."""
+        started = time.perf_counter()
+        release = json.loads(run_command(self.folder, "ensemble", "publish", "--json"))["release"]
+        published = time.perf_counter()
+        self.ask(release)
+        return {PUBLISHED: published - started, NAMED: time.perf_counter() - started}
+
+    def publish_in_stream(self) -> dict[str, float]:
+        """Publish, while somebody asks and asks."""
+        before = self.ask(None)
+        started = time.perf_counter()
+        with ThreadPoolExecutor(1) as others:
+            publishing = others.submit(run_command, self.folder, "ensemble", "publish")
+            while self.ask(None) == before:
+                if publishing.done():
+                    publishing.result()  # raises where it failed
+                time.sleep(PAUSE)
+            answered = time.perf_counter()
+            publishing.result()
+        return {STREAM: answered - started}
+
+    def ask(self, release: str | None) -> str:
+        """Run an execution; return the release that answered."""
+        payload = json.loads((self.folder / "events" / "passenger.json").read_text(encoding="utf-8"))
+        return str(run_execution(self.stack, payload, release).to_json()["release"])
+
+
+@contextmanager
+def serve() -> Iterator[Swaps]:
+    """Keep the stack of a copy of the project up."""
+    with TemporaryDirectory() as room:
+        folder = Path(room)
+        for part in PARTS:
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+            copy(ROOT / part, folder / part)
+        described = json.loads(run_command(folder, "ensemble", "local", "--detach", "--json"))
+        try:
+            yield Swaps(folder, local_stack(described["stack"], described["endpoint"]))
+        finally:
+            run_command(folder, "ensemble", "local", "stop")
+
+
+def run_command(folder: Path, program: str, *arguments: str) -> str:
+    """Run a command of the project's environment; return what it prints."""
+    path = os.pathsep.join([str(TOOLS), str(ROOT / ".uv" / "bin"), os.environ["PATH"]])
+    done = subprocess.run(  # noqa: S603 - the project's own commands
+        [str(TOOLS / program), *arguments],
+        cwd=folder,
+        env=os.environ | {"PATH": path, "SAM_CLI_TELEMETRY": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{program} {' '.join(arguments)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def time_build() -> float:
+    """Build what Lambda gets, as `make build` does, elsewhere; return the seconds it took."""
+    with TemporaryDirectory() as room:
+        started = time.perf_counter()
+        run_command(ROOT, "sam", "build", "--build-dir", room)
+        return time.perf_counter() - started
+
+
+def measure(rounds: int, *, build: bool) -> Result:
+    """Time everything in turns, after a round that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in (ADDED, PUBLISHED, NAMED, STREAM, BUILT)}
+    with serve() as swaps:
+        for number in range(rounds + 1):
+            taken = {ADDED: swaps.add(), **swaps.publish()}
+            swaps.add()
+            taken |= swaps.publish_in_stream()
+            if build:
+                taken[BUILT] = time_build()
+            if number:
+                for name, one in taken.items():
+                    seconds[name].append(one)
+    return Result(
+        describe_machine("ai-edge-litert", "aws-sam-cli", "moto", "stepensemble"),
+        rounds,
+        {name: summarize(taken) if taken else None for name, taken in seconds.items()} | {UNKNOWN: None},
+        {name: compare(taken, seconds[NAMED]) if taken else None for name, taken in seconds.items()} | {UNKNOWN: None},
+    )
+
+
+def format_table(result: Result) -> str:
+    """Return the result as a table; quartiles in brackets."""
+    lines = [f"one model swapped; median and quartiles of {result.rounds} rounds, local stack", ""]
+    lines.append(f"{'':42}{'seconds':>24}{'x release named':>24}")
+    for name, taken in result.seconds.items():
+        times = result.times_named[name]
+        if taken is None or times is None:
+            why = "needs an AWS account" if name == UNKNOWN else "left out"
+            lines.append(f"  {name:40}{'not measured':>24}{why:>24}")
+        else:
+            lines.append(f"  {name:40}{show(taken):>24}{show(times):>24}")
+    machine = result.machine
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    lines += ["", f"{machine.processor}, {machine.cores} cores, {machine.system}, Python {machine.python}, {versions}"]
+    return "\n".join(lines)
+
+
+def show(spread: Spread) -> str:
+    """Return a median with its quartiles."""
+    return f"{spread.median:.2f} [{spread.low:.2f}, {spread.high:.2f}]"
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
+    parser.add_argument("--no-build", action="store_true", help="leave the build out")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    arguments = parser.parse_args()
+    result = measure(arguments.rounds, build=not arguments.no_build)
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text if arguments.json else format_table(result))
+
+
+if __name__ == "__main__":
+    main()
