@@ -20,8 +20,9 @@ import numpy.typing as npt
 from msgspec import Struct
 from timing import Machine, Spread, compare, describe_machine, rate, run_in_turns
 
-from stepensemble.core.aggregation import Vote, pool
-from stepensemble.core.decision import answer_rows
+from stepensemble.core.aggregation.decision import answer_rows
+from stepensemble.core.aggregation.pooling import Vote, pool
+from stepensemble.core.aggregation.probability import softmax
 from stepensemble.core.policy import (
     Aggregation,
     GeometricMean,
@@ -38,7 +39,6 @@ from stepensemble.core.policy import (
     WeightedVote,
     name_method,
 )
-from stepensemble.core.probability import softmax
 from stepensemble.core.task import MulticlassTask
 
 RESULT = Path(__file__).parent / "results" / "aggregation.json"

@@ -23,10 +23,10 @@ from stepensemble.core.manifest import NumberFeature
 from stepensemble.core.outputs import Probability
 from stepensemble.core.policy import Median, Policy, Quorum
 from stepensemble.core.records import Record, decode_record, encode_record
-from stepensemble.core.release import FORMAT, Artifact, Release, ReleasedMember, encode_release
-from stepensemble.core.replay import replay
+from stepensemble.core.releases.release import FORMAT, Artifact, Release, ReleasedMember, encode_release
+from stepensemble.core.replay.replaying import replay
+from stepensemble.core.replay.what_if import WhatIf
 from stepensemble.core.task import BinaryTask
-from stepensemble.core.what_if import WhatIf
 
 RESULT = Path(__file__).parent / "results" / "replay.json"
 

@@ -12,11 +12,11 @@ import msgspec
 
 from stepensemble.core.columns import bind_columns
 from stepensemble.core.features import normalize
-from stepensemble.core.fingerprint import Fingerprint
 from stepensemble.core.manifest import Feature, NumberFeature
 from stepensemble.core.outputs import Output, check_output
 from stepensemble.core.policy import Aggregation, Confidence, Mean, Policy, Quorum
-from stepensemble.core.release import FORMAT, Artifact, Release, ReleasedMember, digest_of
+from stepensemble.core.releases.fingerprint import Fingerprint
+from stepensemble.core.releases.release import FORMAT, Artifact, Release, ReleasedMember, digest_of
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
 from stepensemble.publishing.golden import golden_rows
 from stepensemble.publishing.sources import Sources, read_sources

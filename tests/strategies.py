@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 import numpy as np
 
 from builders import released
-from stepensemble.core.aggregation import Vote
+from stepensemble.core.aggregation.pooling import Vote
 from stepensemble.core.outputs import Label, Probabilities, Value
 from stepensemble.core.policy import (
     CLASS_METHODS,
@@ -32,7 +32,7 @@ from stepensemble.core.policy import (
     WeightedMean,
     WeightedVote,
 )
-from stepensemble.core.release import ReleasedMember
+from stepensemble.core.releases.release import ReleasedMember
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task, name_classes
 
 SIMPLE: dict[str, Any] = {

@@ -11,15 +11,15 @@ from typing import Any, cast
 
 import msgspec
 
+from stepensemble.core.aggregation.decision import Numbers
 from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Results, decide
 from stepensemble.core.columns import Columns, bind_columns, select_rows
-from stepensemble.core.decision import Numbers
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
 from stepensemble.core.features import normalize
 from stepensemble.core.outputs import check_output
 from stepensemble.core.payload import Pointer, apply_quorum, parse_payload
 from stepensemble.core.problems import Problem
-from stepensemble.core.release import SHORT, Release, ReleasedMember
+from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
 from stepensemble.publishing.sources import read_sources
 from stepensemble.runtimes import Model, load_model
 

@@ -14,7 +14,7 @@ import pytest
 
 from builders import MODELS
 from driving import copy_project, run_ensemble
-from stepensemble.core.release import SHORT, digest_of
+from stepensemble.core.releases.release import SHORT, digest_of
 
 
 @pytest.fixture

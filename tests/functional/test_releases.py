@@ -16,8 +16,8 @@ import pytest
 
 from driving import ENSEMBLE, ask, copy_project, run_ensemble
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.core.current import choose
 from stepensemble.core.errors import NoCanary, NothingPublished
+from stepensemble.core.releases.current import choose
 from stepensemble.publishing.canary import abort_canary
 from stepensemble.publishing.sources import read_sources
 from stepensemble.storage.keys import artifact_key, fingerprint_key

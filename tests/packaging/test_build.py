@@ -20,7 +20,7 @@ from stepensemble.cli.stacks import Stack
 
 MEGABYTE = 1_000_000
 SCORE_MEGABYTES = 110
-LEFT_AT_HOME = {"cli", "local", "publishing"}
+LEFT_AT_HOME = {"admission", "cli", "conversion", "local", "publishing"}
 
 ELF = b"\x7fELF"
 X86_64 = (62).to_bytes(2, "little")

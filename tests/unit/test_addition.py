@@ -14,11 +14,11 @@ import pytest
 from msgspec import structs
 
 from builders import MODELS, ROOT, X, manifest, member, model
+from stepensemble.admission.addition import FIELDS, Addition, Candidate, carry_out, plan_addition, write_file
+from stepensemble.conversion import trial
 from stepensemble.core.errors import AdditionRefused, EnsembleError, InputMismatch, InvalidManifest, ModelRefused
 from stepensemble.core.manifest import Member
-from stepensemble.core.release import digest_of
-from stepensemble.publishing import trial
-from stepensemble.publishing.addition import FIELDS, Addition, Candidate, carry_out, plan_addition, write_file
+from stepensemble.core.releases.release import digest_of
 from stepensemble.publishing.sources import read_sources
 from stepensemble.runtimes import load_model
 

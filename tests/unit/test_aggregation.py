@@ -15,8 +15,8 @@ from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassi
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from builders import BINARY, REGRESSION, THREE
-from stepensemble.core.aggregation import Vote, effective_weights, pool
-from stepensemble.core.labels import elect
+from stepensemble.core.aggregation.labels import elect
+from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
 from stepensemble.core.policy import (
     Aggregation,
     GeometricMean,

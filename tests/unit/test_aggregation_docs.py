@@ -20,6 +20,7 @@ import pytest
 
 import asl
 from builders import ROOT, artifact
+from stepensemble.core.aggregation.decision import Numbers, Undecided
 from stepensemble.core.answer import (
     Answer,
     MemberFailure,
@@ -28,12 +29,11 @@ from stepensemble.core.answer import (
     Results,
     decide,
 )
-from stepensemble.core.decision import Numbers, Undecided
 from stepensemble.core.errors import InvalidManifest, InvalidOutput
 from stepensemble.core.outputs import OUTPUT_KINDS, Output, canonical, check_output
 from stepensemble.core.payload import apply_quorum, parse_payload
 from stepensemble.core.policy import Aggregation, Confidence, Quorum, TieRule
-from stepensemble.core.release import Release, compile_release
+from stepensemble.core.releases.release import Release, compile_release
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.core.task import BinaryTask
 

@@ -13,6 +13,7 @@ from msgspec import structs
 from scipy.stats import entropy
 
 from builders import BINARY, REGRESSION, THREE, release, released
+from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.answer import (
     Answer,
     AskMembers,
@@ -25,11 +26,10 @@ from stepensemble.core.answer import (
     name_failure,
     output_schema,
 )
-from stepensemble.core.decision import Undecided
 from stepensemble.core.outputs import Label
 from stepensemble.core.payload import Pointer
 from stepensemble.core.policy import Confidence, HardVote, Quorum, WeightedMean, override_quorum
-from stepensemble.core.release import Release
+from stepensemble.core.releases.release import Release
 from stepensemble.core.task import Task
 
 SCHEMA = Draft202012Validator(output_schema())

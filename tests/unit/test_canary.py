@@ -21,7 +21,7 @@ from stepensemble.core.errors import (
 )
 from stepensemble.core.payload import digest_input
 from stepensemble.core.records import Record
-from stepensemble.core.release import Release, place
+from stepensemble.core.releases.release import Release, place
 from stepensemble.publishing.canary import Answer, CanaryReport, abort_canary, promote_canary, report_canary
 from stepensemble.publishing.publish import Published, publish
 from stepensemble.publishing.sources import Sources

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from builders import MODELS, model
+from stepensemble.conversion.converting import convert
 from stepensemble.core.errors import FileUnsafe, InputMismatch, ModelRefused
-from stepensemble.publishing.conversion import convert
 from stepensemble.runtimes import load_model
 
 
@@ -76,7 +76,7 @@ def test_where_tensorflow_is_missing_the_remedy_is_said(tmp_path: Path) -> None:
     said = run_without_tensorflow(f"""
 from pathlib import Path
 from stepensemble.core.errors import ModelRefused, TensorFlowMissing
-from stepensemble.publishing.conversion import convert
+from stepensemble.conversion.converting import convert
 from stepensemble.runtimes import load_model
 for ask, error in (
     (lambda: convert(Path({str(path)!r})), TensorFlowMissing),
@@ -99,7 +99,7 @@ for ask, error in (
 def test_a_litert_file_needs_no_tensorflow() -> None:
     said = run_without_tensorflow(f"""
 from pathlib import Path
-from stepensemble.publishing.conversion import convert
+from stepensemble.conversion.converting import convert
 print(convert(Path({str(MODELS / "half_plus_two.tflite")!r})).runtime)
 """)
     assert said == "litert\n"

@@ -5,7 +5,8 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from stepensemble.core.current import (
+from stepensemble.core.errors import CanaryConflict, NoCanary, ReleaseNotCurrent
+from stepensemble.core.releases.current import (
     HISTORY,
     abort_canary,
     begin_canary,
@@ -16,8 +17,7 @@ from stepensemble.core.current import (
     serves,
     succeed,
 )
-from stepensemble.core.errors import CanaryConflict, NoCanary, ReleaseNotCurrent
-from stepensemble.core.release import Canary, Current, Term
+from stepensemble.core.releases.release import Canary, Current, Term
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 ONE, TWO = {"m": "1"}, {"m": "1", "n": "2"}

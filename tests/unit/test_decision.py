@@ -13,9 +13,9 @@ from msgspec import structs
 from numpy.testing import assert_equal
 
 from builders import BINARY, REGRESSION, THREE, released
-from stepensemble.core.aggregation import Vote
-from stepensemble.core.decision import Answers, Ask, Decision, Undecided, answer_rows, decide, shows
-from stepensemble.core.labels import ABSTAINED
+from stepensemble.core.aggregation.decision import Answers, Ask, Decision, Undecided, answer_rows, decide, shows
+from stepensemble.core.aggregation.labels import ABSTAINED
+from stepensemble.core.aggregation.pooling import Vote
 from stepensemble.core.outputs import Label
 from stepensemble.core.policy import (
     Aggregation,
@@ -28,7 +28,7 @@ from stepensemble.core.policy import (
     Stack,
     WeightedMean,
 )
-from stepensemble.core.release import ReleasedMember
+from stepensemble.core.releases.release import ReleasedMember
 from strategies import METHODS, Question, questions, shadows
 
 UNANIMOUS = Confidence(min_agreement=1.0)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 
 from builders import BINARY, REGRESSION, THREE
+from stepensemble.conversion.deduction import Golden, choose_inputs, choose_output, deduce_output, describe_deduced
 from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidOutput
 from stepensemble.core.outputs import Label, Probabilities, Probability, Value, canonical
 from stepensemble.core.task import MulticlassTask, Task
-from stepensemble.publishing.deduction import Golden, choose_inputs, choose_output, deduce_output, describe_deduced
 from stepensemble.runtimes import Signature, Tensor
 
 ROWS = 16

@@ -9,11 +9,11 @@ from hypothesis import given
 from msgspec import structs
 
 from builders import ANY_VOTER, BINARY, REGRESSION, THREE, artifact, release, released
-from stepensemble.core.differences import compare_releases, describe
 from stepensemble.core.manifest import CategoryFeature, Log1p, NumberFeature, Standard
 from stepensemble.core.outputs import Probability
 from stepensemble.core.policy import Confidence, Mean, Quorum, TrimmedMean, WeightedMean
-from stepensemble.core.release import Release, encode_release
+from stepensemble.core.releases.differences import compare_releases, describe
+from stepensemble.core.releases.release import Release, encode_release
 
 AGE = NumberFeature("Age", min=0, max=120, scaling=Standard(30, 14))
 PORT = CategoryFeature("Port", ("C", "Q", "S"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from builders import ROOT
-from stepensemble.publishing.document import append_item, set_value
+from stepensemble.admission.document import append_item, set_value
 
 SHIPPED = (ROOT / "models" / "manifest.json").read_text()
 FIFTH = {"id": "fifth", "version": "1", "artifact": "titanic/fifth.tflite", "output": {"kind": "probability"}}

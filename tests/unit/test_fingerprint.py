@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from stepensemble.core.fingerprint import (
+from stepensemble.core.releases.fingerprint import (
     TOLERANCE,
     Fingerprint,
     MemberFingerprint,

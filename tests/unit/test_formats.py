@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from builders import MODELS, model
+from stepensemble.conversion.formats import read_source
 from stepensemble.core.errors import FileDamaged, FileUnsafe, FormatUnknown, ModelFileError
-from stepensemble.publishing.formats import read_source
 from stepensemble.runtimes.archives import read_archive, write_archive
 
 GRAPH = {"saved_model.pb": b"graph", "variables/variables.index": b"index", "assets/vocabulary.txt": b"yes"}

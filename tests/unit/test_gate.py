@@ -14,6 +14,9 @@ import pytest
 import asl
 from builders import BINARY, ROOT, X, member, model, release, released, sources
 from memory import SLOTS, MemoryStack
+from stepensemble.admission.checks import Check
+from stepensemble.admission.feasibility import check_deadline, check_states, count_inline
+from stepensemble.admission.gate import Report, examine, try_members
 from stepensemble.core.answer import Output
 from stepensemble.core.capacity import (
     AGGREGATE_SECONDS,
@@ -32,9 +35,6 @@ from stepensemble.core.limits import STATE_BYTES, inline_bytes
 from stepensemble.core.manifest import NumberFeature
 from stepensemble.core.policy import Confidence, Stack
 from stepensemble.core.task import MulticlassTask
-from stepensemble.publishing.checks import Check
-from stepensemble.publishing.feasibility import check_deadline, check_states, count_inline
-from stepensemble.publishing.gate import Report, examine, try_members
 from stepensemble.publishing.golden import GOLDEN_ROWS, draw_rows
 from stepensemble.publishing.publish import publish
 from stepensemble.publishing.sources import Sources, read_sources

@@ -10,8 +10,8 @@ import pytest
 from msgspec import structs
 
 from builders import BINARY, THREE
-from stepensemble.core.aggregation import Vote, effective_weights, pool
-from stepensemble.core.labels import ABSTAINED, Election, divide_by_thresholds, elect, own_labels
+from stepensemble.core.aggregation.labels import ABSTAINED, Election, divide_by_thresholds, elect, own_labels
+from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
 from stepensemble.core.policy import (
     Aggregation,
     GeometricMean,

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from stepensemble.core.aggregation import Vote, effective_weights, pool
-from stepensemble.core.decision import Answers, ClassAnswers, answer_rows
-from stepensemble.core.labels import ABSTAINED, own_labels
+from stepensemble.core.aggregation.decision import Answers, ClassAnswers, answer_rows
+from stepensemble.core.aggregation.labels import ABSTAINED, own_labels
+from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
 from stepensemble.core.outputs import Label
 from stepensemble.core.policy import VOTES, WEIGHTED_METHODS, Confidence, Mean, Policy, Stack, name_method
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask

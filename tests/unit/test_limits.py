@@ -14,7 +14,7 @@ from stepensemble.core.answer import Attendance, MemberFailure, MemberReport, Ou
 from stepensemble.core.limits import STATE_BYTES, travels_inline
 from stepensemble.core.outputs import Label, Probabilities, Probability, Value, output_width
 from stepensemble.core.policy import Confidence, Mean, Stack
-from stepensemble.core.release import Release
+from stepensemble.core.releases.release import Release
 from stepensemble.core.task import MulticlassTask, RegressionTask, Task, name_classes
 from stepensemble.handlers.tiers import AskedTier, Frame, MemberToAsk, TierResults, ask_tier
 

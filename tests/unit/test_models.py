@@ -7,7 +7,7 @@ import pytest
 from builders import artifact, model
 from memory import GIBIBYTE, MemoryStack
 from stepensemble.core.errors import ArtifactCorrupt, ArtifactMissing, ModelRefused
-from stepensemble.core.release import Artifact
+from stepensemble.core.releases.release import Artifact
 from stepensemble.handlers.models import LOADING, RESERVE, STATM, ModelCache, measure_process
 from stepensemble.storage.keys import artifact_key
 

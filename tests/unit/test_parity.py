@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stepensemble.conversion.parity import DRAWN_ROWS, Parity, Tolerance, compare_outputs, draw_inputs
 from stepensemble.core.errors import InputMismatch
-from stepensemble.publishing.parity import DRAWN_ROWS, Parity, Tolerance, compare_outputs, draw_inputs
 from stepensemble.runtimes import Quantization, Signature, Tensor
 
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from stepensemble.core.probability import (
+from stepensemble.core.aggregation.probability import (
     complement,
     entropy,
     normalize_rows,

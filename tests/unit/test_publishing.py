@@ -12,7 +12,7 @@ from builders import fingerprint, manifest, member, model, sources
 from meddling import MeddledBucket
 from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import ArtifactCorrupt, InvalidManifest, NotEnoughSlots
-from stepensemble.core.release import Current, Term, digest_of
+from stepensemble.core.releases.release import Current, Term, digest_of
 from stepensemble.publishing.publish import compare_with_current, pack, plan, publish
 from stepensemble.publishing.schemas import PUBLISHED, render_schema, write_schemas
 from stepensemble.publishing.sources import read_sources

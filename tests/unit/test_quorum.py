@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from builders import released
+from stepensemble.core.aggregation.quorum import Status, explain_failure, judge, least_members, weight_share
 from stepensemble.core.policy import (
     Aggregation,
     GeometricMean,
@@ -20,7 +21,6 @@ from stepensemble.core.policy import (
     WeightedVote,
     override_quorum,
 )
-from stepensemble.core.quorum import Status, explain_failure, judge, least_members, weight_share
 
 VOTERS = [released("a", weight=3.0), released("b", weight=1.0), released("c", weight=0.0)]
 STACK = {"a": 1.0, "b": 1.0, "c": 1.0}

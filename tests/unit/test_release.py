@@ -14,7 +14,14 @@ from msgspec import structs
 
 from builders import BINARY, X, artifact, manifest, member, release, released
 from stepensemble.core.errors import NotEnoughSlots, ReleaseCorrupt
-from stepensemble.core.release import Artifact, compile_release, decode_release, digest_of, encode_release, place
+from stepensemble.core.releases.release import (
+    Artifact,
+    compile_release,
+    decode_release,
+    digest_of,
+    encode_release,
+    place,
+)
 from stepensemble.core.soundness import parse_manifest
 
 ARTIFACTS = {"a": artifact(b"first"), "b": artifact(b"second")}

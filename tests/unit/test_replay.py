@@ -21,20 +21,20 @@ from builders import BINARY, REGRESSION, ROOT, THREE, manifest, member, release,
 from memory import PREFIX, MemoryStack
 from stepensemble.cli.changes import draw_replay
 from stepensemble.cli.what_if import Replayed, read_what_if
+from stepensemble.core.aggregation.decision import Numbers
 from stepensemble.core.answer import Answer, MemberFailure, MemberResult, decide
-from stepensemble.core.changes import Change, ChangedStatus, Mismatch, Missing, Replay, Shift, Tally
-from stepensemble.core.decision import Numbers
 from stepensemble.core.errors import InvalidManifest, ReplayRefused, StorageUnavailable
 from stepensemble.core.manifest import Manifest
 from stepensemble.core.outputs import Label
 from stepensemble.core.payload import apply_quorum, parse_payload
 from stepensemble.core.policy import WEIGHTED_METHODS, Aggregation, Confidence, HardVote, Mean, Quorum, WeightedMean
 from stepensemble.core.records import Record, decode_record, encode_record
-from stepensemble.core.release import Release, encode_release
-from stepensemble.core.replay import replay
+from stepensemble.core.releases.release import Release, encode_release
+from stepensemble.core.replay.changes import Change, ChangedStatus, Mismatch, Missing, Replay, Shift, Tally
+from stepensemble.core.replay.replaying import replay
+from stepensemble.core.replay.what_if import METHODS, WhatIf
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.core.task import RegressionTask, Task
-from stepensemble.core.what_if import METHODS, WhatIf
 from stepensemble.storage.records import ATTEMPTS
 
 TIMEOUT = MemberFailure("Sandbox.Timedout", "Task timed out")

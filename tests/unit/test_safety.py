@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from stepensemble.conversion.safety import check_keras_config, find_keras_code
 from stepensemble.core.errors import FileDamaged, FileUnsafe
-from stepensemble.publishing.safety import check_keras_config, find_keras_code
 
 
 def part(class_name: str, module: str | None = "keras.layers", **config: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from stepensemble.core.errors import (
 )
 from stepensemble.core.policy import Policy
 from stepensemble.core.records import Record
-from stepensemble.core.release import Current, encode_release
+from stepensemble.core.releases.release import Current, encode_release
 from stepensemble.storage.keys import CURRENT, artifact_key, execution_prefix, release_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore

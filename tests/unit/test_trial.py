@@ -12,10 +12,10 @@ import pytest
 from msgspec import Struct
 
 from builders import model
+from stepensemble.conversion.child import Crash, run_apart
+from stepensemble.conversion.parity import draw_inputs
+from stepensemble.conversion.trial import Attempt, Shown, Tried, Try, try_artifact, try_artifacts
 from stepensemble.core.errors import InputMismatch, MemberError, ModelRefused
-from stepensemble.publishing.child import Crash, run_apart
-from stepensemble.publishing.parity import draw_inputs
-from stepensemble.publishing.trial import Attempt, Shown, Tried, Try, try_artifact, try_artifacts
 from stepensemble.runtimes import load_model
 
 ROWS = np.array([[0, 0], [1, 2]], dtype=np.float32)

@@ -12,8 +12,16 @@ from scipy import stats
 from scipy.special import entr
 
 from builders import BINARY, THREE
-from stepensemble.core.aggregation import Vote, effective_weights, pool
-from stepensemble.core.labels import elect
+from stepensemble.core.aggregation.labels import elect
+from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
+from stepensemble.core.aggregation.uncertainty import (
+    find_pivotal,
+    measure_agreement,
+    measure_entropies,
+    measure_margin,
+    measure_spread,
+    select_class,
+)
 from stepensemble.core.policy import (
     Aggregation,
     HardVote,
@@ -25,14 +33,6 @@ from stepensemble.core.policy import (
     WeightedVote,
 )
 from stepensemble.core.task import BinaryTask, MulticlassTask
-from stepensemble.core.uncertainty import (
-    find_pivotal,
-    measure_agreement,
-    measure_entropies,
-    measure_margin,
-    measure_spread,
-    select_class,
-)
 
 RED, GREEN, BLUE = range(3)
 SHARES = np.array([0.2, 0.5, 0.3])

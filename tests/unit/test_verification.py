@@ -13,7 +13,7 @@ from builders import ROOT, fingerprint, member, sources
 from memory import SLOTS, MemoryStack
 from stepensemble.core.answer import Output
 from stepensemble.core.errors import FingerprintMissing, VerificationFailed
-from stepensemble.core.fingerprint import Fingerprint, MemberFingerprint
+from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint
 from stepensemble.publishing.golden import GOLDEN_ROWS
 from stepensemble.publishing.publish import publish
 from stepensemble.publishing.sources import Sources

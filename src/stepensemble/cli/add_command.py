@@ -14,11 +14,11 @@ import typer
 from stepensemble.cli.options import DEFAULT_MANIFEST, JsonOption, ManifestOption
 from stepensemble.cli.terminal import out, print_json, show_status, warn
 from stepensemble.core.errors import AdditionRefused, InvalidManifest
-from stepensemble.core.release import SHORT
+from stepensemble.core.releases.release import SHORT
 
 # The command imports what it needs when it runs: `ensemble --help` should not wait for NumPy.
 if TYPE_CHECKING:
-    from stepensemble.publishing.addition import Addition
+    from stepensemble.admission.addition import Addition
 
 commands = typer.Typer()
 
@@ -68,7 +68,7 @@ def add(
     What is not LiteRT yet is converted by TensorFlow; where that is not possible, or changes the answers, it stays a
     SavedModel for the runtime "tensorflow". Nothing is written unless the manifest passes the gate with it.
     """
-    from stepensemble.publishing.addition import Candidate, carry_out, plan_addition
+    from stepensemble.admission.addition import Candidate, carry_out, plan_addition
 
     path = manifest or DEFAULT_MANIFEST
     for needed, hint in ((file, "FILE"), (path, "--manifest"), (architecture, "--architecture")):

@@ -8,11 +8,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stepensemble.core.differences import describe
+from stepensemble.admission.addition import Addition
+from stepensemble.conversion.parity import Parity
 from stepensemble.core.features import all_column_names
 from stepensemble.core.manifest import input_columns
-from stepensemble.publishing.addition import Addition
-from stepensemble.publishing.parity import Parity
+from stepensemble.core.releases.differences import describe
 
 SOURCES = {
     "litert": "a LiteRT file",

@@ -30,7 +30,7 @@ from stepensemble.cli.options import (
 from stepensemble.cli.release_commands import commands
 from stepensemble.cli.terminal import complain, err, out, print_json, show_status, warn
 from stepensemble.core.errors import EnsembleError, InvalidManifest
-from stepensemble.core.release import SHORT
+from stepensemble.core.releases.release import SHORT
 
 # Each command imports what it needs when it runs: `ensemble --help` should not wait for boto3 or NumPy.
 app = typer.Typer(
@@ -55,7 +55,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Validate a manifest, and try every artifact it names: what a publish does before it writes anything."""
-    from stepensemble.publishing.gate import examine
+    from stepensemble.admission.gate import examine
 
     try:
         with show_status("Reading the manifest") as status:

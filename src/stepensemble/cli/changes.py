@@ -11,9 +11,9 @@ from rich.text import Text
 from stepensemble.cli.fan_out import SHOWN_ROWS
 from stepensemble.cli.pictures import plain_table
 from stepensemble.cli.what_if import Replayed
-from stepensemble.core.changes import Change, ChangedRow, Mismatch, Missing, Replay, Tally
-from stepensemble.core.release import SHORT
-from stepensemble.core.what_if import WhatIf
+from stepensemble.core.releases.release import SHORT
+from stepensemble.core.replay.changes import Change, ChangedRow, Mismatch, Missing, Replay, Tally
+from stepensemble.core.replay.what_if import WhatIf
 
 REASONS = {"not asked": "was not asked", "failed": "failed", "refused": "said what is not declared"}
 

@@ -16,7 +16,7 @@ from stepensemble.core.outputs import Label, Logit, Logits, Probabilities, Proba
 from stepensemble.core.outputs import Output as Contract
 from stepensemble.core.policy import name_method
 from stepensemble.core.records import Record
-from stepensemble.core.release import SHORT, Release
+from stepensemble.core.releases.release import SHORT, Release
 from stepensemble.core.task import BinaryTask, RegressionTask, Task, name_classes
 
 BAR_CELLS = 16

@@ -8,10 +8,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from stepensemble.admission.checks import Check
+from stepensemble.admission.gate import Report
 from stepensemble.core.records import RecordSummary
-from stepensemble.core.release import SHORT
-from stepensemble.publishing.checks import Check
-from stepensemble.publishing.gate import Report
+from stepensemble.core.releases.release import SHORT
 from stepensemble.storage.reviews import ReviewEvent
 
 STATUS_STYLES = {"COMPLETE": "bold green", "DEGRADED": "bold yellow", "FAILED": "bold red"}

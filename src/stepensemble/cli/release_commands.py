@@ -14,12 +14,12 @@ import typer
 from stepensemble.cli.options import DEFAULT_MANIFEST, JsonOption, ManifestOption, StackOption, read_manifest
 from stepensemble.cli.terminal import err, out, print_json, show_status
 from stepensemble.core.errors import VerificationFailed
-from stepensemble.core.release import SHORT
+from stepensemble.core.releases.release import SHORT
 
 # Each command imports what it needs when it runs: `ensemble --help` should not wait for boto3 or NumPy.
 if TYPE_CHECKING:
     from stepensemble.cli.stacks import Stack
-    from stepensemble.core.release import Release
+    from stepensemble.core.releases.release import Release
     from stepensemble.publishing.publish import Plan, Published, Sent
     from stepensemble.publishing.verification import Verification
 
@@ -106,7 +106,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Say in words what distinguishes two releases."""
-    from stepensemble.core.differences import compare_releases
+    from stepensemble.core.releases.differences import compare_releases
 
     with ExitStack() as stacks, show_status("Reading the releases") as status:
         opened: Stack | None = None

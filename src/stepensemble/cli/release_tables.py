@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from stepensemble.cli.pictures import STATUS_STYLES, name_member, plain_table
-from stepensemble.core.changes import Tally
-from stepensemble.core.differences import Difference
-from stepensemble.core.release import SHORT
+from stepensemble.core.releases.differences import Difference
+from stepensemble.core.releases.release import SHORT
+from stepensemble.core.replay.changes import Tally
 from stepensemble.publishing.canary import Activity, Agreement, CanaryReport
 from stepensemble.publishing.overview import MemberLine, Overview, ReleaseLine
 from stepensemble.publishing.publish import Plan

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepensemble.core.errors import LocalStackError, StackNotFound
-from stepensemble.core.release import Slots, name_add_on
+from stepensemble.core.releases.release import Slots, name_add_on
 from stepensemble.storage.objects import Bucket, open_bucket
 from stepensemble.storage.releases import ReleaseStore
 
@@ -206,8 +206,8 @@ def _read_outputs(name: str, session: Session, endpoint: str | None) -> dict[str
 
 def ensure_published(stack: Stack, sources: Sources, *, notify: Callable[[str], None]) -> None:
     """Make the sources' release the stack's current one, through the gate, unless it is already, or is the canary."""
-    from stepensemble.core.current import serves
     from stepensemble.core.errors import NothingPublished
+    from stepensemble.core.releases.current import serves
 
     try:
         if serves(stack.releases.read_current()[0], sources.digest):

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from stepensemble.admission.gate import Report, try_members
 from stepensemble.cli.terminal import warn
-from stepensemble.publishing.gate import Report, try_members
 from stepensemble.publishing.sources import Sources
 
 

@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.progress import track
 
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.changes import Replay
 from stepensemble.core.manifest import Manifest
 from stepensemble.core.problems import enumerate_values, show, suggest
 from stepensemble.core.records import Record
-from stepensemble.core.release import digest_of
-from stepensemble.core.replay import replay
+from stepensemble.core.releases.release import digest_of
+from stepensemble.core.replay.changes import Replay
+from stepensemble.core.replay.replaying import replay
+from stepensemble.core.replay.what_if import METHODS, WhatIf
 from stepensemble.core.soundness import parse_manifest
-from stepensemble.core.what_if import METHODS, WhatIf
 from stepensemble.storage.records import DAYS_BACK
 
 

@@ -15,15 +15,15 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from stepensemble.core import decision
-from stepensemble.core.decision import Answers, ClassAnswers, Decision, Numbers, Settled, Undecided
+from stepensemble.core.aggregation import decision
+from stepensemble.core.aggregation.decision import Answers, ClassAnswers, Decision, Numbers, Settled, Undecided
+from stepensemble.core.aggregation.labels import ABSTAINED
+from stepensemble.core.aggregation.quorum import Status, least_members, weight_share
 from stepensemble.core.errors import InvalidOutput
-from stepensemble.core.labels import ABSTAINED
 from stepensemble.core.outputs import Array, Floats, canonical, check_output
 from stepensemble.core.payload import Pointer
 from stepensemble.core.policy import Policy
-from stepensemble.core.quorum import Status, least_members, weight_share
-from stepensemble.core.release import Release, ReleasedMember
+from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import Task, name_classes
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from stepensemble.core.release import Release, ReleasedMember
+from stepensemble.core.releases.release import Release, ReleasedMember
 
 MEBIBYTE = 1024 * 1024
 

@@ -13,7 +13,7 @@ import msgspec
 
 from stepensemble.core.outputs import Label, Output, output_width
 from stepensemble.core.policy import Policy
-from stepensemble.core.release import Release
+from stepensemble.core.releases.release import Release
 from stepensemble.core.task import Task, name_classes
 
 STATE_BYTES = 256 * 1024

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
+from stepensemble.core.aggregation.probability import complement, normalize_rows, row_sum, softmax
 from stepensemble.core.errors import InvalidOutput
-from stepensemble.core.probability import complement, normalize_rows, row_sum, softmax
 from stepensemble.core.problems import enumerate_values, show
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task, name_classes
 

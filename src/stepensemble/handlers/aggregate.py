@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct, structs
 
+from stepensemble.core.aggregation.decision import Numbers, Undecided
 from stepensemble.core.answer import (
     Answer,
     AskMembers,
@@ -30,12 +31,11 @@ from stepensemble.core.columns import (
     columns_to_json,
     select_rows,
 )
-from stepensemble.core.decision import Numbers, Undecided
 from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable, TierMismatch
 from stepensemble.core.limits import STATE_BYTES
 from stepensemble.core.payload import DECISIVE, Payload, Pointer, apply_quorum, digest_input, parse_payload
 from stepensemble.core.records import Record
-from stepensemble.core.release import Release
+from stepensemble.core.releases.release import Release
 from stepensemble.handlers.refusal import refuse
 from stepensemble.handlers.rows import read_rows
 from stepensemble.handlers.tiers import AskedTier, Cascade, Frame, TierResults, ask_tier

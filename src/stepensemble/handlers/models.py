@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stepensemble.core.capacity import RESERVE
-from stepensemble.core.release import Artifact
+from stepensemble.core.releases.release import Artifact
 from stepensemble.runtimes import Model, load_model
 from stepensemble.storage.releases import ReleaseStore
 

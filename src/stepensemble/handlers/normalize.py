@@ -10,13 +10,13 @@ import msgspec
 from msgspec import structs
 
 from stepensemble.core.columns import columns_to_bytes, columns_to_json
-from stepensemble.core.current import choose, serves
 from stepensemble.core.errors import EnsembleError, InvalidPayload, StorageUnavailable
 from stepensemble.core.features import normalize
 from stepensemble.core.limits import leaves_room, travels_inline
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
 from stepensemble.core.problems import Problem
-from stepensemble.core.release import Current, Release
+from stepensemble.core.releases.current import choose, serves
+from stepensemble.core.releases.release import Current, Release
 from stepensemble.handlers.refusal import refuse
 from stepensemble.handlers.rows import read_rows
 from stepensemble.handlers.tiers import Frame, MemberToAsk, ask_tier

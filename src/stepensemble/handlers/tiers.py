@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from stepensemble.core.release import Artifact
+from stepensemble.core.releases.release import Artifact
 
 
 class MemberToScore(Struct, frozen=True):

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from stepensemble.core.errors import LocalStackError
-from stepensemble.core.release import name_add_on
+from stepensemble.core.releases.release import name_add_on
 from stepensemble.local.errors import PortTaken
 from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
 from stepensemble.local.state import StateDatabase, lock_state, remove_database

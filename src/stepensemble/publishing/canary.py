@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from msgspec import Meta, Struct
 
-from stepensemble.core import current as pointer
 from stepensemble.core.answer import Output, Prediction
-from stepensemble.core.changes import Outcome, Shift, Tally, compare
 from stepensemble.core.errors import EnsembleError
 from stepensemble.core.records import Record, RecordSummary
-from stepensemble.core.release import Canary, Current, Release
+from stepensemble.core.releases import current as pointer
+from stepensemble.core.releases.release import Canary, Current, Release
+from stepensemble.core.replay.changes import Outcome, Shift, Tally, compare
 from stepensemble.core.task import MulticlassTask, Task, name_classes, name_task
 from stepensemble.publishing.publish import Now
 from stepensemble.storage.releases import ReleaseStore

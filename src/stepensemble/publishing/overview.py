@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from stepensemble.core.errors import NothingPublished, ReleaseCorrupt
-from stepensemble.core.release import Current, Term
+from stepensemble.core.releases.release import Current, Term
 from stepensemble.storage.releases import KeptRelease, ReleaseStore
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepensemble.core.errors import FingerprintMissing
-from stepensemble.core.release import decode_release
+from stepensemble.core.releases.release import decode_release
 from stepensemble.publishing.publish import Parcel
 from stepensemble.storage.releases import ReleaseStore
 

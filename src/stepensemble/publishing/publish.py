@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from stepensemble.core.current import begin_canary, refuse_canary, succeed
-from stepensemble.core.differences import Difference, compare_releases
 from stepensemble.core.errors import CanaryConflict, NothingPublished, ReleaseCorrupt
-from stepensemble.core.fingerprint import Fingerprint
-from stepensemble.core.release import SHORT, Current, Release, ReleasedMember, Slots, place
+from stepensemble.core.releases.current import begin_canary, refuse_canary, succeed
+from stepensemble.core.releases.differences import Difference, compare_releases
+from stepensemble.core.releases.fingerprint import Fingerprint
+from stepensemble.core.releases.release import SHORT, Current, Release, ReleasedMember, Slots, place
 from stepensemble.publishing.sources import Sources
 from stepensemble.storage.releases import ReleaseStore
 

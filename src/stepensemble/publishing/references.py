@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from stepensemble.core.current import find_canary, find_previous
 from stepensemble.core.errors import ReleaseNotFound
 from stepensemble.core.problems import enumerate_values, show
-from stepensemble.core.release import SHORT, Current
+from stepensemble.core.releases.current import find_canary, find_previous
+from stepensemble.core.releases.release import SHORT, Current
 from stepensemble.storage.releases import ReleaseStore
 
 WORDS = ("current", "previous", "canary")

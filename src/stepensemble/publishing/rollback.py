@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from stepensemble.core.current import succeed
 from stepensemble.core.errors import MemberError, ReleaseCorrupt
-from stepensemble.core.release import SHORT, Canary, Release, Slots, place
+from stepensemble.core.releases.current import succeed
+from stepensemble.core.releases.release import SHORT, Canary, Release, Slots, place
 from stepensemble.publishing.publish import Now
 from stepensemble.publishing.references import find_release
 from stepensemble.storage.releases import ReleaseStore

@@ -9,7 +9,7 @@ from pathlib import Path
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.manifest import Manifest
 from stepensemble.core.problems import Problem, show
-from stepensemble.core.release import Artifact, Release, compile_release, digest_of, encode_release
+from stepensemble.core.releases.release import Artifact, Release, compile_release, digest_of, encode_release
 from stepensemble.core.soundness import parse_manifest
 
 

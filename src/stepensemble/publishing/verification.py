@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from stepensemble.core.answer import MemberReport, Output
 from stepensemble.core.errors import VerificationFailed
-from stepensemble.core.fingerprint import Fingerprint, MemberFingerprint, compare, measure_deviation
 from stepensemble.core.outputs import Array, Label
 from stepensemble.core.payload import Pointer
-from stepensemble.core.release import SHORT, Release, ReleasedMember
+from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint, compare, measure_deviation
+from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
 
 Ask = Callable[[dict[str, Any]], tuple[Output | None, str]]
 """Runs an execution with a payload; returns its output with pointers followed, or None and why there is none."""

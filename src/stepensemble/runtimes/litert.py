@@ -1,7 +1,7 @@
 """LiteRT: the default runtime. Milliseconds to load, microseconds a row, no TensorFlow.
 
 A file that nobody has tried may end the process: LiteRT does not check everything it reads. Published artifacts were
-tried in a process of their own (`publishing/trial.py`) and have their digest checked.
+tried in a process of their own (`conversion/trial.py`) and have their digest checked.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from stepensemble.core.release import digest_of
+from stepensemble.core.releases.release import digest_of
 
 # Artifact bucket
 CURRENT = "current.json"

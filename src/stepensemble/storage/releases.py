@@ -17,8 +17,8 @@ from stepensemble.core.errors import (
     PublishConflict,
     ReleaseCorrupt,
 )
-from stepensemble.core.fingerprint import Fingerprint
-from stepensemble.core.release import SHORT, Artifact, Current, Release, decode_release, digest_of
+from stepensemble.core.releases.fingerprint import Fingerprint
+from stepensemble.core.releases.release import SHORT, Artifact, Current, Release, decode_release, digest_of
 from stepensemble.storage.keys import (
     CURRENT,
     RELEASES,

@@ -16,9 +16,9 @@ from msgspec import structs
 from builders import X, manifest
 from driving import run_ensemble
 from stepensemble import Ensemble
+from stepensemble.admission.addition import Addition, Candidate, carry_out, plan_addition
+from stepensemble.conversion.trial import pack_arrays, unpack_arrays
 from stepensemble.core.errors import FileDamaged, FileUnsafe, InputMismatch
-from stepensemble.publishing.addition import Addition, Candidate, carry_out, plan_addition
-from stepensemble.publishing.trial import pack_arrays, unpack_arrays
 
 pytestmark = [
     pytest.mark.tensorflow,

@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stepensemble.conversion.child import Crash, run_apart
+from stepensemble.conversion.converting import Converted, convert
+from stepensemble.conversion.export import Export, Exported
+from stepensemble.conversion.formats import read_source
 from stepensemble.core.errors import (
     ConversionFailed,
     FileDamaged,
@@ -19,11 +23,7 @@ from stepensemble.core.errors import (
     InputMismatch,
     ModelRefused,
 )
-from stepensemble.core.release import digest_of
-from stepensemble.publishing.child import Crash, run_apart
-from stepensemble.publishing.conversion import Converted, convert
-from stepensemble.publishing.export import Export, Exported
-from stepensemble.publishing.formats import read_source
+from stepensemble.core.releases.release import digest_of
 from stepensemble.runtimes import load_model
 
 pytestmark = [

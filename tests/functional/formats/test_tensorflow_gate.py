@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from builders import X, manifest, member, model
+from stepensemble.admission.gate import examine
+from stepensemble.conversion.formats import read_source
 from stepensemble.core.capacity import MEBIBYTE
-from stepensemble.publishing.formats import read_source
-from stepensemble.publishing.gate import examine
 from stepensemble.publishing.sources import read_sources
 
 pytestmark = pytest.mark.tensorflow

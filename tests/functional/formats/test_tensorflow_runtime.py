@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from builders import model
+from stepensemble.conversion.formats import read_source
 from stepensemble.core.errors import InputMismatch, ModelRefused
-from stepensemble.publishing.formats import read_source
 from stepensemble.runtimes import Model, Signature, Tensor, load_model
 from stepensemble.runtimes.archives import read_archive, write_archive
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stepensemble.conversion import safety
+from stepensemble.conversion.converting import convert
+from stepensemble.conversion.formats import read_source
+from stepensemble.conversion.safety import check_graph, find_graph_code
 from stepensemble.core.errors import ConversionFailed, FileUnsafe
-from stepensemble.publishing import safety
-from stepensemble.publishing.conversion import convert
-from stepensemble.publishing.formats import read_source
-from stepensemble.publishing.safety import check_graph, find_graph_code
 from stepensemble.runtimes.archives import read_archive
 from stepensemble.runtimes.tensorflow import parse_saved_model
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import msgspec
 
+from stepensemble.admission.checks import Applicant, Check, check_member
+from stepensemble.admission.feasibility import check_deadline, check_states
+from stepensemble.admission.screening import Answer, Screened, Subject, screen
 from stepensemble.core.capacity import CAPACITIES, Capacity
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.features import normalize
-from stepensemble.core.fingerprint import Fingerprint
 from stepensemble.core.outputs import check_output
 from stepensemble.core.problems import Problem
-from stepensemble.publishing.checks import Applicant, Check, check_member
-from stepensemble.publishing.feasibility import check_deadline, check_states
+from stepensemble.core.releases.fingerprint import Fingerprint
 from stepensemble.publishing.golden import golden_rows
 from stepensemble.publishing.publish import Now
-from stepensemble.publishing.screening import Answer, Screened, Subject, screen
 from stepensemble.publishing.sources import Sources
 from stepensemble.publishing.verification import make_fingerprint
 

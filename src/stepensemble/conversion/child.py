@@ -1,6 +1,6 @@
 """Work on files of strangers in a process of its own: whatever ends that process is an answer here, not the end.
 
-The child is `python -m stepensemble.publishing.work`. It reads its jobs from standard input and writes an answer for
+The child is `python -m stepensemble.conversion.work`. It reads its jobs from standard input and writes an answer for
 each as soon as it has one, so that what was answered before a crash is kept. Nothing is pickled: a child that a file
 took over can say something wrong, and cannot make this process do anything.
 """
@@ -79,7 +79,7 @@ def run_apart(jobs: Sequence[Struct], answer: type[T], seconds: float) -> list[T
 
 def _run_child(jobs: Sequence[Struct], seconds: float) -> tuple[list[bytes], str]:
     """Return what the child answered before it ended, and how it ended."""
-    command = [sys.executable, "-P", "-m", "stepensemble.publishing.work"]
+    command = [sys.executable, "-P", "-m", "stepensemble.conversion.work"]
     with (
         tempfile.TemporaryDirectory(prefix="stepensemble-") as room,
         tempfile.TemporaryFile() as log,

@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from msgspec import structs
 
+from stepensemble.conversion.child import Crash, run_apart
+from stepensemble.conversion.deduction import Golden
+from stepensemble.conversion.export import Export, Exported
+from stepensemble.conversion.formats import Format, Source, read_source
+from stepensemble.conversion.parity import Labels, Parity, Tolerance, compare_outputs
+from stepensemble.conversion.safety import check_keras_config
+from stepensemble.conversion.trial import Attempt, Inputs, pack_arrays, try_artifact, unpack_arrays
 from stepensemble.core.errors import ConversionFailed, EnsembleError, MemberError, TensorFlowMissing
-from stepensemble.publishing.child import Crash, run_apart
-from stepensemble.publishing.deduction import Golden
-from stepensemble.publishing.export import Export, Exported
-from stepensemble.publishing.formats import Format, Source, read_source
-from stepensemble.publishing.parity import Labels, Parity, Tolerance, compare_outputs
-from stepensemble.publishing.safety import check_keras_config
-from stepensemble.publishing.trial import Attempt, Inputs, pack_arrays, try_artifact, unpack_arrays
 from stepensemble.runtimes import Signature
 from stepensemble.runtimes.archives import read_archive
 from stepensemble.runtimes.model import Array

@@ -14,14 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stepensemble.core.aggregation import Vote, effective_weights, pool
-from stepensemble.core.labels import ABSTAINED, TIE_TOLERANCE, Labels, elect, own_labels
-from stepensemble.core.manifest import Voice, select_voters
-from stepensemble.core.outputs import Label
-from stepensemble.core.policy import VOTES, Confidence, Policy, Stack, name_method
-from stepensemble.core.quorum import Status, explain_failure, judge
-from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
-from stepensemble.core.uncertainty import (
+from stepensemble.core.aggregation.labels import ABSTAINED, TIE_TOLERANCE, Labels, elect, own_labels
+from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
+from stepensemble.core.aggregation.quorum import Status, explain_failure, judge
+from stepensemble.core.aggregation.uncertainty import (
     Spread,
     find_pivotal,
     measure_agreement,
@@ -30,6 +26,10 @@ from stepensemble.core.uncertainty import (
     measure_spread,
     select_class,
 )
+from stepensemble.core.manifest import Voice, select_voters
+from stepensemble.core.outputs import Label
+from stepensemble.core.policy import VOTES, Confidence, Policy, Stack, name_method
+from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

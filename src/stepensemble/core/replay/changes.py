@@ -8,8 +8,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.answer import Prediction
-from stepensemble.core.quorum import Status
 from stepensemble.core.task import MulticlassTask, Task, name_classes
 
 Kind_co = TypeVar("Kind_co", covariant=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from stepensemble.core.aggregation.probability import normalize_rows, row_max
 from stepensemble.core.policy import VOTES, Aggregation, name_method
-from stepensemble.core.probability import normalize_rows, row_max
 from stepensemble.core.task import BinaryTask, MulticlassTask, class_thresholds
 
 Floats = npt.NDArray[np.float64]

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from stepensemble.admission.checks import Check
 from stepensemble.core.capacity import EXECUTION_SECONDS, execution_seconds, member_seconds, tier_seconds
 from stepensemble.core.columns import Columns
 from stepensemble.core.limits import NUMBER_BYTES, STATE_BYTES, asked_bytes, inline_bytes, pointer_bytes
 from stepensemble.core.payload import MAX_ROWS
 from stepensemble.core.problems import Problem
-from stepensemble.core.release import Release
-from stepensemble.publishing.checks import Check
+from stepensemble.core.releases.release import Release
 
 
 def check_states(release: Release, columns: Columns, rows: Sequence[Mapping[str, Any]]) -> Check:

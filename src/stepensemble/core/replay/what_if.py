@@ -13,7 +13,7 @@ from stepensemble.core.errors import ReplayRefused
 from stepensemble.core.manifest import Manifest, Member, select_voters
 from stepensemble.core.policy import Aggregation, Policy, Stack
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
-from stepensemble.core.release import Release, ReleasedMember
+from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import Task, name_classes, name_task
 
 AnyMember = Member | ReleasedMember

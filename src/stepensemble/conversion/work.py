@@ -9,10 +9,10 @@ from contextlib import suppress
 
 import msgspec
 
+from stepensemble.conversion.child import LENGTH, Answer, Refusal
+from stepensemble.conversion.export import Export
+from stepensemble.conversion.trial import Try
 from stepensemble.core.errors import EnsembleError
-from stepensemble.publishing.child import LENGTH, Answer, Refusal
-from stepensemble.publishing.export import Export
-from stepensemble.publishing.trial import Try
 
 MEMORY = 10 * 1024**3
 """Bytes that the child may fill: as much as the largest Lambda has, so that what needs more could not be served."""

@@ -14,18 +14,18 @@ from typing import cast
 
 import numpy as np
 
-from stepensemble.core import decision
+from stepensemble.core.aggregation import decision
+from stepensemble.core.aggregation.decision import Decision, Numbers
+from stepensemble.core.aggregation.quorum import Status, judge
 from stepensemble.core.answer import Prediction, list_predictions
-from stepensemble.core.changes import Mismatch, Missing, Outcome, Reason, Replay, Trait, compare
-from stepensemble.core.decision import Decision, Numbers
 from stepensemble.core.manifest import select_voters
 from stepensemble.core.outputs import Flags, Floats
 from stepensemble.core.policy import Quorum
-from stepensemble.core.quorum import Status, judge
-from stepensemble.core.recall import NOT_ASKED, Page, Recollection, Silence, lay_out, policy_in_force, recall
 from stepensemble.core.records import Record
-from stepensemble.core.release import SHORT, Release
-from stepensemble.core.what_if import Terms, WhatIf, check_question, check_weights, set_terms
+from stepensemble.core.releases.release import SHORT, Release
+from stepensemble.core.replay.changes import Mismatch, Missing, Outcome, Reason, Replay, Trait, compare
+from stepensemble.core.replay.recall import NOT_ASKED, Page, Recollection, Silence, lay_out, policy_in_force, recall
+from stepensemble.core.replay.what_if import Terms, WhatIf, check_question, check_weights, set_terms
 
 WORST_FIRST: tuple[Status, ...] = ("FAILED", "DEGRADED", "COMPLETE")
 

@@ -20,19 +20,11 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, UNSET, Struct, UnsetType, structs
 
-from stepensemble.core.columns import Columns
-from stepensemble.core.errors import AdditionRefused, InvalidManifest, InvalidOutput
-from stepensemble.core.features import normalize
-from stepensemble.core.labels import own_labels
-from stepensemble.core.manifest import Manifest, Member
-from stepensemble.core.outputs import Array, Output, canonical, check_output, name_kind
-from stepensemble.core.problems import Problem, show, suggest
-from stepensemble.core.release import digest_of
-from stepensemble.core.soundness import parse_manifest
-from stepensemble.core.task import RegressionTask, Task
-from stepensemble.publishing.child import run_apart
-from stepensemble.publishing.conversion import Converted, Run, convert
-from stepensemble.publishing.deduction import (
+from stepensemble.admission.document import append_item, set_value
+from stepensemble.admission.gate import Report, examine
+from stepensemble.conversion.child import run_apart
+from stepensemble.conversion.converting import Converted, Run, convert
+from stepensemble.conversion.deduction import (
     Golden,
     Inputs,
     choose_inputs,
@@ -40,10 +32,18 @@ from stepensemble.publishing.deduction import (
     deduce_output,
     describe_deduced,
 )
-from stepensemble.publishing.document import append_item, set_value
-from stepensemble.publishing.gate import Report, examine
+from stepensemble.conversion.parity import DRAWN_ROWS, Labels, default_labels
+from stepensemble.core.aggregation.labels import own_labels
+from stepensemble.core.columns import Columns
+from stepensemble.core.errors import AdditionRefused, InvalidManifest, InvalidOutput
+from stepensemble.core.features import normalize
+from stepensemble.core.manifest import Manifest, Member
+from stepensemble.core.outputs import Array, Output, canonical, check_output, name_kind
+from stepensemble.core.problems import Problem, show, suggest
+from stepensemble.core.releases.release import digest_of
+from stepensemble.core.soundness import parse_manifest
+from stepensemble.core.task import RegressionTask, Task
 from stepensemble.publishing.golden import draw_rows
-from stepensemble.publishing.parity import DRAWN_ROWS, Labels, default_labels
 from stepensemble.publishing.sources import read_artifacts
 
 FIELDS = (

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepensemble.core.aggregation.probability import row_sum
 from stepensemble.core.columns import Columns, bind_columns
 from stepensemble.core.errors import AdditionRefused, InputMismatch
 from stepensemble.core.outputs import (
@@ -22,7 +23,6 @@ from stepensemble.core.outputs import (
     Value,
     check_output,
 )
-from stepensemble.core.probability import row_sum
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.core.task import BinaryTask, RegressionTask, Task, name_classes
 from stepensemble.runtimes import Signature, Tensor

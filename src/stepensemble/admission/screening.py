@@ -14,13 +14,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from stepensemble.conversion.trial import Attempt, Tried, try_artifacts
 from stepensemble.core.capacity import Capacity
 from stepensemble.core.columns import Array, Columns, bind_columns
 from stepensemble.core.errors import MemberError
-from stepensemble.core.fingerprint import compare
 from stepensemble.core.outputs import Label
-from stepensemble.core.release import ReleasedMember
-from stepensemble.publishing.trial import Attempt, Tried, try_artifacts
+from stepensemble.core.releases.fingerprint import compare
+from stepensemble.core.releases.release import ReleasedMember
 from stepensemble.runtimes import Signature
 from stepensemble.runtimes.model import select_output
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from stepensemble.core.errors import CanaryConflict, NoCanary, ReleaseNotCurrent
-from stepensemble.core.release import SHORT, Canary, Current, Term
+from stepensemble.core.releases.release import SHORT, Canary, Current, Term
 
 HISTORY = 20
 """Terms that a pointer remembers."""

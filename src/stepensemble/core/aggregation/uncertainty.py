@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stepensemble.core.aggregation import Vote, effective_weights, highest, lowest, pool, weighted_mean
-from stepensemble.core.labels import divide_by_thresholds, elect, find_tied, own_labels
+from stepensemble.core.aggregation.labels import divide_by_thresholds, elect, find_tied, own_labels
+from stepensemble.core.aggregation.pooling import Vote, effective_weights, highest, lowest, pool, weighted_mean
+from stepensemble.core.aggregation.probability import entropy, row_max, row_sum
 from stepensemble.core.policy import WEIGHTED_METHODS, Aggregation, Stack, name_method
-from stepensemble.core.probability import entropy, row_max, row_sum
 from stepensemble.core.task import BinaryTask, MulticlassTask
 
 Floats = npt.NDArray[np.float64]

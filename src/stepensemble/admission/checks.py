@@ -8,15 +8,15 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
+from stepensemble.admission.screening import Answer, Screened, Showed, Subject
 from stepensemble.core.capacity import MEBIBYTE, RESERVE, Capacity
 from stepensemble.core.columns import Array, bind_columns
 from stepensemble.core.errors import InputMismatch, MemberError
 from stepensemble.core.manifest import Member
 from stepensemble.core.outputs import canonical, check_output, name_kind
 from stepensemble.core.problems import Problem, show
-from stepensemble.core.release import SHORT
+from stepensemble.core.releases.release import SHORT
 from stepensemble.core.task import Task
-from stepensemble.publishing.screening import Answer, Screened, Showed, Subject
 from stepensemble.runtimes import Signature, Tensor
 from stepensemble.runtimes.archives import measure_archive
 from stepensemble.runtimes.model import select_output

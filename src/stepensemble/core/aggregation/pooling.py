@@ -18,7 +18,8 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-from stepensemble.core.labels import own_labels
+from stepensemble.core.aggregation.labels import own_labels
+from stepensemble.core.aggregation.probability import complement, normalize_rows, sigmoid, softmax
 from stepensemble.core.policy import (
     WEIGHTED_METHODS,
     Aggregation,
@@ -36,7 +37,6 @@ from stepensemble.core.policy import (
     WeightedVote,
     name_method,
 )
-from stepensemble.core.probability import complement, normalize_rows, sigmoid, softmax
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
 
 Floats = npt.NDArray[np.float64]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from stepensemble.conversion.child import Crash, run_apart
+from stepensemble.conversion.parity import draw_inputs
 from stepensemble.core.columns import array_from_bytes, array_to_bytes
 from stepensemble.core.errors import MemberError, ModelRefused
-from stepensemble.publishing.child import Crash, run_apart
-from stepensemble.publishing.parity import draw_inputs
 from stepensemble.runtimes import Signature, load_model
 from stepensemble.runtimes.model import Array
 from stepensemble.runtimes.tensorflow import import_tensorflow

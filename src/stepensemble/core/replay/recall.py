@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepensemble.core import answer
+from stepensemble.core.aggregation.decision import Numbers
 from stepensemble.core.answer import MemberReport, MemberResult, Results
-from stepensemble.core.changes import Reason
-from stepensemble.core.decision import Numbers
 from stepensemble.core.errors import InvalidOutput
 from stepensemble.core.manifest import Voice
 from stepensemble.core.outputs import Array, Flags, Floats, Output, canonical, check_output
 from stepensemble.core.payload import apply_quorum, parse_payload
 from stepensemble.core.policy import Policy
 from stepensemble.core.records import Record
-from stepensemble.core.release import Release
+from stepensemble.core.releases.release import Release
+from stepensemble.core.replay.changes import Reason
 from stepensemble.core.task import Task, name_classes
 
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from stepensemble.core.problems import show
-from stepensemble.core.release import SHORT, Artifact, Release, ReleasedMember
+from stepensemble.core.releases.release import SHORT, Artifact, Release, ReleasedMember
 
 ChangeKind = Literal["added", "removed", "changed", "reordered"]
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from stepensemble.conversion.deduction import Golden
+from stepensemble.conversion.formats import Format, pack_saved_model
+from stepensemble.conversion.parity import draw_inputs
+from stepensemble.conversion.safety import check_graph, check_hdf5, check_keras_config, find_unknown_operations
+from stepensemble.conversion.trial import pack_arrays, unpack_arrays
 from stepensemble.core.errors import ConversionFailed, FileDamaged
 from stepensemble.core.problems import enumerate_values
-from stepensemble.publishing.deduction import Golden
-from stepensemble.publishing.formats import Format, pack_saved_model
-from stepensemble.publishing.parity import draw_inputs
-from stepensemble.publishing.safety import check_graph, check_hdf5, check_keras_config, find_unknown_operations
-from stepensemble.publishing.trial import pack_arrays, unpack_arrays
 from stepensemble.runtimes import Model, Signature
 from stepensemble.runtimes.archives import extract_archive, read_archive, read_folder
 from stepensemble.runtimes.model import Array
