@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepensemble.core.errors import LocalStackError, StackNotFound
+from stepensemble.core.errors import LocalStackError, StackNotFound, StackOutdated
 from stepensemble.core.releases.release import Slots, name_add_on
 from stepensemble.storage.objects import Bucket, open_bucket
 from stepensemble.storage.releases import ReleaseStore
@@ -37,6 +37,8 @@ class Stack:
         outputs: the template's outputs.
         endpoint: where its services are; None for AWS itself.
         local: it is this project's local stack, so publishing to it concerns nobody else.
+
+    Its parts raise `StackOutdated` where the output that names them is missing.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Stack:
     @property
     def state_machine(self) -> str:
         """ARN of the durable state machine."""
-        return self.outputs["StateMachineArn"]
+        return self._output("StateMachineArn")
 
     @cached_property
     def step_functions(self) -> SFNClient:
@@ -71,12 +73,12 @@ class Stack:
     @cached_property
     def releases(self) -> ReleaseStore:
         """The artifact bucket."""
-        return ReleaseStore(self._open(self.outputs["ArtifactBucketName"]))
+        return ReleaseStore(self._open(self._output("ArtifactBucketName")))
 
     @cached_property
     def data(self) -> Bucket:
         """The data bucket."""
-        return self._open(self.outputs["DataBucketName"])
+        return self._open(self._output("DataBucketName"))
 
     @cached_property
     def records(self) -> RecordTable:
@@ -84,7 +86,7 @@ class Stack:
         from stepensemble.storage.records import RecordTable
 
         client = self.session.client("dynamodb", endpoint_url=self.endpoint)
-        return RecordTable(client, self.outputs["RecordsTableName"], self.data)
+        return RecordTable(client, self._output("RecordsTableName"), self.data)
 
     @cached_property
     def reviews(self) -> ReviewLog:
@@ -92,7 +94,15 @@ class Stack:
         from stepensemble.storage.reviews import ReviewLog
 
         client = self.session.client("logs", endpoint_url=self.endpoint)
-        return ReviewLog(client, self.outputs["ReviewLogGroupName"])
+        return ReviewLog(client, self._output("ReviewLogGroupName"))
+
+    def _output(self, name: str) -> str:
+        if name not in self.outputs:
+            raise StackOutdated(
+                f'the stack "{self.name}" has no output "{name}": an earlier version deployed it, or it is another '
+                "project's; deploy it again, or look at --stack"
+            )
+        return self.outputs[name]
 
     def _open(self, bucket: str) -> Bucket:
         config: dict[str, Any] = {"region": self.session.region_name}

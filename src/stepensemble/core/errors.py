@@ -44,6 +44,7 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     ├── ObjectMissing            an object is not in S3, or may not be read
     ├── StorageUnavailable       S3 or DynamoDB failed in a way worth a retry
     ├── StackNotFound            no such deployed or local stack
+    ├── StackOutdated            a stack lacks an output that this version reads
     └── LocalStackError          the local stack cannot start or go on (see `stepensemble.local`)
 """
 
@@ -222,6 +223,10 @@ class StorageUnavailable(EnsembleError):
 
 class StackNotFound(EnsembleError):
     """No such deployed or local stack."""
+
+
+class StackOutdated(EnsembleError):
+    """A stack lacks an output that this version reads: it was deployed by an earlier one, or is another project's."""
 
 
 class LocalStackError(EnsembleError):
