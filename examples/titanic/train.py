@@ -4,7 +4,7 @@ Seeded and single-threaded, it makes the same files every time. Training is in d
 processors round differently is gone once the weights are rounded to the single precision that is served.
 
     python examples/titanic/train.py                     # all members, the report and its table in the README
-    python examples/titanic/train.py --output DIR        # only the files, elsewhere
+    python examples/titanic/train.py --output DIR        # only the files, elsewhere; --saved-models: as SavedModels too
     python examples/titanic/train.py --cross-validate    # what sizes and steps were chosen by; writes nothing
 
 With `--member crossed`, either of the last two is about one member alone, which need not be in the manifest yet.
@@ -53,6 +53,7 @@ from stepensemble.core.manifest import (
 from stepensemble.core.outputs import Probability
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.runtimes import load_model
+from stepensemble.runtimes.archives import read_folder, write_archive
 
 MANIFEST = Path(__file__).parents[2] / "models" / "manifest.json"
 
@@ -61,9 +62,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A member's file, and how far it is, at most, from the Keras model on the training passengers."""
+    """A member's file, what it was converted from, and how far they are, at most, apart on the training passengers."""
 
     artifact: bytes
+    saved_model: bytes
     parity: float
 
 
@@ -150,12 +152,12 @@ def predict(model: keras.Model, batch: Array) -> Array:
     return np.asarray(model(batch)["probability"])[:, 0]
 
 
-def convert(model: keras.Model) -> bytes:
-    """Convert to LiteRT: float32, any number of rows, from `columns` to `probability`."""
+def convert(model: keras.Model) -> tuple[bytes, bytes]:
+    """Convert to LiteRT: float32, any number of rows, `columns` to `probability`; return it, and the SavedModel."""
     with TemporaryDirectory() as folder:
         model.export(folder, verbose=False)
         artifact: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-    return artifact
+        return artifact, write_archive(read_folder(Path(folder)))
 
 
 def trained_here(manifest: Manifest) -> list[Member]:
@@ -179,9 +181,9 @@ def train_member(manifest: Manifest, member: Member, columns: Columns, survived:
     names = columns_of(manifest, member)
     batch = stack_columns(columns, names)
     model = fit(ARCHITECTURES[member.id], names, batch, survived)
-    artifact = convert(model)
+    artifact, saved_model = convert(model)
     served = load_model(member.runtime, artifact).predict(batch)[:, 0]
-    return Trained(artifact, parity=float(np.abs(served - predict(model, batch)).max()))
+    return Trained(artifact, saved_model, parity=float(np.abs(served - predict(model, batch)).max()))
 
 
 def cross_validate(manifest: Manifest, members: Sequence[Member], training: Passengers) -> dict[str, Scores]:
@@ -207,9 +209,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for the files; nothing else is written then")
     parser.add_argument("--member", choices=ARCHITECTURES, help="only this one, which need not be in the manifest yet")
     parser.add_argument("--cross-validate", action="store_true", help="only score by folds of the training passengers")
+    parser.add_argument("--saved-models", action="store_true", help="write them as SavedModels too, for TensorFlow")
     arguments = parser.parse_args()
     if arguments.member and not (arguments.output or arguments.cross_validate):
         parser.error("a report needs all members: give --output, and none is written")
+    if arguments.saved_models and not arguments.output:
+        parser.error("SavedModels do not lie beside what is shipped: give --output")
     make_reproducible()
     manifest = parse_manifest(MANIFEST.read_bytes())
     training, held_out = split(read_passengers())
@@ -227,6 +232,8 @@ def main() -> None:
         path = shipped if arguments.output is None else arguments.output / shipped.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(trained.artifact)
+        if arguments.saved_models:
+            path.with_suffix(".zip").write_bytes(trained.saved_model)
         files[member.id] = File(len(trained.artifact), parity=float(f"{trained.parity:.0e}"))
         print(f"{path}: {len(trained.artifact):,} bytes, at most {trained.parity:.0e} from Keras")
     if arguments.output is None:

@@ -23,6 +23,8 @@ from ai_edge_litert.interpreter import Interpreter
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import train_test_split
 
+from stepensemble.runtimes import load_model
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "titanic"
 MEMBERS = ("linear", "wide", "deep", "wide_and_deep")
@@ -174,7 +176,7 @@ def test_the_page_shows_the_report(report: dict[str, Any]) -> None:
 def retrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of the members trained once more, and what was printed."""
     folder = tmp_path_factory.mktemp("retrained")
-    return folder, run_script("train.py", "--output", folder)
+    return folder, run_script("train.py", "--output", folder, "--saved-models")
 
 
 @needs_tensorflow
@@ -193,6 +195,21 @@ def test_a_converted_member_answers_as_its_keras_model(retrained: tuple[Path, st
     differences = {name: float(number) for name, number in re.findall(r"(\w+)\.tflite: .* at most (\S+) from", printed)}
     assert set(differences) == set(MEMBERS)
     assert max(differences.values()) <= 1e-6
+
+
+@needs_tensorflow
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_shipped_member_answers_alike_in_both_runtimes(
+    member: str, retrained: tuple[Path, str], held_out_batch: np.ndarray
+) -> None:
+    folder, _ = retrained
+    taken = held_out_batch[:, WITHOUT_FARE_AND_PORT] if member == "deep" else held_out_batch
+    in_tensorflow = load_model("tensorflow", (folder / f"{member}.zip").read_bytes()).predict(taken)
+    in_litert = load_model("litert", shipped(member).read_bytes()).predict(taken)
+    assert in_tensorflow.dtype == in_litert.dtype == np.float32
+    np.testing.assert_allclose(in_tensorflow, in_litert, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(in_tensorflow >= 0.5, in_litert >= 0.5)
 
 
 @needs_tensorflow
