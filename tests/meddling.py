@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from threading import Lock
 from typing import Any
 
 from obstore.store import MemoryStore
 
 from stepensemble.storage.objects import Bucket
 
-CALLS = ("read_tagged", "write", "create", "replace", "exists", "list")
+CALLS = ("read_tagged", "write", "create", "replace", "copy", "delete", "head", "list")
 """Everything that reaches the store; the other methods are made of these."""
 
 
@@ -20,7 +21,7 @@ class Killed(Exception):
 class MeddledBucket(Bucket):
     """The store of another bucket; `before` and `after` are told the number of each call, from 0."""
 
-    __slots__ = ("after", "before", "calls")
+    __slots__ = ("after", "before", "calls", "lock")
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class MeddledBucket(Bucket):
     ) -> None:
         assert isinstance(bucket.store, MemoryStore)
         super().__init__(bucket.name, bucket.store)
-        for name, value in {"before": before, "after": after, "calls": 0}.items():
+        for name, value in {"before": before, "after": after, "calls": 0, "lock": Lock()}.items():
             object.__setattr__(self, name, value)
 
     def read_tagged(self, key: str) -> tuple[bytes, str]:
@@ -45,15 +46,23 @@ class MeddledBucket(Bucket):
     def replace(self, key: str, body: bytes, tag: str | None) -> None:
         self._meddle(super().replace, key, body, tag)
 
-    def exists(self, key: str, size: int) -> bool:
-        return self._meddle(super().exists, key, size)
+    def copy(self, source: str, target: str) -> None:
+        self._meddle(super().copy, source, target)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:  # one by one: a request for many may have done some of them when the process ends
+            self._meddle(super().delete, [key])
+
+    def head(self, key: str) -> Any:
+        return self._meddle(super().head, key)
 
     def list(self, folder: str) -> Any:
         return self._meddle(lambda: iter(list(super(MeddledBucket, self).list(folder))))
 
     def _meddle(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        number = self.calls
-        object.__setattr__(self, "calls", number + 1)
+        with self.lock:
+            number = self.calls
+            object.__setattr__(self, "calls", number + 1)
         self.before(number)
         try:
             return call(*arguments)

@@ -21,7 +21,7 @@ BELOW: dict[str, set[str]] = {
     "conversion": {"core", "runtimes"},
     "publishing": {"core", "runtimes", "storage"},
     "admission": {"core", "runtimes", "conversion", "publishing"},
-    "handlers": {"core", "runtimes", "storage"},
+    "handlers": {"core", "runtimes", "storage", "batch"},
     "batch": {"core", "runtimes", "storage"},
     "ensemble": {"core", "runtimes", "publishing"},
     "local": {"core", "runtimes", "storage", "handlers", "publishing", "batch"},
@@ -110,9 +110,13 @@ def test_core_imports_without_aws_and_without_any_runtime() -> None:
 @pytest.mark.parametrize(
     ("handler", "blocked"),
     [
-        ("normalize", ["boto3", "botocore", "ai_edge_litert", "tensorflow"]),
-        ("score", ["boto3", "botocore", "tensorflow"]),
-        ("aggregate", ["ai_edge_litert", "tensorflow"]),
+        ("normalize", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
+        ("score", ["boto3", "botocore", "tensorflow", "polars", "matplotlib"]),
+        ("aggregate", ["ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
+        ("plan", ["ai_edge_litert", "tensorflow", "matplotlib"]),
+        ("normalize_shard", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "matplotlib"]),
+        ("aggregate_shard", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "matplotlib"]),
+        ("summarize", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "polars"]),
     ],
 )
 def test_a_function_imports_only_what_it_needs_at_a_cold_start(handler: str, blocked: list[str]) -> None:

@@ -8,8 +8,9 @@ from obstore.store import LocalStore, MemoryStore
 
 from builders import artifact, member, sources
 from memory import CountingBucket, MemoryStack
+from stepensemble.core.errors import DatasetChanged, ObjectMissing
 from stepensemble.storage.keys import release_key, released_under
-from stepensemble.storage.objects import PIECE_BYTES, Bucket
+from stepensemble.storage.objects import DELETED_AT_ONCE, PIECE_BYTES, Bucket
 from stepensemble.storage.releases import ReleaseStore
 
 
@@ -39,6 +40,62 @@ def test_a_folder_lists_its_objects_and_no_others(tmp_path: Path) -> None:
         assert sorted(one.key for one in listed) == ["a/1", "a/2"]
         assert all(datetime.now(UTC) - one.last_modified < timedelta(minutes=1) for one in listed)
     assert list(bucket.list("none/")) == []
+
+
+def test_a_list_and_a_head_tell_size_and_version(tmp_path: Path) -> None:
+    for store in (MemoryStore(), LocalStore(tmp_path)):
+        bucket = Bucket("things", store)
+        bucket.write("a/1", b"123")
+        (listed,) = bucket.list("a/")
+        assert (listed.key, listed.size) == ("a/1", 3)
+        assert bucket.head("a/1") == listed
+        assert bucket.read_tagged("a/1")[1] == listed.version
+        bucket.write("a/1", b"1234")
+        assert bucket.head("a/1").version != listed.version
+        with pytest.raises(ObjectMissing, match="s3://things/a/2"):
+            bucket.head("a/2")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "bytes_"), [(0, 10, b"0123456789"), (3, 5, b"34"), (8, 99, b"89"), (4, 4, b"")]
+)
+def test_a_range_goes_to_before_its_end_and_never_past_the_object(start: int, end: int, bytes_: bytes) -> None:
+    bucket = Bucket("things", MemoryStore())
+    bucket.write("a", b"0123456789")
+    assert bucket.read_range("a", start, end, bucket.head("a").version) == bytes_
+
+
+def test_a_range_of_another_version_is_refused() -> None:
+    bucket = Bucket("things", MemoryStore())
+    bucket.write("a", b"0123456789")
+    version = bucket.head("a").version
+    bucket.write("a", b"9876543210")
+    with pytest.raises(DatasetChanged, match="s3://things/a was changed or removed"):
+        bucket.read_range("a", 0, 2, version)
+    bucket.delete(["a"])
+    with pytest.raises(DatasetChanged, match="s3://things/a was changed or removed"):
+        bucket.read_range("a", 0, 2, version)
+
+
+def test_a_copy_takes_the_place_of_an_older_object_and_leaves_its_source() -> None:
+    bucket = Bucket("things", MemoryStore())
+    bucket.write("a", b"new")
+    bucket.write("b/a", b"old")
+    bucket.copy("a", "b/a")
+    assert bucket.read("a") == bucket.read("b/a") == b"new"
+    with pytest.raises(ObjectMissing, match="s3://things/none"):
+        bucket.copy("none", "b/a")
+
+
+def test_thousands_are_deleted_and_one_that_is_gone_already_is_no_error() -> None:
+    bucket = Bucket("things", MemoryStore())
+    keys = [f"a/{number}" for number in range(DELETED_AT_ONCE + 1)]
+    for key in [*keys, "b"]:
+        bucket.write(key, b"")
+    bucket.delete([*keys, "a/none"])
+    assert list(bucket.list("a/")) == []
+    assert bucket.read("b") == b""
+    bucket.delete([])
 
 
 def test_a_list_of_thousands_is_complete() -> None:

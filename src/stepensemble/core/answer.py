@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from stepensemble.core.aggregation import decision
@@ -208,6 +209,43 @@ class Answer:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was decided, and what it was decided from.
+
+    Attributes:
+        results: of every member that was asked; one whose output is not what it declared has failed.
+        outputs: canonical ones, of the members that did not fail.
+        asked: tier to the rows that its members were asked.
+    """
+
+    decided: Decision
+    results: Results
+    outputs: Mapping[str, Floats]
+    asked: Mapping[int, Numbers]
+
+
+def hear(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Heard | Undecided:
+    """Check what the members said and decide the rows by it; see `decide`, which puts it in the published form."""
+    results: dict[str, MemberResult] = {}
+    outputs: dict[str, Floats] = {}
+    asked: dict[int, Numbers] = {}
+
+    def listen(tier: int, numbers: Numbers) -> Mapping[str, Floats] | None:
+        came = ask(tier, numbers)
+        if came is None:
+            return None
+        checked = {m.id: _check(m, release.task, len(numbers), came.get(m.id)) for m in release.in_tier(tier)}
+        results.update({id_: result for id_, (result, _) in checked.items()})
+        said = {id_: output for id_, (_, output) in checked.items() if output is not None}
+        outputs.update(said)
+        asked[tier] = numbers
+        return said
+
+    decided = decision.decide(release.task, policy, release.members, rows, listen)
+    return decided if isinstance(decided, Undecided) else Heard(decided, results, outputs, asked)
+
+
 def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Answer | Undecided:
     """Combine what the members said.
 
@@ -217,19 +255,10 @@ def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Answ
         rows: how many rows were asked.
         ask: gives what came back from each tier.
     """
-    results: dict[str, MemberResult] = {}
-
-    def listen(tier: int, numbers: Numbers) -> Mapping[str, Floats] | None:
-        came = ask(tier, numbers)
-        if came is None:
-            return None
-        checked = {m.id: _check(m, release.task, len(numbers), came.get(m.id)) for m in release.in_tier(tier)}
-        results.update({id_: result for id_, (result, _) in checked.items()})
-        return {id_: output for id_, (_, output) in checked.items() if output is not None}
-
-    decided = decision.decide(release.task, policy, release.members, rows, listen)
-    if isinstance(decided, Undecided):
-        return decided
+    heard = hear(release, policy, rows, ask)
+    if isinstance(heard, Undecided):
+        return heard
+    decided, results = heard.decided, heard.results
     attendance = _count_attendance(release, decided, results)
     return Answer(
         status=decided.status,
@@ -255,22 +284,52 @@ def list_predictions(task: Task, settled: Sequence[Settled], *, cascaded: bool) 
     return [listed[place] for place in np.argsort(numbers).tolist()]
 
 
+def measures(answers: Answers) -> dict[str, Array]:
+    """Return the numbers and flags of answers under their published names, an array each.
+
+    `value` and `score` are NaN where there is none.
+    """
+    arrays: dict[str, Array] = {
+        "value": answers.value,
+        "spread": answers.spread.std,
+        "range": answers.spread.range,
+    }
+    if answers.classes is None:
+        return arrays
+    classes = answers.classes
+    best = np.maximum(classes.label, 0)[:, None]
+    score = np.take_along_axis(classes.probabilities, best, axis=1)[:, 0]
+    return arrays | {
+        "score": np.where(classes.label == ABSTAINED, np.nan, score),
+        "probabilities": classes.probabilities,
+        "agreement": classes.agreement,
+        "tie": classes.tie,
+        "margin": classes.margin,
+        "entropy": classes.entropy,
+        "mean_entropy": classes.mean_entropy,
+        "mutual_information": classes.entropy - classes.mean_entropy,
+    }
+
+
+DECISIONS = ("answer", "abstain", "review")
+
+
+def decision_codes(answers: Answers) -> npt.NDArray[np.int64]:
+    """Return what was decided of each row, as indices of `DECISIONS`."""
+    abstained: Any = False if answers.classes is None else answers.classes.label == ABSTAINED
+    return np.where(answers.review, DECISIONS.index("review"), np.where(abstained, DECISIONS.index("abstain"), 0))
+
+
 def _list_settled(task: Task, part: Settled, *, cascaded: bool) -> list[Prediction]:
     answers = part.answers
     rows = len(part.numbers)
     columns: dict[str, Sequence[Any]] = dict.fromkeys(Prediction.__struct_fields__, [UNSET] * rows)
-    columns |= {
-        "value": [None if isnan(value) else value for value in answers.value.tolist()],
-        "spread": answers.spread.std.tolist(),
-        "range": answers.spread.range.tolist(),
-        "decision": ["review" if review else "answer" for review in answers.review.tolist()],
-    }
+    columns |= {name: array.tolist() for name, array in measures(answers).items()}
+    columns["value"] = _list_present(columns["value"])
+    columns["decision"] = [DECISIONS[code] for code in decision_codes(answers).tolist()]
     if answers.classes is not None:
-        columns |= _list_classes(task, answers.classes, part.voters)
-        columns["decision"] = [
-            "abstain" if label is None and decided == "answer" else decided
-            for decided, label in zip(columns["decision"], columns["label"], strict=True)
-        ]
+        columns["score"] = _list_present(columns["score"])
+        columns |= _list_names(task, answers.classes, part.voters)
     if cascaded:
         columns["tier"] = [part.tier] * rows
     if answers.shadows:
@@ -278,26 +337,16 @@ def _list_settled(task: Task, part: Settled, *, cascaded: bool) -> list[Predicti
     return [Prediction(*row) for row in zip(*columns.values(), strict=True)]  # by position: by name takes longer
 
 
-def _list_classes(task: Task, answers: ClassAnswers, voters: Sequence[str]) -> dict[str, Sequence[Any]]:
+def _list_present(numbers: Sequence[float]) -> list[float | None]:
+    return [None if isnan(number) else number for number in numbers]
+
+
+def _list_names(task: Task, answers: ClassAnswers, voters: Sequence[str]) -> dict[str, Sequence[Any]]:
     names = (*name_classes(task), None)  # ABSTAINED, -1, is the last
-    labels = answers.label.tolist()
-    probabilities = answers.probabilities.tolist()
-    scores = [None if label == ABSTAINED else row[label] for label, row in zip(labels, probabilities, strict=True)]
-    pivotal: list[list[str]] = [[] for _ in labels]
+    pivotal: list[list[str]] = [[] for _ in answers.label]
     for row, voter in np.argwhere(answers.pivotal).tolist():
         pivotal[row].append(voters[voter])
-    return {
-        "label": [names[label] for label in labels],
-        "score": scores,
-        "probabilities": probabilities,
-        "agreement": answers.agreement.tolist(),
-        "tie": answers.tie.tolist(),
-        "margin": answers.margin.tolist(),
-        "entropy": answers.entropy.tolist(),
-        "mean_entropy": answers.mean_entropy.tolist(),
-        "mutual_information": (answers.entropy - answers.mean_entropy).tolist(),
-        "pivotal": pivotal,
-    }
+    return {"label": [names[label] for label in answers.label.tolist()], "pivotal": pivotal}
 
 
 def _list_shadows(answers: Answers, rows: int) -> Sequence[Any]:

@@ -41,6 +41,8 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     │   ├── DatasetRefused       it cannot be run as it is; all problems are listed
     │   ├── DatasetChanged       it was changed while it was read
     │   └── ShardUnreadable      a part of it is damaged, or not what its name says
+    ├── BatchFailed              a run went beyond its tolerances, or its rows do not add up
+    ├── RunTakenOver             another execution works on the run by now
     ├── ObjectMissing            an object is not in S3, or may not be read
     ├── StorageUnavailable       S3 or DynamoDB failed in a way worth a retry
     ├── StackNotFound            no such deployed or local stack
@@ -211,6 +213,14 @@ class DatasetChanged(DatasetError):
 
 class ShardUnreadable(DatasetError):
     """A part of a dataset is damaged, or not what its name says."""
+
+
+class BatchFailed(EnsembleError):
+    """A run of the batch went beyond what its options tolerate, or its rows do not add up; started again it resumes."""
+
+
+class RunTakenOver(EnsembleError):
+    """Another execution claimed the run since, so this one leaves it alone."""
 
 
 class ObjectMissing(EnsembleError):

@@ -119,20 +119,34 @@ def _encode_number(feature: NumberFeature, values: Sequence[Any]) -> tuple[Colum
         numbers[missing] = feature.missing
     else:
         reasons.update(dict.fromkeys(np.flatnonzero(missing).tolist(), _missing_reason("a number")))
-    sound = np.ones(len(values), dtype=bool)
-    sound[list(reasons)] = False
-    low = -np.inf if feature.min is None else feature.min
-    high = np.inf if feature.max is None else feature.max
-    for row in np.flatnonzero(sound & ((numbers < low) | (numbers > high))).tolist():
+    numbers[list(reasons)] = np.nan
+    column, within = scale_numbers(feature, numbers)
+    for row in np.flatnonzero(~within & ~np.isnan(numbers)).tolist():
         reasons[row] = _range_reason(values[row], feature)
-        sound[row] = False
-    scaled = np.zeros(len(values), dtype=np.float64)
-    with np.errstate(over="ignore"):
-        scaled[sound] = _scale(numbers[sound], feature.scaling)
-        column = scaled.astype(np.float32)
     for row in np.flatnonzero(~np.isfinite(column)).tolist():
         reasons[row] = (f"{show(values[row])} is too large for a 32-bit number", "use a smaller one")
     return {feature.name: column}, reasons
+
+
+def scale_numbers(
+    feature: NumberFeature, numbers: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Scale numbers to the feature's column.
+
+    Args:
+        feature: with bounds and scaling.
+        numbers: finite, or NaN where there is none.
+
+    Returns the column, infinite where a number is too large for it, and which numbers are within the bounds; where one
+    is not, or there is none, the column is 0.
+    """
+    low = -np.inf if feature.min is None else feature.min
+    high = np.inf if feature.max is None else feature.max
+    within: npt.NDArray[np.bool_] = (numbers >= low) & (numbers <= high)
+    scaled = np.zeros(len(numbers), dtype=np.float64)
+    with np.errstate(over="ignore"):
+        scaled[within] = _scale(numbers[within], feature.scaling)
+        return scaled.astype(np.float32), within
 
 
 def _read_numbers(values: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], Reasons]:

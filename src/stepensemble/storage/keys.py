@@ -66,3 +66,99 @@ def predictions_key(prefix: str) -> str:
 def record_key(body: bytes) -> str:
     """A record's body too large for an item, by its SHA-256."""
     return f"{RECORDS}{digest_of(body)}.json.gz"
+
+
+# Data bucket, of the batch
+DATASETS = "datasets/"
+INBOX = "inbox/"
+BATCH = "batch/"
+RESULTS = "results"
+
+
+SUMMARY, REPORT = "summary.json", "report.html"
+"""What a run's reports are called."""
+
+
+def run_prefix(run: str) -> str:
+    """What a run leaves behind on its way; deleted when it is whole, else it expires."""
+    return f"{BATCH}{run}"
+
+
+def plan_key(run: str) -> str:
+    """The run's plan."""
+    return f"{run_prefix(run)}/plan.json"
+
+
+def claim_key(run: str) -> str:
+    """Which execution works on the run."""
+    return f"{run_prefix(run)}/claim.json"
+
+
+def result_key(run: str) -> str:
+    """What the run came to; there once it is whole."""
+    return f"{run_prefix(run)}/result.json"
+
+
+def shards_key(run: str) -> str:
+    """All shards of the run."""
+    return f"{run_prefix(run)}/shards.json"
+
+
+def shard_list_key(run: str, attempt: int) -> str:
+    """The shards that an attempt has to do, as the Distributed Map reads them."""
+    return f"{run_prefix(run)}/shards-{attempt}.json"
+
+
+def shard_prefix(run: str, shard: int) -> str:
+    """What one shard leaves behind on its way: columns, outputs."""
+    return f"{run_prefix(run)}/shards/{shard:06d}"
+
+
+def accepted_key(prefix: str) -> str:
+    """The accepted rows of a shard, without their features, under its prefix."""
+    return f"{prefix}/rows.arrow"
+
+
+def read_key(prefix: str) -> str:
+    """What was counted when a shard was read, under its prefix."""
+    return f"{prefix}/read.json"
+
+
+def staged_key(run: str, kind: str, shard: int, extension: str) -> str:
+    """A shard's file of one kind (`part`, `rejected`), until the run is whole."""
+    return f"{run_prefix(run)}/{kind}/{shard:06d}.{extension}"
+
+
+def shard_report_key(run: str, shard: int) -> str:
+    """What became of a shard; written last, so a shard that has it is finished."""
+    return f"{run_prefix(run)}/reports/{shard:06d}.json"
+
+
+def reports_folder(run: str) -> str:
+    """Where a run's shard reports lie."""
+    return f"{run_prefix(run)}/reports/"
+
+
+def reported_under(key: str) -> int:
+    """Return the number of the shard whose report is kept under a key."""
+    return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
+
+
+def shard_failure_key(run: str, shard: int) -> str:
+    """Why a shard has no answer, as the last attempt at it saw it."""
+    return f"{run_prefix(run)}/failures/{shard:06d}.json"
+
+
+def partition(root: str, ensemble: str, date: str, run: str) -> str:
+    """Where a run's files go, under a root: `results`, and with `-rejected` and `-reports` behind."""
+    return f"{root}/ensemble={ensemble}/dt={date}/run={run}"
+
+
+def success_key(folder: str) -> str:
+    """The empty object that says that the results in a folder are whole; written last."""
+    return f"{folder}/_SUCCESS"
+
+
+def latest_key(root: str, ensemble: str) -> str:
+    """Which run of an ensemble is its latest whole one."""
+    return f"{root}-reports/ensemble={ensemble}/latest.json"

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
+from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
 from obstore.store import S3Store
 
-from stepensemble.core.errors import ObjectMissing, PublishConflict, StorageUnavailable
+from stepensemble.core.errors import DatasetChanged, ObjectMissing, PublishConflict, StorageUnavailable
 from stepensemble.core.payload import Pointer
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 PIECE_BYTES = 8 * 1024 * 1024
 """Larger objects are uploaded in pieces of this size; S3 takes 5 MiB to 5 GiB (and 10,000 of them)."""
 
+DELETED_AT_ONCE = 1000
+"""Keys that S3 deletes in one request, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object in a list."""
+    """An object without its bytes; `version` is its ETag, which changes with its content."""
 
     key: str
+    size: int
+    version: str
     last_modified: datetime
 
 
@@ -54,16 +62,33 @@ class Bucket:
             found = obstore.get(self.store, key)
             return found.bytes().to_bytes(), str(found.meta["e_tag"])
 
+    def read_range(self, key: str, start: int, end: int, version: str) -> bytes:
+        """Return the bytes of an object from `start` to before `end`, or to its own end, where it is of this version.
+
+        Raises:
+            DatasetChanged: there is another version by now, or none.
+        """
+        if start >= end:
+            return b""
+        try:
+            with self._translated(key):
+                found = obstore.get(self.store, key, options={"range": (start, end), "if_match": version})
+                return found.bytes().to_bytes()
+        except (ObjectMissing, PreconditionError):
+            raise DatasetChanged(
+                f"s3://{self.name}/{key} was changed or removed while it was read; start the run again"
+            ) from None
+
     def write(self, key: str, body: bytes) -> Pointer:
         """Write an object, over an older one where there is one, and return a pointer to it."""
         with self._translated(key):
             obstore.put(self.store, key, body)
         return self.pointer(key)
 
-    def upload(self, key: str, body: bytes, sent: Callable[[int], None] = lambda _: None) -> None:
+    def upload(self, key: str, body: bytes | mmap, sent: Callable[[int], None] = lambda _: None) -> None:
         """Write an object that may be large, over an older one where there is one; `sent` is told of bytes."""
         if len(body) <= PIECE_BYTES:
-            self.write(key, body)
+            self.write(key, body[:])
             sent(len(body))
             return
         with self._translated(key):
@@ -90,11 +115,34 @@ class Bucket:
         except (AlreadyExistsError, PreconditionError):
             raise PublishConflict(f"{key} was changed by somebody else meanwhile; look at it and try again") from None
 
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object within the bucket, over an older one where there is one; its bytes stay in S3.
+
+        Raises:
+            ObjectMissing: there is nothing to copy.
+        """
+        with self._translated(source):
+            obstore.copy(self.store, source, target)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; one that is not there is none to delete."""
+        for some in _batched(keys, DELETED_AT_ONCE):
+            with self._translated(some[0]):
+                obstore.delete(self.store, some)
+
+    def head(self, key: str) -> Listed:
+        """Describe an object.
+
+        Raises:
+            ObjectMissing: there is none.
+        """
+        with self._translated(key):
+            return _describe(obstore.head(self.store, key))
+
     def exists(self, key: str, size: int) -> bool:
         """Say whether there is an object of this size."""
         try:
-            with self._translated(key):
-                return obstore.head(self.store, key)["size"] == size
+            return self.head(key).size == size
         except ObjectMissing:
             return False
 
@@ -102,8 +150,7 @@ class Bucket:
         """Yield every object under a folder, in no order; `folder` ends with a slash."""
         with self._translated(folder):
             for page in obstore.list(self.store, prefix=folder):
-                for found in page:
-                    yield Listed(str(found["path"]), found["last_modified"])
+                yield from map(_describe, page)
 
     def pointer(self, key: str) -> Pointer:
         """Return the pointer to a key of this bucket."""
@@ -122,7 +169,17 @@ class Bucket:
             raise StorageUnavailable(f"s3://{self.name}/{key}: {reason}") from None
 
 
-def _cut(body: bytes, sent: Callable[[int], None]) -> Iterator[bytes]:
+def _describe(found: ObjectMeta) -> Listed:
+    return Listed(str(found["path"]), found["size"], str(found["e_tag"]), found["last_modified"])
+
+
+def _batched(keys: Iterable[str], size: int) -> Iterator[Sequence[str]]:
+    left = iter(keys)
+    while some := tuple(islice(left, size)):
+        yield some
+
+
+def _cut(body: bytes | mmap, sent: Callable[[int], None]) -> Iterator[bytes]:
     for start in range(0, len(body), PIECE_BYTES):
         piece = body[start : start + PIECE_BYTES]
         yield piece

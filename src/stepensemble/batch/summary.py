@@ -1,0 +1,443 @@
+"""A run as a whole: what `summary.json` says, and whether the run succeeded.
+
+Pure: it is told what the shards reported; `results` reads that, and publishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from stepensemble.batch.cost import Asked, Cost, Used, add_up, count_transitions
+from stepensemble.batch.drift import PREDICTION, stability_index
+from stepensemble.batch.run import Options, Plan, Shard, ShardFailure
+from stepensemble.batch.tally import Accuracy, Bins, MemberTally, Rejection, ShardReport, Tally, add
+from stepensemble.core.releases.release import Release, ReleasedMember
+from stepensemble.core.task import RegressionTask, name_classes, name_task
+
+MOST_SLOW, MOST_FAILED = 10, 100
+"""Shards that are listed."""
+
+
+class FailedShard(Struct, frozen=True):
+    """A shard without an answer, where its rows are, and why; `rows` is None of gzip."""
+
+    number: int
+    file: str
+    first_row: int
+    rows: int | None
+    error: str
+    cause: str
+
+
+class SlowShard(Struct, frozen=True):
+    """A shard, and the seconds its functions took, one after the other; members count as the slowest of them."""
+
+    number: int
+    file: str
+    rows: int
+    seconds: float
+
+
+class MemberSummary(Struct, frozen=True):
+    """A member's part in a run.
+
+    Attributes:
+        shards: in which it was asked.
+        failures: in how many of them it did not answer, by the name of the error.
+        rows: that it answered.
+        seconds: in its functions, where it answered.
+        mean: of its values, or of its probabilities for the second of two classes; else None.
+        pivotal: share of its rows that would be answered otherwise without it; None of a regression and of a shadow.
+    """
+
+    id: str
+    version: str
+    role: Literal["voter", "shadow"]
+    shards: int
+    failures: dict[str, int]
+    rows: int
+    seconds: float
+    mean: float | None
+    pivotal: float | None
+
+
+class Drift(Struct, frozen=True):
+    """How far a feature has moved; the prediction is named "". `index` is None where there is nothing to compare."""
+
+    name: str
+    index: float | None
+
+
+class Calibration(Struct, frozen=True):
+    """What was said against what was true, of a member or, named "", of the ensemble.
+
+    Attributes:
+        rows: whose truth is known.
+        right: share of them with the right label; None of a regression.
+        error: mean of what `tally.Accuracy` says; None where nothing has it.
+        expected: expected calibration error: the mean distance of `said` from `true`, weighted by rows (M. Naeini, G.
+            Cooper, M. Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015); None without
+            probabilities.
+        counts: rows by bins of equal width of a probability; empty without probabilities, as are the other two.
+        said, true: by the same bins, the mean probability, and the share of rows for which it was so; None in a bin
+            without rows.
+    """
+
+    name: str
+    rows: int
+    right: float | None
+    error: float | None
+    expected: float | None = None
+    counts: tuple[int, ...] = ()
+    said: tuple[float | None, ...] = ()
+    true: tuple[float | None, ...] = ()
+
+
+class Summary(Struct, frozen=True):
+    """`summary.json`: everything that is said of a run.
+
+    Attributes:
+        cause: why it failed; None where it succeeded.
+        attempt: how many executions had the run, this one included.
+        execution: ARN of the one that put it together.
+        started_at, finished_at: ISO 8601 in UTC; of the first execution that worked on it, and its end.
+        task: type of the release's.
+        classes: of the task; empty of a regression.
+        rows: of all shards, as far as they were counted: in, and `rows_failed` of shards without an answer.
+        rows_in: of the shards that were answered: `rows_out` and `rows_rejected` together.
+        statuses, decisions, labels, tiers: answered rows by COMPLETE and DEGRADED, as their shards were answered; by
+            what was decided; by class; by the tier that decided.
+        unknown: rows whose label is no class and no number.
+        rejections: rows by column and reason, with places to look at; a row may have several.
+        agreement: of each pair of members, in their order, the share of the rows that both answered in which they say
+            the same; None where there are none. Empty of a regression.
+        calibration: of the members and, last, of the ensemble; empty without labels.
+        histograms: of features and, named "", of the prediction; the next run is compared with them.
+        previous: key of the summary of the run before, with which this one was compared.
+        before: that one's histogram of the prediction.
+        seconds_by_function, bytes: by what took them, over all shards.
+        results: `s3://bucket/prefix/`; None where the run failed.
+        rejected: the same of the rejected rows; None where there are none.
+        report: `s3://bucket/key`.
+    """
+
+    run: str
+    status: Literal["SUCCEEDED", "FAILED"]
+    cause: str | None
+    ensemble: str
+    release: str
+    task: str
+    classes: tuple[str, ...]
+    dataset: str
+    date: str
+    attempt: int
+    execution: str
+    started_at: str
+    finished_at: str
+    seconds: float
+    options: Options
+    files: int
+    shards: int
+    failed_shards: int
+    rows: int
+    rows_in: int
+    rows_out: int
+    rows_rejected: int
+    rows_failed: int
+    statuses: dict[str, int]
+    decisions: dict[str, int]
+    labels: dict[str, int]
+    tiers: dict[str, int]
+    unknown: int
+    rejections: dict[str, dict[str, Rejection]]
+    members: tuple[MemberSummary, ...]
+    agreement: tuple[tuple[float | None, ...], ...]
+    calibration: tuple[Calibration, ...]
+    histograms: dict[str, Bins]
+    drift: tuple[Drift, ...]
+    previous: str | None
+    before: Bins | None
+    slowest: tuple[SlowShard, ...]
+    failures: tuple[FailedShard, ...]
+    seconds_by_function: dict[str, float]
+    bytes: dict[str, int]
+    cost: Cost
+    results: str | None
+    rejected: str | None
+    report: str
+
+    @property
+    def needs_review(self) -> int:
+        """How many rows a person should look at."""
+        return self.decisions.get("review", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of the shards.
+
+    Attributes:
+        reports: of those that were answered, in the order of their numbers.
+        failures: of the others, by number.
+    """
+
+    reports: tuple[ShardReport, ...]
+    failures: Mapping[int, ShardFailure]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Which execution puts a run together, how many have had the run, and what time it is (ISO 8601)."""
+
+    execution: str
+    attempt: int
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where things go: see `Summary`."""
+
+    results: str
+    rejected: str
+    report: str
+
+
+def judge(plan: Plan, shards: Sequence[Shard], ended: Ended) -> str | None:
+    """Say why a run fails, a line a reason; None where it succeeds.
+
+    Every row that Plan counted must have been answered or rejected; so many shards may have failed, and such a share of
+    the rows may be rejected, as the options say.
+    """
+    return "\n".join(_find_faults(plan, shards, ended)) or None
+
+
+def _find_faults(plan: Plan, shards: Sequence[Shard], ended: Ended) -> Iterator[str]:
+    planned = {shard.number: shard for shard in shards}
+    for report in ended.reports:
+        shard = planned[report.number]
+        place = f"shard {shard.number} of {plan.files[shard.file].name}"
+        if shard.rows is not None and shard.rows != report.rows_in:
+            yield f"{place}: {shard.rows:,} rows were planned and {report.rows_in:,} were read"
+        if report.rows_in != report.rows_out + report.rows_rejected:
+            yield (
+                f"{place}: of {report.rows_in:,} rows {report.rows_out:,} were answered and {report.rows_rejected:,} "
+                "rejected"
+            )
+    if plan.shards != len(ended.reports) + len(ended.failures):
+        yield f"{plan.shards:,} shards were planned, and {len(ended.reports) + len(ended.failures):,} are accounted for"
+    if len(ended.failures) > plan.options.max_failed_shards:
+        number, first = min(ended.failures.items())
+        shard = planned[number]
+        yield (
+            f"{len(ended.failures):,} of {len(shards):,} shards failed, where max_failed_shards is "
+            f"{plan.options.max_failed_shards:,}; start the run again to do these alone. Shard {number} of "
+            f"{plan.files[shard.file].name}, from row {shard.first_row:,} on: {first.error}: {first.cause}"
+        )
+    rows, rejected = (sum(getattr(one, name) for one in ended.reports) for name in ("rows_in", "rows_rejected"))
+    if rejected > plan.options.max_rejected * rows:
+        yield (
+            f"{rejected:,} of {rows:,} rows were rejected ({rejected / rows:.1%}), where max_rejected is "
+            f"{plan.options.max_rejected:.1%}; look at the rejected rows, mend the dataset, or allow more of them"
+        )
+
+
+def summarize(
+    plan: Plan,
+    shards: Sequence[Shard],
+    release: Release,
+    ended: Ended,
+    times: Times,
+    memory: Mapping[str, int],
+    previous: Summary | None,
+    places: Published,
+) -> Summary:
+    """Say what there is to say of a run.
+
+    Args:
+        plan: of the run.
+        shards: all of them.
+        release: that answered.
+        ended: what became of the shards.
+        times: who asks, and when.
+        memory: MB of `normalize_shard`, `score` and `aggregate_shard`; a function that is missing costs nothing.
+        previous: of the run with which this one is compared; None where there is none.
+        places: where things go.
+    """
+    cause = judge(plan, shards, ended)
+    tally = add(report.tally for report in ended.reports)
+    planned = {shard.number: shard for shard in shards}
+    rows_in, rows_out, rows_rejected = (
+        sum(getattr(report, name) for report in ended.reports) for name in ("rows_in", "rows_out", "rows_rejected")
+    )
+    rows_failed = sum(planned[number].rows or 0 for number in ended.failures)
+    return Summary(
+        run=plan.run,
+        status="SUCCEEDED" if cause is None else "FAILED",
+        cause=cause,
+        ensemble=plan.ensemble,
+        release=plan.release,
+        task=name_task(release.task),
+        classes=name_classes(release.task),
+        dataset=plan.dataset,
+        date=plan.date,
+        attempt=times.attempt,
+        execution=times.execution,
+        started_at=plan.started_at,
+        finished_at=times.now,
+        seconds=(datetime.fromisoformat(times.now) - datetime.fromisoformat(plan.started_at)).total_seconds(),
+        options=plan.options,
+        files=len(plan.files),
+        shards=len(shards),
+        failed_shards=len(ended.failures),
+        rows=rows_in + rows_failed,
+        rows_in=rows_in,
+        rows_out=rows_out,
+        rows_rejected=rows_rejected,
+        rows_failed=rows_failed,
+        statuses=tally.statuses,
+        decisions=tally.decisions,
+        labels=tally.labels,
+        tiers=tally.tiers,
+        unknown=tally.unknown,
+        rejections=tally.rejected,
+        members=tuple(_summarize_member(release, member, tally) for member in release.members),
+        agreement=_make_matrix(release, tally),
+        calibration=_calibrate(release, tally),
+        histograms=tally.histograms,
+        drift=tuple(_measure_drift(plan, tally, previous)),
+        previous=None if previous is None else plan.previous,
+        before=None if previous is None else previous.histograms.get(PREDICTION),
+        slowest=_find_slowest(plan, planned, ended.reports),
+        failures=tuple(_list_failures(plan, planned, ended))[:MOST_FAILED],
+        seconds_by_function=tally.seconds,
+        bytes=tally.bytes,
+        cost=_count_cost(release, ended, tally, memory),
+        results=places.results if cause is None else None,
+        rejected=places.rejected if rows_rejected else None,
+        report=places.report,
+    )
+
+
+def _summarize_member(release: Release, member: ReleasedMember, tally: Tally) -> MemberSummary:
+    own = tally.members.get(member.id, MemberTally())
+    classes = len(name_classes(release.task))
+    return MemberSummary(
+        id=member.id,
+        version=member.version,
+        role=member.role,
+        shards=own.shards,
+        failures=own.failures,
+        rows=own.rows,
+        seconds=own.seconds,
+        mean=_divide(own.total, own.rows) if classes < 3 else None,
+        pivotal=_divide(own.pivotal, own.rows) if classes and member.role == "voter" else None,
+    )
+
+
+def _make_matrix(release: Release, tally: Tally) -> tuple[tuple[float | None, ...], ...]:
+    if isinstance(release.task, RegressionTask):
+        return ()
+    ids = [member.id for member in release.members]
+
+    def share(one: str, other: str) -> float | None:
+        if one == other:
+            return 1.0 if tally.members.get(one, MemberTally()).rows else None
+        counted = tally.agreement.get(one, {}).get(other) or tally.agreement.get(other, {}).get(one)
+        return None if counted is None else _divide(counted.same, counted.rows)
+
+    return tuple(tuple(share(one, other) for other in ids) for one in ids)
+
+
+def _calibrate(release: Release, tally: Tally) -> tuple[Calibration, ...]:
+    if not tally.accuracy.rows:
+        return ()
+    regression = isinstance(release.task, RegressionTask)
+    measured = {
+        member.id: tally.members[member.id].accuracy for member in release.members if member.id in tally.members
+    }
+    return tuple(
+        _calibrate_one(name, accuracy, regression=regression)
+        for name, accuracy in [*measured.items(), (PREDICTION, tally.accuracy)]
+    )
+
+
+def _calibrate_one(name: str, accuracy: Accuracy, *, regression: bool) -> Calibration:
+    known = Calibration(
+        name=name,
+        rows=accuracy.rows,
+        right=None if regression else _divide(accuracy.right, accuracy.rows),
+        error=_divide(accuracy.error, accuracy.scored),
+    )
+    scored = sum(accuracy.counts)
+    if not scored:
+        return known
+    gaps = sum(abs(said - true) for said, true in zip(accuracy.said, accuracy.true, strict=True))
+    return structs.replace(
+        known,
+        expected=gaps / scored,
+        counts=accuracy.counts,
+        said=tuple(map(_divide, accuracy.said, accuracy.counts)),
+        true=tuple(map(_divide, accuracy.true, accuracy.counts)),
+    )
+
+
+def _measure_drift(plan: Plan, tally: Tally, previous: Summary | None) -> Iterator[Drift]:
+    if previous is None:
+        return
+    for name in plan.edges:
+        before, now = previous.histograms.get(name), tally.histograms.get(name)
+        index = None
+        if before is not None and now is not None and before.edges == now.edges:
+            counts = (*before.counts, before.missing), (*now.counts, now.missing)
+            index = stability_index(*counts) if all(map(any, counts)) else None
+        yield Drift(name, index)
+
+
+def _find_slowest(plan: Plan, planned: Mapping[int, Shard], reports: Iterable[ShardReport]) -> tuple[SlowShard, ...]:
+    slow = sorted(reports, key=lambda report: (-_add_seconds(report), report.number))[:MOST_SLOW]
+    return tuple(
+        SlowShard(one.number, plan.files[planned[one.number].file].name, one.rows_in, _add_seconds(one)) for one in slow
+    )
+
+
+def _add_seconds(report: ShardReport) -> float:
+    members = (member.seconds for member in report.tally.members.values())
+    return sum(report.tally.seconds.values()) + max(members, default=0.0)
+
+
+def _list_failures(plan: Plan, planned: Mapping[int, Shard], ended: Ended) -> Iterator[FailedShard]:
+    for number, failure in sorted(ended.failures.items()):
+        shard = planned[number]
+        name = plan.files[shard.file].name
+        yield FailedShard(number, name, shard.first_row, shard.rows, failure.error, failure.cause)
+
+
+def _count_cost(release: Release, ended: Ended, tally: Tally, memory: Mapping[str, int]) -> Cost:
+    members = [tally.members.get(member.id, MemberTally()) for member in release.members]
+    asked = [Asked(member.shards, sum(member.failures.values())) for member in members]
+    unasked = sum(not report.rows_out for report in ended.reports)
+    shards = len(ended.reports)
+    rounds = unasked + sum(
+        max(one.shards for one, member in zip(members, release.members, strict=True) if member.tier == tier)
+        for tier in range(1, release.tiers + 1)
+    )
+    requests = {"normalize_shard": shards, "aggregate_shard": rounds}
+    used = [
+        Used(name, memory.get(name, 0), count, tally.seconds.get(name, 0.0))
+        for name, count in requests.items()
+        if count
+    ]
+    calls = sum(one.shards for one in members)
+    if calls:
+        used.append(Used("score", memory.get("score", 0), calls, sum(one.seconds for one in members)))
+    return add_up(used, count_transitions(release, shards, unasked, asked))
+
+
+def _divide(part: float, whole: int) -> float | None:
+    return part / whole if whole else None

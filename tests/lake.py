@@ -1,0 +1,79 @@
+"""Datasets in memory, and runs over them as far as their raw values."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from obstore.store import MemoryStore
+
+from stepensemble.batch.cutting import Cut, cut
+from stepensemble.batch.datasets import find_files
+from stepensemble.batch.reading import Raw, read_shard
+from stepensemble.batch.run import Options, Plan
+from stepensemble.core.manifest import Feature, NumberFeature
+from stepensemble.storage.objects import Bucket
+
+DATASET = "s3://lake/day/"
+A, B = NumberFeature("a"), NumberFeature("b", missing=0.0)
+
+
+def fill(files: Mapping[str, bytes | str]) -> Bucket:
+    """Make a bucket that has these files under `day/`."""
+    bucket = Bucket("lake", MemoryStore())
+    for name, body in files.items():
+        bucket.write(f"day/{name}", body.encode() if isinstance(body, str) else body)
+    return bucket
+
+
+def cut_all(bucket: Bucket, options: Options = Options(), features: Sequence[Feature] = (A,)) -> Cut:  # noqa: B008 frozen
+    return cut(bucket, find_files(bucket, DATASET), options, features)
+
+
+def plan_for(done: Cut, options: Options) -> Plan:
+    """Make a plan as it is before any shard is read."""
+    return Plan(
+        run="0" * 16,
+        execution="arn:aws:states:eu-west-1:123456789012:execution:batch:one",
+        started_at="2026-01-02T03:04:05Z",
+        ensemble="tiny",
+        release="0" * 64,
+        slots={},
+        dataset=DATASET,
+        date="2026-01-02",
+        output="results",
+        options=options,
+        files=done.files,
+        columns=done.columns,
+        shards=len(done.shards),
+    )
+
+
+def read_all(
+    files: Mapping[str, bytes | str],
+    columns: Sequence[str] = ("a",),
+    options: Options = Options(),  # noqa: B008 frozen
+    features: Sequence[Feature] = (A,),
+) -> list[Raw]:
+    """Read every shard of a dataset."""
+    bucket = fill(files)
+    done = cut_all(bucket, options, features)
+    plan = plan_for(done, options)
+    return [read_shard(bucket, plan, shard, columns) for shard in done.shards]
+
+
+def values(raws: Sequence[Raw], column: str = "a") -> list[Any]:
+    return [value for raw in raws for value in raw.frame[column].to_list()]
+
+
+def numbers(raws: Sequence[Raw]) -> list[int]:
+    return [number for raw in raws for number in raw.numbers.tolist()]
+
+
+def reasons(raws: Sequence[Raw]) -> list[tuple[int, str]]:
+    return [(row.row, row.reason) for raw in raws for row in raw.malformed]
+
+
+def packed(text: bytes | str) -> bytes:
+    return gzip.compress(text.encode() if isinstance(text, str) else text, compresslevel=1, mtime=0)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stepensemble.batch.requests import choose_date, locate_dataset, parse_request
+from stepensemble.batch.run import Options, Request
+from stepensemble.core.errors import InvalidPayload
+
+STARTED = "2026-03-01T23:30:00.000Z"
+DATASET = "s3://data/datasets/dt={date}/"
+
+
+def problems(**given: Any) -> list[str]:
+    with pytest.raises(InvalidPayload) as refused:
+        parse_request({"dataset": DATASET, **given})
+    return [problem.path for problem in refused.value.problems]
+
+
+def test_a_dataset_is_all_that_a_request_must_say() -> None:
+    assert parse_request({"dataset": DATASET}) == Request(DATASET, options=Options())
+
+
+@pytest.mark.parametrize(
+    ("given", "paths"),
+    [
+        ({"date": "2026-02-30"}, ["$.date"]),
+        ({"date": "today"}, ["$.date"]),
+        ({"scheduled_at": "five"}, ["$.scheduled_at"]),
+        ({"scheduled_at": "2026-03-01T05:00:00"}, ["$.scheduled_at"]),  # of which timezone?
+        ({"timezone": "Europe/Berlyn"}, ["$.timezone"]),
+        ({"timezone": "../etc/passwd"}, ["$.timezone"]),
+        ({"output": "elsewhere"}, ["$.output"]),
+        ({"output": "results/"}, ["$.output"]),
+        ({"options": {"shard_size": 1}}, ["$.options.shard_size"]),
+        ({"option": {}}, ["$.option"]),
+        ({"date": "2026-02-30", "timezone": "Mars"}, ["$.date", "$.timezone"]),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_place(given: dict[str, Any], paths: list[str]) -> None:
+    assert problems(**given) == paths
+
+
+@pytest.mark.parametrize(
+    ("given", "day"),
+    [
+        ({}, "2026-03-01"),  # the execution's start, in UTC
+        ({"timezone": "Europe/Berlin"}, "2026-03-02"),  # 00:30 there
+        ({"timezone": "America/New_York", "scheduled_at": "2026-03-01T04:00:00Z"}, "2026-02-28"),  # 23:00 there
+        ({"timezone": "Europe/Berlin", "scheduled_at": "2026-03-01T04:00:00Z", "date": "2025-12-31"}, "2025-12-31"),
+    ],
+)
+def test_the_day_is_the_one_it_is_in_the_timezone_when_the_schedule_meant_to_start(
+    given: dict[str, Any], day: str
+) -> None:
+    assert choose_date(parse_request({"dataset": DATASET, **given}), STARTED) == day
+
+
+def test_the_date_is_written_into_the_datasets_name() -> None:
+    assert locate_dataset(Request(DATASET), "2026-03-01", "data") == "s3://data/datasets/dt=2026-03-01/"
+
+
+@pytest.mark.parametrize("dataset", ["s3://other/datasets/a.csv", "s3://data/records/a.csv", "datasets/a.csv"])
+def test_a_dataset_elsewhere_is_refused(dataset: str) -> None:
+    with pytest.raises(InvalidPayload, match="put it under s3://data/datasets/"):
+        locate_dataset(Request(dataset), "2026-03-01", "data")
