@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,12 @@ from stepensemble.core.limits import STATE_BYTES
 Function = Callable[[Any], Any]
 PUT_EVENTS = "events:putEvents"
 """Under this name `run` looks for what is done with events."""
+
+GET_OBJECT = "s3:getObject"
+"""Under this name `run` looks for what reads a Distributed Map's list: parameters to the list."""
+
+WAIT = "wait"
+"""Under this name `run` looks for what happens while it waits: seconds to nothing."""
 
 STARTED_AT = "2026-03-01T11:59:59.000Z"
 
@@ -55,7 +62,9 @@ def _run(machine: Mapping[str, Any], functions: Mapping[str, Function], data: An
                 name = _choose(state, data)
                 continue
             case "Succeed":
-                return data
+                return _carry(_at(state.get("OutputPath", "$"), data, context))
+            case "Wait":
+                functions[WAIT](state["Seconds"])
             case "Fail":
                 raise Failed(_at(state["ErrorPath"], data, context), _at(state["CausePath"], data, context))
             case "Pass":
@@ -64,13 +73,15 @@ def _run(machine: Mapping[str, Any], functions: Mapping[str, Function], data: An
                 try:
                     data = _invoke(state, functions, data, context)
                 except Failed as failed:
-                    if "Catch" not in state:
-                        raise
-                    (catch,) = state["Catch"]
-                    assert catch["ErrorEquals"] == ["States.ALL"]
-                    data = _put(catch["ResultPath"], data, {"Error": failed.error, "Cause": failed.cause})
-                    name = catch["Next"]
+                    data, name = _catch(state, data, failed)
                     continue
+            case "Map" if "ItemReader" in state:
+                try:
+                    _run_distributed(state, functions, data, context)
+                except Failed as failed:
+                    data, name = _catch(state, data, failed)
+                    continue
+                assert state["ResultPath"] is None
             case "Map":
                 assert state["ItemProcessor"]["ProcessorConfig"]["Mode"] == "INLINE"
                 results = []
@@ -85,6 +96,35 @@ def _run(machine: Mapping[str, Any], functions: Mapping[str, Function], data: An
         if state.get("End"):
             return _carry(data)
         name = state["Next"]
+
+
+def _catch(state: Mapping[str, Any], data: Any, failed: Failed) -> tuple[Any, str]:
+    if "Catch" not in state:
+        raise failed
+    (catch,) = state["Catch"]
+    assert catch["ErrorEquals"] == ["States.ALL"]
+    return _put(catch["ResultPath"], data, {"Error": failed.error, "Cause": failed.cause}), catch["Next"]
+
+
+def _run_distributed(
+    state: Mapping[str, Any], functions: Mapping[str, Function], data: Any, context: dict[str, Any]
+) -> None:
+    """Run the items of a Distributed Map, each an execution of its own, whose failure no other notices."""
+    assert state["ItemProcessor"]["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
+    assert state["ItemReader"]["Resource"] == f"arn:aws:states:::{GET_OBJECT}"
+    assert state["ItemReader"]["ReaderConfig"] == {"InputType": "JSON"}
+    assert state["ToleratedFailurePercentage"] == 100
+    assert state["ResultWriter"]["Resource"] == "arn:aws:states:::s3:putObject"
+    assert set(_fill(state["ResultWriter"]["Parameters"], data, context)) == {"Bucket", "Prefix"}
+    assert _at(state["MaxConcurrencyPath"], data, context) > 0
+    try:
+        items = functions[GET_OBJECT](_fill(state["ItemReader"]["Parameters"], data, context))
+    except Exception as error:
+        raise Failed("States.ItemReaderFailed", str(error)) from error
+    for index, value in enumerate(items):
+        inner = context | {"Map": {"Item": {"Index": index, "Value": value}}}
+        with suppress(Failed):
+            _run(state["ItemProcessor"], functions, _fill(state["ItemSelector"], data, inner), inner)
 
 
 def _take(state: Mapping[str, Any], data: Any, result: Any, context: dict[str, Any]) -> Any:
@@ -123,6 +163,8 @@ def _holds(rule: Mapping[str, Any], data: Any) -> bool:
         except KeyError:
             return False
         return True
+    if "StringEquals" in rule:
+        return bool(_at(rule["Variable"], data, {}) == rule["StringEquals"])
     return bool(_at(rule["Variable"], data, {}) > rule["NumericGreaterThan"])
 
 

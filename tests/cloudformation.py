@@ -19,7 +19,11 @@ ARNS = {
     "AWS::Lambda::Function": "arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}",
     "AWS::Logs::LogGroup": "arn:aws:logs:eu-central-1:123456789012:log-group:{LogGroupName}:*",
     "AWS::S3::Bucket": "arn:aws:s3:::{BucketName}",
+    "AWS::SQS::Queue": "arn:aws:sqs:eu-central-1:123456789012:{QueueName}",
+    "AWS::StepFunctions::StateMachine": "arn:aws:states:eu-central-1:123456789012:stateMachine:{StateMachineName}",
 }
+NAMES = {"AWS::Logs::LogGroup": "LogGroupName", "AWS::S3::Bucket": "BucketName"}
+"""The property that a reference in text stands for."""
 
 # AWS knows no resources for these: it grants them on everything or not at all.
 GRANTED_ON_EVERYTHING = {
@@ -57,6 +61,8 @@ class Resolver:
                 return self.values.get(name, name)
             case {"Fn::GetAtt": [str(name), "Arn"]}:
                 return self.arn(name)
+            case {"Fn::GetAtt": [str(name), str(attribute)]}:
+                return self(self.document["Resources"][name]["Properties"][attribute])
             case {"Fn::Sub": str(text)}:
                 return re.sub(r"\$\{([^}]+)\}", lambda found: self.substitute(found[1]), text)
             case {"Fn::ImportValue": name}:
@@ -71,6 +77,8 @@ class Resolver:
                 return str(self(one)) == str(self(other))
             case {"Fn::Join": [str(separator), {"Ref": str(name)}]}:
                 return separator.join(self.values[name].split(","))
+            case {"Fn::Join": [str(separator), parts]}:
+                return separator.join(self(parts))
             case dict():
                 return {key: self(inner) for key, inner in value.items()}
             case list():
@@ -82,7 +90,8 @@ class Resolver:
             return self.arn(name.removesuffix(".Arn"))
         if name in self.values:
             return self.values[name]
-        return str(self(self.document["Resources"][name]["Properties"]["LogGroupName"]))
+        body = self.document["Resources"][name]
+        return str(self(body["Properties"][NAMES[body["Type"]]]))
 
     def arn(self, name: str) -> str:
         body = self.document["Resources"][name]

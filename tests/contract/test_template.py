@@ -15,18 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import polars as pl
 import pytest
 from cfnlint import lint
 from cfnlint.config import ManualArgs
 from samcli.yamlhelper import yaml_parse
 
-from cloudformation import ARNS, GRANTED_ON_EVERYTHING, list_grants, properties_of, resolve
+from cloudformation import ARNS, GRANTED_ON_EVERYTHING, as_list, list_grants, properties_of, resolve
+from stepensemble.batch.answering import CLASS_COLUMNS, FILE, ID, ROW
+from stepensemble.batch.requests import choose_date, locate_dataset, parse_request
+from stepensemble.batch.writing import REJECTED
 from stepensemble.core.manifest import Member
 from stepensemble.handlers.environment import (
     AggregateEnvironment,
     Environment,
     NormalizeEnvironment,
+    PlanEnvironment,
     ScoreEnvironment,
+    SummarizeEnvironment,
 )
 from stepensemble.local.errors import TemplateRefused
 from stepensemble.local.template import translate
@@ -36,9 +42,24 @@ from stepensemble.storage.records import INDEX
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "template.yaml"
 ASL = "statemachine/ensemble.asl.json"
+BATCH_ASL = "statemachine/batch.asl.json"
 DIGEST = "0" * 64
 EXECUTION = keys.execution_prefix("name", "id")
-ROLES = ["AggregateRole", "EnsembleRole", "NormalizeRole", "ScoreRole"]
+RUN = "0123456789abcdef"
+PARTITION = keys.partition("results", "titanic", "2026-03-01", RUN)
+FUNCTIONS = {
+    "Normalize": "normalize",
+    "Aggregate": "aggregate",
+    "Plan": "plan",
+    "NormalizeShard": "normalize-shard",
+    "AggregateShard": "aggregate-shard",
+    "Summarize": "summarize",
+}
+"""Those that are no slots, and how they are called."""
+
+BATCH_FUNCTIONS = ["Plan", "NormalizeShard", "AggregateShard", "Summarize"]
+MACHINES = ["BatchRole", "EnsembleRole"]
+ROLES = sorted([*(f"{name}Role" for name in FUNCTIONS), *MACHINES, "BatchScheduleRole", "ScoreRole"])
 
 
 @cache
@@ -97,6 +118,10 @@ SET_BY_LAMBDA = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE"}
         ("Score1", ScoreEnvironment),
         ("Score8", ScoreEnvironment),
         ("AggregateFunction", AggregateEnvironment),
+        ("PlanFunction", PlanEnvironment),
+        ("NormalizeShardFunction", NormalizeEnvironment),
+        ("AggregateShardFunction", Environment),
+        ("SummarizeFunction", SummarizeEnvironment),
     ],
 )
 def test_a_function_gets_exactly_the_variables_its_handler_reads(function: str, environment: type[Environment]) -> None:
@@ -105,8 +130,17 @@ def test_a_function_gets_exactly_the_variables_its_handler_reads(function: str, 
     assert set(variables) == (declared - SET_BY_LAMBDA) | {"POWERTOOLS_SERVICE_NAME"}
 
 
-def test_normalize_names_slots_as_the_template_does() -> None:
-    prefix = functions()["NormalizeFunction"]["Environment"]["Variables"]["SCORE_FUNCTION_PREFIX"]
+def test_summarize_knows_what_memory_the_others_have() -> None:
+    variables = functions()["SummarizeFunction"]["Environment"]["Variables"]
+    assert {str(functions()[f"{name}Function"]["MemorySize"]) for name in BATCH_FUNCTIONS[:3]} == {
+        variables["BATCH_MEMORY_SIZE"]
+    }
+    assert functions()["Score1"]["MemorySize"] == variables["SCORE_MEMORY_SIZE"]
+
+
+@pytest.mark.parametrize("function", ["NormalizeFunction", "NormalizeShardFunction"])
+def test_normalize_names_slots_as_the_template_does(function: str) -> None:
+    prefix = functions()[function]["Environment"]["Variables"]["SCORE_FUNCTION_PREFIX"]
     names = [functions()[f"Score{slot}"]["FunctionName"] for slot in range(1, 9)]
     assert names == [f"{prefix}{slot}" for slot in range(1, 9)]
 
@@ -115,9 +149,11 @@ def test_normalize_names_slots_as_the_template_does() -> None:
 def test_there_are_the_slots_that_the_parameter_lists(slots: int) -> None:
     listed = [str(slot + 1) for slot in range(slots)]
     assert set(functions(slots=slots)) == {
-        "NormalizeFunction",
-        "AggregateFunction",
+        *(f"{name}Function" for name in FUNCTIONS),
         *(f"Score{slot}" for slot in listed),
+    }
+    assert {functions(slots=slots)[f"{name}Function"]["FunctionName"] for name in FUNCTIONS} == {
+        f"stack-{called}" for called in FUNCTIONS.values()
     }
     assert resolved(slots=slots)["Outputs"]["SlotNames"]["Value"] == ",".join(listed)
 
@@ -140,41 +176,95 @@ def test_a_function_outlives_every_call_that_is_waited_for() -> None:
     timeouts = {name: body["Timeout"] for name, body in functions().items()}
     assert max(shipped) <= longest < min(timeout for name, timeout in timeouts.items() if name.startswith("Score"))
     states = json.loads((ROOT / ASL).read_text())["States"]
-    assert states["Normalize"]["TimeoutSeconds"] <= timeouts["NormalizeFunction"]
-    assert states["Aggregate"]["TimeoutSeconds"] <= timeouts["AggregateFunction"]
+    batch = json.loads((ROOT / BATCH_ASL).read_text())["States"]
+    states |= batch | batch["Run shards"]["ItemProcessor"]["States"]
+    for function, names in {
+        "Normalize": ["Normalize"],
+        "Aggregate": ["Aggregate"],
+        "Plan": ["Plan"],
+        "NormalizeShard": ["Normalize shard"],
+        "AggregateShard": ["Aggregate shard", "Note the failure"],
+        "Summarize": ["Summarize"],
+    }.items():
+        for name in names:
+            assert states[name]["Parameters"]["FunctionName"] == f"${{{function}FunctionArn}}"
+            assert states[name]["TimeoutSeconds"] <= timeouts[f"{function}Function"]
+
+
+@pytest.mark.parametrize(
+    ("function", "layers"),
+    [
+        *((f"{name}Function", ["CoreLayer", "RuntimeLayer"]) for name in ("Normalize", "Aggregate")),
+        ("Score3", ["CoreLayer", "RuntimeLayer"]),
+        *((f"{name}Function", ["CoreLayer", "BatchLayer"]) for name in ("Plan", "NormalizeShard", "AggregateShard")),
+        ("SummarizeFunction", ["CoreLayer", "ReportLayer"]),
+    ],
+)
+def test_a_function_has_our_package_and_one_layer_of_what_it_needs(function: str, layers: list[str]) -> None:
+    kept = translated()["Resources"]
+    versions = [next(name for name in kept if name.startswith(layer)) for layer in layers]
+    assert [layer["Ref"] for layer in kept[function]["Properties"]["Layers"]] == versions
 
 
 # ------------------------------------------------------------------------------------------- the state machines
 
 
-def test_both_state_machines_are_the_same_definition_with_every_placeholder_filled() -> None:
+def machines(definition: str) -> list[dict[str, Any]]:
+    """The state machines of a definition, as the template writes them."""
     bodies = [body for body in source()["Resources"].values() if isinstance(body, dict)]
-    machines = [body["Properties"] for body in bodies if body["Type"] == "AWS::Serverless::StateMachine"]
-    placeholders = set(re.findall(r"\$\{(\w+)\}", (ROOT / ASL).read_text()))
-    assert [machine["Type"] for machine in machines] == ["STANDARD", "EXPRESS"]
-    for machine in machines:
-        assert machine["DefinitionUri"] == ASL
+    found = [body["Properties"] for body in bodies if body["Type"] == "AWS::Serverless::StateMachine"]
+    return [machine for machine in found if machine["DefinitionUri"] == definition]
+
+
+@pytest.mark.parametrize(("definition", "types"), [(ASL, ["STANDARD", "EXPRESS"]), (BATCH_ASL, ["STANDARD"])])
+def test_every_placeholder_of_a_definition_is_filled_wherever_it_is_deployed(definition: str, types: list[str]) -> None:
+    placeholders = set(re.findall(r"\$\{(\w+)\}", (ROOT / definition).read_text()))
+    assert [machine["Type"] for machine in machines(definition)] == types
+    for machine in machines(definition):
         assert set(machine["DefinitionSubstitutions"]) == placeholders
 
 
 @pytest.mark.parametrize("slots", [1, 3, 16])
-def test_the_state_machines_may_invoke_the_stacks_functions_and_no_others(slots: int) -> None:
-    invoked = [
-        resource for action, resource in grants("EnsembleRole", slots=slots) if action == "lambda:InvokeFunction"
-    ]
+@pytest.mark.parametrize(
+    ("role", "others"), [("EnsembleRole", ["Normalize", "Aggregate"]), ("BatchRole", BATCH_FUNCTIONS)]
+)
+def test_a_state_machine_may_invoke_its_functions_and_the_slots_and_no_others(
+    role: str, others: list[str], slots: int
+) -> None:
+    invoked = [resource for action, resource in grants(role, slots=slots) if action == "lambda:InvokeFunction"]
     arn = "arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}"
-    assert sorted(invoked) == sorted(arn.format(**function) for function in functions(slots=slots).values())
-    assert {machine["RoleArn"] for machine in resources("AWS::StepFunctions::StateMachine").values()} == {
-        "EnsembleRole"
+    known = functions(slots=slots)
+    names = [f"{name}Function" for name in others] + [name for name in known if name.startswith("Score")]
+    assert sorted(invoked) == sorted(arn.format(**known[name]) for name in names)
+
+
+def test_every_state_machine_has_the_role_made_for_it() -> None:
+    roles = {name: machine["RoleArn"] for name, machine in resources("AWS::StepFunctions::StateMachine").items()}
+    assert roles == {
+        "EnsembleStateMachine": "EnsembleRole",
+        "EnsembleExpressStateMachine": "EnsembleRole",
+        "BatchStateMachine": "BatchRole",
     }
+
+
+def test_the_batch_may_do_what_a_distributed_map_needs_and_start_nothing_else() -> None:
+    arn = "arn:aws:states:eu-central-1:123456789012"
+    assert {grant for grant in grants("BatchRole") if grant[0].startswith("states:")} == {
+        ("states:StartExecution", f"{arn}:stateMachine:stack-batch"),
+        *(
+            (f"states:{action}Execution", f"{arn}:execution:stack-batch{which}")
+            for action in ("Describe", "Stop")
+            for which in (":*", "/*")
+        ),
+    }
+    assert may("BatchRole", "s3:GetObject", "data", keys.shard_list_key(RUN, 1))
+    assert may("BatchRole", "s3:PutObject", "data", f"{keys.run_prefix(RUN)}/outputs/manifest.json")
 
 
 def test_a_review_is_asked_for_as_the_rule_expects_it_and_on_the_bus_the_role_may_use() -> None:
     (entry,) = json.loads((ROOT / ASL).read_text())["States"]["Ask for review"]["Parameters"]["Entries"]
-    bodies = [body for body in source()["Resources"].values() if isinstance(body, dict)]
-    machines = [body["Properties"] for body in bodies if body["Type"] == "AWS::Serverless::StateMachine"]
     (rule,) = resources("AWS::Events::Rule").values()
-    for machine in machines:
+    for machine in machines(ASL):
         placeholders = machine["DefinitionSubstitutions"]
         assert (entry["Detail"]["stack"], placeholders["StackName"]) == ("${StackName}", {"Ref": "AWS::StackName"})
         assert (entry["EventBusName"], placeholders["EventBusName"]) == ("${EventBusName}", {"Ref": "EventBusName"})
@@ -205,6 +295,113 @@ def test_reviews_asked_for_are_kept_in_a_log_group_that_admits_this_rule_only() 
     assert resolved()["Outputs"]["ReviewLogGroupName"]["Value"] == "ReviewLogGroup"
 
 
+# ------------------------------------------------------------------------------------------------- the schedule
+
+
+def schedule(**given: str) -> dict[str, Any]:
+    values = parameters("dev", 1, 0) | given
+    (found,) = properties_of("AWS::Scheduler::Schedule", resolve(translate(TEMPLATE, values), values)).values()
+    return found
+
+
+def test_the_schedule_is_off_until_somebody_wants_it() -> None:
+    assert schedule()["State"] == "DISABLED"
+    assert schedule(BatchScheduleState="ENABLED")["State"] == "ENABLED"
+    with pytest.raises(TemplateRefused, match="BatchScheduleState must be one of ENABLED, DISABLED"):
+        schedule(BatchScheduleState="on")
+
+
+def test_the_schedule_starts_the_batch_with_a_request_that_plan_reads() -> None:
+    found = schedule(
+        BatchScheduleExpression="cron(30 4 * * ? *)", BatchTimezone="Europe/Berlin", BatchDataset="inbox/{date}.csv"
+    )
+    assert (found["ScheduleExpression"], found["ScheduleExpressionTimezone"]) == ("cron(30 4 * * ? *)", "Europe/Berlin")
+    target = found["Target"]
+    assert (target["Arn"], target["RoleArn"]) == ("BatchStateMachine", "BatchScheduleRole")
+    # What EventBridge Scheduler puts in the place of its keyword.
+    sent = target["Input"].replace("<aws.scheduler.scheduled-time>", "2026-03-01T03:30:00Z")
+    request = parse_request(json.loads(sent))
+    assert choose_date(request, "2026-03-07T00:00:00Z") == "2026-03-01"
+    assert locate_dataset(request, "2026-03-01", "stack-data-123456789012").endswith("/inbox/2026-03-01.csv")
+
+
+def test_what_cannot_be_started_is_tried_again_and_then_put_aside_encrypted() -> None:
+    target = schedule()["Target"]
+    ((_, queue),) = resources("AWS::SQS::Queue").items()
+    assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
+    assert target["DeadLetterConfig"]["Arn"] == ARNS["AWS::SQS::Queue"].format(**queue)
+    assert queue["SqsManagedSseEnabled"] is True
+    assert set(grants("BatchScheduleRole")) == {
+        ("states:StartExecution", "BatchStateMachine"),
+        ("sqs:SendMessage", target["DeadLetterConfig"]["Arn"]),
+    }
+
+
+def test_the_schedules_role_is_for_the_scheduler_of_this_account() -> None:
+    (statement,) = resources("AWS::IAM::Role")["BatchScheduleRole"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+def test_an_alarm_is_raised_for_a_failed_run_and_for_one_that_could_not_be_started() -> None:
+    alarms = resources("AWS::CloudWatch::Alarm")
+    failed, missed = alarms["BatchFailedAlarm"], alarms["BatchMissedAlarm"]
+    assert (failed["MetricName"], failed["ComparisonOperator"]) == ("ExecutionsFailed", "GreaterThanThreshold")
+    assert failed["Dimensions"] == [{"Name": "StateMachineArn", "Value": "BatchStateMachine"}]
+    assert missed["MetricName"] == "ApproximateNumberOfMessagesVisible"
+    assert missed["Dimensions"] == [{"Name": "QueueName", "Value": "stack-batch-missed"}]
+    for alarm in (failed, missed):
+        assert (alarm["Threshold"], alarm["TreatMissingData"]) == (0, "notBreaching")
+
+
+def test_an_alarm_is_raised_for_a_missing_day_where_the_schedule_is_on() -> None:
+    missing = resources("AWS::CloudWatch::Alarm")["BatchMissingAlarm"]
+    assert translated()["Resources"]["BatchMissingAlarm"]["Condition"] == "BatchIsScheduled"
+    assert translated()["Conditions"]["BatchIsScheduled"] == {"Fn::Equals": [{"Ref": "BatchScheduleState"}, "ENABLED"]}
+    assert missing["Period"] * missing["EvaluationPeriods"] == 26 * 3600
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
+    assert missing["Period"] >= 3600
+    assert missing["Period"] * missing["EvaluationPeriods"] <= 7 * 24 * 3600
+    assert (missing["MetricName"], missing["Statistic"]) == ("ExecutionsSucceeded", "Sum")
+    assert (missing["ComparisonOperator"], missing["Threshold"]) == ("LessThanThreshold", 1)
+    assert missing["TreatMissingData"] == "breaching"
+
+
+# -------------------------------------------------------------------------------------------------- the results
+
+
+@pytest.mark.parametrize(("table", "root"), [("ResultsTable", "results"), ("RejectedTable", "results-rejected")])
+def test_athena_finds_a_days_results_where_they_are_put(table: str, root: str) -> None:
+    found = resources("AWS::Glue::Table")[table]["TableInput"]
+    projected = found["Parameters"]
+    assert [key["Name"] for key in found["PartitionKeys"]] == ["ensemble", "dt"]
+    assert (projected["projection.enabled"], projected["projection.ensemble.type"]) == ("true", "injected")
+    template = projected["storage.location.template"]
+    folder = template.replace("${ensemble}", "titanic").replace("${dt}", "2026-03-01")
+    part = f"s3://stack-data-123456789012/{keys.partition(root, 'titanic', '2026-03-01', RUN)}/part-00000.parquet"
+    assert part.startswith(folder)
+    assert found["StorageDescriptor"]["Location"] == f"s3://stack-data-123456789012/{root}/"
+
+
+def test_the_tables_have_the_columns_that_do_not_depend_on_the_members() -> None:
+    types = {
+        pl.Boolean: "boolean",
+        pl.Float64: "double",
+        pl.Int64: "bigint",
+        pl.String: "string",
+        pl.List(pl.Float64): "array<double>",
+        pl.List(pl.String): "array<string>",
+    }
+    tables = {
+        name: {column["Name"]: column["Type"] for column in body["TableInput"]["StorageDescriptor"]["Columns"]}
+        for name, body in resources("AWS::Glue::Table").items()
+    }
+    answered = {ID: pl.String, FILE: pl.String, ROW: pl.Int64, **CLASS_COLUMNS}
+    rest = {"decision": "string", "tier": "int", "status": "string"}
+    assert tables["ResultsTable"] == {name: types[type_] for name, type_ in answered.items()} | rest
+    assert tables["RejectedTable"] == {name: types[type_] for name, type_ in REJECTED.items()}
+
+
 # --------------------------------------------------------------------------------------------------- the rights
 
 
@@ -226,6 +423,36 @@ def test_reviews_asked_for_are_kept_in_a_log_group_that_admits_this_rule_only() 
         ("AggregateRole", "s3:PutObject", "data", keys.predictions_key(EXECUTION)),
         ("AggregateRole", "s3:GetObject", "data", keys.record_key(b"")),
         ("AggregateRole", "s3:PutObject", "data", keys.record_key(b"")),
+        ("PlanRole", "s3:GetObject", "artifacts", keys.CURRENT),
+        ("PlanRole", "s3:GetObject", "artifacts", keys.release_key(DIGEST)),
+        ("PlanRole", "s3:GetObject", "data", f"{keys.DATASETS}dt=2026-03-01/a.csv"),
+        ("PlanRole", "s3:GetObject", "data", f"{keys.INBOX}a.csv"),
+        ("PlanRole", "s3:GetObject", "data", keys.latest_key("results", "titanic")),
+        ("PlanRole", "s3:GetObject", "data", keys.success_key(PARTITION)),
+        *(
+            ("PlanRole", action, "data", key)
+            for action in ("s3:GetObject", "s3:PutObject")
+            for key in (keys.claim_key(RUN), keys.plan_key(RUN), keys.shards_key(RUN), keys.shard_list_key(RUN, 1))
+        ),
+        ("ScoreRole", "s3:GetObject", "data", keys.columns_key(keys.shard_prefix(RUN, 0))),
+        ("ScoreRole", "s3:PutObject", "data", keys.outputs_key(keys.shard_prefix(RUN, 0), "linear")),
+        ("NormalizeShardRole", "s3:GetObject", "artifacts", keys.release_key(DIGEST)),
+        ("NormalizeShardRole", "s3:GetObject", "data", f"{keys.DATASETS}dt=2026-03-01/a.csv"),
+        ("NormalizeShardRole", "s3:GetObject", "data", keys.plan_key(RUN)),
+        ("NormalizeShardRole", "s3:PutObject", "data", keys.columns_key(keys.shard_prefix(RUN, 0))),
+        ("NormalizeShardRole", "s3:PutObject", "data", keys.staged_key(RUN, "rejected", 0, "parquet")),
+        ("NormalizeShardRole", "s3:PutObject", "data", keys.shard_failure_key(RUN, 0)),
+        ("AggregateShardRole", "s3:GetObject", "artifacts", keys.release_key(DIGEST)),
+        ("AggregateShardRole", "s3:GetObject", "data", keys.outputs_key(keys.shard_prefix(RUN, 0), "linear")),
+        ("AggregateShardRole", "s3:PutObject", "data", keys.staged_key(RUN, "part", 0, "parquet")),
+        ("AggregateShardRole", "s3:PutObject", "data", keys.shard_report_key(RUN, 0)),
+        ("SummarizeRole", "s3:GetObject", "artifacts", keys.release_key(DIGEST)),
+        ("SummarizeRole", "s3:GetObject", "data", keys.staged_key(RUN, "part", 0, "parquet")),
+        ("SummarizeRole", "s3:DeleteObject", "data", keys.staged_key(RUN, "part", 0, "parquet")),
+        ("SummarizeRole", "s3:PutObject", "data", keys.result_key(RUN)),
+        ("SummarizeRole", "s3:PutObject", "data", f"{PARTITION}/part-00000.parquet"),
+        ("SummarizeRole", "s3:PutObject", "data", keys.success_key(PARTITION)),
+        ("SummarizeRole", "s3:PutObject", "data", keys.latest_key("results", "titanic")),
     ],
 )
 def test_a_function_may_do_what_its_handler_does(role: str, action: str, bucket: str, key: str) -> None:
@@ -243,6 +470,15 @@ def test_a_function_may_do_what_its_handler_does(role: str, action: str, bucket:
         ("ScoreRole", "s3:GetObject", "data", keys.record_key(b"")),
         ("AggregateRole", "s3:GetObject", "artifacts", keys.artifact_key(DIGEST)),
         ("AggregateRole", "s3:PutObject", "artifacts", keys.CURRENT),
+        ("PlanRole", "s3:PutObject", "data", f"{keys.DATASETS}a.csv"),
+        ("PlanRole", "s3:PutObject", "data", keys.latest_key("results", "titanic")),
+        ("NormalizeShardRole", "s3:GetObject", "artifacts", keys.artifact_key(DIGEST)),
+        ("NormalizeShardRole", "s3:PutObject", "data", keys.success_key(PARTITION)),
+        ("AggregateShardRole", "s3:GetObject", "data", f"{keys.DATASETS}a.csv"),
+        ("AggregateShardRole", "s3:PutObject", "data", keys.success_key(PARTITION)),
+        ("SummarizeRole", "s3:GetObject", "data", f"{keys.DATASETS}a.csv"),
+        ("SummarizeRole", "s3:DeleteObject", "data", f"{keys.DATASETS}a.csv"),
+        *((f"{name}Role", "s3:GetObject", "data", keys.record_key(b"")) for name in BATCH_FUNCTIONS),
     ],
 )
 def test_a_function_may_not_do_what_another_does(role: str, action: str, bucket: str, key: str) -> None:
@@ -260,10 +496,28 @@ def test_a_role_names_actions_and_resources(role: str) -> None:
     allowed = list(grants(role))
     assert not [action for action, _ in allowed if "*" in action]
     assert {action for action, resource in allowed if resource == "*"} <= GRANTED_ON_EVERYTHING
-    assert {action for action, _ in allowed if action.startswith("s3:")} <= {"s3:GetObject", "s3:PutObject"}
-    reached = [resource for action, resource in allowed if action.startswith("s3:")]
-    prefix = r"arn:aws:s3:::stack-(artifacts|data)-123456789012/(current\.json|[a-z]+/\*)"
+    reached = [resource for action, resource in allowed if action.startswith("s3:") and action != "s3:ListBucket"]
+    prefix = r"arn:aws:s3:::stack-(artifacts|data)-123456789012/(current\.json|[a-z]+/\*|results\*)"
     assert [resource for resource in reached if not re.fullmatch(prefix, resource)] == []
+
+
+READ_AND_WRITE = {"s3:GetObject", "s3:PutObject"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_only_summarize_deletes_and_only_the_batchs_ends_list(role: str) -> None:
+    actions = {action for action, _ in grants(role) if action.startswith("s3:")}
+    more: dict[str, set[str]] = {
+        "PlanRole": {"s3:ListBucket"},
+        "SummarizeRole": {"s3:ListBucket", "s3:DeleteObject"},
+        # A ResultWriter may write in pieces.
+        "BatchRole": {"s3:ListMultipartUploadParts", "s3:AbortMultipartUpload"},
+    }
+    assert actions <= READ_AND_WRITE | more.get(role, set())
+    for statement in resources("AWS::IAM::Role")[role]["Policies"][0]["PolicyDocument"]["Statement"]:
+        if "s3:ListBucket" in as_list(statement["Action"]):
+            listed = statement["Condition"]["StringLike"]["s3:prefix"]
+            assert set(listed) <= {f"{keys.DATASETS}*", f"{keys.INBOX}*", f"{keys.BATCH}*", f"{keys.RESULTS}*"}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -301,7 +555,7 @@ def test_what_was_published_and_recorded_outlives_the_stack() -> None:
 def test_what_an_execution_leaves_expires_and_records_when_asked(retention: int, kept: dict[str, str]) -> None:
     rules = resources("AWS::S3::Bucket", retention=retention)["DataBucket"]["LifecycleConfiguration"]["Rules"]
     days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
-    assert days.pop(keys.EXECUTIONS) == days.pop(keys.PAYLOADS) == 30
+    assert days.pop(keys.EXECUTIONS) == days.pop(keys.PAYLOADS) == days.pop(keys.BATCH) == 30
     assert days == kept
 
 
@@ -340,13 +594,14 @@ def test_everything_logs_to_a_group_that_forgets() -> None:
     groups = resources("AWS::Logs::LogGroup")
     assert {group["RetentionInDays"] for group in groups.values()} == {"14"}
     used = {function["LoggingConfig"]["LogGroup"] for function in functions().values()}
-    assert used == {"NormalizeLogGroup", "ScoreLogGroup", "AggregateLogGroup"}
-    assert set(groups) == used | {"EnsembleLogGroup", "ReviewLogGroup"}
+    assert used == {"ScoreLogGroup", *(f"{name}LogGroup" for name in FUNCTIONS)}
+    assert set(groups) == used | {"BatchLogGroup", "EnsembleLogGroup", "ReviewLogGroup"}
 
 
 def test_the_state_machines_log_errors_and_no_feature_values() -> None:
-    arn = ARNS["AWS::Logs::LogGroup"].format(**resources("AWS::Logs::LogGroup")["EnsembleLogGroup"])
     for machine in resources("AWS::StepFunctions::StateMachine").values():
+        group = machine["RoleArn"].replace("Role", "LogGroup")
+        arn = ARNS["AWS::Logs::LogGroup"].format(**resources("AWS::Logs::LogGroup")[group])
         assert machine["LoggingConfiguration"] == {
             "Level": "ERROR",
             "IncludeExecutionData": False,
@@ -356,7 +611,7 @@ def test_the_state_machines_log_errors_and_no_feature_values() -> None:
 
 @pytest.mark.parametrize(
     ("function", "role"),
-    [("NormalizeFunction", "NormalizeRole"), ("Score3", "ScoreRole"), ("AggregateFunction", "AggregateRole")],
+    [("Score3", "ScoreRole"), *((f"{name}Function", f"{name}Role") for name in FUNCTIONS)],
 )
 def test_a_function_may_write_to_its_log_group_only(function: str, role: str) -> None:
     body = functions()[function]
@@ -378,6 +633,9 @@ def test_a_client_finds_what_it_needs_in_the_outputs() -> None:
     assert set(resolved()["Outputs"]) == {
         "AggregateFunctionName",
         "ArtifactBucketName",
+        "BatchRoleName",
+        "BatchScheduleName",
+        "BatchStateMachineArn",
         "DataBucketName",
         "EnsembleRoleName",
         "ExpressStateMachineArn",

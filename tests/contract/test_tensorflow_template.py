@@ -100,9 +100,10 @@ def test_the_stage_decides_how_much_is_logged(stage: str, level: str) -> None:
 
 def test_the_state_machines_may_invoke_these_slots_and_the_add_on_gives_them_nothing_else() -> None:
     arn = ARNS["AWS::Lambda::Function"]
-    assert grants("EnsembleRole", add_on()) == {
-        ("lambda:InvokeFunction", arn.format(**function)) for function in slots(add_on()).values()
-    }
+    for role in ("EnsembleRole", "BatchRole"):
+        assert grants(role, add_on()) == {
+            ("lambda:InvokeFunction", arn.format(**function)) for function in slots(add_on()).values()
+        }
 
 
 def test_the_longest_timeout_of_a_member_is_over_before_the_slots() -> None:

@@ -20,6 +20,7 @@ from stepensemble.publishing.sources import read_sources
 
 BUILD_PARTS = (".dockerignore", "LICENSE", "README.md", "layers", "pyproject.toml", "samconfig.toml", "src", "uv.lock")
 TOOLS = Path(sys.executable).parent
+BATCH = ("PlanFunction", "NormalizeShardFunction", "AggregateShardFunction")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -74,16 +75,27 @@ def built_here(build: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def layers(built_here: Path) -> tuple[Path, ...]:
-    """The built layers, as folders to import from, in Lambda's order."""
-    return (built_here / "CoreLayer" / "python", built_here / "RuntimeLayer" / "python")
+def layers_of(built_here: Path) -> Callable[[str], tuple[Path, ...]]:
+    """A function's built layers, as folders to import from, in Lambda's order."""
+    special = {**dict.fromkeys(BATCH, "BatchLayer"), "SummarizeFunction": "ReportLayer"}
+
+    def find(function: str) -> tuple[Path, ...]:
+        return tuple(built_here / layer / "python" for layer in ("CoreLayer", special.get(function, "RuntimeLayer")))
+
+    return find
 
 
 @pytest.fixture(scope="session")
-def local(project: Path, built_here: Path, layers: tuple[Path, ...]) -> Iterator[LocalStack]:
+def layers(layers_of: Callable[[str], tuple[Path, ...]]) -> tuple[Path, ...]:
+    """Those of the functions of a single execution."""
+    return layers_of("Score1")
+
+
+@pytest.fixture(scope="session")
+def local(project: Path, built_here: Path, layers_of: Callable[[str], tuple[Path, ...]]) -> Iterator[LocalStack]:
     """A local stack whose functions are the built ones."""
     names = [path.name for path in built_here.iterdir() if (path / "app.py").is_file()]
-    code = {name: Code(built_here / name, layers) for name in names}
+    code = {name: Code(built_here / name, layers_of(name)) for name in names}
     with LocalStack.start(project, code=code) as started:
         yield started
 

@@ -54,6 +54,28 @@ def test_built_functions_answer_as_the_ensemble_in_process(
         assert all(str(layers[1] / "ai_edge_litert") in each for each in runtimes)
 
 
+@pytest.mark.parametrize(
+    ("function", "modules"),
+    [
+        ("NormalizeFunction", ["handlers.normalize"]),
+        ("Score1", ["handlers.score"]),
+        ("PlanFunction", ["handlers.plan"]),
+        ("NormalizeShardFunction", ["handlers.normalize_shard"]),
+        ("AggregateShardFunction", ["handlers.aggregate_shard"]),
+        ("SummarizeFunction", ["handlers.summarize", "batch.charts"]),
+    ],
+)
+def test_a_functions_layers_hold_what_it_imports(
+    layers_of: Callable[[str], tuple[Path, ...]], function: str, modules: list[str]
+) -> None:
+    # Without -S and -I the environment's packages were there too.
+    paths = [str(layer) for layer in layers_of(function)]
+    imports = ", ".join(f"stepensemble.{module}" for module in modules)
+    code = f"import sys; sys.path += {paths!r}; import {imports}, aws_lambda_powertools"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="the emulator is a Linux binary")
 def test_built_functions_need_nothing_but_their_layers_and_lambdas_runtime(
     stack: Stack, built_here: Path, layers: tuple[Path, ...], tmp_path: Path, passengers: dict[str, Any]

@@ -20,21 +20,34 @@ from stepensemble.cli.stacks import Stack
 
 MEGABYTE = 1_000_000
 SCORE_MEGABYTES = 110
+LAMBDA_MEGABYTES = 262.144
+"""Of a function with its layers, unzipped: 250 MiB."""
+
+LAYERS = ["RuntimeLayer", "BatchLayer", "ReportLayer"]
 LEFT_AT_HOME = {"admission", "cli", "conversion", "local", "publishing"}
 
 ELF = b"\x7fELF"
 X86_64 = (62).to_bytes(2, "little")
-LAMBDA_WHEEL = re.compile(r"py3-none-any|(cp313-cp313|cp3(\d|1[0-3])-abi3)-manylinux(2014|_2_(17|27|28))_x86_64")
+LAMBDA_WHEEL = re.compile(r"py[23]-none-any|(cp313-cp313|cp3(\d|1[0-3])-abi3)-manylinux(2014|_2_(17|27|28))_x86_64")
 LAMBDA_LIBRARY = re.compile(r"\.(cpython-313-x86_64-linux-gnu|abi3)\.so$")
 
+COMMON = {"aws-lambda-powertools", "jmespath", "msgspec", "numpy", "obstore", "typing-extensions"}
 SHIPPED = {
-    "ai-edge-litert",
-    "aws-lambda-powertools",
-    "jmespath",
-    "msgspec",
-    "numpy",
-    "obstore",
-    "typing-extensions",
+    "RuntimeLayer": COMMON | {"ai-edge-litert"},
+    "BatchLayer": COMMON | {"polars", "polars-runtime-32", "tzdata"},
+    "ReportLayer": COMMON
+    | {
+        "contourpy",
+        "cycler",
+        "fonttools",
+        "kiwisolver",
+        "matplotlib",
+        "packaging",
+        "pillow",
+        "pyparsing",
+        "python-dateutil",
+        "six",
+    },
 }
 
 
@@ -61,8 +74,25 @@ def test_a_score_function_is_within_its_budget(built: Path, capsys: pytest.Captu
     assert sum(parts.values()) <= SCORE_MEGABYTES
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_function_is_within_what_lambda_takes(built: Path, layer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [size(built / name) / MEGABYTE for name in ("PlanFunction", "CoreLayer", layer)]
+    with capsys.disabled():
+        print(f"\na function with {layer}, unzipped: {sum(parts):.1f} of {LAMBDA_MEGABYTES} MB")  # noqa: T201
+    assert sum(parts) <= LAMBDA_MEGABYTES - 5
+
+
 def test_a_function_is_its_app_and_nothing_else(built: Path) -> None:
-    folders = {"NormalizeFunction": "normalize", "Score1": "score", "Score8": "score", "AggregateFunction": "aggregate"}
+    folders = {
+        "NormalizeFunction": "normalize",
+        "Score1": "score",
+        "Score8": "score",
+        "AggregateFunction": "aggregate",
+        "PlanFunction": "plan",
+        "NormalizeShardFunction": "normalize_shard",
+        "AggregateShardFunction": "aggregate_shard",
+        "SummarizeFunction": "summarize",
+    }
     for name, folder in folders.items():
         assert files(built / name) == {"app.py": (ROOT / "functions" / folder / "app.py").read_bytes()}
 
@@ -87,22 +117,25 @@ def test_a_build_over_an_older_one_is_of_the_tree_as_it_is_now(build: Callable[.
     assert files(build("again") / "CoreLayer/python/stepensemble") == package_files(project)
 
 
-def test_the_runtime_layer_has_what_the_lock_file_says_and_no_more(built: Path) -> None:
-    folders = (built / "RuntimeLayer" / "python").glob("*.dist-info")
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_has_what_the_lock_file_says_and_no_more(built: Path, layer: str) -> None:
+    folders = (built / layer / "python").glob("*.dist-info")
     shipped = [tuple(folder.name.removesuffix(".dist-info").replace("_", "-").rsplit("-", 1)) for folder in folders]
     locked = {(each["name"], each["version"]) for each in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
-    assert {name for name, _ in shipped} == SHIPPED
+    assert {name for name, _ in shipped} == SHIPPED[layer]
     assert set(shipped) <= locked
 
 
-def test_the_runtime_layer_leaves_out_what_nothing_calls(built: Path) -> None:
-    found = {path.relative_to(built / "RuntimeLayer" / "python") for path in (built / "RuntimeLayer").rglob("*")}
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_leaves_out_what_nothing_calls(built: Path, layer: str) -> None:
+    found = {path.relative_to(built / layer / "python") for path in (built / layer).rglob("*")}
     useless = re.compile(r"(^|/)(tests|__pycache__|bin)(/|$)|\.pyi$|\.pyc$|Gpu|^ai_edge_litert/(aot|tools|vendors)/")
     assert [path for path in sorted(found) if useless.search(path.as_posix())] == []
 
 
-def test_every_wheel_and_library_is_for_lambdas_python_and_processor(built: Path) -> None:
-    site = built / "RuntimeLayer" / "python"
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_wheel_and_library_is_for_lambdas_python_and_processor(built: Path, layer: str) -> None:
+    site = built / layer / "python"
     for wheel in site.glob("*.dist-info/WHEEL"):
         tags = re.findall(r"^Tag: (.+)$", wheel.read_text(), re.MULTILINE)
         assert [tag for tag in tags if not LAMBDA_WHEEL.fullmatch(tag)] == [], wheel
@@ -122,7 +155,7 @@ def test_every_functions_code_is_uploaded_and_a_rebuild_uploads_nothing_new(
     s3.create_bucket(Bucket="uploads")
     packaged = [package(build("again"), project, stack) for _ in range(2)]
     functions = [body for body in packaged[0].values() if body["Type"] == "AWS::Serverless::Function"]
-    assert len(functions) == 10
+    assert len(functions) == 14
     assert all(body["Properties"]["CodeUri"].startswith("s3://uploads/") for body in functions)
     assert packaged[0] == packaged[1]
 

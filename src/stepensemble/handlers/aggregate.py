@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import structs
 
-from stepensemble.core.aggregation.decision import Numbers, Undecided
+from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.answer import (
     Answer,
-    AskMembers,
     MemberReport,
     MemberResult,
     Output,
     Results,
     decide,
-    name_failure,
 )
 from stepensemble.core.columns import (
-    array_from_bytes,
     array_to_bytes,
-    columns_from_bytes,
-    columns_from_json,
-    columns_to_bytes,
-    columns_to_json,
-    select_rows,
 )
-from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable, TierMismatch
+from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable
 from stepensemble.core.limits import STATE_BYTES
 from stepensemble.core.payload import DECISIVE, Payload, Pointer, apply_quorum, digest_input, parse_payload
 from stepensemble.core.records import Record
 from stepensemble.core.releases.release import Release
+from stepensemble.handlers.cascade import ask_next
+from stepensemble.handlers.execution import Execution
 from stepensemble.handlers.refusal import refuse
+from stepensemble.handlers.results import read_results, recall
 from stepensemble.handlers.rows import read_rows
-from stepensemble.handlers.tiers import AskedTier, Cascade, Frame, TierResults, ask_tier
-from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key, predictions_key
+from stepensemble.handlers.tiers import AskedTier, Cascade, Frame, TierResults
+from stepensemble.storage.keys import execution_prefix, outputs_key, predictions_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.records import RecordTable
 from stepensemble.storage.releases import ReleaseStore
 
-MEANWHILE = "the stack was changed meanwhile, ask again"
 KEPT_RELEASES = 2
 """The current one and a canary."""
 
 AGAIN = "; this is the recorded outcome, use another prediction id to ask again"
-
-
-class Execution(Struct, frozen=True):
-    """The execution, as the state machine's context names it."""
-
-    id: str
-    name: str
-    started_at: str
 
 
 class AggregateEvent(Frame, frozen=True, kw_only=True):
@@ -108,11 +94,11 @@ class Aggregator:
     def _aggregate(self, event: AggregateEvent) -> dict[str, Any]:
         release, payload = self._release(event.release), parse_payload(event.payload)
         policy = apply_quorum(payload, release.policy, release.members)
-        results = [{one["id"]: self._result(one) for one in tier.results.all} for tier in event.tiers]
+        results = [read_results(self.data, tier.results) for tier in event.tiers]
         rows = event.tiers[0].rows
-        answer = decide(release, policy, rows, _recall(event.tiers, results))
+        answer = decide(release, policy, rows, recall(event.tiers, results))
         if isinstance(answer, Undecided):
-            return self._ask(event, answer)
+            return ask_next(self.data, event, event.cascade, answer, prefix=event.prefix, earlier=event.tiers)
         record = self._record(event, payload, answer, rows)
         if not self.records.add(record):
             record = self._recorded(record)
@@ -125,28 +111,6 @@ class Aggregator:
             output = self._point(event, output, {id_: one for tier in results for id_, one in tier.items()})
         return dict(msgspec.to_builtins(output))
 
-    def _ask(self, event: AggregateEvent, undecided: Undecided) -> dict[str, Any]:
-        if event.cascade is None:
-            raise TierMismatch(f"no members were kept for tier {undecided.tier}; {MEANWHILE}")
-        carried = event.cascade.columns
-        if event.inline:
-            columns = columns_to_json(select_rows(columns_from_json(carried), undecided.numbers))
-        else:
-            _, key = msgspec.convert(carried, Pointer).split()
-            selected = select_rows(columns_from_bytes(self.data.read(key)), undecided.numbers)
-            pointer = self.data.write(columns_key(event.prefix, undecided.tier), columns_to_bytes(selected))
-            columns = msgspec.to_builtins(pointer)
-        asked = ask_tier(
-            event,
-            undecided.tier,
-            event.cascade.later,
-            rows=len(undecided.numbers),
-            columns=columns,
-            all_columns=carried,
-            earlier=event.tiers,
-        )
-        return {**asked, "undecided": len(undecided.numbers)}
-
     def _release(self, digest: str) -> Release:
         if digest not in self._known:
             release = self.releases.read_release(digest)
@@ -154,16 +118,6 @@ class Aggregator:
                 del self._known[next(iter(self._known))]
             self._known[digest] = release
         return self._known[digest]
-
-    def _result(self, result: Mapping[str, Any]) -> MemberResult:
-        if "error" in result:
-            error = result["error"]
-            return MemberResult(result["id"], failure=name_failure(str(error["Error"]), error.get("Cause", "")))
-        outputs, pointer = result["outputs"], None
-        if isinstance(outputs, Mapping):
-            pointer = msgspec.convert(outputs, Pointer)
-            outputs = array_from_bytes(self.data.read(pointer.split()[1]))
-        return MemberResult(result["id"], np.asarray(outputs), result["duration_ms"], result["cold"], pointer=pointer)
 
     def _record(self, event: AggregateEvent, payload: Payload, answer: Answer, rows: int) -> Record:
         return Record(
@@ -213,17 +167,3 @@ class Aggregator:
             return result.pointer
         # A recorded answer is another execution's: a member may have failed here, or be gone since.
         return self.data.write(outputs_key(prefix, member.id), array_to_bytes(outputs))
-
-
-def _recall(tiers: Sequence[AskedTier], results: Sequence[Results]) -> AskMembers:
-    """Return a function that answers for the tiers that were asked, and for no other."""
-
-    def ask(tier: int, numbers: Numbers) -> Results | None:
-        if tier > len(tiers):
-            return None
-        asked, undecided = tiers[tier - 1].rows, len(numbers)
-        if asked != undecided:
-            raise TierMismatch(f"tier {tier} answered about {asked} rows, and {undecided} are undecided; {MEANWHILE}")
-        return results[tier - 1]
-
-    return ask

@@ -30,6 +30,19 @@ class ScoreEnvironment(Environment, frozen=True, rename=str.upper):
     aws_lambda_function_memory_size: int
 
 
+class PlanEnvironment(Environment, frozen=True, rename=str.upper):
+    """What Plan has besides: how many shards may be at work at once."""
+
+    batch_concurrency: int
+
+
+class SummarizeEnvironment(Environment, frozen=True, rename=str.upper):
+    """What Summarize has besides: how many MiB the functions have whose cost it reckons."""
+
+    batch_memory_size: int
+    score_memory_size: int
+
+
 class AggregateEnvironment(Environment, frozen=True, rename=str.upper):
     """What Aggregate has besides: the records' table, and for how many days they are kept (0: for good)."""
 

@@ -19,7 +19,7 @@ from stepensemble.core.releases.current import choose, serves
 from stepensemble.core.releases.release import Current, Release
 from stepensemble.handlers.refusal import refuse
 from stepensemble.handlers.rows import read_rows
-from stepensemble.handlers.tiers import Frame, MemberToAsk, ask_tier
+from stepensemble.handlers.tiers import Frame, ask_tier, list_members
 from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
@@ -90,7 +90,7 @@ class Normalizer:
         payload = parse_payload(data)
         prediction_id = payload.prediction_id or execution["name"]
         digest, slots, release = self.current.get(prediction_id, payload.release)
-        members = self._members(slots, release)
+        members = list_members(release, slots, self.function_prefix)
         members_bytes = {
             tier: len(msgspec.json.encode([member for member in members if member.tier == tier]))
             for tier in range(1, release.tiers + 1)
@@ -118,24 +118,6 @@ class Normalizer:
             members = [structs.replace(member, outputs_key=outputs_key(prefix, member.id)) for member in members]
         frame = Frame(prediction_id, digest, inline)
         return ask_tier(frame, 1, members, rows=len(rows), columns=carried, all_columns=carried)
-
-    def _members(self, slots: Mapping[str, str], release: Release) -> list[MemberToAsk]:
-        return [
-            MemberToAsk(
-                id=member.id,
-                runtime=member.runtime,
-                artifact=member.artifact,
-                inputs=member.inputs,
-                signature=member.signature,
-                output=member.output.name,
-                outputs_key=None,
-                tier=member.tier,
-                role=member.role,
-                function=f"{self.function_prefix}{slots[member.id]}",
-                timeout=member.timeout,
-            )
-            for member in release.members
-        ]
 
     def _rows(self, payload: Payload) -> Rows:
         if not isinstance(payload.rows, Pointer):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from stepensemble.core.releases.release import Artifact
+from stepensemble.core.releases.release import Artifact, Release
 
 
 class MemberToScore(Struct, frozen=True):
@@ -73,6 +73,32 @@ class Frame(Struct, frozen=True):
     prediction_id: str
     release: str
     inline: bool
+
+
+def list_members(release: Release, slots: Mapping[str, str], function_prefix: str) -> list[MemberToAsk]:
+    """Return a release's members as the state machine carries them.
+
+    Args:
+        release: the one that answers.
+        slots: its placement.
+        function_prefix: the name of every score function without its slot.
+    """
+    return [
+        MemberToAsk(
+            id=member.id,
+            runtime=member.runtime,
+            artifact=member.artifact,
+            inputs=member.inputs,
+            signature=member.signature,
+            output=member.output.name,
+            outputs_key=None,
+            tier=member.tier,
+            role=member.role,
+            function=f"{function_prefix}{slots[member.id]}",
+            timeout=member.timeout,
+        )
+        for member in release.members
+    ]
 
 
 def ask_tier(

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from stepensemble.handlers.environment import (
     AggregateEnvironment,
+    Environment,
     NormalizeEnvironment,
+    PlanEnvironment,
     ScoreEnvironment,
+    SummarizeEnvironment,
     read_environment,
 )
 from stepensemble.storage.objects import open_bucket
@@ -21,8 +24,12 @@ MEBIBYTE = 1024 * 1024
 # Each function imports its own module only: an import is part of a cold start.
 if TYPE_CHECKING:
     from stepensemble.handlers.aggregate import Aggregator
+    from stepensemble.handlers.aggregate_shard import ShardAggregator
     from stepensemble.handlers.normalize import Normalizer
+    from stepensemble.handlers.normalize_shard import ShardNormalizer
+    from stepensemble.handlers.plan import Planner
     from stepensemble.handlers.score import Scorer
+    from stepensemble.handlers.summarize import Summarizer
 
 
 def wire_normalizer() -> Normalizer:
@@ -49,8 +56,7 @@ def wire_aggregator() -> Aggregator:
     """Build what functions/aggregate does."""
     import boto3
 
-    # At DEBUG, which the stage dev asks for, botocore writes whole requests to the log, feature values included.
-    logging.getLogger("botocore").setLevel(logging.INFO)
+    _quieten()
 
     from stepensemble.handlers.aggregate import Aggregator
     from stepensemble.storage.records import RecordTable
@@ -59,3 +65,57 @@ def wire_aggregator() -> Aggregator:
     data = open_bucket(env.data_bucket)
     records = RecordTable(boto3.client("dynamodb"), env.records_table, data, env.record_retention_days)
     return Aggregator(ReleaseStore(open_bucket(env.artifact_bucket)), records, data)
+
+
+def wire_planner() -> Planner:
+    """Build what functions/plan does."""
+    import boto3
+
+    _quieten()
+
+    from stepensemble.handlers.plan import Planner
+    from stepensemble.storage.executions import Executions
+
+    env = read_environment(PlanEnvironment, os.environ)
+    executions = Executions(boto3.client("stepfunctions"))
+    releases = ReleaseStore(open_bucket(env.artifact_bucket))
+    return Planner(releases, open_bucket(env.data_bucket), executions.is_running, env.batch_concurrency)
+
+
+def wire_shard_normalizer() -> ShardNormalizer:
+    """Build what functions/normalize_shard does."""
+    from stepensemble.handlers.normalize_shard import ShardNormalizer
+    from stepensemble.handlers.runs import Runs
+
+    env = read_environment(NormalizeEnvironment, os.environ)
+    runs = Runs(ReleaseStore(open_bucket(env.artifact_bucket)), open_bucket(env.data_bucket))
+    return ShardNormalizer(runs, env.score_function_prefix)
+
+
+def wire_shard_aggregator() -> ShardAggregator:
+    """Build what functions/aggregate_shard does."""
+    from stepensemble.handlers.aggregate_shard import ShardAggregator
+    from stepensemble.handlers.runs import Runs
+
+    env = read_environment(Environment, os.environ)
+    return ShardAggregator(Runs(ReleaseStore(open_bucket(env.artifact_bucket)), open_bucket(env.data_bucket)))
+
+
+def wire_summarizer() -> Summarizer:
+    """Build what functions/summarize does."""
+    from stepensemble.handlers.runs import Runs
+    from stepensemble.handlers.summarize import Summarizer
+
+    env = read_environment(SummarizeEnvironment, os.environ)
+    memory = {
+        "normalize_shard": env.batch_memory_size,
+        "score": env.score_memory_size,
+        "aggregate_shard": env.batch_memory_size,
+    }
+    runs = Runs(ReleaseStore(open_bucket(env.artifact_bucket)), open_bucket(env.data_bucket))
+    return Summarizer(runs, memory)
+
+
+def _quieten() -> None:
+    # At DEBUG, which the stage dev asks for, botocore writes whole requests to the log, feature values included.
+    logging.getLogger("botocore").setLevel(logging.INFO)

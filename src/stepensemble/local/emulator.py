@@ -122,7 +122,7 @@ def _describe(stack: Any, logical_id: str, code: str) -> LocalFunction:
 
 
 def _complete(stack: Any, blueprint: Blueprint) -> None:
-    """Set what moto's CloudFormation forgets: types of state machines, versioning of buckets."""
+    """Set what moto's CloudFormation forgets: types of state machines, versioning of buckets, schedules."""
     for logical_id, body in blueprint.template["Resources"].items():
         properties = body.get("Properties", {})
         if body["Type"] == "AWS::StepFunctions::StateMachine":
@@ -130,6 +130,30 @@ def _complete(stack: Any, blueprint: Blueprint) -> None:
         elif body["Type"] == "AWS::S3::Bucket":
             versioning = properties.get("VersioningConfiguration", {}).get("Status")
             stack.resource_map[logical_id].versioning_status = versioning
+        elif body["Type"] == "AWS::Scheduler::Schedule":
+            _create_schedule(stack, properties)
+
+
+def _create_schedule(stack: Any, properties: Mapping[str, Any]) -> None:
+    """Create a schedule, for clients to read: nothing here starts anything by itself."""
+    from moto.cloudformation.parsing import clean_json
+    from moto.scheduler.models import scheduler_backends
+
+    given = clean_json(properties, stack.resource_map)
+    scheduler_backends[stack.account_id][REGION].create_schedule(
+        name=given["Name"],
+        group_name=given.get("GroupName", ""),
+        description=given.get("Description", ""),
+        state=given.get("State", "ENABLED"),
+        schedule_expression=given["ScheduleExpression"],
+        schedule_expression_timezone=given.get("ScheduleExpressionTimezone", "UTC"),
+        flexible_time_window=given["FlexibleTimeWindow"],
+        target=given["Target"],
+        start_date=given.get("StartDate"),
+        end_date=given.get("EndDate"),
+        kms_key_arn=given.get("KmsKeyArn"),
+        action_after_completion=None,
+    )
 
 
 def _empty(account: str) -> None:

@@ -11,6 +11,8 @@
 6. It keeps every thread it ever started in a list.
 7. Items of a Map count their retries under a key that the first to fail makes up; two that fail at once make up two,
    and one of them tries once too often.
+8. It looks for what a Distributed Map's ResultWriter names by path in the Map's output; AWS in its input. And the more
+   items a worker of such a Map has done, the deeper it is in calls of itself: after about a thousand it fails.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ from moto.core.config import default_user_config
 from moto.stepfunctions.parser import utils as engine_utils
 from moto.stepfunctions.parser.api import ExecutionStatus
 from moto.stepfunctions.parser.asl.component.eval_component import EvalComponent
+from moto.stepfunctions.parser.asl.component.state.exec.state_map.iteration.itemprocessor.distributed_item_processor_worker import (  # noqa: E501 (moto's name)
+    DistributedItemProcessorWorker,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_map.result_writer.result_writer_decl import ResultWriter
 from moto.stepfunctions.parser.asl.eval.evaluation_details import ExecutionDetails
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError, ProgramTimedOut
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
@@ -93,6 +99,10 @@ def repair() -> None:
     communication.terminated = _terminated
     execution.get_start_execution_details = _execution_details
     components.heap_key = property(id)
+    result_writer: Any = ResultWriter
+    result_writer._eval_body = _write_results
+    distributed: Any = DistributedItemProcessorWorker
+    distributed._eval_pool = _do_items
 
 
 def copy_json(value: Any, memo: dict[int, Any] | None = None) -> Any:
@@ -148,6 +158,33 @@ def _execution_details(self: Any) -> ExecutionDetails:
         inpt=self.input_data,
         start_time=f"{self.start_date:%Y-%m-%dT%H:%M:%S}.{self.start_date.microsecond // 1000:03}Z",
     )
+
+
+def _write_results(self: Any, env: Any) -> None:
+    """Have a ResultWriter's parameters read the Map's input."""
+    results = env.stack.pop()
+    env.stack.append(env.states.get_input())
+    self.parargs.eval(env=env)
+    parameters = env.stack.pop()
+    env.stack[-1:] = [results, parameters]
+    self.resource_eval.eval_resource(env=env)
+
+
+def _do_items(self: Any, job: Any, worker_frame: Any) -> None:
+    """Do items of a Distributed Map, one after the other, until there are none or the Map is stopped."""
+    done = None
+    while job is not None:
+        if done is not None:
+            self._job_pool.close_job(done)
+        frame = worker_frame.open_inner_frame()
+        self._eval_job(env=frame, job=job)
+        worker_frame.delete_frame(frame)
+        done = job
+        job = None if self.stopped() else self._job_pool.next_job()
+    # The last item is closed after the frame: the Map goes on when all items are closed.
+    self._env.delete_frame(worker_frame)
+    if done is not None:
+        self._job_pool.close_job(done)
 
 
 def _client_for(region: str, service: str, state_credentials: Any = None) -> Any:

@@ -25,7 +25,7 @@ from msgspec import Struct
 from stepensemble.local.errors import TemplateRefused
 
 REGION = "us-east-1"
-FORM = 2
+FORM = 3
 """Of the kept file; raised whenever this module makes something else of the same template."""
 
 NO_CODE = "s3://local/code.zip"
@@ -35,6 +35,9 @@ NO_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/local:latest"
 """Stands for an image that is yet to be built."""
 
 INLINE = {"ZipFile": "def handler(event, context):\n    raise RuntimeError('the local stack runs functions itself')\n"}
+UNUSED = frozenset({"AWS::CloudWatch::Alarm", "AWS::Glue::Database", "AWS::Glue::Table", "AWS::Lambda::LayerVersion"})
+"""What nothing here asks for; moto would import whole services for it."""
+
 LOCATIONS = ("CodeUri", "ContentUri", "DefinitionUri", "ImageUri")
 PLACEHOLDER = re.compile(r"\$\{([^!}][^}]*)\}")
 
@@ -250,13 +253,19 @@ def _adapt(translated: Template) -> Template:
     """Adapt to moto.
 
     - Functions run here, not in moto: it gets a line of code for them, no layers and no images.
+    - What has no use on one's own machine is left out.
+    - moto does not create schedules, so it cannot say what one is called, either.
     - moto ignores DefinitionSubstitutions; and its Fn::Sub with a mapping turns "$$." into "$.". Joined pieces are safe
       from both.
     """
     template = deepcopy(translated)
     resources = template["Resources"]
-    for name in [name for name, body in resources.items() if body["Type"] == "AWS::Lambda::LayerVersion"]:
+    for name in [name for name, body in resources.items() if body["Type"] in UNUSED]:
         del resources[name]
+    schedules = {name for name, body in resources.items() if body["Type"] == "AWS::Scheduler::Schedule"}
+    for output in template.get("Outputs", {}).values():
+        if isinstance(output["Value"], dict) and output["Value"].get("Ref") in schedules:
+            output["Value"] = resources[output["Value"]["Ref"]]["Properties"]["Name"]
     for body in resources.values():
         properties = body.get("Properties", {})
         if body["Type"] == "AWS::Lambda::Function":

@@ -1,0 +1,19 @@
+"""Lambda: find the dataset, claim the run, and cut it into shards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from stepensemble.handlers.wiring import wire_planner
+
+logger = Logger()
+plan = wire_planner()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """See `stepensemble.handlers.plan`."""
+    return plan(event)

@@ -1,0 +1,19 @@
+"""Lambda: put a run together, and say what it came to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from stepensemble.handlers.wiring import wire_summarizer
+
+logger = Logger()
+summarize = wire_summarizer()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """See `stepensemble.handlers.summarize`."""
+    return summarize(event)

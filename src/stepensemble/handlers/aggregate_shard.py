@@ -1,0 +1,107 @@
+"""Aggregate shard: decide what the members' outputs amount to; then write the shard's results, or ask the next tier."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from stepensemble.batch.answering import TRUTH, Answered, answer_shard, code_truth
+from stepensemble.batch.run import ShardFailure
+from stepensemble.batch.tally import ShardReport, Tally, add, tally_answers
+from stepensemble.batch.writing import encode_part
+from stepensemble.core.aggregation.decision import Undecided
+from stepensemble.core.answer import name_failure
+from stepensemble.core.errors import EnsembleError, QuorumNotMet, StorageUnavailable
+from stepensemble.handlers.cascade import ask_next
+from stepensemble.handlers.results import read_results, recall
+from stepensemble.handlers.runs import Runs, ShardEvent, ShardRead
+from stepensemble.handlers.tiers import AskedTier, Cascade, Frame, TierResults
+from stepensemble.storage.keys import accepted_key, read_key, shard_prefix, shard_report_key, staged_key
+
+
+class AggregateShardEvent(ShardEvent, frozen=True, kw_only=True):
+    """What the state machine sends: the results of the tier that has been asked, and of those before it."""
+
+    rows: int
+    results: TierResults
+    earlier: tuple[AskedTier, ...]
+    cascade: Cascade | None
+
+    @property
+    def tiers(self) -> tuple[AskedTier, ...]:
+        """All that have been asked, in order."""
+        return (*self.earlier, AskedTier(self.rows, self.results))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAggregator:
+    """What Aggregate shard works on."""
+
+    runs: Runs
+
+    def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Answer how many rows were written; or what the next tier is to be asked; or a failure, written down.
+
+        Args:
+            event: `run` and `shard`, and what the state machine knows of the tiers; or an `error` that it caught.
+
+        Raises:
+            StorageUnavailable: S3 fails; the state machine tries again.
+        """
+        asked = msgspec.convert(event, ShardEvent)
+        if "error" in event:
+            return self._note(asked, event["error"])
+        try:
+            answer = self._aggregate(msgspec.convert(event, AggregateShardEvent))
+        except StorageUnavailable:
+            raise
+        except EnsembleError as error:
+            return self.runs.refuse(asked, error)
+        return answer | {"run": event["run"], "shard": event["shard"]}
+
+    def _note(self, event: ShardEvent, error: Mapping[str, Any]) -> dict[str, Any]:
+        named = name_failure(str(error["Error"]), error.get("Cause", ""))
+        return self.runs.note_failure(event, ShardFailure(named.type, named.message))
+
+    def _aggregate(self, event: AggregateShardEvent) -> dict[str, Any]:
+        started = time.perf_counter()
+        data, prefix = self.runs.data, shard_prefix(event.run, event.shard.number)
+        plan, release = self.runs.read(event.run)
+        read = msgspec.json.decode(data.read(read_key(prefix)), type=ShardRead)
+        rows = pl.read_ipc(io.BytesIO(data.read(accepted_key(prefix))))
+        results = [read_results(data, tier.results) for tier in event.tiers]
+        answered = answer_shard(release, release.policy, rows, recall(event.tiers, results))
+        if isinstance(answered, Undecided):
+            frame = Frame(event.run, plan.release, inline=False)
+            return ask_next(data, frame, event.cascade, answered, prefix=prefix, earlier=event.tiers)
+        if answered.cause is not None:
+            # No report: a run that is resumed asks again.
+            raise QuorumNotMet(answered.cause)
+        part = encode_part(answered.frame, plan.options.format)
+        data.upload(staged_key(event.run, "part", event.shard.number, plan.options.format), part)
+        counted = [read.tally]
+        if answered.heard is not None:
+            truth = code_truth(release.task, rows[TRUTH]) if TRUTH in rows.columns else None
+            counted.append(tally_answers(release, answered.heard, plan.edges, truth))
+        took = Tally(seconds={"aggregate_shard": time.perf_counter() - started}, bytes={"part": len(part)})
+        report = _report(event, read, answered, add([*counted, took]))
+        data.write(shard_report_key(event.run, event.shard.number), msgspec.json.encode(report))
+        return {"rows": answered.frame.height}
+
+
+def _report(event: ShardEvent, read: ShardRead, answered: Answered, tally: Tally) -> ShardReport:
+    return ShardReport(
+        number=event.shard.number,
+        rows_in=read.rows_in,
+        rows_out=answered.frame.height,
+        rows_rejected=read.rows_rejected,
+        status=answered.status,
+        cause=None,
+        tally=tally,
+    )

@@ -1,0 +1,152 @@
+"""Plan: find the day's dataset, name the run, claim it, and cut it into shards; or say that there is nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from stepensemble.batch.claims import Mine, Theirs, Whole, claim, list_finished
+from stepensemble.batch.cutting import cut
+from stepensemble.batch.datasets import find_files, wanted_columns
+from stepensemble.batch.drift import PREDICTION, first_edges
+from stepensemble.batch.encoding import encode_frame
+from stepensemble.batch.reading import read_shard
+from stepensemble.batch.requests import choose_date, locate_dataset, parse_request
+from stepensemble.batch.results import read_previous
+from stepensemble.batch.run import Plan, Shard, name_run
+from stepensemble.core.errors import EnsembleError, ObjectMissing, ShardUnreadable, StorageUnavailable
+from stepensemble.core.outputs import Floats
+from stepensemble.core.releases.current import choose
+from stepensemble.core.releases.release import Release
+from stepensemble.handlers.execution import Execution
+from stepensemble.handlers.refusal import refuse
+from stepensemble.storage.keys import plan_key, run_prefix, shard_list_key, shards_key
+from stepensemble.storage.objects import Bucket
+from stepensemble.storage.releases import ReleaseStore
+
+Edges = dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What Plan works on.
+
+    Attributes:
+        is_running: says of an execution's ARN whether it runs.
+        concurrency: shards at work at once.
+    """
+
+    releases: ReleaseStore
+    data: Bucket
+    is_running: Callable[[str], bool]
+    concurrency: int
+
+    def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Answer what there is to do, as `state`, or a refusal.
+
+        It is one of: `work`, with the key of the list of shards that are left; `summarize`, where none is left; `wait`,
+        where another execution works on the run; `done`, with the run's result.
+
+        Args:
+            event: `request`, the execution's input; and `execution` with `id`, `name` and `started_at`.
+
+        Raises:
+            StorageUnavailable: S3 or Step Functions fails; the state machine tries again.
+        """
+        try:
+            return self._plan(event["request"], msgspec.convert(event["execution"], Execution))
+        except StorageUnavailable:
+            raise
+        except EnsembleError as error:
+            return refuse(error)
+
+    def _plan(self, asked: Any, execution: Execution) -> dict[str, Any]:
+        request = parse_request(asked)
+        date = choose_date(request, execution.started_at)
+        dataset = locate_dataset(request, date, self.data.name)
+        current, _ = self.releases.read_current()
+        # A canary answers a share of the executions, and a batch is one of many rows: it answers when it is asked for.
+        digest, slots = choose(current, execution.name, request.release or current.release)
+        files = find_files(self.data, dataset, date)
+        run = name_run(files, digest, date, request.output, request.options)
+        match claim(self.data, run, execution.id, self.is_running):
+            case Theirs():
+                return {"state": "wait", "run": run}
+            case Whole(result):
+                return {"state": "done", "run": run, "result": msgspec.to_builtins(result)}
+            case Mine(attempt):
+                pass
+        plan = Plan(
+            run=run,
+            execution=execution.id,
+            started_at=execution.started_at,
+            ensemble=self.releases.read_release(digest).name,
+            release=digest,
+            slots=dict(slots),
+            dataset=dataset,
+            date=date,
+            output=request.output,
+            options=request.options,
+            files=files,
+            columns=(),
+            shards=0,
+        )
+        return self._hand_out(run, attempt, self._read_shards(run) or self._cut(plan))
+
+    def _read_shards(self, run: str) -> tuple[Shard, ...] | None:
+        """Return the shards of a run that has been planned; None where it has not, or was tidied up since."""
+        try:
+            self.data.head(plan_key(run))
+            return msgspec.json.decode(self.data.read(shards_key(run)), type=tuple[Shard, ...])
+        except ObjectMissing:
+            return None
+
+    def _cut(self, plan: Plan) -> tuple[Shard, ...]:
+        """Cut a dataset, and write down shards and plan: the plan last, since who finds it looks no further."""
+        release = self.releases.read_release(plan.release)
+        found = cut(self.data, plan.files, plan.options, release.features)
+        plan = structs.replace(plan, files=found.files, columns=found.columns, shards=len(found.shards))
+        previous = read_previous(self.data, plan.output, plan.ensemble)
+        if previous is not None:
+            plan = structs.replace(plan, edges=previous.edges, previous=previous.key)
+        plan = structs.replace(plan, edges=self._choose_edges(plan, found.shards[:1], release))
+        self.data.write(shards_key(plan.run), msgspec.json.encode(found.shards))
+        self.data.write(plan_key(plan.run), msgspec.json.encode(plan))
+        return found.shards
+
+    def _choose_edges(self, plan: Plan, some: tuple[Shard, ...], release: Release) -> Edges:
+        """Return the edges of the run before; those that it had not are taken from some shards."""
+        names = first_edges(release.features, release.task, {}).keys() - {PREDICTION}
+        known = {name: edges for name, edges in plan.edges.items() if name in names}
+        values = {} if known.keys() == names else self._read_values(plan, some, release)
+        return first_edges(release.features, release.task, values) | known
+
+    def _read_values(self, plan: Plan, some: tuple[Shard, ...], release: Release) -> Mapping[str, Floats]:
+        columns = wanted_columns(plan.options, [feature.name for feature in release.features])
+        for shard in some:
+            typed = plan.files[shard.file].format != "csv"
+            with suppress(ShardUnreadable):  # that will be said where it is to be answered
+                raw = read_shard(self.data, plan, shard, columns)
+                return encode_frame(release.features, raw.frame, typed=typed, original=raw.original).values
+        return {}
+
+    def _hand_out(self, run: str, attempt: int, shards: tuple[Shard, ...]) -> dict[str, Any]:
+        finished = list_finished(self.data, run)
+        left = [shard for shard in shards if shard.number not in finished]
+        if not left:
+            return {"state": "summarize", "run": run, "attempt": attempt}
+        key = shard_list_key(run, attempt)
+        self.data.write(key, msgspec.json.encode(left))
+        return {
+            "state": "work",
+            "run": run,
+            "attempt": attempt,
+            "shards": key,
+            "outputs": f"{run_prefix(run)}/outputs",
+            "concurrency": self.concurrency,
+        }

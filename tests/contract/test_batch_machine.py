@@ -1,0 +1,234 @@
+"""The batch's state machine and its handlers: what each state passes on is what the next reads."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import asl
+from batch import MACHINE, MemoryBatch
+from builders import X, member, sources
+from memory import MemoryStack
+from stepensemble.storage.keys import claim_key, plan_key, result_key
+
+ENSEMBLE = json.loads((Path(asl.__file__).parents[1] / "statemachine" / "ensemble.asl.json").read_text())["States"]
+SHARD = MACHINE["States"]["Run shards"]["ItemProcessor"]["States"]
+
+
+def batch(folder: Path, *members: dict[str, Any], **more: Any) -> MemoryBatch:
+    stack = MemoryStack()
+    stack.publish(sources(folder, *members or (member("a"), member("b")), **more))
+    return MemoryBatch(stack)
+
+
+def parts(stack: MemoryStack, output: dict[str, Any], name: str = "results") -> pl.DataFrame:
+    """Read what a run has published."""
+    folder = output[name].removeprefix("s3://data/")
+    found = sorted(one.key for one in stack.data.list(folder) if one.key.endswith(".parquet"))
+    return pl.concat([pl.read_parquet(io.BytesIO(stack.data.read(key))) for key in found])
+
+
+def lines(rows: range, column: str = "x") -> str:
+    return f"{column}\n" + "".join(f"{row}\n" for row in rows)
+
+
+SMALL = {"shard_size": 1024}
+"""About 250 rows of `lines` a shard."""
+
+
+def test_a_dataset_becomes_results_row_by_row(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("a.csv", lines(range(1000)))
+    output = run.run(options=SMALL)
+    assert (output["rows_in"], output["rows_out"], output["rows_rejected"]) == (1000, 1000, 0)
+    found = parts(run.stack, output)
+    assert found["row"].to_list() == list(range(1, 1001))
+    # Both members say x / 2 + 2.
+    assert found["value"].to_list() == [row / 2 + 2 for row in range(1000)]
+    assert len(set(found["file"])) == 1
+
+
+def test_what_is_left_of_a_whole_run_is_plan_claim_and_result(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("a.csv", lines(range(1000)))
+    name = run.run(options=SMALL)["run"]
+    left = {one.key for one in run.stack.data.list("batch/")}
+    assert left == {plan_key(name), claim_key(name), result_key(name)}
+
+
+def test_rejected_rows_are_put_aside_with_their_reasons(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("a.csv", "x\n1\nmany\n3\n4,5\n")
+    output = run.run()
+    assert (output["rows_in"], output["rows_out"], output["rows_rejected"]) == (4, 2, 2)
+    rejected = parts(run.stack, output, "rejected")
+    assert rejected.select("row", "column", "value").rows() == [(2, "x", "many"), (4, "", "4,5")]
+    assert parts(run.stack, output)["row"].to_list() == [1, 3]
+
+
+def test_of_a_shard_without_an_accepted_row_nobody_is_asked(tmp_path: Path) -> None:
+    run, entered = batch(tmp_path), []
+    run.put("a.csv", "x\nmany\n")
+    output = run.run("run-1", entered, options={"max_rejected": 1})
+    assert (output["rows_in"], output["rows_out"], output["rows_rejected"]) == (1, 0, 1)
+    assert entered == [
+        *("Plan", "Planned?", "Run shards"),
+        *("Normalize shard", "Any rows?", "Aggregate shard", "Answered?", "Shard ended"),
+        *("Summarize", "Summarized?", "Answer"),
+    ]
+
+
+def test_an_empty_dataset_is_a_run_of_no_rows(tmp_path: Path) -> None:
+    run, entered = batch(tmp_path), []
+    run.put("a.csv", "x\n")
+    output = run.run("run-1", entered)
+    assert (output["rows_in"], output["rows_out"]) == (0, 0)
+    assert entered == ["Plan", "Planned?", "Summarize", "Summarized?", "Answer"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "cause"),
+    [
+        ({"date": "2026-02-30"}, "InvalidPayload", r"\$\.date"),
+        ({"dataset": "s3://data/datasets/none.csv"}, "DatasetMissing", "none.csv is not there"),
+        ({"dataset": "s3://data/records/a.csv"}, "InvalidPayload", "put it under s3://data/datasets/"),
+        ({"release": "12345678"}, "ReleaseNotCurrent", "12345678"),
+        ({"dataset": "s3://data/datasets/other/"}, "DatasetRefused", "feature x: is no column"),
+    ],
+)
+def test_what_is_refused_fails_with_its_name_and_cause(
+    tmp_path: Path, request_: dict[str, Any], error: str, cause: str
+) -> None:
+    run = batch(tmp_path)
+    run.put("a.csv", lines(range(3)))
+    run.put("other/a.csv", lines(range(3), "y"))
+    with pytest.raises(asl.Failed, match=cause) as failed:
+        run.run(**request_)
+    assert failed.value.error == error
+
+
+def test_shadows_and_tiers_are_asked_as_in_a_single_execution(tmp_path: Path) -> None:
+    members = [
+        member("a", "sigmoid", "probability", columns=["x"]),
+        member("b", "sigmoid", "probability", columns=["y"]),
+        member("c", "sigmoid", "probability", columns=["x"], tier=2),
+        member("s", "sigmoid", "probability", columns=["x"], role="shadow"),
+    ]
+    more: dict[str, Any] = {
+        "task": {"type": "binary", "classes": ["no", "yes"]},
+        "features": [X, {**X, "name": "y"}],
+        "cascade": {"max_spread": 0.1},
+        "quorum": {"min_members": 1},
+    }
+    run, entered = batch(tmp_path, *members, **more), []
+    # The first two agree on the first row, and not on the second, of which the third is asked.
+    run.put("a.csv", "x,y\n1,1\n3,-3\n")
+    output = run.run("run-1", entered)
+    found = parts(run.stack, output)
+    assert found["tier"].to_list() == [1, 2]
+    assert found["c_status"].to_list() == ["skipped", "ok"]
+    assert found["s_status"].to_list() == ["ok", "ok"]
+    assert entered.count("Aggregate shard") == 2
+    assert entered.count("Score a shadow") == 1
+
+
+def test_a_members_failure_degrades_the_shard_and_no_other(tmp_path: Path) -> None:
+    run = batch(tmp_path, member("half"), member("log", "logarithm"), quorum={"min_members": 1})
+    run.put("a.csv", "x\n-1\n")
+    run.put("b.csv", "x\n1\n")
+    found = parts(run.stack, run.run())
+    assert dict(zip(found["file"], found["status"], strict=True)) == {"a.csv": "DEGRADED", "b.csv": "COMPLETE"}
+    assert found["log_status"].to_list() == ["failed", "ok"]
+
+
+def test_a_shard_without_quorum_fails_the_run_and_is_asked_again_the_next_time(tmp_path: Path) -> None:
+    run = batch(tmp_path, member("half"), member("log", "logarithm"))
+    run.put("a.csv", "x\n-1\n")
+    run.put("b.csv", "x\n1\n")
+    with pytest.raises(asl.Failed, match="1 of 2 voters answered") as failed:
+        run.run("run-1")
+    assert failed.value.error == "BatchFailed"
+    entered: list[str] = []
+    with pytest.raises(asl.Failed):
+        run.run("run-2", entered)
+    assert entered.count("Normalize shard") == 1  # the other one is finished
+
+
+def test_a_function_that_dies_over_a_shard_is_noted_and_resumed(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("a.csv", lines(range(1000)))
+    run.breaks["${AggregateShardFunctionArn}"] = lambda event: (
+        MemoryError("killed") if event["shard"]["number"] == 1 and "error" not in event else None
+    )
+    with pytest.raises(asl.Failed, match="MemoryError") as failed:
+        run.run("run-1", options=SMALL)
+    assert failed.value.error == "BatchFailed"
+    run.breaks.clear()
+    entered: list[str] = []
+    output = run.run("run-2", entered, options=SMALL)
+    assert entered.count("Normalize shard") == 1
+    assert output["rows_out"] == 1000
+    assert parts(run.stack, output)["row"].to_list() == list(range(1, 1001))
+
+
+def test_a_run_that_is_whole_is_answered_without_asking_anybody(tmp_path: Path) -> None:
+    run, entered = batch(tmp_path), []
+    run.put("a.csv", lines(range(10)))
+    first = run.run("run-1")
+    assert run.run("run-2", entered) == first
+    assert entered == ["Plan", "Planned?", "Answer"]
+
+
+def test_a_run_that_another_execution_works_on_is_waited_for(tmp_path: Path) -> None:
+    run, entered = batch(tmp_path), []
+    run.put("a.csv", lines(range(1000)))
+    run.running.add("arn:run-1")
+    first: list[dict[str, Any]] = []
+    run.breaks["${SummarizeFunctionArn}"] = lambda _: RuntimeError()
+    with pytest.raises(asl.Failed):
+        run.run("run-1")  # holds the claim
+    run.breaks.clear()
+
+    def finish() -> None:
+        first.append(run.run("run-1"))
+        run.running.clear()
+
+    run.meanwhile = finish
+    assert run.run("run-2", entered) == first[0]
+    assert entered[:4] == ["Plan", "Planned?", "Wait for the other execution", "Plan"]
+    assert len(run.waits) == 1
+
+
+def test_a_list_of_shards_that_is_gone_still_comes_to_an_account(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("a.csv", lines(range(10)))
+    functions = run.functions()
+
+    def gone(_: Any) -> Any:
+        raise FileNotFoundError
+
+    with pytest.raises(asl.Failed) as failed:
+        asl.run(MACHINE, functions | {asl.GET_OBJECT: gone}, {"dataset": "s3://data/datasets/"})
+    assert failed.value.error == "BatchFailed"
+
+
+def test_a_shard_is_scored_in_the_words_of_an_execution() -> None:
+    for name in ("Score members", "Score members and shadows"):
+        mine = {key: value for key, value in SHARD[name].items() if key != "Catch"}
+        assert mine | {"Next": "Aggregate"} == ENSEMBLE[name]
+    assert SHARD["Normalize shard"]["Retry"] == SHARD["Aggregate shard"]["Retry"] == ENSEMBLE["Normalize"]["Retry"]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, state in SHARD.items() if state["Type"] in ("Task", "Map", "Parallel")]
+)
+def test_whatever_fails_in_a_shard_is_noted(name: str) -> None:
+    if name != "Note the failure":
+        assert SHARD[name]["Catch"] == [
+            {"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Note the failure"}
+        ]

@@ -1,0 +1,41 @@
+"""A template's schedules are there to be read; nothing on one's own machine starts by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from stepensemble.local.stack import LocalStack
+
+Clients = Callable[[str], Any]
+
+
+def test_a_schedule_is_listed_and_described_as_the_template_says(stack: LocalStack, client: Clients) -> None:
+    scheduler = client("scheduler")
+    (listed,) = scheduler.list_schedules()["Schedules"]
+    described = scheduler.get_schedule(Name=listed["Name"])
+    assert listed["Name"] == stack.outputs["Daily"] == "stepensemble-local-daily"
+    assert listed["State"] == described["State"] == "DISABLED"
+    assert described["ScheduleExpression"] == "cron(0 5 * * ? *)"
+    assert described["ScheduleExpressionTimezone"] == "Europe/Berlin"
+    assert described["FlexibleTimeWindow"] == {"Mode": "OFF"}
+
+
+def test_its_target_is_the_machine_with_everything_resolved(stack: LocalStack, client: Clients) -> None:
+    target = client("scheduler").get_schedule(Name=stack.outputs["Daily"])["Target"]
+    assert (target["Arn"], target["RoleArn"]) == (stack.outputs["Machine"], stack.outputs["Role"])
+    assert json.loads(target["Input"]) == {
+        "things": f"s3://{stack.outputs['Things']}",
+        "at": "<aws.scheduler.scheduled-time>",
+    }
+    assert target["RetryPolicy"]["MaximumRetryAttempts"] == 3
+    assert target["DeadLetterConfig"]["Arn"].endswith(":stepensemble-local-missed")
+
+
+def test_the_queue_for_what_could_not_be_started_is_there_and_empty(client: Clients) -> None:
+    queues = client("sqs")
+    (url,) = queues.list_queues()["QueueUrls"]
+    assert queues.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"] == {
+        "ApproximateNumberOfMessages": "0"
+    }
