@@ -9,7 +9,7 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 # Nothing here calls home.
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup tensorflow run test check lint format schemas pictures bench build deploy deploy-tensorflow clean
+.PHONY: help setup tensorflow browser run test check lint format schemas pictures bench build deploy deploy-tensorflow clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -42,11 +42,15 @@ setup: $(VENV)/.dev ## Make the environment for development
 
 tensorflow: $(VENV)/.tensorflow ## Add TensorFlow to it, for training and parity tests
 
+browser: ## Install Chromium, in which tests look at the batch's report (Debian, as root)
+	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null \
+	  || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
+
 run: $(VENV)/.run ## Ask the shipped ensemble about one passenger, on the local stack
 	@$(VENV)/bin/ensemble run events/passenger.json
 
 test: $(VENV)/.tensorflow ## Run every test
-	@$(VENV)/bin/pytest
+	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev ## Validate the manifest, its artifacts and the templates
 	@$(VENV)/bin/ensemble check
@@ -69,7 +73,7 @@ pictures: $(VENV)/.pictures ## Draw docs/pictures and the table beside them anew
 	@$(VENV)/bin/python examples/titanic/pictures.py
 
 bench: $(VENV)/.dev ## Measure speed, and write benchmarks/results
-	@for script in $(filter-out benchmarks/timing.py,$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/timing.py benchmarks/prices.py,$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
 
 build: $(VENV)/.dev ## Build what Lambda gets, without Docker
 	@PATH="$(abspath $(VENV)/bin):$(abspath .uv/bin):$$PATH" $(VENV)/bin/sam build

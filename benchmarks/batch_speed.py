@@ -1,0 +1,150 @@
+"""How fast the rows of a shard go through each step of the daily batch: 16 MiB of CSV, the shipped members.
+
+The data are the Titanic's passengers, over and over: short rows of eight columns, seven of which are features, and
+small models. The steps are what the functions spend their time with; what is between them and S3 is not measured here.
+Polars has one thread, as it would have in a function with little more than one core.
+
+    python benchmarks/batch_speed.py            # a table; benchmarks/results/batch_speed.json is written
+    python benchmarks/batch_speed.py --json     # the same, printed as JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+os.environ["POLARS_MAX_THREADS"] = "1"  # read when polars is imported
+import polars as pl
+from msgspec import Struct
+from timing import Machine, Spread, describe_machine, rate, run_in_turns
+
+from stepensemble import Ensemble
+from stepensemble.batch.encoding import encode_frame
+from stepensemble.batch.records import find_records
+from stepensemble.batch.run import SHARD_BYTES
+from stepensemble.core.aggregation.decision import answer_rows
+from stepensemble.core.aggregation.pooling import Vote
+from stepensemble.core.answer import MemberFailure
+from stepensemble.core.columns import Columns, bind_columns
+from stepensemble.core.outputs import Array, canonical, check_output
+from stepensemble.core.releases.release import ReleasedMember
+from stepensemble.runtimes import Model
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "batch_speed.json"
+PASSENGERS = ROOT / "examples" / "titanic" / "passengers.csv"
+ROUNDS = 9
+MEMBERS = (4, 16)
+"""Of the ensembles whose answers are timed; sixteen are the four shipped ones, four times."""
+
+FIND, READ, ENCODE, SCORE = "find records", "read", "encode", "score by one member"
+
+
+class Result(Struct, frozen=True):
+    """What is written.
+
+    Attributes:
+        size: bytes of the shard.
+        rows_per_second: by step.
+    """
+
+    machine: Machine
+    rounds: int
+    rows: int
+    size: int
+    rows_per_second: Mapping[str, Spread]
+
+
+def name_answer(members: int) -> str:
+    """Return the name of the step that combines, of that many members."""
+    return f"answer, {members} members"
+
+
+def name_write(members: int) -> str:
+    """Return the name of the step that writes Parquet, with a column for each member."""
+    return f"write, {members} members"
+
+
+def measure(rounds: int) -> Result:
+    """Time every step in turns."""
+    header, _, body = PASSENGERS.read_bytes().partition(b"\n")
+    text = body * (SHARD_BYTES // len(body))
+    csv = header + b"\n" + text
+    ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
+    release = ensemble.release
+    frame = pl.read_csv(csv, infer_schema=False)
+    encoded = encode_frame(release.features, frame, typed=False)
+    rows = frame.height
+    asks = [_ask(ensemble.models[member.id], member, encoded.columns) for member in release.members]
+    outputs = [
+        canonical(check_output(ask(), rows), release.task, member.output)
+        for ask, member in zip(asks, release.members, strict=True)
+    ]
+    tasks: dict[str, Callable[[], object]] = {
+        FIND: lambda: find_records(text, ",", final=True),
+        READ: lambda: pl.read_csv(csv, infer_schema=False),
+        ENCODE: lambda: encode_frame(release.features, frame, typed=False),
+        SCORE: lambda: [ask() for ask in asks],
+    }
+    for members in MEMBERS:
+        votes = [Vote(f"member-{number}", 1.0, outputs[number % len(outputs)]) for number in range(members)]
+        columns = {vote.id: vote.output[:, 1] for vote in votes}
+        part = pl.DataFrame({"row": np.arange(rows), "prediction": outputs[0][:, 1], **columns})
+        tasks[name_answer(members)] = partial(answer_rows, release.task, release.policy, votes)
+        tasks[name_write(members)] = partial(_write, part)
+    seconds = run_in_turns(tasks, rounds)
+    seconds[SCORE] = [taken / len(asks) for taken in seconds[SCORE]]
+    return Result(
+        machine=describe_machine("ai-edge-litert", "numpy", "polars", "stepensemble"),
+        rounds=rounds,
+        rows=rows,
+        size=len(text),
+        rows_per_second={name: rate(taken, rows) for name, taken in seconds.items()},
+    )
+
+
+def _ask(model: Model | MemberFailure, member: ReleasedMember, columns: Columns) -> Callable[[], Array]:
+    if isinstance(model, MemberFailure):
+        raise TypeError(f"{member.id} was not loaded: {model.message}")
+    return lambda: model.predict(bind_columns(columns, member.inputs))
+
+
+def _write(part: pl.DataFrame) -> None:
+    part.write_parquet(io.BytesIO())
+
+
+def format_table(result: Result) -> str:
+    """Return the result as a table; quartiles in brackets."""
+    lines = [f"{result.rows:,} rows in {result.size:,} bytes; median and quartiles of {result.rounds} rounds", ""]
+    lines += [
+        f"{name:22}{speed.median / 1e3:>10,.0f} thousand rows/s  [{speed.low / 1e3:,.0f}, {speed.high / 1e3:,.0f}]"
+        for name, speed in result.rows_per_second.items()
+    ]
+    machine = result.machine
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    lines += ["", f"{machine.processor}, {machine.cores} cores, {machine.system}, Python {machine.python}, {versions}"]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    arguments = parser.parse_args()
+    result = measure(arguments.rounds)
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text if arguments.json else format_table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,410 @@
+"""A run's report, as a real browser shows it: what is drawn, where, in which colours, and what does not happen."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import product
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from msgspec import structs
+
+from browser import BROWSER, Seen, look
+from stepensemble.batch.cost import Cost, Used
+from stepensemble.batch.report import draw_report, name_shift, narrow
+from stepensemble.batch.run import Options
+from stepensemble.batch.summary import (
+    Calibration,
+    Drift,
+    FailedShard,
+    MemberSummary,
+    SlowShard,
+    Summary,
+)
+from stepensemble.batch.tally import Bins, Rejection
+
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium; make browser installs it")
+
+NAMES = ("linear", "wide", "deep", "wide_and_deep")
+AGREEMENT = ((1.0, 0.91, 0.83, 0.72), (0.91, 1.0, 0.85, None), (0.83, 0.85, 1.0, 0.95), (0.72, None, 0.95, 1.0))
+LOWEST = 0.7  # the scale begins at the tenth below the least agreement
+COUNTS, BEFORE = (400, 300, 200, 100, 0), (250, 250, 200, 200, 100)
+SAID = (0.1, 0.3, 0.5, 0.7, 0.9)
+TRUE = {
+    "linear": (0.3, 0.4, 0.5, 0.6, 0.7),
+    "wide": (0.0, 0.1, 0.5, 0.9, 1.0),
+    "deep": (0.2, 0.2, 0.4, 0.5, 0.8),
+    "wide_and_deep": (0.15, 0.45, 0.65, 0.8, 0.95),
+    "ensemble": (0.05, 0.25, 0.55, 0.75, 0.85),
+}
+OKABE_ITO = {"orange": (230, 159, 0), "sky": (86, 180, 233), "green": (0, 158, 115), "purple": (204, 121, 167)}
+BLUE, INK = (0, 114, 178), (34, 34, 34)
+EVIL = (
+    '<script>window.ran = "text"</script><img src="http://example.test/x.png" onerror="window.ran = 1">$\\frac{&"\x08'
+)
+
+SUMMARY = Summary(
+    run="3f0c9a1b2c3d4e5f",
+    status="SUCCEEDED",
+    cause=None,
+    ensemble="titanic",
+    release="bde4a308dabb",
+    task="binary",
+    classes=("died", "survived"),
+    dataset="s3://data/datasets/dt=2026-11-21/",
+    date="2026-11-21",
+    attempt=1,
+    execution="arn:aws:states:eu-central-1:123456789012:execution:batch:one",
+    started_at="2026-11-21T04:00:00Z",
+    finished_at="2026-11-21T04:00:12Z",
+    seconds=12.5,
+    options=Options(),
+    files=1,
+    shards=7,
+    failed_shards=0,
+    rows=1_025,
+    rows_in=1_025,
+    rows_out=1_000,
+    rows_rejected=25,
+    rows_failed=0,
+    statuses={"COMPLETE": 900, "DEGRADED": 100},
+    decisions={"answer": 960, "review": 40},
+    labels={"died": 700, "survived": 300},
+    tiers={"1": 1_000},
+    unknown=0,
+    rejections={
+        "": {"has 6 fields, the header has 5": Rejection(5, (("part-0.csv", 17),))},
+        "Age": {"is not a number": Rejection(20, (("part-0.csv", 3), ("part-0.csv", 1_204)))},
+    },
+    members=tuple(MemberSummary(name, "1", "voter", 7, {}, 1_000, 2.5, 0.38, 0.02) for name in NAMES),
+    agreement=AGREEMENT,
+    calibration=tuple(
+        Calibration(
+            "" if name == "ensemble" else name, 1_000, 0.81, 0.19, 0.05, (*[200] * 5, 0), (*SAID, None), (*true, None)
+        )
+        for name, true in TRUE.items()
+    ),
+    histograms={"": Bins((0.2, 0.4, 0.6, 0.8), COUNTS)},
+    drift=(Drift("Age", 0.03), Drift("Fare", 0.31), Drift("", 0.12), Drift("Sex", None)),
+    previous="results-reports/ensemble=titanic/dt=2026-11-20/run=0/summary.json",
+    before=Bins((0.2, 0.4, 0.6, 0.8), BEFORE),
+    slowest=(SlowShard(3, "part-0.csv", 150, 4.25),),
+    failures=(),
+    seconds_by_function={},
+    bytes={},
+    cost=Cost((Used("normalize-shard", 2_048, 7, 617.0),), 1_234.0, 7, 77, 0.0225),
+    results="s3://data/results/",
+    rejected="s3://data/results-rejected/",
+    report="s3://data/results-reports/report.html",
+)
+EMPTY = structs.replace(
+    SUMMARY,
+    rows_in=0,
+    rows_out=0,
+    rows_rejected=0,
+    shards=0,
+    seconds=0.0,
+    statuses={},
+    decisions={},
+    labels={},
+    rejections={},
+    members=(),
+    agreement=(),
+    calibration=(),
+    histograms={},
+    drift=(),
+    previous=None,
+    slowest=(),
+    cost=Cost((), 0.0, 0, 11, 0.0),
+)
+CLASSES = structs.replace(
+    SUMMARY,
+    task="multiclass",
+    classes=("setosa", "versicolor", "virginica"),
+    labels={"setosa": 500, "virginica": 500},
+    members=tuple(structs.replace(member, mean=None) for member in SUMMARY.members),
+    histograms={"": Bins((1.0, 2.0), (500, 0, 500))},  # of the class's index, which bars by class tell better
+)
+NUMBERS = structs.replace(
+    SUMMARY,
+    before=None,
+    task="regression",
+    classes=(),
+    labels={},
+    histograms={"": Bins((-1e9, -1e6, 0.0, 10.0, 1e6, 1e9), (0, 10, 500, 400, 90, 0, 0))},
+    agreement=(),
+    members=tuple(structs.replace(member, pivotal=None) for member in SUMMARY.members),
+    calibration=tuple(Calibration(one.name, 1_000, None, 1234.5) for one in SUMMARY.calibration),
+)
+ALONE = structs.replace(
+    SUMMARY,
+    members=SUMMARY.members[:1],
+    agreement=((1.0,),),
+    calibration=(SUMMARY.calibration[0], SUMMARY.calibration[-1]),
+)
+FAILED = structs.replace(
+    SUMMARY,
+    status="FAILED",
+    cause="QuorumNotMet: 2 of 7 shards have no answer; max_failed_shards is 0",
+    failed_shards=2,
+    rows_failed=300,
+    failures=(FailedShard(1, "a.csv.gz", 1, None, "QuorumNotMet", "nobody"), FailedShard(2, "b.csv", 1, 300, "A", "b")),
+)
+HOSTILE = structs.replace(
+    SUMMARY,
+    **dict.fromkeys(("ensemble", "date", "run", "release", "dataset", "cause", "previous", "finished_at"), EVIL),
+    classes=(EVIL, EVIL + "b"),
+    labels={EVIL: 1, EVIL + "b": 2},
+    members=tuple(
+        structs.replace(member, id=f"{number}{EVIL}", version=EVIL, failures={EVIL: 1})
+        for number, member in enumerate(SUMMARY.members)
+    ),
+    calibration=tuple(structs.replace(one, name=f"{one.name}{EVIL}") for one in SUMMARY.calibration),
+    drift=(Drift(EVIL, 0.2),),
+    rejections={EVIL: {EVIL: Rejection(1, ((EVIL, 1),))}},
+    slowest=(SlowShard(0, EVIL, 1, 1.0),),
+    failures=(FailedShard(0, EVIL, 1, 1, EVIL, EVIL),),
+    cost=Cost((Used(EVIL, 1, 1, 1.0),), 1.0, 1, 1, 1.0),
+)
+MANY = 31
+KINDS = {
+    "binary": SUMMARY,
+    "empty": EMPTY,
+    "multiclass": CLASSES,
+    "regression": NUMBERS,
+    "one member": ALONE,
+    "failed": FAILED,
+    "hostile": HOSTILE,
+    "many members": structs.replace(
+        SUMMARY,
+        members=tuple(
+            structs.replace(SUMMARY.members[0], id=f"member-{number}-of-a-long-name") for number in range(MANY)
+        ),
+        agreement=((0.5,) * MANY,) * MANY,
+    ),
+    "votes": structs.replace(SUMMARY, histograms={"": Bins((0.5,), (700, 300))}, before=None),
+    "nothing in common": structs.replace(SUMMARY, agreement=((None,) * 4,) * 4, rows_out=0, labels={}, histograms={}),
+}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    return look(draw_report(SUMMARY), tmp_path_factory.mktemp("light"))
+
+
+@needs_browser
+def test_cells_of_the_matrix_lie_in_a_grid_and_have_the_colours_of_their_numbers(seen: Seen) -> None:
+    scale = mpl.colormaps["YlGnBu"]
+    boxes = {(row, column): seen.box(f"agreement-cell-{row}-{column}") for row, column in product(range(4), repeat=2)}
+    side = boxes[0, 0][2] - boxes[0, 0][0]
+    assert side > 30
+    for (row, column), (left, top, right, bottom) in boxes.items():
+        assert left == pytest.approx(boxes[0, 0][0] + column * side, abs=0.1)
+        assert top == pytest.approx(boxes[0, 0][1] + row * side, abs=0.1)
+        assert (right - left, bottom - top) == pytest.approx((side, side), abs=0.1)
+        share = AGREEMENT[row][column]
+        expected = (187, 187, 187) if share is None else np.multiply(scale((share - LOWEST) / (1 - LOWEST))[:3], 255)
+        for x, y in product((0.15, 0.85), repeat=2):  # the corners, where no number is written
+            assert seen.colour(left + x * side, top + y * side) == pytest.approx(tuple(expected), abs=1.5)
+
+
+@needs_browser
+def test_numbers_are_written_in_their_cells_and_can_be_read_there(seen: Seen) -> None:
+    written = {text: box for text, *box in seen.told["texts"]}
+    for row, column in product(range(4), repeat=2):
+        share = AGREEMENT[row][column]
+        left, top, right, bottom = seen.box(f"agreement-cell-{row}-{column}")
+        inside = [
+            text
+            for text, *box in seen.told["texts"]
+            if left < box[0] and box[2] < right and top < box[1] and box[3] < bottom
+        ]
+        assert inside == ["–" if share is None else f"{share:.2f}"]
+        # WCAG asks for a contrast of 4.5 of small text; the darkest and the lightest pixel are ink and cell.
+        cell = seen.pixels[int(top) + 2 : int(bottom) - 1, int(left) + 2 : int(right) - 1].reshape(-1, 3) / 255
+        linear = np.where(cell <= 0.04045, cell / 12.92, ((cell + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+        assert (linear.max() + 0.05) / (linear.min() + 0.05) > 4.5
+    assert written["linear"]
+
+
+@needs_browser
+def test_curves_lie_where_what_was_said_and_what_came_true_put_them(seen: Seen) -> None:
+    curves = {f"calibration-curve-{number}": TRUE[name] for number, name in enumerate(NAMES)}
+    curves["calibration-curve-ensemble"] = TRUE["ensemble"]
+    assert seen.told["marks"].keys() == curves.keys()
+    colours = dict(zip(curves, (*OKABE_ITO.values(), INK), strict=True))
+    points, places = [], []
+    for name, true in curves.items():
+        marks = np.array(seen.told["marks"][name])
+        centres = (marks[:, :2] + marks[:, 2:]) / 2
+        points += list(zip(SAID, true, strict=True))
+        places += centres.tolist()
+        assert seen.colour(*centres[-2]) == pytest.approx(colours[name], abs=2)
+    said, came = np.array(points).T
+    across, down = np.array(places).T
+    right, left = np.polyfit(said, across, 1)
+    up, bottom = np.polyfit(came, down, 1)
+    assert right == pytest.approx(-up, rel=0.005)  # one unit is as long upwards as to the right
+    assert right > 200
+    np.testing.assert_allclose(across, left + right * said, atol=0.2)
+    np.testing.assert_allclose(down, bottom + up * came, atol=0.2)
+
+
+@needs_browser
+def test_bars_are_as_tall_as_their_counts_and_the_run_before_is_outlined(seen: Seen) -> None:
+    boxes = [seen.box(f"values-bar-{number}") for number in range(5)]
+    heights = [bottom - top for _, top, _, bottom in boxes]
+    np.testing.assert_allclose(np.divide(heights, heights[0]), np.divide(COUNTS, COUNTS[0]), atol=0.002)
+    for (left, top, right, bottom), height in zip(boxes, heights, strict=True):
+        if height:
+            assert seen.colour((left + right) / 2, bottom - 3) == BLUE
+            assert seen.colour((left + right) / 2, top - 6) != BLUE
+    outline = seen.box("values-before")
+    assert outline[3] - outline[1] == pytest.approx(heights[0] * 250 / 400, abs=3)
+
+
+@needs_browser
+def test_bars_of_numbers_are_equally_wide_and_lie_between_the_edges_written_below(tmp_path: Path) -> None:
+    shown = look(draw_report(NUMBERS), tmp_path, picture=False)
+    boxes = [shown.box(f"values-bar-{number}") for number in range(4)]
+    np.testing.assert_allclose([right - left for left, _, right, _ in boxes], boxes[0][2] - boxes[0][0], rtol=0.001)
+    heights = [bottom - top for _, top, _, bottom in boxes]
+    np.testing.assert_allclose(np.divide(heights, heights[1]), np.divide((10, 500, 400, 90), 500), atol=0.002)
+    foot = boxes[0][3]
+    written = {
+        text: (left + right) / 2 for text, left, top, right, _ in shown.told["texts"] if foot - 5 < top < foot + 15
+    }
+    for box, edge in zip(boxes, ("-1e+06", "0", "10", "1e+06"), strict=True):
+        assert written[edge] == pytest.approx(box[2], abs=2)
+
+
+@needs_browser
+def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
+    for text, left, top, right, bottom in seen.told["texts"]:
+        assert not text or (right > left and bottom > top), text
+        assert left >= 0, text
+        assert right <= 1000, text
+    for words in (
+        "titanic 2026-11-21 succeeded", "1,025", "97.6%", "82 rows/s", "Fare", "0.310", "large", "the prediction",
+        "moderate", "Age is not a number part-0.csv 3, part-0.csv 1,204 20",
+        "1,234.0", "about $0.022", "81.0%", "10.0%", "tips the answer",
+        "the ensemble 1,000 81.0% 0.050 0.190",
+        "Least: linear and wide_and_deep, 72.0%. Most: deep and wide_and_deep, 95.0%.",
+    ):  # fmt: skip
+        assert words in re.sub(r"\s+", " ", seen.told["seen"])
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["binary", "empty", "regression", "many members", "hostile"])
+def test_a_page_asks_for_nothing_and_fits_a_small_window(kind: str, tmp_path: Path) -> None:
+    shown = look(draw_report(KINDS[kind]), tmp_path, width=500, picture=False)
+    assert shown.requests == ()
+    assert shown.told["resources"] == []
+    assert shown.told["width"] == 500
+    assert shown.told["scripts"] == 1  # the test's own
+
+
+@needs_browser
+def test_the_page_as_it_is_asks_for_nothing_either(seen: Seen) -> None:
+    assert seen.requests == ()
+
+
+@needs_browser
+def test_a_page_that_does_ask_would_be_noticed(tmp_path: Path) -> None:
+    page = '<!DOCTYPE html><body><main><img src="http://example.test/x.png"></main></body>'
+    assert "GET http://example.test/x.png" in look(page, tmp_path, picture=False).requests
+
+
+@needs_browser
+def test_text_of_data_is_text_and_runs_nowhere(tmp_path: Path) -> None:
+    shown = look(draw_report(HOSTILE), tmp_path, picture=False)
+    assert shown.told["ran"] is None
+    assert "img" not in shown.told["names"]
+    assert shown.told["title"].startswith("<script>window.ran")
+    assert shown.told["seen"].count('<script>window.ran = "text"</script>') > 15
+
+
+@needs_browser
+def test_a_script_in_a_page_that_is_not_escaped_would_be_noticed(tmp_path: Path) -> None:
+    page = f"<!DOCTYPE html><body><main>{EVIL}</main></body>".replace("\x08", "")
+    assert look(page, tmp_path, picture=False).told["ran"] == 1  # the picture that is not there comes last
+
+
+@needs_browser
+def test_it_is_dark_where_the_reader_wants_it_dark(seen: Seen, tmp_path: Path) -> None:
+    dark = look(draw_report(SUMMARY), tmp_path, dark=True)
+    assert sum(seen.colour(2, 2)) > 3 * 240
+    assert sum(dark.colour(2, 2)) < 3 * 40
+    left, top, _, _ = dark.box("agreement-cell-0-0")
+    assert dark.colour(left + 5, top + 5) == seen.colour(left + 5, top + 5)  # a number's colour stays
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_picture_has_a_title_and_says_in_words_what_it_shows(kind: str) -> None:
+    page = draw_report(KINDS[kind])
+    pictures = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]  # noqa: S314 our own
+    assert page.count("<svg") == len(pictures) == page.count('role="img"')
+    for picture in pictures:
+        named = {element.get("id"): element for element in picture if element.tag in {"title", "desc"}}
+        assert [*named] == picture.attrib["aria-labelledby"].split()
+        assert all(element.text and len(element.text) > 5 for element in named.values())
+    assert bool(pictures) == (kind != "empty")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -> None:
+    page = draw_report(KINDS[kind])
+    assert page == draw_report(KINDS[kind])
+    ids = Counter(re.findall(r'\sid="([^"]+)"', page))
+    assert set(ids.values()) == {1}
+    assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', page)) <= set(ids)
+    assert len(page) < 1_000_000
+
+
+def test_an_empty_run_and_a_failed_one_say_so() -> None:
+    empty, failed = draw_report(EMPTY), draw_report(FAILED)
+    for words in ("No row was answered.", "No member was asked.", "No row was rejected.", "no earlier run"):
+        assert words in empty
+    assert FAILED.cause is not None
+    assert FAILED.cause in failed
+    assert "2 failed" in failed
+    assert "One member has nobody to agree with." in draw_report(ALONE)
+
+
+def test_classes_are_drawn_as_classes_and_numbers_as_numbers() -> None:
+    drawn = {kind: re.findall(r'id="(classes|values)-title"', draw_report(KINDS[kind])) for kind in KINDS}
+    assert drawn["binary"] == drawn["votes"] == ["classes", "values"]
+    assert drawn["multiclass"] == ["classes"]
+    assert drawn["regression"] == ["values"]
+
+
+def test_it_is_drawn_without_polars_and_without_any_runtime() -> None:
+    blocked = ["polars", "ai_edge_litert", "tensorflow", "boto3"]
+    code = f"import sys\nfor name in {blocked}: sys.modules[name] = None\nimport stepensemble.batch.report"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_bins_without_rows_at_the_ends_are_left_out_and_many_are_joined() -> None:
+    few = Bins((1.0, 2.0, 3.0, 4.0), (0, 5, 0, 7, 0))
+    assert narrow(few, None) == (["1", "2", "3", "4"], [5, 0, 7], None)
+    before = Bins(few.edges, (0, 0, 0, 0, 3))
+    assert narrow(few, before) == (["1", "2", "3", "4", ""], [5, 0, 7, 0], [0, 0, 0, 3])
+    assert narrow(few, Bins((1.0,), (1, 1))) == narrow(few, None)  # other edges cannot be compared
+    many = Bins(tuple(map(float, range(99))), (1,) * 100)
+    between, counts, _ = narrow(many, None)
+    assert between[:3] == ["", "2", "5"]  # 3 bins a bar: below 0, to 1, to 2; then to 3, to 4, to 5
+    assert counts == [3] * 33 + [1]
+    assert len(between) == 35
+
+
+@pytest.mark.parametrize(
+    ("index", "word"), [(0.0, "little"), (0.099, "little"), (0.1, "moderate"), (0.249, "moderate"), (0.25, "large")]
+)
+def test_a_shift_has_its_usual_word(index: float, word: str) -> None:
+    assert name_shift(index) == word
