@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stepensemble.cli.stacks import Stack
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT_PARTS = ("template.yaml", "template-tensorflow.yaml", "statemachine", "functions", "models", "events")
+PROJECT_PARTS = (
+    "template.yaml",
+    "template-tensorflow.yaml",
+    "statemachine",
+    "functions",
+    "models",
+    "events",
+    "examples/titanic/passengers.csv",
+)
 ENSEMBLE = str(Path(sys.executable).with_name("ensemble"))
 
 
@@ -23,6 +33,7 @@ def copy_project(folder: Path) -> Path:
     """Copy what the local stack needs, so that its state and edits to the manifest stay in the test."""
     for part in PROJECT_PARTS:
         source = ROOT / part
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, folder / part)
         else:
@@ -70,3 +81,37 @@ def ask(stack: Stack, payload: object, name: str | None = None) -> dict[str, Any
     described = wait(stack, start(stack, payload, name))
     assert described["status"] == "SUCCEEDED", described.get("cause")
     return json.loads(described["output"])
+
+
+def shown_commands(*blocks: str) -> list[tuple[str, str]]:
+    """Return every `$ command` of console blocks with the output shown below it."""
+    shown = []
+    for block in blocks:
+        for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, flags=re.MULTILINE):
+            shown.append((command, output))
+    return shown
+
+
+def steady(text: str) -> list[str]:
+    """Take out of an output what differs from run to run: times, ids, cold or warm, spaces, bars' last cells."""
+    text = re.sub(r"\d+(\.\d+)? m?s\b", "MS", text)
+    text = re.sub(r"[\d.]+ GB-seconds", "GBS", text)
+    text = re.sub(r"\$\d+\.\d+", "DOLLARS", text)
+    text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "ID", text)
+    text = re.sub(r"\b(cold|warm)\b", "COLD", text)
+    return [" ".join(line.split()) for line in text.strip().splitlines()]
+
+
+def replay_session(project: Path, session: Sequence[tuple[str, str]]) -> None:
+    """Run commands of the command line on one local stack; each succeeds and prints what is shown, if anything is."""
+    assert run_ensemble(project, "local", "--detach").returncode == 0
+    try:
+        for command, output in session:
+            program, *arguments = shlex.split(command)
+            assert program == ".venv/bin/ensemble"
+            done = run_ensemble(project, *arguments)
+            assert done.returncode == 0, done.stderr
+            if output:
+                assert steady(done.stdout + done.stderr) == steady(output)
+    finally:
+        run_ensemble(project, "local", "stop")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driving import ENSEMBLE, ROOT, run_ensemble
+from driving import ENSEMBLE, ROOT, replay_session, run_ensemble, shown_commands, steady
 from stepensemble.cli.stacks import Stack
 from stepensemble.core.columns import stack_columns
 from stepensemble.core.features import normalize
@@ -26,6 +26,7 @@ from stepensemble.runtimes import load_model
 README = (ROOT / "README.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
 (SWAP,) = [block for block in CONSOLE if "ensemble add" in block]
+(BATCH,) = [block for block in CONSOLE if "ensemble batch" in block]
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 FRAGMENTS = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
 
@@ -44,18 +45,13 @@ NOT_RUN_HERE = {
 }
 
 
-def shown_commands(*blocks: str) -> list[tuple[str, str]]:
-    """Return every `$ command` with the output shown below it."""
-    shown = []
-    for block in blocks:
-        for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, flags=re.MULTILINE):
-            shown.append((command, output))
-    return shown
-
-
 @pytest.mark.parametrize(
     ("command", "output"),
-    [shown for shown in shown_commands(*CONSOLE) if shown[0] not in NOT_RUN_HERE and shown not in shown_commands(SWAP)],
+    [
+        shown
+        for shown in shown_commands(*CONSOLE)
+        if shown[0] not in NOT_RUN_HERE and shown not in shown_commands(SWAP, BATCH)
+    ],
 )
 def test_a_shown_command_prints_what_is_shown(shared_project: Path, stack: Stack, command: str, output: str) -> None:
     assert stack.local
@@ -91,16 +87,11 @@ def test_the_swapping_session_goes_as_shown(project: Path) -> None:
     (project / "new").mkdir()
     shutil.copy(ROOT / "examples" / "titanic" / "crossed.tflite", project / "new")
     assert training.startswith(".venv/bin/python examples/titanic/train.py")
-    assert run_ensemble(project, "local", "--detach").returncode == 0
-    try:
-        for command, output in session:
-            program, *arguments = shlex.split(command)
-            assert program == ".venv/bin/ensemble"
-            done = run_ensemble(project, *arguments)
-            assert done.returncode == 0, done.stderr
-            assert steady(done.stdout + done.stderr) == steady(output)
-    finally:
-        run_ensemble(project, "local", "stop")
+    replay_session(project, session)
+
+
+def test_the_batch_goes_as_shown(project: Path) -> None:
+    replay_session(project, shown_commands(BATCH))
 
 
 @pytest.mark.tensorflow
@@ -178,11 +169,3 @@ def test_a_profile_that_is_not_there_concerns_no_local_stack(shared_project: Pat
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def steady(text: str) -> list[str]:
-    """Take out of an output what differs from run to run: times, ids, cold or warm, spaces, bars' last cells."""
-    text = re.sub(r"\d+(\.\d+)? ms", "MS", text)
-    text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "ID", text)
-    text = re.sub(r"\b(cold|warm)\b", "COLD", text)
-    return [" ".join(line.split()) for line in text.strip().splitlines()]

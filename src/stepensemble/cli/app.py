@@ -18,6 +18,7 @@ import msgspec
 import typer
 
 from stepensemble.cli.add_command import commands as additions
+from stepensemble.cli.batch_commands import commands as batches
 from stepensemble.cli.options import (
     DEFAULT_MANIFEST,
     FreshOption,
@@ -44,6 +45,7 @@ app = typer.Typer(
 local = typer.Typer(help="Keep the local stack up, so that any AWS client can use it.", invoke_without_command=True)
 app.add_typer(additions)
 app.add_typer(commands)
+app.add_typer(batches)
 app.add_typer(local, name="local")
 
 

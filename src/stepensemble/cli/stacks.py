@@ -20,6 +20,7 @@ from stepensemble.storage.releases import ReleaseStore
 
 if TYPE_CHECKING:
     from boto3.session import Session
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
     from mypy_boto3_stepfunctions import SFNClient
 
     from stepensemble.publishing.sources import Sources
@@ -61,6 +62,11 @@ class Stack:
         """ARN of the durable state machine."""
         return self._output("StateMachineArn")
 
+    @property
+    def batch_machine(self) -> str:
+        """ARN of the state machine of the batch."""
+        return self._output("BatchStateMachineArn")
+
     @cached_property
     def step_functions(self) -> SFNClient:
         """A client for executions."""
@@ -69,6 +75,16 @@ class Stack:
         # For a synchronous execution boto3 puts "sync-" before the host, which only AWS's own hosts answer to.
         config = Config(inject_host_prefix=self.endpoint is None)
         return self.session.client("stepfunctions", endpoint_url=self.endpoint, config=config)
+
+    @cached_property
+    def scheduler(self) -> EventBridgeSchedulerClient:
+        """A client for schedules."""
+        return self.session.client("scheduler", endpoint_url=self.endpoint)
+
+    @property
+    def schedule(self) -> str:
+        """Name of the batch's schedule, with its group and a slash before it where that is not the default one."""
+        return self._output("BatchScheduleName")
 
     @cached_property
     def releases(self) -> ReleaseStore:

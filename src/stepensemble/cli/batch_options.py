@@ -1,0 +1,108 @@
+"""What the options of `ensemble batch` say, read from text."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+
+import typer
+
+UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
+LEAST_SHARD = 1024
+"""Bytes."""
+
+
+def read_days(day: str | None, first: str | None, last: str | None) -> list[str | None]:
+    """Return the days to run: one, or all from the first to the last; None alone for today.
+
+    Raises:
+        typer.BadParameter: one of them is no day, or they contradict each other.
+    """
+    if (first is None) != (last is None):
+        raise typer.BadParameter("several days need both --from and --to", param_hint="--from")
+    if first is None or last is None:
+        return [None if day is None else f"{_read_day(day, '--date')}"]
+    if day is not None:
+        raise typer.BadParameter("it is one day, and --from says several; leave one out", param_hint="--date")
+    begin, end = _read_day(first, "--from"), _read_day(last, "--to")
+    if end < begin:
+        raise typer.BadParameter(f"{end} is before {begin}", param_hint="--to")
+    return [f"{begin + timedelta(days=number)}" for number in range((end - begin).days + 1)]
+
+
+def _read_day(text: str, hint: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise typer.BadParameter(f"{text} is no day; write YYYY-MM-DD, such as 2026-03-01", param_hint=hint) from None
+
+
+def read_moment(text: str | None) -> datetime:
+    """Return a time; without an offset it is UTC, and where nothing is said it is now.
+
+    Raises:
+        typer.BadParameter: it is no time.
+    """
+    try:
+        moment = datetime.now(UTC) if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{text} is no time; write ISO 8601, such as 2026-03-01T05:00:00Z"
+        raise typer.BadParameter(message, param_hint="--at") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def read_size(text: str) -> int:
+    """Return bytes; a KB has 1,024 of them.
+
+    Raises:
+        typer.BadParameter: it is no size, or too small for a shard.
+    """
+    found = re.fullmatch(r"([0-9]+)\s*([KMG]?B?)", text.strip().upper())
+    size = int(found[1]) * UNITS[found[2] if found[2] in UNITS else f"{found[2]}B"] if found else 0
+    if size < LEAST_SHARD:
+        message = f"{text} is no size of {LEAST_SHARD:,} bytes or more; write it like 512KB or 16MB"
+        raise typer.BadParameter(message, param_hint="--shard-size")
+    return size
+
+
+def read_share(text: str) -> float:
+    """Return a share, 0 to 1, from a number or from percent.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    number, percent = (text.strip()[:-1], 100) if text.strip().endswith("%") else (text, 1)
+    share = -1.0
+    with suppress(ValueError):
+        share = float(number) / percent
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"{text} is no share; write it like 0.05 or 5%", param_hint="--max-rejected")
+    return share
+
+
+def check_encoding(name: str) -> str:
+    """Return the name of an encoding that Python knows.
+
+    Raises:
+        typer.BadParameter: it knows none of that name.
+    """
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        message = f"{name} is no encoding; write it as Python does, such as utf-8, latin-1 or utf-16"
+        raise typer.BadParameter(message, param_hint="--encoding") from None
+    return name
+
+
+def read_separator(text: str) -> str:
+    """Return what stands between fields; a tab may be written as a word.
+
+    Raises:
+        typer.BadParameter: it is not one ASCII character that may.
+    """
+    character = "\t" if text in ("tab", "\\t") else text
+    if len(character) != 1 or not character.isascii() or character in '"\r\n':
+        raise typer.BadParameter(f"{text} is no separator; write one ASCII character, or tab", param_hint="--separator")
+    return character
