@@ -21,6 +21,8 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     │   ├── VerificationFailed   a stack answers the golden rows otherwise than its release did at the gate
     │   ├── CanaryConflict       a canary must be ended first, or cannot begin
     │   ├── NoCanary             there is no canary to end
+    │   ├── ServableNotFound     no ensemble, member or version of that name is served
+    │   ├── LabelUnknown         no version has that label
     │   ├── NotEnoughSlots       more members than slots
     │   └── PublishConflict      somebody else published meanwhile
     ├── MemberError              one member's failure; the others' answers stand
@@ -133,6 +135,14 @@ class CanaryConflict(ReleaseError):
 
 class NoCanary(ReleaseError):
     """There is no canary."""
+
+
+class ServableNotFound(ReleaseError):
+    """What is asked of is not served: neither the ensemble nor a member of it, or not in that version."""
+
+
+class LabelUnknown(ReleaseError):
+    """No version has that label: there are stable and, while there is a canary, canary."""
 
 
 class NotEnoughSlots(ReleaseError):

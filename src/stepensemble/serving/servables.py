@@ -1,0 +1,234 @@
+"""Servables: the ensemble and its members by name, their versions, and what they take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stepensemble.core.errors import LabelUnknown, ServableNotFound
+from stepensemble.core.manifest import (
+    BooleanFeature,
+    CategoryFeature,
+    Feature,
+    ImageFeature,
+    NumberFeature,
+    TensorFeature,
+)
+from stepensemble.core.outputs import Label, output_width
+from stepensemble.core.releases.release import Current, Release, ReleasedMember
+from stepensemble.core.task import BinaryTask, RegressionTask
+
+VERSION_DIGITS = 13
+"""Of a release's 64 hex digits: 52 bits, which every JSON number holds exactly."""
+
+DEFAULT = "serving_default"
+FEATURES = "features"
+PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
+
+INPUT, OUTPUT = "inputs", "output_0"
+"""What the input and the output of a model are called that has one of them, and no name for it."""
+
+Dtype = Literal["float32", "int32", "int64", "uint8", "int8"]
+DTYPES: Mapping[str, str] = {
+    "float32": "DT_FLOAT",
+    "int32": "DT_INT32",
+    "int64": "DT_INT64",
+    "uint8": "DT_UINT8",
+    "int8": "DT_INT8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One of a model's inputs: its type, and the shape of a row."""
+
+    dtype: Dtype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """What a client names: the ensemble, or with `member` one of its members."""
+
+    release: Release
+    member: ReleasedMember | None
+
+    @property
+    def name(self) -> str:
+        """What a client calls it."""
+        return self.release.name if self.member is None else self.member.id
+
+
+def version_of(release: str) -> int:
+    """Return the number by which TensorFlow Serving's clients know a release: the first hex digits of its digest."""
+    return int(release[:VERSION_DIGITS], 16)
+
+
+def find_servable(release: Release, name: str, version: int | None = None) -> Servable:
+    """Return what a release serves under a name.
+
+    Args:
+        release: which is asked.
+        name: the ensemble's, which goes before, or a member's.
+        version: as the client asked for it; for the message.
+
+    Raises:
+        ServableNotFound: it serves nothing of that name.
+    """
+    if name == release.name:
+        return Servable(release, None)
+    member = next((member for member in release.members if member.id == name), None)
+    if member is None:
+        raise not_found(name, version)
+    return Servable(release, member)
+
+
+def not_found(name: str, version: int | None = None) -> ServableNotFound:
+    """Return the error that says, in TensorFlow Serving's words, that nothing of that name is served."""
+    asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return ServableNotFound(f"Servable not found for request: {asked}")
+
+
+def find_release(current: Current, name: str, version: int | None, label: str | None) -> str | None:
+    """Return the digest of the release that a client asks for; None where it asks for whichever answers.
+
+    Args:
+        current: the pointer.
+        name: of what is asked; for the message.
+        version: of the current release or of the canary.
+        label: `stable` for the current release, `canary` for the canary.
+
+    Raises:
+        ServableNotFound: no release of that version is served.
+        LabelUnknown: there is no such label, or no canary now.
+    """
+    served = list_served(current)
+    if version is not None:
+        found = next((digest for digest in served if version_of(digest) == version), None)
+        if found is None:
+            raise not_found(name, version)
+        return found
+    if label is None:
+        return None
+    labelled = dict(zip(("stable", "canary"), served, strict=False))
+    if label not in labelled:
+        raise LabelUnknown(f"Unrecognized servable version label: {label}")
+    return labelled[label]
+
+
+def list_served(current: Current) -> tuple[str, ...]:
+    """Return the digests of the releases that answer: the current one and, if there is one, the canary."""
+    return (current.release, *(() if current.canary is None else (current.canary.release,)))
+
+
+def describe_status(releases: Sequence[str]) -> dict[str, Any]:
+    """Return the status of the versions that these releases are; each of them is available."""
+    return {
+        "model_version_status": [
+            {
+                "version": str(version_of(release)),
+                "state": "AVAILABLE",
+                "status": {"error_code": "OK", "error_message": ""},
+            }
+            for release in releases
+        ]
+    }
+
+
+def describe_metadata(servable: Servable, release: str) -> dict[str, Any]:
+    """Return a servable's signatures, each with the names, types and shapes of its inputs and outputs."""
+    return {
+        "model_spec": {"name": servable.name, "signature_name": "", "version": str(version_of(release))},
+        "metadata": {"signature_def": {"signature_def": _list_signatures(servable)}},
+    }
+
+
+def list_signature_names(servable: Servable) -> tuple[str, ...]:
+    """Return every signature name that a client may give; the first is the default."""
+    own = servable.member.signature if servable.member is not None else None
+    return (DEFAULT, FEATURES, PREDICT, CLASSIFY, REGRESS, *(() if own is None else (own,)))
+
+
+def list_inputs(servable: Servable) -> dict[str, Input]:
+    """Return the inputs of a member's model by name; none for the ensemble, which takes features."""
+    if servable.member is None:
+        return {}
+    tensors = {one.name: one for one in servable.release.features if isinstance(one, TensorFeature | ImageFeature)}
+    inputs: dict[str, Input] = {}
+    for name, columns in servable.member.inputs.items():
+        tensor = tensors.get(columns[0]) if len(columns) == 1 else None
+        inputs[name or INPUT] = (
+            Input("float32", (len(columns),)) if tensor is None else Input(tensor.dtype, tuple(tensor.shape))
+        )
+    return inputs
+
+
+def _list_signatures(servable: Servable) -> dict[str, Any]:
+    features = {feature.name: _describe_feature(feature) for feature in servable.release.features}
+    outputs = _describe_outputs(servable)
+    inputs = {
+        name: _describe_tensor(name, DTYPES[one.dtype], one.shape) for name, one in list_inputs(servable).items()
+    } or features
+    signatures = {
+        DEFAULT: {"inputs": inputs, "outputs": outputs, "method_name": PREDICT},
+        FEATURES: {"inputs": features, "outputs": outputs, "method_name": PREDICT},
+    }
+    examples = {"inputs": _describe_tensor("examples", "DT_STRING", ())}
+    task = servable.release.task
+    if not isinstance(task, RegressionTask):
+        classes = (len(task.classes),)
+        signatures[CLASSIFY] = {
+            "inputs": examples,
+            "outputs": {
+                "classes": _describe_tensor("classes", "DT_STRING", classes),
+                "scores": _describe_tensor("scores", "DT_FLOAT", classes),
+            },
+            "method_name": CLASSIFY,
+        }
+    if isinstance(task, RegressionTask | BinaryTask):
+        value = {"outputs": _describe_tensor("value", "DT_FLOAT", ())}
+        signatures[REGRESS] = {"inputs": examples, "outputs": value, "method_name": REGRESS}
+    return signatures
+
+
+def _describe_outputs(servable: Servable) -> dict[str, Any]:
+    task, member = servable.release.task, servable.member
+    if member is not None:
+        # What type a label has, an index or a name, is the model's affair; both are served as they come.
+        dtype = "DT_INT64" if isinstance(member.output, Label) else "DT_FLOAT"
+        name = member.output.name or OUTPUT
+        return {name: _describe_tensor(name, dtype, (output_width(task, member.output),))}
+    if isinstance(task, RegressionTask):
+        return {"value": _describe_tensor("value", "DT_FLOAT", ())}
+    numbers = (
+        {"probability": _describe_tensor("probability", "DT_FLOAT", ())}
+        if isinstance(task, BinaryTask)
+        else {"probabilities": _describe_tensor("probabilities", "DT_FLOAT", (len(task.classes),))}
+    )
+    return numbers | {"label": _describe_tensor("label", "DT_STRING", ())}
+
+
+def _describe_feature(feature: Feature) -> dict[str, Any]:
+    match feature:
+        case NumberFeature():
+            return _describe_tensor(feature.name, "DT_FLOAT", ())
+        case BooleanFeature():
+            return _describe_tensor(feature.name, "DT_BOOL", ())
+        case CategoryFeature():
+            whole = all(isinstance(value, int) for value in feature.vocabulary)
+            return _describe_tensor(feature.name, "DT_INT64" if whole else "DT_STRING", ())
+        case TensorFeature():
+            return _describe_tensor(feature.name, DTYPES[feature.dtype], tuple(feature.shape))
+        case ImageFeature():  # its file's bytes
+            return _describe_tensor(feature.name, "DT_STRING", ())
+
+
+def _describe_tensor(name: str, dtype: str, row: tuple[int, ...]) -> dict[str, Any]:
+    """Describe a tensor of any number of rows, as a TensorInfo in JSON is written: sizes as text."""
+    dimensions = [{"size": str(size), "name": ""} for size in (-1, *row)]
+    return {
+        "dtype": dtype,
+        "tensor_shape": {"dim": dimensions, "unknown_rank": False},
+        "name": f"{name}:0",
+    }
