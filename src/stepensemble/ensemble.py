@@ -20,6 +20,7 @@ from stepensemble.core.outputs import check_output
 from stepensemble.core.payload import Pointer, apply_quorum, parse_payload
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
+from stepensemble.imaging import read_images
 from stepensemble.publishing.sources import read_sources
 from stepensemble.runtimes import Model, load_model
 
@@ -87,7 +88,7 @@ class Ensemble:
         if asked.release is not None and not self.digest.startswith(asked.release):
             raise ReleaseNotCurrent(f"release {asked.release[:SHORT]} is not the loaded one, {self.digest[:SHORT]} is")
         policy = apply_quorum(asked, self.release.policy, self.release.members)
-        columns = normalize(self.release.features, asked.rows, locate=asked.locate)
+        columns = normalize(self.release.features, asked.rows, locate=asked.locate, images=read_images)
 
         def ask(tier: int, numbers: Numbers) -> Results:
             reaching = select_rows(columns, numbers)

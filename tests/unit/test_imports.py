@@ -19,17 +19,19 @@ BELOW: dict[str, set[str]] = {
     "runtimes": {"core"},
     "storage": {"core"},
     "serving": {"core"},
+    "imaging": {"core"},
     "conversion": {"core", "runtimes"},
-    "publishing": {"core", "runtimes", "storage"},
+    "publishing": {"core", "runtimes", "storage", "imaging"},
     "admission": {"core", "runtimes", "conversion", "publishing"},
-    "handlers": {"core", "runtimes", "storage", "batch", "serving"},
+    "handlers": {"core", "runtimes", "storage", "imaging", "batch", "serving"},
     "batch": {"core", "runtimes", "storage"},
-    "ensemble": {"core", "runtimes", "publishing"},
+    "ensemble": {"core", "runtimes", "imaging", "publishing"},
     "local": {"core", "runtimes", "storage", "handlers", "publishing", "batch"},
     "cli": {
         "core",
         "runtimes",
         "storage",
+        "imaging",
         "handlers",
         "conversion",
         "publishing",
@@ -105,14 +107,14 @@ def run_blocked(blocked: list[str], statement: str) -> None:
 def test_core_imports_without_aws_and_without_any_runtime() -> None:
     paths = [path.relative_to(SOURCE.parent).with_suffix("") for path in (SOURCE / "core").rglob("*.py")]
     names = [".".join(path.parts) for path in paths if path.name != "__init__"]
-    run_blocked(["boto3", "botocore", "obstore", "ai_edge_litert", "tensorflow"], f"import {', '.join(names)}")
+    run_blocked(["boto3", "botocore", "obstore", "ai_edge_litert", "tensorflow", "PIL"], f"import {', '.join(names)}")
 
 
 @pytest.mark.parametrize(
     ("handler", "blocked"),
     [
-        ("normalize", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
-        ("score", ["boto3", "botocore", "tensorflow", "polars", "matplotlib"]),
+        ("normalize", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "polars", "matplotlib", "PIL"]),
+        ("score", ["boto3", "botocore", "tensorflow", "polars", "matplotlib", "PIL"]),
         ("aggregate", ["ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
         ("plan", ["ai_edge_litert", "tensorflow", "matplotlib"]),
         ("normalize_shard", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "matplotlib"]),

@@ -173,7 +173,7 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("features", []), "$.features: has 0 entries; give at least 1"),
     (put("features", {}), "$.features: {} is not a list; write a list"),
     (put("features.0.type", "numbre"), '$.features[0].type: "numbre" is not allowed; use one of "number", "category", '
-        '"boolean", "tensor", did you mean "number"?'),
+        '"boolean", "tensor", "image", did you mean "number"?'),
     (put("features.0.name", "a=b"), '$.features[0].name: "a=b" is out of bounds'),
     (put("features.0.mim", 3), '$.features[0].mim: "mim" is not known here; remove it'),
     (put("features.1.scaling.type", "zscore"), '$.features[1].scaling.type: "zscore" is not allowed; '

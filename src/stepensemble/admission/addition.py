@@ -36,14 +36,13 @@ from stepensemble.conversion.parity import DRAWN_ROWS, Labels, default_labels
 from stepensemble.core.aggregation.labels import own_labels
 from stepensemble.core.columns import Columns
 from stepensemble.core.errors import AdditionRefused, InvalidManifest, InvalidOutput
-from stepensemble.core.features import normalize
 from stepensemble.core.manifest import Manifest, Member
 from stepensemble.core.outputs import Array, Output, canonical, check_output, name_kind
 from stepensemble.core.problems import Problem, show, suggest
 from stepensemble.core.releases.release import digest_of
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.core.task import RegressionTask, Task
-from stepensemble.publishing.golden import draw_rows
+from stepensemble.publishing.golden import draw_rows, read_golden
 from stepensemble.publishing.sources import read_artifacts
 
 FIELDS = (
@@ -201,7 +200,7 @@ def plan_addition(
     place = _find_place(manifest, candidate)
     said = _gather(place, candidate)
     draft = _read_draft(place, said)
-    columns = normalize(draft.features, draft.golden or draw_rows(draft.features, DRAWN_ROWS))
+    columns = read_golden(draft.features, draft.golden or draw_rows(draft.features, DRAWN_ROWS))
     output = draft.members[place.index].output if "output" in said else None
     bound: Inputs | None = said["inputs"] or (None if said["columns"] is None else {"": said["columns"]})
     notify(f"Reading {candidate.file.name}" + ("" if candidate.file.suffix == ".tflite" else " and converting it"))

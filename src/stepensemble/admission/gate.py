@@ -17,11 +17,10 @@ from stepensemble.admission.feasibility import check_deadline, check_states
 from stepensemble.admission.screening import Answer, Screened, Subject, screen
 from stepensemble.core.capacity import CAPACITIES, Capacity
 from stepensemble.core.errors import InvalidManifest
-from stepensemble.core.features import normalize
 from stepensemble.core.outputs import check_output
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.fingerprint import Fingerprint
-from stepensemble.publishing.golden import golden_rows
+from stepensemble.publishing.golden import golden_rows, read_golden
 from stepensemble.publishing.publish import Now
 from stepensemble.publishing.sources import Sources
 from stepensemble.publishing.verification import make_fingerprint
@@ -128,10 +127,13 @@ def examine(
 
     Returns:
         Everything that was found, whatever it is; `Report.raise_if_refused` and `Report.fingerprint` come next.
+
+    Raises:
+        InvalidManifest: a picture among the golden rows cannot be decoded.
     """
     manifest, release = sources.manifest, sources.release
     golden = golden_rows(manifest)
-    columns = normalize(release.features, golden if len(golden) >= FEWEST_ROWS else golden * FEWEST_ROWS)
+    columns = read_golden(release.features, golden if len(golden) >= FEWEST_ROWS else golden * FEWEST_ROWS)
     subjects = [Subject(member, sources.artifacts[member.id], columns) for member in release.members]
     showed = screen(subjects, capacities, notify)
     checks: list[Check] = []

@@ -26,7 +26,7 @@ from stepensemble.batch.records import BLANK, MAX_RECORD_BYTES, Records, RecordT
 from stepensemble.batch.run import File, Options, Shard
 from stepensemble.batch.texts import TextRefused, is_text_encoding, open_text
 from stepensemble.core.errors import DatasetRefused
-from stepensemble.core.manifest import CategoryFeature, Feature, TensorFeature
+from stepensemble.core.manifest import CategoryFeature, Feature, ImageFeature, TensorFeature
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.storage.objects import Bucket
 
@@ -100,6 +100,7 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
         DatasetChanged: a file is of another version by now.
     """
     _check_options(options)
+    _refuse_images(features)
     wanted = wanted_columns(options, [feature.name for feature in features])
     heads = _for_each(files, lambda file: _read_head(bucket, file, options), HEADS_AT_ONCE)
     columns = tuple(dict.fromkeys(name for head in heads for name in head.columns))
@@ -300,6 +301,17 @@ def _type_problems(file: File, head: _Head, options: Options, features: Sequence
             yield Problem(
                 file.name, f"column {show(name)} is {head.types[name]}", f"{role} names a column of single values"
             )
+
+
+def _refuse_images(features: Sequence[Feature]) -> None:
+    pictures = [feature.name for feature in features if isinstance(feature, ImageFeature)]
+    if pictures:
+        raise DatasetRefused(
+            [
+                Problem(f"feature {name}", "is a picture, and a batch reads none", "send pictures in payloads")
+                for name in pictures
+            ]
+        )
 
 
 def _is_scalar(kind: pl.DataType, feature: Feature) -> bool:

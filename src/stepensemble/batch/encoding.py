@@ -32,6 +32,7 @@ from stepensemble.core.manifest import (
     BooleanFeature,
     CategoryFeature,
     Feature,
+    ImageFeature,
     NumberFeature,
     TensorFeature,
 )
@@ -162,7 +163,7 @@ def _encode(feature: Feature, given: pl.Series, written: _Written, *, typed: boo
 
 def _encode_singly(feature: Feature, values: Sequence[Any]) -> _Part:
     columns, reasons = encode(feature, values)
-    if isinstance(feature, TensorFeature):
+    if isinstance(feature, TensorFeature | ImageFeature):
         return _Part(columns, reasons, None)
     if isinstance(feature, NumberFeature):
         absent = [value is None or row in reasons for row, value in enumerate(values)]
@@ -273,7 +274,7 @@ def read_texts(feature: Feature, texts: Sequence[str | None]) -> list[Any]:
             return [text if text is None else BOOLEANS.get(text.strip().lower(), text) for text in texts]
         case TensorFeature():
             return [text if text is None else _read_json(text) for text in texts]
-        case NumberFeature():
+        case NumberFeature() | ImageFeature():
             return list(texts)
 
 

@@ -66,6 +66,11 @@ def columns_to_json(columns: Columns) -> dict[str, Any]:
     }
 
 
+def least_json_bytes(columns: Columns) -> int:
+    """Return what `columns_to_json` has at least, as JSON: a digit and a separator a number."""
+    return 2 * sum(column.size for column in columns.values())
+
+
 def columns_from_json(data: Mapping[str, Any]) -> Columns:
     """Reverse `columns_to_json`, bit for bit."""
     return {

@@ -3,10 +3,13 @@
 Every scalar column is float32 of shape `(rows,)`; a tensor's column has its declared dtype and shape `(rows, *shape)`.
 Arithmetic is float64 until the last step. All work is a column at a time; rows are looked at singly only to say what is
 wrong with them.
+
+What a picture shows is not known here: whoever has pictures brings a function that reads them (`Images`).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +23,7 @@ from stepensemble.core.manifest import (
     BooleanFeature,
     CategoryFeature,
     Feature,
+    ImageFeature,
     Log1p,
     MinMax,
     NumberFeature,
@@ -33,6 +37,13 @@ from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 Reasons = dict[int, tuple[str, str]]
 """What is wrong with a feature's values: row number to (message, remedy)."""
 
+Images = Callable[[ImageFeature, Sequence[Any]], tuple[Array, Reasons]]
+"""Reads an image feature's values: samples, uint8 of shape `(rows, height, width, channels)`, and the reasons; the
+samples of rows that have one are meaningless."""
+
+IMAGE_BYTES = 128 * 1024 * 1024
+"""Most bytes of an execution's column of pictures: what Normalize's memory holds beside its copies."""
+
 MOST_COMPARISONS = 100_000
 """Of wrong values with words of a vocabulary, to suggest what may have been meant: about a second."""
 
@@ -44,11 +55,18 @@ def all_column_names(features: Sequence[Feature]) -> tuple[str, ...]:
     return tuple(name for feature in features for name in column_names(feature))
 
 
+def refuse_images(feature: ImageFeature, values: Sequence[Any]) -> tuple[Array, Reasons]:
+    """Refuse every picture: the `Images` of those who read none."""
+    reason = ("is a picture, which is not read here", "send it in the payload of an execution")
+    return np.zeros((len(values), *feature.size, feature.channels), np.uint8), dict.fromkeys(range(len(values)), reason)
+
+
 def normalize(
     features: Sequence[Feature],
     rows: Sequence[Any],
     *,
     locate: Callable[[int], str] = "$.instances[{}]".format,
+    images: Images = refuse_images,
 ) -> Columns:
     """Validate, encode and scale rows.
 
@@ -56,6 +74,7 @@ def normalize(
         features: as the manifest declares them.
         rows: one mapping a row, feature name to value; an absent key and `None` both mean a missing value.
         locate: the JSON path of a row, for messages.
+        images: reads pictures.
 
     Raises:
         InvalidPayload: with every bad field of every row.
@@ -68,7 +87,7 @@ def normalize(
         (row, 0, Problem(locate(row), f"{show(rows[row])} is not an object", "write an object")) for row in shapeless
     ]
     for position, feature in enumerate(features):
-        encoded, reasons = encode(feature, [row.get(feature.name) for row in objects])
+        encoded, reasons = encode(feature, [row.get(feature.name) for row in objects], images)
         columns.update(encoded)
         found += [
             (row, position, Problem(f"{locate(row)}.{feature.name}", *reason))
@@ -82,8 +101,8 @@ def normalize(
     return columns
 
 
-def encode(feature: Feature, values: Sequence[Any]) -> tuple[Columns, Reasons]:
-    """Encode one feature's values, `None` standing for a missing one.
+def encode(feature: Feature, values: Sequence[Any], images: Images = refuse_images) -> tuple[Columns, Reasons]:
+    """Encode one feature's values, `None` standing for a missing one; `images` reads pictures.
 
     Returns the columns, whose content at rows with a reason is meaningless, and the reasons.
     """
@@ -93,6 +112,8 @@ def encode(feature: Feature, values: Sequence[Any]) -> tuple[Columns, Reasons]:
         return _encode_category(feature, values)
     if isinstance(feature, BooleanFeature):
         return _encode_boolean(feature, values)
+    if isinstance(feature, ImageFeature):
+        return _encode_image(feature, values, images)
     return _encode_tensor(feature, values)
 
 
@@ -299,6 +320,43 @@ def _read_tensor(value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
             f"give whole numbers between {bounds.min} and {bounds.max}",
         )
     return cast
+
+
+def _encode_image(feature: ImageFeature, values: Sequence[Any], images: Images) -> tuple[Columns, Reasons]:
+    most = max(IMAGE_BYTES // (math.prod(feature.shape) * np.dtype(feature.dtype).itemsize), 1)
+    if len(values) > most:
+        reason = (f"is one of {len(values):,} pictures of this size", f"send at most {most:,} in one execution")
+        nothing = np.zeros((len(values), *feature.shape), feature.dtype)
+        return {feature.name: nothing}, dict.fromkeys(range(most, len(values)), reason)
+    missing = [row for row, value in enumerate(values) if value is None]
+    given = [row for row, value in enumerate(values) if value is not None]
+    samples, found = images(feature, [values[row] for row in given])
+    reasons = {given[row]: reason for row, reason in found.items()}
+    reasons |= dict.fromkeys(missing, ("is missing", "give a picture as base64 text"))
+    column = np.zeros((len(values), *feature.shape), feature.dtype)
+    column[given] = scale_samples(feature, samples)
+    return {feature.name: column}, reasons
+
+
+def scale_samples(feature: ImageFeature, samples: Array) -> Array:
+    """Scale samples to an image feature's column.
+
+    Args:
+        feature: with scale, mean, std and layout.
+        samples: uint8 of shape `(rows, height, width, channels)`.
+
+    Returns the column, of shape `(rows, *feature.shape)`.
+    """
+    scaled = samples
+    if feature.dtype == "float32":
+        mean = np.array(feature.mean or [0.0] * feature.channels)
+        std = np.array(feature.std or [1.0] * feature.channels)
+        # There are 256 different samples a channel: each is reckoned once, in 64 bits.
+        table = ((np.arange(256)[:, None] / feature.scale - mean) / std).astype(np.float32)
+        scaled = np.stack([table[samples[..., channel], channel] for channel in range(feature.channels)], axis=-1)
+    if feature.layout == "CHW":
+        scaled = scaled.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(scaled).reshape(len(samples), *feature.shape)
 
 
 def _holds_boolean(value: object) -> bool:

@@ -96,7 +96,61 @@ class TensorFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     dtype: Literal["float32", "int32", "int64", "uint8", "int8"] = "float32"
 
 
-Feature = NumberFeature | CategoryFeature | BooleanFeature | TensorFeature
+class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="image"):
+    """A picture, PNG, JPEG or WebP: base64 text, or where it lies in S3. One column.
+
+    Each sample, 0 to 255, becomes (sample / scale - mean) / std.
+    """
+
+    name: FeatureName
+    size: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=2048)], ...],
+        Meta(min_length=2, max_length=2, description="Height and width that the model takes."),
+    ]
+    mode: Annotated[Literal["RGB", "L"], Meta(description="In colour, or L: in grey, by its lightness.")] = "RGB"
+    resize: Annotated[
+        Literal["stretch", "crop"],
+        Meta(
+            description="stretch: to the size, whatever its shape; crop: the greatest part of that shape, its middle."
+        ),
+    ] = "stretch"
+    dtype: Annotated[
+        Literal["float32", "uint8"], Meta(description="uint8: the samples as they are, without scale, mean and std.")
+    ] = "float32"
+    scale: Annotated[float, Meta(gt=0, description="Divides every sample.")] = 255.0
+    mean: Annotated[tuple[float, ...] | None, Meta(description="Subtracted after that, a number for each channel.")] = (
+        None
+    )
+    std: Annotated[
+        tuple[Annotated[float, Meta(gt=0)], ...] | None,
+        Meta(description="Divides at last, a number for each channel."),
+    ] = None
+    layout: Annotated[
+        Literal["HWC", "CHW", "flat"],
+        Meta(description="Order of height, width and channels; flat: as HWC, in one row of numbers."),
+    ] = "HWC"
+    max_pixels: Annotated[
+        int, Meta(ge=1, le=50_000_000, description="A picture that has more is refused before it is decoded.")
+    ] = 25_000_000
+
+    @property
+    def channels(self) -> int:
+        """Samples a pixel: 3 in colour, 1 in grey."""
+        return len(self.mode)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row's tensor, without the batch dimension."""
+        height, width = self.size
+        shapes: dict[str, tuple[int, ...]] = {
+            "HWC": (height, width, self.channels),
+            "CHW": (self.channels, height, width),
+            "flat": (height * width * self.channels,),
+        }
+        return shapes[self.layout]
+
+
+Feature = NumberFeature | CategoryFeature | BooleanFeature | TensorFeature | ImageFeature
 
 
 Runtime = Literal["litert", "tensorflow"]

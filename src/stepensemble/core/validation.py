@@ -38,7 +38,7 @@ def _check(data: object, kind: inspect.Type, path: str) -> Iterator[Problem]:
                     f"use one of {enumerate_values(values)}{suggest(data, values)}",
                 )
         case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
-            yield from _check_array(data, item, kind.min_length, path)
+            yield from _check_array(data, item, kind, path)
         case inspect.DictType(value_type=value_type):
             if not isinstance(data, Mapping):
                 yield _wrong_type(data, path, "an object")
@@ -104,12 +104,16 @@ def _check_struct(data: object, kind: inspect.StructType, path: str) -> Iterator
             yield Problem(path, f'"{name}" is missing', f'add "{name}" ({_word(field.type)})')
 
 
-def _check_array(data: object, item: inspect.Type, min_length: int | None, path: str) -> Iterator[Problem]:
+def _check_array(
+    data: object, item: inspect.Type, kind: inspect.VarTupleType | inspect.ListType, path: str
+) -> Iterator[Problem]:
     if not isinstance(data, list | tuple):
         yield _wrong_type(data, path, "a list")
         return
-    if min_length is not None and len(data) < min_length:
-        yield Problem(path, f"has {len(data)} entries", f"give at least {min_length}")
+    if kind.min_length is not None and len(data) < kind.min_length:
+        yield Problem(path, f"has {len(data)} entries", f"give at least {kind.min_length}")
+    if kind.max_length is not None and len(data) > kind.max_length:
+        yield Problem(path, f"has {len(data)} entries", f"give at most {kind.max_length}")
     for index, value in enumerate(data):
         yield from _check(value, item, f"{path}[{index}]")
 

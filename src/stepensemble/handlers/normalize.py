@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec import structs
 
-from stepensemble.core.columns import columns_to_bytes, columns_to_json
+from stepensemble.core.columns import columns_to_bytes, columns_to_json, least_json_bytes
 from stepensemble.core.errors import EnsembleError, InvalidPayload, StorageUnavailable
 from stepensemble.core.features import normalize
-from stepensemble.core.limits import leaves_room, travels_inline
+from stepensemble.core.limits import STATE_BYTES, leaves_room, travels_inline
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.current import choose, serves
 from stepensemble.core.releases.release import Current, Release
+from stepensemble.handlers.images import fetch_image
 from stepensemble.handlers.refusal import refuse
 from stepensemble.handlers.rows import read_rows
 from stepensemble.handlers.tiers import Frame, ask_tier, list_members
+from stepensemble.imaging import image_reader
 from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
@@ -102,9 +105,11 @@ class Normalizer:
             raise InvalidPayload([Problem("$", message, remedy)])
         policy = apply_quorum(payload, release.policy, release.members)
         rows = self._rows(payload)
-        columns = normalize(release.features, rows, locate=payload.locate)
-        carried = columns_to_json(columns)
-        inline = travels_inline(
+        images = image_reader(partial(fetch_image, self.data))
+        columns = normalize(release.features, rows, locate=payload.locate, images=images)
+        # Of a photograph the text would be written only to be found too long.
+        carried = columns_to_json(columns) if least_json_bytes(columns) <= STATE_BYTES else {}
+        inline = bool(carried) and travels_inline(
             release,
             policy,
             input_bytes=input_bytes,

@@ -1,0 +1,95 @@
+"""Decoding: from a file's bytes to samples, by Pillow.
+
+A file is a PNG, a JPEG or a WebP by its content; no name and no media type is asked. It is refused where it has more
+pixels than the feature takes, before any of them is decoded; where it is cut off; and where it is an animation. It is
+turned as its EXIF orientation says. What is transparent lies on white. A resize is Pillow's bilinear filter, which
+averages where a picture becomes smaller.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from stepensemble.core.manifest import ImageFeature
+from stepensemble.core.problems import show
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+Samples = npt.NDArray[np.uint8]
+
+
+class ImageRefused(Exception):
+    """A picture is not taken; `reason` says what is wrong with it, and what to do."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        self.reason = (message, remedy)
+        super().__init__(f"{message}; {remedy}")
+
+
+def decode_image(body: bytes, feature: ImageFeature) -> Samples:
+    """Decode a picture to the feature's size and mode.
+
+    Returns samples of shape `(height, width, channels)`.
+
+    Raises:
+        ImageRefused: it is none, is damaged, moves, or has too many pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+            _check_header(image, feature)
+            image.load()
+            fitted = _fit(_to_mode(ImageOps.exif_transpose(image), feature.mode), feature)
+    except ImageRefused:
+        raise
+    except UnidentifiedImageError:
+        raise ImageRefused("is no PNG, JPEG or WebP picture", "convert it to one of these") from None
+    except Image.DecompressionBombError:
+        raise ImageRefused(f"has more than {feature.max_pixels:,} pixels", "make it smaller") from None
+    except Exception as error:  # noqa: BLE001 - of damaged files Pillow raises whatever its parsers meet
+        reason = f"cannot be decoded: {show(str(error).splitlines()[0] if str(error) else type(error).__name__)}"
+        raise ImageRefused(reason, "send the whole file, undamaged") from None
+    return np.asarray(fitted).reshape(*feature.size, feature.channels)
+
+
+def encode_png(samples: Samples) -> bytes:
+    """Return samples of shape `(height, width, channels)` as a PNG, the same bytes every time.
+
+    It is not compressed: how small zlib makes it depends on zlib's version.
+    """
+    image = Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+def _check_header(image: Image.Image, feature: ImageFeature) -> None:
+    width, height = image.size
+    if width * height > feature.max_pixels:
+        raise ImageRefused(f"has {width:,} × {height:,} pixels", f"use at most {feature.max_pixels:,}")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a JPEG behind which a camera has put others, such as a preview
+        raise ImageRefused(f"is an animation of {frames} pictures", "send one of them")
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a sample, which convert() would clip and not scale
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        image = Image.new("RGB", image.size, "white")
+        image.paste(above, mask=above.getchannel("A"))
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _fit(image: Image.Image, feature: ImageFeature) -> Image.Image:
+    height, width = feature.size
+    if image.size == (width, height):
+        return image
+    if feature.resize == "stretch":
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    # Cut first, then resized: the other way round, a strip of one pixel's height would grow beyond all bounds.
+    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)

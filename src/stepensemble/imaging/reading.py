@@ -1,0 +1,91 @@
+"""Reading: from an image feature's values in a payload to the bytes of files.
+
+A value is base64 text, the same as `{"b64": text}`, which TensorFlow Serving's clients write, or `{"s3": "s3://…"}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stepensemble.core.columns import Array
+from stepensemble.core.features import Images, Reasons
+from stepensemble.core.manifest import ImageFeature
+from stepensemble.core.problems import show
+
+if TYPE_CHECKING:
+    from stepensemble.imaging.decoding import Samples
+
+Fetch = Callable[[str], bytes | tuple[str, str]]
+"""Returns what lies at an `s3://…`, or why not and what to do."""
+
+EXPECTED = "give a PNG, JPEG or WebP as base64 text"
+
+MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
+
+def sniff_image(body: bytes) -> bool:
+    """Say whether bytes begin as a PNG, a JPEG or a WebP does."""
+    return body.startswith(MAGIC) or (body[:4] == b"RIFF" and body[8:12] == b"WEBP")
+
+
+def nowhere(_: str) -> tuple[str, str]:
+    """Fetch nothing: the `Fetch` of those who have no S3."""
+    return "there is no S3 here", EXPECTED
+
+
+def image_reader(fetch: Fetch) -> Images:
+    """Return what reads pictures where pointers may be followed."""
+    return partial(read_images, fetch=fetch)
+
+
+def read_images(feature: ImageFeature, values: Sequence[Any], fetch: Fetch = nowhere) -> tuple[Array, Reasons]:
+    """Read an image feature's values; see `core.features.Images`.
+
+    Args:
+        feature: whose size and mode the samples have.
+        values: none of them `None`.
+        fetch: follows pointers.
+    """
+    samples = np.zeros((len(values), *feature.size, feature.channels), np.uint8)
+    reasons: Reasons = {}
+    for row, value in enumerate(values):
+        read = _read_image(feature, value, fetch)
+        if isinstance(read, tuple):
+            reasons[row] = read
+        else:
+            samples[row] = read
+    return samples, reasons
+
+
+def _read_image(feature: ImageFeature, value: object, fetch: Fetch) -> Samples | tuple[str, str]:
+    from stepensemble.imaging.decoding import ImageRefused, decode_image
+
+    body = _read_body(value, fetch)
+    if isinstance(body, tuple):
+        return body
+    try:
+        return decode_image(body, feature)
+    except ImageRefused as refused:
+        return refused.reason
+
+
+def _read_body(value: object, fetch: Fetch) -> bytes | tuple[str, str]:
+    text = value
+    if isinstance(value, Mapping):
+        if set(value) == {"s3"} and isinstance(value["s3"], str):
+            return fetch(value["s3"])
+        text = value["b64"] if set(value) == {"b64"} else value
+    if not isinstance(text, str):
+        return f"{show(value)} is no picture", EXPECTED
+    if text.startswith("data:"):
+        return f"{show(text)} is a data URL", "send what comes after its comma"
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return f"{show(text)} is not base64", EXPECTED
