@@ -1,5 +1,7 @@
 """What lies beside each event: `NAME.output.json`, or `NAME.error.json`.
 
+Pictures are events of the ensemble of digits, all others of the ensemble of passengers.
+
 Run as a script it writes them anew from the ensemble in process, for somebody to read the difference:
 
     .venv/bin/python tests/expected_events.py
@@ -7,6 +9,7 @@ Run as a script it writes them anew from the ensemble in process, for somebody t
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,8 +37,22 @@ def list_events(prefix: str = "") -> list[Path]:
     return sorted(path for path in EVENTS.glob(f"{prefix}*.json") if path.stem.count(".") == 0)
 
 
+def list_pictures() -> list[Path]:
+    """Return the events that are pictures."""
+    return sorted(EVENTS.glob("*.png"))
+
+
+def picture_payload(path: Path) -> dict[str, Any]:
+    """Return the payload that asks about a picture."""
+    return {"features": {"image": base64.b64encode(path.read_bytes()).decode()}}
+
+
 def main() -> None:
     """Write every expected file but the one of the event that is not JSON, whose error is the parser's."""
+    digits = Ensemble.load(ROOT / "models" / "digits" / "manifest.json")
+    for path in list_pictures():
+        expected = without_volatile(digits.predict(picture_payload(path)))
+        path.with_suffix(".output.json").write_text(json.dumps(expected, indent=2) + "\n")
     ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
     for path in list_events():
         if path.stem == "bad-not-json":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from builders import ROOT
-from expected_events import EVENTS, list_events, without_volatile
+from expected_events import EVENTS, list_events, list_pictures, picture_payload, without_volatile
 from stepensemble import Ensemble
 from stepensemble.core.errors import InvalidPayload
 
@@ -37,6 +37,17 @@ def test_a_bad_event_is_refused_as_the_file_beside_it_says(ensemble: Ensemble, p
     with pytest.raises(InvalidPayload) as refused:
         ensemble.predict(json.loads(path.read_text()))
     assert {"error": "InvalidPayload", "cause": str(refused.value)} == expected
+
+
+def test_a_picture_is_answered_as_the_file_beside_it_says_and_as_its_name() -> None:
+    digits = Ensemble.load(ROOT / "models" / "digits" / "manifest.json")
+    pictures = list_pictures()
+    assert [path.stem for path in pictures] == ["digit-3", "digit-5", "digit-7"]
+    for path in pictures:
+        output = without_volatile(digits.predict(picture_payload(path)))
+        assert output == json.loads(path.with_suffix(".output.json").read_text())
+        (prediction,) = output["predictions"]
+        assert f"digit-{prediction['label']}" == path.stem
 
 
 def test_the_event_that_is_not_json_is_not_json() -> None:

@@ -84,7 +84,9 @@ def check(
 
 @app.command()
 def run(
-    event: Annotated[str, typer.Argument(help="A file with the payload, or - for standard input.")],
+    event: Annotated[
+        str, typer.Argument(help="A file with the payload, or a picture; - for standard input.", show_default=False)
+    ],
     manifest: ManifestOption = None,
     stack: StackOption = None,
     *,
@@ -92,6 +94,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Start an execution and show what every member says, and the answer.
+
+    A picture (PNG, JPEG, WebP) may be given as it is to an ensemble whose only feature is one.
 
     The local stack is given the manifest's release first, if it has another one. A deployed stack answers from its own
     current release; with --manifest only if that is the manifest's.
@@ -101,7 +105,7 @@ def run(
 
     if fresh and stack is not None:
         raise typer.BadParameter("a deployed stack is never emptied", param_hint="--fresh")
-    payload = _read_event(event)
+    asked = _read_event(event)
     sources = read_manifest(manifest) if stack is None or manifest is not None else None
     with (
         show_status("Looking for the stack") as status,
@@ -109,6 +113,16 @@ def run(
     ):
         if sources is not None and opened.local:
             ensure_published(opened, sources, notify=status.update)
+        payload = asked
+        if isinstance(asked, bytes):
+            from stepensemble.cli.images import find_image_feature, picture_payload
+
+            if sources is None:
+                current, _ = opened.releases.read_current()
+                features = opened.releases.read_release(current.release).features
+            else:
+                features = sources.release.features
+            payload = picture_payload(find_image_feature(features), asked)
         status.update("Asking the members")
         outcome = run_execution(opened, payload, None if sources is None else sources.digest)
         drawn = None if as_json or outcome.output is None else opened.releases.read_release(outcome.output.release)
@@ -117,6 +131,10 @@ def run(
     elif drawn is not None and outcome.output is not None:
         from stepensemble.cli.fan_out import draw_fan_out
 
+        if isinstance(asked, bytes):
+            from stepensemble.cli.images import draw_picture
+
+            out.print(draw_picture(asked, outcome.output, drawn, colour=out.color_system is not None), "")
         out.print(draw_fan_out(outcome.output, drawn))
     if outcome.error is not None:
         if not as_json:
@@ -289,10 +307,15 @@ def main() -> NoReturn:
 
 
 def _read_event(event: str) -> object:
+    """Read a payload; a picture is its bytes."""
+    from stepensemble.imaging import sniff_image
+
     name = "standard input" if event == "-" else event
     try:
-        text = sys.stdin.read() if event == "-" else Path(event).read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=_refuse_number, parse_float=_read_float)
+        body = sys.stdin.buffer.read() if event == "-" else Path(event).read_bytes()
+        if sniff_image(body):
+            return body
+        return json.loads(body.decode(), parse_constant=_refuse_number, parse_float=_read_float)
     except OSError as error:
         raise typer.BadParameter(f"{name} cannot be read: {error.strerror}", param_hint="EVENT") from None
     except ValueError as error:

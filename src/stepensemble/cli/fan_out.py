@@ -21,6 +21,7 @@ from stepensemble.core.task import BinaryTask, RegressionTask, Task, name_classe
 
 BAR_CELLS = 16
 SHOWN_ROWS = 20
+VALUE_CELLS = 60
 MEMBER_STYLES = {"ok": "green", "failed": "red", "skipped": "dim"}
 
 
@@ -46,7 +47,8 @@ def draw_input(record: Record) -> RenderableType:
     features = record.input.get("features")
     if isinstance(features, dict):
         for name, value in features.items():
-            table.add_row(name, str(value))
+            text = str(value)
+            table.add_row(name, text if len(text) <= VALUE_CELLS else f"{text[: VALUE_CELLS - 1]}…")
     else:
         table.add_row("rows", f"{record.rows:,}")
     for name, value in record.metadata.items():
@@ -96,17 +98,18 @@ def _said(member: MemberReport, contract: Contract, task: Task) -> Text:
         case Probabilities(classes=order) | Logits(classes=order):
             means = [sum(column) / len(outputs) for column in zip(*outputs, strict=True)]
             best = max(range(len(means)), key=means.__getitem__)
-            line = _bar(means[best]).append(" ") if isinstance(contract, Probabilities) else Text()
+            line = draw_bar(means[best]).append(" ") if isinstance(contract, Probabilities) else Text()
             return line.append(f"{means[best]:.3f} {(order or classes)[best]}")
         case Probability(of=of) | Logit(of=of):
             mean = sum(outputs) / len(outputs)
-            line = _bar(mean).append(f" {mean:.3f}") if isinstance(contract, Probability) else Text(f"{mean:.3f}")
+            line = draw_bar(mean).append(f" {mean:.3f}") if isinstance(contract, Probability) else Text(f"{mean:.3f}")
             return line if of in {None, classes[1]} else line.append(f" {of}")
         case _:
             return Text(f"{sum(outputs) / len(outputs):g}")
 
 
-def _bar(share: float) -> Text:
+def draw_bar(share: float) -> Text:
+    """Draw a share of `BAR_CELLS`."""
     filled = round(min(max(share, 0.0), 1.0) * BAR_CELLS)
     return Text("█" * filled, style="cyan").append("░" * (BAR_CELLS - filled), style="dim")
 

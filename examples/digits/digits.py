@@ -1,0 +1,62 @@
+"""The digits: scikit-learn's pictures as a client would send them, and which of them training may see."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from stepensemble.imaging.decoding import encode_png
+
+SEED = 1998
+HELD_OUT = 0.3
+DARKEST = 16
+"""In scikit-learn's table: how many of the sixteen bits that a pixel was made of were set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """Some digits.
+
+    Attributes:
+        pictures: PNG files.
+        numbers: what each shows, 0 to 9.
+    """
+
+    pictures: Sequence[bytes]
+    numbers: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The digits as payload instances."""
+        return [{"image": base64.b64encode(picture).decode()} for picture in self.pictures]
+
+    def take(self, indices: Sequence[int]) -> Digits:
+        """Return the digits with these row numbers."""
+        return Digits([self.pictures[index] for index in indices], self.numbers[list(indices)])
+
+
+def read_digits() -> Digits:
+    """Read the 1,797 digits that scikit-learn installs, each as a grey PNG of 8 by 8 pixels, white on black."""
+    table = load_digits()
+    samples = np.rint(table.images * (255 / DARKEST)).astype(np.uint8)
+    return Digits([encode_png(one[..., None]) for one in samples], table.target.astype(np.int64))
+
+
+def split(digits: Digits) -> tuple[Digits, Digits]:
+    """Return seven tenths to learn from and the held-out three, with the same shares of every digit.
+
+    Always the same digits: nothing that is fitted or chosen may depend on the second part.
+    """
+    training, held_out = train_test_split(
+        range(len(digits)), test_size=HELD_OUT, stratify=digits.numbers, random_state=SEED
+    )
+    return digits.take(sorted(training)), digits.take(sorted(held_out))
