@@ -1,0 +1,130 @@
+"""Pictures on the local stack, by the real handlers; what docs/images.md shows is what happens."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driving import ROOT, ask, copy_project, run_ensemble, shown_commands, start, steady, wait
+from expected_events import EVENTS, list_pictures, picture_payload
+from stepensemble.cli.images import SHADES
+from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.local.stack import LocalStack
+from stepensemble.publishing.sources import read_sources
+
+PAGE = (ROOT / "docs" / "images.md").read_text()
+CONSOLE = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
+(PYTHON,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+DIGITS = "models/digits/manifest.json"
+SEVEN = EVENTS / "digit-7.png"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def digits(project: Path) -> Iterator[Stack]:
+    """A local stack that the commands in its folder use, with the digits published."""
+    with LocalStack.start(project, announce=True, account="888888888888") as started:
+        opened = local_stack(started.name, started.endpoint)
+        ensure_published(opened, read_sources(project / DIGITS), notify=lambda _: None)
+        yield opened
+
+
+@pytest.mark.parametrize(("command", "output"), shown_commands(*CONSOLE))
+def test_a_command_of_the_page_prints_what_is_shown(digits: Stack, project: Path, command: str, output: str) -> None:
+    assert digits.local
+    told, _, command = command.rpartition(" | ")
+    program, *arguments = shlex.split(command)
+    assert program == ".venv/bin/ensemble"
+    done = run_ensemble(project, *arguments, stdin=shlex.split(told)[1] if told else None)
+    assert done.returncode == (1 if told else 0), done.stderr
+    assert steady(done.stdout + done.stderr) == steady(output)
+
+
+def test_the_python_of_the_page_answers(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    exec(PYTHON, {})  # noqa: S102 (the page's own)
+    assert capsys.readouterr().out == "7\n"
+
+
+def test_every_key_of_the_feature_is_described() -> None:
+    schema = json.loads((ROOT / "models" / "manifest.schema.json").read_text())
+    keys = set(schema["$defs"]["ImageFeature"]["properties"]) - {"name", "type"}
+    (table,) = re.findall(r"^\| key \|.*\n\| --- .*\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE)
+    assert keys == {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+@pytest.mark.parametrize("path", list_pictures(), ids=lambda path: path.name)
+def test_a_picture_is_answered_by_an_execution_as_the_file_beside_it_says(digits: Stack, path: Path) -> None:
+    output = ask(digits, picture_payload(path))
+    expected = json.loads(path.with_suffix(".output.json").read_text())
+    assert [one["status"] for one in output["members"]] == ["ok", "ok", "ok"]
+    (got,), (want,) = output["predictions"], expected["predictions"]
+    assert got["label"] == want["label"]
+    assert got["probabilities"] == pytest.approx(want["probabilities"], abs=1e-5)
+
+
+def test_a_picture_in_the_inbox_is_answered_as_its_text_and_the_record_keeps_the_pointer(digits: Stack) -> None:
+    pointer = digits.data.write("inbox/seven.png", SEVEN.read_bytes())
+    payload = {"features": {"image": {"s3": pointer.s3}}}
+    output = ask(digits, payload)
+    assert output["predictions"] == ask(digits, picture_payload(SEVEN))["predictions"]
+    assert digits.records.read(output["prediction_id"]).input == payload
+
+
+def test_many_pictures_are_answered_by_way_of_s3(digits: Stack, project: Path) -> None:
+    rows = [picture_payload(path)["features"] for path in list_pictures()] * 100  # of 64 numbers: beyond a state
+    done = run_ensemble(project, "run", "-", "--json", "--manifest", DIGITS, stdin=json.dumps({"instances": rows}))
+    assert done.returncode == 0, done.stderr
+    assert [one["label"] for one in json.loads(done.stdout)["predictions"]] == ["3", "5", "7"] * 100
+    assert digits.local
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (base64.b64encode(SEVEN.read_bytes()[:90]).decode(), "$.features.image: cannot be decoded"),
+        ({"s3": "s3://elsewhere/payloads/x.png"}, "$.features.image: s3://elsewhere/payloads/x.png is elsewhere"),
+        ([[0] * 8] * 8, "is no picture; give a PNG, JPEG or WebP as base64 text"),
+        (None, "$.features.image: is missing; give a picture as base64 text"),
+    ],
+)
+def test_what_is_no_picture_fails_the_execution_as_a_bad_payload(digits: Stack, value: Any, expected: str) -> None:
+    described = wait(digits, start(digits, {"features": {"image": value}}))
+    assert described["error"] == "InvalidPayload"
+    assert expected in described["cause"]
+
+
+def test_run_json_of_a_picture_is_the_output_alone(digits: Stack, project: Path) -> None:
+    assert digits.local
+    done = run_ensemble(project, "run", "events/digit-7.png", "--json", "--manifest", DIGITS)
+    output = json.loads(done.stdout)
+    assert output["predictions"][0]["label"] == "7"
+    assert not set(SHADES[1:]) & set(done.stdout)
+
+
+def test_a_shown_record_does_not_print_the_whole_picture(digits: Stack, project: Path) -> None:
+    prediction = ask(digits, picture_payload(SEVEN))["prediction_id"]
+    done = run_ensemble(project, "show", prediction)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("image"))
+    assert line.rstrip().endswith("…")
+    assert len(line) < 100
+
+
+def test_a_picture_for_an_ensemble_that_asks_for_something_else_is_wrong_usage(project: Path) -> None:
+    done = run_ensemble(project, "run", "events/digit-7.png", "--manifest", "models/manifest.json")
+    assert done.returncode == 2
+    assert "it is a picture, and the ensemble asks for" in " ".join(done.stderr.split())
