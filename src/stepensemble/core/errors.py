@@ -45,6 +45,10 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     │   └── ShardUnreadable      a part of it is damaged, or not what its name says
     ├── BatchFailed              a run went beyond its tolerances, or its rows do not add up
     ├── RunTakenOver             another execution works on the run by now
+    ├── ExecutionFailed          an execution, or one member's call, ended as nobody expects
+    ├── StillRunning             an execution takes longer than who asked may wait
+    ├── Throttled                AWS takes no more requests at the moment
+    ├── AnswerTooLarge           an answer is more than a response holds
     ├── ObjectMissing            an object is not in S3, or may not be read
     ├── StorageUnavailable       S3 or DynamoDB failed in a way worth a retry
     ├── StackNotFound            no such deployed or local stack
@@ -231,6 +235,22 @@ class BatchFailed(EnsembleError):
 
 class RunTakenOver(EnsembleError):
     """Another execution claimed the run since, so this one leaves it alone."""
+
+
+class ExecutionFailed(EnsembleError):
+    """An execution, or the call of one member, ended in a way that nobody expects; its log says why."""
+
+
+class StillRunning(EnsembleError):
+    """An execution takes longer than who asked may wait; what it answers is recorded."""
+
+
+class Throttled(EnsembleError):
+    """AWS takes no more requests at the moment; a later one may succeed."""
+
+
+class AnswerTooLarge(EnsembleError):
+    """An answer is more than a response holds."""
 
 
 class ObjectMissing(EnsembleError):

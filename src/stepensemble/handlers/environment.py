@@ -50,6 +50,14 @@ class AggregateEnvironment(Environment, frozen=True, rename=str.upper):
     record_retention_days: int
 
 
+class ApiEnvironment(Environment, frozen=True, rename=str.upper):
+    """What the HTTP door has besides: what it asks, and the records it reads."""
+
+    score_function_prefix: str
+    express_machine_arn: str
+    records_table: str
+
+
 Kind = TypeVar("Kind", bound=Environment)
 
 

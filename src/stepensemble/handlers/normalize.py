@@ -53,16 +53,25 @@ class CurrentRelease:
             NothingPublished: there is none.
             ReleaseNotCurrent: the release asked for is neither the current one nor the canary.
         """
-        pointer = self._pointer
-        stale = pointer is None or self.clock() - self._read_at >= POINTER_SECONDS
-        if pointer is None or stale or not serves(pointer, asked or ""):
-            pointer, _ = self.releases.read_current()
-            self._pointer, self._read_at = pointer, self.clock()
+        pointer = self.read_pointer(asked)
         digest, slots = choose(pointer, prediction_id, asked)
         if digest not in self._known:
             kept = {known: release for known, release in self._known.items() if serves(pointer, known)}
             self._known = {**kept, digest: self.releases.read_release(digest)}
         return digest, slots, self._known[digest]
+
+    def read_pointer(self, asked: str | None = None) -> Current:
+        """Return the pointer; one that is cached only where it serves the release that is asked for.
+
+        Raises:
+            NothingPublished: there is none.
+        """
+        pointer = self._pointer
+        stale = pointer is None or self.clock() - self._read_at >= POINTER_SECONDS
+        if pointer is None or stale or not serves(pointer, asked or ""):
+            pointer, _ = self.releases.read_current()
+            self._pointer, self._read_at = pointer, self.clock()
+        return pointer
 
 
 @dataclass(frozen=True, slots=True)

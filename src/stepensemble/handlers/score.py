@@ -19,11 +19,17 @@ from stepensemble.storage.objects import Bucket
 
 
 class ScoreEvent(Struct, frozen=True):
-    """What the state machine sends a slot; `columns` are inline, or a pointer."""
+    """What the state machine sends a slot, and the HTTP door where one member is asked alone.
+
+    Attributes:
+        columns: inline, or a pointer.
+        shaped: the outputs are wanted in the model's own shape; else an entry a row, a list where that is several.
+    """
 
     member: MemberToScore
     columns: Mapping[str, Any]
     rows: int
+    shaped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,10 @@ class Scorer:
         member = asked.member
         model, cold = self.models.get(member.runtime, member.artifact, member.signature)
         inputs = bind_columns(self._columns(asked.columns), member.inputs)
-        outputs = check_output(model.predict(inputs, member.output), asked.rows)
+        given = model.predict(inputs, member.output)
+        outputs = check_output(given, asked.rows)
+        if asked.shaped:
+            outputs = outputs.reshape(given.shape)
         carried: Any = outputs.tolist()
         if member.outputs_key is not None:
             pointer = self.data.write(member.outputs_key, array_to_bytes(outputs))

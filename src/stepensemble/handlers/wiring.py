@@ -6,9 +6,11 @@ import logging
 import os
 import time
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from stepensemble.handlers.environment import (
     AggregateEnvironment,
+    ApiEnvironment,
     Environment,
     NormalizeEnvironment,
     PlanEnvironment,
@@ -23,6 +25,8 @@ MEBIBYTE = 1024 * 1024
 
 # Each function imports its own module only: an import is part of a cold start.
 if TYPE_CHECKING:
+    from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
+
     from stepensemble.handlers.aggregate import Aggregator
     from stepensemble.handlers.aggregate_shard import ShardAggregator
     from stepensemble.handlers.normalize import Normalizer
@@ -114,6 +118,34 @@ def wire_summarizer() -> Summarizer:
     }
     runs = Runs(ReleaseStore(open_bucket(env.artifact_bucket)), open_bucket(env.data_bucket))
     return Summarizer(runs, memory)
+
+
+def wire_api() -> APIGatewayHttpResolver:
+    """Build what functions/api does."""
+    import boto3
+    from botocore.config import Config
+
+    _quieten()
+
+    from stepensemble.handlers.api import make_api
+    from stepensemble.handlers.asking import Asker
+    from stepensemble.handlers.door import Door
+    from stepensemble.handlers.normalize import CurrentRelease
+    from stepensemble.storage.records import RecordTable
+
+    env = read_environment(ApiEnvironment, os.environ)
+    data = open_bucket(env.data_bucket)
+    # Within the 30 seconds that API Gateway waits. Not tried again: whoever asks is told when to.
+    config = Config(connect_timeout=2, read_timeout=26, retries={"total_max_attempts": 1})
+    asker = Asker(
+        boto3.client("stepfunctions", config=config),
+        env.express_machine_arn,
+        boto3.client("lambda", config=config),
+        data,
+    )
+    records = RecordTable(boto3.client("dynamodb"), env.records_table, data)
+    current = CurrentRelease(ReleaseStore(open_bucket(env.artifact_bucket)), time.monotonic)
+    return make_api(Door(current, records, asker, env.score_function_prefix, lambda: f"http-{uuid4().hex}"))
 
 
 def _quieten() -> None:

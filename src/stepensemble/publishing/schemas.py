@@ -9,9 +9,12 @@ from typing import Any
 
 from stepensemble.core.answer import output_schema
 from stepensemble.core.manifest import json_schema
+from stepensemble.serving.openapi import describe_api
 
 PUBLISHED = {"models/manifest.schema.json": json_schema, "docs/output.schema.json": output_schema}
 """Where each schema lies in the project, and what makes it."""
+
+API = "docs/openapi.json"
 
 
 def render_schema(schema: Mapping[str, Any]) -> str:
@@ -20,8 +23,8 @@ def render_schema(schema: Mapping[str, Any]) -> str:
 
 
 def write_schemas(project: Path) -> None:
-    """Write every published schema."""
-    for path, make in PUBLISHED.items():
+    """Write every published schema, and the OpenAPI document."""
+    for path, make in (*PUBLISHED.items(), (API, describe_api)):
         (project / path).write_text(render_schema(make()))
 
 

@@ -1,0 +1,172 @@
+"""Ask the ensemble by a synchronous execution, or one of its members by its slot: the HTTP door's two calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
+from msgspec import structs
+
+from stepensemble.core import errors
+from stepensemble.core.answer import Output, Prediction
+from stepensemble.core.columns import Columns, array_from_bytes, columns_to_bytes, columns_to_json
+from stepensemble.core.errors import EnsembleError, ExecutionFailed, StillRunning, StorageUnavailable, Throttled
+from stepensemble.core.limits import INPUT_BYTES, NUMBER_BYTES
+from stepensemble.core.payload import Pointer
+from stepensemble.core.problems import Problem
+from stepensemble.handlers.tiers import MemberToAsk
+from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key, payload_key
+from stepensemble.storage.objects import Bucket
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+CALL_BYTES = 5 * 1024 * 1024
+"""Columns or outputs of more bytes travel to and from a slot through S3; Lambda takes 6 MB, the frame included."""
+
+TOO_MANY = frozenset(
+    {"ThrottlingException", "TooManyRequestsException", "ServiceQuotaExceededException", "ExecutionLimitExceeded"}
+)
+THROTTLED_STATES = frozenset({"Lambda.TooManyRequestsException"})
+TRANSIENT_STATES = frozenset(
+    {"Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "States.Timeout", "TIMED_OUT"}
+)
+LATER = "try again later"
+PROBLEM = re.compile(r"- (\$.*?): (.*); (.*)")
+MORE = re.compile(r"\n- and (\d+) more$")
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The clients, and what is asked through them.
+
+    Attributes:
+        machine: ARN of the EXPRESS state machine.
+        data: the data bucket.
+    """
+
+    step_functions: SFNClient
+    machine: str
+    functions: LambdaClient
+    data: Bucket
+
+    def run(self, name: str, payload: Mapping[str, Any]) -> Output:
+        """Run an execution to its end and return its output, pointers included.
+
+        Args:
+            name: of the execution.
+            payload: of an execution; rows too many for its input go through the data bucket.
+
+        Raises:
+            EnsembleError: what the execution failed with, under its own name; ExecutionFailed where that is none of
+                ours; Throttled, StorageUnavailable or StillRunning where asking again may help.
+        """
+        body = msgspec.json.encode(self._fit(payload)).decode()
+        try:
+            ended = self.step_functions.start_sync_execution(stateMachineArn=self.machine, name=name, input=body)
+        except (BotoCoreError, ClientError) as error:
+            raise _translate(error, "Step Functions") from None
+        if ended["status"] == "SUCCEEDED":
+            return msgspec.json.decode(ended["output"], type=Output)
+        raise name_failure(str(ended.get("error", ended["status"])), str(ended.get("cause", "")), name)
+
+    def follow_pointers(self, output: Output) -> Output:
+        """Put in the place of every pointer what it points at."""
+        predictions = output.predictions
+        if isinstance(predictions, Pointer):
+            predictions = msgspec.json.decode(self.data.read(predictions.split()[1]), type=list[Prediction])
+        members = [
+            structs.replace(member, outputs=array_from_bytes(self.data.read(member.outputs.split()[1])).tolist())
+            if isinstance(member.outputs, Pointer)
+            else member
+            for member in output.members
+        ]
+        return structs.replace(output, predictions=predictions, members=members)
+
+    def score(self, name: str, member: MemberToAsk, columns: Columns, rows: int, width: int) -> list[Any]:
+        """Return a member's outputs in its model's own shape.
+
+        Args:
+            name: of this call; names what it leaves in the data bucket, if anything.
+            member: with the inputs that these columns are for.
+            columns: all that the member takes.
+            rows: how many.
+            width: how many entries an output has a row.
+
+        Raises:
+            MemberError: the member's failure.
+            EnsembleError: as `run`.
+        """
+        prefix = execution_prefix(name, member.function)
+        carried: Any = columns_to_json(columns)
+        if len(msgspec.json.encode(carried)) > CALL_BYTES:
+            carried = msgspec.to_builtins(self.data.write(columns_key(prefix), columns_to_bytes(columns)))
+        if rows * width * NUMBER_BYTES > CALL_BYTES:
+            member = structs.replace(member, outputs_key=outputs_key(prefix, member.id))
+        event = {"member": member, "columns": carried, "rows": rows, "shaped": True}
+        try:
+            called = self.functions.invoke(FunctionName=member.function, Payload=msgspec.json.encode(event))
+            answer = msgspec.json.decode(called["Payload"].read())
+        except (BotoCoreError, ClientError) as error:
+            raise _translate(error, "Lambda") from None
+        if "FunctionError" in called:
+            raise name_failure(str(answer.get("errorType", "")), str(answer.get("errorMessage", "")), name)
+        outputs = answer["outputs"]
+        if isinstance(outputs, Mapping):
+            outputs = array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])).tolist()
+        return list(outputs)
+
+    def _fit(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        if len(msgspec.json.encode(payload)) <= INPUT_BYTES:
+            return payload
+        rows = msgspec.json.encode([payload["features"]] if "features" in payload else payload["instances"])
+        pointer = self.data.write(payload_key(rows), rows)
+        rest = {key: value for key, value in payload.items() if key not in {"features", "instances"}}
+        return {"instances": msgspec.to_builtins(pointer), **rest}
+
+
+def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
+    """Return a failure of an execution or a function as an error of ours.
+
+    The messages of our own errors are written for whoever asks; of any other only its name is told, as its message may
+    be a stack trace.
+    """
+    kind = getattr(errors, error, None)
+    if isinstance(kind, type) and issubclass(kind, EnsembleError):
+        if issubclass(kind, errors.InvalidPayload):
+            return kind(read_problems(cause))
+        return ExecutionFailed(cause) if hasattr(kind, "problems") else kind(cause)
+    if error in THROTTLED_STATES:
+        return Throttled(f"execution {execution} was throttled; {LATER}")
+    if error in TRANSIENT_STATES:
+        return StorageUnavailable(f"execution {execution} ended with {error}; {LATER}")
+    return ExecutionFailed(f"execution {execution} ended with {error}; its log says why")
+
+
+def read_problems(cause: str) -> list[Problem]:
+    """Read the problems of a payload that an execution refused back from its cause, as `list_problems` has written it.
+
+    Where a message has a semicolon, what is after its last one is taken for the remedy.
+    """
+    found = [PROBLEM.fullmatch(line) for line in cause.splitlines()[1:]]
+    problems = [Problem(*match.groups()) for match in found if match is not None]
+    cut = MORE.search(cause)
+    if cut is not None:
+        problems.append(Problem("$", f"and {cut[1]} more problems", "mend these first"))
+    return problems or [Problem("$", cause, "mend the payload")]
+
+
+def _translate(error: BotoCoreError | ClientError, service: str) -> EnsembleError:
+    if isinstance(error, ReadTimeoutError):
+        return StillRunning("there is no answer yet")
+    if isinstance(error, ClientError):
+        code = error.response["Error"]["Code"]
+        if code in TOO_MANY or error.response["ResponseMetadata"].get("HTTPStatusCode") == 429:
+            return Throttled(f"{service} takes no more requests at the moment; {LATER}")
+        return StorageUnavailable(f"{service} answers {code}; {LATER}")
+    return StorageUnavailable(f"{service} cannot be reached; {LATER}")

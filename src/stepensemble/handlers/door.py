@@ -1,0 +1,258 @@
+"""The HTTP door: what is done for each of its routes. `api` says which route that is and how errors are answered."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+from msgspec import structs
+
+from stepensemble.core.answer import Output
+from stepensemble.core.columns import Columns
+from stepensemble.core.errors import (
+    AnswerTooLarge,
+    EnsembleError,
+    InvalidPayload,
+    RecordNotFound,
+)
+from stepensemble.core.features import normalize
+from stepensemble.core.manifest import ImageFeature
+from stepensemble.core.outputs import output_width
+from stepensemble.core.payload import PREDICTION_ID, Payload, Pointer, apply_quorum, parse_payload
+from stepensemble.core.problems import Problem
+from stepensemble.core.releases.release import Release, ReleasedMember
+from stepensemble.core.task import BinaryTask, name_classes
+from stepensemble.handlers.asking import Asker
+from stepensemble.handlers.normalize import CurrentRelease
+from stepensemble.handlers.tiers import list_members
+from stepensemble.imaging import read_images
+from stepensemble.serving import answers, questions, servables
+from stepensemble.serving.questions import Question
+from stepensemble.serving.servables import Servable
+from stepensemble.storage.records import RecordTable
+
+BODY_BYTES = 6 * 1024 * 1024
+"""Most bytes of a request, and of a response: what a Lambda function is sent and sends."""
+
+Method = Literal["predict", "classify", "regress"]
+
+
+class Unanswered(Exception):
+    """A prediction without an answer: why, and under which id it may be recorded."""
+
+    def __init__(self, error: EnsembleError, prediction_id: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.prediction_id = prediction_id
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What `:predict`, `:classify` or `:regress` answers; the prediction id where something is recorded."""
+
+    body: Mapping[str, Any]
+    release: str
+    prediction_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the routes work on.
+
+    Attributes:
+        function_prefix: the name of every score function without its slot.
+        new_id: makes a name for an execution.
+    """
+
+    current: CurrentRelease
+    records: RecordTable
+    asker: Asker
+    function_prefix: str
+    new_id: Callable[[], str]
+
+    def predict(self, data: object) -> Output:
+        """Answer the payload of an execution with its output; what is too large for a response stays a pointer.
+
+        Raises:
+            InvalidPayload: with every bad field.
+            Unanswered: the execution failed.
+        """
+        payload = parse_payload(data)
+        name = self.new_id()
+        if not isinstance(payload.rows, Pointer):
+            self._check(payload, payload.prediction_id or name)
+        sent = msgspec.to_builtins(data)
+        with _under(payload.prediction_id or name):
+            output = self.asker.run(name, sent)
+            followed = self.asker.follow_pointers(output)
+        return followed if len(msgspec.json.encode(followed)) <= BODY_BYTES else output
+
+    def predict_image(self, body: bytes) -> Output:
+        """Answer one picture, given as the bytes of its file, of an ensemble whose only feature is an image.
+
+        Raises:
+            InvalidPayload: it has other features.
+            Unanswered: the execution failed.
+        """
+        _, _, release = self.current.get("", None)
+        match release.features:
+            case (ImageFeature(name=name),):
+                return self.predict({"features": {name: base64.b64encode(body).decode()}})
+        message = "is a picture, and the ensemble's features are not one image"
+        raise InvalidPayload([Problem("$", message, "send JSON")])
+
+    def recall(self, prediction_id: str) -> bytes:
+        """Return a record as JSON.
+
+        Raises:
+            RecordNotFound: none is kept under that id.
+            AnswerTooLarge: it is more than a response holds.
+        """
+        if not PREDICTION_ID.fullmatch(prediction_id):
+            raise RecordNotFound(f'no record is kept of "{prediction_id}"')
+        try:
+            record = msgspec.json.encode(self.records.read(prediction_id))
+        except RecordNotFound:
+            raise RecordNotFound(f'no record is kept of "{prediction_id}"') from None
+        return _within_a_response(record, "ensemble show reads it whole")
+
+    def health(self) -> dict[str, Any]:
+        """Say which release answers.
+
+        Raises:
+            NothingPublished: none does.
+        """
+        pointer = self.current.read_pointer()
+        _, _, release = self.current.get("", pointer.release)
+        return {"status": "ok", "ensemble": release.name, "release": pointer.release}
+
+    def status(self, name: str, version: int | None, label: str | None) -> dict[str, Any]:
+        """Return the status of one version of a servable, or of all.
+
+        Raises:
+            ServableNotFound: it is not served, or not in that version.
+            LabelUnknown: no version has that label.
+        """
+        pointer = self.current.read_pointer()
+        wanted = servables.find_release(pointer, name, version, label)
+        digests = servables.list_served(pointer) if wanted is None else (wanted,)
+        found = [digest for digest in digests if self._serves(digest, name)]
+        if not found:
+            raise servables.not_found(name, version)
+        return servables.describe_status(found)
+
+    def metadata(self, name: str, version: int | None, label: str | None) -> dict[str, Any]:
+        """Return the signatures of a servable, of the current release if nothing else is asked.
+
+        Raises: as `status`.
+        """
+        pointer = self.current.read_pointer()
+        wanted = servables.find_release(pointer, name, version, label) or pointer.release
+        digest, _, release = self.current.get("", wanted)
+        return servables.describe_metadata(servables.find_servable(release, name, version), digest)
+
+    def ask(self, method: Method, name: str, version: int | None, label: str | None, body: object) -> Answered:
+        """Answer a request of TensorFlow Serving's protocol.
+
+        The ensemble is asked by an execution, which is recorded; a member by its slot, which is not.
+
+        Raises:
+            ServableNotFound, LabelUnknown: as `status`.
+            InvalidPayload: with every bad field.
+            MemberError: the member's failure.
+            Unanswered: the execution failed.
+        """
+        wanted = servables.find_release(self.current.read_pointer(), name, version, label)
+        execution = self.new_id()
+        digest, slots, release = self.current.get(execution, wanted)
+        servable = servables.find_servable(release, name, version)
+        if method == "predict":
+            question = questions.parse_predict(body, servable)
+        else:
+            answers.refuse_method(release.task, method)
+            question = questions.parse_examples(body, servable)
+        if servable.member is not None:
+            outputs = self._ask_member(execution, servable, servable.member, slots, question)
+            shaped = _shape_member(method, servable, servable.member, question, outputs)
+            return Answered(shaped, digest, None)
+        output = self._ask_ensemble(execution, digest, release, question)
+        return Answered(_shape_ensemble(method, release, question, output), digest, execution)
+
+    def _serves(self, digest: str, name: str) -> bool:
+        _, _, release = self.current.get("", digest)
+        return name == release.name or any(member.id == name for member in release.members)
+
+    def _check(self, payload: Payload, prediction_id: str) -> None:
+        """Find what is wrong with the rows before anything is started; pictures are looked at by Normalize only."""
+        _, _, release = self.current.get(prediction_id, payload.release)
+        apply_quorum(payload, release.policy, release.members)
+        if not _has_images(release) and not isinstance(payload.rows, Pointer):
+            normalize(release.features, payload.rows, locate=payload.locate)
+
+    def _ask_ensemble(self, name: str, digest: str, release: Release, question: Question) -> Output:
+        if not _has_images(release):
+            questions.encode_rows(release.features, question)
+        with _under(name):
+            output = self.asker.run(name, {"instances": question.rows, "release": digest})
+            return self.asker.follow_pointers(output)
+
+    def _ask_member(
+        self, name: str, servable: Servable, member: ReleasedMember, slots: Mapping[str, str], question: Question
+    ) -> list[Any]:
+        release = servable.release
+        asked = next(one for one in list_members(release, slots, self.function_prefix) if one.id == member.id)
+        if question.tensors is not None:
+            columns: Columns = question.tensors
+            # Each input is its own only column; one without a name goes by a name in requests only.
+            asked = structs.replace(
+                asked, inputs={own: (shown,) for own, shown in zip(member.inputs, columns, strict=True)}
+            )
+        else:
+            encoded = questions.encode_rows(release.features, question, read_images)
+            columns = {name: encoded[name] for names in member.inputs.values() for name in names}
+        rows = len(next(iter(columns.values())))
+        return self.asker.score(name, asked, columns, rows, output_width(release.task, member.output))
+
+
+def _shape_ensemble(method: Method, release: Release, question: Question, output: Output) -> dict[str, Any]:
+    if isinstance(output.predictions, Pointer):
+        raise AnswerTooLarge("the predictions are too large for a response; ask for fewer rows")
+    if method == "predict":
+        return answers.shape_outputs(question.form, answers.list_outputs(release.task, output.predictions))
+    if method == "classify":
+        return answers.classify_rows(name_classes(release.task), answers.list_probabilities(output.predictions))
+    return answers.regress_rows([prediction.value for prediction in output.predictions])
+
+
+def _shape_member(
+    method: Method, servable: Servable, member: ReleasedMember, question: Question, outputs: list[Any]
+) -> dict[str, Any]:
+    if method == "predict":
+        return answers.shape_outputs(question.form, answers.list_member_outputs(member, question, outputs))
+    task = servable.release.task
+    meant = answers.member_canonical(task, member, outputs)
+    if method == "classify":
+        return answers.classify_rows(name_classes(task), meant.tolist())
+    return answers.regress_rows((meant[:, 1] if isinstance(task, BinaryTask) else meant).tolist())
+
+
+def _has_images(release: Release) -> bool:
+    return any(isinstance(feature, ImageFeature) for feature in release.features)
+
+
+def _within_a_response(body: bytes, remedy: str) -> bytes:
+    if len(body) > BODY_BYTES:
+        raise AnswerTooLarge(f"the answer has {len(body):,} bytes, and a response holds {BODY_BYTES:,}; {remedy}")
+    return body
+
+
+@contextmanager
+def _under(prediction_id: str) -> Iterator[None]:
+    try:
+        yield
+    except EnsembleError as error:
+        raise Unanswered(error, prediction_id) from None

@@ -1,0 +1,84 @@
+"""What an execution's failure becomes at the HTTP door."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
+
+from stepensemble.core import errors
+from stepensemble.core.problems import Problem, list_problems
+from stepensemble.handlers.asking import Asker, name_failure, read_problems
+
+PROBLEMS = [
+    Problem("$.instances[0].Age", '"x" is not a number', "write a number, without unit or words"),
+    Problem("$.instances[1].Sex", '"a; b" is not in the vocabulary', 'use one of "female", "male"'),
+]
+
+
+def test_the_problems_of_a_refused_payload_are_read_back() -> None:
+    assert read_problems(list_problems(PROBLEMS)) == PROBLEMS
+    refused = name_failure("InvalidPayload", list_problems(PROBLEMS), "e")
+    assert isinstance(refused, errors.InvalidPayload)
+    assert refused.problems == tuple(PROBLEMS)
+
+
+def test_problems_that_were_cut_off_are_counted() -> None:
+    cause = list_problems(PROBLEMS * 20, max_bytes=300)
+    found = read_problems(cause)
+    assert found[0] == PROBLEMS[0]
+    assert found[-1].message == f"and {40 - len(found) + 1} more problems"
+
+
+@pytest.mark.parametrize("name", ["QuorumNotMet", "PredictionConflict", "NothingPublished", "ArtifactCorrupt"])
+def test_our_own_errors_keep_their_name_and_their_text(name: str) -> None:
+    error = name_failure(name, "what is wrong; what to do", "e")
+    assert (type(error).__name__, str(error)) == (name, "what is wrong; what to do")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Lambda.TooManyRequestsException", errors.Throttled),
+        ("States.Timeout", errors.StorageUnavailable),
+        ("TIMED_OUT", errors.StorageUnavailable),
+        ("KeyError", errors.ExecutionFailed),
+        ("EnsembleError2", errors.ExecutionFailed),
+        ("list_problems", errors.ExecutionFailed),
+    ],
+)
+def test_of_any_other_failure_only_its_name_is_told(name: str, kind: type[errors.EnsembleError]) -> None:
+    error = name_failure(name, 'Traceback (most recent call last): File "secret.py"', "e")
+    assert type(error) is kind
+    assert "secret" not in str(error)
+
+
+class Refusing:
+    """A client that refuses every call."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def start_sync_execution(self, **_: object) -> object:
+        raise self.error
+
+
+def refusal(code: str, status: int = 400) -> ClientError:
+    response = {"Error": {"Code": code, "Message": "secret"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "StartSyncExecution")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (refusal("ThrottlingException"), errors.Throttled),
+        (refusal("Whatever", 429), errors.Throttled),
+        (refusal("InternalServerError", 500), errors.StorageUnavailable),
+        (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
+        (ConnectTimeoutError(endpoint_url="http://secret"), errors.StorageUnavailable),
+    ],
+)
+def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
+    asker = Asker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    with pytest.raises(kind) as raised:
+        asker.run("e", {"features": {}})
+    assert "secret" not in str(raised.value)
