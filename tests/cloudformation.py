@@ -62,7 +62,7 @@ class Resolver:
             case {"Fn::GetAtt": [str(name), "Arn"]}:
                 return self.arn(name)
             case {"Fn::GetAtt": [str(name), str(attribute)]}:
-                return self(self.document["Resources"][name]["Properties"][attribute])
+                return self(self.document["Resources"][name]["Properties"].get(attribute, f"{name}.{attribute}"))
             case {"Fn::Sub": str(text)}:
                 return re.sub(r"\$\{([^}]+)\}", lambda found: self.substitute(found[1]), text)
             case {"Fn::ImportValue": name}:
@@ -91,7 +91,7 @@ class Resolver:
         if name in self.values:
             return self.values[name]
         body = self.document["Resources"][name]
-        return str(self(body["Properties"][NAMES[body["Type"]]]))
+        return str(self(body["Properties"][NAMES[body["Type"]]])) if body["Type"] in NAMES else name
 
     def arn(self, name: str) -> str:
         body = self.document["Resources"][name]

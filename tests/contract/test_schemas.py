@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
 
 from builders import ROOT
 from expected_events import list_events
 from stepensemble import Ensemble
-from stepensemble.publishing.schemas import PUBLISHED, render_schema
+from stepensemble.publishing.schemas import API, PUBLISHED, render_schema
+from stepensemble.serving.openapi import describe_api
 
 
 @pytest.mark.parametrize("path", PUBLISHED)
@@ -33,3 +36,15 @@ def test_outputs_of_the_shipped_ensemble_fit_their_schema(event: str) -> None:
     output = ensemble.predict(json.loads((ROOT / "events" / event).read_text()))
     schema = json.loads((ROOT / "docs" / "output.schema.json").read_text())
     Draft202012Validator(schema).validate(json.loads(json.dumps(output, allow_nan=False)))
+
+
+def test_the_published_openapi_document_is_the_codes_and_is_one() -> None:
+    document = (ROOT / API).read_text()
+    assert document == render_schema(describe_api()), "run: make schemas"
+    validate(json.loads(document))
+
+
+def test_every_part_of_the_openapi_document_that_is_referred_to_is_there_and_the_other_way_round() -> None:
+    document = json.dumps(describe_api())
+    referred = set(re.findall(r'"#/components/schemas/(\w+)"', document))
+    assert referred == set(describe_api()["components"]["schemas"])

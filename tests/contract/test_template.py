@@ -28,6 +28,7 @@ from stepensemble.batch.writing import REJECTED
 from stepensemble.core.manifest import Member
 from stepensemble.handlers.environment import (
     AggregateEnvironment,
+    ApiEnvironment,
     Environment,
     NormalizeEnvironment,
     PlanEnvironment,
@@ -50,6 +51,7 @@ PARTITION = keys.partition("results", "titanic", "2026-03-01", RUN)
 FUNCTIONS = {
     "Normalize": "normalize",
     "Aggregate": "aggregate",
+    "Api": "api",
     "Plan": "plan",
     "NormalizeShard": "normalize-shard",
     "AggregateShard": "aggregate-shard",
@@ -118,6 +120,7 @@ SET_BY_LAMBDA = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE"}
         ("Score1", ScoreEnvironment),
         ("Score8", ScoreEnvironment),
         ("AggregateFunction", AggregateEnvironment),
+        ("ApiFunction", ApiEnvironment),
         ("PlanFunction", PlanEnvironment),
         ("NormalizeShardFunction", NormalizeEnvironment),
         ("AggregateShardFunction", Environment),
@@ -138,7 +141,7 @@ def test_summarize_knows_what_memory_the_others_have() -> None:
     assert functions()["Score1"]["MemorySize"] == variables["SCORE_MEMORY_SIZE"]
 
 
-@pytest.mark.parametrize("function", ["NormalizeFunction", "NormalizeShardFunction"])
+@pytest.mark.parametrize("function", ["NormalizeFunction", "NormalizeShardFunction", "ApiFunction"])
 def test_normalize_names_slots_as_the_template_does(function: str) -> None:
     prefix = functions()[function]["Environment"]["Variables"]["SCORE_FUNCTION_PREFIX"]
     names = [functions()[f"Score{slot}"]["FunctionName"] for slot in range(1, 9)]
@@ -194,7 +197,7 @@ def test_a_function_outlives_every_call_that_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("function", "layers"),
     [
-        *((f"{name}Function", ["CoreLayer", "RuntimeLayer"]) for name in ("Normalize", "Aggregate")),
+        *((f"{name}Function", ["CoreLayer", "RuntimeLayer"]) for name in ("Normalize", "Aggregate", "Api")),
         ("Score3", ["CoreLayer", "RuntimeLayer"]),
         *((f"{name}Function", ["CoreLayer", "BatchLayer"]) for name in ("Plan", "NormalizeShard", "AggregateShard")),
         ("SummarizeFunction", ["CoreLayer", "ReportLayer"]),
@@ -293,6 +296,77 @@ def test_reviews_asked_for_are_kept_in_a_log_group_that_admits_this_rule_only() 
     for statement in (create, put):
         assert statement["Principal"] == {"Service": ["events.amazonaws.com", "delivery.logs.amazonaws.com"]}
     assert resolved()["Outputs"]["ReviewLogGroupName"]["Value"] == "ReviewLogGroup"
+
+
+# ------------------------------------------------------------------------------------------------- the HTTP API
+
+
+def http(kind: str, **given: str) -> dict[str, dict[str, Any]]:
+    """The properties of every resource of API Gateway's of a kind, by logical id; conditions are not looked at."""
+    values = parameters("dev", 1, 0) | given
+    return properties_of(f"AWS::ApiGatewayV2::{kind}", resolve(translate(TEMPLATE, values), values))
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "authorizer"),
+    [
+        ({}, "AWS_IAM", False),
+        ({"HttpAuth": "JWT"}, "JWT", True),
+        ({"HttpAuth": "OPEN"}, "NONE", False),
+    ],
+)
+def test_the_http_api_is_closed_unless_a_parameter_says_otherwise(
+    given: dict[str, str], kind: str, authorizer: bool
+) -> None:
+    routes = http("Route", **given)
+    assert {route["RouteKey"] for route in routes.values()} == {"GET /{proxy+}", "POST /{proxy+}"}
+    for route in routes.values():
+        assert route["AuthorizationType"] == kind
+        assert (route.get("AuthorizerId") is not None) == authorizer
+    with pytest.raises(TemplateRefused, match="HttpAuth must be one of IAM, JWT, OPEN"):
+        http("Route", HttpAuth="no")
+
+
+def test_tokens_are_of_the_issuer_and_for_the_audience_that_the_parameters_name() -> None:
+    (authorizer,) = http("Authorizer", HttpAuth="JWT", HttpJwtIssuer="https://id.example/").values()
+    assert authorizer["JwtConfiguration"]["Issuer"] == "https://id.example/"
+    assert translated()["Resources"]["HttpAuthorizer"]["Condition"] == "HttpTakesTokens"
+
+
+def test_the_http_api_is_throttled_and_says_who_asked_for_what_but_not_what_was_sent() -> None:
+    (stage,) = http("Stage", HttpRateLimit="5", HttpBurstLimit="7").values()
+    settings = stage["DefaultRouteSettings"]
+    assert (settings["ThrottlingRateLimit"], settings["ThrottlingBurstLimit"]) == ("5", "7")
+    logged = json.loads(stage["AccessLogSettings"]["Format"])
+    assert {"requestId", "path", "status", "caller"} <= set(logged)
+    assert not [value for value in logged.values() if "authorizer" in value or "body" in value.lower()]
+
+
+def test_pages_may_use_the_http_api_where_their_origins_are_named() -> None:
+    (closed,), (opened,) = http("Api").values(), http("Api", HttpCorsOrigins="https://example.com").values()
+    assert closed.get("CorsConfiguration") is None
+    assert opened["CorsConfiguration"]["AllowMethods"] == ["GET", "POST", "OPTIONS"]
+
+
+def test_the_http_api_reaches_its_function_and_the_function_gives_up_before_it() -> None:
+    (integration,) = http("Integration").values()
+    assert integration["IntegrationUri"].endswith(":function:stack-api")
+    assert integration["PayloadFormatVersion"] == "2.0"
+    assert functions()["ApiFunction"]["Timeout"] * 1000 < integration["TimeoutInMillis"]
+    (permission,) = resources("AWS::Lambda::Permission").values()
+    assert permission["Principal"] == "apigateway.amazonaws.com"
+    assert permission["SourceArn"].startswith("arn:aws:execute-api:eu-central-1:123456789012:")
+
+
+def test_the_http_apis_function_may_ask_the_ensemble_and_its_slots_and_nobody_else() -> None:
+    allowed = {grant for grant in grants("ApiRole") if grant[0].startswith(("states:", "lambda:", "dynamodb:"))}
+    arn = "arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}"
+    slots = {arn.format(**body) for name, body in functions().items() if name.startswith("Score")}
+    assert allowed == {
+        ("states:StartSyncExecution", "EnsembleExpressStateMachine"),
+        ("dynamodb:GetItem", ARNS["AWS::DynamoDB::Table"].format(TableName="stack-records")),
+        *(("lambda:InvokeFunction", slot) for slot in slots),
+    }
 
 
 # ------------------------------------------------------------------------------------------------- the schedule
@@ -423,6 +497,13 @@ def test_the_tables_have_the_columns_that_do_not_depend_on_the_members() -> None
         ("AggregateRole", "s3:PutObject", "data", keys.predictions_key(EXECUTION)),
         ("AggregateRole", "s3:GetObject", "data", keys.record_key(b"")),
         ("AggregateRole", "s3:PutObject", "data", keys.record_key(b"")),
+        ("ApiRole", "s3:GetObject", "artifacts", keys.CURRENT),
+        ("ApiRole", "s3:GetObject", "artifacts", keys.release_key(DIGEST)),
+        ("ApiRole", "s3:PutObject", "data", keys.payload_key(b"")),
+        ("ApiRole", "s3:PutObject", "data", keys.columns_key(EXECUTION)),
+        ("ApiRole", "s3:GetObject", "data", keys.outputs_key(EXECUTION, "linear")),
+        ("ApiRole", "s3:GetObject", "data", keys.predictions_key(EXECUTION)),
+        ("ApiRole", "s3:GetObject", "data", keys.record_key(b"")),
         ("PlanRole", "s3:GetObject", "artifacts", keys.CURRENT),
         ("PlanRole", "s3:GetObject", "artifacts", keys.release_key(DIGEST)),
         ("PlanRole", "s3:GetObject", "data", f"{keys.DATASETS}dt=2026-03-01/a.csv"),
@@ -470,6 +551,10 @@ def test_a_function_may_do_what_its_handler_does(role: str, action: str, bucket:
         ("ScoreRole", "s3:GetObject", "data", keys.record_key(b"")),
         ("AggregateRole", "s3:GetObject", "artifacts", keys.artifact_key(DIGEST)),
         ("AggregateRole", "s3:PutObject", "artifacts", keys.CURRENT),
+        ("ApiRole", "s3:GetObject", "artifacts", keys.artifact_key(DIGEST)),
+        ("ApiRole", "s3:GetObject", "data", keys.payload_key(b"")),
+        ("ApiRole", "s3:PutObject", "data", keys.record_key(b"")),
+        ("ApiRole", "s3:GetObject", "data", f"{keys.DATASETS}a.csv"),
         ("PlanRole", "s3:PutObject", "data", f"{keys.DATASETS}a.csv"),
         ("PlanRole", "s3:PutObject", "data", keys.latest_key("results", "titanic")),
         ("NormalizeShardRole", "s3:GetObject", "artifacts", keys.artifact_key(DIGEST)),
@@ -521,11 +606,11 @@ def test_only_summarize_deletes_and_only_the_batchs_ends_list(role: str) -> None
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_only_aggregate_reaches_the_records(role: str) -> None:
+def test_only_aggregate_writes_records_and_only_the_http_api_reads_them_besides(role: str) -> None:
     reached = {grant for grant in grants(role) if grant[0].startswith("dynamodb:")}
     table = "arn:aws:dynamodb:eu-central-1:123456789012:table/stack-records"
-    expected = {("dynamodb:GetItem", table), ("dynamodb:PutItem", table)}
-    assert reached == (expected if role == "AggregateRole" else set())
+    actions = {"AggregateRole": {"dynamodb:GetItem", "dynamodb:PutItem"}, "ApiRole": {"dynamodb:GetItem"}}
+    assert reached == {(action, table) for action in actions.get(role, set())}
 
 
 # -------------------------------------------------------------------------------------------------- the storage
@@ -595,7 +680,7 @@ def test_everything_logs_to_a_group_that_forgets() -> None:
     assert {group["RetentionInDays"] for group in groups.values()} == {"14"}
     used = {function["LoggingConfig"]["LogGroup"] for function in functions().values()}
     assert used == {"ScoreLogGroup", *(f"{name}LogGroup" for name in FUNCTIONS)}
-    assert set(groups) == used | {"BatchLogGroup", "EnsembleLogGroup", "ReviewLogGroup"}
+    assert set(groups) == used | {"BatchLogGroup", "EnsembleLogGroup", "HttpLogGroup", "ReviewLogGroup"}
 
 
 def test_the_state_machines_log_errors_and_no_feature_values() -> None:
@@ -632,6 +717,7 @@ def test_everything_is_traced() -> None:
 def test_a_client_finds_what_it_needs_in_the_outputs() -> None:
     assert set(resolved()["Outputs"]) == {
         "AggregateFunctionName",
+        "ApiRoleName",
         "ArtifactBucketName",
         "BatchRoleName",
         "BatchScheduleName",
@@ -639,6 +725,7 @@ def test_a_client_finds_what_it_needs_in_the_outputs() -> None:
         "DataBucketName",
         "EnsembleRoleName",
         "ExpressStateMachineArn",
+        "HttpUrl",
         "NormalizeFunctionName",
         "RecordsTableName",
         "ReviewLogGroupName",
