@@ -248,8 +248,12 @@ def local_up(
     context: typer.Context,
     manifest: ManifestOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free one.")] = 0,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="The same for the HTTP API.")] = 0,
     *,
     fresh: FreshOption = False,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="The HTTP API takes signed requests only; no signature is verified.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Keep it up in the background.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -260,12 +264,13 @@ def local_up(
 
     if detach:
         with show_status("Starting the local stack in the background"):
-            description = detach_stack(manifest or DEFAULT_MANIFEST, port, fresh=fresh)
+            description = detach_stack(manifest or DEFAULT_MANIFEST, port, http_port, fresh=fresh, auth=auth)
         _show_stack(description, as_json=as_json)
         return
     with ExitStack() as exits:
         with show_status("Reading the manifest") as status:
-            serving = serve_stack(read_manifest(manifest), port, fresh=fresh, notify=status.update)
+            sources = read_manifest(manifest)
+            serving = serve_stack(sources, port, http_port, fresh=fresh, auth=auth, notify=status.update)
             description = exits.enter_context(serving)
         _show_stack(description, as_json=as_json)
         if not as_json:
@@ -342,6 +347,8 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
     for name, arn in description["state_machines"].items():
         out.print(f"  {name:<10} {arn}", soft_wrap=True)
     out.print(f"  {'records':<10} {description['table']}")
+    if description["http"] is not None:
+        out.print(f"  {'http':<10} {description['http']}")
     out.print(f"  {'release':<10} {description['release'][:SHORT]}")
     out.print(
         f"\n  AWS_ENDPOINT_URL={description['endpoint']} AWS_DEFAULT_REGION={description['region']} "

@@ -20,7 +20,9 @@ STOP_SECONDS = 10.0
 
 
 @contextmanager
-def serve_stack(sources: Sources, port: int, *, fresh: bool, notify: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def serve_stack(
+    sources: Sources, port: int, http_port: int, *, fresh: bool, auth: bool, notify: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
     """Keep the local stack up with a release published; the value describes it.
 
     Raises:
@@ -37,12 +39,20 @@ def serve_stack(sources: Sources, port: int, *, fresh: bool, notify: Callable[[s
         )
     notify("Starting the local stack")
     with LocalStack.start(
-        project, state_dir=state_folder(project), fresh=fresh, port=port, on_wait=notify, announce=True
+        project,
+        state_dir=state_folder(project),
+        fresh=fresh,
+        port=port,
+        http_port=http_port,
+        auth=auth,
+        on_wait=notify,
+        announce=True,
     ) as started:
         stack = local_stack(started.name, started.endpoint)
         ensure_published(stack, sources, notify=notify)
         yield {
             "endpoint": started.endpoint,
+            "http": started.http,
             "stack": stack.name,
             "region": stack.session.region_name,
             "pid": os.getpid(),
@@ -59,7 +69,7 @@ def serve_stack(sources: Sources, port: int, *, fresh: bool, notify: Callable[[s
         }
 
 
-def detach_stack(manifest: Path, port: int, *, fresh: bool) -> dict[str, Any]:
+def detach_stack(manifest: Path, port: int, http_port: int, *, fresh: bool, auth: bool) -> dict[str, Any]:
     """Start `ensemble local` in a process of its own, and return its description once it is ready.
 
     Raises:
@@ -69,7 +79,8 @@ def detach_stack(manifest: Path, port: int, *, fresh: bool) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     log = folder / "local.log"
     command = [sys.executable, "-m", "stepensemble.cli", "local", "--json", "--port", str(port)]
-    command += ["--manifest", str(manifest), *(["--fresh"] if fresh else [])]
+    command += ["--http-port", str(http_port), "--manifest", str(manifest)]
+    command += [*(["--fresh"] if fresh else []), *(["--auth"] if auth else [])]
     with log.open("w") as errors:
         process = subprocess.Popen(  # noqa: S603 (our own command)
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, text=True

@@ -396,6 +396,8 @@ def _environment(
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_SESSION_TOKEN": "local",
         "AWS_ENDPOINT_URL": surroundings.endpoint,
+        # Or boto3 looks for StartSyncExecution at "sync-127.0.0.1".
+        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
         # Not the caller's configuration, which may name another endpoint or a profile.
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -68,11 +68,13 @@ class LocalStack:
 
     Attributes:
         endpoint: of every AWS API, for `AWS_ENDPOINT_URL`.
+        http: of the HTTP API; None where the template has none.
         name: the CloudFormation stack's.
         outputs: the template's.
     """
 
     endpoint: str
+    http: str | None
     name: str
     outputs: Mapping[str, str]
     _pool: FunctionPool
@@ -87,6 +89,8 @@ class LocalStack:
         fresh: bool = False,
         parameters: Mapping[str, str] | None = None,
         port: int = 0,
+        http_port: int = 0,
+        auth: bool = False,
         concurrency: int | None = None,
         on_wait: Callable[[str], None] | None = None,
         code: Mapping[str, Code] | None = None,
@@ -103,6 +107,8 @@ class LocalStack:
             fresh: forget what was kept.
             parameters: overrides of the template's defaults.
             port: 0 for a free one.
+            http_port: of the HTTP API; likewise.
+            auth: whether a request to the HTTP API must be signed, in form; see `local.door`.
             concurrency: processes a function may have; the number of processors, at least 4, if not given.
             on_wait: told if another command has to finish first.
             code: functions' code by logical id, instead of what the template says.
@@ -122,6 +128,9 @@ class LocalStack:
             listener = exits.enter_context(_bind(port))
             endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
             blueprints = _load_blueprints(project, parameters or {}, folder / "cache", tensorflow=tensorflow)
+            has_door = blueprints[STACK_NAME].door is not None
+            door = exits.enter_context(_bind(http_port)) if has_door else None
+            http = None if door is None else f"http://{HOST}:{door.getsockname()[1]}"
             if fresh:
                 remove_database(folder / "state.db")
             database = StateDatabase(folder / "state.db")
@@ -139,9 +148,11 @@ class LocalStack:
             )
             pool = exits.enter_context(FunctionPool(surroundings))
             outputs = _assemble(exits, blueprints, database, pool, listener, endpoint, account, folder)
+            if door is not None:
+                _open_door(exits, blueprints[STACK_NAME], pool, door, account, auth=auth)
             if announce:
                 exits.enter_context(_announced(folder / "stack.json", RunningStack(os.getpid(), endpoint, STACK_NAME)))
-            return cls(endpoint, STACK_NAME, outputs, pool, exits.pop_all())
+            return cls(endpoint, http, STACK_NAME, outputs, pool, exits.pop_all())
 
     @property
     def functions(self) -> list[FunctionStatus]:
@@ -234,6 +245,17 @@ def _assemble(
     gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), account)
     exits.callback(HttpServer(listener, gateway).close)
     return created.outputs[STACK_NAME]
+
+
+def _open_door(
+    exits: ExitStack, blueprint: Blueprint, pool: FunctionPool, listener: socket, account: str, *, auth: bool
+) -> None:
+    """Serve the HTTP API, in front of the function that the template puts behind it."""
+    from stepensemble.local.door import Door
+    from stepensemble.local.http_server import HttpServer
+
+    name = next(function.name for function in pool.describe() if function.logical_id == blueprint.door)
+    exits.callback(HttpServer(listener, Door(pool, name, account, auth=auth)).close)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from msgspec import Struct
 from stepensemble.local.errors import TemplateRefused
 
 REGION = "us-east-1"
-FORM = 3
+FORM = 4
 """Of the kept file; raised whenever this module makes something else of the same template."""
 
 NO_CODE = "s3://local/code.zip"
@@ -35,8 +35,22 @@ NO_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/local:latest"
 """Stands for an image that is yet to be built."""
 
 INLINE = {"ZipFile": "def handler(event, context):\n    raise RuntimeError('the local stack runs functions itself')\n"}
-UNUSED = frozenset({"AWS::CloudWatch::Alarm", "AWS::Glue::Database", "AWS::Glue::Table", "AWS::Lambda::LayerVersion"})
-"""What nothing here asks for; moto would import whole services for it."""
+INTEGRATION = "AWS::ApiGatewayV2::Integration"
+UNUSED = frozenset(
+    {
+        "AWS::ApiGatewayV2::Api",
+        "AWS::ApiGatewayV2::Authorizer",
+        "AWS::ApiGatewayV2::Route",
+        "AWS::ApiGatewayV2::Stage",
+        "AWS::CloudWatch::Alarm",
+        "AWS::Glue::Database",
+        "AWS::Glue::Table",
+        "AWS::Lambda::LayerVersion",
+        "AWS::Lambda::Permission",
+        INTEGRATION,
+    }
+)
+"""What nothing here asks of moto, which would import whole services for it; `door` does what an HTTP API does."""
 
 LOCATIONS = ("CodeUri", "ContentUri", "DefinitionUri", "ImageUri")
 PLACEHOLDER = re.compile(r"\$\{([^!}][^}]*)\}")
@@ -53,6 +67,7 @@ class Blueprint(Struct, frozen=True):
         parameters: all of the template's parameters, defaults included.
         code: each function's folder by logical id, relative to the template's; of an image, where its Dockerfile lies.
         files: the digests of the files that the template refers to.
+        door: logical id of the function behind the HTTP API; None without one.
     """
 
     digest: str
@@ -60,6 +75,7 @@ class Blueprint(Struct, frozen=True):
     parameters: dict[str, str]
     code: dict[str, str]
     files: dict[str, str]
+    door: str | None
 
 
 def load_blueprint(template: Path, parameters: Mapping[str, str], kept: Path) -> Blueprint:
@@ -107,7 +123,16 @@ def _build(template: Path, parameters: Mapping[str, str], digest: str) -> Bluepr
     expanded = _expand(template, parameters)
     code = _find_code(expanded.document)
     files = _digest_files(template.parent, expanded.files)
-    return Blueprint(digest, _adapt(_translate(expanded)), expanded.parameters, code, files)
+    translated = _translate(expanded)
+    return Blueprint(digest, _adapt(translated), expanded.parameters, code, files, _find_door(translated))
+
+
+def _find_door(translated: Template) -> str | None:
+    """Return the function of the first integration of an HTTP API."""
+    for body in translated["Resources"].values():
+        if body["Type"] == INTEGRATION:
+            return str(body["Properties"]["IntegrationUri"]["Fn::GetAtt"][0])
+    return None
 
 
 def _find_code(document: Template) -> dict[str, str]:
@@ -260,8 +285,11 @@ def _adapt(translated: Template) -> Template:
     """
     template = deepcopy(translated)
     resources = template["Resources"]
-    for name in [name for name, body in resources.items() if body["Type"] in UNUSED]:
-        del resources[name]
+    unused = {name for name, body in resources.items() if body["Type"] in UNUSED}
+    template["Resources"] = resources = {name: body for name, body in resources.items() if name not in unused}
+    outputs = template.get("Outputs", {})
+    for name in [name for name, output in outputs.items() if _refers(output["Value"]) in unused]:
+        del outputs[name]
     schedules = {name for name, body in resources.items() if body["Type"] == "AWS::Scheduler::Schedule"}
     for output in template.get("Outputs", {}).values():
         if isinstance(output["Value"], dict) and output["Value"].get("Ref") in schedules:
@@ -278,6 +306,15 @@ def _adapt(translated: Template) -> Template:
             definition = properties.pop("DefinitionString")
             properties["DefinitionString"] = {"Fn::Join": ["", list(_fill(_flatten(definition), substitutions))]}
     return template
+
+
+def _refers(value: object) -> str | None:
+    """Return the resource whose name or attribute a value is."""
+    match value:
+        case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), *_]}:
+            return name
+        case _:
+            return None
 
 
 def _flatten(definition: object) -> str:

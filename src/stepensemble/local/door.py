@@ -1,0 +1,158 @@
+"""The HTTP API on this machine: what API Gateway does between a client and the function behind it.
+
+A request becomes an event of payload format 2.0, the real function is invoked, and what it returns becomes the response
+(https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html).
+
+Who asks from this machine needs no signature. With `auth`, a request must carry a Signature Version 4 in form: the
+algorithm, a credential scope of `execute-api`, signed headers with `host` among them, 64 hex digits, and a date. Not
+checked here are: that the signature is right, that the date is now, who may do what; nor is there a JWT authorizer,
+throttling, CORS or an access log. On AWS, API Gateway does all that.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import uuid4
+
+from stepensemble.local.functions import FunctionPool
+from stepensemble.local.gateway import Environ, StartResponse
+from stepensemble.local.runtime_api import REQUEST_BYTES
+
+TEXTS = re.compile(r"text/.*|application/(json|javascript|xml|.+\+json|.+\+xml)")
+"""Bodies of these types travel as they are; of any other, or of none, as base64."""
+
+SIGNATURE = re.compile(
+    r"AWS4-HMAC-SHA256 Credential=[^/\s]+/\d{8}/[a-z0-9-]+/execute-api/aws4_request, ?"
+    r"SignedHeaders=(?P<headers>[a-z0-9;-]+), ?Signature=[0-9a-f]{64}"
+)
+
+
+class Door:
+    """The WSGI application in front of one function."""
+
+    def __init__(self, pool: FunctionPool, function: str, account: str, *, auth: bool) -> None:
+        self._pool = pool
+        self._function = function
+        self._account = account
+        self._auth = auth
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        status, headers, body = self._answer(environ)
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        return [body]
+
+    def _answer(self, environ: Environ) -> tuple[int, list[tuple[str, str]], bytes]:
+        headers = _read_headers(environ)
+        if self._auth and not is_signed(headers):
+            return _say(403, "Forbidden")
+        if environ["REQUEST_METHOD"] not in {"GET", "POST"}:
+            return _say(404, "Not Found")  # the API has routes for these two
+        event = json.dumps(make_event(environ, headers, self._account)).encode()
+        if len(event) > REQUEST_BYTES:
+            return _say(413, "Request Entity Too Large")
+        answer = self._pool.invoke(self._function, event)
+        if answer.error is not None:
+            return _say(500, "Internal Server Error")
+        return read_answer(json.loads(answer.payload))
+
+
+def is_signed(headers: Mapping[str, str]) -> bool:
+    """Say whether a request looks signed, by its headers in lower case; see the module for what is not checked."""
+    found = SIGNATURE.fullmatch(headers.get("authorization", ""))
+    dated = "x-amz-date" in headers or "date" in headers
+    return found is not None and dated and "host" in found["headers"].split(";")
+
+
+def make_event(environ: Environ, headers: Mapping[str, str], account: str) -> dict[str, Any]:
+    """Return a request as API Gateway sends it to a function."""
+    body = environ["wsgi.input"].read()
+    path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
+    now = datetime.now(UTC)
+    cookies = [cookie.strip() for cookie in headers.get("cookie", "").split(";") if cookie.strip()]
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": f"{environ['REQUEST_METHOD']} /{{proxy+}}",
+        "rawPath": path,
+        "rawQueryString": environ.get("QUERY_STRING", ""),
+        "headers": {name: value for name, value in headers.items() if name != "cookie"},
+        "requestContext": {
+            "accountId": account,
+            "apiId": "local",
+            "domainName": headers.get("host", ""),
+            "domainPrefix": "local",
+            "http": {
+                "method": environ["REQUEST_METHOD"],
+                "path": path,
+                "protocol": environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
+                "sourceIp": environ.get("REMOTE_ADDR", "127.0.0.1"),
+                "userAgent": headers.get("user-agent", ""),
+            },
+            "requestId": str(uuid4()),
+            "routeKey": f"{environ['REQUEST_METHOD']} /{{proxy+}}",
+            "stage": "$default",
+            "time": f"{now:%d/%b/%Y:%H:%M:%S +0000}",
+            "timeEpoch": int(now.timestamp() * 1000),
+        },
+        "pathParameters": {"proxy": path.removeprefix("/")},
+        "isBase64Encoded": False,
+    }
+    if cookies:
+        event["cookies"] = cookies
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(event["rawQueryString"], keep_blank_values=True):
+        query[name] = f"{query[name]},{value}" if name in query else value
+    if query:
+        event["queryStringParameters"] = query
+    if body:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        text = _decode(body) if TEXTS.fullmatch(kind) else None
+        event |= {
+            "body": base64.b64encode(body).decode() if text is None else text,
+            "isBase64Encoded": text is None,
+        }
+    return event
+
+
+def read_answer(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Return what a function answers as status, headers and body; without a status, it is all body."""
+    if not isinstance(answer, Mapping) or "statusCode" not in answer:
+        return 200, [("Content-Type", "application/json")], json.dumps(answer).encode()
+    body = str(answer.get("body") or "")
+    headers = [(str(name), str(value)) for name, value in (answer.get("headers") or {}).items()]
+    headers += [("Set-Cookie", str(cookie)) for cookie in answer.get("cookies") or ()]
+    return (
+        int(answer["statusCode"]),
+        headers,
+        base64.b64decode(body) if answer.get("isBase64Encoded") else body.encode(),
+    )
+
+
+def _read_headers(environ: Environ) -> dict[str, str]:
+    return dict(_list_headers(environ))
+
+
+def _list_headers(environ: Environ) -> Iterator[tuple[str, str]]:
+    for name, value in environ.items():
+        if name.startswith("HTTP_"):
+            yield name.removeprefix("HTTP_").replace("_", "-").lower(), str(value)
+        elif name in {"CONTENT_TYPE", "CONTENT_LENGTH"} and value:
+            yield name.replace("_", "-").lower(), str(value)
+
+
+def _decode(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _say(status: int, message: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    return status, [("Content-Type", "application/json")], json.dumps({"message": message}).encode()
