@@ -1,0 +1,361 @@
+"""The HTTP door as its clients use it: as TensorFlow Serving's documentation does, by requests, signed, by curl."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from builders import member, sources
+from driving import copy_project
+from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.local.stack import LocalStack
+
+PASSENGER = {"Pclass": 3, "Sex": "male", "Age": 22, "SibSp": 1, "Parch": 0, "Fare": 7.25, "Embarked": "S"}
+MODELS = "/v1/models"
+
+
+@pytest.fixture(scope="module")
+def http_url(local: LocalStack, stack: Stack) -> str:
+    """Address of the HTTP API of the shipped ensemble."""
+    assert stack.outputs
+    assert local.http is not None
+    return local.http
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The HTTP API of half_plus_two, on a stack that wants signatures.
+
+    Beside it a logarithm has no weight, but a voice in a quorum, and nothing to say of negative numbers.
+    """
+    project = copy_project(tmp_path_factory.mktemp("halves"))
+    members = member("half_plus_two"), member("logarithm", "logarithm", weight=0)
+    read = sources(
+        tmp_path_factory.mktemp("models"), *members, aggregation={"method": "weighted_mean"}, golden=[{"x": 1.0}]
+    )
+    with LocalStack.start(project, account="888888888888", auth=True, tensorflow=False) as started:
+        ensure_published(local_stack(started.name, started.endpoint), read, notify=lambda _: None)
+        assert started.http is not None
+        yield started.http
+
+
+def signed(url: str, body: str, service: str = "execute-api", verb: str = "POST") -> dict[str, str]:
+    """Sign a request as AWS's SDK for Python does, and return its headers."""
+    request = AWSRequest(verb, url, data=body, headers={"Content-Type": "application/json"})
+    SigV4Auth(Credentials("local", "local"), service, "us-east-1").add_auth(request)
+    return dict(request.headers.items())
+
+
+def ask_signed(url: str, body: object) -> requests.Response:
+    text = json.dumps(body)
+    # botocore leaves the host to the connection, and signs it.
+    return requests.post(url, data=text, headers=signed(url, text), timeout=60)
+
+
+# ------------------------------------------------------------------------------- TensorFlow Serving's documentation
+
+
+def test_the_documented_predict_call(halves: str) -> None:
+    answered = ask_signed(f"{halves}{MODELS}/half_plus_two:predict", {"instances": [1.0, 2.0, 5.0]})
+    assert answered.json() == {"predictions": [2.5, 3.0, 4.5]}
+
+
+def test_a_list_around_each_number_is_answered_with_one(halves: str) -> None:
+    url = f"{halves}{MODELS}/half_plus_two:predict"
+    assert ask_signed(url, {"instances": [[1.0], [2.0]]}).json() == {"predictions": [[2.5], [3.0]]}
+    assert ask_signed(url, {"signature_name": "serving_default", "inputs": [[1.0], [2.0]]}).json() == {
+        "outputs": [[2.5], [3.0]]
+    }
+
+
+def test_the_documented_regress_call(halves: str) -> None:
+    body = {"signature_name": "tensorflow/serving/regress", "examples": [{"x": 1.0}, {"x": 2.0}]}
+    for name in ("half_plus_two", "halves"):
+        assert ask_signed(f"{halves}{MODELS}/{name}:regress", body).json() == {"results": [2.5, 3.0]}
+
+
+def test_a_regression_has_one_output_and_so_no_name(halves: str) -> None:
+    url = f"{halves}{MODELS}/halves:predict"
+    assert ask_signed(url, {"instances": [{"x": 1.0}, {"x": 2.0}]}).json() == {"predictions": [2.5, 3.0]}
+    assert ask_signed(url, {"inputs": {"x": [1.0, 2.0]}}).json() == {"outputs": [2.5, 3.0]}
+    assert ask_signed(url, {"instances": [1.0, 2.0]}).json() == {"predictions": [2.5, 3.0]}
+
+
+def test_the_documented_call_of_a_model_that_is_not_there(http_url: str) -> None:
+    answered = requests.post(f"{http_url}{MODELS}/half:predict", data='{"instances": [1.0,5.0]}', timeout=60)
+    assert answered.status_code == 404
+    assert answered.headers["content-type"] == "application/json"
+    assert answered.json() == {"error": "Servable not found for request: Latest(half)"}
+
+
+def test_the_documented_status_call_and_the_versions_it_names(http_url: str, stack: Stack) -> None:
+    status = requests.get(f"{http_url}{MODELS}/titanic", timeout=60).json()
+    (only,) = status["model_version_status"]
+    release = stack.releases.read_current()[0].release
+    assert int(only["version"]) == int(release[:13], 16)
+    assert (only["state"], only["status"]) == ("AVAILABLE", {"error_code": "OK", "error_message": ""})
+    body = {"instances": [PASSENGER]}
+    plain = requests.post(f"{http_url}{MODELS}/titanic:predict", json=body, timeout=60)
+    for place in (f"versions/{only['version']}", "labels/stable"):
+        assert requests.get(f"{http_url}{MODELS}/titanic/{place}", timeout=60).json() == status
+        again = requests.post(f"{http_url}{MODELS}/titanic/{place}:predict", json=body, timeout=60)
+        assert again.json() == plain.json()
+        assert again.headers["x-release"] == release
+
+
+@pytest.mark.parametrize(
+    ("place", "status", "said"),
+    [
+        ("versions/3", 404, "Servable not found for request: Specific(titanic, 3)"),
+        ("versions/x", 404, "Servable not found for request: Specific(titanic, x)"),
+        ("labels/canary", 400, "Unrecognized servable version label: canary"),
+    ],
+)
+def test_a_version_that_is_not_served_is_refused_as_tensorflow_serving_does(
+    http_url: str, place: str, status: int, said: str
+) -> None:
+    answered = requests.post(f"{http_url}{MODELS}/titanic/{place}:predict", json={"instances": [PASSENGER]}, timeout=60)
+    assert (answered.status_code, answered.json()) == (status, {"error": said})
+
+
+def test_a_member_is_asked_with_its_models_tensor_as_its_signature_says(http_url: str) -> None:
+    described = requests.get(f"{http_url}{MODELS}/linear/metadata", timeout=60).json()
+    signature = described["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    ((_, tensor),) = signature["inputs"].items()
+    width = int(tensor["tensor_shape"]["dim"][1]["size"])
+    url = f"{http_url}{MODELS}/linear:predict"
+    rows = requests.post(url, json={"instances": [[0.0] * width, [1.0] * width]}, timeout=60).json()["predictions"]
+    columns = requests.post(url, json={"inputs": [[0.0] * width, [1.0] * width]}, timeout=60).json()["outputs"]
+    assert rows == columns
+    assert [len(row) for row in rows] == [1, 1]
+    wrong = requests.post(url, json={"instances": [[0.0]]}, timeout=60)
+    assert wrong.status_code == 400
+    assert "$.instances[0]: has shape [1]; give nested lists of numbers of shape [11]" in wrong.json()["error"]
+
+
+def test_the_ensemble_and_its_members_say_the_same_by_every_method(http_url: str) -> None:
+    full = requests.post(f"{http_url}/predict", json={"features": PASSENGER}, timeout=60).json()
+    probability = full["predictions"][0]["value"]
+
+    def ask(name: str, method: str, **body: Any) -> Any:
+        return requests.post(f"{http_url}{MODELS}/{name}:{method}", json=body, timeout=60).json()
+
+    assert ask("titanic", "predict", instances=[PASSENGER]) == {
+        "predictions": [{"probability": probability, "label": "died"}]
+    }
+    columns = {name: [value, value] for name, value in PASSENGER.items()}
+    assert ask("titanic", "predict", inputs=columns) == {
+        "outputs": {"probability": [probability] * 2, "label": ["died"] * 2}
+    }
+    assert ask("titanic", "regress", examples=[PASSENGER]) == {"results": [probability]}
+    ((died, survived),) = ask("titanic", "classify", examples=[PASSENGER])["results"]
+    assert (died[0], survived) == ("died", ["survived", probability])
+    for one in full["members"]:
+        (said,) = one["outputs"]
+        assert ask(one["id"], "predict", instances=[PASSENGER]) == {"predictions": [[said]]}
+        assert ask(one["id"], "regress", examples=[PASSENGER])["results"] == pytest.approx([said])
+
+
+# ------------------------------------------------------------------------------------------------------ our own
+
+
+def test_a_prediction_is_the_executions_output_and_is_read_back(http_url: str, stack: Stack) -> None:
+    answered = requests.post(f"{http_url}/predict", json={"features": PASSENGER}, timeout=60)
+    output = answered.json()
+    assert answered.headers["x-prediction-id"] == output["prediction_id"]
+    record = requests.get(f"{http_url}/predictions/{output['prediction_id']}", timeout=60).json()
+    assert record["output"] == output
+    assert record["input"] == {"features": PASSENGER}
+    assert stack.records.read(output["prediction_id"]).rows == 1
+
+
+def test_rows_beyond_an_executions_input_go_by_s3_and_come_back_whole(http_url: str) -> None:
+    rows = [{**PASSENGER, "Age": age % 80} for age in range(3000)]
+    output = requests.post(f"{http_url}/predict", json={"instances": rows}, timeout=120).json()
+    assert len(output["predictions"]) == 3000
+    assert [len(one["outputs"]) for one in output["members"]] == [3000] * 4
+    short = requests.post(f"{http_url}{MODELS}/titanic:predict", json={"instances": rows}, timeout=120).json()
+    assert [one["probability"] for one in short["predictions"]] == [one["value"] for one in output["predictions"]]
+
+
+def test_every_bad_field_is_named_and_nothing_is_recorded(http_url: str, stack: Stack) -> None:
+    before = len(stack.records.latest(1000))
+    body = {"instances": [{**PASSENGER, "Age": "x", "Fare": True}, {**PASSENGER, "Hat": 1}]}
+    answered = requests.post(f"{http_url}/predict", json=body, timeout=60)
+    assert answered.status_code == 400
+    refused = answered.json()
+    assert refused["error"] == "InvalidPayload"
+    assert [problem["path"] for problem in refused["problems"]] == [
+        "$.instances[0].Age",
+        "$.instances[0].Fare",
+        "$.instances[1].Hat",
+    ]
+    assert all(problem["message"] and problem["remedy"] for problem in refused["problems"])
+    assert len(stack.records.latest(1000)) == before
+
+
+def test_without_a_quorum_the_record_is_named(halves: str) -> None:
+    body = {"features": {"x": -4.0}, "quorum": {"min_members": 2}}
+    refused = ask_signed(f"{halves}/predict", body)
+    assert refused.status_code == 422
+    assert refused.json()["error"] == "QuorumNotMet"
+    record = f"{halves}/predictions/{refused.json()['prediction_id']}"
+    kept = requests.get(record, headers=signed(record, "", verb="GET"), timeout=60).json()
+    assert kept["failure"] == refused.json()["message"]
+    assert refused.headers["x-prediction-id"] == kept["prediction_id"]
+
+
+def test_a_members_failure_is_told_as_its_own(halves: str) -> None:
+    answered = ask_signed(f"{halves}{MODELS}/logarithm:predict", {"instances": [-4.0]})
+    assert (answered.status_code, list(answered.json())) == (500, ["error"])
+    assert "not finite" in answered.json()["error"]
+
+
+def test_the_same_id_with_another_input_is_a_conflict(http_url: str) -> None:
+    first = {"features": PASSENGER, "prediction_id": "http-conflict"}
+    assert requests.post(f"{http_url}/predict", json=first, timeout=60).status_code == 200
+    assert requests.post(f"{http_url}/predict", json=first, timeout=60).status_code == 200
+    second = {**first, "features": {**PASSENGER, "Age": 23}}
+    refused = requests.post(f"{http_url}/predict", json=second, timeout=60)
+    assert (refused.status_code, refused.json()["error"]) == (409, "PredictionConflict")
+
+
+def test_the_door_says_how_it_is_and_what_it_takes(http_url: str) -> None:
+    assert requests.get(f"{http_url}/health", timeout=60).json()["ensemble"] == "titanic"
+    assert requests.get(f"{http_url}/openapi.json", timeout=60).json()["openapi"] == "3.1.0"
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/predictions/none", 404),
+        ("GET", "/predictions/%00", 404),
+        ("GET", "/predict", 405),
+        ("POST", "/health", 405),
+        ("GET", f"{MODELS}/titanic:predict", 405),
+        ("POST", f"{MODELS}/titanic:explain", 404),
+        ("GET", f"{MODELS}/nobody/metadata", 404),
+    ],
+)
+def test_a_path_or_method_that_is_not_there_is_said_to_be(http_url: str, verb: str, path: str, status: int) -> None:
+    answered = requests.request(verb, http_url + path, data="{}" if verb == "POST" else None, timeout=60)
+    assert answered.status_code == status
+    assert "error" in answered.json()
+    assert (status == 405) == ("Allow" in answered.headers)
+
+
+# ------------------------------------------------------------------------------------------------ what is malformed
+
+DEEP = b'{"features": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"features": {"Age": NaN}}',
+        b'{"features": {"Age": 1e999}}',
+        b'{"features": {"Sex": "\\ud800"}}',
+        b'{"features": {"Age": ' + b"9" * 5000 + b"}}",
+        b'{"instances": {"s3": "s3://elsewhere/key"}}',
+        DEEP,
+    ],
+)
+@pytest.mark.parametrize("path", ["/predict", f"{MODELS}/titanic:predict", f"{MODELS}/linear:predict"])
+def test_a_malformed_body_is_a_clients_error_and_says_why(http_url: str, path: str, body: bytes) -> None:
+    answered = requests.post(http_url + path, data=body, timeout=60)
+    assert answered.status_code == 400
+    assert answered.json()["error"]
+    assert "Traceback" not in answered.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/x-www-form-urlencoded", 200),
+        ("text/plain", 200),
+        ("", 200),
+        ("multipart/form-data; boundary=x", 415),
+        ("image/tiff", 415),
+        ("image/png", 400),
+    ],
+)
+def test_json_is_taken_under_any_name_but_that_of_something_else(http_url: str, kind: str, status: int) -> None:
+    body = json.dumps({"features": PASSENGER}).encode()
+    answered = requests.post(f"{http_url}/predict", data=body, headers={"Content-Type": kind}, timeout=60)
+    assert answered.status_code == status
+
+
+def test_a_body_beyond_six_megabytes_is_refused(http_url: str) -> None:
+    answered = requests.post(f"{http_url}/predict", data=b" " * (7 * 1024 * 1024), timeout=60)
+    assert answered.status_code == 413
+
+
+def test_a_client_that_goes_away_leaves_the_door_open(http_url: str) -> None:
+    address = urlsplit(http_url)
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+    assert requests.get(f"{http_url}/health", timeout=60).status_code == 200
+
+
+# ---------------------------------------------------------------------------------------------------- who may ask
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer token"}, {"Authorization": "AWS4-HMAC-SHA256"}])
+def test_without_a_signature_nobody_is_answered(halves: str, headers: dict[str, str]) -> None:
+    answered = requests.get(f"{halves}/health", headers=headers, timeout=60)
+    assert (answered.status_code, answered.json()) == (403, {"message": "Forbidden"})
+
+
+def test_a_signature_for_another_service_is_none_for_this_one(halves: str) -> None:
+    url = f"{halves}/predict"
+    assert requests.post(url, data="{}", headers=signed(url, "{}", "s3"), timeout=60).status_code == 403
+
+
+def test_a_signed_request_is_answered(halves: str) -> None:
+    assert ask_signed(f"{halves}/predict", {"features": {"x": 1.0}}).json()["predictions"][0]["value"] == 2.5
+
+
+# ------------------------------------------------------------------------------------------------- many, and others
+
+
+def test_a_hundred_clients_at_once_are_all_answered_their_own(http_url: str) -> None:
+    def ask(number: int) -> tuple[int, str, str]:
+        connection = http.client.HTTPConnection(urlsplit(http_url).netloc, timeout=300)
+        body = json.dumps({"features": {**PASSENGER, "Age": number % 80}, "prediction_id": f"http-{number}"})
+        connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+        answered = connection.getresponse()
+        return answered.status, json.loads(answered.read()).get("prediction_id", ""), f"http-{number}"
+
+    with ThreadPoolExecutor(100) as clients:
+        outcomes = list(clients.map(ask, range(100)))
+    assert [(status, id_ == own) for status, id_, own in outcomes] == [(200, True)] * 100
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_as_in_tensorflow_servings_documentation(http_url: str) -> None:
+    body = json.dumps({"instances": [PASSENGER]})
+    command = ["curl", "-s", "-d", body, "-X", "POST", f"{http_url}{MODELS}/titanic:predict"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["predictions"][0]["label"] == "died"
