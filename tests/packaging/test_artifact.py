@@ -57,7 +57,7 @@ def test_built_functions_answer_as_the_ensemble_in_process(
 @pytest.mark.parametrize(
     ("function", "modules"),
     [
-        ("NormalizeFunction", ["handlers.normalize"]),
+        ("NormalizeFunction", ["handlers.normalize", "imaging.decoding"]),
         ("Score1", ["handlers.score"]),
         ("PlanFunction", ["handlers.plan"]),
         ("NormalizeShardFunction", ["handlers.normalize_shard"]),
