@@ -39,6 +39,10 @@ NOT_RUN_HERE = {
     "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local": "test_executions uses them",
     'export AWS_DISABLE_HOST_PREFIX_INJECTION=true  # or a synchronous execution is sent to "sync-127.0.0.1"': "same",
     "aws stepfunctions start-execution --state-machine-arn ARN --input file://events/passenger.json": "test_executions",
+    ".venv/bin/ensemble local --detach --http-port 8501": "test_commands; the two calls are test_http_docs'",
+    "curl http://127.0.0.1:8501/v1/models/linear:predict "
+    "-d '{\"instances\": [[0, 0, 1, 1, -0.58, 0.125, 0, 2.11, 0, 0, 1]]}'": "test_http_docs",
+    "curl http://127.0.0.1:8501/predict --data-binary @events/passenger.json": "the same",
     "make deploy STAGE=dev": "needs an AWS account",
     ".venv/bin/ensemble publish --stack stepensemble-dev": "test_a_deployed_stack_is_reached_by_its_name",
     ".venv/bin/ensemble run events/passenger.json --stack stepensemble-dev": "the same",

@@ -154,6 +154,13 @@ def test_a_list_of_one_value_and_base64_text_are_the_value() -> None:
     assert parse_predict({"instances": [sent]}, servable).rows == [{"tag": "foo", "x": 3, "picture": encoded}]
 
 
+def test_base64_is_for_the_feature_even_where_a_member_is_asked() -> None:
+    servable = half(released("m", inputs={"": ("picture",)}), ImageFeature("picture", size=(8, 8)))
+    picture = {"b64": "Zm9v"}
+    for body in ({"instances": [picture]}, {"inputs": [picture]}):
+        assert parse_predict(body, servable).rows == [{"picture": picture}]
+
+
 def test_examples_are_completed_by_their_context() -> None:
     body = {"context": {"tag": "foo"}, "examples": [{"signal": [1]}, {"signal": [2]}]}
     assert parse_examples(body, ENSEMBLE).rows == [{"tag": "foo", "signal": [1]}, {"tag": "foo", "signal": [2]}]

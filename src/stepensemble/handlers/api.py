@@ -24,6 +24,7 @@ from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload
 from stepensemble.core.problems import Problem
 from stepensemble.handlers.door import BODY_BYTES, Answered, Door, Method, Unanswered
+from stepensemble.imaging import sniff_image
 from stepensemble.serving.openapi import describe_api
 
 STATUSES: Mapping[type[EnsembleError], int] = {
@@ -109,7 +110,9 @@ def make_api(door: Door) -> APIGatewayHttpResolver:
 
 def _predict(api: APIGatewayHttpResolver, door: Door) -> Response[str]:
     kind, body = _read_body(api)
-    output = door.predict_image(body) if kind in IMAGES else door.predict(_read_json(body, strict=True))
+    # By its bytes as well: curl --data-binary says that a picture is a form.
+    picture = kind in IMAGES or sniff_image(body)
+    output = door.predict_image(body) if picture else door.predict(_read_json(body, strict=True))
     return _answer(output, {"X-Prediction-Id": output.prediction_id, "X-Release": output.release})
 
 

@@ -135,8 +135,7 @@ def _ask_rows(instances: Sequence[Any], servable: Servable, form: Form, *, by_fe
         index = objects.index(False)
         raise _refusal(f"$.instances[{index}]", f"{show(instances[index])} is not an object", "write all rows alike")
     if not any(objects):
-        name = _only_name(servable, "$.instances", by_features=by_features)
-        return _ask(_Named({name: instances}, len(instances), single=True), servable, form, by_features=by_features)
+        return _ask_unnamed(instances, "$.instances", servable, form, by_features=by_features)
     inputs = list_inputs(servable)
     if inputs and not by_features and all(one.keys() <= inputs.keys() for one in instances):
         columns = {name: [one.get(name) for one in instances] for name in inputs}
@@ -147,8 +146,7 @@ def _ask_rows(instances: Sequence[Any], servable: Servable, form: Form, *, by_fe
 def _ask_columns(inputs: Any, servable: Servable, *, by_features: bool) -> Question:
     if not isinstance(inputs, Mapping):
         values = _read_list(inputs, "$.inputs")
-        name = _only_name(servable, "$.inputs", by_features=by_features)
-        return _ask(_Named({name: values}, len(values), single=True), servable, "columns", by_features=by_features)
+        return _ask_unnamed(values, "$.inputs", servable, "columns", by_features=by_features)
     if not inputs:
         raise _refusal("$.inputs", "is empty", "give a list for each input")
     columns = {str(name): _read_list(values, f"$.inputs.{name}") for name, values in inputs.items()}
@@ -161,6 +159,13 @@ def _ask_columns(inputs: Any, servable: Servable, *, by_features: bool) -> Quest
     if problems:
         raise InvalidPayload(problems)
     return _ask(_Named(columns, rows), servable, "columns", by_features=by_features)
+
+
+def _ask_unnamed(values: Sequence[Any], path: str, servable: Servable, form: Form, *, by_features: bool) -> Question:
+    # What is base64 is no tensor: a picture, or a text, that the ensemble's feature is to be read from.
+    by_features = by_features or all(map(_is_binary, values))
+    name = _only_name(servable, path, by_features=by_features)
+    return _ask(_Named({name: values}, len(values), single=True), servable, form, by_features=by_features)
 
 
 def _ask(named: _Named, servable: Servable, form: Form, *, by_features: bool) -> Question:
