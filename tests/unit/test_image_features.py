@@ -106,8 +106,8 @@ def test_who_reads_no_pictures_refuses_them() -> None:
 
 
 def test_more_pictures_than_memory_holds_are_refused_before_one_is_read() -> None:
-    feature = ImageFeature("x", (2048, 2048))
-    most = IMAGE_BYTES // (2048 * 2048 * 3 * 4)
+    feature = ImageFeature("x", (1024, 1024))
+    most = IMAGE_BYTES // (1024 * 1024 * 3 * 4)
     assert most == 2
     with pytest.raises(InvalidPayload) as refused:
         normalize([feature], [{"x": "not even read"}] * (most + 2), images=read_images)
@@ -157,7 +157,7 @@ def test_sound_image_features(feature: dict[str, Any]) -> None:
             {"dtype": "uint8", "scale": 2},
             '$.features[0].scale: is there beside dtype uint8; remove it, or use the dtype "float32"',
         ),
-        ({"max_pixels": 10**9}, "$.features[0].max_pixels: 1000000000 is out of bounds; it must be int <= 50000000"),
+        ({"max_pixels": 10**9}, "$.features[0].max_pixels: 1000000000 is out of bounds; it must be int <= 16000000"),
         ({"missing": "x"}, '$.features[0].missing: "missing" is not known here; remove it'),
     ],
 )

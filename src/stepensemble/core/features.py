@@ -41,8 +41,8 @@ Images = Callable[[ImageFeature, Sequence[Any]], tuple[Array, Reasons]]
 """Reads an image feature's values: samples, uint8 of shape `(rows, height, width, channels)`, and the reasons; the
 samples of rows that have one are meaningless."""
 
-IMAGE_BYTES = 128 * 1024 * 1024
-"""Most bytes of an execution's column of pictures: what Normalize's memory holds beside its copies."""
+IMAGE_BYTES = 32 * 1024 * 1024
+"""Most bytes of an execution's column of pictures: Normalize has 512 MB for this, copies of it, and a decoded file."""
 
 MOST_COMPARISONS = 100_000
 """Of wrong values with words of a vocabulary, to suggest what may have been meant: about a second."""

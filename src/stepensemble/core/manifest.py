@@ -130,8 +130,8 @@ class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
         Meta(description="Order of height, width and channels; flat: as HWC, in one row of numbers."),
     ] = "HWC"
     max_pixels: Annotated[
-        int, Meta(ge=1, le=50_000_000, description="A picture that has more is refused before it is decoded.")
-    ] = 25_000_000
+        int, Meta(ge=1, le=16_000_000, description="A picture that has more is refused before it is decoded.")
+    ] = 16_000_000
 
     @property
     def channels(self) -> int:

@@ -42,7 +42,8 @@ def decode_image(body: bytes, feature: ImageFeature) -> Samples:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             _check_header(image, feature)
             image.load()
-            fitted = _fit(_to_mode(ImageOps.exif_transpose(image), feature.mode), feature)
+            ImageOps.exif_transpose(image, in_place=True)  # a second one would fill as much memory again
+            fitted = _fit(_to_mode(image, feature.mode), feature)
     except ImageRefused:
         raise
     except UnidentifiedImageError:
@@ -79,7 +80,7 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a sample, which convert() would clip and not scale
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
-        above = image.convert("RGBA")
+        above = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")
         image.paste(above, mask=above.getchannel("A"))
     return image if image.mode == mode else image.convert(mode)
