@@ -213,6 +213,7 @@ def test_local_detached_serves_until_stopped(project: Path) -> None:
     description = json.loads(line)
     try:
         assert description["endpoint"].startswith("http://127.0.0.1:")
+        assert description["http"].startswith("http://127.0.0.1:")
         assert set(description["state_machines"]) == {"standard", "express"}
         again = run_ensemble(project, "local", "--json")
         assert again.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import shutil
@@ -19,9 +20,10 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from builders import member, sources
-from driving import copy_project
+from driving import ROOT, copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.local.stack import LocalStack
+from stepensemble.publishing.sources import read_sources
 
 PASSENGER = {"Pclass": 3, "Sex": "male", "Age": 22, "SibSp": 1, "Parch": 0, "Fare": 7.25, "Embarked": "S"}
 MODELS = "/v1/models"
@@ -47,6 +49,17 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         tmp_path_factory.mktemp("models"), *members, aggregation={"method": "weighted_mean"}, golden=[{"x": 1.0}]
     )
     with LocalStack.start(project, account="888888888888", auth=True, tensorflow=False) as started:
+        ensure_published(local_stack(started.name, started.endpoint), read, notify=lambda _: None)
+        assert started.http is not None
+        yield started.http
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The HTTP API of the shipped ensemble whose only feature is a picture."""
+    project = copy_project(tmp_path_factory.mktemp("digits"))
+    read = read_sources(project / "models" / "digits" / "manifest.json")
+    with LocalStack.start(project, account="777777777777", tensorflow=False) as started:
         ensure_published(local_stack(started.name, started.endpoint), read, notify=lambda _: None)
         assert started.http is not None
         yield started.http
@@ -256,6 +269,32 @@ def test_a_path_or_method_that_is_not_there_is_said_to_be(http_url: str, verb: s
     assert answered.status_code == status
     assert "error" in answered.json()
     assert (status == 405) == ("Allow" in answered.headers)
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+SEVEN = (ROOT / "events" / "digit-7.png").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/x-www-form-urlencoded"])
+def test_a_picture_is_sent_as_it_is(digits: str, kind: str) -> None:
+    answered = requests.post(f"{digits}/predict", data=SEVEN, headers={"Content-Type": kind}, timeout=60)
+    (prediction,) = answered.json()["predictions"]
+    assert (prediction["value"], prediction["label"]) == (7, "7")
+    assert len(answered.json()["members"]) == 3
+
+
+def test_a_picture_is_sent_as_tensorflow_servings_clients_send_one(digits: str) -> None:
+    body = {"instances": [{"b64": base64.b64encode(SEVEN).decode()}]}
+    (answer,) = requests.post(f"{digits}{MODELS}/digits:predict", json=body, timeout=60).json()["predictions"]
+    assert answer["label"] == "7"
+    (scores,) = requests.post(f"{digits}{MODELS}/shallow:predict", json=body, timeout=60).json()["predictions"]
+    assert max(range(10), key=lambda digit: scores[digit]) == 7
+
+
+def test_what_is_no_picture_is_refused(digits: str) -> None:
+    cut = requests.post(f"{digits}/predict", data=SEVEN[:40], headers={"Content-Type": "image/png"}, timeout=60)
+    assert (cut.status_code, cut.json()["problems"][0]["path"]) == (400, "$.features.image")
 
 
 # ------------------------------------------------------------------------------------------------ what is malformed

@@ -1,0 +1,94 @@
+"""What stands in for API Gateway: requests as events, answers as responses.
+
+Expectations are of https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html.
+"""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from stepensemble.local.door import is_signed, make_event, read_answer
+
+SIGNED = (
+    "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260301/us-east-1/execute-api/aws4_request, "
+    "SignedHeaders=content-type;host;x-amz-date, Signature=" + "a" * 64
+)
+
+
+def event(body: bytes = b"", query: str = "", path: str = "/predict", **headers: str) -> dict[str, Any]:
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.input": BytesIO(body),
+    }
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return make_event(environ, named, "123456789012")
+
+
+def test_a_request_is_an_event_of_payload_format_2() -> None:
+    made = event(b"{}", content_type="application/json", host="here", user_agent="curl")
+    assert (made["version"], made["rawPath"], made["routeKey"]) == ("2.0", "/predict", "POST /{proxy+}")
+    assert made["requestContext"]["http"] == {
+        "method": "POST",
+        "path": "/predict",
+        "protocol": "HTTP/1.1",
+        "sourceIp": "127.0.0.1",
+        "userAgent": "curl",
+    }
+    assert (made["requestContext"]["stage"], made["pathParameters"]) == ("$default", {"proxy": "predict"})
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "text/plain"])
+def test_text_travels_as_it_is(kind: str) -> None:
+    made = event("{é}".encode(), content_type=kind)
+    assert (made["body"], made["isBase64Encoded"]) == ("{é}", False)
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/x-www-form-urlencoded", ""])
+def test_anything_else_travels_as_base64(kind: str) -> None:
+    made = event(b"\x89PNG", content_type=kind)
+    assert (base64.b64decode(made["body"]), made["isBase64Encoded"]) == (b"\x89PNG", True)
+
+
+def test_without_a_body_cookies_or_a_query_there_are_no_such_keys() -> None:
+    assert not {"body", "cookies", "queryStringParameters"} & set(event())
+
+
+def test_cookies_leave_the_headers_and_doubled_parameters_are_joined() -> None:
+    made = event(query="a=1&a=2&b=", cookie="x=1; y=2")
+    assert (made["cookies"], "cookie" in made["headers"]) == (["x=1", "y=2"], False)
+    assert made["queryStringParameters"] == {"a": "1,2", "b": ""}
+
+
+def test_a_path_is_text() -> None:
+    assert event(path="/é".encode().decode("latin-1"))["rawPath"] == "/é"
+
+
+def test_an_answer_without_a_status_is_all_body() -> None:
+    assert read_answer({"a": 1}) == (200, [("Content-Type", "application/json")], b'{"a": 1}')
+
+
+def test_an_answer_with_a_status_is_taken_at_its_word() -> None:
+    answered = {"statusCode": 404, "headers": {"X": "1"}, "cookies": ["a=b"], "body": "AAE=", "isBase64Encoded": True}
+    assert read_answer(answered) == (404, [("X", "1"), ("Set-Cookie", "a=b")], b"\x00\x01")
+
+
+@pytest.mark.parametrize(
+    ("headers", "signed"),
+    [
+        ({"authorization": SIGNED, "x-amz-date": "20260301T000000Z"}, True),
+        ({"authorization": SIGNED}, False),
+        ({"authorization": SIGNED.replace("execute-api", "s3"), "x-amz-date": "20260301T000000Z"}, False),
+        ({"authorization": SIGNED.replace("host;", ""), "x-amz-date": "20260301T000000Z"}, False),
+        ({"authorization": SIGNED[:-1], "x-amz-date": "20260301T000000Z"}, False),
+        ({}, False),
+    ],
+)
+def test_a_request_is_signed_in_form_or_not(headers: dict[str, str], signed: bool) -> None:
+    assert is_signed(headers) == signed
