@@ -88,6 +88,7 @@ def test_a_function_is_its_app_and_nothing_else(built: Path) -> None:
         "Score1": "score",
         "Score8": "score",
         "AggregateFunction": "aggregate",
+        "ApiFunction": "api",
         "PlanFunction": "plan",
         "NormalizeShardFunction": "normalize_shard",
         "AggregateShardFunction": "aggregate_shard",
