@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -14,7 +15,9 @@ import asl
 from batch import MACHINE, MemoryBatch
 from builders import X, member, sources
 from memory import MemoryStack
-from stepensemble.storage.keys import claim_key, plan_key, result_key
+from stepensemble.batch.run import Plan
+from stepensemble.batch.summary import Summary
+from stepensemble.storage.keys import claim_key, plan_key, result_key, sampling_key
 
 ENSEMBLE = json.loads((Path(asl.__file__).parents[1] / "statemachine" / "ensemble.asl.json").read_text())["States"]
 SHARD = MACHINE["States"]["Run shards"]["ItemProcessor"]["States"]
@@ -174,6 +177,66 @@ def test_a_function_that_dies_over_a_shard_is_noted_and_resumed(tmp_path: Path) 
     assert entered.count("Normalize shard") == 1
     assert output["rows_out"] == 1000
     assert parts(run.stack, output)["row"].to_list() == list(range(1, 1001))
+
+
+def test_of_a_function_that_died_the_cause_says_what_to_do(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("a.csv", lines(range(10)))
+    died = type("Runtime.ExitError", (Exception,), {})
+    run.breaks["${NormalizeShardFunctionArn}"] = lambda _: died("Runtime exited with error: signal: killed")
+    with pytest.raises(asl.Failed, match=r"a\.csv, from row 1 on: .*killed; take smaller shards .*BatchMemorySize"):
+        run.run()
+
+
+def read_plan(run: MemoryBatch, name: str) -> Plan:
+    return msgspec.json.decode(run.stack.data.read(plan_key(name)), type=Plan)
+
+
+def read_summary(run: MemoryBatch, output: dict[str, Any]) -> Summary:
+    return msgspec.json.decode(run.stack.data.read(output["summary"].removeprefix("s3://data/")), type=Summary)
+
+
+def test_what_plan_notes_of_the_columns_is_in_the_plan_and_in_the_summary(tmp_path: Path) -> None:
+    members = member("a", columns=["x"]), member("b", columns=["y"])
+    run = batch(tmp_path, *members, features=[X, {**X, "name": "y", "missing": 0}])
+    run.put("a.csv", "x,z\n1,2\n")
+    output = run.run()
+    unused, missing = read_plan(run, output["run"]).notes
+    assert unused.startswith('not used: "z"')
+    assert missing.startswith('"y" is in no file')
+    assert read_summary(run, output).notes == (unused, missing)
+
+
+def test_a_feature_that_the_run_before_had_not_gets_edges_and_the_others_keep_theirs(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("dt=2026-03-01/a.csv", "x,y\n" + "".join(f"{row},{row}\n" for row in range(100)))
+    run.put("dt=2026-03-02/a.csv", "x,y\n" + "".join(f"{5 * row},{row}\n" for row in range(100)))
+    first = read_plan(run, run.run("run-1", date="2026-03-01")["run"])
+    more = sources(tmp_path, member("a", columns=["x"]), member("b", columns=["y"]), features=[X, {**X, "name": "y"}])
+    run.stack.publish(more)
+    output = run.run("run-2", date="2026-03-02")
+    second = read_plan(run, output["run"])
+    assert first.edges.keys() == {"", "x"}
+    assert len(first.edges["x"]) == 9  # between ten bins
+    assert second.edges == first.edges | {"y": first.edges["x"]}
+    drift = {one.name: one.index for one in read_summary(run, output).drift}
+    assert drift["x"] is not None
+    assert drift["x"] > 1
+    assert drift["y"] is None
+
+
+def test_a_plan_that_died_over_its_sample_goes_without_and_leaves_the_edges_to_the_next_run(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("dt=2026-03-01/a.csv", lines(range(100)))
+    run.put("dt=2026-03-02/a.csv", lines(range(100)))
+    name = run.run("run-1", date="2026-03-01")["run"]
+    data = run.stack.data
+    data.delete([one.key for prefix in ("batch/", "results/", "results-reports/") for one in data.list(prefix)])
+    data.write(sampling_key(name), b"")
+    assert run.run("run-2", date="2026-03-01")["rows_out"] == 100
+    assert read_plan(run, name).edges.keys() == {""}
+    second = run.run("run-3", date="2026-03-02")
+    assert read_plan(run, second["run"]).edges.keys() == {"", "x"}
 
 
 def test_a_run_that_is_whole_is_answered_without_asking_anybody(tmp_path: Path) -> None:

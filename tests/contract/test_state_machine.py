@@ -51,7 +51,8 @@ ERROR_NAMES = {
 @pytest.mark.parametrize("state", STATES)
 def test_error_names_are_the_engines_or_ours(state: dict[str, Any]) -> None:
     named = {name for rule in state.get("Retry", []) + state.get("Catch", []) for name in rule["ErrorEquals"]}
-    assert {name for name in named if not name.startswith(("States.", "Lambda.", "Sandbox."))} <= ERROR_NAMES
+    engines = ("States.", "Lambda.", "Runtime.", "Sandbox.")
+    assert {name for name in named if not name.startswith(engines)} <= ERROR_NAMES
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -112,6 +112,9 @@ def may(role: str, action: str, bucket: str, key: str) -> bool:
 SET_BY_LAMBDA = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE"}
 """Which no template may set: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
 
+READ_BY_LIBRARIES = {"SummarizeFunction": {"MPLCONFIGDIR"}}
+"""By Matplotlib; and by Powertools, of every function, POWERTOOLS_SERVICE_NAME."""
+
 
 @pytest.mark.parametrize(
     ("function", "environment"),
@@ -130,7 +133,12 @@ SET_BY_LAMBDA = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE"}
 def test_a_function_gets_exactly_the_variables_its_handler_reads(function: str, environment: type[Environment]) -> None:
     variables = functions()[function]["Environment"]["Variables"]
     declared = {field.encode_name for field in msgspec.structs.fields(environment)}
-    assert set(variables) == (declared - SET_BY_LAMBDA) | {"POWERTOOLS_SERVICE_NAME"}
+    others = {"POWERTOOLS_SERVICE_NAME"} | READ_BY_LIBRARIES.get(function, set())
+    assert set(variables) == (declared - SET_BY_LAMBDA) | others
+
+
+def test_what_a_library_writes_goes_to_the_only_folder_that_a_function_may_write_to() -> None:
+    assert functions()["SummarizeFunction"]["Environment"]["Variables"]["MPLCONFIGDIR"].startswith("/tmp/")  # noqa: S108 (Lambda's)
 
 
 def test_summarize_knows_what_memory_the_others_have() -> None:
@@ -159,6 +167,15 @@ def test_there_are_the_slots_that_the_parameter_lists(slots: int) -> None:
         f"stack-{called}" for called in FUNCTIONS.values()
     }
     assert resolved(slots=slots)["Outputs"]["SlotNames"]["Value"] == ",".join(listed)
+
+
+def test_every_parameter_stands_in_the_docs_with_its_default() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    table = page[page.index("## Parameters") :].partition("\n## ")[0]
+    told = {name: shown.strip("`") for name, shown in re.findall(r"^\| `(\w+)` \| (\S+) \|", table, re.MULTILINE)}
+    told["BatchScheduleExpression"] = re.findall(r"`(cron\(.*?\))`", table)[0]  # has spaces in it
+    defaults = {name: str(one["Default"]) for name, one in source()["Parameters"].items()}
+    assert told == defaults | {"Slots": "1,…,8"}
 
 
 def test_slots_are_equal_but_for_their_names() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import html
 import io
 import json
 import os
@@ -21,7 +22,9 @@ import pytest
 from builders import X, manifest, member, model
 from driving import ENSEMBLE, ask, run_ensemble
 from stepensemble.batch.claims import list_finished
+from stepensemble.batch.run import Options, Request
 from stepensemble.batch.summary import Summary
+from stepensemble.cli.batch_runs import Progress, follow_run, start_run
 from stepensemble.cli.execution import follow_pointers
 from stepensemble.cli.stacks import Stack, local_stack
 from stepensemble.core.answer import Output
@@ -330,6 +333,30 @@ def test_what_a_person_sees_says_everything(shared_project: Path, stack: Stack, 
     (report,) = (shared_project / "mine").rglob("report.html")
     assert any(line.startswith("report ") and line.endswith("/report.html") for line in lines)
     assert report.stat().st_size > 0
+
+
+def test_what_plan_notes_of_the_columns_is_said_while_the_shards_run(
+    shared_project: Path, stack: Stack, rows: list[Row]
+) -> None:
+    noted = [{key: value for key, value in row.items() if key != "Embarked"} | {"Cabin": "C85"} for row in rows]
+    path = write_csv(shared_project / "in" / "noted-columns.csv", noted)
+    unused = 'not used: "Cabin"; --keep carries a column through to the results'
+    missing = '"Embarked" is in no file: its default in the manifest is used'
+    seen = run_ensemble(shared_project, "batch", str(path), *SMALL, "--date", "2026-03-01")
+    assert seen.stderr.splitlines() == [f"note {unused}", f"note {missing}"]
+    returned = batch(shared_project, str(path), *SMALL, "--date", "2026-03-01")
+    assert (returned["how"], returned["notes"]) == ("returned", [unused, missing])
+    page = (shared_project / returned["folder"] / "report.html").read_text()
+    assert html.escape(unused) in page
+    assert html.escape(missing) in page
+    request = Request(
+        dataset=stack.data.pointer(f"inbox/{path.name}").s3, date="2026-03-02", options=Options(shard_size=1024)
+    )
+    stack.data.write(f"inbox/{path.name}", path.read_bytes())
+    told: list[str | Progress] = []
+    follow_run(stack, start_run(stack, request), told.append, told.append)
+    assert told[:2] == [unused, missing]
+    assert any(isinstance(one, Progress) and one.finished < one.shards for one in told[2:])
 
 
 def test_the_transitions_that_are_counted_are_those_of_the_history(

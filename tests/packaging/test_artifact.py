@@ -24,7 +24,11 @@ from driving import ask
 from expected_events import without_volatile
 from memory import GIBIBYTE
 from stepensemble import Ensemble
+from stepensemble.batch.run import Options
+from stepensemble.batch.run import Request as BatchRequest
+from stepensemble.cli.batch_runs import follow_run, start_run
 from stepensemble.cli.stacks import Stack
+from stepensemble.core.payload import Pointer
 from stepensemble.handlers.models import ModelCache
 from stepensemble.handlers.normalize import CurrentRelease, Normalizer
 from stepensemble.handlers.score import Scorer
@@ -52,6 +56,16 @@ def test_built_functions_answer_as_the_ensemble_in_process(
         runtimes = [each for each in mapped if "ai_edge_litert" in each]
         assert len(runtimes) == len(expected["members"])
         assert all(str(layers[1] / "ai_edge_litert") in each for each in runtimes)
+
+
+def test_a_batch_of_built_functions_comes_to_results_and_a_drawn_report(stack: Stack, project: Path) -> None:
+    passengers = stack.data.write("inbox/passengers.csv", (project / "examples/titanic/passengers.csv").read_bytes())
+    request = BatchRequest(dataset=passengers.s3, date="2026-03-01", options=Options(label="Survived"))
+    followed = follow_run(stack, start_run(stack, request))
+    assert followed.result is not None, followed.cause
+    assert (followed.result.rows_in, followed.result.rows_out) == (1309, 1309)
+    page = stack.data.read(Pointer(followed.result.report).split()[1]).decode()
+    assert page.count("<svg") == 4  # classes, probabilities, agreement, calibration
 
 
 @pytest.mark.parametrize(

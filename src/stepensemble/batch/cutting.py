@@ -38,6 +38,9 @@ HEADS_AT_ONCE = 8
 VALUE_BYTES, TEXT_BYTES = 8, 24
 """That a value of a Parquet column has in memory, at least: dictionaries may make a column of a million rows tiny."""
 
+SEPARATORS = (";", "\t", "|", ",")
+"""Looked for in a header that seems to be one column."""
+
 T = TypeVar("T")
 
 
@@ -109,6 +112,8 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
     ]
     if columns and files[0].format != "jsonl":
         problems += _missing_problems(columns, options, features)
+        if problems and files[0].format == "csv":
+            problems += _separator_problems(columns, options)
     if problems:
         raise DatasetRefused(problems)
     seen: set[str] = set()
@@ -346,6 +351,15 @@ def _missing_problems(columns: Collection[str], options: Options, features: Sequ
         for role, name in asked
         if name is not None and name not in columns
     ]
+
+
+def _separator_problems(columns: Collection[str], options: Options) -> Iterator[Problem]:
+    """Say that a header is one column, where what else separates columns stands in it."""
+    header = next(iter(columns))
+    other = next((one for one in SEPARATORS if one != options.separator and one in header), None)
+    if len(columns) == 1 and other is not None:
+        remedy = f"name the separator, which may be {show(other)}"
+        yield Problem("separator", f"{show(options.separator)} is not in the header {show(header)}", remedy)
 
 
 def _notes(

@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[Format, Compression]] = {
 MAX_HEADER_BYTES = 1024 * 1024
 
 DAMAGED = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""What polars raises of damaged Parquet. Some damage makes it end the process: such a shard has no report."""
+"""What polars raises of damaged Parquet. Some damage makes it end the process, which fails the shard."""
 
 LOCATION = re.compile(r"s3://([^/]+)/(.*)", re.DOTALL)
 PARTITION = re.compile(r"(?:^|/)dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/")

@@ -375,7 +375,9 @@ def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[st
             present = [name for name in columns if name in types]
             read = lazy.select(present).slice(shard.start, count).collect() if present else pl.DataFrame()
         except DAMAGED as error:
-            raise TextRefused(f"is damaged ({str(error).splitlines()[0]})", "write it again") from None
+            # A panic tells of polars' own code only.
+            told = "" if isinstance(error, pl.exceptions.PanicException) else f" ({str(error).splitlines()[0]})"
+            raise TextRefused(f"is damaged{told}", "write it again") from None
     frame = pl.select(numbers=numbers).select(
         (read[name].cast(_plain(types[name])) if name in types else pl.lit(None)).alias(name) for name in columns
     )

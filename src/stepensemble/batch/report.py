@@ -116,20 +116,24 @@ def _draw_header(summary: Summary) -> str:
     )
     named = "".join(f"<dt>{name}</dt><dd><code>{_escape(value)}</code></dd>" for name, value in facts)
     cause = f'<p class="cause" role="alert">{_escape(summary.cause)}</p>\n' if summary.cause else ""
+    notes = "".join(f'<p class="note">{_escape(note)}</p>\n' for note in summary.notes)
     status = summary.status.lower()
     return (
         f'<header>\n<h1>{_escape(summary.ensemble)} <span class="date">{_escape(summary.date)}</span> '
         f'<span class="status {status}">{status}</span></h1>\n{cause}'
-        f"<dl>{named}</dl>\n{_draw_counts(summary)}</header>\n"
+        f"<dl>{named}</dl>\n{_draw_counts(summary)}{notes}</header>\n"
     )
 
 
 def _draw_counts(summary: Summary) -> str:
     counts = [
-        ("rows in", f"{summary.rows_in:,}", ""),
-        ("answered", f"{summary.rows_out:,}", _share(summary.rows_out, summary.rows_in)),
-        ("rejected", f"{summary.rows_rejected:,}", _share(summary.rows_rejected, summary.rows_in)),
+        ("rows in", f"{summary.rows:,}", ""),
+        ("answered", f"{summary.rows_out:,}", _share(summary.rows_out, summary.rows)),
+        ("rejected", f"{summary.rows_rejected:,}", _share(summary.rows_rejected, summary.rows)),
     ]
+    abstained = summary.decisions.get("abstain", 0)
+    if abstained:
+        counts.append(("abstained", f"{abstained:,}", _share(abstained, summary.rows_out)))
     degraded = summary.statuses.get("DEGRADED", 0)
     if degraded:
         counts.append(("degraded", f"{degraded:,}", _share(degraded, summary.rows_out)))

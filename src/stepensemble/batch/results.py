@@ -30,6 +30,7 @@ from stepensemble.storage.keys import (
     latest_key,
     partition,
     plan_key,
+    reports_folder,
     result_key,
     run_prefix,
     shard_failure_key,
@@ -180,6 +181,7 @@ def _publish(
         rejected=summary.rejected,
         report=summary.report,
         summary=bucket.pointer(places.summary).s3,
+        rows_failed=summary.rows_failed,
     )
     bucket.write(result_key(plan.run), msgspec.json.encode(result))
     return result
@@ -252,6 +254,10 @@ def _read_latest(bucket: Bucket, key: str) -> tuple[Latest | None, str | None]:
 
 
 def _tidy_up(bucket: Bucket, run: str) -> None:
-    """Delete what the shards left on their way; plan, claim and result stay."""
+    """Delete what the shards left on their way; plan, claim and result stay.
+
+    Reports go first: a shard that has one is finished, and must have its part too, if the run is ever done again.
+    """
     kept = {plan_key(run), claim_key(run), result_key(run)}
+    bucket.delete([listed.key for listed in bucket.list(reports_folder(run))])
     bucket.delete([listed.key for listed in bucket.list(f"{run_prefix(run)}/") if listed.key not in kept])

@@ -123,6 +123,7 @@ class Plan(Struct, frozen=True):
         edges: of the histograms by which drift is measured, by feature, and of the prediction by the empty name; taken
             from the run before where there is one.
         previous: key of the summary of the run before; None where there is none.
+        notes: what a person may want to know of the columns, and need not change.
     """
 
     run: str
@@ -140,6 +141,7 @@ class Plan(Struct, frozen=True):
     shards: int
     edges: dict[str, tuple[float, ...]] = {}
     previous: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class ShardFailure(Struct, frozen=True):
@@ -153,6 +155,8 @@ class Result(Struct, frozen=True):
     """What a run came to, once it is whole: the output of the batch's state machine.
 
     Attributes:
+        rows_in: all of them: `rows_out`, `rows_rejected` and `rows_failed` together.
+        rows_failed: of shards without an answer, as far as they were counted.
         results: `s3://bucket/prefix/` of the files with the answers.
         rejected: the same of the rejected rows; None where there are none.
         report, summary: `s3://bucket/key`.
@@ -169,6 +173,7 @@ class Result(Struct, frozen=True):
     rejected: str | None
     report: str
     summary: str
+    rows_failed: int = 0
     status: Literal["SUCCEEDED"] = "SUCCEEDED"
 
 

@@ -124,6 +124,7 @@ class Summary(Struct, frozen=True):
         results: `s3://bucket/prefix/`; None where the run failed.
         rejected: the same of the rejected rows; None where there are none.
         report: `s3://bucket/key`.
+        notes: as of the plan: columns that are not used, or not there.
     """
 
     run: str
@@ -170,6 +171,7 @@ class Summary(Struct, frozen=True):
     results: str | None
     rejected: str | None
     report: str
+    notes: tuple[str, ...] = ()
 
     @property
     def needs_review(self) -> int:
@@ -321,6 +323,7 @@ def summarize(
         results=places.results if cause is None else None,
         rejected=places.rejected if rows_rejected else None,
         report=places.report,
+        notes=plan.notes,
     )
 
 

@@ -21,7 +21,7 @@ from stepensemble.cli.batch_options import (
     read_size,
 )
 from stepensemble.cli.options import JsonOption, ManifestOption, StackOption, read_manifest
-from stepensemble.cli.terminal import complain, err, out, print_json, show_status
+from stepensemble.cli.terminal import complain, err, note, out, print_json, show_status
 from stepensemble.storage.keys import RESULTS
 
 # Each command imports what it needs when it runs: `ensemble --help` should not wait for boto3 or NumPy.
@@ -98,7 +98,7 @@ def batch(
     days = read_days(day, first, last)
     options = Options(
         id=id_,
-        keep=tuple(keep or ()),
+        keep=tuple(dict.fromkeys(keep or ())),
         label=label,
         format=format_,
         encoding=check_encoding(encoding),
@@ -188,13 +188,13 @@ def _run(stack: Stack, execution: str, folder: Path | None, *, as_json: bool) ->
 
     try:
         with _progress_bar(quiet=as_json) as watch:
-            followed = follow_run(stack, execution, watch)
+            followed = follow_run(stack, execution, watch, (lambda _: None) if as_json else note)
     except KeyboardInterrupt:
         _say_what_goes_on(stack)
         raise
     summary = read_summary(stack, followed)
     fetched = None if summary is None or folder is None else fetch_results(stack, summary, folder)
-    document = followed.to_json() | {"folder": None if fetched is None else str(fetched)}
+    document = followed.to_json(summary) | {"folder": None if fetched is None else str(fetched)}
     if as_json:
         return document
     if summary is not None:
@@ -283,7 +283,10 @@ def _find_input(named: str, day: str | None, *, several: bool) -> LocalDataset:
         raise typer.BadParameter(message, param_hint="INPUT")
     if not path.exists():
         raise typer.BadParameter(f"{path} is not there", param_hint="INPUT")
-    return find_local(path)
+    found = find_local(path)
+    if not found.files:
+        raise typer.BadParameter(f"{path} has no files", param_hint="INPUT")
+    return found
 
 
 def _read_output(output: str | None, stack: Stack) -> tuple[str, Path | None]:

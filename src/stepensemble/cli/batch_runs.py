@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +22,7 @@ from stepensemble.batch.summary import Summary
 from stepensemble.cli.stacks import Stack
 from stepensemble.core.errors import ObjectMissing
 from stepensemble.core.payload import Pointer
-from stepensemble.storage.keys import REPORT, SUMMARY, partition, plan_key, shards_key
+from stepensemble.storage.keys import SUMMARY, partition, plan_key, shards_key
 
 LOCAL_WAITS, DEPLOYED_WAITS = (0.1, 0.1, 0.2, 0.3, 0.5, 1.0), (0.5, 1.0, 2.0, 5.0)
 """Seconds between looks at a run; the last one repeats."""
@@ -47,6 +50,7 @@ class Followed:
         run: its name; None where it was refused before it had one.
         result: None where it failed.
         error, cause: of a failed one.
+        notes: of its plan.
         reports: where a failed run's summary and report lie, if it came to have some.
     """
 
@@ -58,15 +62,28 @@ class Followed:
     error: str | None = None
     cause: str | None = None
     reports: str | None = None
+    notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as one document."""
-        known = {"run": self.run, "status": "FAILED", "error": self.error, "cause": self.cause}
+    def to_json(self, summary: Summary | None = None) -> dict[str, Any]:
+        """Return everything as one document; of a failed run, counts are in it where it has a summary."""
+        known: dict[str, Any] = {"run": self.run, "status": "FAILED", "error": self.error, "cause": self.cause}
         if self.result is not None:
             known = msgspec.to_builtins(self.result)
-        elif self.reports is not None:
-            known |= {"report": f"{self.reports}{REPORT}", "summary": f"{self.reports}{SUMMARY}"}
-        return known | {"seconds": round(self.seconds, 3), "how": self.how, "execution": self.execution}
+        elif summary is not None:
+            known |= {
+                "date": summary.date,
+                "release": summary.release,
+                "rows_in": summary.rows,
+                "rows_out": summary.rows_out,
+                "rows_rejected": summary.rows_rejected,
+                "rows_failed": summary.rows_failed,
+                "results": summary.results,
+                "rejected": summary.rejected,
+                "report": summary.report,
+                "summary": f"{self.reports}{SUMMARY}",
+            }
+        notes = list(self.notes)
+        return known | {"notes": notes, "seconds": round(self.seconds, 3), "how": self.how, "execution": self.execution}
 
 
 def start_run(stack: Stack, request: Request) -> str:
@@ -80,36 +97,44 @@ def start_run(stack: Stack, request: Request) -> str:
     return started["executionArn"]
 
 
-def follow_run(stack: Stack, execution: str, watch: Callable[[Progress], None] = lambda _: None) -> Followed:
+def follow_run(
+    stack: Stack,
+    execution: str,
+    watch: Callable[[Progress], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Followed:
     """Wait for the end of an execution of the batch.
 
     Args:
         stack: that it runs on.
         execution: its ARN.
         watch: told again and again how far the run is, once it is cut into shards.
+        tell: told each of the plan's notes, once, before that.
     """
     waits = LOCAL_WAITS if stack.local else DEPLOYED_WAITS
     begun = time.monotonic()
-    followed, watcher, looks = Followed(execution), None, 0
+    followed, plan, watcher, looks = Followed(execution), None, None, 0
     while True:
         described = stack.step_functions.describe_execution(executionArn=execution)
         if described["status"] != "RUNNING":
             break
         if followed.run is None:
             _note_plan(stack, followed)
-        elif watcher is None:
-            watcher = _open_watcher(stack, followed.run)
+        elif plan is None:
+            plan = _read_plan(stack, followed, tell)
+            watcher = None if plan is None else _open_watcher(stack, plan)
         if watcher is not None:
             watch(watcher.look())
         time.sleep(waits[min(looks, len(waits) - 1)])
         looks += 1
     _note_plan(stack, followed)
+    plan = plan or _read_plan(stack, followed, tell)
     if described["status"] == "SUCCEEDED":
         followed.result = msgspec.json.decode(described["output"], type=Result)
         followed.run = followed.result.run
     else:
         followed.error, followed.cause = described.get("error", described["status"]), described.get("cause", "")
-        followed.reports = _find_reports(stack, followed.run)
+        followed.reports = None if plan is None else _find_reports(stack, plan, execution)
     followed.seconds = time.monotonic() - begun
     return followed
 
@@ -129,26 +154,45 @@ def fetch_results(stack: Stack, summary: Summary, folder: Path) -> Path:
     """Bring a run's results, its rejected rows, report and summary into a folder of its own, and return that.
 
     It stands below `folder` as the results do in the bucket, `ensemble=…/dt=…/run=…`, that of a failed run with
-    `.failed` behind, and appears when it is whole.
+    `.failed` behind until the run has succeeded, and appears when it is whole. Commands that bring the same do so one
+    after the other.
     """
     reports = summary.report.rsplit("/", 1)[0] + "/"
     below = reports[reports.index("/ensemble=") + 1 : -1]
-    target = folder / (below if summary.results is not None else f"{below}.failed")
+    whole, failed = folder / below, folder / f"{below}.failed"
+    target = failed if summary.results is None else whole
     partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for place, named in ((summary.results, "part-"), (summary.rejected, "rejected-"), (reports, "")):
-        if place is None:
-            continue
-        prefix = Pointer(place).split()[1]
-        for listed in stack.data.list(prefix):
-            name = listed.key.removeprefix(prefix)
-            (partial / (named + name.removeprefix("part-") if name.startswith("part-") else name)).write_bytes(
-                stack.data.read(listed.key)
-            )
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _alone_in(target.parent):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for place, named in ((summary.results, "part-"), (summary.rejected, "rejected-"), (reports, "")):
+            if place is not None:
+                _fetch(stack, Pointer(place).split()[1], partial, named)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        if target == whole:
+            shutil.rmtree(failed, ignore_errors=True)
     return target
+
+
+def _fetch(stack: Stack, prefix: str, folder: Path, named: str) -> None:
+    """Bring what lies under a prefix into a folder; parts are called `named` and their number."""
+    for listed in stack.data.list(prefix):
+        name = listed.key.removeprefix(prefix)
+        name = named + name.removeprefix("part-") if name.startswith("part-") else name
+        (folder / name).write_bytes(stack.data.read(listed.key))
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let other processes that want the same wait; the lock is on the folder itself, and ends with its process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(slots=True)
@@ -167,13 +211,27 @@ class _Watcher:
         return Progress(len(self.rows), len(self.finished), sum(self.rows.values()), done)
 
 
-def _open_watcher(stack: Stack, run: str) -> _Watcher | None:
-    """Return what counts; None where the list of shards is not written yet."""
+def _open_watcher(stack: Stack, plan: Plan) -> _Watcher | None:
+    """Return what counts; None where the list of shards, which is written before the plan, is tidied up already."""
     try:
-        shards = msgspec.json.decode(stack.data.read(shards_key(run)), type=list[Shard])
+        shards = msgspec.json.decode(stack.data.read(shards_key(plan.run)), type=list[Shard])
     except ObjectMissing:
         return None
-    return _Watcher(stack, run, {shard.number: shard.rows or 0 for shard in shards})
+    return _Watcher(stack, plan.run, {shard.number: shard.rows or 0 for shard in shards})
+
+
+def _read_plan(stack: Stack, followed: Followed, tell: Callable[[str], None]) -> Plan | None:
+    """Return the plan of a run, and tell its notes; None where it is not written yet."""
+    if followed.run is None:
+        return None
+    try:
+        plan = msgspec.json.decode(stack.data.read(plan_key(followed.run)), type=Plan)
+    except ObjectMissing:
+        return None
+    followed.notes = plan.notes
+    for note in plan.notes:
+        tell(note)
+    return plan
 
 
 def _note_plan(stack: Stack, followed: Followed) -> None:
@@ -201,14 +259,14 @@ def _read_plan_answers(stack: Stack, execution: str) -> Sequence[Mapping[str, An
     return [msgspec.json.decode(exited["output"]) for exited in exits if exited.get("name") == "Plan"]
 
 
-def _find_reports(stack: Stack, run: str | None) -> str | None:
-    """Return `s3://bucket/prefix/` where the summary of a failed run lies; None where it has none."""
-    if run is None:
-        return None
+def _find_reports(stack: Stack, plan: Plan, execution: str) -> str | None:
+    """Return `s3://bucket/prefix/` where the summary of a failed execution lies; None where it came to none.
+
+    One of an execution before, which failed in another way or succeeded, is not its own.
+    """
+    folder = f"{partition(f'{plan.output}-reports', plan.ensemble, plan.date, plan.run)}/"
     try:
-        plan = msgspec.json.decode(stack.data.read(plan_key(run)), type=Plan)
+        summary = msgspec.json.decode(stack.data.read(f"{folder}{SUMMARY}"), type=Summary)
     except ObjectMissing:
         return None
-    folder = f"{partition(f'{plan.output}-reports', plan.ensemble, plan.date, run)}/"
-    found = any(listed.key.endswith(f"/{SUMMARY}") for listed in stack.data.list(folder))
-    return stack.data.pointer(folder).s3 if found else None
+    return stack.data.pointer(folder).s3 if summary.execution == execution else None

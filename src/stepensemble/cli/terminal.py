@@ -8,6 +8,7 @@ import sys
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 # In a pipe or a file nothing is cut to the width of a terminal that is not there.
 out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
@@ -29,6 +30,11 @@ def warn(message: str) -> None:
     """Say what may be wrong."""
     err.print("[bold yellow]warning[/]", end=" ")
     err.print(message, markup=False, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Say what is worth knowing."""
+    err.print(Text.assemble(("note", "bold cyan"), " ", message), soft_wrap=True)
 
 
 def show_status(message: str) -> Status:

@@ -24,6 +24,14 @@ from stepensemble.handlers.runs import Runs, ShardEvent, ShardRead
 from stepensemble.handlers.tiers import AskedTier, Cascade, Frame, TierResults
 from stepensemble.storage.keys import accepted_key, read_key, shard_prefix, shard_report_key, staged_key
 
+MORE_MEMORY = "take smaller shards (--shard-size), or give the functions more memory (BatchMemorySize)"
+
+REMEDIES = {
+    "Runtime.OutOfMemory": MORE_MEMORY,
+    "Runtime.ExitError": f"{MORE_MEMORY}; a Parquet file may be damaged, too: write it again",
+}
+"""By what Lambda calls the end of a function's process."""
+
 
 class AggregateShardEvent(ShardEvent, frozen=True, kw_only=True):
     """What the state machine sends: the results of the tier that has been asked, and of those before it."""
@@ -67,7 +75,8 @@ class ShardAggregator:
 
     def _note(self, event: ShardEvent, error: Mapping[str, Any]) -> dict[str, Any]:
         named = name_failure(str(error["Error"]), error.get("Cause", ""))
-        return self.runs.note_failure(event, ShardFailure(named.type, named.message))
+        cause = f"{named.message}; {REMEDIES[named.type]}" if named.type in REMEDIES else named.message
+        return self.runs.note_failure(event, ShardFailure(named.type, cause))
 
     def _aggregate(self, event: AggregateShardEvent) -> dict[str, Any]:
         started = time.perf_counter()
@@ -82,7 +91,7 @@ class ShardAggregator:
             return ask_next(data, frame, event.cascade, answered, prefix=prefix, earlier=event.tiers)
         if answered.cause is not None:
             # No report: a run that is resumed asks again.
-            raise QuorumNotMet(answered.cause)
+            raise QuorumNotMet(_explain(answered))
         part = encode_part(answered.frame, plan.options.format)
         data.upload(staged_key(event.run, "part", event.shard.number, plan.options.format), part)
         counted = [read.tally]
@@ -93,6 +102,13 @@ class ShardAggregator:
         report = _report(event, read, answered, add([*counted, took]))
         data.write(shard_report_key(event.run, event.shard.number), msgspec.json.encode(report))
         return {"rows": answered.frame.height}
+
+
+def _explain(answered: Answered) -> str:
+    """Say why there is no quorum, and how the members failed: nobody keeps an execution's record of a shard."""
+    results = {} if answered.heard is None else answered.heard.results
+    failures = {id_: one.failure for id_, one in results.items() if one.failure is not None}
+    return "; ".join([str(answered.cause), *(f"{id_}: {one.type}: {one.message}" for id_, one in failures.items())])
 
 
 def _report(event: ShardEvent, read: ShardRead, answered: Answered, tally: Tally) -> ShardReport:

@@ -25,7 +25,7 @@ from stepensemble.core.releases.current import choose
 from stepensemble.core.releases.release import Release
 from stepensemble.handlers.execution import Execution
 from stepensemble.handlers.refusal import refuse
-from stepensemble.storage.keys import plan_key, run_prefix, shard_list_key, shards_key
+from stepensemble.storage.keys import plan_key, run_prefix, sampling_key, shard_list_key, shards_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
 
@@ -110,7 +110,9 @@ class Planner:
         """Cut a dataset, and write down shards and plan: the plan last, since who finds it looks no further."""
         release = self.releases.read_release(plan.release)
         found = cut(self.data, plan.files, plan.options, release.features)
-        plan = structs.replace(plan, files=found.files, columns=found.columns, shards=len(found.shards))
+        plan = structs.replace(
+            plan, files=found.files, columns=found.columns, shards=len(found.shards), notes=found.notes
+        )
         previous = read_previous(self.data, plan.output, plan.ensemble)
         if previous is not None:
             plan = structs.replace(plan, edges=previous.edges, previous=previous.key)
@@ -124,13 +126,21 @@ class Planner:
         names = first_edges(release.features, release.task, {}).keys() - {PREDICTION}
         known = {name: edges for name, edges in plan.edges.items() if name in names}
         values = {} if known.keys() == names else self._read_values(plan, some, release)
-        return first_edges(release.features, release.task, values) | known
+        edges = first_edges(release.features, release.task, values) | known
+        # Without a value a number has no edges: it is left to the next run to find some.
+        return {name: cuts for name, cuts in edges.items() if cuts or name in values or name in known}
 
     def _read_values(self, plan: Plan, some: tuple[Shard, ...], release: Release) -> Mapping[str, Floats]:
+        """Return values of a shard; none where it cannot be read, which will be said where it is to be answered.
+
+        Damage in Parquet may end the process. Whoever has begun before has ended so, and does without.
+        """
+        if not self.data.create(sampling_key(plan.run), b""):
+            return {}
         columns = wanted_columns(plan.options, [feature.name for feature in release.features])
         for shard in some:
             typed = plan.files[shard.file].format != "csv"
-            with suppress(ShardUnreadable):  # that will be said where it is to be answered
+            with suppress(ShardUnreadable):
                 raw = read_shard(self.data, plan, shard, columns)
                 return encode_frame(release.features, raw.frame, typed=typed, original=raw.original).values
         return {}

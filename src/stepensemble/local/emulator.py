@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from stepensemble.local.errors import TemplateRefused
 from stepensemble.local.functions import LocalFunction
 from stepensemble.local.imports import import_moto
 from stepensemble.local.template import REGION, Blueprint
+
+LARGE_BODY = 16 * 1024 * 1024
+"""Bytes from which moto has an object on disk."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def load_moto(blueprints: Iterable[Blueprint]) -> None:
         logging.getLogger(name).propagate = False
     import_moto(body["Type"] for blueprint in blueprints for body in blueprint.template["Resources"].values())
     _parse_json_first()
+    _keep_last_body()
 
 
 @contextmanager
@@ -97,6 +102,31 @@ def _parse_json_first() -> None:
             return parse_yaml(template)
 
     stacks.parse_template = staticmethod(parse_template)
+
+
+@lru_cache
+def _keep_last_body() -> None:
+    """Have moto keep the large object that it read last: for every range of one it would read all of it from disk."""
+    from moto.s3.models import FakeKey
+
+    keys: Any = FakeKey
+    read, write = keys.value.fget, keys.value.fset
+    kept: list[tuple[Any, bytes]] = []
+
+    def get(key: Any) -> bytes:
+        for kept_key, body in kept:
+            if kept_key() is key:
+                return body
+        body = bytes(read(key))
+        if len(body) >= LARGE_BODY:
+            kept[:] = [(weakref.ref(key), body)]
+        return body
+
+    def put(key: Any, body: bytes) -> None:
+        kept.clear()
+        write(key, body)
+
+    keys.value = property(get, put)
 
 
 def _describe(stack: Any, logical_id: str, code: str) -> LocalFunction:

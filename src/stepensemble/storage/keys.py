@@ -104,6 +104,11 @@ def shards_key(run: str) -> str:
     return f"{run_prefix(run)}/shards.json"
 
 
+def sampling_key(run: str) -> str:
+    """The empty object that says that somebody has begun to read a sample of the run's rows."""
+    return f"{run_prefix(run)}/sampling"
+
+
 def shard_list_key(run: str, attempt: int) -> str:
     """The shards that an attempt has to do, as the Distributed Map reads them."""
     return f"{run_prefix(run)}/shards-{attempt}.json"

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
+from stepensemble.local.emulator import LARGE_BODY
 from stepensemble.local.stack import LocalStack
 
 Clients = Callable[[str], Any]
@@ -104,6 +105,18 @@ def test_only_the_loopback_interface_is_served(stack: LocalStack):
 
     with pytest.raises(OSError), socket.create_connection((outside, port), timeout=1):  # noqa: PT011
         pass
+
+
+def test_ranges_of_a_large_object_are_those_of_what_was_written_last(stack: LocalStack, client: Clients):
+    objects, place = client("s3"), {"Bucket": stack.outputs["Things"], "Key": "large"}
+    for letters in (b"ab", b"cd"):
+        objects.put_object(**place, Body=b"".join(letter.to_bytes() * LARGE_BODY for letter in letters))
+        for _ in range(2):
+            around = objects.get_object(**place, Range=f"bytes={LARGE_BODY - 2}-{LARGE_BODY}")["Body"].read()
+            assert around == letters[:1] * 2 + letters[1:]
+    objects.delete_object(**place)
+    with pytest.raises(objects.exceptions.NoSuchKey):
+        objects.get_object(**place, Range="bytes=0-1")
 
 
 def test_synchronous_executions(stack: LocalStack, client: Clients):

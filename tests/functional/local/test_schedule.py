@@ -33,9 +33,10 @@ def test_its_target_is_the_machine_with_everything_resolved(stack: LocalStack, c
     assert target["DeadLetterConfig"]["Arn"].endswith(":stepensemble-local-missed")
 
 
-def test_the_queue_for_what_could_not_be_started_is_there_and_empty(client: Clients) -> None:
+def test_the_queue_for_what_could_not_be_started_is_there_and_empty(stack: LocalStack, client: Clients) -> None:
+    target = client("scheduler").get_schedule(Name=stack.outputs["Daily"])["Target"]
     queues = client("sqs")
-    (url,) = queues.list_queues()["QueueUrls"]
+    url = queues.get_queue_url(QueueName=target["DeadLetterConfig"]["Arn"].rpartition(":")[2])["QueueUrl"]
     assert queues.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"] == {
         "ApproximateNumberOfMessages": "0"
     }

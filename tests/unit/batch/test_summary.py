@@ -214,3 +214,8 @@ def test_a_regression_has_neither_agreement_nor_tipping_members() -> None:
     summary = summarize(plan, SHARDS[:1], one, Ended(reports, {}), TIMES, MEMORY, None, PLACES)
     assert summary.agreement == ()
     assert (summary.members[0].mean, summary.members[0].pivotal) == (-2.0, None)
+
+
+def test_what_was_noted_when_it_was_planned_is_said() -> None:
+    notes = ('not used: "z"',)
+    assert summary_of(*WHOLE, plan=structs.replace(PLAN, notes=notes)).notes == notes
