@@ -266,6 +266,7 @@ def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_refused(
     [
         (["nowhere.csv"], "nowhere.csv is not there"),
         (["events", "--from", "2026-03-01", "--to", "2026-03-02"], "every day needs a dataset of its own"),
+        (["nothing"], "nothing has no files"),
         (["events", "--shard-size", "tiny"], "tiny is no size"),
         (["events", "--max-rejected", "120%"], "is no share"),
         (["events", "--release", "abc", "--manifest", "models/manifest.json"], "leave one out"),
@@ -274,6 +275,7 @@ def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_refused(
 def test_what_is_asked_wrongly_is_said_before_anything_starts(
     shared_project: Path, arguments: list[str], message: str
 ) -> None:
+    (shared_project / "nothing").mkdir(exist_ok=True)
     done = run_ensemble(shared_project, "batch", *arguments)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.replace("│", " ").split())
@@ -289,6 +291,9 @@ def test_too_many_rejected_rows_fail_the_run_and_are_shown(shared_project: Path,
     run = batch(shared_project, str(path), "--max-rejected", "10%", code=1)
     folder = shared_project / run["folder"]
     assert folder.name.endswith(".failed")
+    counted = {name: run[f"rows_{name}"] for name in ("in", "out", "rejected", "failed")}
+    assert counted == {"in": 100, "out": 50, "rejected": 50, "failed": 0}
+    assert (run["status"], run["results"]) == ("FAILED", None)
     assert read_rejected(run, shared_project)["row"].to_list() == list(range(2, 101, 2))
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert not list(folder.glob("part-*"))

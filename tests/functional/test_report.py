@@ -377,6 +377,20 @@ def test_an_empty_run_and_a_failed_one_say_so() -> None:
     assert "One member has nobody to agree with." in draw_report(ALONE)
 
 
+def test_every_row_is_in_one_of_the_counts() -> None:
+    votes = structs.replace(SUMMARY, rows=1_325, rows_failed=300, decisions={"answer": 300, "abstain": 700})
+    numbers = dict(re.findall(r'class="name">([^<]*)</span> <small>([^<]*)</small>', draw_report(votes)))
+    assert numbers["answered"] == "75.5%"  # 1,000 of 1,325
+    assert numbers["abstained"] == "70.0%"  # of the 1,000
+    assert '<span class="number">1,325</span> <span class="name">rows in</span>' in draw_report(votes)
+
+
+def test_no_share_beyond_all_is_written_below_the_bars() -> None:
+    one = draw_report(structs.replace(SUMMARY, labels={"died": 1_000}))
+    assert ">100%<" in one
+    assert ">120%<" not in one
+
+
 def test_classes_are_drawn_as_classes_and_numbers_as_numbers() -> None:
     drawn = {kind: re.findall(r'id="(classes|values)-title"', draw_report(KINDS[kind])) for kind in KINDS}
     assert drawn["binary"] == drawn["votes"] == ["classes", "values"]

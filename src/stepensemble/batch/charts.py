@@ -138,7 +138,7 @@ def draw_bars(name: str, names: Sequence[str], counts: Sequence[int], of: int, t
             _draw_bar(axes, f"{name}-bar-{place}", (0, place - 0.36), share, 0.72)
             axes.annotate(f" {share:.1%}", (share, place), va="center", fontsize=8)
         axes.set(xlim=(0, float(shares.max(initial=0.0)) * 1.15 + 0.05), ylim=(len(names) - 0.5, -0.5))
-        axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 1], minor=False)
+        axes.set_xticks([tick for tick in axes.get_xticks() if tick <= min(1.0, axes.get_xlim()[1])])
         axes.set_yticks(places, [_shorten(one) for one in names])
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_formatter(_format_share)

@@ -154,6 +154,20 @@ def test_missing_columns_are_refused_with_the_nearest_name(files: dict[str, Any]
     assert problems[2].remedy == 'use one of "b", "A", did you mean "b"?'
 
 
+@pytest.mark.parametrize(
+    ("header", "separator", "remedy"),
+    [
+        ("a;b", ",", 'name the separator, which may be ";"'),
+        ("a\tb", ",", 'name the separator, which may be "\\t"'),
+        ("a,b", ";", 'name the separator, which may be ","'),
+    ],
+)
+def test_a_header_of_one_column_with_another_separator_in_it_is_told(header: str, separator: str, remedy: str) -> None:
+    missing, *told = refused({"1.csv": f"{header}\n1\n"}, options=Options(separator=separator))
+    assert missing.path == "feature a"
+    assert [(problem.path, problem.remedy) for problem in told] == [("separator", remedy)]
+
+
 def test_a_missing_column_is_found_before_files_are_read_through() -> None:
     """The second file has what would be refused when it is read through: it is not looked at any more."""
     too_long = "x" * (MAX_RECORD_BYTES + 1)

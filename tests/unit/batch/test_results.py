@@ -95,6 +95,24 @@ def contents(bucket: Bucket) -> dict[str, bytes]:
     return {listed.key: bucket.read(listed.key) for listed in bucket.list("")}
 
 
+def test_rows_of_shards_that_may_fail_are_counted() -> None:
+    plan = make_plan(options=Options(max_failed_shards=1))
+    result = run(worked(plan, failed=True), plan)
+    assert (result.rows_in, result.rows_out, result.rows_rejected, result.rows_failed) == (30, 18, 2, 10)
+
+
+def test_a_shard_whose_part_is_tidied_up_is_not_taken_for_finished() -> None:
+    plan = make_plan()
+    counting = MeddledBucket(worked(plan))
+    run(counting, plan)
+    for number in range(counting.calls):
+        bucket = worked(plan)
+        with pytest.raises(Killed):
+            run(MeddledBucket(bucket, before=kill_at(number)), plan)
+        left = contents(bucket)
+        assert all(staged_key(plan.run, "part", shard, "parquet") in left for shard in list_finished(bucket, plan.run))
+
+
 def test_a_whole_run_is_published_and_nothing_else_is_left() -> None:
     plan = make_plan()
     bucket = worked(plan)
