@@ -174,7 +174,7 @@ def test_every_parameter_stands_in_the_docs_with_its_default() -> None:
     table = page[page.index("## Parameters") :].partition("\n## ")[0]
     told = {name: shown.strip("`") for name, shown in re.findall(r"^\| `(\w+)` \| (\S+) \|", table, re.MULTILINE)}
     told["BatchScheduleExpression"] = re.findall(r"`(cron\(.*?\))`", table)[0]  # has spaces in it
-    defaults = {name: str(one["Default"]) for name, one in source()["Parameters"].items()}
+    defaults = {name: str(one["Default"]) or "none" for name, one in source()["Parameters"].items()}
     assert told == defaults | {"Slots": "1,…,8"}
 
 
