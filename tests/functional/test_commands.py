@@ -238,7 +238,7 @@ def test_nothing_is_left_running(project: Path, ending: signal.Signals) -> None:
     children = _descendants(process.pid)
     assert children
     process.send_signal(ending)
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     wait_for_end(children)
     # A killed stack leaves nothing in the way of the next one.
     assert run_ensemble(project, "run", "events/passenger.json").returncode == 0
@@ -290,7 +290,7 @@ def test_outside_a_project_the_error_names_the_remedy(tmp_path: Path) -> None:
     assert "--stack" in done.stderr
 
 
-def wait_for_end(processes: list[int], seconds: float = 10) -> None:
+def wait_for_end(processes: list[int], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while left := [pid for pid in processes if _alive(pid)]:
         assert time.monotonic() < deadline, f"still running: {left}"

@@ -462,13 +462,13 @@ def end_processes(local: LocalStack) -> None:
     ended = {pid for status in local.functions for pid in status.pids}
     for pid in ended:
         os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(ended & set(status.pids) for status in local.functions):
         assert time.monotonic() < deadline, "killed processes are still listed"
         time.sleep(0.02)
 
 
-def busy_process(local: LocalStack, function: str, seconds: float = 15) -> int:
+def busy_process(local: LocalStack, function: str, seconds: float = 60) -> int:
     """Return the process that works on a call of this function, as soon as one does."""
     deadline = time.monotonic() + seconds
     while True:

@@ -183,7 +183,7 @@ def invoke(door: str, event: Mapping[str, Any], log: Path) -> dict[str, Any]:
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     host, _, port = address.partition(":")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             socket.create_connection((host, int(port))).close()
