@@ -33,6 +33,28 @@ class Machine(Struct, frozen=True):
     versions: Mapping[str, str]
 
 
+class Claim(Struct, frozen=True):
+    """What is claimed of a comparison, to be read beside its goal.
+
+    Attributes:
+        what: was measured, of ours.
+        against: what.
+        ratio: how many times as fast as that; or, where `slower`, how many times as long.
+        goal: the least of such a ratio; or, where `slower`, the most.
+    """
+
+    what: str
+    against: str
+    ratio: Spread
+    goal: float
+    slower: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the median reaches the goal."""
+        return self.ratio.median <= self.goal if self.slower else self.ratio.median >= self.goal
+
+
 def run_in_turns(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Run every task once a round, one after the other, after a round that is not counted.
 

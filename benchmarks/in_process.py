@@ -1,0 +1,153 @@
+"""How fast an ensemble answers in process: one row, and ten thousand; against what would be written without it.
+
+`Ensemble.predict` takes a payload as a client sends it: it validates and encodes every value, asks the four shipped
+models, combines them, and says of every row how sure the answer is. The others get encoded columns and answer a mean.
+
+    python benchmarks/in_process.py            # a table; benchmarks/results/in_process.json is written
+    python benchmarks/in_process.py --json     # the same, printed as JSON
+
+It needs TensorFlow and scikit-learn (`make tensorflow`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from peers.in_process import keras_predict, tf_function, voting_classifier
+from peers.keras_models import train_models
+from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, summarize
+
+from stepensemble import Ensemble
+from stepensemble.core.features import normalize
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "in_process.json"
+ROUNDS = 15
+ROWS = (1, 10_000)
+OURS, KERAS, FUNCTION, VOTING = "Ensemble.predict", "keras.Model.predict", "tf.function", "VotingClassifier"
+GOALS: Mapping[int, Mapping[str, float]] = {
+    1: {KERAS: 1000, FUNCTION: 20, VOTING: 10},
+    10_000: {KERAS: 1, FUNCTION: 1, VOTING: 1},
+}
+REPEATS = {1: 20, 10_000: 1}
+"""Calls a turn, so that a turn is long beside the clock."""
+
+
+class Result(Struct, frozen=True):
+    """What is written; `milliseconds` a call, by rows and by who is asked."""
+
+    machine: Machine
+    rounds: int
+    milliseconds: Mapping[str, Mapping[str, Spread]]
+    claims: list[Claim]
+
+
+def measure(rounds: int) -> Result:
+    """Time everybody in turns."""
+    ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
+    trained = train_models()
+    passengers, survived = _read_passengers()
+    models = {name: model for name, (model, _) in trained.items()}
+    encoded = normalize(ensemble.release.features, passengers)
+    matrix = np.stack(list(encoded.values()), axis=1).astype(np.float32)
+    voting = voting_classifier(matrix, survived)
+    keras, function = keras_predict(models), tf_function(models)
+
+    milliseconds: dict[str, Mapping[str, Spread]] = {}
+    claims = []
+    for rows in ROWS:
+        some = (passengers * (rows // len(passengers) + 1))[:rows]
+        columns = normalize(ensemble.release.features, some)
+        batches = {
+            name: np.stack([columns[column] for column in names], axis=1).astype(np.float32)
+            for name, (_, names) in trained.items()
+        }
+        whole = {"all": np.stack(list(columns.values()), axis=1).astype(np.float32)}
+        payload = {"instances": some}
+        _check(ensemble, payload, keras(batches), function(batches))
+        tasks = {
+            OURS: partial(ensemble.predict, payload),
+            KERAS: partial(keras, batches),
+            FUNCTION: partial(function, batches),
+            VOTING: partial(voting, whole),
+        }
+        seconds = run_in_turns({name: _repeat(task, REPEATS[rows]) for name, task in tasks.items()}, rounds)
+        told = f"{rows:,} row{'s' if rows > 1 else ''}"
+        milliseconds[told] = {
+            name: summarize([one * 1000 / REPEATS[rows] for one in taken]) for name, taken in seconds.items()
+        }
+        claims += [
+            Claim(f"{told}, four members, in process", other, compare(seconds[other], seconds[OURS]), goal)
+            for other, goal in GOALS[rows].items()
+        ]
+    return Result(
+        describe_machine("ai-edge-litert", "keras", "numpy", "scikit-learn", "stepensemble", "tensorflow"),
+        rounds,
+        milliseconds,
+        claims,
+    )
+
+
+def _read_passengers() -> tuple[list[dict[str, Any]], np.ndarray]:
+    from passengers import read_passengers  # on the path by now: the shipped models' training
+
+    read = read_passengers()
+    return [dict(row) for row in read.rows], np.asarray(read.survived)
+
+
+def _repeat(task: Callable[[], object], times: int) -> Callable[[], object]:
+    def repeated() -> None:
+        for _ in range(times):
+            task()
+
+    return repeated
+
+
+def _check(ensemble: Ensemble, payload: Mapping[str, Any], *others: np.ndarray) -> None:
+    """Everybody gives the same answers, or there is nothing to compare."""
+    ours = [prediction["value"] for prediction in ensemble.predict(payload)["predictions"]]
+    for other in others:
+        np.testing.assert_allclose(ours, other, atol=1e-4)
+
+
+def format_table(result: Result) -> str:
+    """Return the result as a table."""
+    lines = [f"median and quartiles of {result.rounds} rounds", ""]
+    for rows, taken in result.milliseconds.items():
+        lines += [rows] + [f"  {name:22}{_cell(spread):>28} ms" for name, spread in taken.items()]
+    lines += [""] + [
+        f"{claim.what}: {claim.ratio.median:,.1f} times as fast as {claim.against} (goal {claim.goal:g})"
+        for claim in result.claims
+    ]
+    return "\n".join(lines)
+
+
+def _cell(spread: Spread) -> str:
+    return f"{spread.median:,.3f} [{spread.low:,.3f}, {spread.high:,.3f}]"
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    arguments = parser.parse_args()
+    result = measure(arguments.rounds)
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text if arguments.json else format_table(result))
+
+
+if __name__ == "__main__":
+    main()
