@@ -25,7 +25,9 @@ from cloudformation import ARNS, GRANTED_ON_EVERYTHING, as_list, list_grants, pr
 from stepensemble.batch.answering import CLASS_COLUMNS, FILE, ID, ROW
 from stepensemble.batch.requests import choose_date, locate_dataset, parse_request
 from stepensemble.batch.writing import REJECTED
+from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.manifest import Member
+from stepensemble.core.payload import is_warmup, parse_payload
 from stepensemble.handlers.environment import (
     AggregateEnvironment,
     ApiEnvironment,
@@ -61,7 +63,9 @@ FUNCTIONS = {
 
 BATCH_FUNCTIONS = ["Plan", "NormalizeShard", "AggregateShard", "Summarize"]
 MACHINES = ["BatchRole", "EnsembleRole"]
-ROLES = sorted([*(f"{name}Role" for name in FUNCTIONS), *MACHINES, "BatchScheduleRole", "ScoreRole"])
+ROLES = sorted(
+    [*(f"{name}Role" for name in FUNCTIONS), *MACHINES, "BatchScheduleRole", "ScoreRole", "WarmupScheduleRole"]
+)
 
 
 @cache
@@ -172,8 +176,8 @@ def test_there_are_the_slots_that_the_parameter_lists(slots: int) -> None:
 def test_every_parameter_stands_in_the_docs_with_its_default() -> None:
     page = (ROOT / "docs" / "deployment.md").read_text()
     table = page[page.index("## Parameters") :].partition("\n## ")[0]
-    told = {name: shown.strip("`") for name, shown in re.findall(r"^\| `(\w+)` \| (\S+) \|", table, re.MULTILINE)}
-    told["BatchScheduleExpression"] = re.findall(r"`(cron\(.*?\))`", table)[0]  # has spaces in it
+    rows = re.findall(r"^\| `(\w+)` \| (`[^`]+`|\S+) \|", table, re.MULTILINE)
+    told = {name: shown.strip("`") for name, shown in rows}
     defaults = {name: str(one["Default"]) or "none" for name, one in source()["Parameters"].items()}
     assert told == defaults | {"Slots": "1,…,8"}
 
@@ -299,6 +303,27 @@ def test_a_review_is_asked_for_as_the_rule_expects_it_and_on_the_bus_the_role_ma
     ]
 
 
+@pytest.mark.parametrize(("given", "statuses"), [({}, "none"), ({"AnnouncePredictions": "true"}, "*")])
+def test_predictions_are_announced_where_the_parameter_says_so(given: dict[str, str], statuses: str) -> None:
+    values = parameters("dev", 1, 0) | given
+    found = properties_of("AWS::StepFunctions::StateMachine", resolve(translate(TEMPLATE, values), values))
+    for name in ("EnsembleStateMachine", "EnsembleExpressStateMachine"):
+        placeholders = found[name]["DefinitionSubstitutions"]
+        assert placeholders["AnnouncedStatuses"] == statuses
+        assert placeholders["RecordsTable"] == "RecordsTable"
+
+
+def test_a_prediction_is_announced_on_the_reviews_bus_and_the_review_is_asked_for_alike_beside_it() -> None:
+    states = json.loads((ROOT / ASL).read_text())["States"]
+    (review,), (announcement,), both = (
+        states[name]["Parameters"]["Entries"] for name in ("Ask for review", "Announce", "Ask for review and announce")
+    )
+    assert both == [review, announcement]
+    assert announcement["DetailType"] == "PredictionCompleted"
+    same = ("Source", "EventBusName")
+    assert [announcement[name] for name in same] == [review[name] for name in same]
+
+
 def test_reviews_asked_for_are_kept_in_a_log_group_that_admits_this_rule_only() -> None:
     (rule,) = resources("AWS::Events::Rule").values()
     (policy,) = resources("AWS::Logs::ResourcePolicy").values()
@@ -389,10 +414,9 @@ def test_the_http_apis_function_may_ask_the_ensemble_and_its_slots_and_nobody_el
 # ------------------------------------------------------------------------------------------------- the schedule
 
 
-def schedule(**given: str) -> dict[str, Any]:
+def schedule(name: str = "BatchSchedule", **given: str) -> dict[str, Any]:
     values = parameters("dev", 1, 0) | given
-    (found,) = properties_of("AWS::Scheduler::Schedule", resolve(translate(TEMPLATE, values), values)).values()
-    return found
+    return properties_of("AWS::Scheduler::Schedule", resolve(translate(TEMPLATE, values), values))[name]
 
 
 def test_the_schedule_is_off_until_somebody_wants_it() -> None:
@@ -428,10 +452,45 @@ def test_what_cannot_be_started_is_tried_again_and_then_put_aside_encrypted() ->
     }
 
 
-def test_the_schedules_role_is_for_the_scheduler_of_this_account() -> None:
-    (statement,) = resources("AWS::IAM::Role")["BatchScheduleRole"]["AssumeRolePolicyDocument"]["Statement"]
+@pytest.mark.parametrize("role", ["BatchScheduleRole", "WarmupScheduleRole"])
+def test_a_schedules_role_is_for_the_scheduler_of_this_account(role: str) -> None:
+    (statement,) = resources("AWS::IAM::Role")[role]["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Principal"] == {"Service": "scheduler.amazonaws.com"}
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+def test_the_warm_up_is_off_until_somebody_wants_it_and_how_often_is_said() -> None:
+    found = schedule("WarmupSchedule")
+    assert (found["State"], found["ScheduleExpression"]) == ("DISABLED", "rate(5 minutes)")
+    wanted = schedule("WarmupSchedule", WarmupState="ENABLED", WarmupExpression="cron(0/5 8-18 ? * MON-FRI *)")
+    assert (wanted["State"], wanted["ScheduleExpression"]) == ("ENABLED", "cron(0/5 8-18 ? * MON-FRI *)")
+    with pytest.raises(TemplateRefused, match="WarmupState must be one of ENABLED, DISABLED"):
+        schedule("WarmupSchedule", WarmupState="on")
+
+
+def test_the_warm_up_is_an_express_execution_that_the_payload_knows_and_no_question() -> None:
+    target = schedule("WarmupSchedule")["Target"]
+    assert (target["Arn"], target["RoleArn"]) == ("EnsembleExpressStateMachine", "WarmupScheduleRole")
+    assert is_warmup(json.loads(target["Input"]))
+    assert set(grants("WarmupScheduleRole")) == {("states:StartExecution", "EnsembleExpressStateMachine")}
+
+
+def test_a_warm_up_that_is_late_is_given_up() -> None:
+    target = schedule("WarmupSchedule")["Target"]
+    assert target["RetryPolicy"]["MaximumRetryAttempts"] <= 1
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] < 5 * 60
+    assert "DeadLetterConfig" not in target
+
+
+def test_neither_schedule_starts_what_the_other_is_for() -> None:
+    batch, warmup = (json.loads(schedule(name)["Target"]["Input"]) for name in ("BatchSchedule", "WarmupSchedule"))
+    assert not is_warmup(batch)
+    with pytest.raises(InvalidPayload, match='"warmup" is not known here'):
+        parse_request({**batch, **warmup})
+    with pytest.raises(InvalidPayload, match="dataset"):
+        parse_request(warmup)
+    with pytest.raises(InvalidPayload, match='"dataset" is not known here'):
+        parse_payload(batch)
 
 
 def test_an_alarm_is_raised_for_a_failed_run_and_for_one_that_could_not_be_started() -> None:
@@ -749,6 +808,7 @@ def test_a_client_finds_what_it_needs_in_the_outputs() -> None:
         "ScoreFunctionPrefix",
         "SlotNames",
         "StateMachineArn",
+        "WarmupScheduleName",
     }
 
 

@@ -62,11 +62,11 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
         sent = _fit(stack, dict(payload))
         if release is not None and "release" not in sent:
             sent = {**sent, "release": release}
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    name = name_execution()
     started = stack.step_functions.start_execution(
         stateMachineArn=stack.state_machine, name=name, input=msgspec.json.encode(sent).decode()
     )
-    described = _wait(stack, started["executionArn"])
+    described = wait_for(stack, started["executionArn"])
     prediction_id = payload.get("prediction_id") if isinstance(payload, Mapping) else None
     prediction_id = prediction_id if isinstance(prediction_id, str) else name
     if described["status"] == "SUCCEEDED":
@@ -80,6 +80,11 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
         except RecordNotFound:
             recorded = None
     return Outcome(name, prediction_id, recorded, error, cause)
+
+
+def name_execution() -> str:
+    """Return a name that no other execution has, and that sorts by time."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def follow_pointers(stack: Stack, output: Output) -> Output:
@@ -107,7 +112,8 @@ def _fit(stack: Stack, payload: dict[str, Any]) -> dict[str, Any]:
     return {"instances": msgspec.to_builtins(pointer), **rest}
 
 
-def _wait(stack: Stack, execution: str) -> Mapping[str, Any]:
+def wait_for(stack: Stack, execution: str) -> Mapping[str, Any]:
+    """Wait for an execution's end, and return its description."""
     for wait in chain(POLL_SECONDS, repeat(POLL_SECONDS[-1])):
         described = stack.step_functions.describe_execution(executionArn=execution)
         if described["status"] != "RUNNING":

@@ -86,6 +86,11 @@ class Stack:
         """Name of the batch's schedule, with its group and a slash before it where that is not the default one."""
         return self._output("BatchScheduleName")
 
+    @property
+    def warmup_schedule(self) -> str:
+        """The same of the warm-up's."""
+        return self._output("WarmupScheduleName")
+
     @cached_property
     def releases(self) -> ReleaseStore:
         """The artifact bucket."""

@@ -32,13 +32,13 @@ class WarmedMember(Struct, frozen=True):
     error: MemberFailure | None = None
 
 
-class WarmUp(Struct, frozen=True):
-    """The output: which releases answer, and what became of each member of theirs."""
+class WarmUp(Struct, frozen=True, kw_only=True):
+    """The output: which releases answer, and what became of each member of theirs, slot by slot."""
 
+    warmup: Literal[True] = True
     release: str
     canary: str | None
     members: tuple[WarmedMember, ...]
-    warmup: Literal[True] = True
 
 
 def read_warm_up(event: Mapping[str, Any]) -> WarmUp:
@@ -48,7 +48,7 @@ def read_warm_up(event: Mapping[str, Any]) -> WarmUp:
     members = tuple(
         warmed for slot, result in zip(slots, event["results"], strict=True) for warmed in _read_slot(slot, result)
     )
-    return WarmUp(served.release, served.canary, members)
+    return WarmUp(release=served.release, canary=served.canary, members=members)
 
 
 def _read_slot(slot: SlotToWarm, result: Mapping[str, Any]) -> Iterator[WarmedMember]:
