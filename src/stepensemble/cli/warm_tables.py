@@ -60,10 +60,10 @@ def _tell(warmed: Warmed) -> Iterator[RenderableType]:
     members, loaded = len(first.members), sum(member.cold is True for member in first.members)
     if loaded == members:
         words = f"{members} models were loaded, and are there now"
-    elif loaded:
-        words = f"{loaded} of {members} models were loaded"
-    else:
+    elif all(member.cold is False for member in first.members):
         words = "no model had to be loaded, so both columns are of warm slots"
+    else:
+        words = f"{loaded} of {members} models were loaded"
     canary = "" if again.canary is None else f", canary {again.canary[:SHORT]}"
     style = "bold red" if warmed.failed else "bold green"
     found = Text("warm  ", style=style)
