@@ -204,6 +204,13 @@ def test_rows_beyond_an_executions_input_go_by_s3_and_come_back_whole(http_url: 
     assert [one["probability"] for one in short["predictions"]] == [one["value"] for one in output["predictions"]]
 
 
+def test_a_warm_up_is_no_question_here(http_url: str, stack: Stack) -> None:
+    assert stack.outputs
+    answered = requests.post(f"{http_url}/predict", json={"warmup": True}, timeout=60)
+    assert answered.status_code == 400
+    assert [problem["path"] for problem in answered.json()["problems"]] == ["$.warmup"]
+
+
 def test_every_bad_field_is_named_and_nothing_is_recorded(http_url: str, stack: Stack) -> None:
     before = len(stack.records.latest(1000))
     body = {"instances": [{**PASSENGER, "Age": "x", "Fare": True}, {**PASSENGER, "Hat": 1}]}
