@@ -133,7 +133,7 @@ def test_the_documented_status_call_and_the_versions_it_names(http_url: str, sta
     ("place", "status", "said"),
     [
         ("versions/3", 404, "Servable not found for request: Specific(titanic, 3)"),
-        ("versions/x", 404, "Servable not found for request: Specific(titanic, x)"),
+        ("versions/x", 400, f"Malformed request: POST {MODELS}/titanic/versions/x:predict"),
         ("labels/canary", 400, "Unrecognized servable version label: canary"),
     ],
 )
@@ -259,9 +259,12 @@ def test_the_door_says_how_it_is_and_what_it_takes(http_url: str) -> None:
         ("GET", "/predictions/%00", 404),
         ("GET", "/predict", 405),
         ("POST", "/health", 405),
-        ("GET", f"{MODELS}/titanic:predict", 405),
-        ("POST", f"{MODELS}/titanic:explain", 404),
+        ("GET", f"{MODELS}/titanic:predict", 400),
+        ("POST", f"{MODELS}/titanic:explain", 400),
+        ("GET", f"{MODELS}/nobody", 404),
         ("GET", f"{MODELS}/nobody/metadata", 404),
+        ("GET", f"{MODELS}/no%20body/metadata", 404),
+        ("GET", f"{MODELS}/n%C3%B6body/metadata", 404),
     ],
 )
 def test_a_path_or_method_that_is_not_there_is_said_to_be(http_url: str, verb: str, path: str, status: int) -> None:
