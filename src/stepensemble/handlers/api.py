@@ -107,7 +107,7 @@ def make_api(door: Door) -> APIGatewayHttpResolver:
         if path.startswith(SERVING):
             return _refuse(api, _malformed(api))
         allowed = [known for known, rule, _ in routes if _fits(rule, path)]
-        if allowed:
+        if allowed and verb not in allowed:
             error = HttpError(HTTPStatus.METHOD_NOT_ALLOWED, f"{verb} is not for {path}", {"Allow": ", ".join(allowed)})
             return _refuse(api, error)
         message = f"there is nothing at {path}; GET /openapi.json lists what there is"
