@@ -224,6 +224,14 @@ def test_every_bad_field_is_named_and_nothing_is_recorded(http_url: str, stack: 
     assert len(stack.records.latest(1000)) == before
 
 
+def test_more_bad_fields_than_a_response_holds_are_counted(http_url: str) -> None:
+    rows = [{**PASSENGER, **{f"hat{number}": 1 for number in range(20)}}] * 9000
+    answered = requests.post(f"{http_url}/predict", json={"instances": rows}, timeout=60)
+    assert answered.status_code == 400
+    assert answered.json()["message"].startswith("180000 problems:\n- $.instances[0].hat0: ")
+    assert answered.json()["problems"][-1]["remedy"] == "mend these first"
+
+
 def test_without_a_quorum_the_record_is_named(halves: str) -> None:
     body = {"features": {"x": -4.0}, "quorum": {"min_members": 2}}
     refused = ask_signed(f"{halves}/predict", body)

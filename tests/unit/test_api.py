@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from stepensemble.core import errors
-from stepensemble.core.errors import EnsembleError, NothingPublished, QuorumNotMet
+from stepensemble.core.errors import EnsembleError, InvalidPayload, NothingPublished, QuorumNotMet
+from stepensemble.core.problems import Problem
 from stepensemble.handlers.api import RETRY_SECONDS, STATUSES, make_api
-from stepensemble.handlers.door import BODY_BYTES, Unanswered
+from stepensemble.handlers.door import BODY_BYTES, RESPONSE_BYTES, Unanswered
 
 SERVING = "/v1/models/titanic:predict"
 BODY = b'{"instances": [{"Age": 22}]}'
@@ -78,7 +79,7 @@ def leaves(kind: type[EnsembleError]) -> Iterator[type[EnsembleError]]:
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_every_error_of_ours_has_a_status_and_says_when_to_ask_again(kind: type[EnsembleError], path: str) -> None:
     many = hasattr(errors, kind.__name__) and issubclass(kind, errors._WithProblems)
-    error = kind([errors.Problem("$.x", "is wrong", "mend it")]) if many else kind("what is wrong; what to do")  # type: ignore[arg-type]
+    error = kind([Problem("$.x", "is wrong", "mend it")]) if many else kind("what is wrong; what to do")  # type: ignore[arg-type]
     status, headers, answer, _ = ask(error, path=path)
     assert status == STATUSES.get(kind, 500)
     assert headers["Content-Type"] == "application/json"
@@ -95,6 +96,25 @@ def test_of_what_nobody_expects_nothing_is_told(path: str) -> None:
     assert status == 500
     assert "secret" not in json.dumps(answer)
     assert "Traceback" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize("path", ["/predict", SERVING])
+def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -> None:
+    problems = [Problem(f"$.instances[{row}]", "é" * 40, "mend it") for row in range(100_000)]
+    status, _, answer, _ = ask(InvalidPayload(problems), path=path)
+    assert status == 400
+    assert len(json.dumps(json.dumps(answer))) < RESPONSE_BYTES
+    text = answer["error"] if path == SERVING else answer["message"]
+    first, *lines, last = text.splitlines()
+    assert first == "100000 problems:"
+    assert lines == [f"- {problem}" for problem in problems[: len(lines)]]
+    assert last == f"- and {100_000 - len(lines)} more"
+    if path == "/predict":
+        *told, rest = answer["problems"]
+        assert told == [
+            {"path": one.path, "message": one.message, "remedy": one.remedy} for one in problems[: len(told)]
+        ]
+        assert rest["message"] == f"and {100_000 - len(told)} more problems"
 
 
 def test_a_record_is_named_where_there_is_one() -> None:

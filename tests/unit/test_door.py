@@ -15,7 +15,7 @@ from builders import ROOT, fingerprint, member, sources
 from memory import PREFIX, SLOTS, Clock, MemoryStack
 from stepensemble.core.errors import LabelUnknown, ServableNotFound
 from stepensemble.handlers.asking import Asker
-from stepensemble.handlers.door import Door
+from stepensemble.handlers.door import BODY_BYTES, RESPONSE_BYTES, Door, fits_response
 from stepensemble.handlers.normalize import POINTER_SECONDS, CurrentRelease
 from stepensemble.publishing.canary import abort_canary, promote_canary
 from stepensemble.publishing.publish import publish
@@ -171,3 +171,12 @@ def test_metadata_says_whether_a_members_labels_are_indices_or_names(stack: Memo
     assert dtype("name") == "DT_INT64"  # nothing is kept that could tell
     stack.releases.write_fingerprint(fingerprint(read))
     assert (dtype("index"), dtype("name")) == ("DT_INT64", "DT_STRING")
+
+
+@pytest.mark.parametrize(("character", "size"), [("1", 1), ('"', 2), ("\n", 2), ("é", 6)])
+def test_a_response_holds_a_body_as_the_string_that_it_is_in_a_functions_answer(character: str, size: int) -> None:
+    most = character * ((RESPONSE_BYTES - 2) // size)
+    assert fits_response(most.encode())
+    assert not fits_response((most + character).encode())
+    headers = {"Content-Type": "application/json", "X-Prediction-Id": "x" * 128, "X-Release": "0" * 64}
+    assert len(json.dumps({"statusCode": 200, "headers": headers, "body": most})) <= BODY_BYTES

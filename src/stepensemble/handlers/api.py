@@ -14,8 +14,9 @@ import re
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from itertools import accumulate, takewhile
 from typing import Any, NoReturn
 
 import msgspec
@@ -25,8 +26,8 @@ from msgspec import Struct
 
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload
-from stepensemble.core.problems import Problem, show
-from stepensemble.handlers.door import BODY_BYTES, Answered, Door, Method, Unanswered
+from stepensemble.core.problems import Problem, list_problems, show
+from stepensemble.handlers.door import BODY_BYTES, Answered, Door, Method, Unanswered, within_a_response
 from stepensemble.imaging import sniff_image
 from stepensemble.serving.openapi import describe_api
 
@@ -48,6 +49,9 @@ STATUSES: Mapping[type[EnsembleError], int] = {
 
 RETRY_SECONDS = {429: 1, 503: 2}
 """What `Retry-After` says."""
+
+PROBLEM_BYTES = 512 * 1024
+"""Most bytes of problems that are told, as text and as data each; a response would not hold those of every body."""
 
 SERVING = "/v1/"
 METHODS: tuple[Method, ...] = ("predict", "classify", "regress")
@@ -250,11 +254,7 @@ def _headers(answered: Answered) -> dict[str, str]:
 
 
 def _answer(data: object, headers: Mapping[str, str] | None = None) -> Response[str]:
-    body = msgspec.json.encode(data)
-    if len(body) > BODY_BYTES:
-        message = f"the answer has {len(body):,} bytes, and a response holds {BODY_BYTES:,}; ask for fewer rows"
-        raise errors.AnswerTooLarge(message)
-    return _respond(200, body, headers)
+    return _respond(200, within_a_response(msgspec.json.encode(data), "ask for fewer rows"), headers)
 
 
 def _respond(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response[str]:
@@ -279,14 +279,24 @@ def _explain(error: Exception) -> tuple[int, Failure, Mapping[str, str]]:
         error = error.error
     if isinstance(error, HttpError):
         return error.status, Failure(error.status.phrase.replace(" ", ""), str(error)), error.headers
+    if isinstance(error, InvalidPayload):
+        message = list_problems(error.problems, max_bytes=PROBLEM_BYTES)
+        return 400, Failure(type(error).__name__, message, _cut_problems(error.problems)), {}
     if isinstance(error, EnsembleError):
-        problems = error.problems if isinstance(error, InvalidPayload) else ()
         recorded = prediction_id if isinstance(error, errors.QuorumNotMet | errors.StillRunning) else None
         status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
-        return status, Failure(type(error).__name__, str(error), problems, recorded), {}
+        return status, Failure(type(error).__name__, str(error), prediction_id=recorded), {}
     # Of what nobody expects, the log gets where it happened, but no message: it might quote what was sent.
     logger.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
     return 500, Failure("InternalError", "something went wrong here; the function's log says what"), {}
+
+
+def _cut_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    sizes = accumulate(len(msgspec.json.encode(problem)) + 1 for problem in problems)
+    kept = sum(1 for _ in takewhile(lambda size: size <= PROBLEM_BYTES, sizes))
+    if kept == len(problems):
+        return tuple(problems)
+    return *problems[:kept], Problem("$", f"and {len(problems) - kept} more problems", "mend these first")
 
 
 def _tell(failure: Failure) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +41,12 @@ from stepensemble.serving.servables import Servable
 from stepensemble.storage.records import RecordTable
 
 BODY_BYTES = 6 * 1024 * 1024
-"""Most bytes of a request, and of a response: what a Lambda function is sent and sends."""
+"""Most bytes of a request: what a Lambda function is sent."""
+
+RESPONSE_BYTES = BODY_BYTES - 8 * 1024
+"""Most bytes of a response's body within what the function sends, which holds as many as what it is sent; the rest is
+for the status and the headers.
+"""
 
 Method = Literal["predict", "classify", "regress"]
 
@@ -95,7 +101,7 @@ class Door:
         with _under(payload.prediction_id or name):
             output = self.asker.run(name, sent)
             followed = self.asker.follow_pointers(output)
-        return followed if len(msgspec.json.encode(followed)) <= BODY_BYTES else output
+        return followed if fits_response(msgspec.json.encode(followed)) else output
 
     def predict_image(self, body: bytes) -> Output:
         """Answer one picture, given as the bytes of its file, of an ensemble whose only feature is an image.
@@ -124,7 +130,7 @@ class Door:
             record = msgspec.json.encode(self.records.read(prediction_id))
         except RecordNotFound:
             raise RecordNotFound(f'no record is kept of "{prediction_id}"') from None
-        return _within_a_response(record, "ensemble show reads it whole")
+        return within_a_response(record, "ensemble show reads it whole")
 
     def health(self) -> dict[str, Any]:
         """Say which release answers.
@@ -288,9 +294,19 @@ def _has_images(release: Release) -> bool:
     return any(isinstance(feature, ImageFeature) for feature in release.features)
 
 
-def _within_a_response(body: bytes, remedy: str) -> bytes:
-    if len(body) > BODY_BYTES:
-        raise AnswerTooLarge(f"the answer has {len(body):,} bytes, and a response holds {BODY_BYTES:,}; {remedy}")
+def fits_response(body: bytes) -> bool:
+    """Say whether a response holds a body, which is a JSON string there: in it a quotation mark takes two bytes."""
+    return len(body) * 6 <= RESPONSE_BYTES or len(json.dumps(body.decode())) <= RESPONSE_BYTES
+
+
+def within_a_response(body: bytes, remedy: str) -> bytes:
+    """Return a body that a response holds.
+
+    Raises:
+        AnswerTooLarge: it does not.
+    """
+    if not fits_response(body):
+        raise AnswerTooLarge(f"the answer has {len(body):,} bytes, more than a response holds; {remedy}")
     return body
 
 
