@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
-from msgspec import structs
+from msgspec import Struct, structs
 
 from stepensemble.core import errors
 from stepensemble.core.answer import Output, Prediction
@@ -39,6 +40,12 @@ TRANSIENT_STATES = frozenset(
 LATER = "try again later"
 PROBLEM = re.compile(r"- (\$.*?): (.*); (.*)")
 MORE = re.compile(r"\n- and (\d+) more$")
+
+
+class _Raised(Struct, frozen=True):
+    """What Lambda says of an error that was raised, as far as clients may know."""
+
+    errorMessage: str  # noqa: N815 (Lambda's name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,7 @@ def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
     """
     kind = getattr(errors, error, None)
     if isinstance(kind, type) and issubclass(kind, EnsembleError):
+        cause = _read_message(cause)
         if issubclass(kind, errors.InvalidPayload):
             return kind(read_problems(cause))
         return ExecutionFailed(cause) if hasattr(kind, "problems") else kind(cause)
@@ -146,6 +154,13 @@ def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
     if error in TRANSIENT_STATES:
         return StorageUnavailable(f"execution {execution} ended with {error}; {LATER}")
     return ExecutionFailed(f"execution {execution} ended with {error}; its log says why")
+
+
+def _read_message(cause: str) -> str:
+    """Return the message of a cause; where a function raised its error, the stack trace stands beside it."""
+    with suppress(msgspec.DecodeError):
+        return msgspec.json.decode(cause, type=_Raised).errorMessage
+    return cause
 
 
 def read_problems(cause: str) -> list[Problem]:

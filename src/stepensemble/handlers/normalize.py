@@ -85,6 +85,10 @@ class CurrentRelease:
             self._pointer, self._read_at = pointer, self.clock()
         return pointer
 
+    def forget_pointer(self) -> None:
+        """Have the pointer read anew the next time."""
+        self._pointer = None
+
 
 @dataclass(frozen=True, slots=True)
 class Normalizer:
