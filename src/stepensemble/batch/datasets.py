@@ -12,22 +12,11 @@ import polars as pl
 
 from stepensemble.batch.footers import Footer, fetched, read_footer
 from stepensemble.batch.records import BLANK, UNCLOSED, RecordTooLong, find_records, read_fields
-from stepensemble.batch.run import Compression, File, Format, Options
+from stepensemble.batch.run import KINDS, File, Options, kind_of
 from stepensemble.batch.texts import FIRST_PIECE_BYTES, Text, TextRefused
 from stepensemble.core.errors import DatasetMissing, DatasetRefused, ObjectMissing
 from stepensemble.core.problems import Problem, enumerate_values, show
 from stepensemble.storage.objects import Bucket, Listed
-
-KINDS: dict[str, tuple[Format, Compression]] = {
-    ".csv": ("csv", "none"),
-    ".csv.gz": ("csv", "gzip"),
-    ".jsonl": ("jsonl", "none"),
-    ".ndjson": ("jsonl", "none"),
-    ".jsonl.gz": ("jsonl", "gzip"),
-    ".ndjson.gz": ("jsonl", "gzip"),
-    ".parquet": ("parquet", "none"),
-}
-"""How the names of a dataset's files end."""
 
 MAX_HEADER_BYTES = 1024 * 1024
 
@@ -86,7 +75,7 @@ def find_files(bucket: Bucket, dataset: str, date: str | None = None) -> tuple[F
             f"name it *{', *'.join(KINDS)}, or with a leading _ that it be passed over",
         )
         for found in listed
-        if _kind_of(found.key) is None
+        if kind_of(found.key) is None
     ]
     if problems:
         raise DatasetRefused(problems)
@@ -216,12 +205,7 @@ def _of_date(bucket: Bucket, listed: Sequence[Listed], folder: str, date: str | 
     return of_date
 
 
-def _kind_of(key: str) -> tuple[Format, Compression] | None:
-    name = key.lower()
-    return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
-
-
 def _describe(found: Listed, folder: str) -> File:
-    kind = _kind_of(found.key)
+    kind = kind_of(found.key)
     assert kind is not None, "unknown kinds were refused"  # noqa: S101 tells the type
     return File(found.key, found.key.removeprefix(folder), found.size, found.version, *kind)

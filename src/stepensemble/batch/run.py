@@ -22,6 +22,17 @@ DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 Format = Literal["csv", "jsonl", "parquet"]
 Compression = Literal["none", "gzip"]
 
+KINDS: dict[str, tuple[Format, Compression]] = {
+    ".csv": ("csv", "none"),
+    ".csv.gz": ("csv", "gzip"),
+    ".jsonl": ("jsonl", "none"),
+    ".ndjson": ("jsonl", "none"),
+    ".jsonl.gz": ("jsonl", "gzip"),
+    ".ndjson.gz": ("jsonl", "gzip"),
+    ".parquet": ("parquet", "none"),
+}
+"""How the names of a dataset's files end."""
+
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """How a dataset is read and its results are written.
@@ -175,6 +186,12 @@ class Result(Struct, frozen=True):
     summary: str
     rows_failed: int = 0
     status: Literal["SUCCEEDED"] = "SUCCEEDED"
+
+
+def kind_of(key: str) -> tuple[Format, Compression] | None:
+    """Return how a file is written, by how its name ends; None where that is unknown."""
+    name = key.lower()
+    return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
 
 
 def name_run(files: tuple[File, ...], release: str, date: str, output: str, options: Options) -> str:

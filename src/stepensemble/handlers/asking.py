@@ -12,15 +12,16 @@ from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 from msgspec import structs
 
 from stepensemble.core import errors
-from stepensemble.core.answer import Output, Prediction
+from stepensemble.core.answer import Output
 from stepensemble.core.columns import Columns, array_from_bytes, columns_to_bytes, columns_to_json
 from stepensemble.core.errors import EnsembleError, ExecutionFailed, StillRunning, StorageUnavailable, Throttled
-from stepensemble.core.limits import INPUT_BYTES, NUMBER_BYTES
+from stepensemble.core.limits import NUMBER_BYTES
 from stepensemble.core.payload import Pointer
 from stepensemble.core.problems import Problem
 from stepensemble.handlers.tiers import MemberToAsk
-from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key, payload_key
+from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
+from stepensemble.storage.pointers import leave_rows
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -66,7 +67,7 @@ class Asker:
             EnsembleError: what the execution failed with, under its own name; ExecutionFailed where that is none of
                 ours; Throttled, StorageUnavailable or StillRunning where asking again may help.
         """
-        body = msgspec.json.encode(self._fit(payload)).decode()
+        body = msgspec.json.encode(leave_rows(self.data, payload)).decode()
         try:
             ended = self.step_functions.start_sync_execution(stateMachineArn=self.machine, name=name, input=body)
         except (BotoCoreError, ClientError) as error:
@@ -74,19 +75,6 @@ class Asker:
         if ended["status"] == "SUCCEEDED":
             return msgspec.json.decode(ended["output"], type=Output)
         raise name_failure(str(ended.get("error", ended["status"])), str(ended.get("cause", "")), name)
-
-    def follow_pointers(self, output: Output) -> Output:
-        """Put in the place of every pointer what it points at."""
-        predictions = output.predictions
-        if isinstance(predictions, Pointer):
-            predictions = msgspec.json.decode(self.data.read(predictions.split()[1]), type=list[Prediction])
-        members = [
-            structs.replace(member, outputs=array_from_bytes(self.data.read(member.outputs.split()[1])).tolist())
-            if isinstance(member.outputs, Pointer)
-            else member
-            for member in output.members
-        ]
-        return structs.replace(output, predictions=predictions, members=members)
 
     def score(self, name: str, member: MemberToAsk, columns: Columns, rows: int, width: int) -> list[Any]:
         """Return a member's outputs in its model's own shape.
@@ -120,14 +108,6 @@ class Asker:
         if isinstance(outputs, Mapping):
             outputs = array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])).tolist()
         return list(outputs)
-
-    def _fit(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        if len(msgspec.json.encode(payload)) <= INPUT_BYTES:
-            return payload
-        rows = msgspec.json.encode([payload["features"]] if "features" in payload else payload["instances"])
-        pointer = self.data.write(payload_key(rows), rows)
-        rest = {key: value for key, value in payload.items() if key not in {"features", "instances"}}
-        return {"instances": msgspec.to_builtins(pointer), **rest}
 
 
 def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
