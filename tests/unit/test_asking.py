@@ -6,8 +6,8 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 
 from stepensemble.core import errors
-from stepensemble.core.problems import Problem, list_problems
-from stepensemble.handlers.asking import Asker, name_failure, read_problems
+from stepensemble.core.problems import Problem, list_problems, read_problems
+from stepensemble.handlers.asking import Asker, name_failure
 
 PROBLEMS = [
     Problem("$.instances[0].Age", '"x" is not a number', "write a number, without unit or words"),

@@ -39,7 +39,9 @@ def locate(dataset: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def find_files(bucket: Bucket, dataset: str, date: str | None = None) -> tuple[File, ...]:
+def find_files(
+    bucket: Bucket, dataset: str, date: str | None = None, version_id: str | None = None
+) -> tuple[File, ...]:
     """Find the files of a dataset, in the order of their keys.
 
     Files and folders whose names begin with `_` or `.` are passed over, as Spark does.
@@ -48,6 +50,7 @@ def find_files(bucket: Bucket, dataset: str, date: str | None = None) -> tuple[F
         bucket: that the dataset lies in.
         dataset: `s3://bucket/key` of a file, or of a prefix that ends with a slash.
         date: where files lie in folders `dt=YYYY-MM-DD/`, only those of this date are the dataset.
+        version_id: of a file, which version of the object; the latest if not given.
 
     Returns:
         No file at all where there is nothing but a marker of success: an empty dataset.
@@ -58,7 +61,7 @@ def find_files(bucket: Bucket, dataset: str, date: str | None = None) -> tuple[F
     """
     key = locate(dataset)[1]
     if key and not key.endswith("/"):
-        listed = [_head(bucket, key)]
+        listed = [_head(bucket, key, version_id)]
         folder = key[: key.rfind("/") + 1]
     else:
         listed = sorted(bucket.list(key), key=lambda found: found.key)
@@ -79,7 +82,7 @@ def find_files(bucket: Bucket, dataset: str, date: str | None = None) -> tuple[F
     ]
     if problems:
         raise DatasetRefused(problems)
-    files = tuple(_describe(found, folder) for found in listed)
+    files = tuple(_describe(found, folder, version_id) for found in listed)
     first = {file.format: file.name for file in reversed(files)}
     if len(first) > 1:
         examples = " and ".join(f"{name} is {format_}" for format_, name in sorted(first.items()))
@@ -181,9 +184,9 @@ def wanted_columns(options: Options, features: Sequence[str]) -> tuple[str, ...]
     return tuple(dict.fromkeys([*features, *(name for name in asked if name is not None)]))
 
 
-def _head(bucket: Bucket, key: str) -> Listed:
+def _head(bucket: Bucket, key: str, version_id: str | None) -> Listed:
     try:
-        return bucket.head(key)
+        return bucket.head(key, version_id)
     except ObjectMissing:
         folder = next(bucket.list(f"{key}/"), None)
         remedy = f"did you mean s3://{bucket.name}/{key}/?" if folder else "look at bucket, key and permissions"
@@ -205,7 +208,7 @@ def _of_date(bucket: Bucket, listed: Sequence[Listed], folder: str, date: str | 
     return of_date
 
 
-def _describe(found: Listed, folder: str) -> File:
+def _describe(found: Listed, folder: str, version_id: str | None) -> File:
     kind = kind_of(found.key)
     assert kind is not None, "unknown kinds were refused"  # noqa: S101 tells the type
-    return File(found.key, found.key.removeprefix(folder), found.size, found.version, *kind)
+    return File(found.key, found.key.removeprefix(folder), found.size, found.version, *kind, version_id=version_id)

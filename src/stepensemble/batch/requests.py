@@ -34,6 +34,7 @@ def parse_request(data: object) -> Request:
             _check_moment(request.scheduled_at),
             _check_timezone(request.timezone),
             _check_output(request.output),
+            _check_version(request),
         )
         if problem is not None
     ]
@@ -104,4 +105,10 @@ def _check_output(given: str) -> Problem | None:
     if not given.startswith(RESULTS) or given.endswith("/"):
         remedy = f"begin it with {RESULTS}, and end it without a slash"
         return Problem("$.output", f"{show(given)} is no place for results", remedy)
+    return None
+
+
+def _check_version(request: Request) -> Problem | None:
+    if request.version_id is not None and request.dataset.endswith("/"):
+        return Problem("$.version_id", "is given of a folder", "name one object as the dataset, or leave it out")
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from stepensemble.core.columns import Columns, array_from_bytes, columns_to_byte
 from stepensemble.core.errors import EnsembleError, ExecutionFailed, StillRunning, StorageUnavailable, Throttled
 from stepensemble.core.limits import NUMBER_BYTES
 from stepensemble.core.payload import Pointer
-from stepensemble.core.problems import Problem
+from stepensemble.core.problems import read_problems
 from stepensemble.handlers.tiers import MemberToAsk
 from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
@@ -38,8 +37,6 @@ TRANSIENT_STATES = frozenset(
     {"Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "States.Timeout", "TIMED_OUT"}
 )
 LATER = "try again later"
-PROBLEM = re.compile(r"- (\$.*?): (.*); (.*)")
-MORE = re.compile(r"\n- and (\d+) more$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +123,6 @@ def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
     if error in TRANSIENT_STATES:
         return StorageUnavailable(f"execution {execution} ended with {error}; {LATER}")
     return ExecutionFailed(f"execution {execution} ended with {error}; its log says why")
-
-
-def read_problems(cause: str) -> list[Problem]:
-    """Read the problems of a payload that an execution refused back from its cause, as `list_problems` has written it.
-
-    Where a message has a semicolon, what is after its last one is taken for the remedy.
-    """
-    found = [PROBLEM.fullmatch(line) for line in cause.splitlines()[1:]]
-    problems = [Problem(*match.groups()) for match in found if match is not None]
-    cut = MORE.search(cause)
-    if cut is not None:
-        problems.append(Problem("$", f"and {cut[1]} more problems", "mend these first"))
-    return problems or [Problem("$", cause, "mend the payload")]
 
 
 def _translate(error: BotoCoreError | ClientError, service: str) -> EnsembleError:

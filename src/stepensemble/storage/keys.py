@@ -68,9 +68,38 @@ def record_key(body: bytes) -> str:
     return f"{RECORDS}{digest_of(body)}.json.gz"
 
 
+def picture_key(body: bytes) -> str:
+    """A picture's file, by its SHA-256."""
+    return f"{PAYLOADS}{digest_of(body)}"
+
+
+# Data bucket, of what arrives
+INBOX = "inbox/"
+OUTBOX = "outbox/"
+ANSWER, FAILURE = ".json", ".error.json"
+"""How the answer to an object is called, behind the object's own name."""
+
+KEY_BYTES = 1024
+"""Most bytes of a key that S3 takes."""
+
+
+def answer_key(key: str, version: str | None, ending: str) -> str:
+    """The answer to what arrived under a key: to one version of it, or, for None, to the latest that is answered.
+
+    A name that would be too long for a key is cut, with its digest in place of the rest. S3 takes names with empty
+    parts, and with parts that are nothing but dots; not all who read it do, so these are underlined.
+    """
+    name = "/".join(part if part.strip(".") else f"{part}_" for part in key.removeprefix(INBOX).split("/"))
+    ending = ending if version is None else f".{version}{ending}"
+    most = KEY_BYTES - len((OUTBOX + ending).encode())
+    if len(name.encode()) > most:
+        digest = f"~{digest_of(name.encode())}"
+        name = name.encode()[: most - len(digest)].decode(errors="ignore") + digest
+    return f"{OUTBOX}{name}{ending}"
+
+
 # Data bucket, of the batch
 DATASETS = "datasets/"
-INBOX = "inbox/"
 BATCH = "batch/"
 RESULTS = "results"
 
