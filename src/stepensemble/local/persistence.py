@@ -4,8 +4,8 @@ The journal notes which keys moto's backends are told to change. At the end of t
 answered, their content is read back from moto and written. Notes, not contents: the truth is what moto then holds, also
 where a transaction was rolled back or metadata was set after the body. Of a versioned bucket the current versions are
 kept, and of an object that is deleted none, which S3 would let go of some days later; tags and access lists of objects
-are not. Of logs, what is put into CloudWatch Logs is kept, such as the events that a rule of EventBridge sends there; the
-functions' own are files beside the database.
+are not. Of logs, what is put into CloudWatch Logs is kept, such as the events that a rule of EventBridge sends there;
+the functions' own are files beside the database.
 """
 
 from __future__ import annotations
