@@ -67,7 +67,8 @@ def locate_dataset(request: Request, day: str, bucket: str) -> str:
     Raises:
         InvalidPayload: it is elsewhere.
     """
-    dataset = request.dataset.replace(DATE, day)
+    # Who names a version means one object, whatever it is called.
+    dataset = request.dataset.replace(DATE, day) if request.version_id is None else request.dataset
     places = tuple(f"s3://{bucket}/{folder}" for folder in (DATASETS, INBOX))
     if not dataset.startswith(places):
         remedy = f"put it under {places[0]}, where the batch may read"

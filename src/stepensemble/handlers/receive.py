@@ -11,14 +11,14 @@ from stepensemble.batch.run import KINDS, kind_of
 from stepensemble.core.errors import ArrivalRefused, EnsembleError, ObjectMissing, StorageUnavailable
 from stepensemble.core.manifest import ImageFeature
 from stepensemble.core.payload import parse_payload
-from stepensemble.core.problems import enumerate_values
+from stepensemble.core.problems import enumerate_values, show
 from stepensemble.core.releases.release import digest_of
 from stepensemble.handlers.arrival import Arrival, read_arrival
 from stepensemble.handlers.images import FILE_BYTES
 from stepensemble.handlers.normalize import CurrentRelease
 from stepensemble.handlers.refusal import refuse
 from stepensemble.imaging import sniff_image
-from stepensemble.storage.keys import picture_key
+from stepensemble.storage.keys import picture_key, underline
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.pointers import leave_rows
 
@@ -65,6 +65,11 @@ class Receiver:
 
     def _ask(self, arrival: Arrival) -> tuple[str, dict[str, Any]]:
         """Return the kind of execution and its input."""
+        if underline(arrival.key) != arrival.key:
+            raise ArrivalRefused(
+                f"{show(arrival.key)} is a key with control characters, or with a part that is empty or nothing but "
+                "dots; upload it under another"
+            )
         if kind_of(arrival.key) is not None:
             dataset = {"dataset": self.data.pointer(arrival.key).s3}
             return "run", dataset if arrival.version_id is None else dataset | {"version_id": arrival.version_id}
@@ -95,10 +100,19 @@ class Receiver:
     def _read_payload(self, arrival: Arrival, body: bytes) -> dict[str, Any]:
         try:
             payload = msgspec.json.decode(body.removeprefix(BOM))
+        except RecursionError:
+            raise ArrivalRefused(f"{arrival.key} is nested too deeply; write a payload of an execution") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ArrivalRefused(f"{arrival.key} is not JSON: {error}; write a payload of an execution") from None
         parse_payload(payload)
-        return dict(leave_rows(self.data, payload, ASKED_BYTES))
+        asked = dict(leave_rows(self.data, payload, ASKED_BYTES))
+        size = len(msgspec.json.encode(asked))
+        if size > ASKED_BYTES:
+            raise ArrivalRefused(
+                f"{arrival.key} has {size:,} bytes of JSON without its rows; shorten its metadata until there are at "
+                f"most {ASKED_BYTES:,}"
+            )
+        return asked
 
     def _ask_picture(self, arrival: Arrival, body: bytes) -> dict[str, Any]:
         _, _, release = self.current.get("", None)

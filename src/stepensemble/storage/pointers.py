@@ -21,11 +21,11 @@ def leave_rows(data: Bucket, payload: Mapping[str, Any], most: int = INPUT_BYTES
 
     Args:
         data: the data bucket.
-        payload: with `features` or `instances`; one with neither is returned as it is.
+        payload: with `features` or `instances`; one with neither is returned as it is, and so is one with a pointer.
         most: bytes.
     """
     known = {"features", "instances"} & payload.keys()
-    if not known or len(msgspec.json.encode(payload)) <= most:
+    if not known or isinstance(payload.get("instances"), Mapping) or len(msgspec.json.encode(payload)) <= most:
         return payload
     rows = msgspec.json.encode([payload["features"]] if "features" in payload else payload["instances"])
     pointer = data.write(payload_key(rows), rows)
