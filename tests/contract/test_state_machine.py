@@ -51,7 +51,7 @@ ERROR_NAMES = {
 @pytest.mark.parametrize("state", STATES)
 def test_error_names_are_the_engines_or_ours(state: dict[str, Any]) -> None:
     named = {name for rule in state.get("Retry", []) + state.get("Catch", []) for name in rule["ErrorEquals"]}
-    engines = ("States.", "Lambda.", "Runtime.", "Sandbox.")
+    engines = ("States.", "Lambda.", "Runtime.", "Sandbox.", "StepFunctions.")
     assert {name for name in named if not name.startswith(engines)} <= ERROR_NAMES
 
 
@@ -73,6 +73,9 @@ def test_every_task_has_a_timeout_and_retries_what_passes(state: dict[str, Any])
     retried = {name for rule in state["Retry"] for name in rule["ErrorEquals"]}
     if state["Resource"].endswith(":events:putEvents"):
         assert retried == {"States.TaskFailed", "States.Timeout"}
+    elif state["Resource"].endswith(":startExecution.sync:2"):  # what it starts has retries of its own
+        assert all(name.startswith("StepFunctions.") for name in retried)
+        assert "StepFunctions.ThrottlingException" in retried
     else:
         assert {
             "StorageUnavailable",

@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutErr
 
 from builders import REGRESSION, release, released
 from stepensemble.core import errors
-from stepensemble.core.problems import Problem, list_problems
-from stepensemble.handlers.asking import Asker, name_failure, read_problems
+from stepensemble.core.problems import Problem, list_problems, read_problems
+from stepensemble.handlers.asking import Asker, name_failure
 from stepensemble.handlers.tiers import list_members
 
 PROBLEMS = [

@@ -31,6 +31,7 @@ from stepensemble.cli.options import (
 from stepensemble.cli.release_commands import commands
 from stepensemble.cli.terminal import complain, err, out, print_json, show_status, warn
 from stepensemble.cli.warm_command import commands as warming
+from stepensemble.cli.watch_command import commands as watches
 from stepensemble.core.errors import EnsembleError, InvalidManifest
 from stepensemble.core.releases.release import SHORT
 
@@ -48,6 +49,7 @@ app.add_typer(additions)
 app.add_typer(commands)
 app.add_typer(batches)
 app.add_typer(warming)
+app.add_typer(watches)
 app.add_typer(local, name="local")
 
 

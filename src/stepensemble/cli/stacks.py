@@ -67,6 +67,11 @@ class Stack:
         """ARN of the state machine of the batch."""
         return self._output("BatchStateMachineArn")
 
+    @property
+    def inbox_machine(self) -> str:
+        """ARN of the state machine of the inbox."""
+        return self._output("InboxStateMachineArn")
+
     @cached_property
     def step_functions(self) -> SFNClient:
         """A client for executions."""

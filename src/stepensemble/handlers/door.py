@@ -38,6 +38,7 @@ from stepensemble.imaging import read_images
 from stepensemble.serving import answers, questions, servables
 from stepensemble.serving.questions import Question
 from stepensemble.serving.servables import Servable
+from stepensemble.storage.pointers import follow_pointers
 from stepensemble.storage.records import RecordTable
 
 BODY_BYTES = 6 * 1024 * 1024
@@ -100,7 +101,7 @@ class Door:
         sent = msgspec.to_builtins(data)
         with _under(payload.prediction_id or name):
             output = self.asker.run(name, sent)
-            followed = self.asker.follow_pointers(output)
+            followed = follow_pointers(self.asker.data, output)
         return followed if fits_response(msgspec.json.encode(followed)) else output
 
     def predict_image(self, body: bytes) -> Output:
@@ -248,7 +249,7 @@ class Door:
             questions.encode_rows(release.features, question)
         with _under(name):
             output = self.asker.run(name, {"instances": question.rows, "release": digest})
-            return self.asker.follow_pointers(output)
+            return follow_pointers(self.asker.data, output)
 
     def _ask_member(
         self, name: str, servable: Servable, member: ReleasedMember, slots: Mapping[str, str], question: Question

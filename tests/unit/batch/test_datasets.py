@@ -4,8 +4,8 @@ import pytest
 from obstore.store import MemoryStore
 
 from lake import DATASET, fill
-from stepensemble.batch.datasets import KINDS, find_files, locate, wanted_columns
-from stepensemble.batch.run import Options
+from stepensemble.batch.datasets import find_files, locate, wanted_columns
+from stepensemble.batch.run import KINDS, Options
 from stepensemble.core.errors import DatasetMissing, DatasetRefused, EnsembleError
 from stepensemble.storage.objects import Bucket
 
