@@ -209,7 +209,11 @@ def test_a_compressed_picture_is_one() -> None:
     assert taken(gzip.compress(picture), content_encoding="gzip") == picture
 
 
-@pytest.mark.parametrize("body", [BODY, b"", gzip.compress(BODY)[:-9], gzip.compress(BODY) + b"more"])
+@pytest.mark.parametrize(
+    "body",
+    [BODY, b"", gzip.compress(BODY)[:-9], gzip.compress(BODY) + b"more"],
+    ids=["plain", "empty", "cut", "longer"],
+)
 def test_what_gzip_did_not_make_is_refused(body: bytes) -> None:
     status, said = refused(body, content_encoding="gzip")
     assert (status, said) == (400, "1 problem:\n- $: the body is not what gzip makes; leave Content-Encoding out")
