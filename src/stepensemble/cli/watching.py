@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from stepensemble.core.answer import Prediction
 from stepensemble.core.errors import ObjectMissing, StackOutdated
 from stepensemble.core.payload import Pointer
 from stepensemble.local.template import write_atomically
-from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, answer_key
+from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, answer_key, underline
 
 NOTES = ".asked.json"
 AT_ONCE = 8
@@ -75,7 +76,7 @@ class Watch:
     """A folder that is watched.
 
     Attributes:
-        folder: where files are dropped; hidden ones are passed over, and so is `outbox`.
+        folder: where files are dropped; hidden ones are passed over, and so are `outbox`, and names that no object has.
         outbox: where answers go.
     """
 
@@ -132,10 +133,8 @@ class Watch:
             if path.is_relative_to(self.outbox) or any(part.startswith(".") for part in name.parts):
                 continue
             with contextlib.suppress(FileNotFoundError):
-                if path.is_file():
-                    stat = path.stat()
-                    # A file that is moved here keeps the time of its content.
-                    found[name.as_posix()] = (stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns))
+                if path.is_file() and _is_key(name.as_posix()):
+                    found[name.as_posix()] = _observe(path)
         return found
 
     def _unanswered(self) -> dict[str, tuple[int, int]]:
@@ -197,6 +196,10 @@ class Watch:
                 place = self._place(name, ending)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(place, body)
+                with contextlib.suppress(FileNotFoundError):
+                    if _observe(self.folder / name) != (asked.size, asked.modified):
+                        # It was changed since it was asked, and shall be again.
+                        os.utime(place, ns=(asked.modified, asked.modified))
                 self._place(name, FAILURE if ending == ANSWER else ANSWER).unlink(missing_ok=True)
                 return Answered(name, document, place, results)
         return None
@@ -208,3 +211,17 @@ class Watch:
 
     def _note(self) -> None:
         write_atomically(self.outbox / NOTES, msgspec.json.encode(self._asked))
+
+
+def _observe(path: Path) -> tuple[int, int]:
+    """Return a file's size, and when it was last written or moved; the time that its content claims may be any."""
+    stat = path.stat()
+    return stat.st_size, stat.st_ctime_ns
+
+
+def _is_key(name: str) -> bool:
+    """Say whether an object may be called so; a file's name is bytes, and may hold anything."""
+    try:
+        return name.encode().decode() == underline(name)
+    except UnicodeEncodeError:
+        return False

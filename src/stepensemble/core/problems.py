@@ -12,7 +12,8 @@ import msgspec
 SHOWN_VALUE_LENGTH = 60
 """Characters of an offending value that a message quotes."""
 
-LISTED = re.compile(r"- (\$.*?): (.*); (.*)")
+COUNT = re.compile(r"\d+ problems?:")
+LISTED = re.compile(r"- (.+?): (.*); (.*)")
 MORE = re.compile(r"\n- and (\d+) more$")
 
 
@@ -58,7 +59,8 @@ def read_problems(text: str) -> list[Problem]:
 
     Where a message has a semicolon, what is after its last one is taken for the remedy.
     """
-    found = [LISTED.fullmatch(line) for line in text.splitlines()[1:]]
+    count, *lines = text.splitlines() or [""]
+    found = [LISTED.fullmatch(line) for line in lines if COUNT.fullmatch(count)]
     problems = [Problem(*match.groups()) for match in found if match is not None]
     cut = MORE.search(text)
     if cut is not None:

@@ -22,6 +22,8 @@ TASK_FAILED = "States.TaskFailed"
 ATTEMPTS = 8
 """How often the latest answer is tried to be moved on while others do the same."""
 
+UNEXPLAINED = "the execution says no more; look at its history"
+
 
 class Failure(Struct, frozen=True, omit_defaults=True):
     """Why an object has no answer.
@@ -82,9 +84,11 @@ class Deliverer:
         """
         mine = answer_key(arrival.key, None, ending)
         other = answer_key(arrival.key, None, ANSWER if ending == FAILURE else FAILURE)
+        latest = arrival
         for attempt in range(ATTEMPTS):
             found, tag = self._look(mine)
             if found is not None and not found.is_older(arrival.sequencer):
+                latest = found
                 break
             try:
                 self.data.replace(mine, body, tag)
@@ -94,7 +98,7 @@ class Deliverer:
                     raise
         there, _ = self._look(other)
         if there is not None:
-            self.data.delete([other if there.is_older(arrival.sequencer) else mine])
+            self.data.delete([other if there.is_older(latest.sequencer) else mine])
 
     def _look(self, key: str) -> tuple[Arrival | None, str | None]:
         try:
@@ -122,11 +126,11 @@ def read_failure(event: Mapping[str, Any]) -> Failure | None:
     if error != TASK_FAILED:
         return _name(error, cause, None)
     try:
-        described = msgspec.json.decode(cause)
+        described = msgspec.json.decode(cause, type=dict[str, Any])
     except msgspec.DecodeError:
         found = re.search(r'"Error":"([^"]+)"', cause)
         return _name(found[1] if found else error, cause, asked)
-    return _name(described.get("Error", described.get("Status", error)), described.get("Cause", ""), asked)
+    return _name(described.get("Error", described.get("Status", error)), described.get("Cause", UNEXPLAINED), asked)
 
 
 def _name(error: str, cause: str, prediction_id: str | None) -> Failure:

@@ -70,12 +70,12 @@ class Receiver:
                 f"{show(arrival.key)} is a key with control characters, or with a part that is empty or nothing but "
                 "dots; upload it under another"
             )
+        if not arrival.size:
+            raise ArrivalRefused(f"{arrival.key} is empty; upload it again")
         if kind_of(arrival.key) is not None:
             dataset = {"dataset": self.data.pointer(arrival.key).s3}
             return "run", dataset if arrival.version_id is None else dataset | {"version_id": arrival.version_id}
         name = arrival.key.lower()
-        if not arrival.size:
-            raise ArrivalRefused(f"{arrival.key} is empty; upload it again")
         if arrival.size > FILE_BYTES:
             remedy = f"use at most {FILE_BYTES:,}, or one of *{', *'.join(KINDS)}"
             raise ArrivalRefused(f"{arrival.key} has {arrival.size:,} bytes; {remedy}")

@@ -1,6 +1,7 @@
 """moto's EventBridge, put right: what S3 tells it, and rules that start executions. All changes to it are made here.
 
-1. CloudFormation forgets that a bucket tells its events (`emulator` sets it), and S3 gives all the same sequencer.
+1. CloudFormation forgets that a bucket tells its events (`emulator` sets it), and S3 gives all the same sequencer, and
+   tells twice of what was uploaded in parts.
 2. A rule cannot start an execution; and one that is disabled is followed all the same.
 3. What goes wrong at one target keeps the event from the others, and from S3.
 """
@@ -22,6 +23,7 @@ from uuid import uuid4
 from jsonpath_ng.parser import parse
 from moto.events.models import Rule, events_backends
 from moto.s3 import notifications
+from moto.s3.models import FakeKey
 
 from stepensemble.local.engine import client_of
 
@@ -68,7 +70,12 @@ def _tell(account: str, bucket: Any, name: str, key: Any) -> None:
 
     As S3 does: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
     """
-    told: dict[str, Any] = {"key": key.name, "size": key.size, "etag": key.etag.strip('"')}
+    kind = name.rsplit(":", 1)[-1]
+    if kind == "Put" and key.multipart is not None:
+        return  # what was uploaded in parts is told of as such in a moment
+    told: dict[str, Any] = {"key": key.name}
+    if isinstance(key, FakeKey):
+        told |= {"size": key.size, "etag": key.etag.strip('"')}
     if bucket.is_versioned:
         told["version-id"] = key.version_id
     event: Any = {
@@ -87,7 +94,7 @@ def _tell(account: str, bucket: Any, name: str, key: Any) -> None:
             "request-id": uuid4().hex[:16].upper(),
             "requester": account,
             "source-ip-address": "127.0.0.1",
-            "reason": REASONS.get(name.rsplit(":", 1)[-1], name.rsplit(":", 1)[-1]),
+            "reason": REASONS.get(kind, kind),
         },
     }
     for rule in list(events_backends[account][bucket.region_name].event_buses["default"].rules.values()):
@@ -102,7 +109,10 @@ def _start_later(rule: Any, target: Mapping[str, Any], event: Mapping[str, Any])
     def start() -> None:
         client = client_of(rule.account_id, rule.region_name, "stepfunctions")
         if client is not None:
-            client.start_execution(stateMachineArn=target["Arn"], name=name, input=asked)
+            try:
+                client.start_execution(stateMachineArn=target["Arn"], name=name, input=asked)
+            except Exception:
+                logger.exception("rule %s: target %s", rule.name, target["Id"])
 
     threading.Thread(target=start, name=f"rule {rule.name}", daemon=True).start()
 

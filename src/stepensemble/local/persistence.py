@@ -176,7 +176,9 @@ class Journal:
         found = None if bucket is None else bucket.keys.get(key.key)
         if not isinstance(found, FakeKey):  # removed, or the latest version is a delete marker
             if bucket is not None and found is not None:
-                bucket.keys.pop(key.key)
+                for version in dict.pop(bucket.keys, key.key):  # moto's own pop fails at a delete marker
+                    if isinstance(version, FakeKey):
+                        version.dispose()
             return GoneObject(key.bucket, key.key)
         attributes = {name: getattr(found, name) for name in OBJECT_ATTRIBUTES} | {
             "version_id": found.version_id,

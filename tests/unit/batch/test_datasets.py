@@ -31,6 +31,13 @@ def test_a_dataset_may_be_one_file() -> None:
     assert [file.name for file in find_files(bucket, f"{DATASET}b.csv")] == ["b.csv"]
 
 
+def test_a_file_remembers_which_version_of_it_is_asked_for() -> None:
+    bucket = fill({"a.csv": "a\n"})
+    (named,), (latest,) = find_files(bucket, f"{DATASET}a.csv", None, "v1"), find_files(bucket, f"{DATASET}a.csv")
+    assert (named.version_id, latest.version_id) == ("v1", None)
+    assert named.version == latest.version == bucket.head("day/a.csv").version
+
+
 def test_a_dataset_may_be_a_whole_bucket() -> None:
     assert [file.name for file in find_files(fill({"a.csv": "a\n"}), "s3://lake/")] == ["day/a.csv"]
 
