@@ -79,9 +79,9 @@ def test_a_range_of_another_version_is_refused() -> None:
 
 def test_a_bucket_without_versions_names_none_and_has_the_latest() -> None:
     bucket = Bucket("things", MemoryStore())
-    assert bucket.upload("a", b"1") is None
-    assert bucket.upload("a", b"2" * (PIECE_BYTES + 1)) is None
-    assert bucket.upload("a", b"2") is None
+    assert bucket.add_version("a", b"1") is None
+    assert bucket.add_version("a", b"2" * (PIECE_BYTES + 1)) is None
+    assert bucket.add_version("a", b"2") is None
     assert bucket.read_version("a", None) == b"2"
     assert bucket.head("a", None) == bucket.head("a")
     with pytest.raises(ObjectMissing, match="s3://things/none"):

@@ -167,7 +167,7 @@ class Watch:
             with (self.folder / name).open("rb") as opened, contextlib.ExitStack() as exits:
                 if size:
                     body = exits.enter_context(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
-                version = self.stack.data.upload(INBOX + name, body)
+                version = self.stack.data.add_version(INBOX + name, body)
         except FileNotFoundError:
             return  # taken away meanwhile
         if version is None:

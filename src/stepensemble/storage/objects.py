@@ -92,18 +92,21 @@ class Bucket:
             obstore.put(self.store, key, body)
         return self.pointer(key)
 
-    def upload(self, key: str, body: bytes | mmap, sent: Callable[[int], None] = lambda _: None) -> str | None:
-        """Write an object that may be large, over an older one where there is one; `sent` is told of bytes.
+    def upload(self, key: str, body: bytes | mmap, sent: Callable[[int], None] = lambda _: None) -> None:
+        """Write an object that may be large, over an older one where there is one; `sent` is told of bytes."""
+        if len(body) <= PIECE_BYTES:
+            self.write(key, body[:])
+            sent(len(body))
+            return
+        with self._translated(key):
+            obstore.put(self.store, key, _cut(body, sent), chunk_size=PIECE_BYTES)
 
-        Returns:
-            The version id, of a bucket that keeps versions.
-        """
+    def add_version(self, key: str, body: bytes | mmap) -> str | None:
+        """Write an object that may be large; return its version id, None of a bucket that keeps no versions."""
         with self._translated(key):
             if len(body) > PIECE_BYTES:
-                return obstore.put(self.store, key, _cut(body, sent), chunk_size=PIECE_BYTES)["version"]
-            written = obstore.put(self.store, key, body[:])
-        sent(len(body))
-        return written["version"]
+                return obstore.put(self.store, key, _cut(body, lambda _: None), chunk_size=PIECE_BYTES)["version"]
+            return obstore.put(self.store, key, body[:])["version"]
 
     def create(self, key: str, body: bytes) -> bool:
         """Write an object unless there is one; say whether it was written."""
