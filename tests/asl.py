@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from stepensemble.core.limits import STATE_BYTES
@@ -24,6 +25,9 @@ GET_OBJECT = "s3:getObject"
 
 WAIT = "wait"
 """Under this name `run` looks for what happens while it waits: seconds to nothing."""
+
+FORMAT = re.compile(r"States\.Format\('([^']*)', (\S+)\)")
+"""The one intrinsic function that is used."""
 
 STARTED_AT = "2026-03-01T11:59:59.000Z"
 
@@ -163,6 +167,8 @@ def _holds(rule: Mapping[str, Any], data: Any) -> bool:
         except KeyError:
             return False
         return True
+    if "StringMatches" in rule:
+        return fnmatchcase(_at(rule["Variable"], data, {}), rule["StringMatches"])
     if "StringEquals" in rule:
         return bool(_at(rule["Variable"], data, {}) == rule["StringEquals"])
     return bool(_at(rule["Variable"], data, {}) > rule["NumericGreaterThan"])
@@ -181,6 +187,8 @@ def _fill(template: Any, data: Any, context: dict[str, Any]) -> Any:
 
 def _at(path: str, data: Any, context: dict[str, Any]) -> Any:
     """Follow a reference path; KeyError where it leads nowhere, as the engine's States.ParameterPathFailure."""
+    if (called := FORMAT.fullmatch(path)) is not None:
+        return called[1].replace("{}", str(_at(called[2], data, context)))
     assert re.fullmatch(r"\$\$?(\[\d\]|\.[A-Za-z_]+)*", path), path
     found = context if path.startswith("$$") else data
     for index, name in re.findall(r"\[(\d)\]|\.([A-Za-z_]+)", path):

@@ -65,7 +65,7 @@ def start(stack: Stack, payload: object, name: str | None = None, machine: str |
     return started["executionArn"]
 
 
-def wait(stack: Stack, execution: str, seconds: float = 60) -> Mapping[str, Any]:
+def wait(stack: Stack, execution: str, seconds: float = 300) -> Mapping[str, Any]:
     """Wait for an execution's end and return its description."""
     deadline = time.monotonic() + seconds
     while True:

@@ -58,6 +58,8 @@ def test_the_state_machine_waits_as_long_as_is_reckoned_with() -> None:
         "Aggregate": AGGREGATE_SECONDS,
         "Ask for review": REVIEW_SECONDS,
     }
+    # One of the three, and never two of them.
+    assert {STATES[name]["TimeoutSeconds"] for name in ("Announce", "Ask for review and announce")} == {REVIEW_SECONDS}
 
 
 def test_a_voter_that_does_not_answer_in_time_is_asked_as_often_as_is_reckoned_with() -> None:

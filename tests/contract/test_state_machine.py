@@ -51,7 +51,7 @@ ERROR_NAMES = {
 @pytest.mark.parametrize("state", STATES)
 def test_error_names_are_the_engines_or_ours(state: dict[str, Any]) -> None:
     named = {name for rule in state.get("Retry", []) + state.get("Catch", []) for name in rule["ErrorEquals"]}
-    engines = ("States.", "Lambda.", "Runtime.", "Sandbox.")
+    engines = ("States.", "Lambda.", "Runtime.", "Sandbox.", "StepFunctions.")
     assert {name for name in named if not name.startswith(engines)} <= ERROR_NAMES
 
 
@@ -73,6 +73,9 @@ def test_every_task_has_a_timeout_and_retries_what_passes(state: dict[str, Any])
     retried = {name for rule in state["Retry"] for name in rule["ErrorEquals"]}
     if state["Resource"].endswith(":events:putEvents"):
         assert retried == {"States.TaskFailed", "States.Timeout"}
+    elif state["Resource"].endswith(":startExecution.sync:2"):  # what it starts has retries of its own
+        assert all(name.startswith("StepFunctions.") for name in retried)
+        assert "StepFunctions.ThrottlingException" in retried
     else:
         assert {
             "StorageUnavailable",
@@ -539,6 +542,192 @@ def test_an_event_that_cannot_be_sent_fails_the_execution_and_leaves_its_record(
     with pytest.raises(asl.Failed, match="FailedEntry"):
         asl.run(ENSEMBLE, functions(reviewing) | {asl.PUT_EVENTS: refuse}, {"features": ROWS[1]})
     assert reviewing.records.read("run-1").output.needs_review == 1
+
+
+# ---------------------------------------------------------------------------------------- predictions announced
+
+
+def announcing(definition: dict[str, Any]) -> dict[str, Any]:
+    """Return the definition as it is deployed where predictions are announced."""
+    return dict(json.loads(json.dumps(definition).replace("${AnnouncedStatuses}", "*")))
+
+
+def run_announcing(stack: MemoryStack, payload: object, name: str = "run-1", entered: list[str] | None = None) -> Any:
+    return asl.run(announcing(ENSEMBLE), functions(stack), payload, name, entered)
+
+
+def test_a_prediction_is_announced_with_where_its_record_is_and_without_features(tmp_path: Path) -> None:
+    stack, _ = publish(tmp_path, member("half"), member("log", "logarithm"), quorum=ONE)
+    entered: list[str] = []
+    output = run_announcing(stack, {"features": {"x": -1}}, entered=entered)
+    assert stack.events == [
+        {
+            "Source": "stepensemble",
+            "DetailType": "PredictionCompleted",
+            "EventBusName": "${EventBusName}",
+            "Detail": {
+                "stack": "${StackName}",
+                "prediction_id": "run-1",
+                "release": output["release"],
+                "status": "DEGRADED",
+                "needs_review": 0,
+                "record": {
+                    "table": "${RecordsTable}",
+                    "key": {"prediction_id": "run-1"},
+                    "path": "/predictions/run-1",
+                },
+                "execution": "arn:run-1",
+            },
+        }
+    ]
+    assert entered[-3:] == ["Answered?", "Announce", "Answer"]
+    assert len(entered) == 6 + 2 + 1 + 1  # with what carries the failure
+
+
+def test_an_answer_that_wants_a_review_is_announced_in_the_same_transition(reviewing: MemoryStack) -> None:
+    entered: list[str] = []
+    output = run_announcing(reviewing, {"instances": ROWS, "prediction_id": "p"}, entered=entered)
+    assert [event["DetailType"] for event in reviewing.events] == ["PredictionNeedsReview", "PredictionCompleted"]
+    assert [event["Detail"]["needs_review"] for event in reviewing.events] == [2, 2]
+    assert {event["Detail"]["release"] for event in reviewing.events} == {output["release"]}
+    assert entered[-3:] == ["Answered?", "Ask for review and announce", "Answer"]
+
+
+def test_nothing_is_announced_where_nobody_wants_it(reviewing: MemoryStack) -> None:
+    off = json.loads(json.dumps(ENSEMBLE).replace("${AnnouncedStatuses}", "none"))
+    entered: list[str] = []
+    asl.run(off, functions(reviewing), {"instances": ROWS}, entered=entered)
+    asl.run(off, functions(reviewing), {"instances": [ROWS[0], ROWS[3]]}, "sure", entered)
+    assert [event["DetailType"] for event in reviewing.events] == ["PredictionNeedsReview"]
+    assert not {"Announce", "Ask for review and announce"} & set(entered)
+
+
+def test_a_tier_that_is_not_the_last_announces_nothing(tmp_path: Path) -> None:
+    stack, _ = publish(
+        tmp_path, sigmoid("a", "x"), sigmoid("b", "y", tier=2), cascade={"min_margin": 0.4}, quorum=ONE, **BINARY
+    )
+    run_announcing(stack, {"instances": ROWS})
+    assert [event["DetailType"] for event in stack.events] == ["PredictionCompleted"]
+
+
+def test_without_an_answer_nothing_is_announced(tmp_path: Path) -> None:
+    stack, _ = publish(tmp_path, member("half"), member("log", "logarithm"))
+    for payload in ({"features": {"x": -1}}, {"features": {}}):
+        with pytest.raises(asl.Failed):
+            run_announcing(stack, payload)
+    assert stack.events == []
+
+
+def test_an_announcement_that_cannot_be_sent_fails_the_execution_and_leaves_its_record(tmp_path: Path) -> None:
+    def refuse(_: Any) -> None:
+        raise asl.Failed("EventBridge.FailedEntry", "no")
+
+    stack, _ = publish(tmp_path, member("half"))
+    with pytest.raises(asl.Failed, match="FailedEntry"):
+        asl.run(announcing(ENSEMBLE), functions(stack) | {asl.PUT_EVENTS: refuse}, {"features": {"x": 1}})
+    assert stack.records.read("run-1").output.status == "COMPLETE"
+
+
+@pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.name)
+def test_every_state_can_be_reached_or_aws_refuses_the_definition(path: Path) -> None:
+    # MISSING_TRANSITION_TARGET, at CreateStateMachine; it reads names, and knows nothing of what a Choice compares.
+    for machine in machines_in(json.loads(path.read_text())):
+        named = {machine["StartAt"]}
+        for state in machine["States"].values():
+            ways = [state, *state.get("Catch", []), *state.get("Choices", [])]
+            named |= {way[key] for way in ways for key in ("Next", "Default") if key in way}
+        assert named == set(machine["States"])
+
+
+def machines_in(machine: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """List a machine and those inside its Maps and Parallels."""
+    yield machine
+    for state in machine["States"].values():
+        for inner in [*state.get("Branches", []), *([state["ItemProcessor"]] if "ItemProcessor" in state else [])]:
+            yield from machines_in(inner)
+
+
+# ---------------------------------------------------------------------------------------------------- a warm-up
+
+WARM_UP = {"warmup": True}
+
+
+def test_a_warm_up_loads_what_the_next_execution_asks_and_records_nothing(shipped: MemoryStack) -> None:
+    entered: list[str] = []
+    first = run(shipped, WARM_UP, entered=entered)
+    assert entered == ["Normalize", "Accepted?", "Warm up", *["Warm a slot"] * 4, "Warm Aggregate", "Answer"]
+    assert [one["cold"] for one in first["members"]] == [True] * 4
+    assert [one["cold"] for one in run(shipped, WARM_UP, "again")["members"]] == [False] * 4
+    assert (shipped.dynamo.items, shipped.data.written, shipped.events) == ({}, [], [])
+    passenger = json.loads((ROOT / "events" / "passenger.json").read_text())
+    assert [one["cold"] for one in run(shipped, passenger, "asked")["members"]] == [False] * 4
+    assert list(shipped.dynamo.items) == ["asked"]
+
+
+def test_a_warm_up_is_not_announced(shipped: MemoryStack) -> None:
+    entered: list[str] = []
+    run_announcing(shipped, WARM_UP, entered=entered)
+    assert (shipped.events, "Announce" in entered) == ([], False)
+
+
+def test_a_warm_up_loads_tiers_shadows_and_the_canary(tmp_path: Path) -> None:
+    stack = MemoryStack()
+    members = [sigmoid("a", "x"), sigmoid("b", "y", tier=2), sigmoid("s", "z", role="shadow")]
+    more: dict[str, Any] = {"cascade": {"min_margin": 0.4}, "quorum": ONE, **BINARY}
+    current = sources(tmp_path, *members, **more)
+    stack.publish(current)
+    canary = sources(tmp_path, *members[:2], {**members[2], "version": "2"}, sigmoid("new", "y"), **more)
+    publish_release(canary, stack.releases, SLOTS, canary=10)
+    output = run(stack, WARM_UP)
+    assert (output["release"], output["canary"]) == (current.digest, canary.digest)
+    listed = [(one["id"], one["version"], one["release"] == canary.digest) for one in output["members"]]
+    assert sorted(listed) == [
+        ("a", "1", False),
+        ("b", "1", False),
+        ("new", "1", True),
+        ("s", "1", False),
+        ("s", "2", True),
+    ]
+    for read in (current, canary):
+        asked = run(stack, {"instances": ROWS, "release": read.digest}, read.digest[:8])
+        assert {one["cold"] for one in asked["members"]} == {False}
+
+
+def test_a_slot_that_cannot_load_its_model_is_told_and_the_others_are_warm(shipped: MemoryStack) -> None:
+    broken = read_sources(SHIPPED).release.members[1]
+    shipped.artifacts.write(artifact_key(broken.artifact.digest), b"damaged")
+
+    def end(_: Any) -> Any:
+        raise asl.Failed("Runtime.ExitError", '{"errorMessage": "signal: killed"}')
+
+    last = list(shipped.slots)[3]
+    output = asl.run(ENSEMBLE, functions(shipped) | {last: end}, WARM_UP)
+    errors = [None if one["error"] is None else one["error"]["type"] for one in output["members"]]
+    assert errors[:3] == [None, "ArtifactCorrupt", None]
+    assert errors[3] is not None
+    assert [one["cold"] for one in output["members"]] == [True, None, True, None]
+
+
+def test_a_warm_up_of_nothing_fails_with_its_name() -> None:
+    with pytest.raises(asl.Failed) as failed:
+        run(MemoryStack(), WARM_UP)
+    assert failed.value.error == "NothingPublished"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"dataset": "s3://data/inbox/dt={date}/", "scheduled_at": "2026-03-01T05:00:00Z", "timezone": "UTC"},
+        {"dataset": "s3://data/inbox/a.csv", "warmup": True},
+        {"warmup": True, "features": {"x": 1}},
+    ],
+)
+def test_a_batchs_event_and_what_is_half_a_question_are_no_warm_up(tmp_path: Path, payload: object) -> None:
+    stack, _ = publish(tmp_path, member("half"))
+    entered: list[str] = []
+    with pytest.raises(asl.Failed) as failed:
+        run(stack, payload, entered=entered)
+    assert (failed.value.error, entered) == ("InvalidPayload", ["Normalize", "Accepted?", "Refuse"])
 
 
 # ---------------------------------------------------------------------------------------- a payload's own quorum

@@ -25,7 +25,9 @@ from cloudformation import ARNS, GRANTED_ON_EVERYTHING, as_list, list_grants, pr
 from stepensemble.batch.answering import CLASS_COLUMNS, FILE, ID, ROW
 from stepensemble.batch.requests import choose_date, locate_dataset, parse_request
 from stepensemble.batch.writing import REJECTED
+from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.manifest import Member
+from stepensemble.core.payload import is_warmup, parse_payload
 from stepensemble.handlers.environment import (
     AggregateEnvironment,
     ApiEnvironment,
@@ -44,6 +46,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "template.yaml"
 ASL = "statemachine/ensemble.asl.json"
 BATCH_ASL = "statemachine/batch.asl.json"
+INBOX_ASL = "statemachine/inbox.asl.json"
 DIGEST = "0" * 64
 EXECUTION = keys.execution_prefix("name", "id")
 RUN = "0123456789abcdef"
@@ -52,6 +55,8 @@ FUNCTIONS = {
     "Normalize": "normalize",
     "Aggregate": "aggregate",
     "Api": "api",
+    "Receive": "receive",
+    "Deliver": "deliver",
     "Plan": "plan",
     "NormalizeShard": "normalize-shard",
     "AggregateShard": "aggregate-shard",
@@ -60,8 +65,9 @@ FUNCTIONS = {
 """Those that are no slots, and how they are called."""
 
 BATCH_FUNCTIONS = ["Plan", "NormalizeShard", "AggregateShard", "Summarize"]
-MACHINES = ["BatchRole", "EnsembleRole"]
-ROLES = sorted([*(f"{name}Role" for name in FUNCTIONS), *MACHINES, "BatchScheduleRole", "ScoreRole"])
+MACHINES = ["BatchRole", "EnsembleRole", "InboxRole"]
+STARTERS = ["BatchScheduleRole", "InboxRuleRole", "WarmupScheduleRole"]
+ROLES = sorted([*(f"{name}Role" for name in FUNCTIONS), *MACHINES, *STARTERS, "ScoreRole"])
 
 
 @cache
@@ -172,8 +178,8 @@ def test_there_are_the_slots_that_the_parameter_lists(slots: int) -> None:
 def test_every_parameter_stands_in_the_docs_with_its_default() -> None:
     page = (ROOT / "docs" / "deployment.md").read_text()
     table = page[page.index("## Parameters") :].partition("\n## ")[0]
-    told = {name: shown.strip("`") for name, shown in re.findall(r"^\| `(\w+)` \| (\S+) \|", table, re.MULTILINE)}
-    told["BatchScheduleExpression"] = re.findall(r"`(cron\(.*?\))`", table)[0]  # has spaces in it
+    rows = re.findall(r"^\| `(\w+)` \| (`[^`]+`|\S+) \|", table, re.MULTILINE)
+    told = {name: shown.strip("`") for name, shown in rows}
     defaults = {name: str(one["Default"]) or "none" for name, one in source()["Parameters"].items()}
     assert told == defaults | {"Slots": "1,…,8"}
 
@@ -264,6 +270,7 @@ def test_every_state_machine_has_the_role_made_for_it() -> None:
         "EnsembleStateMachine": "EnsembleRole",
         "EnsembleExpressStateMachine": "EnsembleRole",
         "BatchStateMachine": "BatchRole",
+        "InboxStateMachine": "InboxRole",
     }
 
 
@@ -283,7 +290,7 @@ def test_the_batch_may_do_what_a_distributed_map_needs_and_start_nothing_else() 
 
 def test_a_review_is_asked_for_as_the_rule_expects_it_and_on_the_bus_the_role_may_use() -> None:
     (entry,) = json.loads((ROOT / ASL).read_text())["States"]["Ask for review"]["Parameters"]["Entries"]
-    (rule,) = resources("AWS::Events::Rule").values()
+    rule = resources("AWS::Events::Rule")["ReviewRule"]
     for machine in machines(ASL):
         placeholders = machine["DefinitionSubstitutions"]
         assert (entry["Detail"]["stack"], placeholders["StackName"]) == ("${StackName}", {"Ref": "AWS::StackName"})
@@ -299,8 +306,29 @@ def test_a_review_is_asked_for_as_the_rule_expects_it_and_on_the_bus_the_role_ma
     ]
 
 
+@pytest.mark.parametrize(("given", "statuses"), [({}, "none"), ({"AnnouncePredictions": "true"}, "*")])
+def test_predictions_are_announced_where_the_parameter_says_so(given: dict[str, str], statuses: str) -> None:
+    values = parameters("dev", 1, 0) | given
+    found = properties_of("AWS::StepFunctions::StateMachine", resolve(translate(TEMPLATE, values), values))
+    for name in ("EnsembleStateMachine", "EnsembleExpressStateMachine"):
+        placeholders = found[name]["DefinitionSubstitutions"]
+        assert placeholders["AnnouncedStatuses"] == statuses
+        assert placeholders["RecordsTable"] == "RecordsTable"
+
+
+def test_a_prediction_is_announced_on_the_reviews_bus_and_the_review_is_asked_for_alike_beside_it() -> None:
+    states = json.loads((ROOT / ASL).read_text())["States"]
+    (review,), (announcement,), both = (
+        states[name]["Parameters"]["Entries"] for name in ("Ask for review", "Announce", "Ask for review and announce")
+    )
+    assert both == [review, announcement]
+    assert announcement["DetailType"] == "PredictionCompleted"
+    same = ("Source", "EventBusName")
+    assert [announcement[name] for name in same] == [review[name] for name in same]
+
+
 def test_reviews_asked_for_are_kept_in_a_log_group_that_admits_this_rule_only() -> None:
-    (rule,) = resources("AWS::Events::Rule").values()
+    rule = resources("AWS::Events::Rule")["ReviewRule"]
     (policy,) = resources("AWS::Logs::ResourcePolicy").values()
     group = "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/events/stack-reviews"
     assert [target["Arn"] for target in rule["Targets"]] == [group]
@@ -375,6 +403,13 @@ def test_the_http_api_reaches_its_function_and_the_function_gives_up_before_it()
     assert permission["SourceArn"].startswith("arn:aws:execute-api:eu-central-1:123456789012:")
 
 
+def test_the_http_apis_function_reads_what_is_published_and_writes_none_of_it() -> None:
+    for key in ("current.json", "releases/1.json", "fingerprints/1.json"):
+        assert may("ApiRole", "s3:GetObject", "artifacts", key)
+        assert not may("ApiRole", "s3:PutObject", "artifacts", key)
+    assert not may("ApiRole", "s3:GetObject", "artifacts", "artifacts/1")
+
+
 def test_the_http_apis_function_may_ask_the_ensemble_and_its_slots_and_nobody_else() -> None:
     allowed = {grant for grant in grants("ApiRole") if grant[0].startswith(("states:", "lambda:", "dynamodb:"))}
     arn = "arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}"
@@ -386,13 +421,85 @@ def test_the_http_apis_function_may_ask_the_ensemble_and_its_slots_and_nobody_el
     }
 
 
+# ---------------------------------------------------------------------------------------------------- the inbox
+
+
+def inbox_rule(**given: str) -> dict[str, Any]:
+    values = parameters("dev", 1, 0) | given
+    return properties_of("AWS::Events::Rule", resolve(translate(TEMPLATE, values), values))["InboxRule"]
+
+
+def test_what_arrives_in_the_inbox_and_nothing_else_starts_its_state_machine() -> None:
+    rule = inbox_rule()
+    assert rule["EventPattern"] == {
+        "source": ["aws.s3"],
+        "detail-type": ["Object Created"],
+        "detail": {"bucket": {"name": ["DataBucket"]}, "object": {"key": [{"prefix": keys.INBOX}]}},
+    }
+    assert "EventBusName" not in rule  # S3 tells the default bus only
+    bucket = resources("AWS::S3::Bucket")["DataBucket"]
+    assert bucket["NotificationConfiguration"] == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
+    (target,) = rule["Targets"]
+    assert (target["Arn"], target["RoleArn"]) == ("InboxStateMachine", "InboxRuleRole")
+    assert set(grants("InboxRuleRole")) == {("states:StartExecution", "InboxStateMachine")}
+    # The state machine reads S3's event from what the target is sent of it.
+    first = json.loads((ROOT / INBOX_ASL).read_text())["States"]["Receive"]["Parameters"]["Payload"]
+    assert (target["InputPath"], first) == ("$.detail", {"object.$": "$.object"})
+
+
+def test_the_inbox_is_on_until_somebody_wants_it_off() -> None:
+    assert inbox_rule()["State"] == "ENABLED"
+    assert inbox_rule(InboxState="DISABLED")["State"] == "DISABLED"
+    with pytest.raises(TemplateRefused, match="InboxState must be one of ENABLED, DISABLED"):
+        inbox_rule(InboxState="off")
+
+
+def test_an_arrival_that_cannot_be_asked_is_tried_again_and_then_put_aside_encrypted() -> None:
+    (target,) = inbox_rule()["Targets"]
+    queue = resources("AWS::SQS::Queue")["InboxMissedQueue"]
+    assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
+    assert target["DeadLetterConfig"]["Arn"] == ARNS["AWS::SQS::Queue"].format(**queue)
+    assert queue["SqsManagedSseEnabled"] is True
+    _, put_aside = resources("AWS::SQS::QueuePolicy")["InboxMissedQueuePolicy"]["PolicyDocument"]["Statement"]
+    assert (put_aside["Principal"], put_aside["Action"]) == ({"Service": "events.amazonaws.com"}, "sqs:SendMessage")
+    assert put_aside["Condition"] == {
+        "ArnEquals": {"aws:SourceArn": "arn:aws:events:eu-central-1:123456789012:rule/stack-inbox"}
+    }
+
+
+def test_alarms_are_raised_for_what_has_no_answer() -> None:
+    alarms = resources("AWS::CloudWatch::Alarm")
+    failed, missed = alarms["InboxFailedAlarm"], alarms["InboxMissedAlarm"]
+    assert failed["Dimensions"] == [{"Name": "StateMachineArn", "Value": "InboxStateMachine"}]
+    assert missed["Dimensions"] == [{"Name": "QueueName", "Value": "stack-inbox-missed"}]
+    for alarm in (failed, missed):
+        assert (alarm["Threshold"], alarm["TreatMissingData"]) == (0, "notBreaching")
+
+
+def test_the_inbox_starts_the_ensemble_and_the_batch_and_looks_after_what_it_started_only() -> None:
+    arn = "arn:aws:states:eu-central-1:123456789012:execution:stack"
+    rule = "arn:aws:events:eu-central-1:123456789012:rule/StepFunctionsGetEventsForStepFunctionsExecutionRule"
+    allowed = {grant for grant in grants("InboxRole") if grant[0].startswith(("states:", "events:", "lambda:"))}
+    function = "arn:aws:lambda:eu-central-1:123456789012:function:stack-{}"
+    # As Step Functions documents it for startExecution.sync.
+    assert allowed == {
+        *(("lambda:InvokeFunction", function.format(name)) for name in ("receive", "deliver")),
+        *(("states:StartExecution", f"{name}StateMachine") for name in ("Ensemble", "Batch")),
+        *(
+            (f"states:{action}Execution", f"{arn}-{machine}:inbox-*")
+            for action in ("Describe", "Stop")
+            for machine in ("ensemble", "batch")
+        ),
+        *((f"events:{action}", rule) for action in ("PutTargets", "PutRule", "DescribeRule")),
+    }
+
+
 # ------------------------------------------------------------------------------------------------- the schedule
 
 
-def schedule(**given: str) -> dict[str, Any]:
+def schedule(name: str = "BatchSchedule", **given: str) -> dict[str, Any]:
     values = parameters("dev", 1, 0) | given
-    (found,) = properties_of("AWS::Scheduler::Schedule", resolve(translate(TEMPLATE, values), values)).values()
-    return found
+    return properties_of("AWS::Scheduler::Schedule", resolve(translate(TEMPLATE, values), values))[name]
 
 
 def test_the_schedule_is_off_until_somebody_wants_it() -> None:
@@ -418,7 +525,7 @@ def test_the_schedule_starts_the_batch_with_a_request_that_plan_reads() -> None:
 
 def test_what_cannot_be_started_is_tried_again_and_then_put_aside_encrypted() -> None:
     target = schedule()["Target"]
-    ((_, queue),) = resources("AWS::SQS::Queue").items()
+    queue = resources("AWS::SQS::Queue")["BatchMissedQueue"]
     assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
     assert target["DeadLetterConfig"]["Arn"] == ARNS["AWS::SQS::Queue"].format(**queue)
     assert queue["SqsManagedSseEnabled"] is True
@@ -428,10 +535,45 @@ def test_what_cannot_be_started_is_tried_again_and_then_put_aside_encrypted() ->
     }
 
 
-def test_the_schedules_role_is_for_the_scheduler_of_this_account() -> None:
-    (statement,) = resources("AWS::IAM::Role")["BatchScheduleRole"]["AssumeRolePolicyDocument"]["Statement"]
+@pytest.mark.parametrize("role", ["BatchScheduleRole", "WarmupScheduleRole"])
+def test_a_schedules_role_is_for_the_scheduler_of_this_account(role: str) -> None:
+    (statement,) = resources("AWS::IAM::Role")[role]["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Principal"] == {"Service": "scheduler.amazonaws.com"}
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+def test_the_warm_up_is_off_until_somebody_wants_it_and_how_often_is_said() -> None:
+    found = schedule("WarmupSchedule")
+    assert (found["State"], found["ScheduleExpression"]) == ("DISABLED", "rate(5 minutes)")
+    wanted = schedule("WarmupSchedule", WarmupState="ENABLED", WarmupExpression="cron(0/5 8-18 ? * MON-FRI *)")
+    assert (wanted["State"], wanted["ScheduleExpression"]) == ("ENABLED", "cron(0/5 8-18 ? * MON-FRI *)")
+    with pytest.raises(TemplateRefused, match="WarmupState must be one of ENABLED, DISABLED"):
+        schedule("WarmupSchedule", WarmupState="on")
+
+
+def test_the_warm_up_is_an_express_execution_that_the_payload_knows_and_no_question() -> None:
+    target = schedule("WarmupSchedule")["Target"]
+    assert (target["Arn"], target["RoleArn"]) == ("EnsembleExpressStateMachine", "WarmupScheduleRole")
+    assert is_warmup(json.loads(target["Input"]))
+    assert set(grants("WarmupScheduleRole")) == {("states:StartExecution", "EnsembleExpressStateMachine")}
+
+
+def test_a_warm_up_that_is_late_is_given_up() -> None:
+    target = schedule("WarmupSchedule")["Target"]
+    assert target["RetryPolicy"]["MaximumRetryAttempts"] <= 1
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] < 5 * 60
+    assert "DeadLetterConfig" not in target
+
+
+def test_neither_schedule_starts_what_the_other_is_for() -> None:
+    batch, warmup = (json.loads(schedule(name)["Target"]["Input"]) for name in ("BatchSchedule", "WarmupSchedule"))
+    assert not is_warmup(batch)
+    with pytest.raises(InvalidPayload, match='"warmup" is not known here'):
+        parse_request({**batch, **warmup})
+    with pytest.raises(InvalidPayload, match="dataset"):
+        parse_request(warmup)
+    with pytest.raises(InvalidPayload, match='"dataset" is not known here'):
+        parse_payload(batch)
 
 
 def test_an_alarm_is_raised_for_a_failed_run_and_for_one_that_could_not_be_started() -> None:
@@ -521,6 +663,20 @@ def test_the_tables_have_the_columns_that_do_not_depend_on_the_members() -> None
         ("ApiRole", "s3:GetObject", "data", keys.outputs_key(EXECUTION, "linear")),
         ("ApiRole", "s3:GetObject", "data", keys.predictions_key(EXECUTION)),
         ("ApiRole", "s3:GetObject", "data", keys.record_key(b"")),
+        ("ReceiveRole", "s3:GetObject", "artifacts", keys.CURRENT),
+        ("ReceiveRole", "s3:GetObject", "artifacts", keys.release_key(DIGEST)),
+        ("ReceiveRole", "s3:GetObjectVersion", "data", f"{keys.INBOX}a.png"),
+        ("ReceiveRole", "s3:PutObject", "data", keys.payload_key(b"")),
+        ("ReceiveRole", "s3:PutObject", "data", keys.picture_key(b"")),
+        ("NormalizeRole", "s3:GetObject", "data", keys.picture_key(b"")),
+        ("DeliverRole", "s3:GetObject", "data", keys.predictions_key(EXECUTION)),
+        ("DeliverRole", "s3:GetObject", "data", keys.outputs_key(EXECUTION, "linear")),
+        *(
+            ("DeliverRole", action, "data", keys.answer_key(f"{keys.INBOX}a.png", None, keys.FAILURE))
+            for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject")
+        ),
+        ("PlanRole", "s3:GetObjectVersion", "data", f"{keys.INBOX}a.csv"),
+        ("NormalizeShardRole", "s3:GetObjectVersion", "data", f"{keys.INBOX}a.csv"),
         ("PlanRole", "s3:GetObject", "artifacts", keys.CURRENT),
         ("PlanRole", "s3:GetObject", "artifacts", keys.release_key(DIGEST)),
         ("PlanRole", "s3:GetObject", "data", f"{keys.DATASETS}dt=2026-03-01/a.csv"),
@@ -572,6 +728,12 @@ def test_a_function_may_do_what_its_handler_does(role: str, action: str, bucket:
         ("ApiRole", "s3:GetObject", "data", keys.payload_key(b"")),
         ("ApiRole", "s3:PutObject", "data", keys.record_key(b"")),
         ("ApiRole", "s3:GetObject", "data", f"{keys.DATASETS}a.csv"),
+        ("ReceiveRole", "s3:PutObject", "data", f"{keys.INBOX}a.png"),
+        ("ReceiveRole", "s3:GetObject", "data", keys.payload_key(b"")),
+        ("ReceiveRole", "s3:PutObject", "data", keys.answer_key(f"{keys.INBOX}a.png", None, keys.ANSWER)),
+        ("DeliverRole", "s3:GetObject", "data", f"{keys.INBOX}a.png"),
+        ("DeliverRole", "s3:PutObject", "data", keys.predictions_key(EXECUTION)),
+        ("DeliverRole", "s3:GetObject", "data", keys.record_key(b"")),
         ("PlanRole", "s3:PutObject", "data", f"{keys.DATASETS}a.csv"),
         ("PlanRole", "s3:PutObject", "data", keys.latest_key("results", "titanic")),
         ("NormalizeShardRole", "s3:GetObject", "artifacts", keys.artifact_key(DIGEST)),
@@ -607,10 +769,13 @@ READ_AND_WRITE = {"s3:GetObject", "s3:PutObject"}
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_only_summarize_deletes_and_only_the_batchs_ends_list(role: str) -> None:
+def test_only_summarize_and_deliver_delete_and_only_the_batchs_ends_list(role: str) -> None:
     actions = {action for action, _ in grants(role) if action.startswith("s3:")}
     more: dict[str, set[str]] = {
-        "PlanRole": {"s3:ListBucket"},
+        "PlanRole": {"s3:ListBucket", "s3:GetObjectVersion"},
+        "NormalizeShardRole": {"s3:GetObjectVersion"},
+        "ReceiveRole": {"s3:GetObjectVersion"},
+        "DeliverRole": {"s3:DeleteObject"},
         "SummarizeRole": {"s3:ListBucket", "s3:DeleteObject"},
         # A ResultWriter may write in pieces.
         "BatchRole": {"s3:ListMultipartUploadParts", "s3:AbortMultipartUpload"},
@@ -650,7 +815,8 @@ def test_what_was_published_and_recorded_outlives_the_stack() -> None:
     for name in ("ArtifactBucket", "DataBucket", "RecordsTable"):
         kept = translated()["Resources"][name]
         assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
-    assert resources("AWS::S3::Bucket")["ArtifactBucket"]["VersioningConfiguration"] == {"Status": "Enabled"}
+    for name in ("ArtifactBucket", "DataBucket"):
+        assert resources("AWS::S3::Bucket")[name]["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
 @pytest.mark.parametrize(("retention", "kept"), [(0, {}), (365, {keys.RECORDS: "365"})])
@@ -697,7 +863,13 @@ def test_everything_logs_to_a_group_that_forgets() -> None:
     assert {group["RetentionInDays"] for group in groups.values()} == {"14"}
     used = {function["LoggingConfig"]["LogGroup"] for function in functions().values()}
     assert used == {"ScoreLogGroup", *(f"{name}LogGroup" for name in FUNCTIONS)}
-    assert set(groups) == used | {"BatchLogGroup", "EnsembleLogGroup", "HttpLogGroup", "ReviewLogGroup"}
+    assert set(groups) == used | {
+        "BatchLogGroup",
+        "EnsembleLogGroup",
+        "HttpLogGroup",
+        "InboxLogGroup",
+        "ReviewLogGroup",
+    }
 
 
 def test_the_state_machines_log_errors_and_no_feature_values() -> None:
@@ -743,12 +915,14 @@ def test_a_client_finds_what_it_needs_in_the_outputs() -> None:
         "EnsembleRoleName",
         "ExpressStateMachineArn",
         "HttpUrl",
+        "InboxStateMachineArn",
         "NormalizeFunctionName",
         "RecordsTableName",
         "ReviewLogGroupName",
         "ScoreFunctionPrefix",
         "SlotNames",
         "StateMachineArn",
+        "WarmupScheduleName",
     }
 
 

@@ -25,13 +25,13 @@ from stepensemble.batch.claims import list_finished
 from stepensemble.batch.run import Options, Request
 from stepensemble.batch.summary import Summary
 from stepensemble.cli.batch_runs import Progress, follow_run, start_run
-from stepensemble.cli.execution import follow_pointers
 from stepensemble.cli.stacks import Stack, local_stack
 from stepensemble.core.answer import Output
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.local.stack import find_running
 from stepensemble.publishing.golden import draw_rows
 from stepensemble.storage.keys import BATCH
+from stepensemble.storage.pointers import follow_pointers
 
 Row = dict[str, Any]
 SMALL = ("--shard-size", "1KB")
@@ -85,7 +85,7 @@ def test_the_same_rows_through_both_doors_are_answered_equally(
 ) -> None:
     run = batch(shared_project, str(write_jsonl(shared_project / "in" / "doors.jsonl", rows)), "--shard-size", "16KB")
     assert (run["status"], run["rows_in"], run["rows_out"], run["rows_rejected"]) == ("SUCCEEDED", 300, 300, 0)
-    output = follow_pointers(stack, msgspec.convert(ask(stack, {"instances": rows}), Output))
+    output = follow_pointers(stack.data, msgspec.convert(ask(stack, {"instances": rows}), Output))
     predictions: list[Row] = msgspec.to_builtins(output.predictions)
     results = read_results(run, shared_project)
     assert results["row"].to_list() == list(range(1, 301))

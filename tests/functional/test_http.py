@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import http.client
+import io
 import json
 import shutil
 import socket
@@ -13,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import requests
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from PIL import Image
 
 from builders import member, sources
 from driving import ROOT, copy_project
@@ -133,7 +137,7 @@ def test_the_documented_status_call_and_the_versions_it_names(http_url: str, sta
     ("place", "status", "said"),
     [
         ("versions/3", 404, "Servable not found for request: Specific(titanic, 3)"),
-        ("versions/x", 404, "Servable not found for request: Specific(titanic, x)"),
+        ("versions/x", 400, f"Malformed request: POST {MODELS}/titanic/versions/x:predict"),
         ("labels/canary", 400, "Unrecognized servable version label: canary"),
     ],
 )
@@ -204,6 +208,13 @@ def test_rows_beyond_an_executions_input_go_by_s3_and_come_back_whole(http_url: 
     assert [one["probability"] for one in short["predictions"]] == [one["value"] for one in output["predictions"]]
 
 
+def test_a_warm_up_is_no_question_here(http_url: str, stack: Stack) -> None:
+    assert stack.outputs
+    answered = requests.post(f"{http_url}/predict", json={"warmup": True}, timeout=60)
+    assert answered.status_code == 400
+    assert [problem["path"] for problem in answered.json()["problems"]] == ["$.warmup"]
+
+
 def test_every_bad_field_is_named_and_nothing_is_recorded(http_url: str, stack: Stack) -> None:
     before = len(stack.records.latest(1000))
     body = {"instances": [{**PASSENGER, "Age": "x", "Fare": True}, {**PASSENGER, "Hat": 1}]}
@@ -218,6 +229,14 @@ def test_every_bad_field_is_named_and_nothing_is_recorded(http_url: str, stack: 
     ]
     assert all(problem["message"] and problem["remedy"] for problem in refused["problems"])
     assert len(stack.records.latest(1000)) == before
+
+
+def test_more_bad_fields_than_a_response_holds_are_counted(http_url: str) -> None:
+    rows = [{**PASSENGER, **{f"hat{number}": 1 for number in range(20)}}] * 9000
+    answered = requests.post(f"{http_url}/predict", json={"instances": rows}, timeout=60)
+    assert answered.status_code == 400
+    assert answered.json()["message"].startswith("180000 problems:\n- $.instances[0].hat0: ")
+    assert answered.json()["problems"][-1]["remedy"] == "mend these first"
 
 
 def test_without_a_quorum_the_record_is_named(halves: str) -> None:
@@ -259,9 +278,12 @@ def test_the_door_says_how_it_is_and_what_it_takes(http_url: str) -> None:
         ("GET", "/predictions/%00", 404),
         ("GET", "/predict", 405),
         ("POST", "/health", 405),
-        ("GET", f"{MODELS}/titanic:predict", 405),
-        ("POST", f"{MODELS}/titanic:explain", 404),
+        ("GET", f"{MODELS}/titanic:predict", 400),
+        ("POST", f"{MODELS}/titanic:explain", 400),
+        ("GET", f"{MODELS}/nobody", 404),
         ("GET", f"{MODELS}/nobody/metadata", 404),
+        ("GET", f"{MODELS}/no%20body/metadata", 404),
+        ("GET", f"{MODELS}/n%C3%B6body/metadata", 404),
     ],
 )
 def test_a_path_or_method_that_is_not_there_is_said_to_be(http_url: str, verb: str, path: str, status: int) -> None:
@@ -290,6 +312,72 @@ def test_a_picture_is_sent_as_tensorflow_servings_clients_send_one(digits: str) 
     assert answer["label"] == "7"
     (scores,) = requests.post(f"{digits}{MODELS}/shallow:predict", json=body, timeout=60).json()["predictions"]
     assert max(range(10), key=lambda digit: scores[digit]) == 7
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_needs_no_header_to_send_a_picture(digits: str) -> None:
+    command = ["curl", "-s", "--data-binary", "@events/digit-7.png", f"{digits}/predict"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    answered = json.loads(done.stdout)
+    assert (answered["predictions"][0]["value"], len(answered["members"])) == (7, 3)
+    assert 0.9 < answered["predictions"][0]["score"] <= 1
+
+
+def save(image: Image.Image, kind: str = "PNG", **more: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **more)
+    return buffer.getvalue()
+
+
+DIGIT = Image.open(io.BytesIO(SEVEN))
+LARGE = DIGIT.resize((64, 64)).convert("RGB")
+JPEG = save(LARGE, "JPEG")
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        JPEG,
+        save(LARGE.convert("CMYK"), "JPEG"),
+        save(LARGE, "WEBP", lossless=True),
+        save(Image.fromarray(np.asarray(DIGIT, np.uint16) * 257)),
+        save(DIGIT.convert("RGBA").quantize(16)),
+        save(DIGIT.resize((3000, 3000), Image.Resampling.NEAREST)),
+    ],
+    ids=["jpeg", "cmyk", "webp", "16 bits", "palette", "large"],
+)
+def test_the_same_digit_is_told_from_every_kind_of_file(digits: str, picture: bytes) -> None:
+    answered = requests.post(f"{digits}/predict", data=picture, timeout=60)
+    assert answered.json()["predictions"][0]["value"] == 7
+
+
+def test_one_pixel_is_a_picture_too(digits: str) -> None:
+    answered = requests.post(f"{digits}/predict", data=save(Image.new("L", (1, 1), 7)), timeout=60)
+    assert answered.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (JPEG[: len(JPEG) // 2], "cannot be decoded"),
+        (SEVEN[:8], "is no PNG, JPEG or WebP picture"),
+        (save(Image.new("1", (20_000, 20_000))), "has more than 16,000,000 pixels"),
+        (save(Image.new("1", (5_000, 5_000))), "has 5,000 × 5,000 pixels"),
+        (save(LARGE, "WEBP", save_all=True, append_images=[Image.new("RGB", (64, 64))]), "is an animation"),
+    ],
+    ids=["half a jpeg", "a signature alone", "bomb", "too large", "animation"],
+)
+def test_a_picture_that_is_not_taken_is_refused_the_same_by_every_door(digits: str, picture: bytes, said: str) -> None:
+    raw = requests.post(f"{digits}/predict", data=picture, timeout=60)
+    assert raw.status_code == 400
+    (problem,) = raw.json()["problems"]
+    assert problem["path"] == "$.features.image"
+    assert said in problem["message"]
+    body = {"instances": [{"image": {"b64": base64.b64encode(picture).decode()}}]}
+    for name in ("digits", "shallow"):
+        refused = requests.post(f"{digits}{MODELS}/{name}:predict", json=body, timeout=60)
+        assert refused.status_code == 400
+        assert f"$.instances[0].image: {problem['message']}; {problem['remedy']}" in refused.json()["error"]
 
 
 def test_what_is_no_picture_is_refused(digits: str) -> None:
@@ -344,6 +432,28 @@ def test_json_is_taken_under_any_name_but_that_of_something_else(http_url: str, 
     body = json.dumps({"features": PASSENGER}).encode()
     answered = requests.post(f"{http_url}/predict", data=body, headers={"Content-Type": kind}, timeout=60)
     assert answered.status_code == status
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/octet-stream"])
+def test_a_compressed_body_and_one_with_a_byte_order_mark_are_taken(http_url: str, kind: str) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps({"instances": [PASSENGER]}).encode()
+    for sent, headers in ((body, {}), (gzip.compress(body), {"Content-Encoding": "gzip"})):
+        answered = requests.post(
+            f"{http_url}{MODELS}/titanic:predict", data=sent, headers={"Content-Type": kind, **headers}, timeout=60
+        )
+        assert answered.json()["predictions"][0]["label"] == "died"
+
+
+@pytest.mark.parametrize("verb", ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_methods_without_a_route_end_at_api_gateway(http_url: str, verb: str) -> None:
+    answered = requests.request(verb, f"{http_url}/predict", timeout=60)
+    assert answered.status_code == 404
+    assert answered.text == ("" if verb == "HEAD" else '{"message": "Not Found"}')
+
+
+def test_a_path_that_api_gateway_cannot_decode_twice_is_refused_there(http_url: str) -> None:
+    answered = requests.get(f"{http_url}/predictions/50%25off", timeout=60)
+    assert (answered.status_code, answered.json()) == (400, {"message": "Bad Request"})
 
 
 def test_a_body_beyond_six_megabytes_is_refused(http_url: str) -> None:

@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,15 +34,32 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits(project: Path) -> Iterator[Stack]:
-    """A local stack that the commands in its folder use, with the digits published."""
-    with LocalStack.start(project, announce=True, account="888888888888") as started:
-        opened = local_stack(started.name, started.endpoint)
-        ensure_published(opened, read_sources(project / DIGITS), notify=lambda _: None)
-        yield opened
+def started(project: Path) -> Iterator[LocalStack]:
+    """A local stack that the commands in its folder use."""
+    with LocalStack.start(project, announce=True, account="888888888888") as local:
+        yield local
 
 
-@pytest.mark.parametrize(("command", "output"), shown_commands(*CONSOLE))
+@pytest.fixture(scope="module")
+def digits(started: LocalStack, project: Path) -> Stack:
+    """The same with the digits published."""
+    opened = local_stack(started.name, started.endpoint)
+    ensure_published(opened, read_sources(project / DIGITS), notify=lambda _: None)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def http_url(started: LocalStack) -> str:
+    """Address of its HTTP API."""
+    assert started.http is not None
+    return started.http
+
+
+COMMANDS = [(command, output) for command, output in shown_commands(*CONSOLE) if "8501" not in command]
+BY_HTTP = [(command, output) for command, output in shown_commands(*CONSOLE) if command.startswith("curl ")]
+
+
+@pytest.mark.parametrize(("command", "output"), COMMANDS)
 def test_a_command_of_the_page_prints_what_is_shown(digits: Stack, project: Path, command: str, output: str) -> None:
     assert digits.local
     told, _, command = command.rpartition(" | ")
@@ -49,6 +68,16 @@ def test_a_command_of_the_page_prints_what_is_shown(digits: Stack, project: Path
     done = run_ensemble(project, *arguments, stdin=shlex.split(told)[1] if told else None)
     assert done.returncode == (1 if told else 0), done.stderr
     assert steady(done.stdout + done.stderr) == steady(output)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize(("command", "output"), BY_HTTP)
+def test_a_call_of_the_page_is_answered_as_shown(digits: Stack, http_url: str, command: str, output: str) -> None:
+    assert digits.local
+    told = command.replace("http://127.0.0.1:8501", http_url)
+    shell = str(shutil.which("sh"))
+    done = subprocess.run([shell, "-c", told], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    assert done.stdout == output
 
 
 def test_the_python_of_the_page_answers(
@@ -64,6 +93,14 @@ def test_every_key_of_the_feature_is_described() -> None:
     keys = set(schema["$defs"]["ImageFeature"]["properties"]) - {"name", "type"}
     (table,) = re.findall(r"^\| key \|.*\n\| --- .*\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE)
     assert keys == {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+def test_the_aws_sdk_gets_a_pictures_answer_from_the_express_machine_at_once(digits: Stack) -> None:
+    done = digits.step_functions.start_sync_execution(
+        stateMachineArn=digits.outputs["ExpressStateMachineArn"], input=json.dumps(picture_payload(SEVEN))
+    )
+    assert done["status"] == "SUCCEEDED", done.get("cause")
+    assert json.loads(done["output"])["predictions"] == ask(digits, picture_payload(SEVEN))["predictions"]
 
 
 @pytest.mark.parametrize("path", list_pictures(), ids=lambda path: path.name)

@@ -27,6 +27,9 @@ README = (ROOT / "README.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
 (SWAP,) = [block for block in CONSOLE if "ensemble add" in block]
 (BATCH,) = [block for block in CONSOLE if "ensemble batch" in block]
+(DROP,) = [block for block in CONSOLE if "ensemble watch" in block]
+"""Run by test_bucket_docs."""
+
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 FRAGMENTS = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
 
@@ -54,7 +57,7 @@ NOT_RUN_HERE = {
     [
         shown
         for shown in shown_commands(*CONSOLE)
-        if shown[0] not in NOT_RUN_HERE and shown not in shown_commands(SWAP, BATCH)
+        if shown[0] not in NOT_RUN_HERE and shown not in shown_commands(SWAP, BATCH, DROP)
     ],
 )
 def test_a_shown_command_prints_what_is_shown(shared_project: Path, stack: Stack, command: str, output: str) -> None:

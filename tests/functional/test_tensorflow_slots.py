@@ -16,6 +16,7 @@ from driving import ask, copy_project, run_ensemble
 from expected_events import without_volatile
 from stepensemble import Ensemble
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.cli.warming import warm_up_twice
 from stepensemble.core.errors import NotEnoughSlots, NothingPublished
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.publish import publish
@@ -106,6 +107,20 @@ def test_both_runtimes_answer_together_as_they_do_in_process(stack: Stack, make:
     assert [row["value"] for row in output["predictions"]] == [6.0, -0.25]
     assert without_volatile(output) == without_volatile(Ensemble.load(twice.path).predict(payload))
     assert not any(one["cold"] for one in ask(stack, payload)["members"])
+
+
+@needs_tensorflow
+@pytest.mark.tensorflow
+def test_both_kinds_of_slots_are_warmed_up(stack: Stack, make: Callable[[float], Sources]) -> None:
+    halved = make(0.5)
+    publish(halved, stack.releases, stack.slots)
+    warmed = warm_up_twice(stack)
+    first, again = warmed.first.warm_up, warmed.again.warm_up
+    assert [(one.id, one.error) for one in first.members] == [("half", None), ("times", None)]
+    assert first.members[1].cold is True
+    assert [one.cold for one in again.members] == [False, False]
+    output = ask(stack, {"features": {"x": 4}, "release": halved.digest})
+    assert [one["cold"] for one in output["members"]] == [False, False]
 
 
 @needs_tensorflow

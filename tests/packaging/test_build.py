@@ -156,7 +156,7 @@ def test_every_functions_code_is_uploaded_and_a_rebuild_uploads_nothing_new(
     s3.create_bucket(Bucket="uploads")
     packaged = [package(build("again"), project, stack) for _ in range(2)]
     functions = [body for body in packaged[0].values() if body["Type"] == "AWS::Serverless::Function"]
-    assert len(functions) == 15  # eight score slots, and each other function once
+    assert len(functions) == 17  # eight score slots, and each other function once
     assert all(body["Properties"]["CodeUri"].startswith("s3://uploads/") for body in functions)
     assert packaged[0] == packaged[1]
 

@@ -437,3 +437,57 @@ def test_a_recorded_answer_too_large_for_a_state_is_pointed_at(published: Source
     answer = stack.aggregate(again)
     assert answer["predictions"]["s3"].startswith("s3://data/executions/run-2")
     assert read_outputs(stack, answer) == read_outputs(stack, first)
+
+
+# ------------------------------------------------------------------------------------------------------ a warm-up
+
+
+def warmed_slots(published: Sources) -> dict[str, Any]:
+    """Return what Normalize says of a warm-up, with `shadow` in the slot of `b`."""
+    digest = published.digest
+    member = {"version": "1", "role": "voter", "release": digest, "runtime": "litert", "signature": None}
+    member |= {"artifact": {"digest": "0" * 64, "size": 1}, "inputs": {}, "output": None}
+    slots = [
+        {"function": "score-1", "timeout": 10, "members": [{**member, "id": "a"}]},
+        {"function": "score-2", "timeout": 20, "members": [{**member, "id": "b"}, {**member, "id": "shadow"}]},
+    ]
+    return {"warmup": {"release": digest, "canary": None}, "slots": slots}
+
+
+def test_a_warm_up_is_put_together_and_recorded_nowhere(stack: MemoryStack, published: Sources) -> None:
+    error = {"type": "ModelRefused", "message": "no"}
+    results = [{"members": [{"cold": True, "duration_ms": 3.5}]}]
+    results += [{"members": [{"cold": False, "duration_ms": 0.1}, {"error": error}]}]
+    answer = stack.aggregate({**warmed_slots(published), "results": results})
+    common = {"version": "1", "role": "voter", "release": published.digest}
+    assert answer == {
+        "warmup": True,
+        "release": published.digest,
+        "canary": None,
+        "members": (
+            {"id": "a", **common, "function": "score-1", "cold": True, "duration_ms": 3.5, "error": None},
+            {"id": "b", **common, "function": "score-2", "cold": False, "duration_ms": 0.1, "error": None},
+            {"id": "shadow", **common, "function": "score-2", "cold": None, "duration_ms": None, "error": error},
+        ),
+    }
+    assert stack.dynamo.items == {}
+    assert stack.data.written == []
+
+
+def test_the_failure_of_a_slot_is_that_of_all_its_members(stack: MemoryStack, published: Sources) -> None:
+    caught = {"Error": "Sandbox.Timedout", "Cause": json.dumps({"errorMessage": "Task timed out"})}
+    results = [{"members": [{"cold": True, "duration_ms": 3.5}]}, {"error": caught}]
+    answer = stack.aggregate({**warmed_slots(published), "results": results})
+    told = {"type": "Sandbox.Timedout", "message": "Task timed out"}
+    assert [member["error"] for member in answer["members"]] == [None, told, told]
+
+
+def test_after_a_warm_up_the_release_is_known_and_the_table_was_reached(stack: MemoryStack, published: Sources) -> None:
+    results: list[dict[str, Any]] = [{"members": [{"cold": True, "duration_ms": 1.0}] * many} for many in (1, 2)]
+    stack.aggregate({**warmed_slots(published), "results": results})
+    stack.artifacts.calls.clear()
+    stack.aggregate(event(published, *ALL))
+    assert stack.artifacts.calls[release_key(published.digest)] == 0
+    stack.dynamo.fails_with = EndpointConnectionError(endpoint_url="https://dynamodb")
+    with pytest.raises(StorageUnavailable):
+        stack.aggregate({**warmed_slots(published), "results": results})

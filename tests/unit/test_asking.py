@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 
+from builders import REGRESSION, release, released
 from stepensemble.core import errors
-from stepensemble.core.problems import Problem, list_problems
-from stepensemble.handlers.asking import Asker, name_failure, read_problems
+from stepensemble.core.problems import Problem, list_problems, read_problems
+from stepensemble.handlers.asking import Asker, name_failure
+from stepensemble.handlers.tiers import list_members
 
 PROBLEMS = [
     Problem("$.instances[0].Age", '"x" is not a number', "write a number, without unit or words"),
@@ -33,6 +38,12 @@ def test_problems_that_were_cut_off_are_counted() -> None:
 def test_our_own_errors_keep_their_name_and_their_text(name: str) -> None:
     error = name_failure(name, "what is wrong; what to do", "e")
     assert (type(error).__name__, str(error)) == (name, "what is wrong; what to do")
+
+
+def test_of_an_error_that_was_raised_in_a_function_only_the_message_is_told() -> None:
+    cause = {"errorMessage": "S3 is slow", "errorType": "StorageUnavailable", "stackTrace": ['File "secret.py"']}
+    error = name_failure("StorageUnavailable", json.dumps(cause), "e")
+    assert (type(error), str(error)) == (errors.StorageUnavailable, "S3 is slow")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +72,9 @@ class Refusing:
     def start_sync_execution(self, **_: object) -> object:
         raise self.error
 
+    def invoke(self, **_: object) -> object:
+        raise self.error
+
 
 def refusal(code: str, status: int = 400) -> ClientError:
     response = {"Error": {"Code": code, "Message": "secret"}, "ResponseMetadata": {"HTTPStatusCode": status}}
@@ -81,4 +95,20 @@ def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: 
     asker = Asker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
     with pytest.raises(kind) as raised:
         asker.run("e", {"features": {}})
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (refusal("TooManyRequestsException", 429), errors.Throttled),
+        (refusal("ServiceException", 500), errors.StorageUnavailable),
+        (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
+    ],
+)
+def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
+    asker = Asker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
+    with pytest.raises(kind) as raised:
+        asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
     assert "secret" not in str(raised.value)

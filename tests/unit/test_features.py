@@ -312,6 +312,16 @@ def test_a_field_that_is_no_feature_is_refused_with_the_one_that_was_meant() -> 
     ]
 
 
+def test_thousands_of_fields_that_are_no_features_are_all_named_and_the_first_compared() -> None:
+    row = {"x": 1} | {f"y{number}": 1 for number in range(10)}
+    features = [NumberFeature("x"), *(NumberFeature(f"y_{number}", missing=0) for number in range(10))]
+    found = problems_of(features, [row] * 1000)
+    suggested = [problem for problem in found if "did you mean" in problem]
+    assert (len(found), suggested) == (10_000, found[: len(suggested)])
+    # Each is compared with eleven names, and the comparisons are 100,000 at most.
+    assert len(suggested) == 9091
+
+
 def test_messages_speak_of_the_place_they_are_told() -> None:
     (found,) = problems_of([NumberFeature("x")], [{"x": "?"}], locate=lambda _: "$.features")
     assert found.startswith("$.features.x: ")

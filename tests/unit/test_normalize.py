@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from builders import X, member, sources
-from memory import PREFIX, MemoryStack
+from memory import PREFIX, SLOTS, MemoryStack
 from stepensemble.core.columns import columns_from_bytes
 from stepensemble.core.errors import StorageUnavailable
 from stepensemble.core.limits import CAUSE_BYTES
 from stepensemble.handlers.normalize import POINTER_SECONDS
+from stepensemble.publishing.publish import publish
 from stepensemble.publishing.sources import Sources
 from stepensemble.storage.keys import CURRENT, payload_key, release_key
 
@@ -302,3 +303,75 @@ def test_a_tensor_travels_with_its_dtype(tmp_path: Path) -> None:
     )
     answer = ask(stack, {"features": {"x": 1, "image": [[1, 2], [3, 255]]}})
     assert answer["columns"] == {"x": [1.0], "image": {"dtype": "uint8", "values": [[[1, 2], [3, 255]]]}}
+
+
+# ------------------------------------------------------------------------------------------------------ a warm-up
+
+
+def to_load(published: Sources, id_: str) -> dict[str, Any]:
+    """Return a member as Normalize names it in a warm-up."""
+    (one,) = [one for one in published.release.members if one.id == id_]
+    return {
+        "id": id_,
+        "version": one.version,
+        "role": one.role,
+        "release": published.digest,
+        "runtime": "litert",
+        "artifact": {"digest": one.artifact.digest, "size": one.artifact.size},
+        "signature": None,
+        "inputs": {"": {"dtype": "float32", "shape": (1,)}},
+        "output": None,
+    }
+
+
+def test_of_a_warm_up_every_slot_is_listed_with_its_member_and_nothing_is_written(
+    stack: MemoryStack, published: Sources
+) -> None:
+    assert ask(stack, {"warmup": True}) == {
+        "warmup": {"release": published.digest, "canary": None},
+        "slots": (
+            {"function": f"{PREFIX}1", "timeout": 10, "members": (to_load(published, "half"),)},
+            {"function": f"{PREFIX}2", "timeout": 3, "members": (to_load(published, "shadow"),)},
+        ),
+    }
+    assert stack.data.written == []
+
+
+def test_of_a_warm_up_every_tier_is_listed(tmp_path: Path) -> None:
+    stack = MemoryStack()
+    stack.publish(sources(tmp_path, *TIERS, cascade={"max_spread": 0}, quorum={"min_members": 1}))
+    listed = [member["id"] for slot in ask(stack, {"warmup": True})["slots"] for member in slot["members"]]
+    assert listed == ["a", "b", "c", "d"]
+
+
+def test_a_slot_is_asked_once_about_the_canarys_members_too_and_about_one_that_is_the_same_once(
+    stack: MemoryStack, published: Sources, tmp_path: Path
+) -> None:
+    canary = sources(
+        tmp_path, member("half", "sigmoid", version="2"), member("shadow", "logarithm", role="shadow", timeout=3)
+    )
+    publish(canary, stack.releases, SLOTS, canary=10)
+    answer = ask(stack, {"warmup": True})
+    assert answer["warmup"] == {"release": published.digest, "canary": canary.digest}
+    first, second = answer["slots"]
+    assert first["members"] == (to_load(published, "half"), to_load(canary, "half"))
+    assert first["timeout"] == 20  # one after the other
+    assert second["members"] == (to_load(published, "shadow"),)
+
+
+def test_a_warm_up_sees_what_was_published_a_moment_ago(stack: MemoryStack, published: Sources, tmp_path: Path) -> None:
+    assert ask(stack, {"features": {"x": 1}})["release"] == published.digest
+    newer = sources(tmp_path, member("half", version="2"))
+    stack.publish(newer)
+    assert ask(stack, {"warmup": True})["warmup"]["release"] == newer.digest
+
+
+@pytest.mark.parametrize("payload", [{"warmup": False}, {"warmup": True, "features": {"x": 1}}])
+def test_what_is_nearly_a_warm_up_is_refused(stack: MemoryStack, payload: object) -> None:
+    failure = ask(stack, payload)["failure"]
+    assert failure["error"] == "InvalidPayload"
+    assert "- $.warmup: " in failure["cause"]
+
+
+def test_a_warm_up_of_an_empty_stack_is_refused() -> None:
+    assert ask(MemoryStack(), {"warmup": True})["failure"]["error"] == "NothingPublished"

@@ -77,6 +77,26 @@ def test_a_range_of_another_version_is_refused() -> None:
         bucket.read_range("a", 0, 2, version)
 
 
+def test_a_bucket_without_versions_names_none_and_has_the_latest() -> None:
+    bucket = Bucket("things", MemoryStore())
+    assert bucket.add_version("a", b"1") is None
+    assert bucket.add_version("a", b"2" * (PIECE_BYTES + 1)) is None
+    assert bucket.add_version("a", b"2") is None
+    assert bucket.read_version("a", None) == b"2"
+    assert bucket.head("a", None) == bucket.head("a")
+    with pytest.raises(ObjectMissing, match="s3://things/none"):
+        bucket.read_version("none", None)
+
+
+@pytest.mark.parametrize("key", ["a//b", "a/../b", "a\nb"])
+def test_a_key_that_cannot_be_named_is_not_there(key: str) -> None:
+    bucket = Bucket("things", MemoryStore())
+    with pytest.raises(ObjectMissing):
+        bucket.read_version(key, None)
+    with pytest.raises(ObjectMissing):
+        bucket.head(key)
+
+
 def test_a_copy_takes_the_place_of_an_older_object_and_leaves_its_source() -> None:
     bucket = Bucket("things", MemoryStore())
     bucket.write("a", b"new")

@@ -6,7 +6,7 @@ import pytest
 
 from builders import released
 from stepensemble.core.errors import InvalidPayload
-from stepensemble.core.payload import MAX_ROWS, Pointer, apply_quorum, digest_input, parse_payload
+from stepensemble.core.payload import MAX_ROWS, Pointer, apply_quorum, digest_input, is_warmup, parse_payload
 from stepensemble.core.policy import Policy, Quorum
 
 
@@ -115,6 +115,47 @@ def test_one_to_ten_thousand_rows_are_taken(count: int) -> None:
 def test_a_frame_that_is_not_sound_is_refused(data: Any, expected: str) -> None:
     (found,) = problems_of(data)
     assert found.startswith(expected)
+
+
+def test_a_warm_up_is_one_key_that_is_true_and_nothing_else() -> None:
+    assert is_warmup({"warmup": True})
+    others: list[Any] = [{"warmup": value} for value in (False, None, 1, "true", {})]
+    for data in [*others, {"warmup": True, "features": {}}, {"Warmup": True}, {}, [], "warmup", None, True]:
+        assert not is_warmup(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (
+            {"warmup": True},
+            "$.warmup: is a warm-up, which has no answer; start an execution of the state machine with it, or run: "
+            "ensemble warm",
+        ),
+        ({"warmup": 1}, '$.warmup: 1 is not true; warm up with {"warmup": true}, or leave it out and ask'),
+        (
+            {"warmup": False, "features": {}},
+            '$.warmup: false is not true; warm up with {"warmup": true}, or leave it out and ask',
+        ),
+        (
+            {"warmup": True, "features": {}, "metadata": {}},
+            '$.warmup: goes with nothing else, and "features", "metadata" came with it; send it alone to warm up, or '
+            "leave it out to ask",
+        ),
+        (
+            {"warm_up": True, "features": {}},
+            '$.warm_up: "warm_up" is not known here; put what belongs to it into features or metadata, did you mean '
+            '"warmup"?',
+        ),
+    ],
+)
+def test_a_warm_up_is_no_question_and_goes_with_none(data: Any, expected: str) -> None:
+    assert problems_of(data) == [expected]
+
+
+def test_what_else_is_wrong_beside_a_warm_up_is_told_too() -> None:
+    data = {"warmup": True, "dataset": "s3://data/inbox/a.csv", "prediction_id": ""}
+    assert [problem.split(":")[0] for problem in problems_of(data)] == ["$.warmup", "$.dataset", "$.prediction_id"]
 
 
 @pytest.mark.parametrize("prediction_id", ["a", "A.b_c:d-9", "0", "x" * 128])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,19 @@ import pytest
 from builders import artifact, model
 from memory import GIBIBYTE, MemoryStack
 from stepensemble.core.columns import array_from_bytes, columns_to_bytes
-from stepensemble.core.errors import ArtifactCorrupt, ArtifactMissing, InputMismatch, InvalidOutput, ModelRefused
+from stepensemble.core.errors import (
+    ArtifactCorrupt,
+    ArtifactMissing,
+    InputMismatch,
+    InvalidOutput,
+    ModelRefused,
+    StorageUnavailable,
+)
+from stepensemble.core.releases.release import Artifact
 from stepensemble.handlers.models import ModelCache
 from stepensemble.handlers.score import Scorer
+from stepensemble.runtimes import Model
+from stepensemble.runtimes.model import Array
 from stepensemble.storage.keys import artifact_key
 
 
@@ -140,3 +152,111 @@ def test_columns_that_a_model_does_not_take_are_refused(scorer: Scorer) -> None:
         scorer(event("two_inputs", 1.0))
     with pytest.raises(InputMismatch, match='no column named "y"'):
         scorer(event("half_plus_two", 1.0, names=("y",)))
+
+
+# ------------------------------------------------------------------------------------------------------ a warm-up
+
+
+def to_load(name: str, *shape: int, dtype: str = "float32", **more: Any) -> dict[str, Any]:
+    """Return what a slot is sent of a member that is this model, with one input of this shape."""
+    found = artifact(model(name))
+    inputs = {"": {"dtype": dtype, "shape": shape or (1,)}}
+    loaded = {"digest": found.digest, "size": found.size}
+    return {"runtime": "litert", "artifact": loaded, "signature": None, "inputs": inputs, "output": None, **more}
+
+
+def warm(scorer: Scorer, *members: dict[str, Any]) -> list[dict[str, Any]]:
+    event = {"warmup": True, "slot": {"function": "f", "timeout": 10, "members": members}}
+    answer = scorer(json.loads(json.dumps(event)))
+    json.dumps(answer, allow_nan=False)
+    return list(answer["members"])
+
+
+def test_what_was_warmed_up_need_not_be_loaded(scorer: Scorer, stack: MemoryStack) -> None:
+    (first,) = warm(scorer, to_load("half_plus_two"))
+    (again,) = warm(scorer, to_load("half_plus_two"))
+    assert (first["cold"], again["cold"]) == (True, False)
+    assert first["duration_ms"] > 0
+    assert scorer(event("half_plus_two", 1.0))["cold"] is False
+    assert stack.artifacts.calls[artifact_key(artifact(model("half_plus_two")).digest)] == 1
+    assert stack.data.written == []
+
+
+def test_a_warm_up_loads_every_model_of_the_slot_and_one_that_fails_stops_no_other(scorer: Scorer) -> None:
+    absent = {**to_load("sigmoid"), "artifact": {"digest": "0" * 64, "size": 1}}
+    failed, loaded = warm(scorer, absent, to_load("sigmoid"))
+    assert failed["error"]["type"] == "ArtifactMissing"
+    assert "publish again" in failed["error"]["message"]
+    assert loaded["cold"] is True
+
+
+def test_a_warm_up_tells_of_an_artifact_that_is_not_what_its_digest_says(scorer: Scorer, stack: MemoryStack) -> None:
+    stack.artifacts.write(artifact_key(artifact(model("half_plus_two")).digest), model("sigmoid"))
+    (failed,) = warm(scorer, to_load("half_plus_two"))
+    assert failed["error"]["type"] == "ArtifactCorrupt"
+
+
+def test_a_storage_that_fails_is_raised_for_the_state_machine_to_try_again(stack: MemoryStack) -> None:
+    class Down:
+        def read_artifact(self, _: Any) -> bytes:
+            raise StorageUnavailable("S3 is down")
+
+    down: Any = Down()
+    with pytest.raises(StorageUnavailable):
+        warm(Scorer(ModelCache(down, GIBIBYTE, lambda: 0), stack.data), to_load("sigmoid"))
+
+
+class Watched(ModelCache):
+    """A cache whose models note what they are asked."""
+
+    def get(self, runtime: str, artifact: Artifact, signature: str | None) -> tuple[Model, bool]:
+        found, cold = super().get(runtime, artifact, signature)
+
+        def invoke(values: Sequence[Array], output: str) -> Array:
+            ASKED.append([np.asarray(value) for value in values])
+            return found.invoke(values, output)
+
+        return replace(found, invoke=invoke), cold
+
+
+ASKED: list[list[Array]] = []
+
+
+@pytest.mark.parametrize(
+    ("member", "shapes"),
+    [
+        pytest.param(to_load("softmax", 2), [(1, 2)], id="two numbers"),
+        pytest.param(to_load("two_by_two", 2, 2), [(1, 2, 2)], id="a tensor"),
+        pytest.param(to_load("free_width", 5), [(1, 5)], id="any width: that of its columns"),
+        pytest.param(to_load("fixed_batch_two", 1), [(2, 1)], id="two rows at once"),
+        pytest.param(to_load("int8", 1), [(1, 1)], id="quantized"),
+        pytest.param(
+            to_load(
+                "named",
+                inputs={
+                    "b": {"dtype": "float32", "shape": [2]},
+                    "a": {"dtype": "float32", "shape": [1]},
+                },
+                output="total",
+            ),
+            [(1, 1), (1, 2)],
+            id="by name, in the order of the signature",
+        ),
+    ],
+)
+def test_a_model_is_asked_zeros_of_the_shape_that_an_execution_gives_it(
+    member: dict[str, Any], shapes: list[tuple[int, ...]]
+) -> None:
+    stack = MemoryStack()
+    for name in ("softmax", "two_by_two", "free_width", "fixed_batch_two", "int8", "named"):
+        stack.releases.write_artifact(artifact(model(name)), model(name))
+    ASKED.clear()
+    (loaded,) = warm(Scorer(Watched(stack.releases, GIBIBYTE, lambda: 0), stack.data), member)
+    assert loaded["cold"] is True
+    (asked,) = ASKED
+    assert [value.shape for value in asked] == shapes
+
+
+def test_a_model_that_refuses_zeros_is_loaded_all_the_same(scorer: Scorer) -> None:
+    assert warm(scorer, to_load("softmax", 3))[0]["cold"] is True
+    assert scorer(event("softmax", columns={"a": [0.0], "b": [0.0]}, names=("a", "b"), rows=1))["cold"] is False

@@ -12,22 +12,11 @@ import polars as pl
 
 from stepensemble.batch.footers import Footer, fetched, read_footer
 from stepensemble.batch.records import BLANK, UNCLOSED, RecordTooLong, find_records, read_fields
-from stepensemble.batch.run import Compression, File, Format, Options
+from stepensemble.batch.run import KINDS, File, Options, kind_of
 from stepensemble.batch.texts import FIRST_PIECE_BYTES, Text, TextRefused
 from stepensemble.core.errors import DatasetMissing, DatasetRefused, ObjectMissing
 from stepensemble.core.problems import Problem, enumerate_values, show
 from stepensemble.storage.objects import Bucket, Listed
-
-KINDS: dict[str, tuple[Format, Compression]] = {
-    ".csv": ("csv", "none"),
-    ".csv.gz": ("csv", "gzip"),
-    ".jsonl": ("jsonl", "none"),
-    ".ndjson": ("jsonl", "none"),
-    ".jsonl.gz": ("jsonl", "gzip"),
-    ".ndjson.gz": ("jsonl", "gzip"),
-    ".parquet": ("parquet", "none"),
-}
-"""How the names of a dataset's files end."""
 
 MAX_HEADER_BYTES = 1024 * 1024
 
@@ -50,7 +39,9 @@ def locate(dataset: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def find_files(bucket: Bucket, dataset: str, date: str | None = None) -> tuple[File, ...]:
+def find_files(
+    bucket: Bucket, dataset: str, date: str | None = None, version_id: str | None = None
+) -> tuple[File, ...]:
     """Find the files of a dataset, in the order of their keys.
 
     Files and folders whose names begin with `_` or `.` are passed over, as Spark does.
@@ -59,6 +50,7 @@ def find_files(bucket: Bucket, dataset: str, date: str | None = None) -> tuple[F
         bucket: that the dataset lies in.
         dataset: `s3://bucket/key` of a file, or of a prefix that ends with a slash.
         date: where files lie in folders `dt=YYYY-MM-DD/`, only those of this date are the dataset.
+        version_id: of a file, which version of the object; the latest if not given.
 
     Returns:
         No file at all where there is nothing but a marker of success: an empty dataset.
@@ -69,7 +61,7 @@ def find_files(bucket: Bucket, dataset: str, date: str | None = None) -> tuple[F
     """
     key = locate(dataset)[1]
     if key and not key.endswith("/"):
-        listed = [_head(bucket, key)]
+        listed = [_head(bucket, key, version_id)]
         folder = key[: key.rfind("/") + 1]
     else:
         listed = sorted(bucket.list(key), key=lambda found: found.key)
@@ -86,11 +78,11 @@ def find_files(bucket: Bucket, dataset: str, date: str | None = None) -> tuple[F
             f"name it *{', *'.join(KINDS)}, or with a leading _ that it be passed over",
         )
         for found in listed
-        if _kind_of(found.key) is None
+        if kind_of(found.key) is None
     ]
     if problems:
         raise DatasetRefused(problems)
-    files = tuple(_describe(found, folder) for found in listed)
+    files = tuple(_describe(found, folder, version_id) for found in listed)
     first = {file.format: file.name for file in reversed(files)}
     if len(first) > 1:
         examples = " and ".join(f"{name} is {format_}" for format_, name in sorted(first.items()))
@@ -192,9 +184,9 @@ def wanted_columns(options: Options, features: Sequence[str]) -> tuple[str, ...]
     return tuple(dict.fromkeys([*features, *(name for name in asked if name is not None)]))
 
 
-def _head(bucket: Bucket, key: str) -> Listed:
+def _head(bucket: Bucket, key: str, version_id: str | None) -> Listed:
     try:
-        return bucket.head(key)
+        return bucket.head(key, version_id)
     except ObjectMissing:
         folder = next(bucket.list(f"{key}/"), None)
         remedy = f"did you mean s3://{bucket.name}/{key}/?" if folder else "look at bucket, key and permissions"
@@ -216,12 +208,7 @@ def _of_date(bucket: Bucket, listed: Sequence[Listed], folder: str, date: str | 
     return of_date
 
 
-def _kind_of(key: str) -> tuple[Format, Compression] | None:
-    name = key.lower()
-    return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
-
-
-def _describe(found: Listed, folder: str) -> File:
-    kind = _kind_of(found.key)
+def _describe(found: Listed, folder: str, version_id: str | None) -> File:
+    kind = kind_of(found.key)
     assert kind is not None, "unknown kinds were refused"  # noqa: S101 tells the type
-    return File(found.key, found.key.removeprefix(folder), found.size, found.version, *kind)
+    return File(found.key, found.key.removeprefix(folder), found.size, found.version, *kind, version_id=version_id)

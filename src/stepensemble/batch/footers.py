@@ -74,14 +74,14 @@ def read_footer(bucket: Bucket, file: File) -> Footer:
         TextRefused: it is no Parquet file, or is damaged.
         DatasetChanged: it is not of the version any more that the file names.
     """
-    tail = bucket.read_range(file.key, max(0, file.size - GUESSED_BYTES), file.size, file.version)
+    tail = bucket.read_range(file.key, max(0, file.size - GUESSED_BYTES), file.size, file.version, file.version_id)
     if len(tail) < TAIL_BYTES + len(MAGIC) or not tail.endswith(MAGIC):
         raise TextRefused("is no Parquet file, or is truncated", "write it again")
     length = int.from_bytes(tail[-TAIL_BYTES:-4], "little") + TAIL_BYTES
     if length > file.size:
         raise _damaged()
     if length > len(tail):
-        tail = bucket.read_range(file.key, file.size - length, file.size, file.version)
+        tail = bucket.read_range(file.key, file.size - length, file.size, file.version, file.version_id)
     try:
         found = _Reader(tail, len(tail) - length).read_struct()
         groups = tuple(map(_describe, found.get(4, ())))
@@ -102,7 +102,9 @@ def fetched(bucket: Bucket, file: File, footer: Footer, chunks: Sequence[Chunk])
             local.truncate(file.size)
             local.write(MAGIC)
             ranges = _join(chunks)
-            bodies = pool.map(lambda span: bucket.read_range(file.key, span[0], span[1], file.version), ranges)
+            bodies = pool.map(
+                lambda span: bucket.read_range(file.key, span[0], span[1], file.version, file.version_id), ranges
+            )
             for (start, _), body in zip(ranges, bodies, strict=True):
                 local.seek(start)
                 local.write(body)

@@ -123,7 +123,7 @@ def _read_text(bucket: Bucket, file: File, shard: Shard, options: Options, colum
     if opened.whole:
         body = b"".join(head.text.pieces)
     else:
-        body = bucket.read_range(file.key, shard.start, shard.end, file.version)
+        body = bucket.read_range(file.key, shard.start, shard.end, file.version, file.version_id)
     records = finder(options, file)(body, final=True)
     found = records.fields != BLANK
     numbers = np.cumsum(found) + (shard.first_row - 1)

@@ -34,6 +34,7 @@ def parse_request(data: object) -> Request:
             _check_moment(request.scheduled_at),
             _check_timezone(request.timezone),
             _check_output(request.output),
+            _check_version(request),
         )
         if problem is not None
     ]
@@ -66,7 +67,8 @@ def locate_dataset(request: Request, day: str, bucket: str) -> str:
     Raises:
         InvalidPayload: it is elsewhere.
     """
-    dataset = request.dataset.replace(DATE, day)
+    # Who names a version means one object, whatever it is called.
+    dataset = request.dataset.replace(DATE, day) if request.version_id is None else request.dataset
     places = tuple(f"s3://{bucket}/{folder}" for folder in (DATASETS, INBOX))
     if not dataset.startswith(places):
         remedy = f"put it under {places[0]}, where the batch may read"
@@ -104,4 +106,10 @@ def _check_output(given: str) -> Problem | None:
     if not given.startswith(RESULTS) or given.endswith("/"):
         remedy = f"begin it with {RESULTS}, and end it without a slash"
         return Problem("$.output", f"{show(given)} is no place for results", remedy)
+    return None
+
+
+def _check_version(request: Request) -> Problem | None:
+    if request.version_id is not None and request.dataset.endswith("/"):
+        return Problem("$.version_id", "is given of a folder", "name one object as the dataset, or leave it out")
     return None

@@ -22,6 +22,17 @@ DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 Format = Literal["csv", "jsonl", "parquet"]
 Compression = Literal["none", "gzip"]
 
+KINDS: dict[str, tuple[Format, Compression]] = {
+    ".csv": ("csv", "none"),
+    ".csv.gz": ("csv", "gzip"),
+    ".jsonl": ("jsonl", "none"),
+    ".ndjson": ("jsonl", "none"),
+    ".jsonl.gz": ("jsonl", "gzip"),
+    ".ndjson.gz": ("jsonl", "gzip"),
+    ".parquet": ("parquet", "none"),
+}
+"""How the names of a dataset's files end."""
+
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """How a dataset is read and its results are written.
@@ -54,6 +65,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         dataset: `s3://bucket/key`, or a prefix that ends with a slash; `{date}` in it stands for the date.
+        version_id: of a dataset that is one object, which version of it; by default the latest.
         date: which day's run it is; by default the day of `scheduled_at` in `timezone`, else of the execution's start.
         scheduled_at: when the schedule meant to start it, ISO 8601.
         release: digest, or its beginning, of the release that answers; by default the current one.
@@ -67,6 +79,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True):
     release: str | None = None
     output: str = "results"
     options: Options = Options()
+    version_id: str | None = None
 
 
 class File(Struct, frozen=True):
@@ -74,8 +87,9 @@ class File(Struct, frozen=True):
 
     Attributes:
         name: as results and rejected rows call it: its key without what all files' keys begin with.
-        version: what changes with its content: version id or ETag.
+        version: what changes with its content: its ETag.
         rows: how many; None before the dataset was cut.
+        version_id: which version of the object is read, where the request names one; else the latest.
     """
 
     key: str
@@ -85,6 +99,7 @@ class File(Struct, frozen=True):
     format: Format
     compression: Compression = "none"
     rows: int | None = None
+    version_id: str | None = None
 
 
 class Shard(Struct, frozen=True):
@@ -175,6 +190,12 @@ class Result(Struct, frozen=True):
     summary: str
     rows_failed: int = 0
     status: Literal["SUCCEEDED"] = "SUCCEEDED"
+
+
+def kind_of(key: str) -> tuple[Format, Compression] | None:
+    """Return how a file is written, by how its name ends; None where that is unknown."""
+    name = key.lower()
+    return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
 
 
 def name_run(files: tuple[File, ...], release: str, date: str, output: str, options: Options) -> str:

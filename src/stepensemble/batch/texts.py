@@ -102,12 +102,12 @@ def open_text(bucket: Bucket, file: File, options: Options) -> Text:
 def read_pieces(bucket: Bucket, file: File) -> Iterator[bytes]:
     """Yield a file's bytes: a little first, then more, with some of them always on their way."""
     if file.size:
-        yield bucket.read_range(file.key, 0, min(FIRST_PIECE_BYTES, file.size), file.version)
+        yield bucket.read_range(file.key, 0, min(FIRST_PIECE_BYTES, file.size), file.version, file.version_id)
     coming: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(AHEAD) as pool:
         for start in range(FIRST_PIECE_BYTES, file.size, PIECE_BYTES):
             end = min(start + PIECE_BYTES, file.size)
-            coming.append(pool.submit(bucket.read_range, file.key, start, end, file.version))
+            coming.append(pool.submit(bucket.read_range, file.key, start, end, file.version, file.version_id))
             if len(coming) > AHEAD:
                 yield coming.popleft().result()
         while coming:

@@ -30,6 +30,8 @@ from stepensemble.cli.options import (
 )
 from stepensemble.cli.release_commands import commands
 from stepensemble.cli.terminal import complain, err, out, print_json, show_status, warn
+from stepensemble.cli.warm_command import commands as warming
+from stepensemble.cli.watch_command import commands as watches
 from stepensemble.core.errors import EnsembleError, InvalidManifest
 from stepensemble.core.releases.release import SHORT
 
@@ -46,6 +48,8 @@ local = typer.Typer(help="Keep the local stack up, so that any AWS client can us
 app.add_typer(additions)
 app.add_typer(commands)
 app.add_typer(batches)
+app.add_typer(warming)
+app.add_typer(watches)
 app.add_typer(local, name="local")
 
 
@@ -102,10 +106,13 @@ def run(
     """
     from stepensemble.cli.execution import run_execution
     from stepensemble.cli.stacks import ensure_published, open_stack
+    from stepensemble.core.payload import is_warmup
 
     if fresh and stack is not None:
         raise typer.BadParameter("a deployed stack is never emptied", param_hint="--fresh")
     asked = _read_event(event)
+    if is_warmup(asked):
+        raise typer.BadParameter("a warm-up has no answer to show; run: ensemble warm", param_hint="EVENT")
     sources = read_manifest(manifest) if stack is None or manifest is not None else None
     with (
         show_status("Looking for the stack") as status,

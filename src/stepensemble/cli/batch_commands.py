@@ -42,7 +42,9 @@ UPCOMING = 5
 DAY = "YYYY-MM-DD"
 
 commands = typer.Typer()
-schedule = typer.Typer(help="The daily batch's schedule: when it starts next.", invoke_without_command=True)
+schedule = typer.Typer(
+    help="The schedules: when the daily batch starts next, and the warm-up.", invoke_without_command=True
+)
 commands.add_typer(schedule, name="schedule")
 
 
@@ -137,22 +139,23 @@ def batch(
 
 @schedule.callback()
 def schedule_shown(context: typer.Context, stack: StackOption = None, *, as_json: JsonOption = False) -> None:
-    """Show the daily batch's schedule, and when it starts next."""
+    """Show the daily batch's schedule, when it starts next, and the warm-up's."""
     if context.invoked_subcommand is not None:
         return
     from stepensemble.cli.schedules import read_schedule
     from stepensemble.cli.stacks import open_stack
 
     with show_status("Reading the schedule") as status, open_stack(stack, notify=status.update) as opened:
-        scheduled = read_schedule(opened)
-    times = scheduled.next_times(datetime.now(UTC), UPCOMING)
+        daily, warmup = read_schedule(opened), read_schedule(opened, opened.warmup_schedule)
+    now = datetime.now(UTC)
+    days, soon = daily.next_times(now, UPCOMING), warmup.next_times(now, 1)
     if as_json:
-        known = {name: getattr(scheduled, name) for name in ("name", "expression", "timezone", "state", "target")}
-        print_json(known | {"input": scheduled.input, "next": [time.isoformat() for time in times]})
+        print_json(daily.to_json(days) | {"warmup": warmup.to_json(soon)})
         return
     from stepensemble.cli.batch_tables import draw_schedule
 
-    out.print(draw_schedule(scheduled, times))
+    out.print(draw_schedule(daily, days))
+    out.print("", draw_schedule(warmup, soon), sep="\n")
 
 
 @schedule.command("fire")

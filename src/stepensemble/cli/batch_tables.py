@@ -43,7 +43,8 @@ def draw_schedule(scheduled: Scheduled, times: Sequence[datetime]) -> Renderable
     enabled = scheduled.state == "ENABLED"
     table.add_row("schedule", f"{scheduled.name}, {scheduled.expression} in {scheduled.timezone}")
     table.add_row("state", Text(scheduled.state.lower(), style="bold green" if enabled else "bold yellow"))
-    table.add_row("dataset", Text(str(scheduled.input.get("dataset", ""))))
+    if "dataset" in scheduled.input:
+        table.add_row("dataset", Text(str(scheduled.input["dataset"])))
     table.add_row("starts", Text(scheduled.target.rsplit(":", 1)[-1]))
     shown = [f"{time:%a %Y-%m-%d %H:%M %Z}" for time in times] or ["never again"]
     for number, line in enumerate(shown):

@@ -11,15 +11,11 @@ from itertools import chain, repeat
 from typing import Any
 
 import msgspec
-from msgspec import structs
 
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.answer import Output, Prediction
-from stepensemble.core.columns import array_from_bytes
+from stepensemble.core.answer import Output
 from stepensemble.core.errors import RecordNotFound
-from stepensemble.core.limits import INPUT_BYTES
-from stepensemble.core.payload import Pointer
-from stepensemble.storage.keys import payload_key
+from stepensemble.storage.pointers import follow_pointers, leave_rows
 
 POLL_SECONDS = (0.02, 0.02, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 """Waits between looks at an execution; the last one repeats."""
@@ -59,19 +55,19 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
     """
     sent = payload
     if isinstance(payload, Mapping):
-        sent = _fit(stack, dict(payload))
+        sent = leave_rows(stack.data, payload)
         if release is not None and "release" not in sent:
             sent = {**sent, "release": release}
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    name = name_execution()
     started = stack.step_functions.start_execution(
         stateMachineArn=stack.state_machine, name=name, input=msgspec.json.encode(sent).decode()
     )
-    described = _wait(stack, started["executionArn"])
+    described = wait_for(stack, started["executionArn"])
     prediction_id = payload.get("prediction_id") if isinstance(payload, Mapping) else None
     prediction_id = prediction_id if isinstance(prediction_id, str) else name
     if described["status"] == "SUCCEEDED":
         output = msgspec.json.decode(described["output"], type=Output)
-        return Outcome(name, prediction_id, follow_pointers(stack, output))
+        return Outcome(name, prediction_id, follow_pointers(stack.data, output))
     error, cause = described.get("error", described["status"]), described.get("cause", "")
     recorded = None
     if error == "QuorumNotMet":
@@ -82,32 +78,13 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
     return Outcome(name, prediction_id, recorded, error, cause)
 
 
-def follow_pointers(stack: Stack, output: Output) -> Output:
-    """Put in the place of every pointer what it points at."""
-    predictions = output.predictions
-    if isinstance(predictions, Pointer):
-        body = stack.data.read(predictions.split()[1])
-        predictions = msgspec.json.decode(body, type=list[Prediction])
-    members = [
-        structs.replace(member, outputs=array_from_bytes(stack.data.read(member.outputs.split()[1])).tolist())
-        if isinstance(member.outputs, Pointer)
-        else member
-        for member in output.members
-    ]
-    return structs.replace(output, predictions=predictions, members=members)
+def name_execution() -> str:
+    """Return a name that no other execution has, and that sorts by time."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-def _fit(stack: Stack, payload: dict[str, Any]) -> dict[str, Any]:
-    if len(msgspec.json.encode(payload)) <= INPUT_BYTES:
-        return payload
-    rows = [payload["features"]] if "features" in payload else payload.get("instances")
-    body = msgspec.json.encode(rows)
-    pointer = stack.data.write(payload_key(body), body)
-    rest = {key: value for key, value in payload.items() if key not in {"features", "instances"}}
-    return {"instances": msgspec.to_builtins(pointer), **rest}
-
-
-def _wait(stack: Stack, execution: str) -> Mapping[str, Any]:
+def wait_for(stack: Stack, execution: str) -> Mapping[str, Any]:
+    """Wait for an execution's end, and return its description."""
     for wait in chain(POLL_SECONDS, repeat(POLL_SECONDS[-1])):
         described = stack.step_functions.describe_execution(executionArn=execution)
         if described["status"] != "RUNNING":

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stepensemble.cli.pictures import STATUS_STYLES, name_member, plain_table
+from stepensemble.cli.pictures import name_member, plain_table
+from stepensemble.cli.terminal import STATUS_STYLES
 from stepensemble.core.answer import MemberReport, Output, Prediction
 from stepensemble.core.outputs import Label, Logit, Logits, Probabilities, Probability
 from stepensemble.core.outputs import Output as Contract

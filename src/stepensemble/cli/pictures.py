@@ -10,11 +10,11 @@ from rich.text import Text
 
 from stepensemble.admission.checks import Check
 from stepensemble.admission.gate import Report
+from stepensemble.cli.terminal import STATUS_STYLES
 from stepensemble.core.records import RecordSummary
 from stepensemble.core.releases.release import SHORT
 from stepensemble.storage.reviews import ReviewEvent
 
-STATUS_STYLES = {"COMPLETE": "bold green", "DEGRADED": "bold yellow", "FAILED": "bold red"}
 VERDICT_STYLES = {"ok": "green", "warning": "bold yellow", "refused": "bold red"}
 
 

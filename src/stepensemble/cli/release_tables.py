@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from stepensemble.cli.pictures import STATUS_STYLES, name_member, plain_table
+from stepensemble.cli.pictures import name_member, plain_table
+from stepensemble.cli.terminal import STATUS_STYLES
 from stepensemble.core.releases.differences import Difference
 from stepensemble.core.releases.release import SHORT
 from stepensemble.core.replay.changes import Tally

@@ -1,10 +1,10 @@
-"""The batch's schedule as EventBridge Scheduler has it, and what it would start."""
+"""A schedule as EventBridge Scheduler has it, and what it would start: the batch's, or the warm-up's."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -45,6 +45,11 @@ class Scheduled:
         start = self.start or (self.created if self.expression.startswith("rate") else None)
         return next_times(self.expression, self.timezone, after, many, start=start, end=self.end)
 
+    def to_json(self, times: Sequence[datetime]) -> dict[str, Any]:
+        """Return what is known of it, with its next times."""
+        known = {name: getattr(self, name) for name in ("name", "expression", "timezone", "state", "target")}
+        return known | {"input": self.input, "next": [time.isoformat() for time in times]}
+
     def fill(self, at: datetime) -> str:
         """Return the input that its target gets, with the context attributes replaced as Scheduler does.
 
@@ -62,9 +67,9 @@ class Scheduled:
         return filled
 
 
-def read_schedule(stack: Stack) -> Scheduled:
-    """Return the schedule of a stack's batch."""
-    group, _, name = stack.schedule.rpartition("/")
+def read_schedule(stack: Stack, named: str | None = None) -> Scheduled:
+    """Return a schedule of a stack: the one that is named, or the batch's."""
+    group, _, name = (named or stack.schedule).rpartition("/")
     found = stack.scheduler.get_schedule(Name=name, GroupName=group or "default")
     return Scheduled(
         name=name,

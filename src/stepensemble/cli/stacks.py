@@ -67,6 +67,11 @@ class Stack:
         """ARN of the state machine of the batch."""
         return self._output("BatchStateMachineArn")
 
+    @property
+    def inbox_machine(self) -> str:
+        """ARN of the state machine of the inbox."""
+        return self._output("InboxStateMachineArn")
+
     @cached_property
     def step_functions(self) -> SFNClient:
         """A client for executions."""
@@ -85,6 +90,11 @@ class Stack:
     def schedule(self) -> str:
         """Name of the batch's schedule, with its group and a slash before it where that is not the default one."""
         return self._output("BatchScheduleName")
+
+    @property
+    def warmup_schedule(self) -> str:
+        """The same of the warm-up's."""
+        return self._output("WarmupScheduleName")
 
     @cached_property
     def releases(self) -> ReleaseStore:

@@ -14,6 +14,8 @@ from rich.text import Text
 out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 err = Console(stderr=True, highlight=False)
 
+STATUS_STYLES = {"COMPLETE": "bold green", "DEGRADED": "bold yellow", "FAILED": "bold red"}
+
 
 def print_json(document: object) -> None:
     """Print one document."""

@@ -64,7 +64,8 @@ TIMEOUT_WAIT = 1
 def execution_seconds(release: Release) -> int:
     """Return the seconds until an execution answers if nothing answers before its timeout: all tiers are asked.
 
-    Errors that pass are not reckoned with: they come at once, and their retries wait some seconds only.
+    Errors that pass are not reckoned with: they come at once, and their retries wait some seconds only. Nor is an
+    announcement, which some stacks make: it takes the place of a review, or as long as one at most.
     """
     tiers = sum(tier_seconds(release.in_tier(tier)) for tier in range(1, release.tiers + 1))
     review = REVIEW_SECONDS if release.policy.review is not None else 0

@@ -44,6 +44,7 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     │   ├── DatasetChanged       it was changed while it was read
     │   └── ShardUnreadable      a part of it is damaged, or not what its name says
     ├── BatchFailed              a run went beyond its tolerances, or its rows do not add up
+    ├── ArrivalRefused           an object in the inbox is nothing that can be asked
     ├── RunTakenOver             another execution works on the run by now
     ├── ExecutionFailed          an execution, or one member's call, ended as nobody expects
     ├── StillRunning             an execution takes longer than who asked may wait
@@ -231,6 +232,10 @@ class ShardUnreadable(DatasetError):
 
 class BatchFailed(EnsembleError):
     """A run of the batch went beyond what its options tolerate, or its rows do not add up; started again it resumes."""
+
+
+class ArrivalRefused(EnsembleError):
+    """An object in the inbox is nothing that can be asked: of an unknown kind, empty, too large, or damaged."""
 
 
 class RunTakenOver(EnsembleError):

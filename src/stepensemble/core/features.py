@@ -45,7 +45,9 @@ IMAGE_BYTES = 32 * 1024 * 1024
 """Most bytes of an execution's column of pictures: Normalize has 512 MB for this, copies of it, and a decoded file."""
 
 MOST_COMPARISONS = 100_000
-"""Of wrong values with words of a vocabulary, to suggest what may have been meant: about a second."""
+"""Of wrong values with words of a vocabulary, or of wrong names with features', to suggest what may have been meant:
+about a second.
+"""
 
 NUMERAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
@@ -121,9 +123,11 @@ def _unknown_fields(
     names: Sequence[str], rows: Sequence[Mapping[str, Any]], locate: Callable[[int], str]
 ) -> Iterator[tuple[int, Problem]]:
     known = set(names)
+    compared = 0
     for index, row in enumerate(rows):
         for extra in () if row.keys() <= known else [key for key in row if key not in known]:
-            near = suggest(extra, [name for name in names if name not in row])
+            near = suggest(extra, [name for name in names if name not in row]) if compared < MOST_COMPARISONS else ""
+            compared += len(names)
             yield (
                 index,
                 Problem(f"{locate(index)}.{extra}", f"{show(extra)} is no feature", f"remove it{near}"),

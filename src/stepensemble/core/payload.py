@@ -6,6 +6,10 @@
 
 with, optionally, `prediction_id`, `metadata` (an object, kept on the record), `release` (answer only from it) and
 `quorum` (an object whose fields replace the manifest's for this execution).
+
+    {"warmup": true}
+
+asks nothing: it is an execution's input that has every slot load its models. It goes with nothing else.
 """
 
 from __future__ import annotations
@@ -22,11 +26,12 @@ from stepensemble.core.coherence import check_quorum
 from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.manifest import Voice
 from stepensemble.core.policy import Policy, Quorum, override_quorum
-from stepensemble.core.problems import Problem, show, suggest
+from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.core.validation import check_structure
 
 MAX_ROWS = 10_000
 KEYS = ("features", "instances", "prediction_id", "metadata", "release", "quorum")
+WARMUP = "warmup"
 DECISIVE = ("features", "instances", "quorum")
 """What the answer depends on."""
 
@@ -73,8 +78,13 @@ class Payload(Struct, frozen=True):
         return (lambda _: "$.features") if self.single else "$.instances[{}]".format
 
 
+def is_warmup(data: object) -> bool:
+    """Say whether an execution's input is a warm-up: `{"warmup": true}`, and nothing but that."""
+    return isinstance(data, Mapping) and set(data) == {WARMUP} and data[WARMUP] is True
+
+
 def parse_payload(data: object) -> Payload:
-    """Check the frame of a payload.
+    """Check the frame of a payload. A warm-up is none, since nothing is asked by it.
 
     Raises:
         InvalidPayload: with every problem of the frame.
@@ -90,10 +100,12 @@ def parse_payload(data: object) -> Payload:
             ]
         )
     problems: list[Problem] = []
+    if WARMUP in data:
+        problems.append(_refuse_warmup(data))
     for key in data:
-        if key not in KEYS:
-            remedy = "put what belongs to it into features or metadata"
-            problems.append(Problem(f"$.{key}", f"{show(key)} is not known here", remedy + suggest(key, KEYS)))
+        if key not in (*KEYS, WARMUP):
+            remedy = "put what belongs to it into features or metadata" + suggest(key, (*KEYS, WARMUP))
+            problems.append(Problem(f"$.{key}", f"{show(key)} is not known here", remedy))
     rows, found = _read_rows(data)
     problems += found
     prediction_id = data.get("prediction_id")
@@ -120,7 +132,21 @@ def parse_payload(data: object) -> Payload:
     return Payload(rows, "features" in data, prediction_id, metadata, release, quorum)
 
 
+def _refuse_warmup(data: Mapping[str, Any]) -> Problem:
+    if is_warmup(data):
+        remedy = "start an execution of the state machine with it, or run: ensemble warm"
+        return Problem(f"$.{WARMUP}", "is a warm-up, which has no answer", remedy)
+    if data[WARMUP] is not True:
+        remedy = 'warm up with {"warmup": true}, or leave it out and ask'
+        return Problem(f"$.{WARMUP}", f"{show(data[WARMUP])} is not true", remedy)
+    others = enumerate_values(sorted(str(key) for key in data if key != WARMUP))
+    remedy = "send it alone to warm up, or leave it out to ask"
+    return Problem(f"$.{WARMUP}", f"goes with nothing else, and {others} came with it", remedy)
+
+
 def _read_rows(data: Mapping[str, Any]) -> tuple[Rows | Pointer, list[Problem]]:
+    if WARMUP in data and not {"features", "instances"} & set(data):
+        return (), []
     if ("features" in data) == ("instances" in data):
         message = "has both features and instances" if "features" in data else "has no features"
         return (), [Problem("$", message, 'give "features" for one row or "instances" for many')]

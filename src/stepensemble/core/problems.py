@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 SHOWN_VALUE_LENGTH = 60
 """Characters of an offending value that a message quotes."""
+
+COUNT = re.compile(r"\d+ problems?:")
+LISTED = re.compile(r"- (.+?): (.*); (.*)")
+MORE = re.compile(r"\n- and (\d+) more$")
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -47,6 +52,20 @@ def list_problems(problems: Sequence[Problem], *, max_bytes: int | None = None) 
             break
         lines.append(line)
     return "\n".join(lines)
+
+
+def read_problems(text: str) -> list[Problem]:
+    """Read back what `list_problems` has written; text of anybody else's is one problem.
+
+    Where a message has a semicolon, what is after its last one is taken for the remedy.
+    """
+    count, *lines = text.splitlines() or [""]
+    found = [LISTED.fullmatch(line) for line in lines if COUNT.fullmatch(count)]
+    problems = [Problem(*match.groups()) for match in found if match is not None]
+    cut = MORE.search(text)
+    if cut is not None:
+        problems.append(Problem("$", f"and {cut[1]} more problems", "mend these first"))
+    return problems or [Problem("$", text, "mend the payload")]
 
 
 def show(value: object) -> str:

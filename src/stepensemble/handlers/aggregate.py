@@ -25,7 +25,7 @@ from stepensemble.core.columns import (
 )
 from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable
 from stepensemble.core.limits import STATE_BYTES
-from stepensemble.core.payload import DECISIVE, Payload, Pointer, apply_quorum, digest_input, parse_payload
+from stepensemble.core.payload import DECISIVE, WARMUP, Payload, Pointer, apply_quorum, digest_input, parse_payload
 from stepensemble.core.records import Record
 from stepensemble.core.releases.release import Release
 from stepensemble.handlers.cascade import ask_next
@@ -34,6 +34,7 @@ from stepensemble.handlers.refusal import refuse
 from stepensemble.handlers.results import read_results, recall
 from stepensemble.handlers.rows import read_rows
 from stepensemble.handlers.tiers import AskedTier, Cascade, Frame, TierResults
+from stepensemble.handlers.warmed import read_warm_up
 from stepensemble.storage.keys import execution_prefix, outputs_key, predictions_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.records import RecordTable
@@ -79,11 +80,13 @@ class Aggregator:
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
         """Answer the execution's output; or, with a cascade, what the next tier is to be asked; or a refusal.
 
-        A refusal is: no quorum, or a prediction id that is taken.
+        A refusal is: no quorum, or a prediction id that is taken. Of a warm-up, answer what it came to.
 
         Raises:
             StorageUnavailable: S3 or DynamoDB fails; the state machine tries again.
         """
+        if WARMUP in event:
+            return self._warm(event)
         try:
             return self._aggregate(msgspec.convert(event, AggregateEvent))
         except StorageUnavailable:
@@ -110,6 +113,14 @@ class Aggregator:
         if not event.inline or len(msgspec.json.encode(output)) > STATE_BYTES:
             output = self._point(event, output, {id_: one for tier in results for id_, one in tier.items()})
         return dict(msgspec.to_builtins(output))
+
+    def _warm(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        warm_up = read_warm_up(event)
+        for digest in (warm_up.release, warm_up.canary):
+            if digest is not None:
+                self._release(digest)
+        self.records.connect()
+        return dict(msgspec.to_builtins(warm_up))
 
     def _release(self, digest: str) -> Release:
         if digest not in self._known:

@@ -1,8 +1,9 @@
 """The HTTP API: routes, and how an error becomes a response.
 
-Under `/v1/models` errors are TensorFlow Serving's, `{"error": text}`. Elsewhere they say more: `error` is the error's
-name, `message` its text, `problems` every bad field of a payload with its remedy, and `prediction_id` under which id
-the record is kept, if one is.
+Under `/v1` errors are TensorFlow Serving's, `{"error": text}`, with its status codes: a path or a method that it does
+not know is a malformed request, 400. Elsewhere they say more: `error` is the error's name, `message` its text,
+`problems` every bad field of a payload with its remedy, and `prediction_id` under which id the record is kept, if one
+is.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import base64
 import json
 import re
 import traceback
-from collections.abc import Callable, Mapping
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from itertools import accumulate, takewhile
 from typing import Any, NoReturn
 
 import msgspec
@@ -22,8 +26,8 @@ from msgspec import Struct
 
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload
-from stepensemble.core.problems import Problem
-from stepensemble.handlers.door import BODY_BYTES, Answered, Door, Method, Unanswered
+from stepensemble.core.problems import Problem, list_problems, show
+from stepensemble.handlers.door import BODY_BYTES, Answered, Door, Method, Unanswered, within_a_response
 from stepensemble.imaging import sniff_image
 from stepensemble.serving.openapi import describe_api
 
@@ -46,11 +50,19 @@ STATUSES: Mapping[type[EnsembleError], int] = {
 RETRY_SECONDS = {429: 1, 503: 2}
 """What `Retry-After` says."""
 
-SERVING = "/v1/models"
+PROBLEM_BYTES = 512 * 1024
+"""Most bytes of problems that are told, as text and as data each; a response would not hold those of every body."""
+
+SERVING = "/v1/"
 METHODS: tuple[Method, ...] = ("predict", "classify", "regress")
 PLACES = ("", "/versions/<version>", "/labels/<label>")
-VERSION = re.compile(r"\d{1,19}", flags=re.ASCII)
+DIGITS = re.compile(r"\d+", flags=re.ASCII)
+VERSION_DIGITS = 19
+"""Of the largest version that TensorFlow Serving's 64 bits hold."""
+
 JSON = "application/json"
+PICTURE = ", or a picture as PNG, JPEG or WebP"
+BASE64 = ', and in it a file as {"b64": …}'
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp"})
 
 logger = Logger()
@@ -84,25 +96,26 @@ def make_api(door: Door) -> APIGatewayHttpResolver:
         ("GET", "/predictions/<prediction_id>", lambda prediction_id: _respond(200, door.recall(prediction_id))),
     ]
     for place in PLACES:
-        path = f"{SERVING}/<name>{place}"
+        path = f"{SERVING}models/<name>{place}"
         routes += [("POST", f"{path}:{method}", _serve(api, door, method)) for method in METHODS]
-        routes += [("GET", f"{path}/metadata", _describe(door.metadata)), ("GET", path, _describe(door.status))]
+        routes += [
+            ("GET", f"{path}/metadata", _describe(api, door.metadata)),
+            ("GET", path, _describe(api, door.status)),
+        ]
     for verb, rule, answer in routes:
         api.route(rule, verb)(answer)
 
     @api.not_found
     def refuse_path(_: Exception) -> Response[str]:
         path, verb = api.current_event.path, api.current_event.http_method
+        if path.startswith(SERVING):
+            return _refuse(api, _malformed(api))
         allowed = [known for known, rule, _ in routes if _fits(rule, path)]
         if allowed and verb not in allowed:
             error = HttpError(HTTPStatus.METHOD_NOT_ALLOWED, f"{verb} is not for {path}", {"Allow": ", ".join(allowed)})
-        elif path.startswith(SERVING):
-            error = HttpError(HTTPStatus.NOT_FOUND, f"Malformed request: {verb} {path}")
-        else:
-            error = HttpError(
-                HTTPStatus.NOT_FOUND, f"there is nothing at {path}; GET /openapi.json lists what there is"
-            )
-        return _refuse(api, error)
+            return _refuse(api, error)
+        message = f"there is nothing at {path}; GET /openapi.json lists what there is"
+        return _refuse(api, HttpError(HTTPStatus.NOT_FOUND, message))
 
     api.exception_handler(Exception)(lambda error: _refuse(api, error))
     return api
@@ -112,34 +125,43 @@ def _predict(api: APIGatewayHttpResolver, door: Door) -> Response[str]:
     kind, body = _read_body(api)
     # By its bytes as well: curl --data-binary says that a picture is a form.
     picture = kind in IMAGES or sniff_image(body)
-    output = door.predict_image(body) if picture else door.predict(_read_json(body, strict=True))
+    output = door.predict_image(body) if picture else door.predict(_read_json(body, PICTURE, strict=True))
     return _answer(output, {"X-Prediction-Id": output.prediction_id, "X-Release": output.release})
 
 
 def _serve(api: APIGatewayHttpResolver, door: Door, method: Method) -> Callable[..., Response[str]]:
     def serve(name: str, version: str | None = None, label: str | None = None) -> Response[str]:
+        number = _read_version(api, name, version, label)
         _, body = _read_body(api)
-        answered = door.ask(method, name, _read_version(name, version), label, _read_json(body, strict=False))
+        answered = door.ask(method, name, number, label, _read_json(body, BASE64, strict=False))
         return _answer(answered.body, _headers(answered))
 
     return serve
 
 
-def _describe(describe: Callable[[str, int | None, str | None], object]) -> Callable[..., Response[str]]:
+def _describe(
+    api: APIGatewayHttpResolver, describe: Callable[[str, int | None, str | None], object]
+) -> Callable[..., Response[str]]:
     def answer(name: str, version: str | None = None, label: str | None = None) -> Response[str]:
-        if (label or version or name).endswith(tuple(f":{method}" for method in METHODS)):
-            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "ask by POST", {"Allow": "POST"})
-        return _answer(describe(name, _read_version(name, version), label))
+        return _answer(describe(name, _read_version(api, name, version, label), label))
 
     return answer
 
 
-def _read_version(name: str, version: str | None) -> int | None:
+def _read_version(api: APIGatewayHttpResolver, name: str, version: str | None, label: str | None) -> int | None:
+    # A method that is not known ends up in what is before it, as does one that is asked for by GET.
+    if ":" in f"{name}{label}" or not (version is None or DIGITS.fullmatch(version)):
+        raise _malformed(api)
     if version is None:
         return None
-    if not VERSION.fullmatch(version):
-        raise errors.ServableNotFound(f"Servable not found for request: Specific({name}, {version})")
+    if len(version) > VERSION_DIGITS:
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"Failed to convert version: {version[:40]} to numeric.")
     return int(version)
+
+
+def _malformed(api: APIGatewayHttpResolver) -> HttpError:
+    event = api.current_event
+    return HttpError(HTTPStatus.BAD_REQUEST, f"Malformed request: {event.http_method} {event.path}")
 
 
 def _read_body(api: APIGatewayHttpResolver) -> tuple[str, bytes]:
@@ -149,12 +171,14 @@ def _read_body(api: APIGatewayHttpResolver) -> tuple[str, bytes]:
     something else is taken for JSON.
     """
     event = api.current_event.raw_event
-    kind = str(event.get("headers", {}).get("content-type", "")).partition(";")[0].strip().lower()
+    headers = event.get("headers", {})
+    kind = str(headers.get("content-type", "")).partition(";")[0].strip().lower()
     if kind.startswith(("multipart/", "audio/", "video/")) or (kind.startswith("image/") and kind not in IMAGES):
         message = f"{kind} is not taken; send application/json, or a picture as image/png, image/jpeg or image/webp"
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
     text = event.get("body") or ""
-    body = base64.b64decode(text) if event.get("isBase64Encoded") else str(text).encode("utf-8", "surrogatepass")
+    sent = base64.b64decode(text) if event.get("isBase64Encoded") else str(text).encode("utf-8", "surrogatepass")
+    body = _decompress(sent, str(headers.get("content-encoding", "")).strip().lower())
     if len(body) > BODY_BYTES:
         message = (
             f"the body has {len(body):,} bytes, and {BODY_BYTES:,} are taken; send fewer rows, or a pointer to them"
@@ -163,19 +187,54 @@ def _read_body(api: APIGatewayHttpResolver) -> tuple[str, bytes]:
     return kind, body
 
 
-def _read_json(body: bytes, *, strict: bool) -> Any:
-    """Read JSON; NaN and infinities, which TensorFlow Serving's clients may write, only where it is not strict."""
+def _decompress(body: bytes, coding: str) -> bytes:
+    """Return a body as it was before it was compressed, or as much of it as shows that it is too large."""
+    if coding in {"", "identity"}:
+        return body
+    if coding not in {"gzip", "x-gzip"}:
+        message = f"the content coding {show(coding)} is not taken; send gzip, or the body as it is"
+        raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, {"Accept-Encoding": "gzip"})
+    reader = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        plain = reader.decompress(body, BODY_BYTES + 1)
+    except zlib.error:
+        plain = b""
+    if len(plain) <= BODY_BYTES and (not reader.eof or reader.unused_data):
+        raise InvalidPayload([Problem("$", "the body is not what gzip makes", "leave Content-Encoding out")])
+    return plain
+
+
+def _read_json(body: bytes, file: str, *, strict: bool) -> Any:
+    """Read JSON in UTF-8, with a byte order mark or without.
+
+    Args:
+        body: of the request.
+        file: how a file is sent here; for the message.
+        strict: refuse NaN and infinities, which TensorFlow Serving's clients may write.
+    """
     constants: dict[str, Any] = {"parse_constant": _refuse_number, "parse_float": _read_float} if strict else {}
     try:
-        data = json.loads(body.decode(), **constants)
+        data = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_read_object, **constants)
         msgspec.json.encode(data)  # finds what no JSON can carry on: half a surrogate pair, an integer beyond 64 bits
+    except UnicodeDecodeError:
+        raise InvalidPayload([Problem("$", "the body is not text in UTF-8", f"send a JSON object{file}")]) from None
     except (ValueError, OverflowError, RecursionError) as error:
-        raise InvalidPayload([Problem("$", f"the body is not JSON: {_shorten(error)}", "send a JSON object")]) from None
+        message = f"the body is not JSON: {_shorten(error)}" if body.strip() else "the body is empty"
+        raise InvalidPayload([Problem("$", message, "send a JSON object")]) from None
     return data
 
 
 def _shorten(error: Exception) -> str:
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; of a key that is there twice, which of its values is meant nobody knows."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise InvalidPayload([Problem("$", f"{show(name)} is given twice in one object", "give it once")])
+    return data
 
 
 def _read_float(numeral: str) -> float:
@@ -195,11 +254,7 @@ def _headers(answered: Answered) -> dict[str, str]:
 
 
 def _answer(data: object, headers: Mapping[str, str] | None = None) -> Response[str]:
-    body = msgspec.json.encode(data)
-    if len(body) > BODY_BYTES:
-        message = f"the answer has {len(body):,} bytes, and a response holds {BODY_BYTES:,}; ask for fewer rows"
-        raise errors.AnswerTooLarge(message)
-    return _respond(200, body, headers)
+    return _respond(200, within_a_response(msgspec.json.encode(data), "ask for fewer rows"), headers)
 
 
 def _respond(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response[str]:
@@ -224,14 +279,24 @@ def _explain(error: Exception) -> tuple[int, Failure, Mapping[str, str]]:
         error = error.error
     if isinstance(error, HttpError):
         return error.status, Failure(error.status.phrase.replace(" ", ""), str(error)), error.headers
+    if isinstance(error, InvalidPayload):
+        message = list_problems(error.problems, max_bytes=PROBLEM_BYTES)
+        return 400, Failure(type(error).__name__, message, _cut_problems(error.problems)), {}
     if isinstance(error, EnsembleError):
-        problems = error.problems if isinstance(error, InvalidPayload) else ()
         recorded = prediction_id if isinstance(error, errors.QuorumNotMet | errors.StillRunning) else None
         status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
-        return status, Failure(type(error).__name__, str(error), problems, recorded), {}
+        return status, Failure(type(error).__name__, str(error), prediction_id=recorded), {}
     # Of what nobody expects, the log gets where it happened, but no message: it might quote what was sent.
     logger.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
     return 500, Failure("InternalError", "something went wrong here; the function's log says what"), {}
+
+
+def _cut_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    sizes = accumulate(len(msgspec.json.encode(problem)) + 1 for problem in problems)
+    kept = sum(1 for _ in takewhile(lambda size: size <= PROBLEM_BYTES, sizes))
+    if kept == len(problems):
+        return tuple(problems)
+    return *problems[:kept], Problem("$", f"and {len(problems) - kept} more problems", "mend these first")
 
 
 def _tell(failure: Failure) -> str:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
-from msgspec import structs
+from msgspec import Struct, structs
 
 from stepensemble.core import errors
-from stepensemble.core.answer import Output, Prediction
+from stepensemble.core.answer import Output
 from stepensemble.core.columns import Columns, array_from_bytes, columns_to_bytes, columns_to_json
 from stepensemble.core.errors import EnsembleError, ExecutionFailed, StillRunning, StorageUnavailable, Throttled
-from stepensemble.core.limits import INPUT_BYTES, NUMBER_BYTES
+from stepensemble.core.limits import NUMBER_BYTES
 from stepensemble.core.payload import Pointer
-from stepensemble.core.problems import Problem
+from stepensemble.core.problems import read_problems
 from stepensemble.handlers.tiers import MemberToAsk
-from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key, payload_key
+from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
+from stepensemble.storage.pointers import leave_rows
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -37,8 +38,12 @@ TRANSIENT_STATES = frozenset(
     {"Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "States.Timeout", "TIMED_OUT"}
 )
 LATER = "try again later"
-PROBLEM = re.compile(r"- (\$.*?): (.*); (.*)")
-MORE = re.compile(r"\n- and (\d+) more$")
+
+
+class _Raised(Struct, frozen=True):
+    """What Lambda says of an error that was raised, as far as clients may know."""
+
+    errorMessage: str  # noqa: N815 (Lambda's name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Asker:
             EnsembleError: what the execution failed with, under its own name; ExecutionFailed where that is none of
                 ours; Throttled, StorageUnavailable or StillRunning where asking again may help.
         """
-        body = msgspec.json.encode(self._fit(payload)).decode()
+        body = msgspec.json.encode(leave_rows(self.data, payload)).decode()
         try:
             ended = self.step_functions.start_sync_execution(stateMachineArn=self.machine, name=name, input=body)
         except (BotoCoreError, ClientError) as error:
@@ -74,19 +79,6 @@ class Asker:
         if ended["status"] == "SUCCEEDED":
             return msgspec.json.decode(ended["output"], type=Output)
         raise name_failure(str(ended.get("error", ended["status"])), str(ended.get("cause", "")), name)
-
-    def follow_pointers(self, output: Output) -> Output:
-        """Put in the place of every pointer what it points at."""
-        predictions = output.predictions
-        if isinstance(predictions, Pointer):
-            predictions = msgspec.json.decode(self.data.read(predictions.split()[1]), type=list[Prediction])
-        members = [
-            structs.replace(member, outputs=array_from_bytes(self.data.read(member.outputs.split()[1])).tolist())
-            if isinstance(member.outputs, Pointer)
-            else member
-            for member in output.members
-        ]
-        return structs.replace(output, predictions=predictions, members=members)
 
     def score(self, name: str, member: MemberToAsk, columns: Columns, rows: int, width: int) -> list[Any]:
         """Return a member's outputs in its model's own shape.
@@ -121,14 +113,6 @@ class Asker:
             outputs = array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])).tolist()
         return list(outputs)
 
-    def _fit(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        if len(msgspec.json.encode(payload)) <= INPUT_BYTES:
-            return payload
-        rows = msgspec.json.encode([payload["features"]] if "features" in payload else payload["instances"])
-        pointer = self.data.write(payload_key(rows), rows)
-        rest = {key: value for key, value in payload.items() if key not in {"features", "instances"}}
-        return {"instances": msgspec.to_builtins(pointer), **rest}
-
 
 def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
     """Return a failure of an execution or a function as an error of ours.
@@ -138,6 +122,7 @@ def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
     """
     kind = getattr(errors, error, None)
     if isinstance(kind, type) and issubclass(kind, EnsembleError):
+        cause = _read_message(cause)
         if issubclass(kind, errors.InvalidPayload):
             return kind(read_problems(cause))
         return ExecutionFailed(cause) if hasattr(kind, "problems") else kind(cause)
@@ -148,17 +133,11 @@ def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
     return ExecutionFailed(f"execution {execution} ended with {error}; its log says why")
 
 
-def read_problems(cause: str) -> list[Problem]:
-    """Read the problems of a payload that an execution refused back from its cause, as `list_problems` has written it.
-
-    Where a message has a semicolon, what is after its last one is taken for the remedy.
-    """
-    found = [PROBLEM.fullmatch(line) for line in cause.splitlines()[1:]]
-    problems = [Problem(*match.groups()) for match in found if match is not None]
-    cut = MORE.search(cause)
-    if cut is not None:
-        problems.append(Problem("$", f"and {cut[1]} more problems", "mend these first"))
-    return problems or [Problem("$", cause, "mend the payload")]
+def _read_message(cause: str) -> str:
+    """Return the message of a cause; where a function raised its error, the stack trace stands beside it."""
+    with suppress(msgspec.DecodeError):
+        return msgspec.json.decode(cause, type=_Raised).errorMessage
+    return cause
 
 
 def _translate(error: BotoCoreError | ClientError, service: str) -> EnsembleError:

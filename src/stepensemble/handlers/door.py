@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -16,12 +17,16 @@ from stepensemble.core.columns import Columns
 from stepensemble.core.errors import (
     AnswerTooLarge,
     EnsembleError,
+    FingerprintMissing,
     InvalidPayload,
+    LabelUnknown,
     RecordNotFound,
+    ReleaseNotCurrent,
+    ServableNotFound,
 )
 from stepensemble.core.features import normalize
 from stepensemble.core.manifest import ImageFeature
-from stepensemble.core.outputs import output_width
+from stepensemble.core.outputs import Label, output_width
 from stepensemble.core.payload import PREDICTION_ID, Payload, Pointer, apply_quorum, parse_payload
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import Release, ReleasedMember
@@ -33,12 +38,20 @@ from stepensemble.imaging import read_images
 from stepensemble.serving import answers, questions, servables
 from stepensemble.serving.questions import Question
 from stepensemble.serving.servables import Servable
+from stepensemble.storage.pointers import follow_pointers
 from stepensemble.storage.records import RecordTable
 
 BODY_BYTES = 6 * 1024 * 1024
-"""Most bytes of a request, and of a response: what a Lambda function is sent and sends."""
+"""Most bytes of a request: what a Lambda function is sent."""
+
+RESPONSE_BYTES = BODY_BYTES - 8 * 1024
+"""Most bytes of a response's body within what the function sends, which holds as many as what it is sent; the rest is
+for the status and the headers.
+"""
 
 Method = Literal["predict", "classify", "regress"]
+
+T = TypeVar("T")
 
 
 class Unanswered(Exception):
@@ -88,8 +101,8 @@ class Door:
         sent = msgspec.to_builtins(data)
         with _under(payload.prediction_id or name):
             output = self.asker.run(name, sent)
-            followed = self.asker.follow_pointers(output)
-        return followed if len(msgspec.json.encode(followed)) <= BODY_BYTES else output
+            followed = follow_pointers(self.asker.data, output)
+        return followed if fits_response(msgspec.json.encode(followed)) else output
 
     def predict_image(self, body: bytes) -> Output:
         """Answer one picture, given as the bytes of its file, of an ensemble whose only feature is an image.
@@ -118,7 +131,7 @@ class Door:
             record = msgspec.json.encode(self.records.read(prediction_id))
         except RecordNotFound:
             raise RecordNotFound(f'no record is kept of "{prediction_id}"') from None
-        return _within_a_response(record, "ensemble show reads it whole")
+        return within_a_response(record, "ensemble show reads it whole")
 
     def health(self) -> dict[str, Any]:
         """Say which release answers.
@@ -137,23 +150,14 @@ class Door:
             ServableNotFound: it is not served, or not in that version.
             LabelUnknown: no version has that label.
         """
-        pointer = self.current.read_pointer()
-        wanted = servables.find_release(pointer, name, version, label)
-        digests = servables.list_served(pointer) if wanted is None else (wanted,)
-        found = [digest for digest in digests if self._serves(digest, name)]
-        if not found:
-            raise servables.not_found(name, version)
-        return servables.describe_status(found)
+        return self._up_to_date(lambda: self._status(name, version, label))
 
     def metadata(self, name: str, version: int | None, label: str | None) -> dict[str, Any]:
         """Return the signatures of a servable, of the current release if nothing else is asked.
 
         Raises: as `status`.
         """
-        pointer = self.current.read_pointer()
-        wanted = servables.find_release(pointer, name, version, label) or pointer.release
-        digest, _, release = self.current.get("", wanted)
-        return servables.describe_metadata(servables.find_servable(release, name, version), digest)
+        return self._up_to_date(lambda: self._metadata(name, version, label))
 
     def ask(self, method: Method, name: str, version: int | None, label: str | None, body: object) -> Answered:
         """Answer a request of TensorFlow Serving's protocol.
@@ -166,6 +170,53 @@ class Door:
             MemberError: the member's failure.
             Unanswered: the execution failed.
         """
+        return self._up_to_date(lambda: self._answer(method, name, version, label, body))
+
+    def _up_to_date(self, work: Callable[[], T]) -> T:
+        """Do what depends on the pointer; once more by a new one where the cached one may have been left behind.
+
+        Who has just published a canary may ask for it; and an execution that is to answer from the release that was
+        current a moment ago is refused by Normalize, if that knows better.
+        """
+        try:
+            return work()
+        except (ServableNotFound, LabelUnknown, ReleaseNotCurrent):
+            pass
+        except Unanswered as failed:
+            if not isinstance(failed.error, ReleaseNotCurrent):
+                raise
+        self.current.forget_pointer()
+        return work()
+
+    def _status(self, name: str, version: int | None, label: str | None) -> dict[str, Any]:
+        pointer = self.current.read_pointer()
+        try:
+            wanted = servables.find_release(pointer, name, version, label)
+        except ServableNotFound:
+            raise servables.status_not_found(name, version) from None
+        digests = servables.list_served(pointer) if wanted is None else (wanted,)
+        found = [digest for digest in digests if self._serves(digest, name)]
+        if not found:
+            raise servables.status_not_found(name, version)
+        return servables.describe_status(found)
+
+    def _metadata(self, name: str, version: int | None, label: str | None) -> dict[str, Any]:
+        pointer = self.current.read_pointer()
+        wanted = servables.find_release(pointer, name, version, label) or pointer.release
+        digest, _, release = self.current.get("", wanted)
+        servable = servables.find_servable(release, name, version)
+        return servables.describe_metadata(servable, digest, self._labels(digest, servable.member))
+
+    def _labels(self, digest: str, member: ReleasedMember | None) -> Sequence[Any]:
+        """Return labels that a member gave at the gate; none of a member that gives something else."""
+        if member is None or not isinstance(member.output, Label):
+            return ()
+        try:
+            return self.current.releases.read_fingerprint(digest).members[member.id].outputs
+        except FingerprintMissing:
+            return ()
+
+    def _answer(self, method: Method, name: str, version: int | None, label: str | None, body: object) -> Answered:
         wanted = servables.find_release(self.current.read_pointer(), name, version, label)
         execution = self.new_id()
         digest, slots, release = self.current.get(execution, wanted)
@@ -198,7 +249,7 @@ class Door:
             questions.encode_rows(release.features, question)
         with _under(name):
             output = self.asker.run(name, {"instances": question.rows, "release": digest})
-            return self.asker.follow_pointers(output)
+            return follow_pointers(self.asker.data, output)
 
     def _ask_member(
         self, name: str, servable: Servable, member: ReleasedMember, slots: Mapping[str, str], question: Question
@@ -244,9 +295,19 @@ def _has_images(release: Release) -> bool:
     return any(isinstance(feature, ImageFeature) for feature in release.features)
 
 
-def _within_a_response(body: bytes, remedy: str) -> bytes:
-    if len(body) > BODY_BYTES:
-        raise AnswerTooLarge(f"the answer has {len(body):,} bytes, and a response holds {BODY_BYTES:,}; {remedy}")
+def fits_response(body: bytes) -> bool:
+    """Say whether a response holds a body, which is a JSON string there: in it a quotation mark takes two bytes."""
+    return len(body) * 6 <= RESPONSE_BYTES or len(json.dumps(body.decode())) <= RESPONSE_BYTES
+
+
+def within_a_response(body: bytes, remedy: str) -> bytes:
+    """Return a body that a response holds.
+
+    Raises:
+        AnswerTooLarge: it does not.
+    """
+    if not fits_response(body):
+        raise AnswerTooLarge(f"the answer has {len(body):,} bytes, more than a response holds; {remedy}")
     return body
 
 

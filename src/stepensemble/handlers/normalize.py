@@ -14,7 +14,7 @@ from stepensemble.core.columns import columns_to_bytes, columns_to_json, least_j
 from stepensemble.core.errors import EnsembleError, InvalidPayload, StorageUnavailable
 from stepensemble.core.features import normalize
 from stepensemble.core.limits import STATE_BYTES, leaves_room, travels_inline
-from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
+from stepensemble.core.payload import WARMUP, Payload, Pointer, Rows, apply_quorum, is_warmup, parse_payload
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.current import choose, serves
 from stepensemble.core.releases.release import Current, Release
@@ -22,6 +22,7 @@ from stepensemble.handlers.images import fetch_image
 from stepensemble.handlers.refusal import refuse
 from stepensemble.handlers.rows import read_rows
 from stepensemble.handlers.tiers import Frame, ask_tier, list_members
+from stepensemble.handlers.warming import Serving, list_slots
 from stepensemble.imaging import image_reader
 from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
@@ -60,6 +61,17 @@ class CurrentRelease:
             self._known = {**kept, digest: self.releases.read_release(digest)}
         return digest, slots, self._known[digest]
 
+    def list_served(self) -> list[tuple[str, Mapping[str, str], Release]]:
+        """Return the current release, and the canary if there is one, each as `get` does; the pointer is read anew.
+
+        Raises:
+            NothingPublished: there is none.
+        """
+        self._pointer = None
+        pointer = self.read_pointer()
+        served = [pointer.release] if pointer.canary is None else [pointer.release, pointer.canary.release]
+        return [self.get("", digest) for digest in served]
+
     def read_pointer(self, asked: str | None = None) -> Current:
         """Return the pointer; one that is cached only where it serves the release that is asked for.
 
@@ -73,6 +85,10 @@ class CurrentRelease:
             self._pointer, self._read_at = pointer, self.clock()
         return pointer
 
+    def forget_pointer(self) -> None:
+        """Have the pointer read anew the next time."""
+        self._pointer = None
+
 
 @dataclass(frozen=True, slots=True)
 class Normalizer:
@@ -83,7 +99,7 @@ class Normalizer:
     function_prefix: str
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer the columns and the members of the first tier, or a refusal.
+        """Answer the columns and the members of the first tier, or a refusal; of a warm-up, every slot's members.
 
         Args:
             event: `payload`, and `execution` with `id` and `name`.
@@ -99,6 +115,8 @@ class Normalizer:
             return refuse(error)
 
     def _normalize(self, data: Any, execution: dict[str, str]) -> dict[str, Any]:
+        if is_warmup(data):
+            return self._list_slots()
         payload = parse_payload(data)
         prediction_id = payload.prediction_id or execution["name"]
         digest, slots, release = self.current.get(prediction_id, payload.release)
@@ -132,6 +150,13 @@ class Normalizer:
             members = [structs.replace(member, outputs_key=outputs_key(prefix, member.id)) for member in members]
         frame = Frame(prediction_id, digest, inline)
         return ask_tier(frame, 1, members, rows=len(rows), columns=carried, all_columns=carried)
+
+    def _list_slots(self) -> dict[str, Any]:
+        served = self.current.list_served()
+        digests = [digest for digest, _, _ in served]
+        answering = Serving(digests[0], digests[1] if len(digests) > 1 else None)
+        state = {WARMUP: answering, "slots": list_slots(served, self.function_prefix)}
+        return dict(msgspec.to_builtins(state))
 
     def _rows(self, payload: Payload) -> Rows:
         if not isinstance(payload.rows, Pointer):

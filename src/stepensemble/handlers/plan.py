@@ -72,7 +72,7 @@ class Planner:
         current, _ = self.releases.read_current()
         # A canary answers a share of the executions, and a batch is one of many rows: it answers when it is asked for.
         digest, slots = choose(current, execution.name, request.release or current.release)
-        files = find_files(self.data, dataset, date)
+        files = find_files(self.data, dataset, date, request.version_id)
         run = name_run(files, digest, date, request.output, request.options)
         match claim(self.data, run, execution.id, self.is_running):
             case Theirs():

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from stepensemble.core.columns import Columns, array_to_bytes, bind_columns, columns_from_bytes, columns_from_json
+from stepensemble.core.errors import InputMismatch, MemberError
 from stepensemble.core.outputs import check_output
-from stepensemble.core.payload import Pointer
+from stepensemble.core.payload import WARMUP, Pointer
 from stepensemble.handlers.models import ModelCache
 from stepensemble.handlers.tiers import MemberToScore
+from stepensemble.handlers.warming import MemberToLoad, SlotToLoad
 from stepensemble.storage.objects import Bucket
 
 
@@ -42,10 +46,16 @@ class Scorer:
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
         """Answer one member's outputs for every row: inline, or a pointer where the event says so.
 
+        Of a warm-up, `{"warmup": true, "slot": …}`, answer what became of each of the slot's members; the failure of
+        one is then in its place.
+
         Raises:
             MemberError: the member's failure; the state machine carries it as data.
             StorageUnavailable: S3 fails; the state machine tries again.
         """
+        if event.get(WARMUP):
+            slot = msgspec.convert(event["slot"], SlotToLoad)
+            return {"members": [self._warm(member) for member in slot.members]}
         started = time.perf_counter()
         asked = msgspec.convert(event, ScoreEvent)
         member = asked.member
@@ -59,11 +69,28 @@ class Scorer:
         if member.outputs_key is not None:
             pointer = self.data.write(member.outputs_key, array_to_bytes(outputs))
             carried = msgspec.to_builtins(pointer)
-        duration_ms = round((time.perf_counter() - started) * 1000, 3)
-        return {"id": member.id, "outputs": carried, "duration_ms": duration_ms, "cold": cold}
+        return {"id": member.id, "outputs": carried, "duration_ms": _milliseconds_since(started), "cold": cold}
+
+    def _warm(self, member: MemberToLoad) -> dict[str, Any]:
+        """Load a model and ask it a row of zeros: tensors are allocated, and graphs traced, at the first call only."""
+        started = time.perf_counter()
+        try:
+            model, cold = self.models.get(member.runtime, member.artifact, member.signature)
+            rows = model.signature.batch or 1
+            zeros = {name: np.zeros((rows, *one.shape), one.dtype) for name, one in member.inputs.items()}
+            # A model may refuse zeros, and is loaded all the same.
+            with suppress(InputMismatch):
+                model.predict(zeros, member.output)
+        except MemberError as error:
+            return {"error": {"type": type(error).__name__, "message": str(error)}}
+        return {"cold": cold, "duration_ms": _milliseconds_since(started)}
 
     def _columns(self, carried: Mapping[str, Any]) -> Columns:
         if isinstance(carried.get("s3"), str):  # a column of that name would be a list
             _, key = msgspec.convert(carried, Pointer).split()
             return columns_from_bytes(self.data.read(key))
         return columns_from_json(carried)
+
+
+def _milliseconds_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
     from stepensemble.handlers.aggregate import Aggregator
     from stepensemble.handlers.aggregate_shard import ShardAggregator
+    from stepensemble.handlers.deliver import Deliverer
     from stepensemble.handlers.normalize import Normalizer
     from stepensemble.handlers.normalize_shard import ShardNormalizer
     from stepensemble.handlers.plan import Planner
+    from stepensemble.handlers.receive import Receiver
     from stepensemble.handlers.score import Scorer
     from stepensemble.handlers.summarize import Summarizer
 
@@ -118,6 +120,23 @@ def wire_summarizer() -> Summarizer:
     }
     runs = Runs(ReleaseStore(open_bucket(env.artifact_bucket)), open_bucket(env.data_bucket))
     return Summarizer(runs, memory)
+
+
+def wire_receiver() -> Receiver:
+    """Build what functions/receive does."""
+    from stepensemble.handlers.normalize import CurrentRelease
+    from stepensemble.handlers.receive import Receiver
+
+    env = read_environment(Environment, os.environ)
+    releases = ReleaseStore(open_bucket(env.artifact_bucket))
+    return Receiver(CurrentRelease(releases, time.monotonic), open_bucket(env.data_bucket))
+
+
+def wire_deliverer() -> Deliverer:
+    """Build what functions/deliver does."""
+    from stepensemble.handlers.deliver import Deliverer
+
+    return Deliverer(open_bucket(read_environment(Environment, os.environ).data_bucket))
 
 
 def wire_api() -> APIGatewayHttpResolver:

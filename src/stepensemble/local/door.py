@@ -18,15 +18,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 from uuid import uuid4
 
 from stepensemble.local.functions import FunctionPool
 from stepensemble.local.gateway import Environ, StartResponse
 from stepensemble.local.runtime_api import REQUEST_BYTES
 
-TEXTS = re.compile(r"text/.*|application/(json|javascript|xml|.+\+json|.+\+xml)")
-"""Bodies of these types travel as they are; of any other, or of none, as base64."""
+TEXTS = re.compile(r"text/.*|application/(json|javascript|xml)")
+"""Bodies of these types travel as they are; of any other, or of none, as base64: so it was found on AWS
+(https://github.com/ministackorg/ministack/pull/766).
+"""
+
+LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 SIGNATURE = re.compile(
     r"AWS4-HMAC-SHA256 Credential=[^/\s]+/\d{8}/[a-z0-9-]+/execute-api/aws4_request, ?"
@@ -55,7 +59,10 @@ class Door:
             return _say(403, "Forbidden")
         if environ["REQUEST_METHOD"] not in {"GET", "POST"}:
             return _say(404, "Not Found")  # the API has routes for these two
-        event = json.dumps(make_event(environ, headers, self._account)).encode()
+        path = read_path(environ["PATH_INFO"])
+        if path is None:
+            return _say(400, "Bad Request")
+        event = json.dumps(make_event(environ, path, headers, self._account)).encode()
         if len(event) > REQUEST_BYTES:
             return _say(413, "Request Entity Too Large")
         answer = self._pool.invoke(self._function, event)
@@ -71,10 +78,25 @@ def is_signed(headers: Mapping[str, str]) -> bool:
     return found is not None and dated and "host" in found["headers"].split(";")
 
 
-def make_event(environ: Environ, headers: Mapping[str, str], account: str) -> dict[str, Any]:
+def read_path(decoded: str) -> str | None:
+    """Return a path as API Gateway hands it on, or None where it refuses the request.
+
+    It decodes twice. What is behind a question mark after the first time is forgotten, and what cannot be decoded a
+    second time is refused: so it was found on AWS (`vokerhttp/testdata/ingress-paths.json` in
+    https://github.com/hotsock/voker).
+
+    Args:
+        decoded: the path, decoded once, as WSGI has it.
+    """
+    path = decoded.encode("latin-1").partition(b"?")[0]
+    if LONE_PERCENT.search(path):
+        return None
+    return unquote_to_bytes(path).decode("utf-8", "replace")
+
+
+def make_event(environ: Environ, path: str, headers: Mapping[str, str], account: str) -> dict[str, Any]:
     """Return a request as API Gateway sends it to a function."""
     body = environ["wsgi.input"].read()
-    path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
     now = datetime.now(UTC)
     cookies = [cookie.strip() for cookie in headers.get("cookie", "").split(";") if cookie.strip()]
     event: dict[str, Any] = {

@@ -50,6 +50,10 @@ def load_moto(blueprints: Iterable[Blueprint]) -> None:
     _parse_json_first()
     _keep_last_body()
 
+    from stepensemble.local.events import repair
+
+    repair()
+
 
 @contextmanager
 def create_stacks(blueprints: Mapping[str, Blueprint], account: str) -> Iterator[Created]:
@@ -152,7 +156,7 @@ def _describe(stack: Any, logical_id: str, code: str) -> LocalFunction:
 
 
 def _complete(stack: Any, blueprint: Blueprint) -> None:
-    """Set what moto's CloudFormation forgets: types of state machines, versioning of buckets, schedules."""
+    """Set what moto's CloudFormation forgets: types of state machines, versioning and events of buckets, schedules."""
     for logical_id, body in blueprint.template["Resources"].items():
         properties = body.get("Properties", {})
         if body["Type"] == "AWS::StepFunctions::StateMachine":
@@ -160,6 +164,8 @@ def _complete(stack: Any, blueprint: Blueprint) -> None:
         elif body["Type"] == "AWS::S3::Bucket":
             versioning = properties.get("VersioningConfiguration", {}).get("Status")
             stack.resource_map[logical_id].versioning_status = versioning
+            if properties.get("NotificationConfiguration", {}).get("EventBridgeConfiguration"):
+                stack.resource_map[logical_id].set_notification_configuration({"EventBridgeConfiguration": {}})
         elif body["Type"] == "AWS::Scheduler::Schedule":
             _create_schedule(stack, properties)
 

@@ -13,6 +13,8 @@
    and one of them tries once too often.
 8. It looks for what a Distributed Map's ResultWriter names by path in the Map's output; AWS in its input. And the more
    items a worker of such a Map has done, the deeper it is in calls of itself: after about a thousand it fails.
+9. A task that starts an execution hands its parameters on as the definition writes them, which boto3 does not take, and
+   its answer as boto3 writes it; and it looks every half second whether the execution has ended.
 """
 
 from __future__ import annotations
@@ -42,6 +44,12 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_map.iteration.item
     DistributedItemProcessorWorker,
 )
 from moto.stepfunctions.parser.asl.component.state.exec.state_map.result_writer.result_writer_decl import ResultWriter
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
+    state_task_service_callback as waiting,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_sfn import (
+    StateTaskServiceSfn,
+)
 from moto.stepfunctions.parser.asl.eval.evaluation_details import ExecutionDetails
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError, ProgramTimedOut
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
@@ -52,6 +60,7 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 from stepensemble.local.functions import FunctionMissing, FunctionPool
 
 PARALLEL_CALLS = 256
+LOOK_SECONDS = 0.05
 IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 
 
@@ -103,6 +112,11 @@ def repair() -> None:
     result_writer._eval_body = _write_results
     distributed: Any = DistributedItemProcessorWorker
     distributed._eval_pool = _do_items
+    starting: Any = StateTaskServiceSfn
+    starting._normalise_parameters = _name_as_boto
+    starting._normalise_response = _name_as_states
+    waits: Any = waiting
+    waits._DELAY_SECONDS_SYNC_CONDITION_CHECK = LOOK_SECONDS
 
 
 def copy_json(value: Any, memo: dict[int, Any] | None = None) -> Any:
@@ -187,9 +201,34 @@ def _do_items(self: Any, job: Any, worker_frame: Any) -> None:
         self._job_pool.close_job(done)
 
 
+def _name_as_boto(_: Any, parameters: dict[str, Any], *__: Any, **___: Any) -> None:
+    """Name the parameters of `StartExecution` as boto3 does; the input becomes text."""
+    for name in list(parameters):
+        parameters[name[0].lower() + name[1:]] = parameters.pop(name)
+    asked = parameters.get("input", {})
+    parameters["input"] = asked if isinstance(asked, str) else json.dumps(asked)
+
+
+def _name_as_states(_: Any, response: Any, *__: Any, **___: Any) -> None:
+    """Name what boto3 answers as Step Functions does, moments as milliseconds."""
+    for name in list(response):
+        value = response.pop(name)
+        told = int(value.timestamp() * 1000) if isinstance(value, datetime) else value
+        response[name[0].upper() + name[1:]] = told
+
+
+def client_of(account: str, region: str, service: str) -> Any:
+    """Return a client for an account of this process; None where there is no stack of it any more."""
+    home = HOMES.get(account)
+    return None if home is None else _find_client(home, region, service)
+
+
 def _client_for(region: str, service: str, state_credentials: Any = None) -> Any:
     """Return a client for tasks of the account that the state machine's role belongs to."""
-    home = HOMES[str(state_credentials.role_arn).split(":")[4]]
+    return _find_client(HOMES[str(state_credentials.role_arn).split(":")[4]], region, service)
+
+
+def _find_client(home: Home, region: str, service: str) -> Any:
     found = home.clients.get((region, service))
     if found is None:
         made = _LambdaClient(home, region) if service == "lambda" else _make_client(home, region, service)

@@ -3,8 +3,9 @@
 The journal notes which keys moto's backends are told to change. At the end of the request that did it, before it is
 answered, their content is read back from moto and written. Notes, not contents: the truth is what moto then holds, also
 where a transaction was rolled back or metadata was set after the body. Of a versioned bucket the current versions are
-kept; tags and access lists of objects are not. Of logs, what is put into CloudWatch Logs is kept, such as the events
-that a rule of EventBridge sends there; the functions' own are files beside the database.
+kept, and of an object that is deleted none, which S3 would let go of some days later; tags and access lists of objects
+are not. Of logs, what is put into CloudWatch Logs is kept, such as the events that a rule of EventBridge sends there;
+the functions' own are files beside the database.
 """
 
 from __future__ import annotations
@@ -174,6 +175,10 @@ class Journal:
         bucket = self._s3.buckets.get(key.bucket)
         found = None if bucket is None else bucket.keys.get(key.key)
         if not isinstance(found, FakeKey):  # removed, or the latest version is a delete marker
+            if bucket is not None and found is not None:
+                for version in dict.pop(bucket.keys, key.key):  # moto's own pop fails at a delete marker
+                    if isinstance(version, FakeKey):
+                        version.dispose()
             return GoneObject(key.bucket, key.key)
         attributes = {name: getattr(found, name) for name in OBJECT_ATTRIBUTES} | {
             "version_id": found.version_id,

@@ -30,11 +30,11 @@ METHODS: Mapping[str, tuple[str, str]] = {
 }
 
 RESPONSES: Mapping[int, str] = {
-    400: "The body is not what it should be: every bad field is named.",
+    400: "The request is not what it should be; every bad field of its body is named.",
     404: "There is nothing of that name.",
     409: "The prediction id is taken by another input, or the release asked for is not current.",
     413: "The body, or the answer, has more than 6 MB.",
-    415: "The body is of a type that is not taken.",
+    415: "The body is of a type, or compressed in a way, that is not taken.",
     422: "Too few members answered; what they said is recorded.",
     429: "Too many requests; `Retry-After` says in how many seconds to ask again.",
     500: "Something went wrong; its log says what.",
@@ -129,10 +129,9 @@ def _serving_paths() -> dict[str, Any]:
         ("/labels/{label}", "OfLabel", [name, label]),
     ):
         path = f"/v1/models/{{name}}{place}"
-        unknown = (400, 404) if "label" in place else (404,)
-        paths[path] = _get(f"status{suffix}", "Which versions are served", "ModelStatus", parameters, unknown)
+        paths[path] = _get(f"status{suffix}", "Which versions are served", "ModelStatus", parameters)
         paths[f"{path}/metadata"] = _get(
-            f"metadata{suffix}", "Names, types and shapes of inputs and outputs", "Metadata", parameters, unknown
+            f"metadata{suffix}", "Names, types and shapes of inputs and outputs", "Metadata", parameters
         )
         for method, (summary, request) in METHODS.items():
             paths[f"{path}:{method}"] = {
@@ -151,8 +150,8 @@ def _serving_paths() -> dict[str, Any]:
     return paths
 
 
-def _get(operation: str, summary: str, schema: str, parameters: list[Any], unknown: tuple[int, ...]) -> dict[str, Any]:
-    responses = _responses(schema, "ServingError", *unknown, 429, 500, 503)
+def _get(operation: str, summary: str, schema: str, parameters: list[Any]) -> dict[str, Any]:
+    responses = _responses(schema, "ServingError", 400, 404, 429, 500, 503)
     return {
         "get": {"operationId": operation, "summary": summary, "parameters": parameters, "responses": responses},
     }

@@ -90,6 +90,12 @@ def not_found(name: str, version: int | None = None) -> ServableNotFound:
     return ServableNotFound(f"Servable not found for request: {asked}")
 
 
+def status_not_found(name: str, version: int | None) -> ServableNotFound:
+    """Return the same error of a status, for which TensorFlow Serving has other words."""
+    asked = "any versions" if version is None else f"version {version}"
+    return ServableNotFound(f"Could not find {asked} of model {name}")
+
+
 def find_release(current: Current, name: str, version: int | None, label: str | None) -> str | None:
     """Return the digest of the release that a client asks for; None where it asks for whichever answers.
 
@@ -136,11 +142,18 @@ def describe_status(releases: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def describe_metadata(servable: Servable, release: str) -> dict[str, Any]:
-    """Return a servable's signatures, each with the names, types and shapes of its inputs and outputs."""
+def describe_metadata(servable: Servable, release: str, labels: Sequence[Any] = ()) -> dict[str, Any]:
+    """Return a servable's signatures, each with the names, types and shapes of its inputs and outputs.
+
+    Args:
+        servable: which is described.
+        release: digest of its release.
+        labels: some that a member gave, where it gives labels: a manifest does not say whether these are indices or
+            names. Without any they are taken for indices.
+    """
     return {
         "model_spec": {"name": servable.name, "signature_name": "", "version": str(version_of(release))},
-        "metadata": {"signature_def": {"signature_def": _list_signatures(servable)}},
+        "metadata": {"signature_def": {"signature_def": _list_signatures(servable, labels)}},
     }
 
 
@@ -164,9 +177,9 @@ def list_inputs(servable: Servable) -> dict[str, Input]:
     return inputs
 
 
-def _list_signatures(servable: Servable) -> dict[str, Any]:
+def _list_signatures(servable: Servable, labels: Sequence[Any]) -> dict[str, Any]:
     features = {feature.name: _describe_feature(feature) for feature in servable.release.features}
-    outputs = _describe_outputs(servable)
+    outputs = _describe_outputs(servable, labels)
     inputs = {
         name: _describe_tensor(name, DTYPES[one.dtype], one.shape) for name, one in list_inputs(servable).items()
     } or features
@@ -192,11 +205,10 @@ def _list_signatures(servable: Servable) -> dict[str, Any]:
     return signatures
 
 
-def _describe_outputs(servable: Servable) -> dict[str, Any]:
+def _describe_outputs(servable: Servable, labels: Sequence[Any]) -> dict[str, Any]:
     task, member = servable.release.task, servable.member
     if member is not None:
-        # What type a label has, an index or a name, is the model's affair; both are served as they come.
-        dtype = "DT_INT64" if isinstance(member.output, Label) else "DT_FLOAT"
+        dtype = _label_dtype(labels) if isinstance(member.output, Label) else "DT_FLOAT"
         name = member.output.name or OUTPUT
         return {name: _describe_tensor(name, dtype, (output_width(task, member.output),))}
     if isinstance(task, RegressionTask):
@@ -207,6 +219,12 @@ def _describe_outputs(servable: Servable) -> dict[str, Any]:
         else {"probabilities": _describe_tensor("probabilities", "DT_FLOAT", (len(task.classes),))}
     )
     return numbers | {"label": _describe_tensor("label", "DT_STRING", ())}
+
+
+def _label_dtype(labels: Sequence[Any]) -> str:
+    if labels and isinstance(labels[0], str):
+        return "DT_STRING"
+    return "DT_FLOAT" if labels and isinstance(labels[0], float) else "DT_INT64"
 
 
 def _describe_feature(feature: Feature) -> dict[str, Any]:

@@ -68,9 +68,47 @@ def record_key(body: bytes) -> str:
     return f"{RECORDS}{digest_of(body)}.json.gz"
 
 
+def picture_key(body: bytes) -> str:
+    """A picture's file, by its SHA-256."""
+    return f"{PAYLOADS}{digest_of(body)}"
+
+
+# Data bucket, of what arrives
+INBOX = "inbox/"
+OUTBOX = "outbox/"
+ANSWER, FAILURE = ".json", ".error.json"
+"""How the answer to an object is called, behind the object's own name."""
+
+KEY_BYTES = 1024
+"""Most bytes of a key that S3 takes."""
+
+
+def underline(key: str) -> str:
+    """Return a key that every client of S3 can name.
+
+    S3 takes control characters, empty parts, and parts that are nothing but dots; not all who read it do, obstore among
+    them. A line takes the place of the first, and stands behind the others; any other key is returned as it is.
+    """
+    parts = re.sub(r"[\x00-\x1f\x7f]", "_", key).split("/")
+    return "/".join(part if part.strip(".") else f"{part}_" for part in parts)
+
+
+def answer_key(key: str, version: str | None, ending: str) -> str:
+    """The answer to what arrived under a key: to one version of it, or, for None, to the latest that is answered.
+
+    A name that would be too long for a key is cut, with its digest in place of the rest; see `underline` for others.
+    """
+    name = underline(key.removeprefix(INBOX))
+    ending = ending if version is None else f".{version}{ending}"
+    most = KEY_BYTES - len((OUTBOX + ending).encode())
+    if len(name.encode()) > most:
+        digest = f"~{digest_of(name.encode())}"
+        name = name.encode()[: most - len(digest)].decode(errors="ignore") + digest
+    return f"{OUTBOX}{name}{ending}"
+
+
 # Data bucket, of the batch
 DATASETS = "datasets/"
-INBOX = "inbox/"
 BATCH = "batch/"
 RESULTS = "results"
 

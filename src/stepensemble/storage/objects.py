@@ -18,7 +18,7 @@ from stepensemble.core.errors import DatasetChanged, ObjectMissing, PublishConfl
 from stepensemble.core.payload import Pointer
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import GetOptions, ObjectMeta
     from obstore.store import ObjectStore
 
 PIECE_BYTES = 8 * 1024 * 1024
@@ -62,18 +62,25 @@ class Bucket:
             found = obstore.get(self.store, key)
             return found.bytes().to_bytes(), str(found.meta["e_tag"])
 
-    def read_range(self, key: str, start: int, end: int, version: str) -> bytes:
+    def read_range(self, key: str, start: int, end: int, version: str, version_id: str | None = None) -> bytes:
         """Return the bytes of an object from `start` to before `end`, or to its own end, where it is of this version.
+
+        Args:
+            key: of the object.
+            start: in bytes.
+            end: likewise.
+            version: its ETag.
+            version_id: where the bucket keeps several versions, which of them; None for the latest.
 
         Raises:
             DatasetChanged: there is another version by now, or none.
         """
         if start >= end:
             return b""
+        options: GetOptions = {"range": (start, end), "if_match": version, **_of_version(version_id)}
         try:
             with self._translated(key):
-                found = obstore.get(self.store, key, options={"range": (start, end), "if_match": version})
-                return found.bytes().to_bytes()
+                return obstore.get(self.store, key, options=options).bytes().to_bytes()
         except (ObjectMissing, PreconditionError):
             raise DatasetChanged(
                 f"s3://{self.name}/{key} was changed or removed while it was read; start the run again"
@@ -93,6 +100,13 @@ class Bucket:
             return
         with self._translated(key):
             obstore.put(self.store, key, _cut(body, sent), chunk_size=PIECE_BYTES)
+
+    def add_version(self, key: str, body: bytes | mmap) -> str | None:
+        """Write an object that may be large; return its version id, None of a bucket that keeps no versions."""
+        with self._translated(key):
+            if len(body) > PIECE_BYTES:
+                return obstore.put(self.store, key, _cut(body, lambda _: None), chunk_size=PIECE_BYTES)["version"]
+            return obstore.put(self.store, key, body[:])["version"]
 
     def create(self, key: str, body: bytes) -> bool:
         """Write an object unless there is one; say whether it was written."""
@@ -130,14 +144,23 @@ class Bucket:
             with self._translated(some[0]):
                 obstore.delete(self.store, some)
 
-    def head(self, key: str) -> Listed:
-        """Describe an object.
+    def read_version(self, key: str, version_id: str | None) -> bytes:
+        """Return the bytes of one version of an object, of the latest for None.
 
         Raises:
             ObjectMissing: there is none.
         """
         with self._translated(key):
-            return _describe(obstore.head(self.store, key))
+            return obstore.get(self.store, key, options=_of_version(version_id)).bytes().to_bytes()
+
+    def head(self, key: str, version_id: str | None = None) -> Listed:
+        """Describe an object, or one version of it.
+
+        Raises:
+            ObjectMissing: there is none.
+        """
+        with self._translated(key):
+            return _describe(obstore.get(self.store, key, options={"head": True, **_of_version(version_id)}).meta)
 
     def exists(self, key: str, size: int) -> bool:
         """Say whether there is an object of this size."""
@@ -167,6 +190,10 @@ class Bucket:
         except BaseError as error:
             reason = str(error).splitlines()[0]
             raise StorageUnavailable(f"s3://{self.name}/{key}: {reason}") from None
+
+
+def _of_version(version_id: str | None) -> GetOptions:
+    return {} if version_id is None else {"version": version_id}
 
 
 def _describe(found: ObjectMeta) -> Listed:

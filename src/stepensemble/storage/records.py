@@ -34,6 +34,9 @@ DAYS_BACK = 31
 BATCH = 100
 """Most items of a BatchGetItem."""
 
+NOBODY = "-"
+"""No prediction's id."""
+
 ATTEMPTS = 8
 FIRST_WAIT = 0.05
 """Seconds; doubled after each request that got nothing."""
@@ -93,6 +96,11 @@ class RecordTable:
         except self.client.exceptions.ConditionalCheckFailedException:
             return False
         return True
+
+    def connect(self) -> None:
+        """Open the connection to DynamoDB, which takes longer than what is asked over it."""
+        with suppress(RecordNotFound):
+            self.read(NOBODY)
 
     def read(self, prediction_id: str) -> Record:
         """Return a record.

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from stepensemble.local.door import is_signed, make_event, read_answer
+from stepensemble.local.door import is_signed, make_event, read_answer, read_path
 
 SIGNED = (
     "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260301/us-east-1/execute-api/aws4_request, "
@@ -22,13 +23,12 @@ SIGNED = (
 def event(body: bytes = b"", query: str = "", path: str = "/predict", **headers: str) -> dict[str, Any]:
     environ = {
         "REQUEST_METHOD": "POST",
-        "PATH_INFO": path,
         "QUERY_STRING": query,
         "REMOTE_ADDR": "127.0.0.1",
         "wsgi.input": BytesIO(body),
     }
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return make_event(environ, named, "123456789012")
+    return make_event(environ, path, named, "123456789012")
 
 
 def test_a_request_is_an_event_of_payload_format_2() -> None:
@@ -50,7 +50,7 @@ def test_text_travels_as_it_is(kind: str) -> None:
     assert (made["body"], made["isBase64Encoded"]) == ("{é}", False)
 
 
-@pytest.mark.parametrize("kind", ["image/png", "application/x-www-form-urlencoded", ""])
+@pytest.mark.parametrize("kind", ["image/png", "application/x-www-form-urlencoded", "application/ld+json", ""])
 def test_anything_else_travels_as_base64(kind: str) -> None:
     made = event(b"\x89PNG", content_type=kind)
     assert (base64.b64decode(made["body"]), made["isBase64Encoded"]) == (b"\x89PNG", True)
@@ -66,8 +66,30 @@ def test_cookies_leave_the_headers_and_doubled_parameters_are_joined() -> None:
     assert made["queryStringParameters"] == {"a": "1,2", "b": ""}
 
 
-def test_a_path_is_text() -> None:
-    assert event(path="/é".encode().decode("latin-1"))["rawPath"] == "/é"
+def test_what_is_compressed_travels_as_base64_whatever_it_was_before() -> None:
+    made = event(b"\x1f\x8b", content_type="application/json", content_encoding="gzip")
+    assert (base64.b64decode(made["body"]), made["isBase64Encoded"]) == (b"\x1f\x8b", True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        ("/plain", "/plain"),
+        ("/space%20value", "/space value"),
+        ("/question%3Fvalue", "/question"),
+        ("/percent%25done", None),
+        ("/hash%23value", "/hash#value"),
+        ("/slash%2Fvalue", "/slash/value"),
+        ("/unicode-%CE%BB", "/unicode-λ"),
+        ("/literal%252Fvalue", "/literal/value"),
+        ("/literal%253Fvalue", "/literal?value"),
+        ("/literal%2525value", "/literal%value"),
+        ("/titanic%3Apredict", "/titanic:predict"),
+        ("/not-utf8-%E9", "/not-utf8-\ufffd"),
+    ],
+)
+def test_a_path_is_decoded_as_by_a_deployed_http_api(sent: str, path: str | None) -> None:
+    assert read_path(unquote_to_bytes(sent).decode("latin-1")) == path
 
 
 def test_an_answer_without_a_status_is_all_body() -> None:

@@ -7,9 +7,8 @@ import pytest
 
 from builders import ROOT
 from lake import cut_all, fill, packed, read_all, reasons
-from stepensemble.batch.datasets import KINDS
 from stepensemble.batch.records import MAX_RECORD_BYTES
-from stepensemble.batch.run import SHARD_BYTES, Options
+from stepensemble.batch.run import KINDS, SHARD_BYTES, Options
 from stepensemble.batch.texts import WHOLE_SHARDS
 from stepensemble.core.errors import DatasetRefused
 

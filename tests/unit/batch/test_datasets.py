@@ -4,8 +4,8 @@ import pytest
 from obstore.store import MemoryStore
 
 from lake import DATASET, fill
-from stepensemble.batch.datasets import KINDS, find_files, locate, wanted_columns
-from stepensemble.batch.run import Options
+from stepensemble.batch.datasets import find_files, locate, wanted_columns
+from stepensemble.batch.run import KINDS, Options
 from stepensemble.core.errors import DatasetMissing, DatasetRefused, EnsembleError
 from stepensemble.storage.objects import Bucket
 
@@ -29,6 +29,13 @@ def test_a_version_changes_with_the_content() -> None:
 def test_a_dataset_may_be_one_file() -> None:
     bucket = fill({"a.csv": "a\n", "b.csv": "a\n"})
     assert [file.name for file in find_files(bucket, f"{DATASET}b.csv")] == ["b.csv"]
+
+
+def test_a_file_remembers_which_version_of_it_is_asked_for() -> None:
+    bucket = fill({"a.csv": "a\n"})
+    (named,), (latest,) = find_files(bucket, f"{DATASET}a.csv", None, "v1"), find_files(bucket, f"{DATASET}a.csv")
+    assert (named.version_id, latest.version_id) == ("v1", None)
+    assert named.version == latest.version == bucket.head("day/a.csv").version
 
 
 def test_a_dataset_may_be_a_whole_bucket() -> None:

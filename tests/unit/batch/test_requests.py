@@ -36,6 +36,8 @@ def test_a_dataset_is_all_that_a_request_must_say() -> None:
         ({"options": {"shard_size": 1}}, ["$.options.shard_size"]),
         ({"option": {}}, ["$.option"]),
         ({"date": "2026-02-30", "timezone": "Mars"}, ["$.date", "$.timezone"]),
+        ({"version_id": "v1"}, ["$.version_id"]),  # a folder has none
+        ({"dataset": "s3://data/inbox/a.csv", "version_id": 1}, ["$.version_id"]),
     ],
 )
 def test_what_is_wrong_is_named_by_its_place(given: dict[str, Any], paths: list[str]) -> None:
@@ -59,6 +61,12 @@ def test_the_day_is_the_one_it_is_in_the_timezone_when_the_schedule_meant_to_sta
 
 def test_the_date_is_written_into_the_datasets_name() -> None:
     assert locate_dataset(Request(DATASET), "2026-03-01", "data") == "s3://data/datasets/dt=2026-03-01/"
+
+
+def test_a_version_is_one_objects_whose_name_is_taken_as_it_is() -> None:
+    request = parse_request({"dataset": "s3://data/inbox/{date}.csv", "version_id": "v1"})
+    assert request == Request("s3://data/inbox/{date}.csv", version_id="v1")
+    assert locate_dataset(request, "2026-03-01", "data") == "s3://data/inbox/{date}.csv"
 
 
 @pytest.mark.parametrize("dataset", ["s3://other/datasets/a.csv", "s3://data/records/a.csv", "datasets/a.csv"])

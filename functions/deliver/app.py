@@ -1,0 +1,19 @@
+"""Lambda: write what came of an object in the inbox into the outbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from stepensemble.handlers.wiring import wire_deliverer
+
+logger = Logger()
+deliver = wire_deliverer()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """See `stepensemble.handlers.deliver`."""
+    return deliver(event)

@@ -1,0 +1,19 @@
+"""Lambda: find out what an object in the inbox asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from stepensemble.handlers.wiring import wire_receiver
+
+logger = Logger()
+receive = wire_receiver()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """See `stepensemble.handlers.receive`."""
+    return receive(event)

@@ -1,0 +1,38 @@
+"""The command that warms a stack up."""
+
+from __future__ import annotations
+
+import typer
+
+from stepensemble.cli.options import JsonOption, ManifestOption, StackOption, read_manifest
+from stepensemble.cli.terminal import out, print_json, show_status
+
+commands = typer.Typer()
+
+
+@commands.command()
+def warm(manifest: ManifestOption = None, stack: StackOption = None, *, as_json: JsonOption = False) -> None:
+    """Have every slot load its models, twice, and show the first times beside the second.
+
+    Nothing is asked and nothing is recorded. The local stack is given the manifest's release first, as by `run`.
+    """
+    if manifest is not None and stack is not None:
+        raise typer.BadParameter("a deployed stack loads what it serves; leave it out", param_hint="--manifest")
+    sources = read_manifest(manifest) if stack is None else None
+
+    from stepensemble.cli.stacks import ensure_published, open_stack
+    from stepensemble.cli.warming import warm_up_twice
+
+    with show_status("Looking for the stack") as status, open_stack(stack, notify=status.update) as opened:
+        if sources is not None:
+            ensure_published(opened, sources, notify=status.update)
+        status.update("Warming up")
+        warmed = warm_up_twice(opened)
+    if as_json:
+        print_json(warmed.to_json())
+    else:
+        from stepensemble.cli.warm_tables import draw_warmed
+
+        out.print(draw_warmed(warmed))
+    if warmed.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,57 @@
+"""An object that has arrived in the inbox, as S3's event describes it and as the inbox's state machine carries it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+
+class Arrival(Struct, frozen=True):
+    """One version of an object.
+
+    Attributes:
+        sequencer: hex digits that grow from one version of a key to the next, of any length.
+        version_id: None where the bucket keeps no versions.
+    """
+
+    key: str
+    size: int
+    etag: str
+    sequencer: str
+    version_id: str | None = None
+
+    @property
+    def version(self) -> str:
+        """What names this version: the version id, or, without one, when it came and what it is."""
+        return self.version_id or f"{self.sequencer}-{self.etag}"
+
+    def is_older(self, sequencer: str) -> bool:
+        """Say whether this version came before the one of a sequencer.
+
+        The shorter one is padded on its right, as Amazon says
+        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html).
+        """
+        length = max(len(sequencer), len(self.sequencer))
+        return self.sequencer.ljust(length, "0") < sequencer.ljust(length, "0")
+
+
+class _S3Object(Struct, frozen=True):
+    key: str
+    etag: str
+    sequencer: str = "0"
+    size: int = 0
+    version_id: str | None = field(default=None, name="version-id")
+
+
+def read_arrival(told: Any) -> Arrival:
+    """Read the `object` in the detail of S3's event `Object Created`.
+
+    Raises:
+        msgspec.ValidationError: it is none.
+    """
+    found = msgspec.convert(told, _S3Object)
+    # Of a bucket that had no versions once, the objects of that time have the version "null".
+    version_id = None if found.version_id == "null" else found.version_id
+    return Arrival(found.key, found.size, found.etag, found.sequencer, version_id)

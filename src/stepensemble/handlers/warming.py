@@ -1,0 +1,97 @@
+"""What travels in a warm-up: which slot is to load which models.
+
+A slot is asked once about all of its members, the canary's too: asked about each at once it would answer from as many
+environments, of which each had one of the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from stepensemble.core.releases.release import Artifact, Release, ReleasedMember
+from stepensemble.serving.servables import Input, Servable, list_inputs
+
+
+class MemberToLoad(Struct, frozen=True):
+    """The part of a member that its slot needs to load it, and to ask it one row of zeros.
+
+    Attributes:
+        inputs: input name to its type and the shape of a row, as an execution would give it; the input of a model that
+            has one is named "".
+        output: name of the output that is wanted, of a model that has several.
+    """
+
+    runtime: str
+    artifact: Artifact
+    signature: str | None
+    inputs: Mapping[str, Input]
+    output: str | None
+
+
+class MemberToWarm(MemberToLoad, frozen=True, kw_only=True):
+    """A member as the state machine carries it; `release` is the one that it is of."""
+
+    id: str
+    version: str
+    role: Literal["voter", "shadow"]
+    release: str
+
+
+class SlotToLoad(Struct, frozen=True):
+    """What a slot is sent."""
+
+    members: tuple[MemberToLoad, ...]
+
+
+class SlotToWarm(Struct, frozen=True):
+    """A slot as the state machine carries it: `function` is its name, `timeout` is in seconds."""
+
+    function: str
+    timeout: int
+    members: tuple[MemberToWarm, ...]
+
+
+class Serving(Struct, frozen=True):
+    """Which releases answer: the current one, and the canary if there is one."""
+
+    release: str
+    canary: str | None
+
+
+def list_slots(
+    served: Iterable[tuple[str, Mapping[str, str], Release]], function_prefix: str
+) -> tuple[SlotToWarm, ...]:
+    """Return every slot that has members, with all of them; one that two releases have there is named once.
+
+    Args:
+        served: releases with their digests and placements, the current one first.
+        function_prefix: the name of every score function without its slot.
+    """
+    slots: dict[str, dict[tuple[str, ...], tuple[int, MemberToWarm]]] = {}
+    for digest, placement, release in served:
+        for member in release.members:
+            known = slots.setdefault(f"{function_prefix}{placement[member.id]}", {})
+            same = (member.id, member.version, member.runtime, member.artifact.digest, member.signature or "")
+            known.setdefault(same, (member.timeout, _describe(digest, release, member)))
+    return tuple(
+        # A slot loads one after the other, so it may take as long as all of them together.
+        SlotToWarm(function, sum(timeout for timeout, _ in known.values()), tuple(one for _, one in known.values()))
+        for function, known in slots.items()
+    )
+
+
+def _describe(digest: str, release: Release, member: ReleasedMember) -> MemberToWarm:
+    return MemberToWarm(
+        runtime=member.runtime,
+        artifact=member.artifact,
+        signature=member.signature,
+        inputs=dict(zip(member.inputs, list_inputs(Servable(release, member)).values(), strict=True)),
+        output=member.output.name,
+        id=member.id,
+        version=member.version,
+        role=member.role,
+        release=digest,
+    )

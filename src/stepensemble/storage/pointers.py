@@ -1,0 +1,51 @@
+"""What is too large for a state lies in the data bucket, with a pointer in its place: left there, and fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from stepensemble.core.answer import Output, Prediction
+from stepensemble.core.columns import array_from_bytes
+from stepensemble.core.limits import INPUT_BYTES
+from stepensemble.core.payload import Pointer
+from stepensemble.storage.keys import payload_key
+from stepensemble.storage.objects import Bucket
+
+
+def leave_rows(data: Bucket, payload: Mapping[str, Any], most: int = INPUT_BYTES) -> Mapping[str, Any]:
+    """Return a payload of at most so many bytes of JSON: its rows, or else a pointer to where they are written now.
+
+    Args:
+        data: the data bucket.
+        payload: with `features` or `instances`; one with neither is returned as it is, and so is one with a pointer.
+        most: bytes.
+    """
+    known = {"features", "instances"} & payload.keys()
+    if not known or isinstance(payload.get("instances"), Mapping) or len(msgspec.json.encode(payload)) <= most:
+        return payload
+    rows = msgspec.json.encode([payload["features"]] if "features" in payload else payload["instances"])
+    pointer = data.write(payload_key(rows), rows)
+    rest = {key: value for key, value in payload.items() if key not in known}
+    return {"instances": msgspec.to_builtins(pointer), **rest}
+
+
+def follow_pointers(data: Bucket, output: Output) -> Output:
+    """Put in the place of every pointer of an execution's output what it points at.
+
+    Raises:
+        ObjectMissing: that is not there any more.
+    """
+    predictions = output.predictions
+    if isinstance(predictions, Pointer):
+        predictions = msgspec.json.decode(data.read(predictions.split()[1]), type=list[Prediction])
+    members = [
+        structs.replace(member, outputs=array_from_bytes(data.read(member.outputs.split()[1])).tolist())
+        if isinstance(member.outputs, Pointer)
+        else member
+        for member in output.members
+    ]
+    return structs.replace(output, predictions=predictions, members=members)

@@ -1,0 +1,117 @@
+"""Predictions that are announced on EventBridge, where the stack's parameter wants it, and where it does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import ROOT
+from driving import ask, copy_project, run_ensemble, start, wait
+from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.local.stack import LocalStack
+from stepensemble.publishing.sources import read_sources
+
+PASSENGER = json.loads((ROOT / "events" / "passenger.json").read_text())
+(SHOWN,) = (
+    json.loads(block)
+    for block in re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "deployment.md").read_text(), flags=re.DOTALL)
+    if "PredictionCompleted" in block
+)
+Heard = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder for this module."""
+    return copy_project(tmp_path_factory.mktemp("announcing"))
+
+
+@pytest.fixture(scope="module")
+def telling(folder: Path) -> Iterator[Stack]:
+    """A stack that announces predictions; commands in its folder use it."""
+    parameters = {"AnnouncePredictions": "true"}
+    with LocalStack.start(folder, announce=True, account="666666666666", parameters=parameters) as local:
+        opened = local_stack(local.name, local.endpoint)
+        ensure_published(opened, read_sources(folder / "models" / "manifest.json"), notify=lambda _: None)
+        yield opened
+
+
+@contextmanager
+def listening(stack: Stack) -> Iterator[Heard]:
+    """Put a queue behind a rule for all that a stack says while the block lasts; give what takes out what came."""
+    events, queues = (stack.session.client(name, endpoint_url=stack.endpoint) for name in ("events", "sqs"))
+    url = queues.create_queue(QueueName="heard")["QueueUrl"]
+    arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    events.put_rule(Name="heard", EventPattern=json.dumps({"source": ["stepensemble"]}))
+    events.put_targets(Rule="heard", Targets=[{"Id": "queue", "Arn": arn}])
+
+    def hear() -> list[dict[str, Any]]:
+        heard: list[dict[str, Any]] = []
+        while messages := queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                heard.append(json.loads(message["Body"]))
+                queues.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return heard
+
+    try:
+        yield hear
+    finally:
+        events.remove_targets(Rule="heard", Ids=["queue"])
+        events.delete_rule(Name="heard")
+        queues.delete_queue(QueueUrl=url)
+
+
+def completed(heard: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in heard if event["detail-type"] == "PredictionCompleted"]
+
+
+def test_a_rule_hears_of_a_prediction_as_the_page_shows_and_finds_its_record(telling: Stack) -> None:
+    with listening(telling) as hear:
+        output = ask(telling, PASSENGER, name="told")
+        (event,) = completed(hear())
+    assert {key: event[key] for key in SHOWN if key != "detail"} == {
+        key: SHOWN[key] for key in SHOWN if key != "detail"
+    }
+    detail = event["detail"]
+    assert (set(detail), set(detail["record"])) == (set(SHOWN["detail"]), set(SHOWN["detail"]["record"]))
+    assert (detail["stack"], detail["status"], detail["release"]) == (telling.name, "COMPLETE", output["release"])
+    dynamo = telling.session.client("dynamodb", endpoint_url=telling.endpoint)
+    key = {name: {"S": value} for name, value in detail["record"]["key"].items()}
+    item = dynamo.get_item(TableName=detail["record"]["table"], Key=key)["Item"]
+    assert item["execution"]["S"] == detail["execution"]
+    assert (detail["prediction_id"], detail["record"]["path"]) == ("told", "/predictions/told")
+    assert "features" not in json.dumps(event)
+
+
+def test_a_synchronous_execution_is_announced_too(telling: Stack) -> None:
+    with listening(telling) as hear:
+        machine = telling.outputs["ExpressStateMachineArn"]
+        done = telling.step_functions.start_sync_execution(stateMachineArn=machine, input=json.dumps(PASSENGER))
+        (event,) = completed(hear())
+    assert event["detail"]["prediction_id"] == json.loads(done["output"])["prediction_id"]
+
+
+def test_a_warm_up_a_refusal_and_the_batch_announce_nothing(telling: Stack, folder: Path) -> None:
+    with listening(telling) as hear:
+        assert wait(telling, start(telling, {"warmup": True}))["status"] == "SUCCEEDED"
+        assert wait(telling, start(telling, {"features": {}}))["status"] == "FAILED"
+        done = run_ensemble(folder, "batch", "examples/titanic/passengers.csv", "--date", "2026-03-01")
+        assert done.returncode == 0, done.stderr
+        assert hear() == []
+
+
+def test_by_default_nothing_is_announced_and_nobody_waits_for_it(stack: Stack, shared_project: Path) -> None:
+    ensure_published(stack, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
+    with listening(stack) as hear:
+        execution = start(stack, PASSENGER)
+        assert wait(stack, execution)["status"] == "SUCCEEDED"
+        assert completed(hear()) == []
+    history = stack.step_functions.get_execution_history(executionArn=execution, maxResults=1000)["events"]
+    entered = [event["stateEnteredEventDetails"]["name"] for event in history if "stateEnteredEventDetails" in event]
+    assert entered[-2:] == ["Answered?", "Answer"]

@@ -1,0 +1,155 @@
+"""The HTTP door while releases come and go, and while what is behind it fails: on the local stack, by its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from builders import member, sources
+from driving import copy_project
+from memory import SLOTS
+from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.local.functions import Code
+from stepensemble.local.stack import LocalStack
+from stepensemble.publishing.canary import promote_canary
+from stepensemble.publishing.publish import publish
+from stepensemble.publishing.rollback import roll_back
+from stepensemble.serving.servables import version_of
+
+MODELS = "/v1/models"
+ROW = {"instances": [{"x": 1.0}]}
+FAULTY = """
+def handler(event, context):
+    fault, message = event["payload"]["metadata"]["fault"]
+    raise type(fault, (Exception,), {})(message)
+"""
+"""A Normalize that raises what the payload's metadata names; on AWS some of these are Lambda's own."""
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """A stack with nothing published."""
+    project = copy_project(tmp_path_factory.mktemp("releases"))
+    with LocalStack.start(project, account="666666666666", tensorflow=False) as local:
+        yield local
+
+
+@pytest.fixture
+def url(started: LocalStack) -> str:
+    assert started.http is not None
+    return started.http
+
+
+@pytest.fixture
+def opened(started: LocalStack) -> Stack:
+    return local_stack(started.name, started.endpoint)
+
+
+def ask(url: str, place: str = "", name: str = "halves") -> requests.Response:
+    return requests.post(f"{url}{MODELS}/{name}{place}:predict", json=ROW, timeout=60)
+
+
+def listed(url: str) -> list[str]:
+    status = requests.get(f"{url}{MODELS}/halves", timeout=60).json()
+    return [one["version"] for one in status["model_version_status"]]
+
+
+def test_before_anything_is_published_the_door_says_when_to_ask_again(url: str) -> None:
+    answers = [
+        requests.get(f"{url}/health", timeout=60),
+        requests.get(f"{url}{MODELS}/halves", timeout=60),
+        requests.post(f"{url}/predict", json={"features": {"x": 1.0}}, timeout=60),
+        ask(url),
+    ]
+    for answered in answers:
+        assert (answered.status_code, answered.headers["retry-after"]) == (503, "2")
+        assert "nothing is published here yet" in answered.text
+
+
+def test_versions_and_labels_follow_the_canary_until_it_is_promoted_and_taken_back(
+    url: str, opened: Stack, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    first = sources(tmp_path / "first", member("half"))
+    second = sources(tmp_path / "second", member("half"), member("other"))
+    old, new = (str(version_of(one.digest)) for one in (first, second))
+
+    ensure_published(opened, first, notify=lambda _: None)
+    assert ask(url).headers["x-release"] == first.digest
+    assert listed(url) == [old]
+    refused = ask(url, "/labels/canary")
+    assert (refused.status_code, refused.json()) == (400, {"error": "Unrecognized servable version label: canary"})
+
+    publish(second, opened.releases, SLOTS, canary=50)
+    for place in ("/labels/canary", f"/versions/{new}"):
+        answered = ask(url, place)
+        assert (answered.headers["x-release"], answered.json()) == (second.digest, {"predictions": [2.5]})
+        assert ask(url, place, "other").json() == {"predictions": [[2.5]]}  # a member that only the canary has
+        described = requests.get(f"{url}{MODELS}/other{place}/metadata", timeout=60).json()
+        assert described["model_spec"]["version"] == new
+    for place in ("/labels/stable", f"/versions/{old}"):
+        assert ask(url, place).headers["x-release"] == first.digest
+        assert ask(url, place, "other").status_code == 404
+    assert listed(url) == [old, new]
+    assert {ask(url).headers["x-release"] for _ in range(20)} == {first.digest, second.digest}
+
+    promote_canary(opened.releases)
+    wait_for_pointers(url, new)
+    assert {ask(url, place).headers["x-release"] for place in ("", "/labels/stable", f"/versions/{new}")} == {
+        second.digest
+    }
+    gone = ask(url, f"/versions/{old}")
+    assert (gone.status_code, gone.json()) == (
+        404,
+        {"error": f"Servable not found for request: Specific(halves, {old})"},
+    )
+    assert ask(url, "/labels/canary").status_code == 400
+
+    roll_back(opened.releases, SLOTS)
+    wait_for_pointers(url, old)
+    assert ask(url, "/labels/stable").headers["x-release"] == first.digest
+
+
+def wait_for_pointers(url: str, version: str) -> None:
+    """Wait until a cached pointer is read anew, as it is after three seconds; until then the old one answers."""
+    while listed(url) != [version]:
+        assert ask(url).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The HTTP API of a stack whose Normalize fails as it is told."""
+    project = copy_project(tmp_path_factory.mktemp("faulty"))
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "app.py").write_text(FAULTY)
+    code = {"NormalizeFunction": Code(folder)}
+    with LocalStack.start(project, account="555555555555", tensorflow=False, code=code) as local:
+        read = sources(tmp_path_factory.mktemp("models"), member("half"))
+        ensure_published(local_stack(local.name, local.endpoint), read, notify=lambda _: None)
+        assert local.http is not None
+        yield local.http
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "retry"),
+    [
+        ("Lambda.TooManyRequestsException", 429, "1"),
+        ("Lambda.ServiceException", 503, "2"),
+        ("StorageUnavailable", 503, "2"),
+        ("KeyError", 500, None),
+    ],
+)
+def test_what_passes_is_answered_with_when_to_ask_again_and_what_does_not_without_its_message(
+    faulty: str, fault: str, status: int, retry: str | None
+) -> None:
+    body: dict[str, Any] = {"features": {"x": 1.0}, "metadata": {"fault": [fault, "what went wrong"]}}
+    answered = requests.post(f"{faulty}/predict", json=body, timeout=60)
+    assert (answered.status_code, answered.headers.get("retry-after")) == (status, retry)
+    assert ("what went wrong" in answered.text) == (fault == "StorageUnavailable")  # our own words are for clients
+    assert "Traceback" not in answered.text
+    assert "app.py" not in answered.text

@@ -1,0 +1,182 @@
+"""The HTTP door over the real handlers: which release answers while the pointer moves, and what labels are."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import asl
+from builders import ROOT, fingerprint, member, sources
+from memory import PREFIX, SLOTS, Clock, MemoryStack
+from stepensemble.core.errors import LabelUnknown, ServableNotFound
+from stepensemble.handlers.asking import Asker
+from stepensemble.handlers.door import BODY_BYTES, RESPONSE_BYTES, Door, fits_response
+from stepensemble.handlers.normalize import POINTER_SECONDS, CurrentRelease
+from stepensemble.publishing.canary import abort_canary, promote_canary
+from stepensemble.publishing.publish import publish
+from stepensemble.publishing.sources import Sources
+from stepensemble.serving.servables import version_of
+
+ENSEMBLE = json.loads((ROOT / "statemachine" / "ensemble.asl.json").read_text())
+ROW = {"instances": [{"x": 1.0}]}
+
+
+class Clients:
+    """Step Functions and Lambda, as far as the door asks them."""
+
+    def __init__(self, stack: MemoryStack) -> None:
+        self.functions = {
+            **stack.slots,
+            "${NormalizeFunctionArn}": stack.normalize,
+            "${AggregateFunctionArn}": stack.aggregate,
+            asl.PUT_EVENTS: stack.put_events,
+        }
+
+    def start_sync_execution(self, **request: Any) -> dict[str, Any]:
+        try:
+            output = asl.run(ENSEMBLE, self.functions, json.loads(request["input"]), request["name"])
+        except asl.Failed as failed:
+            return {"status": "FAILED", "error": failed.error, "cause": failed.cause}
+        return {"status": "SUCCEEDED", "output": msgspec.json.encode(output).decode()}
+
+    def invoke(self, **request: Any) -> dict[str, Any]:
+        answer = self.functions[request["FunctionName"]](json.loads(request["Payload"]))
+        return {"Payload": io.BytesIO(msgspec.json.encode(answer))}
+
+
+def open_door(stack: MemoryStack, clock: Clock) -> Door:
+    """Return a door whose pointer ages by a clock of its own."""
+    clients: Any = Clients(stack)
+    ids = iter(range(1000))
+    asker = Asker(clients, "machine", clients, stack.data)
+    return Door(CurrentRelease(stack.releases, clock), stack.records, asker, PREFIX, lambda: f"http-{next(ids)}")
+
+
+def versions(folder: Path) -> tuple[Sources, Sources]:
+    """An ensemble that answers x / 2 + 2, and its next version, which has another member beside."""
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+    return sources(folder / "first", member("half")), sources(folder / "second", member("half"), member("other"))
+
+
+@pytest.fixture
+def stack() -> MemoryStack:
+    return MemoryStack()
+
+
+def predict(door: Door, name: str = "halves", version: int | None = None, label: str | None = None) -> str:
+    """Ask, make sure of the answer, and return which release gave it."""
+    answered = door.ask("predict", name, version, label, ROW)
+    assert answered.body in ({"predictions": [2.5]}, {"predictions": [[2.5]]})
+    return answered.release
+
+
+def test_a_canary_is_served_by_its_label_and_its_version_as_soon_as_it_is_published(
+    stack: MemoryStack, tmp_path: Path
+) -> None:
+    first, second = versions(tmp_path)
+    stack.publish(first)
+    door = open_door(stack, Clock())
+    assert predict(door) == first.digest
+    publish(second, stack.releases, SLOTS, canary=1)
+    # The door's clock stands still, and so does the pointer that it has read.
+    assert predict(door, label="canary") == second.digest
+    assert predict(door, version=version_of(second.digest)) == second.digest
+    assert predict(door, "other", label="canary") == second.digest
+    assert predict(door, label="stable") == first.digest
+    assert door.status("halves", None, "canary") == door.status("halves", version_of(second.digest), None)
+    assert [one["version"] for one in door.status("halves", None, None)["model_version_status"]] == [
+        str(version_of(digest)) for digest in (first.digest, second.digest)
+    ]
+    assert len(door.status("other", None, None)["model_version_status"]) == 1
+
+
+def test_a_release_that_is_replaced_while_it_is_asked_is_no_conflict_for_who_named_none(
+    stack: MemoryStack, tmp_path: Path
+) -> None:
+    first, second = versions(tmp_path)
+    stack.publish(first)
+    door = open_door(stack, Clock())
+    assert predict(door) == first.digest
+    stack.publish(second)
+    stack.clock.seconds += POINTER_SECONDS  # Normalize knows, the door does not
+    assert predict(door) == second.digest
+    assert predict(door, label="stable") == second.digest
+    with pytest.raises(ServableNotFound):
+        predict(door, version=version_of(first.digest))
+
+
+def test_a_canary_that_was_promoted_is_stable_and_its_label_is_gone(stack: MemoryStack, tmp_path: Path) -> None:
+    first, second = versions(tmp_path)
+    stack.publish(first)
+    publish(second, stack.releases, SLOTS, canary=50)
+    door = open_door(stack, Clock())
+    assert predict(door, label="canary") == second.digest
+    promote_canary(stack.releases)
+    stack.clock.seconds += POINTER_SECONDS
+    assert predict(door, label="stable") == second.digest
+    assert predict(door, version=version_of(second.digest)) == second.digest
+    with pytest.raises(LabelUnknown):
+        predict(door, label="canary")
+    with pytest.raises(ServableNotFound):
+        predict(door, version=version_of(first.digest))
+
+
+def test_a_canary_that_was_aborted_is_not_asked_any_more(stack: MemoryStack, tmp_path: Path) -> None:
+    first, second = versions(tmp_path)
+    stack.publish(first)
+    publish(second, stack.releases, SLOTS, canary=99)
+    door = open_door(stack, Clock())
+    assert predict(door, label="canary") == second.digest
+    abort_canary(stack.releases)
+    stack.clock.seconds += POINTER_SECONDS
+    with pytest.raises(LabelUnknown):
+        predict(door, label="canary")
+    assert {predict(door) for _ in range(20)} == {first.digest}
+
+
+def test_a_status_that_is_not_there_is_told_in_tensorflow_servings_words(stack: MemoryStack, tmp_path: Path) -> None:
+    first, _ = versions(tmp_path)
+    stack.publish(first)
+    door = open_door(stack, Clock())
+    with pytest.raises(ServableNotFound, match=r"^Could not find any versions of model half_plus$"):
+        door.status("half_plus", None, None)
+    with pytest.raises(ServableNotFound, match=r"^Could not find version 3 of model half$"):
+        door.status("half", 3, None)
+    with pytest.raises(ServableNotFound, match=r"^Servable not found for request: Latest\(half_plus\)$"):
+        door.metadata("half_plus", None, None)
+
+
+def test_metadata_says_whether_a_members_labels_are_indices_or_names(stack: MemoryStack, tmp_path: Path) -> None:
+    read = sources(
+        tmp_path,
+        member("index", "sign_label", kind="label"),
+        member("name", "text", kind="label", output={"kind": "label", "name": "label", "classes": ["no", "yés"]}),
+        task={"type": "binary", "classes": ["no", "yés"]},
+        aggregation={"method": "hard_vote"},
+    )
+    stack.publish(read)
+    door = open_door(stack, Clock())
+
+    def dtype(name: str) -> str:
+        described = door.metadata(name, None, None)["metadata"]["signature_def"]["signature_def"]
+        (output,) = described["serving_default"]["outputs"].values()
+        return str(output["dtype"])
+
+    assert dtype("name") == "DT_INT64"  # nothing is kept that could tell
+    stack.releases.write_fingerprint(fingerprint(read))
+    assert (dtype("index"), dtype("name")) == ("DT_INT64", "DT_STRING")
+
+
+@pytest.mark.parametrize(("character", "size"), [("1", 1), ('"', 2), ("\n", 2), ("é", 6)])
+def test_a_response_holds_a_body_as_the_string_that_it_is_in_a_functions_answer(character: str, size: int) -> None:
+    most = character * ((RESPONSE_BYTES - 2) // size)
+    assert fits_response(most.encode())
+    assert not fits_response((most + character).encode())
+    headers = {"Content-Type": "application/json", "X-Prediction-Id": "x" * 128, "X-Release": "0" * 64}
+    assert len(json.dumps({"statusCode": 200, "headers": headers, "body": most})) <= BODY_BYTES
