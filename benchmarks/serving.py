@@ -1,0 +1,295 @@
+"""How long a function, an execution and the first answer take on the local stack; against what would be there instead.
+
+    cold call   process start to first answer: a slot; a handler that fetches, unpacks and loads a model at each call
+    warm call   the same once more, and a handler that does nothing
+    execution   from StartExecution to its end, warm: the ensemble; the same state machine with handlers that do nothing
+    make run    the command, from nothing running to the answer
+
+Everything runs under the same local runtime: the pool of processes that the local stack has, and Lambda's Runtime API
+between them. Nothing of it was measured on AWS.
+
+    python benchmarks/serving.py            # a table; benchmarks/results/serving.json is written
+    python benchmarks/serving.py --json     # the same, printed as JSON
+
+It needs TensorFlow (`make tensorflow`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, summarize
+
+from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.core.columns import columns_to_json
+from stepensemble.core.features import normalize
+from stepensemble.handlers.tiers import list_members
+from stepensemble.local.functions import Code
+from stepensemble.local.stack import LocalStack
+from stepensemble.publishing.sources import read_sources
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = Path(__file__).resolve().parent / "peers"
+RESULT = ROOT / "benchmarks" / "results" / "serving.json"
+PARTS = ("events", "functions", "models", "statemachine", "template.yaml")
+COLD_ROUNDS, WARM_ROUNDS, COMMAND_ROUNDS = 7, 60, 5
+MEMBER = "wide_and_deep"
+"""The largest of the shipped members."""
+
+OURS, TUTORIAL, EMPTY = "slot", "tutorial handler", "empty handler"
+FOUR, SIXTEEN, EMPTY_FOUR = "4 members", "16 members", "4 empty handlers"
+COMMAND = "ensemble run, nothing running"
+SLOTS = ",".join(str(slot + 1) for slot in range(16))
+FIRST_ANSWER_SECONDS = 5.0
+
+
+class Result(Struct, frozen=True):
+    """What is written: milliseconds, by what was asked, of each kind of call."""
+
+    machine: Machine
+    cold: Mapping[str, Spread]
+    warm: Mapping[str, Spread]
+    execution: Mapping[str, Spread]
+    command: Mapping[str, Spread]
+    claims: list[Claim]
+
+
+def measure(cold_rounds: int, warm_rounds: int, command_rounds: int) -> Result:
+    """Measure everything."""
+    with TemporaryDirectory() as scratch:
+        calls = _measure_calls(Path(scratch) / "calls", cold_rounds, warm_rounds)
+        executions = _measure_executions(Path(scratch) / "executions", warm_rounds)
+        commands = _measure_command(Path(scratch) / "command", command_rounds)
+    cold, warm = calls
+    claims = [
+        Claim("cold call of a slot", TUTORIAL, compare(cold[TUTORIAL], cold[OURS]), 14),
+        Claim("warm call of a slot", TUTORIAL, compare(warm[TUTORIAL], warm[OURS]), 50),
+        Claim("warm call of a slot", EMPTY, compare(warm[OURS], warm[EMPTY]), 1.3, slower=True),
+        Claim("execution, 4 members", EMPTY_FOUR, compare(executions[FOUR], executions[EMPTY_FOUR]), 1.5, slower=True),
+        Claim("execution, 16 members", FOUR, compare(executions[SIXTEEN], executions[FOUR]), 2, slower=True),
+        Claim(
+            COMMAND,
+            f"{FIRST_ANSWER_SECONDS:g} s",
+            compare(commands[COMMAND], [FIRST_ANSWER_SECONDS] * len(commands[COMMAND])),
+            1,
+            slower=True,
+        ),
+    ]
+    return Result(
+        describe_machine("ai-edge-litert", "awslambdaric", "moto", "stepensemble", "tensorflow"),
+        *({name: _milliseconds(taken) for name, taken in part.items()} for part in (cold, warm, executions, commands)),
+        claims,
+    )
+
+
+def _milliseconds(seconds: Sequence[float]) -> Spread:
+    return summarize([one * 1000 for one in seconds])
+
+
+def _measure_calls(
+    folder: Path, cold_rounds: int, warm_rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    code = {"Score5": Code(PEERS / "tutorial_handler"), "Score6": Code(PEERS / "empty_handler")}
+    with _stack(folder, code) as (local, stack):
+        event, rows = _ask_member(stack)
+        zipped = _write_saved_model(folder)
+        stack.data.write("payloads/model.zip", zipped)
+        tutorial = json.dumps({"bucket": stack.data.name, "key": "payloads/model.zip", "rows": rows}).encode()
+        calls = {
+            OURS: (event["member"]["function"], json.dumps(event).encode()),
+            TUTORIAL: (f"{stack.outputs['ScoreFunctionPrefix']}5", tutorial),
+            EMPTY: (f"{stack.outputs['ScoreFunctionPrefix']}6", json.dumps(event).encode()),
+        }
+        call = _caller(local.endpoint)
+        answers = {name: call(*asked)["outputs"] for name, asked in calls.items()}
+        ours, theirs = answers[OURS][0], answers[TUTORIAL][0][0]
+        if abs(ours - theirs) > 1e-4:
+            raise RuntimeError(f"not the same model: {ours} and {theirs}")
+        cold = {
+            name: [_time_cold(local, call, *calls[name]) for _ in range(cold_rounds)]
+            for name in (OURS, TUTORIAL, EMPTY)
+        }
+        warm = run_in_turns({name: _calling(call, asked) for name, asked in calls.items()}, warm_rounds)
+    return cold, warm
+
+
+def _calling(call: Callable[[str, bytes], Any], asked: tuple[str, bytes]) -> Callable[[], object]:
+    return lambda: call(*asked)
+
+
+def _ask_member(stack: Stack) -> tuple[dict[str, Any], list[list[float]]]:
+    """Return what the state machine sends a slot about one passenger, and the same row as the model takes it."""
+    current, _ = stack.releases.read_current()
+    release = stack.releases.read_release(current.release)
+    member = next(
+        one for one in list_members(release, current.slots, stack.outputs["ScoreFunctionPrefix"]) if one.id == MEMBER
+    )
+    row = json.loads((ROOT / "events" / "passenger.json").read_text())["features"]
+    columns = normalize(release.features, [row])
+    (names,) = member.inputs.values()
+    event = {"member": msgspec.to_builtins(member), "columns": columns_to_json(columns), "rows": 1}
+    return event, [[float(columns[name][0]) for name in names]]
+
+
+def _write_saved_model(folder: Path) -> bytes:
+    """Return the member as a SavedModel in a zip, as its training exports it."""
+    output = folder / "trained"
+    script = ROOT / "examples" / "titanic" / "train.py"
+    command = [sys.executable, str(script), "--output", str(output), "--member", MEMBER, "--saved-models"]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 (our own)
+    return (output / f"{MEMBER}.zip").read_bytes()
+
+
+def _time_cold(local: LocalStack, call: Callable[[str, bytes], Any], name: str, payload: bytes) -> float:
+    """Call a function that has no process."""
+    (status,) = [one for one in local.functions if one.name == name]
+    for pid in status.pids:
+        os.kill(pid, signal.SIGKILL)
+    while any(one.pids for one in local.functions if one.name == name):
+        time.sleep(0.01)
+    started = time.perf_counter()
+    call(name, payload)
+    return time.perf_counter() - started
+
+
+def _caller(endpoint: str) -> Callable[[str, bytes], Any]:
+    """Return a function that invokes another by HTTP, over one connection, without a client library's own time."""
+    address = urlsplit(endpoint)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=120)
+
+    def call(name: str, payload: bytes) -> Any:
+        connection.request("POST", f"/2015-03-31/functions/{name}/invocations", payload)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200 or response.headers.get("X-Amz-Function-Error"):
+            raise RuntimeError(body.decode()[:500])
+        return json.loads(body)
+
+    return call
+
+
+def _measure_executions(folder: Path, rounds: int) -> dict[str, list[float]]:
+    empty = {
+        "NormalizeFunction": Code(PEERS / "empty_normalize"),
+        "AggregateFunction": Code(PEERS / "empty_aggregate"),
+        **{f"Score{slot}": Code(PEERS / "empty_handler") for slot in SLOTS.split(",")},
+    }
+    with ExitStack() as exits:
+        _, four = exits.enter_context(_stack(folder / "four", {}))
+        _, sixteen = exits.enter_context(_stack(folder / "sixteen", {}, members=16))
+        _, nothing = exits.enter_context(_stack(folder / "empty", empty))
+        payload = json.loads((ROOT / "events" / "passenger.json").read_text())
+        tasks = {
+            FOUR: _running(four, payload),
+            SIXTEEN: _running(sixteen, payload),
+            EMPTY_FOUR: _running(nothing, {"slots": ["1", "2", "3", "4"]}),
+        }
+        return run_in_turns(tasks, rounds)
+
+
+def _running(stack: Stack, payload: Mapping[str, Any]) -> Callable[[], object]:
+    """Return what runs an execution to its end, as Step Functions runs it synchronously."""
+    machine = stack.outputs["ExpressStateMachineArn"]
+    text = json.dumps(payload)
+
+    def run() -> None:
+        ended = stack.step_functions.start_sync_execution(stateMachineArn=machine, input=text)
+        if ended["status"] != "SUCCEEDED":
+            raise RuntimeError(ended.get("cause", ended["status"]))
+
+    return run
+
+
+def _measure_command(folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Time what `make run` does once its environment is there, in a project that was run once."""
+    _copy_project(folder)
+    command = [str(Path(sys.executable).with_name("ensemble")), "run", "events/passenger.json"]
+
+    def run() -> None:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)  # noqa: S603 (our own)
+
+    return run_in_turns({COMMAND: run}, rounds)
+
+
+@contextmanager
+def _stack(folder: Path, code: Mapping[str, Code], members: int = 4) -> Iterator[tuple[LocalStack, Stack]]:
+    """Start a local stack of a copy of the project, with the shipped members published, as often as it takes."""
+    _copy_project(folder)
+    manifest = folder / "models" / "manifest.json"
+    document = json.loads(manifest.read_text())
+    shipped = document["members"]
+    document["members"] = [
+        {**member, "id": f"{member['id']}{turn or ''}"} for turn in range(members // len(shipped)) for member in shipped
+    ]
+    manifest.write_text(json.dumps(document))
+    with LocalStack.start(folder, parameters={"Slots": SLOTS}, code=code, tensorflow=False) as local:
+        stack = local_stack(local.name, local.endpoint)
+        ensure_published(stack, read_sources(manifest), notify=lambda _: None)
+        yield local, stack
+
+
+def _copy_project(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part)
+        else:
+            shutil.copy(source, folder / part)
+
+
+def format_table(result: Result) -> str:
+    """Return the result as a table."""
+    lines = []
+    parts = {
+        "cold call": result.cold,
+        "warm call": result.warm,
+        "execution": result.execution,
+        "make run": result.command,
+    }
+    for part, taken in parts.items():
+        lines += [part] + [f"  {name:32}{_cell(spread):>30} ms" for name, spread in taken.items()]
+    lines += [""]
+    for claim in result.claims:
+        words = "times as long as" if claim.slower else "times as fast as"
+        bound = "at most" if claim.slower else "at least"
+        lines.append(f"{claim.what}: {claim.ratio.median:,.2f} {words} {claim.against} (goal {bound} {claim.goal:g})")
+    return "\n".join(lines)
+
+
+def _cell(spread: Spread) -> str:
+    return f"{spread.median:,.2f} [{spread.low:,.2f}, {spread.high:,.2f}]"
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--rounds", type=int, help="how often everything is timed")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    arguments = parser.parse_args()
+    rounds = [arguments.rounds or default for default in (COLD_ROUNDS, WARM_ROUNDS, COMMAND_ROUNDS)]
+    result = measure(*rounds)
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text if arguments.json else format_table(result))
+
+
+if __name__ == "__main__":
+    main()
