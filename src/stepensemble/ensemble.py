@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+from msgspec import structs
 
 from stepensemble.core.aggregation.decision import Numbers
 from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Results, decide
@@ -99,7 +100,9 @@ class Ensemble:
         if answer.cause is not None:
             raise QuorumNotMet(answer.cause)
         output = answer.to_output(asked.prediction_id or str(uuid.uuid4()), self.digest)
-        return dict(msgspec.json.decode(msgspec.json.encode(output)))
+        # As JSON would carry it, where a tuple is a list; of the predictions, which have none, without the detour.
+        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(structs.replace(output, predictions=[])))
+        return document | {"predictions": msgspec.to_builtins(output.predictions)}
 
     def _ask(self, member: ReleasedMember, columns: Columns, rows: int) -> MemberResult:
         model = self.models[member.id]

@@ -47,6 +47,7 @@ BELOW: dict[str, set[str]] = {
 PURE = {
     "__future__",
     "collections",
+    "contextlib",
     "dataclasses",
     "difflib",
     "functools",
@@ -58,6 +59,7 @@ PURE = {
     "msgspec",
     "numpy",
     "re",
+    "types",
     "typing",
 }
 """All that core may import: nothing here opens a file, a socket or a clock (`io` for bytes in memory)."""

@@ -37,11 +37,13 @@ def stack_columns(columns: Columns, names: Sequence[str]) -> Array:
         return taken[0]
     if any(column.ndim > 1 for column in taken):
         raise InputMismatch("a tensor cannot be stacked with other columns; let the member take it alone")
-    return np.stack(taken, axis=1)
+    return np.ascontiguousarray(np.array(taken).T)  # of a few rows np.stack takes much longer
 
 
 def select_rows(columns: Columns, numbers: npt.NDArray[np.int64]) -> Columns:
-    """Return some of the rows of every column."""
+    """Return some of the rows of every column; `numbers` ascend, so as many as there are, are all."""
+    if all(len(column) == len(numbers) for column in columns.values()):
+        return columns
     return {name: column[numbers] for name, column in columns.items()}
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -83,7 +85,7 @@ def normalize(
     """
     columns: Columns = {}
     found: list[tuple[int, int, Problem]] = []
-    shapeless = {index for index, row in enumerate(rows) if not isinstance(row, Mapping)}
+    shapeless = {index for index, row in enumerate(rows) if type(row) is not dict and not isinstance(row, Mapping)}
     objects = [{} if index in shapeless else row for index, row in enumerate(rows)] if shapeless else rows
     found += [
         (row, 0, Problem(locate(row), f"{show(rows[row])} is not an object", "write an object")) for row in shapeless
@@ -140,15 +142,18 @@ def _missing_reason(example: str) -> tuple[str, str]:
 
 def _encode_number(feature: NumberFeature, values: Sequence[Any]) -> tuple[Columns, Reasons]:
     numbers, missing, reasons = _read_numbers(values)
-    if feature.missing is not None:
-        numbers[missing] = feature.missing
-    else:
-        reasons.update(dict.fromkeys(np.flatnonzero(missing).tolist(), _missing_reason("a number")))
-    numbers[list(reasons)] = np.nan
+    if missing.any():
+        if feature.missing is not None:
+            numbers[missing] = feature.missing
+        else:
+            reasons.update(dict.fromkeys(np.flatnonzero(missing).tolist(), _missing_reason("a number")))
+    if reasons:
+        numbers[list(reasons)] = np.nan
     column, within = scale_numbers(feature, numbers)
-    for row in np.flatnonzero(~within & ~np.isnan(numbers)).tolist():
-        reasons[row] = _range_reason(values[row], feature)
-    for row in np.flatnonzero(~np.isfinite(column)).tolist():
+    if not within.all():
+        for row in np.flatnonzero(~within & ~np.isnan(numbers)).tolist():
+            reasons[row] = _range_reason(values[row], feature)
+    for row in _list_infinite(column):
         reasons[row] = (f"{show(values[row])} is too large for a 32-bit number", "use a smaller one")
     return {feature.name: column}, reasons
 
@@ -168,25 +173,36 @@ def scale_numbers(
     low = -np.inf if feature.min is None else feature.min
     high = np.inf if feature.max is None else feature.max
     within: npt.NDArray[np.bool_] = (numbers >= low) & (numbers <= high)
-    scaled = np.zeros(len(numbers), dtype=np.float64)
     with np.errstate(over="ignore"):
+        if within.all():
+            return _scale(numbers, feature.scaling).astype(np.float32), within
+        scaled = np.zeros(len(numbers), dtype=np.float64)
         scaled[within] = _scale(numbers[within], feature.scaling)
         return scaled.astype(np.float32), within
+
+
+def _list_infinite(numbers: npt.NDArray[np.floating]) -> list[int]:
+    """Return the rows whose number is not finite: most often none, which is soon seen."""
+    finite = np.isfinite(numbers)
+    return [] if finite.all() else np.flatnonzero(~finite).tolist()
 
 
 def _read_numbers(values: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], Reasons]:
     """Read numbers and numerals; True, NaN, infinities and any other text are refused with a reason."""
     reasons: Reasons = {}
     missing = np.zeros(len(values), dtype=bool)
-    if set(map(type, values)) <= {int, float}:
-        try:
-            numbers = np.array(values, dtype=np.float64)
-        except OverflowError:
-            pass
-        else:
-            for row in np.flatnonzero(~np.isfinite(numbers)).tolist():
+    types = set(map(type, values))
+    if types <= {int, float, NoneType}:
+        known = values
+        if NoneType in types:
+            missing = np.array([value is None for value in values])
+            known = [0.0 if value is None else value for value in values]
+        with suppress(OverflowError):
+            numbers = np.array(known, dtype=np.float64)
+            for row in _list_infinite(numbers):
                 reasons[row] = _not_finite_reason(values[row])
             return numbers, missing, reasons
+        missing[:] = False
     numbers = np.zeros(len(values), dtype=np.float64)
     for row, value in enumerate(values):
         if value is None:
@@ -249,13 +265,25 @@ def _encode_category(feature: CategoryFeature, values: Sequence[Any]) -> tuple[C
             ],
             dtype=np.int64,
         )
+    unknown = indices < 0
+    reasons = _place_unknown(feature, filled, np.flatnonzero(unknown).tolist(), indices) if unknown.any() else {}
+    names = column_names(feature)
+    if feature.encoding == "index":
+        return {names[0]: indices.astype(np.float32)}, reasons
+    return {name: (indices == index).astype(np.float32) for index, name in enumerate(names)}, reasons
+
+
+def _place_unknown(
+    feature: CategoryFeature, values: Sequence[Any], rows: Sequence[int], indices: npt.NDArray[np.int64]
+) -> Reasons:
+    """Give rows whose value is not in the vocabulary the index of all others, where there is one; else a reason."""
     reasons: Reasons = {}
     size = len(feature.vocabulary)
     allowed = enumerate_values(feature.vocabulary)
     # A suggestion compares with the whole vocabulary, so thousands of wrong values must not each ask for one.
     hints: dict[str, str] = {}
-    for row in np.flatnonzero(indices < 0).tolist():
-        value = filled[row]
+    for row in rows:
+        value = values[row]
         if value is None:
             reasons[row] = _missing_reason(f"one of {allowed}")
         elif feature.unknown == "other" and isinstance(value, str | int) and not isinstance(value, bool):
@@ -263,12 +291,9 @@ def _encode_category(feature: CategoryFeature, values: Sequence[Any]) -> tuple[C
         else:
             shown = show(value)
             if shown not in hints and len(hints) * size < MOST_COMPARISONS:
-                hints[shown] = suggest(value, index_of)
+                hints[shown] = suggest(value, feature.vocabulary)
             reasons[row] = (f"{shown} is not in the vocabulary", f"use one of {allowed}{hints.get(shown, '')}")
-    names = column_names(feature)
-    if feature.encoding == "index":
-        return {names[0]: indices.astype(np.float32)}, reasons
-    return {name: (indices == index).astype(np.float32) for index, name in enumerate(names)}, reasons
+    return reasons
 
 
 def _encode_boolean(feature: BooleanFeature, values: Sequence[Any]) -> tuple[Columns, Reasons]:

@@ -130,8 +130,9 @@ def check_output(output: Array, rows: int) -> Array:
         raise InvalidOutput(f"the output has shape {list(output.shape)} for {rows} rows")
     flat = output.reshape(rows, -1)
     if output.dtype.kind == "f":
-        infinite: Flags = np.any(~np.isfinite(flat), axis=1)
-        if infinite.any():
+        finite = np.isfinite(flat)
+        if not finite.all():
+            infinite: Flags = np.any(~finite, axis=1)
             row = int(np.flatnonzero(infinite)[0])
             raise InvalidOutput(f"the output of row {row} is not finite ({np.count_nonzero(infinite)} of {rows} rows)")
     return flat[:, 0] if flat.shape[1] == 1 else flat
@@ -211,9 +212,11 @@ def _scale(numbers: Floats, output: Output) -> Floats:
 
 def _within(raw: Array, kind: str, tolerance: float) -> Floats:
     numbers = raw.astype(np.float64)
-    outside = (numbers < -tolerance) | (numbers > 1 + tolerance)
-    _refuse(outside, f"is no {kind}: outside [0, 1] by more than {tolerance:g}", numbers)
-    return np.clip(numbers, 0.0, 1.0)
+    if numbers.size and (numbers.min() < 0 or numbers.max() > 1):
+        outside = (numbers < -tolerance) | (numbers > 1 + tolerance)
+        _refuse(outside, f"is no {kind}: outside [0, 1] by more than {tolerance:g}", numbers)
+        return np.clip(numbers, 0.0, 1.0)
+    return numbers
 
 
 def _temper(probabilities: Floats, temperature: float) -> Floats:
@@ -235,6 +238,8 @@ def _class_order(classes: tuple[str, ...], output: Output) -> tuple[str, ...]:
 
 
 def _reorder(numbers: Floats, order: tuple[str, ...], classes: tuple[str, ...]) -> Floats:
+    if order == classes:
+        return numbers
     return np.ascontiguousarray(numbers[:, [order.index(name) for name in classes]])
 
 

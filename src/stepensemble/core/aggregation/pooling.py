@@ -133,8 +133,8 @@ def weighted_mean(outputs: Sequence[Floats], shares: Floats) -> Floats:
             total += output * share
     # A mean lies between its terms; rounding must not make a probability of 1.0000000000000002 of it.
     counted = [output for output, share in zip(outputs, shares, strict=True) if share > 0]
-    between: Floats = np.clip(total, lowest(counted), highest(counted))
-    return between
+    np.maximum(total, lowest(counted), out=total)
+    return np.minimum(total, highest(counted), out=total)
 
 
 def median(outputs: Sequence[Floats]) -> Floats:

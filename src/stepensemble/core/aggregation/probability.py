@@ -57,4 +57,7 @@ def row_max(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def complement(second: Floats) -> Floats:
     """Return `(rows, 2)` from the second class's probability; the first is what it leaves."""
-    return np.stack([1.0 - second, second], axis=1)
+    both = np.empty((len(second), 2))
+    np.subtract(1.0, second, out=both[:, 0])
+    both[:, 1] = second
+    return both

@@ -62,7 +62,8 @@ def measure_entropies(outputs: Sequence[Floats], shares: Floats) -> tuple[Floats
     Uncertainty in Gradient Boosting via Ensembles, ICLR 2021, section 2).
     """
     of_mean = entropy(weighted_mean(outputs, shares))
-    mean = weighted_mean([entropy(output) for output in outputs], shares)
+    own = entropy(np.concatenate(outputs)).reshape(len(outputs), -1)  # of all voters at once
+    mean = weighted_mean(list(own), shares)
     # By Jensen's inequality the mean is not the greater one; rounding must not say otherwise.
     return of_mean, np.minimum(mean, of_mean)
 
