@@ -33,6 +33,10 @@ $(VENV)/.tensorflow: $(VENV)/.dev
 	@$(UV) sync --quiet --locked --inexact --extra local --extra tensorflow --group test --group lint
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.tensorflow
+	@$(UV) sync --quiet --locked --inexact --extra local --extra tensorflow --group test --group lint --group pictures --group bench
+	@touch $@
+
 $(VENV)/.pictures: $(VENV)/.dev
 	@echo "Installing Matplotlib into $(VENV)"
 	@$(UV) sync --quiet --locked --inexact --extra local --group test --group lint --group pictures
@@ -72,8 +76,11 @@ schemas: $(VENV)/.run ## Write the published JSON Schemas anew from the code
 pictures: $(VENV)/.pictures ## Draw docs/pictures and the table beside them anew from the shipped models
 	@$(VENV)/bin/python examples/titanic/pictures.py
 
-bench: $(VENV)/.dev ## Measure speed, and write benchmarks/results
-	@for script in $(filter-out benchmarks/timing.py benchmarks/prices.py,$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
+# What measures comes first; then what is reckoned, drawn and written from that.
+BENCHMARKS := aggregation batch_speed in_process serving million growth replay swap scale cost charts performance
+
+bench: $(VENV)/.bench ## Measure speed, and write benchmarks/results and docs/performance.md
+	@for name in $(BENCHMARKS); do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done
 
 build: $(VENV)/.dev ## Build what Lambda gets, without Docker
 	@PATH="$(abspath $(VENV)/bin):$(abspath .uv/bin):$$PATH" $(VENV)/bin/sam build

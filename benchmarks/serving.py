@@ -19,13 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,20 +33,19 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
+from stacks import SLOTS, copy_project, start_stack
 from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, summarize
 
-from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.cli.stacks import Stack
 from stepensemble.core.columns import columns_to_json
 from stepensemble.core.features import normalize
 from stepensemble.handlers.tiers import list_members
 from stepensemble.local.functions import Code
 from stepensemble.local.stack import LocalStack
-from stepensemble.publishing.sources import read_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = Path(__file__).resolve().parent / "peers"
 RESULT = ROOT / "benchmarks" / "results" / "serving.json"
-PARTS = ("events", "functions", "models", "statemachine", "template.yaml")
 COLD_ROUNDS, WARM_ROUNDS, COMMAND_ROUNDS = 7, 60, 5
 MEMBER = "wide_and_deep"
 """The largest of the shipped members."""
@@ -55,7 +53,6 @@ MEMBER = "wide_and_deep"
 OURS, TUTORIAL, EMPTY = "slot", "tutorial handler", "empty handler"
 FOUR, SIXTEEN, EMPTY_FOUR = "4 members", "16 members", "4 empty handlers"
 COMMAND = "ensemble run, nothing running"
-SLOTS = ",".join(str(slot + 1) for slot in range(16))
 FIRST_ANSWER_SECONDS = 5.0
 
 
@@ -106,7 +103,7 @@ def _measure_calls(
     folder: Path, cold_rounds: int, warm_rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     code = {"Score5": Code(PEERS / "tutorial_handler"), "Score6": Code(PEERS / "empty_handler")}
-    with _stack(folder, code) as (local, stack):
+    with start_stack(folder, code) as (local, stack):
         event, rows = _ask_member(stack)
         zipped = _write_saved_model(folder)
         stack.data.write("payloads/model.zip", zipped)
@@ -191,9 +188,9 @@ def _measure_executions(folder: Path, rounds: int) -> dict[str, list[float]]:
         **{f"Score{slot}": Code(PEERS / "empty_handler") for slot in SLOTS.split(",")},
     }
     with ExitStack() as exits:
-        _, four = exits.enter_context(_stack(folder / "four", {}))
-        _, sixteen = exits.enter_context(_stack(folder / "sixteen", {}, members=16))
-        _, nothing = exits.enter_context(_stack(folder / "empty", empty))
+        _, four = exits.enter_context(start_stack(folder / "four", {}))
+        _, sixteen = exits.enter_context(start_stack(folder / "sixteen", {}, members=16))
+        _, nothing = exits.enter_context(start_stack(folder / "empty", empty))
         payload = json.loads((ROOT / "events" / "passenger.json").read_text())
         tasks = {
             FOUR: _running(four, payload),
@@ -218,40 +215,13 @@ def _running(stack: Stack, payload: Mapping[str, Any]) -> Callable[[], object]:
 
 def _measure_command(folder: Path, rounds: int) -> dict[str, list[float]]:
     """Time what `make run` does once its environment is there, in a project that was run once."""
-    _copy_project(folder)
+    copy_project(folder)
     command = [str(Path(sys.executable).with_name("ensemble")), "run", "events/passenger.json"]
 
     def run() -> None:
         subprocess.run(command, cwd=folder, check=True, capture_output=True)  # noqa: S603 (our own)
 
     return run_in_turns({COMMAND: run}, rounds)
-
-
-@contextmanager
-def _stack(folder: Path, code: Mapping[str, Code], members: int = 4) -> Iterator[tuple[LocalStack, Stack]]:
-    """Start a local stack of a copy of the project, with the shipped members published, as often as it takes."""
-    _copy_project(folder)
-    manifest = folder / "models" / "manifest.json"
-    document = json.loads(manifest.read_text())
-    shipped = document["members"]
-    document["members"] = [
-        {**member, "id": f"{member['id']}{turn or ''}"} for turn in range(members // len(shipped)) for member in shipped
-    ]
-    manifest.write_text(json.dumps(document))
-    with LocalStack.start(folder, parameters={"Slots": SLOTS}, code=code, tensorflow=False) as local:
-        stack = local_stack(local.name, local.endpoint)
-        ensure_published(stack, read_sources(manifest), notify=lambda _: None)
-        yield local, stack
-
-
-def _copy_project(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part)
-        else:
-            shutil.copy(source, folder / part)
 
 
 def format_table(result: Result) -> str:

@@ -61,7 +61,8 @@ def test_the_page_shows_the_tables_of_the_shipped_models(told: Any) -> None:
 
 
 def test_every_picture_is_shown_and_small_and_of_the_shipped_release(ensemble: Ensemble) -> None:
-    assert sorted(f"pictures/{path.name}" for path in (ROOT / "docs" / "pictures").iterdir()) == PICTURES
+    drawn = {f"pictures/{path.name}" for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert sorted(name for name in drawn if not name.startswith("pictures/performance-")) == PICTURES
     for name in PICTURES:
         text = (ROOT / "docs" / name).read_text(encoding="utf-8")
         sources = re.findall(r"<dc:source>(.*)</dc:source>", text)

@@ -24,7 +24,7 @@ from stepensemble.core.errors import ObjectMissing
 from stepensemble.core.payload import Pointer
 from stepensemble.storage.keys import SUMMARY, partition, plan_key, shards_key
 
-LOCAL_WAITS, DEPLOYED_WAITS = (0.1, 0.1, 0.2, 0.3, 0.5, 1.0), (0.5, 1.0, 2.0, 5.0)
+LOCAL_WAITS, DEPLOYED_WAITS = (0.1, 0.1, 0.25), (0.5, 1.0, 2.0, 5.0)
 """Seconds between looks at a run; the last one repeats."""
 
 How = Literal["new", "resumed", "joined", "returned"]

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from stepensemble.core.errors import LocalStackError
-from stepensemble.core.releases.release import name_add_on
+from stepensemble.core.releases.release import digest_of, name_add_on
 from stepensemble.local.errors import PortTaken
 from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
 from stepensemble.local.state import StateDatabase, lock_state, remove_database
@@ -55,9 +55,11 @@ class _Known(Struct, frozen=True):
 
     Attributes:
         digests: of the stacks' blueprints, by name.
+        templates: of what moto has created of them, definitions of state machines included.
     """
 
     digests: dict[str, str]
+    templates: dict[str, str]
     account: str
     functions: list[LocalFunction]
 
@@ -217,6 +219,7 @@ def _assemble(
     """Put moto, the state and the functions together and open the door."""
     kept = folder / "cache" / "functions.json"
     digests = {name: blueprint.digest for name, blueprint in blueprints.items()}
+    templates = {name: digest_of(msgspec.json.encode(one.template)) for name, one in blueprints.items()}
     known = _read_known(kept)
     if known is not None and (known.digests, known.account) == (digests, account):
         pool.define(known.functions)
@@ -235,12 +238,13 @@ def _assemble(
 
     exits.enter_context(_brisk_threads())
     exits.enter_context(serve_executions(Home(account, endpoint, pool)))
-    created = exits.enter_context(create_stacks(blueprints, account))
+    sound = known is not None and known.templates == templates
+    created = exits.enter_context(create_stacks(blueprints, account, sound=sound))
     journal = Journal(database, account, REGION)
     journal.restore()
     journal.follow()
     pool.define(created.functions)
-    write_atomically(kept, msgspec.json.encode(_Known(digests, account, created.functions)))
+    write_atomically(kept, msgspec.json.encode(_Known(digests, templates, account, created.functions)))
     exits.callback(lambda: database.write_fact("used", json.dumps(sorted(pool.used()))))
     gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), account)
     exits.callback(HttpServer(listener, gateway).close)

@@ -1,0 +1,29 @@
+"""What the benchmarks claim, as they wrote it into benchmarks/results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from timing import Claim
+
+CLAIMING = ("in_process", "serving", "million", "growth")
+"""Benchmarks that claim something, in the order in which it is told."""
+
+
+def read_result(folder: Path, name: str) -> Mapping[str, Any]:
+    """Return what a benchmark wrote."""
+    result: Mapping[str, Any] = msgspec.json.decode((folder / f"{name}.json").read_bytes())
+    return result
+
+
+def read_claims(folder: Path) -> dict[str, Sequence[Claim]]:
+    """Return every claim, by the name of its benchmark."""
+    return {name: msgspec.convert(read_result(folder, name)["claims"], list[Claim]) for name in CLAIMING}
+
+
+def tell_claim(claim: Claim) -> str:
+    """Return how a ratio is read: 3 times as fast, or as long."""
+    return "times as long" if claim.slower else "times as fast"

@@ -1,0 +1,207 @@
+"""How the time grows where rows, members or shards are doubled, several times: no faster than they do.
+
+    rows        in process, four members; and as a batch on the local stack, shards of the default size
+    members     in process, many rows; and as an execution on the local stack, one row
+    shards      as a batch on the local stack, the same rows every time
+
+Of each, the slope of seconds over count, both as logarithms: 1 where a doubling doubles the time, less where something
+is paid once. Times on the local stack are those of its emulator and of all functions on this machine's cores.
+
+    python benchmarks/growth.py            # a table; benchmarks/results/growth.json is written
+    python benchmarks/growth.py --json     # the same, printed as JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import date, timedelta
+from functools import partial
+from itertools import count, cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+from msgspec import Struct
+from stacks import copy_project, start_stack, write_members, write_passengers
+from timing import Claim, Machine, Seconds, Spread, describe_machine, run_in_turns, summarize
+
+from stepensemble import Ensemble
+from stepensemble.batch.run import SHARD_BYTES, Options, Request
+from stepensemble.cli.batch_runs import start_run
+from stepensemble.cli.local_datasets import find_local, upload_dataset
+from stepensemble.cli.stacks import Stack
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "growth.json"
+PASSENGERS = ROOT / "examples" / "titanic" / "passengers.csv"
+ROWS, MEMBERS, SHARDS, ROUNDS = 500_000, 16, 16, 3
+DOUBLINGS = 5
+"""Up to the largest of a count; or from 1 on, where that is nearer."""
+
+IN_PROCESS, CUT = 32, 4
+"""One in so many of the batch's rows is asked in process, where every row is a dictionary; and is cut into shards."""
+
+RECORD_BYTES = 64
+"""Room for a whole record at the end of a shard: it lets a table be cut into as many shards as are asked for."""
+
+LOOK_SECONDS = 0.02
+
+Task = Callable[[], object]
+
+
+class Series(Struct, frozen=True):
+    """Seconds by count, and their slope, both as logarithms."""
+
+    counts: Sequence[int]
+    seconds: Sequence[Spread]
+    slope: Spread
+
+
+class Result(Struct, frozen=True):
+    """What is written: a series for each thing that is doubled, by what it is."""
+
+    machine: Machine
+    rounds: int
+    series: Mapping[str, Series]
+    claims: list[Claim]
+
+
+def double_up_to(most: int, doublings: int) -> list[int]:
+    """Return counts, each twice the one before, the last of them `most`."""
+    return [most >> times for times in range(doublings, -1, -1) if most >> times]
+
+
+def measure(rows: int, members: int, shards: int, doublings: int, rounds: int) -> Result:
+    """Time everything in turns."""
+    few = rows // IN_PROCESS
+    row_counts, few_counts, member_counts, shard_counts = (
+        double_up_to(most, doublings) for most in (rows, few, members, shards)
+    )
+    with TemporaryDirectory() as scratch, ExitStack() as exits:
+        folder = Path(scratch)
+        stacks = {
+            number: exits.enter_context(start_stack(folder / f"{number}-members", members=number))[1]
+            for number in member_counts
+        }
+        four = stacks[min(stacks, key=lambda number: abs(number - 4))]
+        tables = {number: _upload(four, folder / f"{number}.csv", number)[0] for number in row_counts}
+        cut, size = _upload(four, folder / "cut.csv", rows // CUT)
+        dates = (f"{date(2026, 1, 1) + timedelta(days=day)}" for day in count())
+        passengers = list(islice(cycle(_read_passengers()), few))
+        ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
+        tasks: Mapping[str, Mapping[int, Task]] = {
+            "rows, in process": {
+                number: partial(ensemble.predict, {"instances": passengers[:number]}) for number in few_counts
+            },
+            "rows, batch": {number: partial(_run, four, dates, table, SHARD_BYTES) for number, table in tables.items()},
+            "members, in process": {
+                number: partial(_load(folder / f"{number}-loaded", number).predict, {"instances": passengers})
+                for number in member_counts
+            },
+            "members, execution": {number: partial(_execute, stack) for number, stack in stacks.items()},
+            "shards, batch": {
+                number: partial(_run, four, dates, cut, size // number + RECORD_BYTES) for number in shard_counts
+            },
+        }
+        every = {f"{name} {number}": task for name, by in tasks.items() for number, task in by.items()}
+        seconds = run_in_turns(every, rounds)
+    series = {name: _describe({number: seconds[f"{name} {number}"] for number in by}) for name, by in tasks.items()}
+    return Result(
+        describe_machine("ai-edge-litert", "moto", "numpy", "polars", "stepensemble"),
+        rounds,
+        series,
+        [Claim(f"{name}, doubled", "growth that is linear", one.slope, 1, slower=True) for name, one in series.items()],
+    )
+
+
+def fit_slope(counts: Sequence[int], seconds: Seconds) -> float:
+    """Return the slope of the line through the logarithms: the exponent of the growth."""
+    return float(np.polyfit(np.log(counts), np.log(seconds), 1)[0])
+
+
+def _describe(seconds: Mapping[int, Seconds]) -> Series:
+    turns = zip(*seconds.values(), strict=True)
+    return Series(
+        list(seconds),
+        [summarize(taken) for taken in seconds.values()],
+        summarize([fit_slope(list(seconds), turn) for turn in turns]),
+    )
+
+
+def _read_passengers() -> list[dict[str, Any]]:
+    table = pl.read_csv(PASSENGERS).drop("Survived")
+    return [{name: value for name, value in row.items() if value is not None} for row in table.to_dicts()]
+
+
+def _load(folder: Path, members: int) -> Ensemble:
+    copy_project(folder)
+    return Ensemble.load(write_members(folder, members))
+
+
+def _upload(stack: Stack, path: Path, rows: int) -> tuple[str, int]:
+    """Return where a table of so many rows lies in the data bucket, and its bytes."""
+    write_passengers(path, rows)
+    dataset = find_local(path)
+    upload_dataset(dataset, stack.data, lambda _: None)
+    return stack.data.pointer(dataset.key).s3, dataset.size
+
+
+def _run(stack: Stack, dates: Iterator[str], dataset: str, shard_size: int) -> None:
+    """Run the batch over a dataset that it was run over before, on a day of its own; and look for its end often."""
+    request = Request(dataset=dataset, date=next(dates), options=Options(shard_size=shard_size))
+    execution = start_run(stack, request)
+    while (described := stack.step_functions.describe_execution(executionArn=execution))["status"] == "RUNNING":
+        time.sleep(LOOK_SECONDS)
+    if described["status"] != "SUCCEEDED":
+        raise RuntimeError(described.get("cause", described["status"]))
+
+
+def _execute(stack: Stack) -> None:
+    ended = stack.step_functions.start_sync_execution(
+        stateMachineArn=stack.outputs["ExpressStateMachineArn"], input=(ROOT / "events" / "passenger.json").read_text()
+    )
+    if ended["status"] != "SUCCEEDED":
+        raise RuntimeError(ended.get("cause", ended["status"]))
+
+
+def format_table(result: Result) -> str:
+    """Return the result as a table."""
+    lines = [f"seconds, median of {result.rounds} rounds"]
+    for name, series in result.series.items():
+        lines += ["", f"{name}: slope {_cell(series.slope)}"]
+        lines += [
+            f"{number:>10,} {spread.median:>10.3f}"
+            for number, spread in zip(series.counts, series.seconds, strict=True)
+        ]
+    return "\n".join(lines)
+
+
+def _cell(spread: Spread) -> str:
+    return f"{spread.median:.2f} [{spread.low:.2f}, {spread.high:.2f}]"
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"the most of them (default: {ROWS:,})")
+    parser.add_argument("--members", type=int, default=MEMBERS, help=f"the most of them (default: {MEMBERS})")
+    parser.add_argument("--shards", type=int, default=SHARDS, help=f"the most of them (default: {SHARDS})")
+    parser.add_argument("--doublings", type=int, default=DOUBLINGS, help=f"up to there (default: {DOUBLINGS})")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    arguments = parser.parse_args()
+    result = measure(arguments.rows, arguments.members, arguments.shards, arguments.doublings, arguments.rounds)
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text if arguments.json else format_table(result))
+
+
+if __name__ == "__main__":
+    main()

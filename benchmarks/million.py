@@ -1,0 +1,214 @@
+"""A million rows of CSV through four members: the batch on the local stack, a script, and the limit.
+
+    ours      the dataset is uploaded, the real state machine runs, results (Parquet), report and summary are fetched
+    script    peers/pandas_keras.py: pandas, four times `keras.predict`, their mean as CSV
+    limit     peers/polars_litert.py: polars, LiteRT, their mean as Parquet, nothing else
+
+What starts before the first row is read, the stack, or a process with its imports, is reported apart, for all three.
+Every round is a dataset of its own, as a run that is whole would be returned at once.
+
+    python benchmarks/million.py            # a table; benchmarks/results/million.json is written
+    python benchmarks/million.py --json     # the same, printed as JSON
+
+It needs TensorFlow and pandas (`make bench` installs them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import msgspec
+import numpy as np
+import polars as pl
+from msgspec import Struct
+from numpy.typing import NDArray
+from peers.keras_models import train_models
+from stacks import start_stack, write_passengers
+from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, summarize
+
+from stepensemble.batch.run import Request
+from stepensemble.cli.batch_runs import fetch_results, follow_run, read_summary, start_run
+from stepensemble.cli.local_datasets import find_local, upload_dataset
+from stepensemble.cli.stacks import Stack
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "million.json"
+PEERS = Path(__file__).resolve().parent / "peers"
+ROWS, ROUNDS = 1_000_000, 3
+OURS, SCRIPT, LIMIT = "ensemble batch", "pandas and keras.predict", "polars and LiteRT"
+UPLOAD, RUN, FETCH = "upload", "run", "fetch"
+
+Laps = dict[str, list[float]]
+"""Seconds, by what took them; one a turn."""
+
+
+class Result(Struct, frozen=True):
+    """What is written.
+
+    Attributes:
+        size: bytes of the table.
+        seconds: from the first row read to the last one written, by who did it.
+        parts: of our seconds.
+        started: seconds before, once a stack or a process: template, emulator and functions; Python and its imports.
+    """
+
+    machine: Machine
+    rounds: int
+    rows: int
+    size: int
+    seconds: Mapping[str, Spread]
+    parts: Mapping[str, Spread]
+    started: Mapping[str, Spread]
+    claims: list[Claim]
+
+
+def measure(rows: int, rounds: int) -> Result:
+    """Time all three in turns."""
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        table = folder / "passengers.csv"
+        write_passengers(table, rows)
+        models = folder / "models"
+        models.mkdir()
+        for name, (model, _) in train_models().items():
+            model.save(models / f"{name}.keras")
+        starting = time.perf_counter()
+        with start_stack(folder / "project") as (_, stack):
+            started = time.perf_counter() - starting
+            laps: Laps = defaultdict(list)
+            tasks: dict[str, Callable[[], object]] = {
+                OURS: _run_batch(stack, table, folder, laps),
+                SCRIPT: _run_script(SCRIPT, "pandas_keras.py", table, models, folder / "script.csv", laps),
+                LIMIT: _run_script(
+                    LIMIT, "polars_litert.py", table, ROOT / "models" / "titanic", folder / "limit.parquet", laps
+                ),
+            }
+            whole = run_in_turns(tasks, rounds)
+        laps = {name: taken[1:] for name, taken in laps.items()}  # the first turn is not counted
+        answers = [
+            _read_values(folder / "ours"),
+            pl.read_csv(folder / "script.csv")["value"].to_numpy(),
+            pl.read_parquet(folder / "limit.parquet")["value"].to_numpy(),
+        ]
+        for other in answers[1:]:
+            np.testing.assert_allclose(answers[0], other, atol=1e-4)
+        seconds = {name: laps[name] for name in (OURS, SCRIPT, LIMIT)}
+        starts = {
+            name: [all_ - work for all_, work in zip(whole[name], seconds[name], strict=True)]
+            for name in (SCRIPT, LIMIT)
+        }
+        told = f"{rows:,} rows, four members"
+        return Result(
+            describe_machine(
+                "ai-edge-litert", "keras", "moto", "numpy", "pandas", "polars", "stepensemble", "tensorflow"
+            ),
+            rounds,
+            rows,
+            table.stat().st_size,
+            {name: summarize(taken) for name, taken in seconds.items()},
+            {name: summarize(laps[name]) for name in (UPLOAD, RUN, FETCH)},
+            {"local stack": summarize([started]), **{name: summarize(taken) for name, taken in starts.items()}},
+            [
+                Claim(told, SCRIPT, compare(seconds[SCRIPT], seconds[OURS]), 3),
+                Claim(told, LIMIT, compare(seconds[OURS], seconds[LIMIT]), 2.5, slower=True),
+            ],
+        )
+
+
+def _run_batch(stack: Stack, table: Path, folder: Path, laps: Laps) -> Callable[[], None]:
+    """Return what does what the command `ensemble batch` does once there is a stack; each time under another name."""
+    datasets = (_link(table, folder / f"passengers-{number}.csv") for number in count())
+
+    def run() -> None:
+        path = next(datasets)
+        begun = time.perf_counter()
+        dataset = find_local(path)
+        upload_dataset(dataset, stack.data, lambda _: None)
+        uploaded = time.perf_counter()
+        execution = start_run(stack, Request(dataset=stack.data.pointer(dataset.key).s3))
+        followed = follow_run(stack, execution)
+        summary = read_summary(stack, followed)
+        if followed.result is None or summary is None or followed.how != "new":
+            raise RuntimeError(f"the run was {followed.how}: {followed.error} {followed.cause}")
+        ended = time.perf_counter()
+        fetched = fetch_results(stack, summary, folder / "results")
+        fetched_at = time.perf_counter()
+        laps[UPLOAD].append(uploaded - begun)
+        laps[RUN].append(ended - uploaded)
+        laps[FETCH].append(fetched_at - ended)
+        laps[OURS].append(fetched_at - begun)
+        shutil.rmtree(folder / "ours", ignore_errors=True)
+        fetched.rename(folder / "ours")
+
+    return run
+
+
+def _link(table: Path, other: Path) -> Path:
+    other.hardlink_to(table)
+    return other
+
+
+def _run_script(name: str, script: str, table: Path, models: Path, output: Path, laps: Laps) -> Callable[[], None]:
+    """Return what runs a script in a process of its own and keeps how long it says it took."""
+
+    def run() -> None:
+        command = [sys.executable, str(PEERS / script), str(table), str(models), str(output)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 (our own)
+        laps[name].append(float(done.stdout.split()[-1]))
+
+    return run
+
+
+def _read_values(folder: Path) -> NDArray[np.float64]:
+    parts = pl.read_parquet(folder / "part-*.parquet", columns=["row", "value"])
+    return parts.sort("row")["value"].to_numpy()
+
+
+def format_table(result: Result) -> str:
+    """Return the result as a table."""
+    lines = [f"{result.rows:,} rows, {result.size:,} bytes; median and quartiles of {result.rounds} rounds", ""]
+    for title, taken in (("", result.seconds), ("of ours", result.parts), ("started before", result.started)):
+        lines += [title] if title else []
+        lines += [f"{'  ' if title else ''}{name:28}{_cell(spread):>28} s" for name, spread in taken.items()]
+    lines += ["", *_tell(result.claims)]
+    return "\n".join(lines)
+
+
+def _tell(claims: list[Claim]) -> Iterator[str]:
+    for claim in claims:
+        words, bound = ("times as long as", "at most") if claim.slower else ("times as fast as", "at least")
+        yield f"{claim.what}: {claim.ratio.median:,.2f} {words} {claim.against} (goal {bound} {claim.goal:g})"
+
+
+def _cell(spread: Spread) -> str:
+    return f"{spread.median:,.2f} [{spread.low:,.2f}, {spread.high:,.2f}]"
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"of the table (default: {ROWS:,})")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    arguments = parser.parse_args()
+    result = measure(arguments.rows, arguments.rounds)
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text if arguments.json else format_table(result))
+
+
+if __name__ == "__main__":
+    main()

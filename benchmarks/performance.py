@@ -1,0 +1,220 @@
+"""Write the tables of docs/performance.md from benchmarks/results.
+
+python benchmarks/performance.py            # docs/performance.md is written
+python benchmarks/performance.py --check    # nothing is written; exit code 1 where the page has other tables
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cost
+import msgspec
+from claims import CLAIMING, read_claims, read_result, tell_claim
+from prices import ONLINE_PRICES, format_prices
+from timing import Claim, Machine, Spread
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- computed by benchmarks/performance.py: {} -->\n", "<!-- end of what is computed -->\n"
+BLOCK = re.compile(f"{BEGIN.format('([a-z_]+)')}.*?{END}", re.DOTALL)
+
+
+def format_claims(folder: Path) -> str:
+    """Return every ratio beside its goal as a Markdown table."""
+    lines = ["| what | against | ratio | quartiles | goal | met |", "| --- | --- | --: | --: | --: | --- |"]
+    for name, claims in read_claims(folder).items():
+        if name != "growth":
+            lines += [_claim(claim) for claim in claims]
+    return "\n".join(lines) + "\n"
+
+
+def format_missed(folder: Path) -> str:
+    """Return the goals that are not met as a Markdown list."""
+    missed = [claim for claims in read_claims(folder).values() for claim in claims if not claim.met]
+    lines = [
+        f"- {claim.what}, against {claim.against}: {_number(claim.ratio.median)}, {_goal(claim)}" for claim in missed
+    ]
+    return "\n".join(lines or ["- none"]) + "\n"
+
+
+def format_in_process(folder: Path) -> str:
+    """Return milliseconds in process."""
+    return _format_spreads(read_result(folder, "in_process")["milliseconds"], "milliseconds")
+
+
+def format_serving(folder: Path) -> str:
+    """Return milliseconds on the local stack."""
+    result = read_result(folder, "serving")
+    kinds = {"cold": "cold call", "warm": "warm call", "execution": "execution", "command": "make run"}
+    return _format_spreads({words: result[kind] for kind, words in kinds.items()}, "milliseconds")
+
+
+def format_million(folder: Path) -> str:
+    """Return seconds of the batch, the script and the limit."""
+    result = read_result(folder, "million")
+    kinds = {
+        f"{result['rows']:,} rows": result["seconds"],
+        "of ours": result["parts"],
+        "started before": result["started"],
+    }
+    return _format_spreads(kinds, "seconds")
+
+
+def format_growth(folder: Path) -> str:
+    """Return the slopes, and the seconds of the smallest and the largest count."""
+    lines = [
+        "| doubled | from | to | seconds | to | slope | quartiles | goal | met |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --- |",
+    ]
+    claims = read_claims(folder)["growth"]
+    for (name, one), claim in zip(read_result(folder, "growth")["series"].items(), claims, strict=True):
+        counts, seconds = one["counts"], [_number(spread["median"]) for spread in one["seconds"]]
+        lines.append(
+            f"| {name} | {counts[0]:,} | {counts[-1]:,} | {seconds[0]} | {seconds[-1]} | {claim.ratio.median:.2f} "
+            f"| {claim.ratio.low:.2f} to {claim.ratio.high:.2f} | {_goal(claim)} | {_met(claim)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def format_cost(folder: Path) -> str:
+    """Return dollars for a million predictions, by what is paid."""
+    parts = _read_cost(folder).parts
+    columns = tuple(dict.fromkeys(part for of in parts.values() for part in of))
+    lines = [f"| dollars for a million | {' | '.join(columns)} | together |", "| --- |" + " --: |" * (len(columns) + 1)]
+    for name, of in parts.items():
+        cells = [f"{of[part]:,.4f}" if part in of else "" for part in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} | **{sum(of.values()):,.4f}** |")
+    return "\n".join(lines) + "\n"
+
+
+def format_break_even(folder: Path) -> str:
+    """Return where ours costs less."""
+    lines = ["| costs less | than | at so many predictions a month |", "| --- | --- | --: |"]
+    lines += [f"| {one.one} | {one.other} | {cost.tell_break_even(one)} |" for one in _read_cost(folder).break_even]
+    return "\n".join(lines) + "\n"
+
+
+def format_assumed(folder: Path) -> str:
+    """Return what cost is reckoned from, and the prices."""
+    result = _read_cost(folder)
+    counted = result.counted
+    lines = ["| counted of one execution, four members | |", "| --- | --: |"]
+    lines += [
+        f"| states one after the other | {counted.steps} |",
+        f"| state transitions | {counted.transitions} |",
+        f"| calls of Lambda | {counted.calls} |",
+        "",
+        "| measured on this machine | milliseconds |",
+        "| --- | --: |",
+        f"| warm call of a slot | {result.seconds['slot'] * 1000:.2f} |",
+        f"| execution, four members | {result.seconds['execution'] * 1000:.2f} |",
+        f"| four `tf.function`s, one row | {result.seconds['models'] * 1000:.2f} |",
+        "",
+        "| assumed | |",
+        "| --- | --: |",
+        *(f"| {name} | {value} |" for name, value in cost.ASSUMED),
+        "",
+    ]
+    return "\n".join(lines) + "\n" + format_prices(ONLINE_PRICES)
+
+
+def format_machines(folder: Path) -> str:
+    """Return on which machine, and with what, each benchmark ran."""
+    lines = ["| benchmark | rounds | machine | versions |", "| --- | --: | --- | --- |"]
+    for name in CLAIMING:
+        result = read_result(folder, name)
+        machine = msgspec.convert(result["machine"], Machine)
+        versions = ", ".join(f"{package} {version}" for package, version in machine.versions.items())
+        where = f"{machine.processor}, {machine.cores} cores, {machine.system}, Python {machine.python}"
+        lines.append(f"| `{name}.py` | {result.get('rounds', '')} | {where} | {versions} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: Mapping[str, Callable[[Path], str]] = {
+    "claims": format_claims,
+    "missed": format_missed,
+    "in_process": format_in_process,
+    "serving": format_serving,
+    "million": format_million,
+    "growth": format_growth,
+    "cost": format_cost,
+    "break_even": format_break_even,
+    "assumed": format_assumed,
+    "machines": format_machines,
+}
+"""What stands between the marks, by the name in the first of them."""
+
+
+def fill(page: str, folder: Path) -> str:
+    """Return a page with every table written anew from results.
+
+    Raises:
+        KeyError: a mark names no table.
+    """
+
+    def write(block: re.Match[str]) -> str:
+        return f"{BEGIN.format(block[1])}\n{TABLES[block[1]](folder)}\n{END}"
+
+    return BLOCK.sub(write, page)
+
+
+def _read_cost(folder: Path) -> cost.Result:
+    return msgspec.convert(read_result(folder, "cost"), cost.Result)
+
+
+def _format_spreads(kinds: Mapping[str, Mapping[str, Any]], unit: str) -> str:
+    lines = [f"| | | {unit} | quartiles |", "| --- | --- | --: | --: |"]
+    for kind, taken in kinds.items():
+        for place, (name, spread) in enumerate(taken.items()):
+            told = msgspec.convert(spread, Spread)
+            lines.append(f"| {'' if place else kind} | {name} | {_number(told.median)} | {_quartiles(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _claim(claim: Claim) -> str:
+    return (
+        f"| {claim.what} | {claim.against} | {_number(claim.ratio.median)} {tell_claim(claim)} "
+        f"| {_quartiles(claim.ratio)} | {_goal(claim)} | {_met(claim)} |"
+    )
+
+
+def _goal(claim: Claim) -> str:
+    return f"at {'most' if claim.slower else 'least'} {claim.goal:,g}"
+
+
+def _met(claim: Claim) -> str:
+    return "yes" if claim.met else "**no**"
+
+
+def _quartiles(spread: Spread) -> str:
+    return f"{_number(spread.low)} to {_number(spread.high)}"
+
+
+def _number(number: float) -> str:
+    """Return three digits, or all those before the point."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def main() -> None:
+    """Write, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where the page has other tables")
+    arguments = parser.parse_args()
+    held = PAGE.read_text(encoding="utf-8")
+    filled = fill(held, RESULTS)
+    if arguments.check:
+        if held != filled:
+            sys.exit(f"{PAGE} has other tables; run benchmarks/performance.py")
+        return
+    PAGE.write_text(filled, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
