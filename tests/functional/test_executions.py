@@ -421,7 +421,7 @@ def test_what_needs_no_review_is_told_to_nobody(stack: Stack, tmp_path: Path) ->
 
 def test_a_rule_keeps_the_reviews_of_this_stack_in_its_log_group(stack: Stack) -> None:
     events = stack.session.client("events", endpoint_url=stack.endpoint)
-    (rule,) = events.list_rules()["Rules"]
+    (rule,) = [rule for rule in events.list_rules()["Rules"] if rule["Name"].endswith("-reviews")]
     pattern = json.loads(rule["EventPattern"])
     assert (pattern["detail-type"], pattern["detail"]) == (["PredictionNeedsReview"], {"stack": [stack.name]})
     (target,) = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
