@@ -320,6 +320,7 @@ def main() -> NoReturn:
 
 def _read_event(event: str) -> object:
     """Read a payload; a picture is its bytes."""
+    from stepensemble.core.json_text import read_json
     from stepensemble.imaging import sniff_image
 
     name = "standard input" if event == "-" else event
@@ -327,22 +328,11 @@ def _read_event(event: str) -> object:
         body = sys.stdin.buffer.read() if event == "-" else Path(event).read_bytes()
         if sniff_image(body):
             return body
-        return json.loads(body.decode(), parse_constant=_refuse_number, parse_float=_read_float)
+        return read_json(body)
     except OSError as error:
         raise typer.BadParameter(f"{name} cannot be read: {error.strerror}", param_hint="EVENT") from None
     except ValueError as error:
         raise typer.BadParameter(f"{name} is not JSON: {error}", param_hint="EVENT") from None
-
-
-def _read_float(numeral: str) -> float:
-    number = float(numeral)
-    if number in {float("inf"), float("-inf")}:
-        _refuse_number(numeral)
-    return number
-
-
-def _refuse_number(numeral: str) -> NoReturn:
-    raise ValueError(f"{numeral} is no finite number; write null where a value is missing")
 
 
 def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:

@@ -9,25 +9,24 @@ is.
 from __future__ import annotations
 
 import base64
-import json
 import re
 import traceback
 import zlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from itertools import accumulate, takewhile
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
-from msgspec import Struct
 
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload
+from stepensemble.core.json_text import read_json
 from stepensemble.core.problems import Problem, list_problems, show
 from stepensemble.handlers.door import BODY_BYTES, Answered, Door, Method, Unanswered, within_a_response
+from stepensemble.handlers.refusal import Failure
 from stepensemble.imaging import sniff_image
 from stepensemble.serving.openapi import describe_api
 
@@ -75,15 +74,6 @@ class HttpError(Exception):
         super().__init__(message)
         self.status = status
         self.headers = headers or {}
-
-
-class Failure(Struct, frozen=True, omit_defaults=True):
-    """The body of an error of our own routes."""
-
-    error: str
-    message: str
-    problems: tuple[Problem, ...] = ()
-    prediction_id: str | None = None
 
 
 def make_api(door: Door) -> APIGatewayHttpResolver:
@@ -212,40 +202,13 @@ def _read_json(body: bytes, file: str, *, strict: bool) -> Any:
         file: how a file is sent here; for the message.
         strict: refuse NaN and infinities, which TensorFlow Serving's clients may write.
     """
-    constants: dict[str, Any] = {"parse_constant": _refuse_number, "parse_float": _read_float} if strict else {}
     try:
-        data = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_read_object, **constants)
-        msgspec.json.encode(data)  # finds what no JSON can carry on: half a surrogate pair, an integer beyond 64 bits
+        return read_json(body, finite=strict)
     except UnicodeDecodeError:
         raise InvalidPayload([Problem("$", "the body is not text in UTF-8", f"send a JSON object{file}")]) from None
-    except (ValueError, OverflowError, RecursionError) as error:
-        message = f"the body is not JSON: {_shorten(error)}" if body.strip() else "the body is empty"
+    except ValueError as error:
+        message = f"the body is not JSON: {error}" if body.strip() else "the body is empty"
         raise InvalidPayload([Problem("$", message, "send a JSON object")]) from None
-    return data
-
-
-def _shorten(error: Exception) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-
-
-def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object; of a key that is there twice, which of its values is meant nobody knows."""
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise InvalidPayload([Problem("$", f"{show(name)} is given twice in one object", "give it once")])
-    return data
-
-
-def _read_float(numeral: str) -> float:
-    number = float(numeral)
-    if number in {float("inf"), float("-inf")}:
-        _refuse_number(numeral)
-    return number
-
-
-def _refuse_number(numeral: str) -> NoReturn:
-    raise ValueError(f"{numeral} is no finite number, write null where a value is missing")
 
 
 def _headers(answered: Answered) -> dict[str, str]:

@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from stepensemble.core.answer import Output
 from stepensemble.core.errors import ObjectMissing, PublishConflict
-from stepensemble.core.problems import Problem, read_problems
+from stepensemble.core.problems import read_problems
 from stepensemble.handlers.arrival import Arrival
+from stepensemble.handlers.refusal import Failure
 from stepensemble.storage.keys import ANSWER, FAILURE, answer_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.pointers import follow_pointers
@@ -23,20 +24,6 @@ ATTEMPTS = 8
 """How often the latest answer is tried to be moved on while others do the same."""
 
 UNEXPLAINED = "the execution says no more; look at its history"
-
-
-class Failure(Struct, frozen=True, omit_defaults=True):
-    """Why an object has no answer.
-
-    Attributes:
-        problems: every bad field of a payload.
-        prediction_id: under which something is recorded, if anything is.
-    """
-
-    error: str
-    message: str
-    problems: tuple[Problem, ...] = ()
-    prediction_id: str | None = None
 
 
 class _Delivered(Struct, frozen=True):
