@@ -163,6 +163,11 @@ class FunctionPool:
         """Return every function's processes."""
         return self._wait(_gather([function.describe for function in self._functions.values()]))
 
+    @property
+    def definitions(self) -> list[LocalFunction]:
+        """The functions that there are."""
+        return [function.definition for function in self._functions.values()]
+
     def used(self) -> set[str]:
         """Return the logical ids of the functions that have been called."""
         return {function.definition.logical_id for function in self._functions.values() if function.used}

@@ -161,6 +161,11 @@ class LocalStack:
         """The functions and their processes, now."""
         return self._pool.describe()
 
+    @property
+    def definitions(self) -> list[LocalFunction]:
+        """The functions as the template defines them."""
+        return self._pool.definitions
+
     def prestart(self, names: Iterable[str]) -> None:
         """Start a process of each of these functions that has none, without waiting for it."""
         self._pool.prestart(names)
