@@ -17,7 +17,7 @@ import cost
 import matplotlib as mpl
 import msgspec
 import numpy as np
-from claims import read_claims, read_result
+from claims import APART, read_claims, read_result
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -45,7 +45,7 @@ PLAIN = FuncFormatter(lambda number, _: f"{number:,g}")
 
 def draw_ratios(folder: Path) -> Figure:
     """Draw every ratio as a bar from 1, its quartiles as a line, its goal as a mark."""
-    claims = [claim for name, of in read_claims(folder).items() if name != "growth" for claim in of]
+    claims = [claim for name, of in read_claims(folder).items() if name not in APART for claim in of]
     faster, slower = ([claim for claim in claims if claim.slower == wanted] for wanted in (False, True))
     figure = Figure(figsize=(7.2, 1.4 + ROW_INCHES * len(claims)))
     above, below = figure.subplots(2, 1, height_ratios=(max(len(faster), 1), max(len(slower), 1)))

@@ -9,8 +9,11 @@ from typing import Any
 import msgspec
 from timing import Claim
 
-CLAIMING = ("in_process", "serving", "million", "growth")
+CLAIMING = ("in_process", "serving", "million", "growth", "footprint")
 """Benchmarks that claim something, in the order in which it is told."""
+
+APART = frozenset({"growth", "footprint"})
+"""Those whose claims are not about anybody else."""
 
 
 def read_result(folder: Path, name: str) -> Mapping[str, Any]:
@@ -25,5 +28,7 @@ def read_claims(folder: Path) -> dict[str, Sequence[Claim]]:
 
 
 def tell_claim(claim: Claim) -> str:
-    """Return how a ratio is read: 3 times as fast, or as long."""
+    """Return how a ratio is read: 3 times as fast, as long, or as large."""
+    if claim.of == "size":
+        return "times as large"
     return "times as long" if claim.slower else "times as fast"

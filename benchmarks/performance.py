@@ -15,7 +15,7 @@ from typing import Any
 
 import cost
 import msgspec
-from claims import CLAIMING, read_claims, read_result, tell_claim
+from claims import APART, CLAIMING, read_claims, read_result, tell_claim
 from prices import ONLINE_PRICES, format_prices
 from timing import Claim, Machine, Spread
 
@@ -30,7 +30,7 @@ def format_claims(folder: Path) -> str:
     """Return every ratio beside its goal as a Markdown table."""
     lines = ["| what | against | ratio | quartiles | goal | met |", "| --- | --- | --: | --: | --: | --- |"]
     for name, claims in read_claims(folder).items():
-        if name != "growth":
+        if name not in APART:
             lines += [_claim(claim) for claim in claims]
     return "\n".join(lines) + "\n"
 
@@ -80,6 +80,28 @@ def format_growth(folder: Path) -> str:
             f"| {name} | {counts[0]:,} | {counts[-1]:,} | {seconds[0]} | {seconds[-1]} | {claim.ratio.median:.2f} "
             f"| {claim.ratio.low:.2f} to {claim.ratio.high:.2f} | {_goal(claim)} | {_met(claim)} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def format_footprint(folder: Path) -> str:
+    """Return what weighs how much, and how long each handler's imports take."""
+    result = read_result(folder, "footprint")
+    size, *imports = read_claims(folder)["footprint"]
+    (ours, weight), (theirs, much) = result["megabytes"].items()
+    alone, *taken = result["milliseconds"].items()
+    lines = [
+        "| unzipped | MB | budget | met |",
+        "| --- | --: | --: | --- |",
+        f"| {ours} | {weight:,.1f} | {size.goal * much:,.0f} | {_met(size)} |",
+        f"| {theirs}, with what it requires | {much:,.1f} | | |",
+        "",
+        "| imports of | milliseconds | times NumPy's | quartiles | budget | met |",
+        "| --- | --: | --: | --: | --: | --- |",
+        f"| NumPy alone | {_number(alone[1]['median'])} | | | | |",
+    ]
+    for (name, spread), claim in zip(taken, imports, strict=True):
+        times = f"{_number(claim.ratio.median)} | {_quartiles(claim.ratio)} | {_goal(claim)} | {_met(claim)}"
+        lines.append(f"| {name} | {_number(spread['median'])} | {times} |")
     return "\n".join(lines) + "\n"
 
 
@@ -139,13 +161,14 @@ def format_machines(folder: Path) -> str:
 
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "claims": format_claims,
-    "missed": format_missed,
     "in_process": format_in_process,
     "serving": format_serving,
     "million": format_million,
     "growth": format_growth,
+    "footprint": format_footprint,
     "cost": format_cost,
     "break_even": format_break_even,
+    "missed": format_missed,
     "assumed": format_assumed,
     "machines": format_machines,
 }

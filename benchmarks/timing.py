@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from msgspec import Struct
@@ -41,6 +42,7 @@ class Claim(Struct, frozen=True):
         against: what.
         ratio: how many times as fast as that; or, where `slower`, how many times as long.
         goal: the least of such a ratio; or, where `slower`, the most.
+        of: what was measured.
     """
 
     what: str
@@ -48,6 +50,7 @@ class Claim(Struct, frozen=True):
     ratio: Spread
     goal: float
     slower: bool = False
+    of: Literal["time", "size"] = "time"
 
     @property
     def met(self) -> bool:

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -156,6 +157,23 @@ def test_growth_is_measured_over_doubled_counts(tmp_path: Path) -> None:
     assert_same_form(printed, kept)
     # What is doubled is doubled, in what the page shows, too.
     assert all(after // before == 2 for one in kept["series"].values() for before, after in pairwise(one["counts"]))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+def test_every_function_is_weighed_against_a_budget(tmp_path: Path) -> None:
+    functions = {path.parent.name for path in (ROOT / "functions").glob("*/app.py")}
+    budgets = tomllib.loads((BENCHMARKS / "budgets.toml").read_text())
+    assert budgets["imports"].keys() == functions
+    printed = run_benchmark("footprint", tmp_path / "footprint.json", "--rounds", 1)
+    size, *imports = printed["claims"]
+    assert {claim["what"]: claim["goal"] for claim in imports} == {
+        f"imports of {name}": budget for name, budget in budgets["imports"].items()
+    }
+    ours, theirs = printed["megabytes"].values()
+    assert size["ratio"]["median"] == pytest.approx(ours / theirs, rel=0.01)
+    assert size["goal"] * theirs == pytest.approx(budgets["megabytes"]["score"], rel=0.001)
+    assert_same_form(printed, read_kept("footprint"))
 
 
 def test_a_slope_is_the_exponent_of_the_growth() -> None:

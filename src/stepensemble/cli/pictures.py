@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stepensemble.admission.checks import Check
-from stepensemble.admission.gate import Report
 from stepensemble.cli.terminal import STATUS_STYLES
 from stepensemble.core.records import RecordSummary
 from stepensemble.core.releases.release import SHORT
 from stepensemble.storage.reviews import ReviewEvent
+
+# What draws a table for `ensemble run` imports nothing of the gate.
+if TYPE_CHECKING:
+    from stepensemble.admission.checks import Check
+    from stepensemble.admission.gate import Report
 
 VERDICT_STYLES = {"ok": "green", "warning": "bold yellow", "refused": "bold red"}
 

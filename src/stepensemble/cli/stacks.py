@@ -193,11 +193,11 @@ def open_stack(name: str | None, *, notify: Callable[[str], None], fresh: bool =
         return
     notify("Starting the local stack")
     with LocalStack.start(project, state_dir=state_folder(project), fresh=fresh, on_wait=notify) as stack:
-        yield local_stack(stack.name, stack.endpoint)
+        yield local_stack(stack.name, stack.endpoint, stack.outputs)
 
 
-def local_stack(name: str, endpoint: str) -> Stack:
-    """Describe a local stack that runs."""
+def local_stack(name: str, endpoint: str, outputs: Mapping[str, str] | None = None) -> Stack:
+    """Describe a local stack that runs; `outputs` as its CloudFormation tells them, where they are known."""
     import boto3
 
     session = boto3.session.Session(
@@ -205,6 +205,8 @@ def local_stack(name: str, endpoint: str) -> Stack:
         aws_access_key_id="local",
         aws_secret_access_key="local",  # noqa: S106 (nobody checks)
     )
+    if outputs is not None:
+        return Stack(name, outputs, session, endpoint, local=True)
     return _describe(name, session, endpoint, local=True)
 
 

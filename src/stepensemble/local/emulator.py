@@ -47,6 +47,7 @@ def load_moto(blueprints: Iterable[Blueprint]) -> None:
         logging.getLogger(name).addHandler(logging.NullHandler())
         logging.getLogger(name).propagate = False
     import_moto(body["Type"] for blueprint in blueprints for body in blueprint.template["Resources"].values())
+    _share_regions()
     _parse_json_first()
     _keep_last_body()
 
@@ -109,6 +110,22 @@ def _create(backend: Any, blueprint: Blueprint, name: str) -> tuple[dict[str, st
     except Exception as error:
         raise TemplateRefused(f"the template cannot be created locally: {error!r}") from error
     return outputs, functions
+
+
+@lru_cache
+def _share_regions() -> None:
+    """Have moto look up once which regions there are: for every service it reads all that botocore knows of that."""
+    from moto.core.base_backend import AccountSpecificBackend
+
+    backends: Any = AccountSpecificBackend
+
+    @lru_cache
+    def list_regions() -> list[str]:
+        session = backends.get_session()
+        partitions = session.get_available_partitions()
+        return [region for one in partitions for region in session.get_available_regions("s3", partition_name=one)]
+
+    backends._generate_regions = lambda _backend, _service: list_regions()
 
 
 @lru_cache

@@ -3,8 +3,8 @@
 1. CloudFormation creates state machines in a backend that does not execute them.
 2. For every task the engine makes a new boto3 client, which costs more than the task. Lambda invocations go straight to
    the function pool of the execution's account; other services get one client an account and service.
-3. It parses the definition anew for every execution (100 ms), and every JSONPath anew for every use; and it copies
-   states, which are JSON, with `copy.deepcopy`, which is made for anything.
+3. It parses the definition anew for every execution (100 ms; see `programs`), and every JSONPath anew for every use;
+   and it copies states, which are JSON, with `copy.deepcopy`, which is made for anything.
 4. An execution's status changes before its output is there: who looks in between finds a success without an output.
    An output that is a string is described without its quotes, and one that is null not at all.
 5. `$$.Execution.StartTime` is no text, so a state that passes it on cannot be described; and not in AWS's format.
@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import copy
 import json
+import marshal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -51,13 +52,14 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
     StateTaskServiceSfn,
 )
 from moto.stepfunctions.parser.asl.eval.evaluation_details import ExecutionDetails
-from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError, ProgramTimedOut
-from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError, ProgramRunning, ProgramTimedOut
 from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
+from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from stepensemble.local.functions import FunctionMissing, FunctionPool
+from stepensemble.local.programs import Programs
 
 PARALLEL_CALLS = 256
 LOOK_SECONDS = 0.05
@@ -71,6 +73,7 @@ class Home:
     account: str
     endpoint: str
     pool: FunctionPool
+    programs: Programs
     clients: dict[tuple[str, str], Any] = field(default_factory=dict)
 
 
@@ -93,7 +96,7 @@ def serve_executions(home: Home) -> Iterator[None]:
 def repair() -> None:
     """Change moto's engine as the module says; once a process."""
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
-    machinery: Any = AmazonStateLanguageParser
+    worker: Any = ExecutionWorker
     components: Any = EvalComponent
     communication: Any = BaseExecutionWorkerCommunication
     execution: Any = Execution
@@ -103,8 +106,7 @@ def repair() -> None:
     for parse in (jsonpath_ng.parser.parse, jsonpath_ng.ext.parser.parse):
         _replace("parse", parse, lru_cache(maxsize=4096)(parse))
     _replace("copy", copy, SimpleNamespace(copy=copy.copy, deepcopy=copy_json))
-    # The parsed program holds nothing of an execution: what changes lies in the execution's environment.
-    machinery.parse = staticmethod(lru_cache(maxsize=64)(machinery.parse))
+    worker._get_evaluation_entrypoint = _find_program
     communication.terminated = _terminated
     execution.get_start_execution_details = _execution_details
     components.heap_key = property(id)
@@ -120,15 +122,15 @@ def repair() -> None:
 
 
 def copy_json(value: Any, memo: dict[int, Any] | None = None) -> Any:
-    """Copy nested dicts and lists; anything else, and whatever comes with a memo, as `copy.deepcopy` does."""
-    if memo is not None:
-        return copy.deepcopy(value, memo)
-    kind = type(value)
-    if kind is dict:
-        return {key: copy_json(item) for key, item in value.items()}
-    if kind is list:
-        return [copy_json(item) for item in value]
-    return value if kind in IMMUTABLE else copy.deepcopy(value)
+    """Copy what is JSON, fast, and anything else, and whatever comes with a memo, as `copy.deepcopy` does."""
+    if memo is None:
+        if type(value) in IMMUTABLE:
+            return value
+        if isinstance(value, ProgramRunning):  # two names, and asked for twice a state
+            return copy.copy(value)
+        with suppress(ValueError):  # it holds something that is no JSON
+            return marshal.loads(marshal.dumps(value))  # noqa: S302 (just written)
+    return copy.deepcopy(value, memo)
 
 
 def forget_threads() -> None:
@@ -141,6 +143,12 @@ def _replace(name: str, original: object, replacement: object) -> None:
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("moto.stepfunctions.") and vars(module).get(name) is original:
             setattr(module, name, replacement)
+
+
+def _find_program(self: Any) -> Any:
+    """Return the parsed definition of an execution's state machine."""
+    details = self._evaluation_details
+    return HOMES[details.aws_execution_details.account].programs.parse(details.state_machine_details.definition)
 
 
 def _terminated(self: Any) -> None:

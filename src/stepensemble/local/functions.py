@@ -124,7 +124,8 @@ class FunctionPool:
         self._lifeline, self._hold = os.pipe()
         self._functions: dict[str, _Function] = {}
         self._closed = asyncio.Event()
-        self._starts = asyncio.Semaphore(os.cpu_count() or 1)
+        self._processors = os.cpu_count() or 1
+        self._starts = asyncio.Semaphore(max(1, self._processors - 1))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="functions", daemon=True)
         self._thread.start()
@@ -144,6 +145,11 @@ class FunctionPool:
         functions = [self._find(name) for name in names]
         self._wait(_each(function.prestart for function in functions))
 
+    def take_all_processors(self) -> None:
+        """Start as many processes at once as there are processors; until then one is left to the stack that starts."""
+        if self._processors > 1:
+            self._loop.call_soon_threadsafe(self._starts.release)
+
     def invoke(self, name: str, payload: bytes, client_context: str | None = None) -> Answer:
         """Call a function (by name or ARN) and wait for what it answers.
 
@@ -156,6 +162,11 @@ class FunctionPool:
     def describe(self) -> list[FunctionStatus]:
         """Return every function's processes."""
         return self._wait(_gather([function.describe for function in self._functions.values()]))
+
+    @property
+    def definitions(self) -> list[LocalFunction]:
+        """The functions that there are."""
+        return [function.definition for function in self._functions.values()]
 
     def used(self) -> set[str]:
         """Return the logical ids of the functions that have been called."""

@@ -3,7 +3,8 @@
 moto's CloudFormation and its Step Functions engine import some forty services with all they depend on: 200 MB and, on a
 small machine, more than two seconds, of which a template needs a fraction. While these two are being imported, every
 service that the template does not use is stood in for by modules whose names stand for the real ones, which are
-imported when something is first done with such a name. Nothing is missing, it only comes later.
+imported when something is first done with such a name. Nothing is missing, it only comes later. Two large things that
+come with what is used are left for later, too: the managed policies of IAM, and moto's grammars, see `programs`.
 """
 
 from __future__ import annotations
@@ -13,15 +14,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from stepensemble.local.programs import postpone_grammars
 
 ALWAYS = frozenset({"cloudformation", "core", "iam", "moto_api", "moto_server", "stepfunctions", "utilities"})
 """Packages of moto that are no service, or are needed by any template."""
 
 ENTRANCES = ("moto.moto_server.werkzeug_app", "moto.stepfunctions.parser.models", "moto.cloudformation.parsing")
 """What imports everything."""
+
+LARGE = frozenset({"moto.iam.aws_managed_policies"})
+"""Modules of services that are used, which are themselves not."""
+
+HIDDEN = frozenset({"awscrt.auth", "awscrt.crypto", "urllib3.contrib.pyopenssl"})
+"""What botocore has its own in place of, where they are not installed: signatures and TLS, and a local stack needs none
+that it does not have; they take 0.2 seconds."""
 
 PACKAGES = {"lambda": "awslambda"}
 """Where moto's package is not called as CloudFormation calls the service."""
@@ -30,14 +41,18 @@ PACKAGES = {"lambda": "awslambda"}
 def import_moto(resource_types: Iterable[str]) -> None:
     """Import moto's server, CloudFormation and Step Functions engine, for a template with resources of these types."""
     services = {kind.split("::")[1].lower() for kind in resource_types if kind.count("::") == 2}
-    folder = Path(import_module("moto").__path__[0])
+    found = find_spec("moto")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("no module named moto", name="moto")
+    folder = Path(found.origin).parent
     packages = {PACKAGES.get(service, service) for service in services}
     used = {package for package in packages if (folder / package / "__init__.py").is_file()}
     stand_ins = _StandIns(folder, ALWAYS | used)
     sys.meta_path.insert(0, stand_ins)
     try:
-        for entrance in ENTRANCES:
-            import_module(entrance)
+        with postpone_grammars():
+            for entrance in ENTRANCES:
+                import_module(entrance)
         for service in sorted(used):
             import_module(f"moto.{service}.models")
     finally:
@@ -58,8 +73,12 @@ class _StandIns(MetaPathFinder, Loader):
         self.made: list[str] = []
 
     def find_spec(self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
+        if name in HIDDEN:
+            raise ModuleNotFoundError(f"{name} is not imported here", name=name)
         parent, *rest = name.split(".")
-        if parent != "moto" or not rest or rest[0] not in self.services or rest[0] in self.kept:
+        if parent != "moto" or not rest or rest[0] not in self.services:
+            return None
+        if name in self.kept or (rest[0] in self.kept and name not in LARGE):
             return None
         return ModuleSpec(name, self, is_package=True)
 
@@ -73,7 +92,7 @@ class _StandIns(MetaPathFinder, Loader):
     def withdraw(self, service: str | None = None) -> None:
         """Make the next import of a service, or of any, the real one."""
         if service is not None:
-            self.kept.add(service)
+            self.kept |= {service, *(name for name in LARGE if name.split(".")[1] == service)}
         for name in [made for made in self.made if service is None or made.split(".")[1] == service]:
             self.made.remove(name)
             sys.modules.pop(name, None)

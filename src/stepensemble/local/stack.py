@@ -161,6 +161,11 @@ class LocalStack:
         """The functions and their processes, now."""
         return self._pool.describe()
 
+    @property
+    def definitions(self) -> list[LocalFunction]:
+        """The functions as the template defines them."""
+        return self._pool.definitions
+
     def prestart(self, names: Iterable[str]) -> None:
         """Start a process of each of these functions that has none, without waiting for it."""
         self._pool.prestart(names)
@@ -235,9 +240,10 @@ def _assemble(
     from stepensemble.local.gateway import ExpressEngine, Gateway
     from stepensemble.local.http_server import HttpServer
     from stepensemble.local.persistence import Journal
+    from stepensemble.local.programs import Programs
 
     exits.enter_context(_brisk_threads())
-    exits.enter_context(serve_executions(Home(account, endpoint, pool)))
+    exits.enter_context(serve_executions(Home(account, endpoint, pool, Programs(folder / "cache" / "programs"))))
     sound = known is not None and known.templates == templates
     created = exits.enter_context(create_stacks(blueprints, account, sound=sound))
     journal = Journal(database, account, REGION)
@@ -248,6 +254,7 @@ def _assemble(
     exits.callback(lambda: database.write_fact("used", json.dumps(sorted(pool.used()))))
     gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), account)
     exits.callback(HttpServer(listener, gateway).close)
+    pool.take_all_processors()
     return created.outputs[STACK_NAME]
 
 

@@ -1,0 +1,86 @@
+"""What is kept of a parsed definition stands for the definition, and is never needed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+DEFINITION = json.dumps({"StartAt": "Only", "States": {"Only": {"Type": "Succeed"}}})
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _moto():
+    from stepensemble.local.emulator import load_moto
+
+    load_moto([])
+
+
+def parse(folder: Path, definition: str = DEFINITION) -> Any:
+    from stepensemble.local.programs import Programs
+
+    return Programs(folder).parse(definition)
+
+
+def test_a_parsed_definition_is_kept(tmp_path: Path):
+    program = parse(tmp_path)
+
+    (kept,) = tmp_path.iterdir()
+    assert type(pickle.loads(kept.read_bytes())) is type(program)  # noqa: S301 (just written)
+
+
+def test_what_was_kept_is_not_parsed_again(tmp_path: Path):
+    parse(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(pickle.dumps("kept"))
+
+    assert parse(tmp_path) == "kept"
+    assert parse(tmp_path, DEFINITION.replace("Only", "Other")) != "kept"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", b"cno_such_module\nname\n."])
+def test_a_damaged_file_is_written_anew(tmp_path: Path, content: bytes):
+    program = parse(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(content)
+
+    assert type(parse(tmp_path)) is type(program)
+    assert pickle.loads(kept.read_bytes())  # noqa: S301 (just written)
+
+
+def test_a_wrong_definition_is_refused_and_nothing_is_kept(tmp_path: Path):
+    from moto.stepfunctions.parser.asl.parse.asl_parser import ASLParserException
+
+    with pytest.raises(ASLParserException):
+        parse(tmp_path, "{}")
+
+    assert not list(tmp_path.iterdir())
+
+
+@given(value=JSON)
+def test_a_state_is_copied_whole_and_apart(value: Any):
+    from stepensemble.local.engine import copy_json
+
+    copied = copy_json([value])
+
+    assert copied == [value]
+    if isinstance(value, list | dict):
+        assert copied[0] is not value
+
+
+def test_what_is_no_json_is_copied_as_well():
+    from stepensemble.local.engine import copy_json
+
+    state = {"inner": [Path("somewhere"), {1, 2}]}
+
+    assert copy_json(state) == state
