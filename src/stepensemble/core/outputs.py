@@ -7,6 +7,7 @@ values (`canonical`). A violation is that member's failure.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import numpy as np
@@ -129,13 +130,17 @@ def check_output(output: Array, rows: int) -> Array:
     if output.ndim == 0 or output.shape[0] != rows:
         raise InvalidOutput(f"the output has shape {list(output.shape)} for {rows} rows")
     flat = output.reshape(rows, -1)
-    if output.dtype.kind == "f":
-        finite = np.isfinite(flat)
-        if not finite.all():
-            infinite: Flags = np.any(~finite, axis=1)
-            row = int(np.flatnonzero(infinite)[0])
-            raise InvalidOutput(f"the output of row {row} is not finite ({np.count_nonzero(infinite)} of {rows} rows)")
+    if output.dtype.kind == "f" and not _are_finite(flat):
+        infinite: Flags = np.any(~np.isfinite(flat), axis=1)
+        row = int(np.flatnonzero(infinite)[0])
+        raise InvalidOutput(f"the output of row {row} is not finite ({np.count_nonzero(infinite)} of {rows} rows)")
     return flat[:, 0] if flat.shape[1] == 1 else flat
+
+
+def _are_finite(numbers: Array) -> bool:
+    if len(numbers) == 1:  # of which NumPy takes three times as long
+        return all(map(math.isfinite, numbers[0].tolist()))
+    return bool(np.isfinite(numbers).all())
 
 
 def _decode_text(output: Array) -> Array:

@@ -5,6 +5,7 @@ import decimal
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from stepensemble.batch.encoding import encode_frame
 from stepensemble.batch.run import Options
 from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.answer import MemberResult, decide
-from stepensemble.core.columns import select_rows
+from stepensemble.core.columns import bind_columns, select_rows
 from stepensemble.core.manifest import NumberFeature
 from stepensemble.core.outputs import Label
 from stepensemble.core.policy import Confidence
@@ -54,7 +55,10 @@ def ask_models(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -
 
     def ask(tier: int, numbers: Any) -> dict[str, MemberResult]:
         reaching = select_rows(columns, numbers)
-        return {one.id: ensemble._ask(one, reaching, len(numbers)) for one in read.in_tier(tier)}
+        return {
+            one.id: ensemble._ask(one, partial(bind_columns, reaching, one.inputs), len(numbers))
+            for one in read.in_tier(tier)
+        }
 
     answered = answer_shard(read, read.policy, list_lines(frame.height), ask)
     assert isinstance(answered, Answered)
