@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +34,7 @@ ONLY = np.arange(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Single:
+class _Single:
     """What is known of one row by itself before it comes; see `core.row_features` and `core.row_answer`.
 
     Attributes:
@@ -57,13 +57,16 @@ class Ensemble:
     Attributes:
         digest: the release's name, the same as on a stack it is published to.
         models: member id to its model, or to why it could not be loaded.
-        single: how one row by itself is answered; None where rows are not of numbers.
     """
 
     release: Release
     digest: str
     models: Mapping[str, Model | MemberFailure]
-    single: Single | None
+    _single: _Single | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Worked out from the release, so that one that takes another's place brings its own.
+        object.__setattr__(self, "_single", _prepare(self.release))
 
     @classmethod
     def load(cls, manifest: str | Path) -> Ensemble:
@@ -92,7 +95,7 @@ class Ensemble:
                 models[member.id] = load_model(member.runtime, artifacts[member.id], member.signature)
             except MemberError as error:
                 models[member.id] = _failure(error)
-        return cls(release, digest, models, _prepare(release))
+        return cls(release, digest, models)
 
     def predict(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a payload with what an execution of the published release would output, always inline.
@@ -139,7 +142,7 @@ class Ensemble:
 
     def _answer_single(self, row: Any, policy: Policy) -> Answer | None:
         """Answer one row by itself as `_answer` does; None where it is not plainly right, or not a row of numbers."""
-        single, release = self.single, self.release
+        single, release = self._single, self.release
         columns = None if single is None else single.encode(row)
         if single is None or columns is None:
             return None
@@ -168,12 +171,12 @@ class Ensemble:
         return MemberResult(member.id, outputs, duration_ms, cold=False)
 
 
-def _prepare(release: Release) -> Single | None:
+def _prepare(release: Release) -> _Single | None:
     encode = prepare_row(release.features)
     if encode is None:
         return None
     bind = {member.id: prepare_binding(release.features, member.inputs) for member in release.members}
-    return Single(encode, bind, prepare_answer(release))
+    return _Single(encode, bind, prepare_answer(release))
 
 
 def _failure(error: MemberError) -> MemberFailure:

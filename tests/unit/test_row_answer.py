@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -126,7 +125,7 @@ def test_an_output_that_is_not_what_was_declared_is_left_to_arrays(task: Task, o
 def test_a_member_that_failed_or_did_not_come_is_left_to_arrays() -> None:
     asked = release(REGRESSION, released("a"), released("b"))
     came = MemberResult("a", np.array([1.0]))
-    failed = replace(came, id="b", outputs=None, failure=MemberFailure("ModelRefused", "broken"))
+    failed = MemberResult("b", failure=MemberFailure("ModelRefused", "broken"))
     assert prepared(asked)({"a": came}) is None
     assert prepared(asked)({"a": came, "b": failed}) is None
 

@@ -7,7 +7,7 @@ the published form (`docs/output.schema.json` is written from them).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isnan
 from typing import Annotated, Any, Literal
 
@@ -155,8 +155,7 @@ def output_schema() -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class MemberResult:
+class MemberResult(Struct, frozen=True):
     """What came back from one member: outputs, or a failure.
 
     Attributes:
@@ -179,8 +178,7 @@ AskMembers = Callable[[int, Numbers], Results | None]
 """Returns what came back from a tier's members for these rows; None where they are yet to be asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A decided execution; `cause` says why there is no quorum, and is None where there is."""
 
     status: Status
@@ -392,7 +390,7 @@ def _check(
     try:
         return result, canonical(check_output(result.outputs, rows), task, member.output)
     except InvalidOutput as error:
-        return replace(result, failure=MemberFailure(type(error).__name__, str(error))), None
+        return structs.replace(result, failure=MemberFailure(type(error).__name__, str(error))), None
 
 
 def report_member(member: ReleasedMember, result: MemberResult | None, weight: float) -> MemberReport:

@@ -123,14 +123,15 @@ def check_output(output: Array, rows: int) -> Array:
     Raises:
         InvalidOutput: with the first offending row.
     """
-    if output.dtype.kind in "SO":
-        output = _decode_text(output)
-    if output.dtype.kind not in "iufU":
+    kind = output.dtype.kind
+    if kind in "SO":
+        output, kind = _decode_text(output), "U"
+    if kind not in "iufU":
         raise InvalidOutput(f"the output is of type {output.dtype}, neither numbers nor text")
     if output.ndim == 0 or output.shape[0] != rows:
         raise InvalidOutput(f"the output has shape {list(output.shape)} for {rows} rows")
     flat = output.reshape(rows, -1)
-    if output.dtype.kind == "f" and not _are_finite(flat):
+    if kind == "f" and not _are_finite(flat):
         infinite: Flags = np.any(~np.isfinite(flat), axis=1)
         row = int(np.flatnonzero(infinite)[0])
         raise InvalidOutput(f"the output of row {row} is not finite ({np.count_nonzero(infinite)} of {rows} rows)")

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from operator import add
+from operator import add, mul
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -326,9 +326,12 @@ def _entropies(said: Said, shares: Floats) -> tuple[float, float]:
     mean = [_weighted_mean(numbers, shares) for numbers in zip(*said, strict=True)]
     # NumPy's logarithms, which may differ in their last bit from those of `math`: all at once. 0 ln 0 is 0.
     flat = [number for probabilities in (mean, *said) for number in probabilities]
-    logs = np.log(np.array([number or 1.0 for number in flat])).tolist()
-    parts = [number * log for number, log in zip(flat, logs, strict=True)]
-    of_mean, *own = (abs(_sum(parts[start : start + len(mean)])) for start in range(0, len(parts), len(mean)))
+    parts = list(map(mul, flat, np.log(np.array([number or 1.0 for number in flat])).tolist()))
+    width = len(mean)
+    totals = parts[::width]
+    for place in range(1, width):
+        totals = list(map(add, totals, parts[place::width]))
+    of_mean, *own = map(abs, totals)
     return of_mean, min(_weighted_mean(own, shares), of_mean)
 
 
