@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
 
 from stepensemble.core.aggregation.decision import Numbers
 from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Results, ask_once, decide
-from stepensemble.core.columns import Array, bind_columns, select_rows
+from stepensemble.core.columns import Array, Columns, bind_columns, select_rows
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
 from stepensemble.core.features import normalize
 from stepensemble.core.outputs import check_output
@@ -28,6 +28,11 @@ from stepensemble.core.row_features import BindRow, EncodeRow, prepare_binding, 
 from stepensemble.imaging import read_images
 from stepensemble.publishing.sources import read_sources
 from stepensemble.runtimes import Model, load_model
+
+if TYPE_CHECKING:
+    import polars
+
+    from stepensemble.batch.tables import Table
 
 ONLY = np.arange(1)
 """The number of a row that is there by itself."""
@@ -126,19 +131,40 @@ class Ensemble:
         document["policy"] = msgspec.json.decode(msgspec.json.encode(output.policy))
         return document
 
+    def predict_table(self, table: Table) -> polars.DataFrame:
+        """Answer every row of a table: many times faster than `predict`, and without a limit of rows.
+
+        It needs Polars: `pip install 'stepensemble[batch]'`. Pictures are for `predict`.
+
+        Args:
+            table: a `polars.DataFrame`, or a mapping of column names to lists, arrays or series. A feature whose column
+                is not there has its default, and null is a missing value; columns that are no features are not looked
+                at.
+
+        Returns:
+            A line a row, in the table's order, with the columns of the batch's results (docs/batch-data.md).
+
+        Raises:
+            InvalidPayload: with every column that is missing, or every wrong value by column and row.
+            QuorumNotMet: too few members answered.
+        """
+        from stepensemble.batch.tables import answer_table, encode_table  # Polars, which `predict` does without
+
+        columns, rows = encode_table(self.release.features, table)
+        return answer_table(self.release, rows, partial(self._ask_tier, columns))
+
     def _answer(self, asked: Payload, policy: Policy) -> Answer:
         rows = cast("Rows", asked.rows)
         columns = normalize(self.release.features, rows, locate=asked.locate, images=read_images)
-
-        def ask(tier: int, numbers: Numbers) -> Results:
-            reaching = select_rows(columns, numbers)
-            return {
-                member.id: self._ask(member, partial(bind_columns, reaching, member.inputs), len(numbers))
-                for member in self.release.in_tier(tier)
-            }
-
         # Every tier answers as soon as it is asked, so nothing is left undecided.
-        return cast("Answer", decide(self.release, policy, len(rows), ask))
+        return cast("Answer", decide(self.release, policy, len(rows), partial(self._ask_tier, columns)))
+
+    def _ask_tier(self, columns: Columns, tier: int, numbers: Numbers) -> Results:
+        reaching = select_rows(columns, numbers)
+        return {
+            member.id: self._ask(member, partial(bind_columns, reaching, member.inputs), len(numbers))
+            for member in self.release.in_tier(tier)
+        }
 
     def _answer_single(self, row: Any, policy: Policy) -> Answer | None:
         """Answer one row by itself as `_answer` does; None where it is not plainly right, or not a row of numbers."""
