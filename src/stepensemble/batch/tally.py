@@ -264,7 +264,7 @@ def _tally_settled(task: Task, part: Settled, edges: Mapping[str, Sequence[float
     else:
         accuracy = Accuracy() if known is None else _measure_classes(task, classes.label, classes.probabilities, known)
         labels = _count(classes.label[classes.label != ABSTAINED], name_classes(task))
-        pivotal = dict(zip(part.voters, classes.pivotal.sum(axis=0).tolist(), strict=True))
+        pivotal = dict(zip(part.voters, map(int, map(np.count_nonzero, classes.pivotal.T)), strict=True))
     return Tally(
         decisions=_count(decision_codes(answers), DECISIONS),
         labels=labels,
@@ -340,6 +340,11 @@ def _count_agreement(task: Any, release: Release, heard: Heard) -> dict[str, dic
     for one, other in combinations(heard_of, 2):
         # A later tier was asked about some of the rows of an earlier one.
         both = heard.asked[max(one.tier, other.tier)]
-        first, second = (labels[member.id][np.searchsorted(heard.asked[member.tier], both)] for member in (one, other))
+        first, second = (_select(labels[member.id], heard.asked[member.tier], both) for member in (one, other))
         counted.setdefault(one.id, {})[other.id] = Agreement(len(both), int(np.count_nonzero(first == second)))
     return counted
+
+
+def _select(said: Integers, asked: Integers, rows: Integers) -> Integers:
+    """Return what was said of some of the rows that were asked about."""
+    return said if len(rows) == len(asked) else said[np.searchsorted(asked, rows)]
