@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,9 @@ MOST_PLACES = 3
 
 Place = tuple[str, int]
 """File and number of a row in it."""
+
+FEW = 40
+"""Edges up to which values are compared with each of them, which takes less time than to search."""
 
 EMPTY = (0,) * CALIBRATION_BINS
 
@@ -217,9 +220,15 @@ def tally_rows(
 
 def count_bins(values: Floats, edges: Sequence[float]) -> Bins:
     """Count values by edges, ascending, each of which belongs to the bin above it; NaN is missing."""
-    given = values[~np.isnan(values)]
-    counts = np.bincount(np.searchsorted(edges, given, side="right"), minlength=len(edges) + 1)
-    return Bins(tuple(edges), tuple(counts.tolist()), len(values) - len(given))
+    given = len(values) - int(np.count_nonzero(np.isnan(values)))
+    if len(edges) > FEW:
+        places = np.searchsorted(edges, values, side="right")  # NaN's is behind all others
+        counts = np.bincount(places, minlength=len(edges) + 1).tolist()
+        counts[-1] -= len(values) - given
+    else:
+        reached = [given, *(int(np.count_nonzero(values >= edge)) for edge in edges), 0]
+        counts = [before - after for before, after in pairwise(reached)]
+    return Bins(tuple(edges), tuple(counts), len(values) - given)
 
 
 def tally_answers(
