@@ -41,6 +41,9 @@ from stepensemble.core.problems import show
 VALUE_LENGTH = 200
 """Characters of a rejected text that are kept."""
 
+FEW = 16
+"""Distinct values up to which a column is compared with each of them."""
+
 EXACT = 2.0**53 - 1
 """Up to here a float is one integer."""
 
@@ -177,8 +180,10 @@ def _encode_singly(feature: Feature, values: Sequence[Any]) -> _Part:
 
 def _encode_numbers(feature: NumberFeature, given: pl.Series, written: _Written) -> _Part:
     """What polars casts to a finite number is a numeral by `core.features.NUMERAL`, and the same number."""
-    text = given.str.strip_chars() if given.dtype == pl.String else given
-    numbers = text.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy(writable=True)
+    cast = given.cast(pl.Float64, strict=False)
+    if given.dtype == pl.String and cast.null_count() > given.null_count():
+        cast = given.str.strip_chars().cast(pl.Float64, strict=False)
+    numbers = cast.fill_null(np.nan).to_numpy(writable=True)
     numbers[np.isinf(numbers)] = np.nan
     filled = numbers
     if feature.missing is not None and given.null_count():
@@ -217,12 +222,26 @@ def _encode_distinct(
 
 def find_distinct(given: pl.Series) -> tuple[Numbers, Numbers]:
     """Return where each distinct value occurs first, and of each row the place of its value among these."""
+    if not given.dtype.is_float():
+        values = given.unique(maintain_order=True)
+        if 0 < len(values) <= FEW:
+            return _find_few(given, values.to_list())
     rows = pl.DataFrame({"value": given, "first": np.arange(len(given))})
     distinct = rows.unique("value", keep="first", maintain_order=True)
     codes = rows.select("value").join(
         distinct.with_row_index("code"), on="value", how="left", nulls_equal=True, maintain_order="left"
     )
     return distinct["first"].to_numpy(), codes["code"].cast(pl.Int64).to_numpy()
+
+
+def _find_few(given: pl.Series, values: Sequence[Any]) -> tuple[Numbers, Numbers]:
+    """Do so for a few values that are known: to compare with each of them takes less time than to look each row up."""
+    first = [given.index_of(value) for value in values]
+    codes = pl.repeat(0, len(given), dtype=pl.Int64, eager=True)
+    for code, value in enumerate(values[1:], 1):
+        same = given.is_null() if value is None else (given == value)
+        codes = pl.select(pl.when(same).then(pl.lit(code, pl.Int64)).otherwise(codes)).to_series()
+    return np.array(first), codes.to_numpy()
 
 
 def _encode_tensors(feature: TensorFeature, given: pl.Series, written: _Written) -> _Part:
