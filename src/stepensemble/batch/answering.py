@@ -273,8 +273,6 @@ def _tabulate_answers(release: Release, heard: Heard, rows: int) -> dict[str, pl
 
     measured = [measures(part.answers) for part in settled]
     columns = {name: _to_series(join(arrays[name] for arrays in measured)) for name in measured[0]}
-    for name in columns.keys() & {"value", "score"}:
-        columns[name] = columns[name].fill_nan(None)
     columns["decision"] = _name(DECISIONS, join(decision_codes(part.answers) for part in settled))
     columns["tier"] = pl.Series(join(np.full(len(part.numbers), part.tier) for part in settled))
     columns["status"] = _repeat(heard.decided.status, rows)
@@ -304,7 +302,7 @@ def _list_names(flags: Flags, names: Sequence[str]) -> pl.Series:
     listed = [[name for name, flag in zip(names, flags[row], strict=True) if flag] for row in some[first]]
     places = np.zeros(len(flags), dtype=np.int64)
     places[some] = codes + 1
-    return pl.Series([[], *listed], dtype=pl.List(pl.String)).gather(places)
+    return pl.Series([[], *listed], dtype=pl.List(pl.String))[places]
 
 
 def _tabulate_member(task: Task, member: ReleasedMember, heard: Heard, rows: int) -> dict[str, pl.Series]:
@@ -323,7 +321,7 @@ def _tabulate_member(task: Task, member: ReleasedMember, heard: Heard, rows: int
         columns |= parts if places is None else {name: _pick(part, places) for name, part in parts.items()}
         if member.role == "shadow":
             columns |= _tabulate_shadow(member.id, heard.decided.settled, rows)
-    nothing = pl.repeat(None, rows, eager=True)
+    nothing = pl.Series([None]).new_from_index(0, rows)
     return {name: columns.get(name, nothing) for name in MEMBER_COLUMNS}
 
 
@@ -355,8 +353,8 @@ def _tabulate_shadow(id_: str, settled: Sequence[Settled], rows: int) -> dict[st
 
 
 def _to_series(array: Array) -> pl.Series:
-    """Return numbers, or a list of numbers a row."""
-    return pl.Series(array) if array.ndim == 1 else pl.Series(array).arr.to_list()
+    """Return numbers, null for NaN, or a list of numbers a row."""
+    return pl.Series(array, nan_to_null=True) if array.ndim == 1 else pl.Series(array).cast(pl.List(pl.Float64))
 
 
 def _name(names: Sequence[str], codes: Array) -> pl.Series:
@@ -365,12 +363,13 @@ def _name(names: Sequence[str], codes: Array) -> pl.Series:
 
 
 def _repeat(name: str, rows: int) -> pl.Series:
-    return pl.repeat(name, rows, dtype=pl.Enum((name,)), eager=True)
+    return pl.Series([name], dtype=pl.Enum((name,))).new_from_index(0, rows)
 
 
 def _pick(values: Sequence[Any] | pl.Series, places: Array) -> pl.Series:
     """Return the values at these places; null where the place is negative."""
+    given = pl.Series(values)
+    if places.min(initial=0) >= 0:
+        return given[places]
     index = pl.Series(places)
-    if places.min(initial=0) < 0:
-        index = pl.select(pl.when(index >= 0).then(index)).to_series()
-    return pl.Series(values).gather(index)
+    return given.gather(pl.select(pl.when(index >= 0).then(index)).to_series())

@@ -149,7 +149,9 @@ def give_json_type(given: pl.Series) -> pl.Series:
 
 def _list(given: pl.Series, rows: Sequence[int]) -> list[Any]:
     """Return some of the values; polars gathers everything but Python's objects."""
-    return [given[row] for row in rows] if given.dtype == pl.Object else given.gather(list(rows)).to_list()
+    if not len(rows):
+        return []
+    return [given[row] for row in rows] if given.dtype == pl.Object else given[list(rows)].to_list()
 
 
 def _encode(feature: Feature, given: pl.Series, written: _Written, *, typed: bool) -> _Part:
@@ -183,7 +185,7 @@ def _encode_numbers(feature: NumberFeature, given: pl.Series, written: _Written)
     cast = given.cast(pl.Float64, strict=False)
     if given.dtype == pl.String and cast.null_count() > given.null_count():
         cast = given.str.strip_chars().cast(pl.Float64, strict=False)
-    numbers = cast.fill_null(np.nan).to_numpy(writable=True)
+    numbers = cast.to_numpy(writable=True)  # null is NaN there
     numbers[np.isinf(numbers)] = np.nan
     filled = numbers
     if feature.missing is not None and given.null_count():
@@ -236,12 +238,13 @@ def find_distinct(given: pl.Series) -> tuple[Numbers, Numbers]:
 
 def _find_few(given: pl.Series, values: Sequence[Any]) -> tuple[Numbers, Numbers]:
     """Do so for a few values that are known: to compare with each of them takes less time than to look each row up."""
-    first = [given.index_of(value) for value in values]
-    codes = pl.repeat(0, len(given), dtype=pl.Int64, eager=True)
+    first, codes = np.zeros(len(values), np.int64), np.zeros(len(given), np.int64)
     for code, value in enumerate(values[1:], 1):
         same = given.is_null() if value is None else (given == value)
-        codes = pl.select(pl.when(same).then(pl.lit(code, pl.Int64)).otherwise(codes)).to_series()
-    return np.array(first), codes.to_numpy()
+        rows = (same.fill_null(value=False) if same.null_count() else same).to_numpy()
+        first[code] = rows.argmax()
+        np.add(codes, code, out=codes, where=rows)
+    return first, codes
 
 
 def _encode_tensors(feature: TensorFeature, given: pl.Series, written: _Written) -> _Part:

@@ -75,7 +75,9 @@ def answer_table(release: Release, rows: int, ask: AskMembers) -> pl.DataFrame:
         raise TypeError("a table's members are asked at once, tier after tier")
     if answered.cause is not None:
         raise QuorumNotMet(answered.cause)
-    return answered.frame.drop(ROW)
+    frame = answered.frame
+    frame.drop_in_place(ROW)
+    return frame
 
 
 def _read(table: Table, names: Collection[str]) -> pl.DataFrame:
