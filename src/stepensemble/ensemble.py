@@ -4,26 +4,52 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from msgspec import structs
+import numpy as np
 
 from stepensemble.core.aggregation.decision import Numbers
-from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Results, decide
-from stepensemble.core.columns import Columns, bind_columns, select_rows
+from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Results, ask_once, decide
+from stepensemble.core.columns import Array, Columns, bind_columns, select_rows
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
 from stepensemble.core.features import normalize
 from stepensemble.core.outputs import check_output
-from stepensemble.core.payload import Pointer, apply_quorum, parse_payload
+from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
+from stepensemble.core.policy import Policy
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
+from stepensemble.core.row_answer import AnswerRow, prepare_answer
+from stepensemble.core.row_features import BindRow, EncodeRow, prepare_binding, prepare_row
 from stepensemble.imaging import read_images
 from stepensemble.publishing.sources import read_sources
 from stepensemble.runtimes import Model, load_model
+
+if TYPE_CHECKING:
+    import polars
+
+    from stepensemble.batch.tables import Table
+
+ONLY = np.arange(1)
+"""The number of a row that is there by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Single:
+    """What is known of one row by itself before it comes; see `core.row_features` and `core.row_answer`.
+
+    Attributes:
+        bind: by member.
+        answer: None where a release's rows are always answered as arrays.
+    """
+
+    encode: EncodeRow
+    bind: Mapping[str, BindRow]
+    answer: AnswerRow | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +67,11 @@ class Ensemble:
     release: Release
     digest: str
     models: Mapping[str, Model | MemberFailure]
+    _single: _Single | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Worked out from the release, so that one that takes another's place brings its own.
+        object.__setattr__(self, "_single", _prepare(self.release))
 
     @classmethod
     def load(cls, manifest: str | Path) -> Ensemble:
@@ -89,32 +120,89 @@ class Ensemble:
         if asked.release is not None and not self.digest.startswith(asked.release):
             raise ReleaseNotCurrent(f"release {asked.release[:SHORT]} is not the loaded one, {self.digest[:SHORT]} is")
         policy = apply_quorum(asked, self.release.policy, self.release.members)
-        columns = normalize(self.release.features, asked.rows, locate=asked.locate, images=read_images)
-
-        def ask(tier: int, numbers: Numbers) -> Results:
-            reaching = select_rows(columns, numbers)
-            return {member.id: self._ask(member, reaching, len(numbers)) for member in self.release.in_tier(tier)}
-
-        # Every tier answers as soon as it is asked, so nothing is left undecided.
-        answer = cast("Answer", decide(self.release, policy, len(asked.rows), ask))
+        answer = self._answer_single(asked.rows[0], policy) if len(asked.rows) == 1 else None
+        if answer is None:
+            answer = self._answer(asked, policy)
         if answer.cause is not None:
             raise QuorumNotMet(answer.cause)
         output = answer.to_output(asked.prediction_id or str(uuid.uuid4()), self.digest)
-        # As JSON would carry it, where a tuple is a list; of the predictions, which have none, without the detour.
-        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(structs.replace(output, predictions=[])))
-        return document | {"predictions": msgspec.to_builtins(output.predictions)}
+        document: dict[str, Any] = msgspec.to_builtins(output)
+        # As JSON would carry it, where a tuple is a list; only the policy has any.
+        document["policy"] = msgspec.json.decode(msgspec.json.encode(output.policy))
+        return document
 
-    def _ask(self, member: ReleasedMember, columns: Columns, rows: int) -> MemberResult:
+    def predict_table(self, table: Table) -> polars.DataFrame:
+        """Answer every row of a table: many times faster than `predict`, and without a limit of rows.
+
+        It needs Polars: `pip install 'stepensemble[batch]'`. Pictures are for `predict`.
+
+        Args:
+            table: a `polars.DataFrame`, or a mapping of column names to lists, arrays or series. A feature whose column
+                is not there has its default, and null is a missing value; columns that are no features are not looked
+                at.
+
+        Returns:
+            A line a row, in the table's order, with the columns of the batch's results (docs/batch-data.md).
+
+        Raises:
+            InvalidPayload: with every column that is missing, or every wrong value by column and row.
+            QuorumNotMet: too few members answered.
+        """
+        from stepensemble.batch.tables import answer_table, encode_table  # Polars, which `predict` does without
+
+        columns, rows = encode_table(self.release.features, table)
+        return answer_table(self.release, rows, partial(self._ask_tier, columns))
+
+    def _answer(self, asked: Payload, policy: Policy) -> Answer:
+        rows = cast("Rows", asked.rows)
+        columns = normalize(self.release.features, rows, locate=asked.locate, images=read_images)
+        # Every tier answers as soon as it is asked, so nothing is left undecided.
+        return cast("Answer", decide(self.release, policy, len(rows), partial(self._ask_tier, columns)))
+
+    def _ask_tier(self, columns: Columns, tier: int, numbers: Numbers) -> Results:
+        reaching = select_rows(columns, numbers)
+        return {
+            member.id: self._ask(member, partial(bind_columns, reaching, member.inputs), len(numbers))
+            for member in self.release.in_tier(tier)
+        }
+
+    def _answer_single(self, row: Any, policy: Policy) -> Answer | None:
+        """Answer one row by itself as `_answer` does; None where it is not plainly right, or not a row of numbers."""
+        single, release = self._single, self.release
+        columns = None if single is None else single.encode(row)
+        if single is None or columns is None:
+            return None
+
+        def ask(tier: int, _: Numbers) -> Results:
+            return {
+                member.id: self._ask(member, partial(single.bind[member.id], columns), 1)
+                for member in release.in_tier(tier)
+            }
+
+        if single.answer is None or policy is not release.policy:
+            return cast("Answer", decide(release, policy, 1, ask))
+        results = ask(1, ONLY)
+        return single.answer(results) or cast("Answer", decide(release, policy, 1, ask_once(results)))
+
+    def _ask(self, member: ReleasedMember, bind: Callable[[], Mapping[str, Array]], rows: int) -> MemberResult:
         model = self.models[member.id]
         if isinstance(model, MemberFailure):
             return MemberResult(member.id, failure=model)
         started = time.perf_counter()
         try:
-            outputs = check_output(model.predict(bind_columns(columns, member.inputs), member.output.name), rows)
+            outputs = check_output(model.predict(bind(), member.output.name), rows)
         except MemberError as error:
             return MemberResult(member.id, failure=_failure(error))
         duration_ms = round((time.perf_counter() - started) * 1000, 3)
         return MemberResult(member.id, outputs, duration_ms, cold=False)
+
+
+def _prepare(release: Release) -> _Single | None:
+    encode = prepare_row(release.features)
+    if encode is None:
+        return None
+    bind = {member.id: prepare_binding(release.features, member.inputs) for member in release.members}
+    return _Single(encode, bind, prepare_answer(release))
 
 
 def _failure(error: MemberError) -> MemberFailure:

@@ -136,9 +136,11 @@ def test_a_shown_piece_of_a_manifest_is_sound(text: str) -> None:
 
 def test_the_shown_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    (code,) = PYTHON
-    exec(code, {})  # noqa: S102 (the README's own)
+    one, table = PYTHON
+    exec(one, {})  # noqa: S102 (the README's own)
     assert capsys.readouterr().out == "survived COMPLETE\n"
+    exec(table, {})  # noqa: S102 (the README's own)
+    assert re.fullmatch(r"\d+ of 1309 rows are for a person to look at\n", capsys.readouterr().out)
 
 
 def test_a_deployed_stack_is_reached_by_its_name(shared_project: Path, stack: Stack) -> None:

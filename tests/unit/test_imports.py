@@ -25,7 +25,7 @@ BELOW: dict[str, set[str]] = {
     "admission": {"core", "runtimes", "conversion", "publishing"},
     "handlers": {"core", "runtimes", "storage", "imaging", "batch", "serving"},
     "batch": {"core", "runtimes", "storage"},
-    "ensemble": {"core", "runtimes", "imaging", "publishing"},
+    "ensemble": {"core", "runtimes", "imaging", "publishing", "batch"},
     "local": {"core", "runtimes", "storage", "handlers", "publishing", "batch"},
     "cli": {
         "core",
@@ -58,6 +58,7 @@ PURE = {
     "math",
     "msgspec",
     "numpy",
+    "operator",
     "re",
     "types",
     "typing",
@@ -128,3 +129,10 @@ def test_core_imports_without_aws_and_without_any_runtime() -> None:
 def test_a_function_imports_only_what_it_needs_at_a_cold_start(handler: str, blocked: list[str]) -> None:
     kitchen = ["samcli", "samtranslator", "moto", "typer", "rich"]
     run_blocked(blocked + kitchen, f"import stepensemble.handlers.wiring, stepensemble.handlers.{handler}")
+
+
+def test_an_ensemble_in_process_needs_polars_for_tables_only() -> None:
+    manifest = str(ROOT / "models" / "manifest.json")
+    passenger = {"Pclass": 1, "Sex": "female", "SibSp": 0, "Parch": 0}
+    statement = f"Ensemble.load({manifest!r}).predict({{'features': {passenger!r}}})"
+    run_blocked(["polars", "boto3", "tensorflow", "matplotlib"], f"from stepensemble import Ensemble\n{statement}")

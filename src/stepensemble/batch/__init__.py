@@ -6,6 +6,7 @@
 - `cutting`: from files to shards
 - `reading`: from a shard to columns of raw values; `encoding`: to the columns that members take, and rejected rows
 - `answering`: from members' outputs to rows of results; `writing`: to a file
+- `tables`: both, of a table in memory
 - `tally`: what is counted in a shard, and how shards add up
 - `claims`: which execution works on a run
 - `summary`: the run as a whole; `drift`: how it differs from the one before; `cost`: what it took; `report`: to look

@@ -58,12 +58,18 @@ class Answered:
     """A shard's answer.
 
     Attributes:
-        frame: a line a row, as `result_schema` says; without lines where there is no quorum.
+        coded: a line a row, as `result_schema` says, but that names of which there are few are of an `Enum`: such are
+            made and written in a fraction of the time. Without lines where there is no quorum.
         heard: what was decided, and from what; None of a shard without rows.
     """
 
-    frame: pl.DataFrame
+    coded: pl.DataFrame
     heard: Heard | None
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The same, all of it as `result_schema` says."""
+        return self.coded.with_columns(pl.col(pl.Enum).cast(pl.String))
 
     @property
     def status(self) -> Status:
@@ -250,27 +256,29 @@ def answer_shard(release: Release, policy: Policy, rows: pl.DataFrame, ask: AskM
     for member in release.members:
         parts = _tabulate_member(release.task, member, heard, rows.height)
         columns |= {f"{prefixes[member.id]}_{name}": part for name, part in parts.items()}
-    return Answered(pl.DataFrame({name: columns[name].cast(dtype) for name, dtype in schema.items()}), heard)
+    return Answered(pl.DataFrame({name: _type(columns[name], dtype) for name, dtype in schema.items()}), heard)
+
+
+def _type(given: pl.Series, dtype: pl.DataType) -> pl.Series:
+    return given if isinstance(given.dtype, pl.Enum) else given.cast(dtype)
 
 
 def _tabulate_answers(release: Release, heard: Heard, rows: int) -> dict[str, pl.Series]:
     settled = heard.decided.settled
-    order = np.argsort(np.concatenate([part.numbers for part in settled]))
+    order = np.argsort(np.concatenate([part.numbers for part in settled])) if len(settled) > 1 else None
 
     def join(arrays: Iterable[Array]) -> Array:
-        joined = np.concatenate(list(arrays))
-        return joined if len(settled) == 1 else joined[order]
+        parts = list(arrays)
+        return parts[0] if order is None else np.concatenate(parts)[order]
 
     measured = [measures(part.answers) for part in settled]
     columns = {name: _to_series(join(arrays[name] for arrays in measured)) for name in measured[0]}
-    for name in columns.keys() & {"value", "score"}:
-        columns[name] = columns[name].fill_nan(None)
-    columns["decision"] = _pick(DECISIONS, join(decision_codes(part.answers) for part in settled))
+    columns["decision"] = _name(DECISIONS, join(decision_codes(part.answers) for part in settled))
     columns["tier"] = pl.Series(join(np.full(len(part.numbers), part.tier) for part in settled))
-    columns["status"] = pl.repeat(heard.decided.status, rows, eager=True)
+    columns["status"] = _repeat(heard.decided.status, rows)
     classes = [part.answers.classes for part in settled if part.answers.classes is not None]
     if classes:
-        columns["label"] = _pick(name_classes(release.task), join(part.label for part in classes))
+        columns["label"] = _name(name_classes(release.task), join(part.label for part in classes))
         voters = [voter.id for voter in release.voters]
         columns["pivotal"] = _list_names(join(_find_pivotal(part, voters) for part in settled), voters)
     return columns
@@ -278,6 +286,8 @@ def _tabulate_answers(release: Release, heard: Heard, rows: int) -> dict[str, pl
 
 def _find_pivotal(part: Settled, voters: Sequence[str]) -> Flags:
     """Return `(rows, voters)` for all voters of the release: those of a part are some of these, in the same order."""
+    if part.answers.classes is not None and part.voters == tuple(voters):
+        return part.answers.classes.pivotal
     flags = np.zeros((len(part.numbers), len(voters)), dtype=np.bool_)
     if part.answers.classes is not None:
         flags[:, [voters.index(id_) for id_ in part.voters]] = part.answers.classes.pivotal
@@ -286,25 +296,32 @@ def _find_pivotal(part: Settled, voters: Sequence[str]) -> Flags:
 
 def _list_names(flags: Flags, names: Sequence[str]) -> pl.Series:
     """Return of each row the names whose flag is set; each pattern of flags, of which there are few, is listed once."""
-    packed = np.packbits(flags, axis=1)
+    some = np.flatnonzero(np.logical_or.reduce(list(flags.T)))  # most rows have none
+    packed = np.packbits(flags[some], axis=1)
     _, first, codes = np.unique(packed.view(f"V{packed.shape[1]}")[:, 0], return_index=True, return_inverse=True)
-    listed = [[name for name, flag in zip(names, flags[row], strict=True) if flag] for row in first]
-    return pl.Series(listed, dtype=pl.List(pl.String)).gather(codes)
+    listed = [[name for name, flag in zip(names, flags[row], strict=True) if flag] for row in some[first]]
+    places = np.zeros(len(flags), dtype=np.int64)
+    places[some] = codes + 1
+    return pl.Series([[], *listed], dtype=pl.List(pl.String))[places]
 
 
 def _tabulate_member(task: Task, member: ReleasedMember, heard: Heard, rows: int) -> dict[str, pl.Series]:
     result, said, numbers = heard.results.get(member.id), heard.outputs.get(member.id), heard.asked.get(member.tier)
-    places = np.full(rows, -1)  # of each row among those that the member was asked
-    if numbers is not None:
-        places[numbers] = np.arange(len(numbers))
-    columns = {"status": _pick(("skipped", "failed" if said is None else "ok"), np.where(places < 0, 0, 1))}
+    status = "failed" if said is None else "ok"
+    if numbers is not None and len(numbers) == rows:
+        places = None
+        columns = {"status": _repeat(status, rows)}
+    else:
+        places = np.full(rows, -1)  # of each row among those that the member was asked
+        if numbers is not None:
+            places[numbers] = np.arange(len(numbers))
+        columns = {"status": _name(("skipped", status), np.where(places < 0, 0, 1))}
     if result is not None and result.outputs is not None and said is not None:
-        columns |= {
-            name: _pick(part, places) for name, part in _tabulate_output(task, member, result.outputs, said).items()
-        }
+        parts = _tabulate_output(task, member, result.outputs, said)
+        columns |= parts if places is None else {name: _pick(part, places) for name, part in parts.items()}
         if member.role == "shadow":
             columns |= _tabulate_shadow(member.id, heard.decided.settled, rows)
-    nothing = pl.repeat(None, rows, eager=True)
+    nothing = pl.Series([None]).new_from_index(0, rows)
     return {name: columns.get(name, nothing) for name in MEMBER_COLUMNS}
 
 
@@ -314,10 +331,10 @@ def _tabulate_output(task: Task, member: ReleasedMember, raw: Array, said: Float
     if isinstance(task, RegressionTask):
         columns["value"] = pl.Series(said)
     else:
-        columns["label"] = _pick(task.classes, own_labels(task, said))
+        columns["label"] = _name(task.classes, own_labels(task, said))
         columns["value"] = pl.Series(said[:, 1])
     if isinstance(member.output, Label):  # which has become certainty for its class
-        columns["output"] = _pick(name_classes(task), said.argmax(axis=1))
+        columns["output"] = _name(name_classes(task), said.argmax(axis=1))
     else:
         numbers = raw.astype(np.float64).reshape(len(said), output_width(task, member.output))
         columns["output"] = _to_series(numbers[:, 0] if numbers.shape[1] == 1 else numbers)
@@ -336,11 +353,23 @@ def _tabulate_shadow(id_: str, settled: Sequence[Settled], rows: int) -> dict[st
 
 
 def _to_series(array: Array) -> pl.Series:
-    """Return numbers, or a list of numbers a row."""
-    return pl.Series(array) if array.ndim == 1 else pl.Series(array).arr.to_list()
+    """Return numbers, null for NaN, or a list of numbers a row."""
+    return pl.Series(array, nan_to_null=True) if array.ndim == 1 else pl.Series(array).cast(pl.List(pl.Float64))
+
+
+def _name(names: Sequence[str], codes: Array) -> pl.Series:
+    """Return these of the names, as an `Enum`; null where the code is negative."""
+    return _pick(pl.Series(names, dtype=pl.Enum(names)), codes)
+
+
+def _repeat(name: str, rows: int) -> pl.Series:
+    return pl.Series([name], dtype=pl.Enum((name,))).new_from_index(0, rows)
 
 
 def _pick(values: Sequence[Any] | pl.Series, places: Array) -> pl.Series:
     """Return the values at these places; null where the place is negative."""
+    given = pl.Series(values)
+    if places.min(initial=0) >= 0:
+        return given[places]
     index = pl.Series(places)
-    return pl.Series(values).gather(pl.select(pl.when(index >= 0).then(index)).to_series())
+    return given.gather(pl.select(pl.when(index >= 0).then(index)).to_series())

@@ -41,6 +41,9 @@ from stepensemble.core.problems import show
 VALUE_LENGTH = 200
 """Characters of a rejected text that are kept."""
 
+FEW = 16
+"""Distinct values up to which a column is compared with each of them."""
+
 EXACT = 2.0**53 - 1
 """Up to here a float is one integer."""
 
@@ -146,7 +149,9 @@ def give_json_type(given: pl.Series) -> pl.Series:
 
 def _list(given: pl.Series, rows: Sequence[int]) -> list[Any]:
     """Return some of the values; polars gathers everything but Python's objects."""
-    return [given[row] for row in rows] if given.dtype == pl.Object else given.gather(list(rows)).to_list()
+    if not len(rows):
+        return []
+    return [given[row] for row in rows] if given.dtype == pl.Object else given[list(rows)].to_list()
 
 
 def _encode(feature: Feature, given: pl.Series, written: _Written, *, typed: bool) -> _Part:
@@ -177,8 +182,10 @@ def _encode_singly(feature: Feature, values: Sequence[Any]) -> _Part:
 
 def _encode_numbers(feature: NumberFeature, given: pl.Series, written: _Written) -> _Part:
     """What polars casts to a finite number is a numeral by `core.features.NUMERAL`, and the same number."""
-    text = given.str.strip_chars() if given.dtype == pl.String else given
-    numbers = text.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy(writable=True)
+    cast = given.cast(pl.Float64, strict=False)
+    if given.dtype == pl.String and cast.null_count() > given.null_count():
+        cast = given.str.strip_chars().cast(pl.Float64, strict=False)
+    numbers = cast.to_numpy(writable=True)  # null is NaN there
     numbers[np.isinf(numbers)] = np.nan
     filled = numbers
     if feature.missing is not None and given.null_count():
@@ -217,12 +224,27 @@ def _encode_distinct(
 
 def find_distinct(given: pl.Series) -> tuple[Numbers, Numbers]:
     """Return where each distinct value occurs first, and of each row the place of its value among these."""
+    if not given.dtype.is_float():
+        values = given.unique(maintain_order=True)
+        if 0 < len(values) <= FEW:
+            return _find_few(given, values.to_list())
     rows = pl.DataFrame({"value": given, "first": np.arange(len(given))})
     distinct = rows.unique("value", keep="first", maintain_order=True)
     codes = rows.select("value").join(
         distinct.with_row_index("code"), on="value", how="left", nulls_equal=True, maintain_order="left"
     )
     return distinct["first"].to_numpy(), codes["code"].cast(pl.Int64).to_numpy()
+
+
+def _find_few(given: pl.Series, values: Sequence[Any]) -> tuple[Numbers, Numbers]:
+    """Do so for a few values that are known: to compare with each of them takes less time than to look each row up."""
+    first, codes = np.zeros(len(values), np.int64), np.zeros(len(given), np.int64)
+    for code, value in enumerate(values[1:], 1):
+        same = given.is_null() if value is None else (given == value)
+        rows = (same.fill_null(value=False) if same.null_count() else same).to_numpy()
+        first[code] = rows.argmax()
+        np.add(codes, code, out=codes, where=rows)
+    return first, codes
 
 
 def _encode_tensors(feature: TensorFeature, given: pl.Series, written: _Written) -> _Part:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,9 @@ MOST_PLACES = 3
 
 Place = tuple[str, int]
 """File and number of a row in it."""
+
+FEW = 40
+"""Edges up to which values are compared with each of them, which takes less time than to search."""
 
 EMPTY = (0,) * CALIBRATION_BINS
 
@@ -217,9 +220,15 @@ def tally_rows(
 
 def count_bins(values: Floats, edges: Sequence[float]) -> Bins:
     """Count values by edges, ascending, each of which belongs to the bin above it; NaN is missing."""
-    given = values[~np.isnan(values)]
-    counts = np.bincount(np.searchsorted(edges, given, side="right"), minlength=len(edges) + 1)
-    return Bins(tuple(edges), tuple(counts.tolist()), len(values) - len(given))
+    given = len(values) - int(np.count_nonzero(np.isnan(values)))
+    if len(edges) > FEW:
+        places = np.searchsorted(edges, values, side="right")  # NaN's is behind all others
+        counts = np.bincount(places, minlength=len(edges) + 1).tolist()
+        counts[-1] -= len(values) - given
+    else:
+        reached = [given, *(int(np.count_nonzero(values >= edge)) for edge in edges), 0]
+        counts = [before - after for before, after in pairwise(reached)]
+    return Bins(tuple(edges), tuple(counts), len(values) - given)
 
 
 def tally_answers(
@@ -264,7 +273,7 @@ def _tally_settled(task: Task, part: Settled, edges: Mapping[str, Sequence[float
     else:
         accuracy = Accuracy() if known is None else _measure_classes(task, classes.label, classes.probabilities, known)
         labels = _count(classes.label[classes.label != ABSTAINED], name_classes(task))
-        pivotal = dict(zip(part.voters, classes.pivotal.sum(axis=0).tolist(), strict=True))
+        pivotal = dict(zip(part.voters, map(int, map(np.count_nonzero, classes.pivotal.T)), strict=True))
     return Tally(
         decisions=_count(decision_codes(answers), DECISIONS),
         labels=labels,
@@ -340,6 +349,11 @@ def _count_agreement(task: Any, release: Release, heard: Heard) -> dict[str, dic
     for one, other in combinations(heard_of, 2):
         # A later tier was asked about some of the rows of an earlier one.
         both = heard.asked[max(one.tier, other.tier)]
-        first, second = (labels[member.id][np.searchsorted(heard.asked[member.tier], both)] for member in (one, other))
+        first, second = (_select(labels[member.id], heard.asked[member.tier], both) for member in (one, other))
         counted.setdefault(one.id, {})[other.id] = Agreement(len(both), int(np.count_nonzero(first == second)))
     return counted
+
+
+def _select(said: Integers, asked: Integers, rows: Integers) -> Integers:
+    """Return what was said of some of the rows that were asked about."""
+    return said if len(rows) == len(asked) else said[np.searchsorted(asked, rows)]

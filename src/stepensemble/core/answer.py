@@ -6,8 +6,8 @@ the published form (`docs/output.schema.json` is written from them).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import isnan
 from typing import Annotated, Any, Literal
 
@@ -155,8 +155,7 @@ def output_schema() -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class MemberResult:
+class MemberResult(Struct, frozen=True):
     """What came back from one member: outputs, or a failure.
 
     Attributes:
@@ -179,8 +178,7 @@ AskMembers = Callable[[int, Numbers], Results | None]
 """Returns what came back from a tier's members for these rows; None where they are yet to be asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A decided execution; `cause` says why there is no quorum, and is None where there is."""
 
     status: Status
@@ -259,13 +257,14 @@ def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Answ
     if isinstance(heard, Undecided):
         return heard
     decided, results = heard.decided, heard.results
-    attendance = _count_attendance(release, decided, results)
+    asked = [member for member in release.members if member.id in decided.asked]
+    attendance = count_attendance(asked, [member.id for member in asked if results[member.id].failure is None])
     return Answer(
         status=decided.status,
-        policy=_state_policy(policy, attendance["voter"].asked),
+        policy=state_policy(policy, attendance["voter"].asked),
         attendance=attendance,
         predictions=list_predictions(release.task, decided.settled, cascaded=release.tiers > 1),
-        members=[_report(m, results.get(m.id), decided.weights.get(m.id, 0.0)) for m in release.members],
+        members=[report_member(m, results.get(m.id), decided.weights.get(m.id, 0.0)) for m in release.members],
         cause=decided.cause,
     )
 
@@ -362,20 +361,21 @@ def _list_shadows(answers: Answers, rows: int) -> Sequence[Any]:
     return [dict(zip(listed, row, strict=True)) for row in zip(*listed.values(), strict=True)]
 
 
-def _state_policy(policy: Policy, voters_asked: int) -> Policy:
-    """Put the number that the quorum came to in the place of a default."""
+def state_policy(policy: Policy, voters_asked: int) -> Policy:
+    """Return a policy as an output states it: the number that the quorum came to in the place of a default."""
     least = least_members(policy.quorum, voters_asked)
     return structs.replace(policy, quorum=structs.replace(policy.quorum, min_members=least))
 
 
-def _count_attendance(
-    release: Release, decided: Decision, results: Results
+def count_attendance(
+    asked: Sequence[ReleasedMember], answered: Collection[str]
 ) -> dict[Literal["voter", "shadow"], Attendance]:
+    """Count the members that were asked, and those of them that answered, by role."""
     counted: dict[Literal["voter", "shadow"], Attendance] = {}
     for role in ("voter", "shadow"):
-        asked = [member for member in release.members if member.role == role and member.id in decided.asked]
-        answered = [member.id for member in asked if results[member.id].failure is None]
-        counted[role] = Attendance(len(asked), len(answered), weight_share(asked, answered))
+        alike = [member for member in asked if member.role == role]
+        present = [member.id for member in alike if member.id in answered]
+        counted[role] = Attendance(len(alike), len(present), weight_share(alike, present))
     return counted
 
 
@@ -390,10 +390,11 @@ def _check(
     try:
         return result, canonical(check_output(result.outputs, rows), task, member.output)
     except InvalidOutput as error:
-        return replace(result, failure=MemberFailure(type(error).__name__, str(error))), None
+        return structs.replace(result, failure=MemberFailure(type(error).__name__, str(error))), None
 
 
-def _report(member: ReleasedMember, result: MemberResult | None, weight: float) -> MemberReport:
+def report_member(member: ReleasedMember, result: MemberResult | None, weight: float) -> MemberReport:
+    """Return a member's part in an answer; a member without a result was not asked."""
     known = result or MemberResult(member.id)
     return MemberReport(
         id=member.id,

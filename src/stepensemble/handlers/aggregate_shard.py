@@ -92,7 +92,7 @@ class ShardAggregator:
         if answered.cause is not None:
             # No report: a run that is resumed asks again.
             raise QuorumNotMet(_explain(answered))
-        part = encode_part(answered.frame, plan.options.format)
+        part = encode_part(answered.coded, plan.options.format)
         data.upload(staged_key(event.run, "part", event.shard.number, plan.options.format), part)
         counted = [read.tally]
         if answered.heard is not None:
@@ -101,7 +101,7 @@ class ShardAggregator:
         took = Tally(seconds={"aggregate_shard": time.perf_counter() - started}, bytes={"part": len(part)})
         report = _report(event, read, answered, add([*counted, took]))
         data.write(shard_report_key(event.run, event.shard.number), msgspec.json.encode(report))
-        return {"rows": answered.frame.height}
+        return {"rows": answered.coded.height}
 
 
 def _explain(answered: Answered) -> str:
@@ -115,7 +115,7 @@ def _report(event: ShardEvent, read: ShardRead, answered: Answered, tally: Tally
     return ShardReport(
         number=event.shard.number,
         rows_in=read.rows_in,
-        rows_out=answered.frame.height,
+        rows_out=answered.coded.height,
         rows_rejected=read.rows_rejected,
         status=answered.status,
         cause=None,

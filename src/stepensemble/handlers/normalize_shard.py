@@ -67,8 +67,10 @@ class ShardNormalizer:
         file = plan.files[event.shard.file]
         raw = read_shard(data, plan, event.shard, wanted_columns(plan.options, [one.name for one in release.features]))
         encoded = encode_frame(release.features, raw.frame, typed=file.format != "csv", original=raw.original)
-        accepted = raw.frame.filter(encoded.accepted)
-        rows = name_rows(accepted, file.name, raw.numbers[encoded.accepted], plan.options, release.task, file.format)
+        accepted, numbers = raw.frame, raw.numbers
+        if not encoded.accepted.all():
+            accepted, numbers = accepted.filter(encoded.accepted), numbers[encoded.accepted]
+        rows = name_rows(accepted, file.name, numbers, plan.options, release.task, file.format)
         rejected = list_rejected(
             encoded.wrong, raw.malformed, file.name, raw.numbers, _find(raw.frame, plan.options.id)
         )

@@ -5,6 +5,7 @@ import decimal
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from stepensemble.batch.encoding import encode_frame
 from stepensemble.batch.run import Options
 from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.answer import MemberResult, decide
-from stepensemble.core.columns import select_rows
 from stepensemble.core.manifest import NumberFeature
 from stepensemble.core.outputs import Label
 from stepensemble.core.policy import Confidence
@@ -51,11 +51,7 @@ def ask_models(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -
     """Answer a frame as the batch does: encoded by polars, scored, put together as arrays."""
     read = ensemble.release
     columns = encode_frame(read.features, frame, typed=typed).columns
-
-    def ask(tier: int, numbers: Any) -> dict[str, MemberResult]:
-        reaching = select_rows(columns, numbers)
-        return {one.id: ensemble._ask(one, reaching, len(numbers)) for one in read.in_tier(tier)}
-
+    ask = partial(ensemble._ask_tier, columns)
     answered = answer_shard(read, read.policy, list_lines(frame.height), ask)
     assert isinstance(answered, Answered)
     return answered

@@ -80,7 +80,7 @@ def find_tied(task: BinaryTask | MulticlassTask, probabilities: Floats) -> Flags
     """Return `(rows, classes)`: the classes that share the best place, most often one a row."""
     if isinstance(task, BinaryTask):
         beyond = probabilities[:, 1] - task.threshold
-        tied = np.empty((len(beyond), 2), dtype=np.bool_)
+        tied = np.empty((len(beyond), 2), dtype=np.bool_, order="F")
         np.less_equal(beyond, TIE_TOLERANCE, out=tied[:, 0])
         np.greater_equal(beyond, -TIE_TOLERANCE, out=tied[:, 1])
         return tied

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+LEAST = 5e-324
+"""The smallest positive number: it has a logarithm."""
+
 
 def sigmoid(logits: Floats) -> Floats:
     """Return 1 / (1 + exp(-x)), without overflow at either end."""
@@ -37,8 +40,9 @@ def normalize_rows(supports: Floats) -> Floats:
 
 def entropy(probabilities: Floats) -> Floats:
     """Return each row's Shannon entropy in nats, 0 to ln(classes); 0 ln 0 is 0."""
-    logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
-    result: Floats = np.abs(row_sum(probabilities * logs))  # not by a minus, which makes -0.0 of 0.0
+    logs = np.log(np.maximum(probabilities, LEAST))
+    logs *= probabilities
+    result: Floats = np.abs(row_sum(logs))  # not by a minus, which makes -0.0 of 0.0
     return result
 
 
@@ -56,8 +60,11 @@ def row_max(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def complement(second: Floats) -> Floats:
-    """Return `(rows, 2)` from the second class's probability; the first is what it leaves."""
-    both = np.empty((len(second), 2))
+    """Return `(rows, 2)` from the second class's probability; the first is what it leaves.
+
+    Each class by itself in memory, since all that is done with them is done column by column.
+    """
+    both = np.empty((len(second), 2), order="F")
     np.subtract(1.0, second, out=both[:, 0])
     both[:, 1] = second
     return both

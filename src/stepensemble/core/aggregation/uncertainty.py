@@ -74,7 +74,10 @@ def measure_margin(task: BinaryTask | MulticlassTask, pooled: Floats, *, voted: 
     Where classes have thresholds, the probabilities are first divided by them, so that the margin is 0 where the answer
     changes. Votes know no thresholds.
     """
-    ordered = np.partition(pooled if voted else divide_by_thresholds(task, pooled), -2, axis=1)
+    compared = pooled if voted else divide_by_thresholds(task, pooled)
+    if compared.shape[1] == 2:
+        return np.abs(compared[:, 1] - compared[:, 0])
+    ordered = np.partition(compared, -2, axis=1)
     margin: Floats = ordered[:, -1] - ordered[:, -2]
     return margin
 
