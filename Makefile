@@ -8,6 +8,8 @@ VENV := .venv
 export UV_PROJECT_ENVIRONMENT = $(VENV)
 # Nothing here calls home.
 export SAM_CLI_TELEMETRY := 0
+# A stack is a dozen processes, the tests are thousands: what one of them has compiled is kept for the next.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup tensorflow browser run test check lint format schemas pictures bench build deploy deploy-tensorflow clean
 

@@ -1,7 +1,7 @@
-"""Write the tables of docs/performance.md from benchmarks/results.
+"""Write the tables of docs/performance.md, and the one in README.md, from benchmarks/results.
 
-python benchmarks/performance.py            # docs/performance.md is written
-python benchmarks/performance.py --check    # nothing is written; exit code 1 where the page has other tables
+python benchmarks/performance.py            # both are written
+python benchmarks/performance.py --check    # nothing is written; exit code 1 where a page has other tables
 """
 
 from __future__ import annotations
@@ -21,9 +21,28 @@ from timing import Claim, Machine, Spread
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 BEGIN, END = "<!-- computed by benchmarks/performance.py: {} -->\n", "<!-- end of what is computed -->\n"
 BLOCK = re.compile(f"{BEGIN.format('([a-z_]+)')}.*?{END}", re.DOTALL)
+
+
+SHORT = (
+    ("1 row, four members, in process", "keras.Model.predict"),
+    ("cold call of a slot", "tutorial handler"),
+    ("warm call of a slot", "tutorial handler"),
+    ("1,000,000 rows, four members", "pandas and keras.predict"),
+)
+"""Which ratios a first reader sees."""
+
+
+def format_short(folder: Path) -> str:
+    """Return some ratios as a Markdown table, and where a month of executions begins to cost more than an endpoint."""
+    claims = {(claim.what, claim.against): claim for of in read_claims(folder).values() for claim in of}
+    lines = ["| what | against | |", "| --- | --- | --: |"]
+    lines += [f"| {what} | {against} | {_told(claims[what, against])} |" for what, against in SHORT]
+    even = {(one.one, one.other): one for one in _read_cost(folder).break_even}[cost.EXPRESS, cost.ENDPOINT]
+    lines.append(f"| a month of executions, EXPRESS, estimated | {even.other} | cheaper {cost.tell_break_even(even)} |")
+    return "\n".join(lines) + "\n"
 
 
 def format_claims(folder: Path) -> str:
@@ -160,6 +179,7 @@ def format_machines(folder: Path) -> str:
 
 
 TABLES: Mapping[str, Callable[[Path], str]] = {
+    "short": format_short,
     "claims": format_claims,
     "in_process": format_in_process,
     "serving": format_serving,
@@ -203,9 +223,13 @@ def _format_spreads(kinds: Mapping[str, Mapping[str, Any]], unit: str) -> str:
 
 def _claim(claim: Claim) -> str:
     return (
-        f"| {claim.what} | {claim.against} | {_number(claim.ratio.median)} {tell_claim(claim)} "
+        f"| {claim.what} | {claim.against} | {_told(claim)} "
         f"| {_quartiles(claim.ratio)} | {_goal(claim)} | {_met(claim)} |"
     )
+
+
+def _told(claim: Claim) -> str:
+    return f"{_number(claim.ratio.median)} {tell_claim(claim)}"
 
 
 def _goal(claim: Claim) -> str:
@@ -230,13 +254,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the page has other tables")
     arguments = parser.parse_args()
-    held = PAGE.read_text(encoding="utf-8")
-    filled = fill(held, RESULTS)
-    if arguments.check:
-        if held != filled:
-            sys.exit(f"{PAGE} has other tables; run benchmarks/performance.py")
-        return
-    PAGE.write_text(filled, encoding="utf-8")
+    for page in PAGES:
+        held = page.read_text(encoding="utf-8")
+        filled = fill(held, RESULTS)
+        if not arguments.check:
+            page.write_text(filled, encoding="utf-8")
+        elif held != filled:
+            sys.exit(f"{page} has other tables; run benchmarks/performance.py")
 
 
 if __name__ == "__main__":
