@@ -252,6 +252,8 @@ def answer_shard(release: Release, policy: Policy, rows: pl.DataFrame, ask: AskM
     if heard.decided.status == "FAILED":
         return Answered(pl.DataFrame(schema=schema), heard)
     columns = {name: rows[name] for name in rows.columns} | _tabulate_answers(release, heard, rows.height)
+    if FILE in columns and (rows[FILE] == (file := rows[FILE][0])).all():
+        columns[FILE] = _repeat(file, rows.height)
     prefixes = name_members(release.members, rows.columns)
     for member in release.members:
         parts = _tabulate_member(release.task, member, heard, rows.height)

@@ -14,14 +14,17 @@ import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, to_hex
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
 Floats = npt.NDArray[np.float64]
@@ -77,7 +80,6 @@ STYLE: Any = {
     "ytick.color": COLOURS["faint"],
     "xtick.labelcolor": COLOURS["ink"],
     "ytick.labelcolor": COLOURS["ink"],
-    "figure.constrained_layout.use": True,
     "legend.frameon": False,
 }
 
@@ -176,7 +178,12 @@ def draw_matrix(name: str, members: Sequence[str], values: Floats, low: float, t
 
 def heat_colour(value: float, low: float) -> str:
     """Return the colour of a share in the matrix, as `#rrggbb`."""
-    return to_hex(mpl.colormaps[HEAT](Normalize(low, 1.0, clip=True)(value)))
+    return to_hex(_read_colours()(Normalize(low, 1.0, clip=True)(value)))
+
+
+@cache
+def _read_colours() -> Colormap:
+    return mpl.colormaps[HEAT]  # every time a new one, with a table to be made
 
 
 def draw_reliability(name: str, members: Sequence[Curve], ensemble: Curve | None, text: str) -> str:
@@ -273,6 +280,7 @@ def _write(figure: Figure, name: str, title: str, text: str) -> str:
     with warnings.catch_warnings():
         # Letters that DejaVu Sans lacks are measured wrongly, and shown rightly by the page's own fonts.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing", category=UserWarning)
+        _lay_out(figure)
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     root = ET.fromstring(written.getvalue())  # noqa: S314 written one line above
     for parent in root.iter():
@@ -295,6 +303,13 @@ def _write(figure: Figure, name: str, title: str, text: str) -> str:
         told.text = clean(content)
         root.insert(place, told)
     return ET.tostring(root, encoding="unicode")
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place everything as `savefig` would, which draws the whole figure for it: half of the time."""
+    FigureCanvasSVG(figure)
+    figure.set_dpi(72)  # that of SVG
+    ConstrainedLayoutEngine().execute(figure)
 
 
 def _rewrite(attributes: Mapping[str, str], name: str, used: set[str]) -> Iterator[tuple[str, str]]:

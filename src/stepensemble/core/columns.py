@@ -20,6 +20,9 @@ Array = npt.NDArray[Any]
 Columns = dict[str, Array]
 """In the manifest's order, all with the same number of rows."""
 
+ONE = np.float32(1).view(np.uint32)
+"""Its bits."""
+
 
 def stack_columns(columns: Columns, names: Sequence[str]) -> Array:
     """Put a member's columns together as its input.
@@ -84,16 +87,31 @@ def columns_from_json(data: Mapping[str, Any]) -> Columns:
 
 
 def columns_to_bytes(columns: Columns) -> bytes:
-    """Return columns as a NumPy archive (`.npz`): their names, and one array each in that order."""
+    """Return columns as a NumPy archive (`.npz`): their names, and one array each in that order.
+
+    `flags` are the names of those of nothing but zeros and ones, of which categories make several: a byte a row.
+    """
+    flags = [name for name, column in columns.items() if _is_flag(column)]
+    kept = [column.astype(np.bool_) if name in flags else column for name, column in columns.items()]
     buffer = io.BytesIO()
-    np.savez(buffer, *columns.values(), names=np.array(list(columns)), allow_pickle=False)
+    np.savez(buffer, *kept, names=np.array(list(columns)), flags=np.array(flags, np.str_), allow_pickle=False)
     return buffer.getvalue()
+
+
+def _is_flag(column: Array) -> bool:
+    """Say whether a float32 column has no number but 0 and 1, bit for bit: -0 is another one."""
+    if column.dtype != np.float32:
+        return False
+    bits = np.ascontiguousarray(column).view(np.uint32)
+    return bool(((bits == 0) | (bits == ONE)).all())
 
 
 def columns_from_bytes(body: bytes) -> Columns:
     """Reverse `columns_to_bytes`."""
     with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-        return {name: archive[f"arr_{index}"] for index, name in enumerate(archive["names"].tolist())}
+        flags = archive["flags"].tolist() if "flags" in archive else ()  # as written by versions without
+        columns = {name: archive[f"arr_{index}"] for index, name in enumerate(archive["names"].tolist())}
+    return {name: column.astype(np.float32) if name in flags else column for name, column in columns.items()}
 
 
 def array_to_bytes(array: Array) -> bytes:

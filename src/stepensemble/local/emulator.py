@@ -50,6 +50,7 @@ def load_moto(blueprints: Iterable[Blueprint]) -> None:
     _share_regions()
     _parse_json_first()
     _keep_last_body()
+    _sum_when_asked()
 
     from stepensemble.local.events import repair
 
@@ -168,6 +169,23 @@ def _keep_last_body() -> None:
         write(key, body)
 
     keys.value = property(get, put)
+
+
+@lru_cache
+def _sum_when_asked() -> None:
+    """Have moto check-sum an upload of several parts where a checksum was asked for: else nobody is told of it."""
+    from moto.s3.models import MultipartChecksumBuilder
+
+    builder: Any = MultipartChecksumBuilder
+    create, add, build = builder.__init__, builder.addPart, builder.build
+
+    def __init__(self: Any, algorithm: str | None, kind: str | None) -> None:  # noqa: N807 (moto's)
+        create(self, algorithm, kind)
+        self.asked = algorithm is not None
+
+    builder.__init__ = __init__
+    builder.addPart = lambda self, part: add(self, part) if self.asked else None
+    builder.build = lambda self: build(self) if self.asked else None
 
 
 def _describe(stack: Any, logical_id: str, code: str) -> LocalFunction:

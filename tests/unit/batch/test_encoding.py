@@ -254,6 +254,15 @@ def test_values_are_what_accepted_rows_had_before_scaling() -> None:
     )
 
 
+@given(st.lists(st.none() | st.integers(0, 30), max_size=80), st.sampled_from([pl.Int64, pl.String, pl.Float64]))
+def test_few_distinct_values_and_many_are_found_alike(values: list[int | None], dtype: Any) -> None:
+    given_ = pl.Series(values, dtype=pl.Int64).cast(dtype)
+    first, codes = find_distinct(given_)
+    seen = list(dict.fromkeys(values))
+    assert first.tolist() == [values.index(value) for value in seen]
+    assert [seen[code] for code in codes.tolist()] == values
+
+
 def test_distinct_values_are_told_by_where_they_occur_first() -> None:
     first, codes = find_distinct(pl.Series(["b", None, "a", "b", None]))
     assert (first.tolist(), codes.tolist()) == ([0, 1, 2], [0, 1, 2, 0, 1])

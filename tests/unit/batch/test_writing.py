@@ -63,6 +63,17 @@ def test_csv_is_read_back_by_polars_with_lists_as_json(results: pl.DataFrame) ->
 
 
 @pytest.mark.parametrize("format_", ["parquet", "csv", "jsonl"])
+def test_names_that_are_coded_are_read_back_as_text(results: pl.DataFrame, format_: Any) -> None:
+    names = results.select(pl.col(pl.String)).columns
+    coded = results.with_columns(results[name].cast(pl.Enum(results[name].unique().drop_nulls())) for name in names)
+    written = encode_part(coded, format_)
+    if format_ == "parquet":
+        assert_frame_equal(pl.read_parquet(io.BytesIO(written)), results, check_exact=True)
+    else:
+        assert written == encode_part(results, format_)
+
+
+@pytest.mark.parametrize("format_", ["parquet", "csv", "jsonl"])
 def test_a_frame_is_written_as_the_same_bytes_each_time(results: pl.DataFrame, format_: Any) -> None:
     assert encode_part(results, format_) == encode_part(results.clone(), format_)
 
