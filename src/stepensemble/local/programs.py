@@ -43,11 +43,10 @@ class Programs:
 
         It holds nothing of an execution: what changes lies in the execution's environment. So all executions share it.
         """
-        name = _name(definition)
-        if name not in self._held:
-            kept = self.folder / f"{name}.pickle"
-            self._held[name] = _read(kept) or _parse(definition, kept)
-        return self._held[name]
+        if definition not in self._held:
+            kept = self.folder / f"{_name(definition)}.pickle"
+            self._held[definition] = _read(kept) or _parse(definition, kept)
+        return self._held[definition]
 
 
 @contextmanager
