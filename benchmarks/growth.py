@@ -1,7 +1,7 @@
 """How the time grows where rows, members or shards are doubled, several times: no faster than they do.
 
-    rows        in process, four members; and as a batch on the local stack, shards of the default size
-    members     in process, many rows; and as an execution on the local stack, one row
+    rows        in process, as a table, four members; and as a batch on the local stack, shards of the default size
+    members     in process, the largest table; and as an execution on the local stack, one row
     shards      as a batch on the local stack, the same rows every time
 
 Of each, the slope of seconds over count, both as logarithms: 1 where a doubling doubles the time, less where something
@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
 from functools import partial
-from itertools import count, cycle, islice
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,13 +38,12 @@ from stepensemble.cli.stacks import Stack
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "growth.json"
-PASSENGERS = ROOT / "examples" / "titanic" / "passengers.csv"
 ROWS, MEMBERS, SHARDS, ROUNDS = 500_000, 16, 16, 3
 DOUBLINGS = 5
 """Up to the largest of a count; or from 1 on, where that is nearer."""
 
-IN_PROCESS, CUT = 32, 4
-"""One in so many of the batch's rows is asked in process, where every row is a dictionary; and is cut into shards."""
+CUT = 4
+"""One in so many of the largest table's rows is cut into shards."""
 
 RECORD_BYTES = 64
 """Room for a whole record at the end of a shard: it lets a table be cut into as many shards as are asked for."""
@@ -79,10 +77,7 @@ def double_up_to(most: int, doublings: int) -> list[int]:
 
 def measure(rows: int, members: int, shards: int, doublings: int, rounds: int) -> Result:
     """Time everything in turns."""
-    few = rows // IN_PROCESS
-    row_counts, few_counts, member_counts, shard_counts = (
-        double_up_to(most, doublings) for most in (rows, few, members, shards)
-    )
+    row_counts, member_counts, shard_counts = (double_up_to(most, doublings) for most in (rows, members, shards))
     with TemporaryDirectory() as scratch, ExitStack() as exits:
         folder = Path(scratch)
         stacks = {
@@ -93,15 +88,13 @@ def measure(rows: int, members: int, shards: int, doublings: int, rounds: int) -
         tables = {number: _upload(four, folder / f"{number}.csv", number)[0] for number in row_counts}
         cut, size = _upload(four, folder / "cut.csv", rows // CUT)
         dates = (f"{date(2026, 1, 1) + timedelta(days=day)}" for day in count())
-        passengers = list(islice(cycle(_read_passengers()), few))
+        frames = {number: pl.read_csv(folder / f"{number}.csv") for number in row_counts}
         ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
         tasks: Mapping[str, Mapping[int, Task]] = {
-            "rows, in process": {
-                number: partial(ensemble.predict, {"instances": passengers[:number]}) for number in few_counts
-            },
+            "rows, in process": {number: partial(ensemble.predict_table, frame) for number, frame in frames.items()},
             "rows, batch": {number: partial(_run, four, dates, table, SHARD_BYTES) for number, table in tables.items()},
             "members, in process": {
-                number: partial(_load(folder / f"{number}-loaded", number).predict, {"instances": passengers})
+                number: partial(_load(folder / f"{number}-loaded", number).predict_table, frames[rows])
                 for number in member_counts
             },
             "members, execution": {number: partial(_execute, stack) for number, stack in stacks.items()},
@@ -132,11 +125,6 @@ def _describe(seconds: Mapping[int, Seconds]) -> Series:
         [summarize(taken) for taken in seconds.values()],
         summarize([fit_slope(list(seconds), turn) for turn in turns]),
     )
-
-
-def _read_passengers() -> list[dict[str, Any]]:
-    table = pl.read_csv(PASSENGERS).drop("Survived")
-    return [{name: value for name, value in row.items() if value is not None} for row in table.to_dicts()]
 
 
 def _load(folder: Path, members: int) -> Ensemble:

@@ -143,7 +143,7 @@ def test_growth_is_measured_over_doubled_counts(tmp_path: Path) -> None:
     printed = run_benchmark("growth", tmp_path / "growth.json", *options)
     series = printed["series"]
     assert {name: one["counts"] for name, one in series.items()} == {
-        "rows, in process": [32, 64],  # one in 32 of those of the batch
+        "rows, in process": [1024, 2048],
         "rows, batch": [1024, 2048],
         "members, in process": [1, 2],
         "members, execution": [1, 2],

@@ -48,6 +48,7 @@ def load_moto(blueprints: Iterable[Blueprint]) -> None:
         logging.getLogger(name).propagate = False
     import_moto(body["Type"] for blueprint in blueprints for body in blueprint.template["Resources"].values())
     _share_regions()
+    _list_actions_once()
     _parse_json_first()
     _keep_last_body()
     _sum_when_asked()
@@ -127,6 +128,15 @@ def _share_regions() -> None:
         return [region for one in partitions for region in session.get_available_regions("s3", partition_name=one)]
 
     backends._generate_regions = lambda _backend, _service: list_regions()
+
+
+@lru_cache
+def _list_actions_once() -> None:
+    """Have moto inspect once what a service can do, not at every request to it."""
+    from moto.core import responses
+
+    inspecting: Any = responses
+    inspecting.method_names_from_class = lru_cache(inspecting.method_names_from_class)
 
 
 @lru_cache
