@@ -73,7 +73,8 @@ def make_release(members: int) -> Release:
                 weight=1.0,
                 role="voter",
                 timeout=10,
-                columns=("x",),
+                inputs={"": ("x",)},
+                signature=None,
                 tier=1,
             )
             for number in range(members)

@@ -138,6 +138,36 @@ def test_the_batch_a_script_and_the_limit_answer_the_same_and_are_measured(tmp_p
     assert_same_form(printed, read_kept("million"))
 
 
+@pytest.mark.tensorflow
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+def test_answers_in_process_are_measured_against_others_that_say_the_same(tmp_path: Path) -> None:
+    # The benchmark itself ends with an error where one of them answers otherwise.
+    printed = run_benchmark("in_process", tmp_path / "in_process.json", "--rounds", 1)
+    assert [claim["goal"] for claim in printed["claims"]] == [1000, 20, 10, 1, 1, 1]
+    assert_same_form(printed, read_kept("in_process"))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+def test_calls_executions_and_the_command_are_measured(tmp_path: Path) -> None:
+    printed = run_benchmark("serving", tmp_path / "serving.json", "--rounds", 1)
+    assert [(claim["goal"], claim["slower"]) for claim in printed["claims"]] == [
+        (14, False),
+        (50, False),
+        (1.3, True),
+        (1.5, True),
+        (2, True),
+        (1, True),
+    ]
+    assert_same_form(printed, read_kept("serving"))
+
+
+def test_replays_are_measured(tmp_path: Path) -> None:
+    printed = run_benchmark("replay", tmp_path / "replay.json", "--rounds", 1)
+    assert printed["speeds"].keys() == {"4", "8"}
+    assert_same_form(printed, read_kept("replay"))
+
+
 def test_growth_is_measured_over_doubled_counts(tmp_path: Path) -> None:
     options = ("--rows", 2048, "--members", 2, "--shards", 2, "--doublings", 1, "--rounds", 1)
     printed = run_benchmark("growth", tmp_path / "growth.json", *options)
