@@ -136,16 +136,18 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
     )
 
 
-def slice_text(pieces: Iterable[bytes], find: Find, start: int, size: int) -> Iterator[Slice]:
+def slice_text(pieces: Iterable[bytes], find: Find, start: int, size: int, end: int | None = None) -> Iterator[Slice]:
     """Cut a text into slices of whole records, of at most `size` bytes where the records are shorter.
 
-    The slices depend on the text alone, not on the pieces that it comes in. There is none without a row.
+    The slices depend on the text alone, not on the pieces that it comes in. There is none without a row. They are about
+    equal, since a run is over when the longest of them is, where it is known where the text ends.
 
     Args:
         pieces: of the text.
         find: finds its records.
         start: where the first piece begins.
         size: bytes of a slice.
+        end: of the text, if that is known.
 
     Raises:
         RecordTooLong: there is a line of more than `MAX_RECORD_BYTES`.
@@ -161,7 +163,7 @@ def slice_text(pieces: Iterable[bytes], find: Find, start: int, size: int) -> It
         ends = records.ends + position
         counts = np.cumsum(records.fields != BLANK)
         done = 0
-        while (fitting := int(np.searchsorted(ends, begin + size, "right"))) < len(ends):
+        while (fitting := int(np.searchsorted(ends, begin + _share(begin, end, size), "right"))) < len(ends):
             stop = int(ends[fitting - 1]) if fitting else last
             if stop == begin:  # a record longer than a slice
                 fitting += 1
@@ -178,6 +180,13 @@ def slice_text(pieces: Iterable[bytes], find: Find, start: int, size: int) -> It
         text = text[records.length :]
     if rows:
         yield Slice(begin, last, first_row, rows)
+
+
+def _share(begin: int, end: int | None, size: int) -> int:
+    """Return the bytes of a slice where what is left of a text is cut into as few as can be, all alike."""
+    if end is None or end <= begin:
+        return size
+    return -(-(end - begin) // -(-(end - begin) // size))
 
 
 def slice_rows(row_groups: Sequence[RowGroup], widths: Mapping[str, int], size: int) -> Iterator[Slice]:
@@ -274,7 +283,7 @@ def _slice_file(
     pieces = _watch(text.pieces, unseen, seen) if file.format == "jsonl" and unseen else text.pieces
     find = finder(options, file)
     if not text.whole:
-        return list(slice_text(pieces, find, text.start, options.shard_size))
+        return list(slice_text(pieces, find, text.start, options.shard_size, file.size))
     return [Slice(0, file.size, 1, part.rows) for part in slice_text(pieces, find, 0, sys.maxsize)]
 
 

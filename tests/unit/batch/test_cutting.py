@@ -40,12 +40,15 @@ def parquet(**columns: Any) -> bytes:
     return file.getvalue()
 
 
-@given(lines, st.integers(1, 200), st.integers(1, 50), st.integers(0, 5))
-def test_slices_are_the_text_whatever_pieces_it_comes_in(parts: list[str], size: int, piece: int, start: int) -> None:
+@given(lines, st.integers(1, 200), st.integers(1, 50), st.integers(0, 5), st.booleans())
+def test_slices_are_the_text_whatever_pieces_it_comes_in(
+    parts: list[str], size: int, piece: int, start: int, known: bool
+) -> None:
     text = "\n".join(parts).encode()
-    whole = list(slice_text([text], find_csv, start, size))
+    end = start + len(text) if known else None
+    whole = list(slice_text([text], find_csv, start, size, end))
     pieces = [text[place : place + piece] for place in range(0, len(text), piece)]
-    assert list(slice_text(pieces, find_csv, start, size)) == whole
+    assert list(slice_text(pieces, find_csv, start, size, end)) == whole
     at_once = find_csv(text, final=True)
     assert sum(part.rows for part in whole) == count_rows(at_once)
     edges = {start, *(at_once.ends + start).tolist()}
@@ -69,6 +72,16 @@ def test_json_lines_are_cut_at_lines(parts: list[str], size: int) -> None:
     assert sum(part.rows for part in slices) == sum(bool(line.strip()) for line in text.split(b"\n"))
 
 
+@given(st.integers(1, 500), st.integers(1, 400))
+def test_slices_of_a_text_that_ends_somewhere_are_alike(records: int, fitting: int) -> None:
+    text = b"1234567\n" * records
+    slices = list(slice_text([text], find_lines, 0, 8 * fitting, len(text)))
+    rows = [part.rows for part in slices]
+    assert sum(rows) == records
+    assert len(rows) == -(-records // fitting)  # as few as can be
+    assert max(rows) - min(rows) <= 1
+
+
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 20)), max_size=12), st.integers(1, 4000))
 def test_slices_of_row_groups_are_all_rows_in_order_and_of_the_size_asked(
     groups: list[tuple[int, int]], size: int
@@ -89,18 +102,18 @@ def test_slices_of_row_groups_are_all_rows_in_order_and_of_the_size_asked(
 
 
 def test_shards_are_numbered_over_files_and_rows_within_them() -> None:
-    body = "a\n" + "12345678901\n" * 300  # 3,600 bytes of rows: three slices of 85 rows and one of 45
+    body = "a\n" + "12345678901\n" * 300  # 3,600 bytes of rows: four slices of 900
     found = cut_all(fill({"1.csv": body, "2.csv": "a\n", "3.csv": body}), Options(shard_size=1024))
     assert [(file.name, file.rows) for file in found.files] == [("1.csv", 300), ("2.csv", 0), ("3.csv", 300)]
     assert [(shard.number, shard.file, shard.start, shard.first_row, shard.rows) for shard in found.shards] == [
-        (0, 0, 2, 1, 85),
-        (1, 0, 1022, 86, 85),
-        (2, 0, 2042, 171, 85),
-        (3, 0, 3062, 256, 45),
-        (4, 2, 2, 1, 85),
-        (5, 2, 1022, 86, 85),
-        (6, 2, 2042, 171, 85),
-        (7, 2, 3062, 256, 45),
+        (0, 0, 2, 1, 75),
+        (1, 0, 902, 76, 75),
+        (2, 0, 1802, 151, 75),
+        (3, 0, 2702, 226, 75),
+        (4, 2, 2, 1, 75),
+        (5, 2, 902, 76, 75),
+        (6, 2, 1802, 151, 75),
+        (7, 2, 2702, 226, 75),
     ]
 
 
