@@ -11,10 +11,11 @@ import hashlib
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from antlr4.atn.ATNDeserializer import ATNDeserializer
@@ -37,16 +38,18 @@ class Programs:
 
     folder: Path
     _held: dict[str, Any] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
     def parse(self, definition: str) -> Any:
         """Return the program of a definition; moto's own `EvalComponent`.
 
         It holds nothing of an execution: what changes lies in the execution's environment. So all executions share it.
         """
-        if definition not in self._held:
-            kept = self.folder / f"{_name(definition)}.pickle"
-            self._held[definition] = _read(kept) or _parse(definition, kept)
-        return self._held[definition]
+        with self._lock:  # executions start side by side
+            if definition not in self._held:
+                kept = self.folder / f"{_name(definition)}.pickle"
+                self._held[definition] = _read(kept) or _parse(definition, kept)
+            return self._held[definition]
 
 
 @contextmanager
@@ -96,5 +99,6 @@ def _parse(definition: str, kept: Path) -> Any:
     from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 
     program, _ = AmazonStateLanguageParser.parse(definition)
-    write_atomically(kept, pickle.dumps(program))
+    with suppress(OSError):  # it is only sooner there the next time
+        write_atomically(kept, pickle.dumps(program))
     return program

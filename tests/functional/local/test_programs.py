@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,24 @@ def test_a_damaged_file_is_written_anew(tmp_path: Path, content: bytes):
 
     assert type(parse(tmp_path)) is type(program)
     assert pickle.loads(kept.read_bytes())  # noqa: S301 (just written)
+
+
+def test_executions_that_start_at_once_share_one_program(tmp_path: Path):
+    from stepensemble.local.programs import Programs
+
+    programs = Programs(tmp_path)
+    with ThreadPoolExecutor(8) as starting:
+        parsed = list(starting.map(programs.parse, [DEFINITION] * 8))
+
+    assert len({id(program) for program in parsed}) == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_program_that_cannot_be_kept_runs_all_the_same(tmp_path: Path):
+    folder = tmp_path / "programs"
+    folder.write_text("a file")
+
+    assert parse(folder) is not None
 
 
 def test_a_wrong_definition_is_refused_and_nothing_is_kept(tmp_path: Path):
