@@ -33,9 +33,9 @@ def local(shared_project: Path) -> Iterator[LocalStack]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(local: LocalStack, shared_project: Path) -> Stack:
-    """The same with the shipped ensemble published, as the command line sees it."""
+    """The same, as the command line sees it; with the shipped ensemble published, whatever a module before published."""
     opened = local_stack(local.name, local.endpoint)
     ensure_published(opened, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
     return opened
