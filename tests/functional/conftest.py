@@ -35,7 +35,7 @@ def local(shared_project: Path) -> Iterator[LocalStack]:
 
 @pytest.fixture(scope="module")
 def stack(local: LocalStack, shared_project: Path) -> Stack:
-    """The same, as the command line sees it; with the shipped ensemble published, whatever a module before published."""
+    """The same, as the command line sees it; with the shipped ensemble, whatever a module before has published."""
     opened = local_stack(local.name, local.endpoint)
     ensure_published(opened, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
     return opened
