@@ -10,15 +10,14 @@ Polars has one thread, as it would have in a function with little more than one 
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import numpy as np
+from command import add_rounds, make_parser, report
 
 os.environ["POLARS_MAX_THREADS"] = "1"  # read when polars is imported
 import polars as pl
@@ -135,15 +134,10 @@ def format_table(result: Result) -> str:
 
 def main() -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    parser = make_parser(__doc__, RESULT)
+    add_rounds(parser, ROUNDS)
     arguments = parser.parse_args()
-    result = measure(arguments.rounds)
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else format_table(result))
+    report(measure(arguments.rounds), arguments, format_table)
 
 
 if __name__ == "__main__":

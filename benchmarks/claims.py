@@ -32,3 +32,11 @@ def tell_claim(claim: Claim) -> str:
     if claim.of == "size":
         return "times as large"
     return "times as long" if claim.slower else "times as fast"
+
+
+def tell(claim: Claim) -> str:
+    """Return a claim as a sentence."""
+    bound = "at most" if claim.slower else "at least"
+    return (
+        f"{claim.what}: {claim.ratio.median:,.4g} {tell_claim(claim)} as {claim.against} (goal {bound} {claim.goal:g})"
+    )

@@ -10,7 +10,6 @@ are AWS's list prices (`prices.py`); the rest is assumed, and `ASSUMED` says wha
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Literal
 
 import batch_speed
 import msgspec
+from command import make_parser, report
 from msgspec import Struct
 from prices import (
     DYNAMODB_WRITE,
@@ -329,14 +329,9 @@ def tell_break_even(one: BreakEven) -> str:
 
 def main() -> None:
     """Reckon, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    parser = make_parser(__doc__, RESULT)
     arguments = parser.parse_args()
-    result = reckon(read_measured())
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else format_table(result))
+    report(reckon(read_measured()), arguments, format_table)
 
 
 if __name__ == "__main__":

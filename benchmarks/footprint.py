@@ -11,7 +11,6 @@ It needs TensorFlow, to weigh it (`make tensorflow`).
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 import sys
@@ -21,12 +20,12 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
-from claims import tell_claim
+from claims import tell
+from command import add_rounds, make_parser, report
 from msgspec import Struct
 from stacks import start_stack
 from swap import run_command
-from timing import Claim, Machine, Spread, compare, describe_machine, summarize
+from timing import Claim, Machine, Spread, compare, describe_machine, show, summarize
 
 from stepensemble.local.functions import LocalFunction
 
@@ -146,30 +145,17 @@ def format_table(result: Result) -> str:
     """Return the result as a table."""
     lines = [f"{name:28}{weight:>10,.1f} MB" for name, weight in result.megabytes.items()]
     lines += ["", f"imports, median and quartiles of {result.rounds} rounds, processor time", ""]
-    lines += [f"{name:28}{_cell(spread):>28} ms" for name, spread in result.milliseconds.items()]
-    lines += [""] + [_tell(claim) for claim in result.claims]
+    lines += [f"{name:28}{show(spread, 0):>28} ms" for name, spread in result.milliseconds.items()]
+    lines += ["", *map(tell, result.claims)]
     return "\n".join(lines)
-
-
-def _cell(spread: Spread) -> str:
-    return f"{spread.median:,.0f} [{spread.low:,.0f}, {spread.high:,.0f}]"
-
-
-def _tell(claim: Claim) -> str:
-    return f"{claim.what}: {claim.ratio.median:.3g} {tell_claim(claim)} as {claim.against} (at most {claim.goal:g})"
 
 
 def main() -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    parser = make_parser(__doc__, RESULT)
+    add_rounds(parser, ROUNDS)
     arguments = parser.parse_args()
-    result = measure(arguments.rounds)
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else format_table(result))
+    report(measure(arguments.rounds), arguments, format_table)
 
 
 if __name__ == "__main__":

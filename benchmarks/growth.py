@@ -13,7 +13,6 @@ is paid once. Times on the local stack are those of its emulator and of all func
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,12 +22,12 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
 import numpy as np
 import polars as pl
+from command import add_rounds, make_parser, report
 from msgspec import Struct
 from stacks import copy_project, start_stack, write_members, write_passengers
-from timing import Claim, Machine, Seconds, Spread, describe_machine, run_in_turns, summarize
+from timing import Claim, Machine, Seconds, Spread, describe_machine, run_in_turns, show, summarize
 
 from stepensemble import Ensemble
 from stepensemble.batch.run import SHARD_BYTES, Options, Request
@@ -162,7 +161,7 @@ def format_table(result: Result) -> str:
     """Return the result as a table."""
     lines = [f"seconds, median of {result.rounds} rounds"]
     for name, series in result.series.items():
-        lines += ["", f"{name}: slope {_cell(series.slope)}"]
+        lines += ["", f"{name}: slope {show(series.slope)}"]
         lines += [
             f"{number:>10,} {spread.median:>10.3f}"
             for number, spread in zip(series.counts, series.seconds, strict=True)
@@ -170,25 +169,20 @@ def format_table(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _cell(spread: Spread) -> str:
-    return f"{spread.median:.2f} [{spread.low:.2f}, {spread.high:.2f}]"
-
-
 def main() -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
+    parser = make_parser(__doc__, RESULT)
+    add_rounds(parser, ROUNDS)
     parser.add_argument("--rows", type=int, default=ROWS, help=f"the most of them (default: {ROWS:,})")
     parser.add_argument("--members", type=int, default=MEMBERS, help=f"the most of them (default: {MEMBERS})")
     parser.add_argument("--shards", type=int, default=SHARDS, help=f"the most of them (default: {SHARDS})")
     parser.add_argument("--doublings", type=int, default=DOUBLINGS, help=f"up to there (default: {DOUBLINGS})")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
     arguments = parser.parse_args()
-    result = measure(arguments.rows, arguments.members, arguments.shards, arguments.doublings, arguments.rounds)
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else format_table(result))
+    report(
+        measure(arguments.rows, arguments.members, arguments.shards, arguments.doublings, arguments.rounds),
+        arguments,
+        format_table,
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ It needs TensorFlow and scikit-learn (`make tensorflow`).
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,13 +21,14 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import msgspec
 import numpy as np
 import polars as pl
+from claims import tell
+from command import add_rounds, make_parser, report
 from msgspec import Struct
 from peers.in_process import keras_predict, tf_function, voting_classifier
 from peers.keras_models import train_models
-from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, summarize
+from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
 
 from stepensemble import Ensemble
 from stepensemble.core.features import normalize
@@ -134,29 +134,17 @@ def format_table(result: Result) -> str:
     """Return the result as a table."""
     lines = [f"median and quartiles of {result.rounds} rounds", ""]
     for rows, taken in result.milliseconds.items():
-        lines += [rows] + [f"  {name:22}{_cell(spread):>28} ms" for name, spread in taken.items()]
-    lines += [""] + [
-        f"{claim.what}: {claim.ratio.median:,.1f} times as fast as {claim.against} (goal {claim.goal:g})"
-        for claim in result.claims
-    ]
+        lines += [rows] + [f"  {name:22}{show(spread, 3):>28} ms" for name, spread in taken.items()]
+    lines += ["", *map(tell, result.claims)]
     return "\n".join(lines)
-
-
-def _cell(spread: Spread) -> str:
-    return f"{spread.median:,.3f} [{spread.low:,.3f}, {spread.high:,.3f}]"
 
 
 def main() -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    parser = make_parser(__doc__, RESULT)
+    add_rounds(parser, ROUNDS)
     arguments = parser.parse_args()
-    result = measure(arguments.rounds)
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else format_table(result))
+    report(measure(arguments.rounds), arguments, format_table)
 
 
 if __name__ == "__main__":

@@ -15,28 +15,28 @@ It needs TensorFlow and pandas (`make bench` installs them).
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import msgspec
 import numpy as np
 import polars as pl
+from claims import tell
+from command import add_rounds, make_parser, report
 from msgspec import Struct
 from numpy.typing import NDArray
 from peers.keras_models import train_models
 from stacks import start_stack, write_passengers
-from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, summarize
+from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
 
 from stepensemble.batch.run import Request
 from stepensemble.cli.batch_runs import fetch_results, follow_run, read_summary, start_run
@@ -181,33 +181,18 @@ def format_table(result: Result) -> str:
     lines = [f"{result.rows:,} rows, {result.size:,} bytes; median and quartiles of {result.rounds} rounds", ""]
     for title, taken in (("", result.seconds), ("of ours", result.parts), ("started before", result.started)):
         lines += [title] if title else []
-        lines += [f"{'  ' if title else ''}{name:28}{_cell(spread):>28} s" for name, spread in taken.items()]
-    lines += ["", *_tell(result.claims)]
+        lines += [f"{'  ' if title else ''}{name:28}{show(spread):>28} s" for name, spread in taken.items()]
+    lines += ["", *map(tell, result.claims)]
     return "\n".join(lines)
-
-
-def _tell(claims: list[Claim]) -> Iterator[str]:
-    for claim in claims:
-        words, bound = ("times as long as", "at most") if claim.slower else ("times as fast as", "at least")
-        yield f"{claim.what}: {claim.ratio.median:,.2f} {words} {claim.against} (goal {bound} {claim.goal:g})"
-
-
-def _cell(spread: Spread) -> str:
-    return f"{spread.median:,.2f} [{spread.low:,.2f}, {spread.high:,.2f}]"
 
 
 def main() -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
+    parser = make_parser(__doc__, RESULT)
+    add_rounds(parser, ROUNDS)
     parser.add_argument("--rows", type=int, default=ROWS, help=f"of the table (default: {ROWS:,})")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
     arguments = parser.parse_args()
-    result = measure(arguments.rows, arguments.rounds)
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else format_table(result))
+    report(measure(arguments.rows, arguments.rounds), arguments, format_table)
 
 
 if __name__ == "__main__":

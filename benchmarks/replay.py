@@ -9,12 +9,11 @@ records' JSON is timed beside them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
+from command import add_rounds, make_parser, report
 from msgspec import Struct, structs
 from timing import Machine, Spread, compare, describe_machine, rate, run_in_turns
 
@@ -173,15 +172,10 @@ def format_table(result: Result) -> str:
 
 def main() -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
+    parser = make_parser(__doc__, RESULT)
+    add_rounds(parser, ROUNDS)
     arguments = parser.parse_args()
-    result = measure(arguments.rounds)
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else format_table(result))
+    report(measure(arguments.rounds), arguments, format_table)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ It needs TensorFlow (`make tensorflow`).
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -32,9 +31,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from claims import tell
+from command import make_parser, report
 from msgspec import Struct
 from stacks import SLOTS, copy_project, start_stack
-from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, summarize
+from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
 
 from stepensemble.cli.stacks import Stack
 from stepensemble.core.columns import columns_to_json
@@ -234,31 +235,18 @@ def format_table(result: Result) -> str:
         "make run": result.command,
     }
     for part, taken in parts.items():
-        lines += [part] + [f"  {name:32}{_cell(spread):>30} ms" for name, spread in taken.items()]
-    lines += [""]
-    for claim in result.claims:
-        words = "times as long as" if claim.slower else "times as fast as"
-        bound = "at most" if claim.slower else "at least"
-        lines.append(f"{claim.what}: {claim.ratio.median:,.2f} {words} {claim.against} (goal {bound} {claim.goal:g})")
+        lines += [part] + [f"  {name:32}{show(spread):>30} ms" for name, spread in taken.items()]
+    lines += ["", *map(tell, result.claims)]
     return "\n".join(lines)
-
-
-def _cell(spread: Spread) -> str:
-    return f"{spread.median:,.2f} [{spread.low:,.2f}, {spread.high:,.2f}]"
 
 
 def main() -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser = make_parser(__doc__, RESULT)
     parser.add_argument("--rounds", type=int, help="how often everything is timed")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
     arguments = parser.parse_args()
     rounds = [arguments.rounds or default for default in (COLD_ROUNDS, WARM_ROUNDS, COMMAND_ROUNDS)]
-    result = measure(*rounds)
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else format_table(result))
+    report(measure(*rounds), arguments, format_table)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ update of functions and layers, needs an AWS account, and no figure is made up f
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -27,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
+from command import add_rounds, make_parser, report
 from msgspec import Struct
-from timing import Machine, Spread, compare, describe_machine, summarize
+from timing import Machine, Spread, compare, describe_machine, show, summarize
 
 from stepensemble.cli.execution import run_execution
 from stepensemble.cli.stacks import Stack, local_stack
@@ -192,23 +191,13 @@ def format_table(result: Result) -> str:
     return "\n".join(lines)
 
 
-def show(spread: Spread) -> str:
-    """Return a median with its quartiles."""
-    return f"{spread.median:.2f} [{spread.low:.2f}, {spread.high:.2f}]"
-
-
 def main() -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is timed (default: {ROUNDS})")
+    parser = make_parser(__doc__, RESULT)
+    add_rounds(parser, ROUNDS)
     parser.add_argument("--no-build", action="store_true", help="leave the build out")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where to write (default: results, beside this)")
     arguments = parser.parse_args()
-    result = measure(arguments.rounds, build=not arguments.no_build)
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text if arguments.json else format_table(result))
+    report(measure(arguments.rounds, build=not arguments.no_build), arguments, format_table)
 
 
 if __name__ == "__main__":

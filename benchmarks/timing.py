@@ -84,6 +84,12 @@ def summarize(numbers: Sequence[float]) -> Spread:
     return Spread(median, low, high)
 
 
+def show(spread: Spread, digits: int = 2) -> str:
+    """Return a median with its quartiles."""
+    median, low, high = (f"{number:,.{digits}f}" for number in (spread.median, spread.low, spread.high))
+    return f"{median} [{low}, {high}]"
+
+
 def compare(seconds: Seconds, reference: Seconds) -> Spread:
     """Return how many times as long as the reference something took, turn by turn."""
     return summarize([one / other for one, other in zip(seconds, reference, strict=True)])

@@ -1,0 +1,38 @@
+"""What every benchmark is as a command: a table for people, a file of results, the same printed as JSON."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+Result = TypeVar("Result", bound=Struct)
+
+
+def make_parser(about: str | None, output: Path) -> ArgumentParser:
+    """Return a parser of what all benchmarks take.
+
+    Args:
+        about: the benchmark's docstring.
+        output: where its result is kept.
+    """
+    parser = ArgumentParser(description=about, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--output", type=Path, default=output, help="where to write (default: results, beside this)")
+    return parser
+
+
+def add_rounds(parser: ArgumentParser, rounds: int) -> None:
+    """Let the number of rounds be chosen."""
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"how often everything is timed (default: {rounds})")
+
+
+def report(result: Result, arguments: Namespace, format_table: Callable[[Result], str]) -> None:
+    """Write a result and print it, as `make_parser`'s arguments say."""
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text if arguments.json else format_table(result))
