@@ -56,7 +56,7 @@ run: $(VENV)/.run ## Ask the shipped ensemble about one passenger, on the local 
 	@$(VENV)/bin/ensemble run events/passenger.json
 
 test: $(VENV)/.tensorflow ## Run every test
-	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 check: $(VENV)/.dev ## Validate the manifest, its artifacts and the templates
 	@$(VENV)/bin/ensemble check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, 
 from stepensemble.core.features import normalize
 from stepensemble.core.outputs import check_output
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
-from stepensemble.core.policy import Policy
+from stepensemble.core.policy import Policy, Quorum
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
 from stepensemble.core.row_answer import AnswerRow, prepare_answer
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 ONLY = np.arange(1)
 """The number of a row that is there by itself."""
+
+# Threads that share an ensemble do not meet at the first use of what a payload may hold; see `batch.results`.
+_MET = msgspec.json.Decoder(tuple[Pointer, Quorum])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class _Single:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """A release with its models in memory.
+    """A release with its models in memory. Threads may share it; its models are asked one at a time.
 
         >>> ensemble = Ensemble.load("models/manifest.json")
         >>> ensemble.predict({"features": {...}})["predictions"]
@@ -68,6 +72,7 @@ class Ensemble:
     digest: str
     models: Mapping[str, Model | MemberFailure]
     _single: _Single | None = field(init=False, repr=False, compare=False)
+    _alone: threading.Lock = field(init=False, repr=False, compare=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         # Worked out from the release, so that one that takes another's place brings its own.
@@ -188,12 +193,13 @@ class Ensemble:
         model = self.models[member.id]
         if isinstance(model, MemberFailure):
             return MemberResult(member.id, failure=model)
-        started = time.perf_counter()
-        try:
-            outputs = check_output(model.predict(bind(), member.output.name), rows)
-        except MemberError as error:
-            return MemberResult(member.id, failure=_failure(error))
-        duration_ms = round((time.perf_counter() - started) * 1000, 3)
+        with self._alone:  # a model is asked from one thread
+            started = time.perf_counter()
+            try:
+                outputs = check_output(model.predict(bind(), member.output.name), rows)
+            except MemberError as error:
+                return MemberResult(member.id, failure=_failure(error))
+            duration_ms = round((time.perf_counter() - started) * 1000, 3)
         return MemberResult(member.id, outputs, duration_ms, cold=False)
 
 

@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,26 @@ def test_another_release_is_not_answered_for(tmp_path: Path) -> None:
 def test_a_bad_manifest_is_raised(tmp_path: Path) -> None:
     with pytest.raises(InvalidManifest, match="cannot be read"):
         Ensemble.load(tmp_path / "none.json")
+
+
+@pytest.fixture
+def _restless() -> Iterator[None]:
+    """Let threads take turns a thousand times as often as they do."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 1000)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("_restless")
+def test_threads_share_an_ensemble(tmp_path: Path) -> None:
+    ensemble = load(tmp_path, member("a"), member("b"))
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda x: ensemble.predict({"features": {"x": x}}), range(500)))
+        tables = list(pool.map(lambda x: ensemble.predict_table({"x": [float(x)] * 3}), range(100)))
+    # half_plus_two(x) = x / 2 + 2
+    assert [answer["predictions"][0]["value"] for answer in answers] == [x / 2 + 2 for x in range(500)]
+    assert [table["value"].to_list() for table in tables] == [[x / 2 + 2] * 3 for x in range(100)]
 
 
 def test_the_package_imports_nothing_until_it_is_asked() -> None:

@@ -45,6 +45,11 @@ AT_ONCE = 16
 
 PART_DIGITS = 5
 
+# What a type is decoded by is built here, before there are threads: msgspec builds it at a type's first use, and two
+# threads that meet there end the process.
+_REPORT = msgspec.json.Decoder(ShardReport)
+_FAILURE = msgspec.json.Decoder(ShardFailure)
+
 
 class Latest(Struct, frozen=True):
     """Which whole run of an ensemble is the latest: that of the latest day, and of several the last one.
@@ -192,12 +197,12 @@ def _read_ended(bucket: Bucket, run: str, shards: Sequence[Shard]) -> Ended:
 
     def read(shard: Shard) -> ShardReport | ShardFailure:
         try:
-            report = msgspec.json.decode(bucket.read(shard_report_key(run, shard.number)), type=ShardReport)
+            report = _REPORT.decode(bucket.read(shard_report_key(run, shard.number)))
             return ShardFailure("QuorumNotMet", report.cause) if report.cause is not None else report
         except ObjectMissing:
             pass
         try:
-            return msgspec.json.decode(bucket.read(shard_failure_key(run, shard.number)), type=ShardFailure)
+            return _FAILURE.decode(bucket.read(shard_failure_key(run, shard.number)))
         except ObjectMissing:
             return ShardFailure("NoReport", "the shard has left neither a report nor a reason")
 
