@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,22 +12,15 @@ import numpy as np
 from msgspec import structs
 
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.answer import (
-    Answer,
-    MemberReport,
-    MemberResult,
-    Output,
-    Results,
-    decide,
-)
-from stepensemble.core.columns import (
-    array_to_bytes,
-)
+from stepensemble.core.answer import Answer, MemberReport, MemberResult, Output, Results, decide
+from stepensemble.core.columns import array_to_bytes
 from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable
 from stepensemble.core.limits import STATE_BYTES
 from stepensemble.core.payload import DECISIVE, WARMUP, Payload, Pointer, apply_quorum, digest_input, parse_payload
+from stepensemble.core.policy import Policy
 from stepensemble.core.records import Record
 from stepensemble.core.releases.release import Release
+from stepensemble.core.row_answer import AnswerRow, prepare_answer
 from stepensemble.handlers.cascade import ask_next
 from stepensemble.handlers.execution import Execution
 from stepensemble.handlers.refusal import refuse
@@ -68,6 +61,14 @@ class AggregateEvent(Frame, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """A release, and what answers one row of it by itself; see `core.row_answer`."""
+
+    release: Release
+    answer_row: AnswerRow | None
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregator:
     """What Aggregate works on; `_known` caches the releases asked for last."""
 
@@ -75,7 +76,7 @@ class Aggregator:
     records: RecordTable
     data: Bucket
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _known: dict[str, Release] = field(default_factory=dict)
+    _known: dict[str, _Asked] = field(default_factory=dict)
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
         """Answer the execution's output; or, with a cascade, what the next tier is to be asked; or a refusal.
@@ -95,11 +96,11 @@ class Aggregator:
             return refuse(error)
 
     def _aggregate(self, event: AggregateEvent) -> dict[str, Any]:
-        release, payload = self._release(event.release), parse_payload(event.payload)
-        policy = apply_quorum(payload, release.policy, release.members)
+        asked, payload = self._release(event.release), parse_payload(event.payload)
+        policy = apply_quorum(payload, asked.release.policy, asked.release.members)
         results = [read_results(self.data, tier.results) for tier in event.tiers]
         rows = event.tiers[0].rows
-        answer = decide(release, policy, rows, recall(event.tiers, results))
+        answer = _answer(asked, policy, event.tiers, results)
         if isinstance(answer, Undecided):
             return ask_next(self.data, event, event.cascade, answer, prefix=event.prefix, earlier=event.tiers)
         record = self._record(event, payload, answer, rows)
@@ -122,12 +123,12 @@ class Aggregator:
         self.records.connect()
         return dict(msgspec.to_builtins(warm_up))
 
-    def _release(self, digest: str) -> Release:
+    def _release(self, digest: str) -> _Asked:
         if digest not in self._known:
             release = self.releases.read_release(digest)
             if len(self._known) >= KEPT_RELEASES:
                 del self._known[next(iter(self._known))]
-            self._known[digest] = release
+            self._known[digest] = _Asked(release, prepare_answer(release))
         return self._known[digest]
 
     def _record(self, event: AggregateEvent, payload: Payload, answer: Answer, rows: int) -> Record:
@@ -178,3 +179,12 @@ class Aggregator:
             return result.pointer
         # A recorded answer is another execution's: a member may have failed here, or be gone since.
         return self.data.write(outputs_key(prefix, member.id), array_to_bytes(outputs))
+
+
+def _answer(
+    asked: _Asked, policy: Policy, tiers: Sequence[AskedTier], results: Sequence[Results]
+) -> Answer | Undecided:
+    answer, rows = None, tiers[0].rows
+    if rows == 1 and asked.answer_row is not None and policy is asked.release.policy:
+        answer = asked.answer_row(results[0])
+    return answer or decide(asked.release, policy, rows, recall(tiers, results))

@@ -36,6 +36,7 @@ from uuid import uuid4
 import jsonpath_ng.ext.parser
 import jsonpath_ng.parser
 import moto.stepfunctions.models as plain_models
+import msgspec
 from botocore.exceptions import ClientError
 from moto.core.config import default_user_config
 from moto.stepfunctions.parser import utils as engine_utils
@@ -64,6 +65,8 @@ from stepensemble.local.programs import Programs
 PARALLEL_CALLS = 256
 LOOK_SECONDS = 0.05
 IMMUTABLE = frozenset({str, int, float, bool, type(None)})
+ATOMS = (bytes, datetime)
+"""What boto3 answers besides JSON."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +125,22 @@ def repair() -> None:
 
 
 def copy_json(value: Any, memo: dict[int, Any] | None = None) -> Any:
-    """Copy what is JSON, fast, and anything else, and whatever comes with a memo, as `copy.deepcopy` does."""
+    """Copy what is JSON, fast, and anything else, and whatever comes with a memo, as `copy.deepcopy` does.
+
+    Objects are states, or what boto3 answered; lists may be histories, whose events hold members of an `Enum`.
+    """
     if memo is None:
-        if type(value) in IMMUTABLE:
+        kind = type(value)
+        if kind in IMMUTABLE:
             return value
-        if isinstance(value, ProgramRunning):  # two names, and asked for twice a state
+        if kind is dict:
+            with suppress(TypeError):  # it holds something that is no JSON
+                return msgspec.to_builtins(value, builtin_types=ATOMS)
+        if kind is list:
+            with suppress(ValueError):
+                return marshal.loads(marshal.dumps(value))  # noqa: S302 (just written)
+        if kind is ProgramRunning:  # two names, and asked for twice a state
             return copy.copy(value)
-        with suppress(ValueError):  # it holds something that is no JSON
-            return marshal.loads(marshal.dumps(value))  # noqa: S302 (just written)
     return copy.deepcopy(value, memo)
 
 

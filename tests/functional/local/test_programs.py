@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,21 @@ def test_a_wrong_definition_is_refused_and_nothing_is_kept(tmp_path: Path):
 def test_a_state_is_copied_whole_and_apart(value: Any):
     from stepensemble.local.engine import copy_json
 
-    copied = copy_json([value])
+    listed, named = copy_json([value]), copy_json({"state": value})
 
-    assert copied == [value]
+    assert (listed, named) == ([value], {"state": value})
+    assert json.dumps([listed, named]) == json.dumps([[value], {"state": value}])  # 1 is not 1.0, nor is it true
     if isinstance(value, list | dict):
-        assert copied[0] is not value
+        assert listed[0] is not value
+        assert named["state"] is not value
+
+
+def test_what_boto_answers_is_copied_as_it_is():
+    from stepensemble.local.engine import copy_json
+
+    answered = {"Body": b"bytes", "At": datetime(2026, 3, 1, tzinfo=UTC), "Sizes": [1, 2.0]}
+
+    assert copy_json(answered) == answered
 
 
 def test_what_is_no_json_is_copied_as_well():
