@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,15 @@ from stepensemble.core.aggregation.decision import Numbers
 from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Results, ask_once, decide
 from stepensemble.core.columns import Array, Columns, bind_columns, select_rows
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
-from stepensemble.core.features import normalize
+from stepensemble.core.features import all_column_names, normalize
+from stepensemble.core.manifest import Feature
 from stepensemble.core.outputs import check_output
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
 from stepensemble.core.policy import Policy, Quorum
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
 from stepensemble.core.row_answer import AnswerRow, prepare_answer
-from stepensemble.core.row_features import BindRow, EncodeRow, prepare_binding, prepare_row
+from stepensemble.core.row_features import EncodeRow, prepare_binding, prepare_row
 from stepensemble.imaging import read_images
 from stepensemble.publishing.sources import read_sources
 from stepensemble.runtimes import Model, load_model
@@ -47,12 +48,12 @@ class _Single:
     """What is known of one row by itself before it comes; see `core.row_features` and `core.row_answer`.
 
     Attributes:
-        bind: by member.
+        asks: of each member, what asks it about all columns of the row.
         answer: None where a release's rows are always answered as arrays.
     """
 
     encode: EncodeRow
-    bind: Mapping[str, BindRow]
+    asks: Mapping[str, Callable[[Array], Array]]
     answer: AnswerRow | None
 
 
@@ -76,7 +77,7 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         # Worked out from the release, so that one that takes another's place brings its own.
-        object.__setattr__(self, "_single", _prepare(self.release))
+        object.__setattr__(self, "_single", _prepare(self.release, self.models))
 
     @classmethod
     def load(cls, manifest: str | Path) -> Ensemble:
@@ -167,9 +168,12 @@ class Ensemble:
     def _ask_tier(self, columns: Columns, tier: int, numbers: Numbers) -> Results:
         reaching = select_rows(columns, numbers)
         return {
-            member.id: self._ask(member, partial(bind_columns, reaching, member.inputs), len(numbers))
+            member.id: self._ask(member, partial(self._predict, member, reaching), len(numbers))
             for member in self.release.in_tier(tier)
         }
+
+    def _predict(self, member: ReleasedMember, columns: Columns) -> Array:
+        return cast("Model", self.models[member.id]).predict(bind_columns(columns, member.inputs), member.output.name)
 
     def _answer_single(self, row: Any, policy: Policy) -> Answer | None:
         """Answer one row by itself as `_answer` does; None where it is not plainly right, or not a row of numbers."""
@@ -180,7 +184,7 @@ class Ensemble:
 
         def ask(tier: int, _: Numbers) -> Results:
             return {
-                member.id: self._ask(member, partial(single.bind[member.id], columns), 1)
+                member.id: self._ask(member, partial(single.asks[member.id], columns), 1)
                 for member in release.in_tier(tier)
             }
 
@@ -189,26 +193,37 @@ class Ensemble:
         results = ask(1, ONLY)
         return single.answer(results) or cast("Answer", decide(release, policy, 1, ask_once(results)))
 
-    def _ask(self, member: ReleasedMember, bind: Callable[[], Mapping[str, Array]], rows: int) -> MemberResult:
+    def _ask(self, member: ReleasedMember, predict: Callable[[], Array], rows: int) -> MemberResult:
         model = self.models[member.id]
         if isinstance(model, MemberFailure):
             return MemberResult(member.id, failure=model)
         with self._alone:  # a model is asked from one thread
-            started = time.perf_counter()
+            started = time.perf_counter_ns()
             try:
-                outputs = check_output(model.predict(bind(), member.output.name), rows)
+                outputs = check_output(predict(), rows)
             except MemberError as error:
                 return MemberResult(member.id, failure=_failure(error))
-            duration_ms = round((time.perf_counter() - started) * 1000, 3)
-        return MemberResult(member.id, outputs, duration_ms, cold=False)
+            microseconds = (time.perf_counter_ns() - started) // 1000
+        return MemberResult(member.id, outputs, microseconds / 1000, cold=False)
 
 
-def _prepare(release: Release) -> _Single | None:
+def _prepare(release: Release, models: Mapping[str, Model | MemberFailure]) -> _Single | None:
     encode = prepare_row(release.features)
     if encode is None:
         return None
-    bind = {member.id: prepare_binding(release.features, member.inputs) for member in release.members}
-    return _Single(encode, bind, prepare_answer(release))
+    asks = {member.id: _prepare_ask(release.features, member, models[member.id]) for member in release.members}
+    return _Single(encode, asks, prepare_answer(release))
+
+
+def _prepare_ask(
+    features: Sequence[Feature], member: ReleasedMember, model: Model | MemberFailure
+) -> Callable[[Array], Array]:
+    bind = prepare_binding(features, member.inputs)
+    if isinstance(model, MemberFailure):  # which is never asked
+        return lambda columns: columns
+    nothing = np.zeros((1, len(all_column_names(features))), np.float32)
+    ask = model.prepare(bind(nothing), member.output.name)
+    return lambda columns: ask(bind(columns))
 
 
 def _failure(error: MemberError) -> MemberFailure:

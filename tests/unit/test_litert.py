@@ -162,6 +162,36 @@ def test_inputs_that_do_not_fit_are_named(inputs: Any, expected: str) -> None:
         load("named").predict(inputs, "total")
 
 
+@pytest.mark.parametrize(
+    ("name", "signature", "output", "inputs"),
+    [
+        ("half_plus_two", None, None, {"": column(1)}),
+        ("half_plus_two", None, None, {"x": column(1, 2)}),
+        ("named", None, "total", {"b": np.array([[1, 2]], dtype=np.float32), "a": column(10)}),
+        ("signatures", "double", None, {"": column(-4)}),
+        ("fixed_batch_one", None, None, {"": column(1, 2, 3)}),
+        ("int8", None, None, {"": column(1)}),
+        ("text", None, "label", {"": column(1)}),
+        ("indexed", None, None, {"i": column(1), "x": column(2)}),
+    ],
+)
+def test_what_is_prepared_answers_as_what_is_not(
+    name: str, signature: str | None, output: str | None, inputs: dict[str, Any]
+) -> None:
+    loaded = load(name, signature)
+    ask = loaded.prepare({key: np.zeros_like(value) for key, value in inputs.items()}, output)
+    got, expected = ask(inputs), loaded.predict(inputs, output)
+    assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_what_does_not_fit_is_refused_when_it_is_asked() -> None:
+    inputs = {"a": column(1), "b": column(1)}
+    ask = load("named").prepare(inputs, "total")
+    with pytest.raises(InputMismatch, match=r'the input "b" takes \[2\] numbers a row'):
+        ask(inputs)
+
+
 def test_which_of_several_outputs_is_wanted_has_to_be_said() -> None:
     rows = {"a": column(1), "b": np.ones((1, 2), dtype=np.float32)}
     with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; say which one is wanted'):

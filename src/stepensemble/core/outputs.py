@@ -123,6 +123,8 @@ def check_output(output: Array, rows: int) -> Array:
     Raises:
         InvalidOutput: with the first offending row.
     """
+    if output.shape == (1, 1) and rows == 1 and type(number := output.item()) is float and math.isfinite(number):
+        return output.reshape(1)  # of one number the rest takes ten times as long
     kind = output.dtype.kind
     if kind in "SO":
         output, kind = _decode_text(output), "U"

@@ -60,10 +60,27 @@ Said = Sequence[Floats]
 Flags = list[bool]
 """Of each class, whether it shares the best place."""
 
+_Combine = Callable[[Floats], float]
+"""From what each voter says of one thing to what all say."""
+
 _Read = Callable[[Array], Floats | None]
 """From a member's output, one row of it, to what it said; None where it is not what was declared."""
 
 Anything = TypeVar("Anything")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Some of the voters together.
+
+    Attributes:
+        weigh: their weighted mean.
+        combine: how the method brings together what they say.
+    """
+
+    shares: Floats
+    weigh: _Combine
+    combine: _Combine
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +93,8 @@ class _Question:
         cut: of two classes, from which probability the second one is answered; None of other numbers of classes.
         thresholds: one a class, where they are not alike.
         voters: ids of all of them, in their order.
-        without: the shares of the other voters, by who is left out; None where nothing could be answered then.
+        bench: all of them together.
+        without: the other voters, by who is left out; None where nothing could be answered then.
     """
 
     method: Aggregation
@@ -86,7 +104,8 @@ class _Question:
     cut: float | None
     thresholds: Floats | None
     voters: tuple[str, ...]
-    without: tuple[Floats | None, ...]
+    bench: _Bench
+    without: tuple[_Bench | None, ...]
 
 
 def prepare_answer(release: Release) -> AnswerRow | None:
@@ -95,8 +114,8 @@ def prepare_answer(release: Release) -> AnswerRow | None:
     method, ids = policy.aggregation, tuple(member.id for member in members)
     if release.voters != members or release.tiers > 1 or isinstance(method, GeometricMean | Stack):
         return None
-    shares = _share(method, members)
-    if shares is None or judge(policy, members, ids) != "COMPLETE":
+    bench = _seat(method, members)
+    if bench is None or judge(policy, members, ids) != "COMPLETE":
         return None
     question = _Question(
         method=method,
@@ -106,7 +125,8 @@ def prepare_answer(release: Release) -> AnswerRow | None:
         cut=task.threshold if isinstance(task, BinaryTask) else None,
         thresholds=None if isinstance(task, RegressionTask) else class_thresholds(task),
         voters=ids,
-        without=tuple(_share(method, _leave_out(members, place)) for place in range(len(members))),
+        bench=bench,
+        without=tuple(_seat(method, _leave_out(members, place)) for place in range(len(members))),
     )
     readings = [(member.id, _prepare_reading(task, member.output)) for member in members]
     attendance, stated = count_attendance(members, ids), state_policy(policy, len(members))
@@ -120,19 +140,19 @@ def prepare_answer(release: Release) -> AnswerRow | None:
                 return None
             said.append(output)
         answer = _answer_class if question.classes else _answer_number
-        reports = [report_member(one, results[one.id], share) for one, share in zip(members, shares, strict=True)]
-        return Answer("COMPLETE", stated, attendance, [answer(question, said, shares)], reports, None)
+        reports = [report_member(one, results[one.id], share) for one, share in zip(members, bench.shares, strict=True)]
+        return Answer("COMPLETE", stated, attendance, [answer(question, said)], reports, None)
 
     return answer_row
 
 
-def _share(aggregation: Aggregation, voters: Sequence[ReleasedMember]) -> Floats | None:
+def _seat(aggregation: Aggregation, voters: Sequence[ReleasedMember]) -> _Bench | None:
     if not voters or (name_method(aggregation) in WEIGHTED_METHODS and not any(voter.weight > 0 for voter in voters)):
         return None
-    shares: list[float] = effective_weights(
-        aggregation, [Vote(voter.id, voter.weight, np.empty(0)) for voter in voters]
-    ).tolist()
-    return shares
+    votes = [Vote(voter.id, voter.weight, np.empty(0)) for voter in voters]
+    shares: list[float] = effective_weights(aggregation, votes).tolist()
+    weigh = _prepare_mean(shares)
+    return _Bench(shares, weigh, _prepare_method(aggregation, len(voters)) or weigh)
 
 
 def _leave_out(everyone: Sequence[Anything], place: int) -> Sequence[Anything]:
@@ -174,26 +194,26 @@ def _read_first(number: float) -> Floats | None:
     return _read_second(1.0 - number)
 
 
-def _answer_number(question: _Question, said: Said, shares: Floats) -> Prediction:
+def _answer_number(question: _Question, said: Said) -> Prediction:
     values = [value for (value,) in said]
     std, extent = _spread(values)
     return Prediction(
-        value=_combine(question.method, values, shares),
+        value=question.bench.combine(values),
         spread=std,
         range=extent,
         decision="answer" if question.review is None or _meets(question.review, std) else "review",
     )
 
 
-def _answer_class(question: _Question, said: Said, shares: Floats) -> Prediction:
+def _answer_class(question: _Question, said: Said) -> Prediction:
     own = [_find_tied(question, probabilities) for probabilities in said]
-    pooled = _pool(question, said, own, shares)
-    label, best, tie = _elect(question, pooled, said, shares)
+    pooled = _pool(question, question.bench, said, own)
+    label, best, tie = _elect(question, question.bench, pooled, said)
     std, extent = _spread([probabilities[best if question.cut is None else 1] for probabilities in said])
     agreement = [_first(question, tied) for tied in own].count(best) / len(own)
     *_, next_, highest = sorted(pooled if question.voted else _divide_by_thresholds(question, pooled))
     margin = highest - next_
-    entropy, mean_entropy = _entropies(said, shares)
+    entropy, mean_entropy = _entropies(said, question.bench.weigh)
     decision: Literal["answer", "abstain", "review"] = "answer" if label is not None else "abstain"
     if question.review is not None and (label is None or not _meets(question.review, std, agreement, margin)):
         decision = "review"
@@ -224,41 +244,50 @@ def _meets(bounds: Confidence, std: float, agreement: float = 1.0, margin: float
     )
 
 
-def _pool(question: _Question, said: Said, own: Sequence[Flags], shares: Floats) -> list[float]:
+def _pool(question: _Question, bench: _Bench, said: Said, own: Sequence[Flags]) -> list[float]:
     """Pool the voters' probabilities; see `pooling.pool`."""
-    method = question.method
+    combine = bench.combine
     if question.voted:
         places = range(len(question.classes))
         said = [[float(place == _first(question, tied)) for place in places] for tied in own]
     if question.cut is not None:
-        second = _combine(method, [probabilities[1] for probabilities in said], shares)
+        second = combine([probabilities[1] for probabilities in said])
         return [1.0 - second, second]
-    pooled = [_combine(method, numbers, shares) for numbers in zip(*said, strict=True)]
-    return pooled if question.voted or isinstance(method, LINEAR) else _normalize(pooled)
+    pooled = [combine(numbers) for numbers in zip(*said, strict=True)]
+    return pooled if question.voted or isinstance(question.method, LINEAR) else _normalize(pooled)
 
 
-def _combine(method: Aggregation, numbers: Floats, shares: Floats) -> float:
+def _prepare_method(method: Aggregation, voters: int) -> _Combine | None:
+    """Return what combines numbers of so many voters; None where that is their weighted mean."""
     match method:
         case Median():
-            ordered, half = sorted(numbers), len(numbers) // 2
-            return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+            return _median
         case TrimmedMean(trim=trim):
-            cut = int(trim * len(numbers))
-            return _mean(sorted(numbers)[cut : len(numbers) - cut])
+            cut = int(trim * voters)
+            return lambda numbers: _mean(sorted(numbers)[cut : voters - cut])
         case Min():
-            return min(numbers)
+            return min
         case Max():
-            return max(numbers)
+            return max
         case _:
-            return _weighted_mean(numbers, shares)
+            return None
 
 
-def _weighted_mean(numbers: Floats, shares: Floats) -> float:
+def _prepare_mean(shares: Floats) -> _Combine:
     if shares.count(shares[0]) == len(shares):
-        return _mean(numbers)
-    total = _sum([number * share for number, share in zip(numbers, shares, strict=True)])
-    counted = [number for number, share in zip(numbers, shares, strict=True) if share > 0]
-    return min(max(total, min(counted)), max(counted))
+        return _mean
+
+    def weigh(numbers: Floats) -> float:
+        total = _sum([number * share for number, share in zip(numbers, shares, strict=True)])
+        counted = [number for number, share in zip(numbers, shares, strict=True) if share > 0]
+        return min(max(total, min(counted)), max(counted))
+
+    return weigh
+
+
+def _median(numbers: Floats) -> float:
+    ordered, half = sorted(numbers), len(numbers) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def _mean(numbers: Floats) -> float:
@@ -297,7 +326,7 @@ def _first(question: _Question, tied: Flags) -> int:
     return int(tied[1]) if question.cut is not None else tied.index(True)
 
 
-def _elect(question: _Question, pooled: Floats, said: Said, shares: Floats) -> tuple[int | None, int, bool]:
+def _elect(question: _Question, bench: _Bench, pooled: Floats, said: Said) -> tuple[int | None, int, bool]:
     """Return label, best class, and whether there was a tie; see `labels.elect`."""
     tied = _find_best(pooled) if question.voted else _find_tied(question, pooled)
     best = tied.index(True) if question.voted else _first(question, tied)
@@ -306,7 +335,7 @@ def _elect(question: _Question, pooled: Floats, said: Said, shares: Floats) -> t
         return None, best, tie
     if tie and question.method.tie == "highest_mean":
         means = [
-            _sum([one * share for one, share in zip(numbers, shares, strict=True)])
+            _sum([one * share for one, share in zip(numbers, bench.shares, strict=True)])
             for numbers in zip(*said, strict=True)
         ]
         highest = _find_best([mean if among else -1.0 for mean, among in zip(means, tied, strict=True)])
@@ -321,9 +350,9 @@ def _spread(numbers: Floats) -> tuple[float, float]:
     return math.sqrt(variance), max(numbers) - min(numbers)
 
 
-def _entropies(said: Said, shares: Floats) -> tuple[float, float]:
+def _entropies(said: Said, weigh: _Combine) -> tuple[float, float]:
     """Return that of the mean distribution, and the mean one; see `uncertainty.measure_entropies`."""
-    mean = [_weighted_mean(numbers, shares) for numbers in zip(*said, strict=True)]
+    mean = [weigh(numbers) for numbers in zip(*said, strict=True)]
     # NumPy's logarithms, which may differ in their last bit from those of `math`: all at once. 0 ln 0 is 0.
     flat = [number for probabilities in (mean, *said) for number in probabilities]
     parts = list(map(mul, flat, np.log(np.array([number or 1.0 for number in flat])).tolist()))
@@ -332,7 +361,7 @@ def _entropies(said: Said, shares: Floats) -> tuple[float, float]:
     for place in range(1, width):
         totals = list(map(add, totals, parts[place::width]))
     of_mean, *own = map(abs, totals)
-    return of_mean, min(_weighted_mean(own, shares), of_mean)
+    return of_mean, min(weigh(own), of_mean)
 
 
 def _find_pivotal(question: _Question, said: Said, own: Sequence[Flags], label: int | None) -> list[str]:
@@ -340,10 +369,10 @@ def _find_pivotal(question: _Question, said: Said, own: Sequence[Flags], label: 
     if len(said) == 1 or (own[0].count(True) == 1 and own.count(own[0]) == len(own)):
         return []
     pivotal = []
-    for place, (voter, shares) in enumerate(zip(question.voters, question.without, strict=True)):
-        if shares is not None:
+    for place, (voter, bench) in enumerate(zip(question.voters, question.without, strict=True)):
+        if bench is not None:
             others = _leave_out(said, place)
-            pooled = _pool(question, others, _leave_out(own, place), shares)
-            if _elect(question, pooled, others, shares)[0] != label:
+            pooled = _pool(question, bench, others, _leave_out(own, place))
+            if _elect(question, bench, pooled, others)[0] != label:
                 pivotal.append(voter)
     return pivotal

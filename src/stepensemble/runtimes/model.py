@@ -17,6 +17,9 @@ Array = npt.NDArray[Any]
 Invoke: TypeAlias = Callable[[Sequence[Array], str], Array]
 """Asks a runtime: values in the order of the signature's inputs, and the output's name. Raises InputMismatch."""
 
+Ask: TypeAlias = Callable[[Mapping[str, Array]], Array]
+"""Asks a model: inputs by name. Raises what `Model.predict` does."""
+
 STRING = "string"
 """The dtype of text; the others are NumPy's names."""
 
@@ -104,6 +107,26 @@ class Model:
         if wanted.quantization is not None:
             return dequantize(answer, wanted.quantization)
         return _decode(answer, wanted.name) if wanted.dtype == STRING else answer
+
+    def prepare(self, like: Mapping[str, Array], output: str | None = None) -> Ask:
+        """Return what asks as `predict` does, and looks once at what inputs are like, not at each call.
+
+        Args:
+            like: inputs of the names, shapes and dtypes that all will have.
+            output: as for `predict`.
+        """
+        signature = self.signature
+        try:
+            wanted, values = select_output(signature, output), self._bind(like)
+        except InputMismatch:  # and each call says so
+            return lambda inputs: self.predict(inputs, output)
+        keys = [""] if "" in like else [tensor.name for tensor in signature.inputs]
+        as_given = all(value is like[key] for key, value in zip(keys, values, strict=True))
+        as_told = wanted.quantization is None and wanted.dtype != STRING
+        if not as_given or not as_told or signature.batch not in (None, len(values[0])):
+            return lambda inputs: self.predict(inputs, output)
+        invoke, name = self.invoke, wanted.name
+        return lambda inputs: invoke([inputs[key] for key in keys], name)
 
     def _bind(self, inputs: Mapping[str, Array] | Array) -> Sequence[Array]:
         """Check inputs against the signature; return them in its order, as the runtime takes them."""
