@@ -12,6 +12,7 @@ import pytest
 from builders import MODELS, model
 from stepensemble.core.errors import InputMismatch, ModelRefused
 from stepensemble.runtimes import Model, Quantization, Signature, Tensor, load_model
+from stepensemble.runtimes.model import AT_ONCE
 
 
 def load(name: str, signature: str | None = None) -> Model:
@@ -67,6 +68,12 @@ def test_rows_are_answered_together_as_each_alone() -> None:
     loaded, values = load("sigmoid"), np.random.default_rng(3).normal(0, 3, (100, 1)).astype(np.float32)
     alone = np.concatenate([loaded.predict(values[row : row + 1]) for row in range(100)])
     np.testing.assert_allclose(loaded.predict(values), alone, rtol=1e-6)
+
+
+def test_many_rows_are_answered_in_parts_as_together() -> None:
+    numbers = np.arange(2 * AT_ONCE + 3, dtype=np.float32)[:, None]
+    got = load("half_plus_two").predict(numbers)
+    np.testing.assert_array_equal(got, numbers / 2 + 2)  # halves of whole numbers below 2^24: nothing is rounded
 
 
 def test_a_model_of_one_row_at_a_time_is_asked_row_by_row() -> None:

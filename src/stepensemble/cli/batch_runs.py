@@ -25,7 +25,7 @@ from stepensemble.core.payload import Pointer
 from stepensemble.storage.keys import SUMMARY, partition, plan_key, shards_key
 
 LOCAL_WAITS, DEPLOYED_WAITS = (0.1, 0.1, 0.25), (0.5, 1.0, 2.0, 5.0)
-"""Seconds between looks at a run; the last one repeats."""
+"""Seconds between looks at a run; the last one repeats, until all shards are done: then they begin anew."""
 
 How = Literal["new", "resumed", "joined", "returned"]
 HOWS: tuple[How, ...] = get_args(How)
@@ -113,7 +113,7 @@ def follow_run(
     """
     waits = LOCAL_WAITS if stack.local else DEPLOYED_WAITS
     begun = time.monotonic()
-    followed, plan, watcher, looks = Followed(execution), None, None, 0
+    followed, plan, watcher, looks, done = Followed(execution), None, None, 0, False
     while True:
         described = stack.step_functions.describe_execution(executionArn=execution)
         if described["status"] != "RUNNING":
@@ -123,8 +123,11 @@ def follow_run(
         elif plan is None:
             plan = _read_plan(stack, followed, tell)
             watcher = None if plan is None else _open_watcher(stack, plan)
-        if watcher is not None:
-            watch(watcher.look())
+        if watcher is not None and not done:
+            progress = watcher.look()
+            watch(progress)
+            done = progress.finished == progress.shards
+            looks = 0 if done else looks
         time.sleep(waits[min(looks, len(waits) - 1)])
         looks += 1
     _note_plan(stack, followed)

@@ -34,7 +34,7 @@ class _Handler(MotoRequestHandler):
         environ = self.make_environ()
         chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
         body = environ["wsgi.input"].read() if chunked else self.rfile.read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        environ |= {"wsgi.input": BytesIO(body), "wsgi.input_terminated": True, "CONTENT_LENGTH": str(len(body))}
         said: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None, /) -> Any:

@@ -20,6 +20,10 @@ Invoke: TypeAlias = Callable[[Sequence[Array], str], Array]
 Ask: TypeAlias = Callable[[Mapping[str, Array]], Array]
 """Asks a model: inputs by name. Raises what `Model.predict` does."""
 
+AT_ONCE = 16_384
+"""Rows that a model is asked together: of many more, what is inside it fits into no cache, and a shard's into little
+memory."""
+
 STRING = "string"
 """The dtype of text; the others are NumPy's names."""
 
@@ -58,8 +62,8 @@ class Signature:
 
     Attributes:
         name: None where the artifact lists no signatures.
-        batch: how many rows the model takes at once; None where any number will do. A model of one row at a time is
-            asked row by row.
+        batch: how many rows the model takes at once; None where any number will do, of which it is asked `AT_ONCE`. A
+            model of one row at a time is asked row by row.
     """
 
     name: str | None
@@ -96,12 +100,13 @@ class Model:
         wanted = select_output(signature, output)
         values = self._bind(inputs)
         rows, batch = len(values[0]), signature.batch
-        if batch is None or rows == batch:
+        if rows == batch or (batch is None and rows <= AT_ONCE):
             answer = self.invoke(values, wanted.name)
-        elif batch == 1:
-            # Resizing it would be faster, and wrong where something inside relies on the one row.
-            each = zip(*([value[row : row + 1] for row in range(rows)] for value in values), strict=True)
-            answer = np.concatenate([self.invoke(row, wanted.name) for row in each])
+        elif batch is None or batch == 1:
+            # Resizing a model of one row would be faster, and wrong where something inside relies on that.
+            size = batch or AT_ONCE
+            parts = ([value[start : start + size] for value in values] for start in range(0, rows, size))
+            answer = np.concatenate([self.invoke(part, wanted.name) for part in parts])
         else:
             raise InputMismatch(f"the model takes exactly {batch} rows at once, and {rows} came")
         if wanted.quantization is not None:
