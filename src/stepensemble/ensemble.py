@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     import polars
 
     from stepensemble.batch.tables import Table
+
+Given = TypeVar("Given")
+"""Columns, as many or as one row has them."""
 
 ONLY = np.arange(1)
 """The number of a row that is there by itself."""
@@ -168,7 +171,7 @@ class Ensemble:
     def _ask_tier(self, columns: Columns, tier: int, numbers: Numbers) -> Results:
         reaching = select_rows(columns, numbers)
         return {
-            member.id: self._ask(member, partial(self._predict, member, reaching), len(numbers))
+            member.id: self._ask(member, partial(self._predict, member), reaching, len(numbers))
             for member in self.release.in_tier(tier)
         }
 
@@ -184,8 +187,7 @@ class Ensemble:
 
         def ask(tier: int, _: Numbers) -> Results:
             return {
-                member.id: self._ask(member, partial(single.asks[member.id], columns), 1)
-                for member in release.in_tier(tier)
+                member.id: self._ask(member, single.asks[member.id], columns, 1) for member in release.in_tier(tier)
             }
 
         if single.answer is None or policy is not release.policy:
@@ -193,14 +195,16 @@ class Ensemble:
         results = ask(1, ONLY)
         return single.answer(results) or cast("Answer", decide(release, policy, 1, ask_once(results)))
 
-    def _ask(self, member: ReleasedMember, predict: Callable[[], Array], rows: int) -> MemberResult:
+    def _ask(
+        self, member: ReleasedMember, predict: Callable[[Given], Array], columns: Given, rows: int
+    ) -> MemberResult:
         model = self.models[member.id]
         if isinstance(model, MemberFailure):
             return MemberResult(member.id, failure=model)
         with self._alone:  # a model is asked from one thread
             started = time.perf_counter_ns()
             try:
-                outputs = check_output(predict(), rows)
+                outputs = check_output(predict(columns), rows)
             except MemberError as error:
                 return MemberResult(member.id, failure=_failure(error))
             microseconds = (time.perf_counter_ns() - started) // 1000
@@ -222,7 +226,7 @@ def _prepare_ask(
     if isinstance(model, MemberFailure):  # which is never asked
         return lambda columns: columns
     nothing = np.zeros((1, len(all_column_names(features))), np.float32)
-    ask = model.prepare(bind(nothing), member.output.name)
+    ask = model.prepare(dict(zip(member.inputs, bind(nothing), strict=True)), member.output.name)
     return lambda columns: ask(bind(columns))
 
 

@@ -187,7 +187,7 @@ def test_what_is_prepared_answers_as_what_is_not(
 ) -> None:
     loaded = load(name, signature)
     ask = loaded.prepare({key: np.zeros_like(value) for key, value in inputs.items()}, output)
-    got, expected = ask(inputs), loaded.predict(inputs, output)
+    got, expected = ask([*inputs.values()]), loaded.predict(inputs, output)
     assert got.dtype == expected.dtype
     np.testing.assert_array_equal(got, expected)
 
@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_refused_when_it_is_asked() -> None:
     inputs = {"a": column(1), "b": column(1)}
     ask = load("named").prepare(inputs, "total")
     with pytest.raises(InputMismatch, match=r'the input "b" takes \[2\] numbers a row'):
-        ask(inputs)
+        ask([*inputs.values()])
 
 
 def test_which_of_several_outputs_is_wanted_has_to_be_said() -> None:

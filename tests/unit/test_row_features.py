@@ -117,7 +117,7 @@ def test_members_take_their_columns_as_from_many_rows() -> None:
     assert row is not None
     names = all_column_names(FEATURES)
     for inputs in ({"": names}, {"": names[::-1]}, {"one": names[:2], "other": (names[4], names[1])}, {"": names[3:4]}):
-        bound = prepare_binding(FEATURES, inputs)(row)
+        bound = dict(zip(inputs, prepare_binding(FEATURES, inputs)(row), strict=True))
         expected = bind_columns(normalize(FEATURES, [PLAIN]), inputs)
         assert {name: value.tolist() for name, value in bound.items()} == {
             name: value.tolist() for name, value in expected.items()

@@ -291,7 +291,8 @@ def _median(numbers: Floats) -> float:
 
 
 def _mean(numbers: Floats) -> float:
-    return min(max(_sum(numbers) / len(numbers), min(numbers)), max(numbers))
+    mean, least, most = _sum(numbers) / len(numbers), min(numbers), max(numbers)
+    return least if mean < least else most if mean > most else mean
 
 
 def _sum(numbers: Floats) -> float:

@@ -30,8 +30,8 @@ from stepensemble.core.manifest import (
 EncodeRow = Callable[[Any], Array | None]
 """From a row to all its columns, `(1, columns)` of float32; None where it is not plainly right."""
 
-BindRow = Callable[[Array], dict[str, Array]]
-"""From all columns of a row to a member's inputs, as `columns.bind_columns` has them."""
+BindRow = Callable[[Array], list[Array]]
+"""From all columns of a row to a member's inputs, in their order; see `columns.bind_columns`."""
 
 _Encode = Callable[[Any], Sequence[float] | None]
 """From a feature's value to its columns; None where it is not plainly right."""
@@ -77,9 +77,9 @@ def prepare_binding(features: Sequence[Feature], inputs: Mapping[str, Sequence[s
     """
     columns = all_column_names(features)
     every = tuple(range(len(columns)))
-    taken = {name: tuple(map(columns.index, names)) for name, names in inputs.items()}
-    places = {name: None if some == every else np.array(some) for name, some in taken.items()}
-    return lambda row: {name: row if some is None else row.take(some, axis=1) for name, some in places.items()}
+    taken = [tuple(map(columns.index, names)) for names in inputs.values()]
+    places = [None if some == every else np.array(some) for some in taken]
+    return lambda row: [row if some is None else row.take(some, axis=1) for some in places]
 
 
 def _encode_one(feature: Feature, value: Any) -> Sequence[float] | None:

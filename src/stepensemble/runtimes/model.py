@@ -17,8 +17,8 @@ Array = npt.NDArray[Any]
 Invoke: TypeAlias = Callable[[Sequence[Array], str], Array]
 """Asks a runtime: values in the order of the signature's inputs, and the output's name. Raises InputMismatch."""
 
-Ask: TypeAlias = Callable[[Mapping[str, Array]], Array]
-"""Asks a model: inputs by name. Raises what `Model.predict` does."""
+Ask: TypeAlias = Callable[[Sequence[Array]], Array]
+"""Asks a model: its inputs, in an order that was said before. Raises what `Model.predict` does."""
 
 AT_ONCE = 16_384
 """Rows that a model is asked together: of many more, what is inside it fits into no cache, and a shard's into little
@@ -117,21 +117,27 @@ class Model:
         """Return what asks as `predict` does, and looks once at what inputs are like, not at each call.
 
         Args:
-            like: inputs of the names, shapes and dtypes that all will have.
+            like: inputs of the names, shapes and dtypes that all will have, in the order in which they will come.
             output: as for `predict`.
         """
-        signature = self.signature
+        signature, names = self.signature, list(like)
+
+        def ask(inputs: Sequence[Array]) -> Array:
+            return self.predict(dict(zip(names, inputs, strict=True)), output)
+
         try:
             wanted, values = select_output(signature, output), self._bind(like)
         except InputMismatch:  # and each call says so
-            return lambda inputs: self.predict(inputs, output)
-        keys = [""] if "" in like else [tensor.name for tensor in signature.inputs]
-        as_given = all(value is like[key] for key, value in zip(keys, values, strict=True))
+            return ask
+        order = [0] if "" in like else [names.index(tensor.name) for tensor in signature.inputs]
+        as_given = all(like[names[place]] is value for place, value in zip(order, values, strict=True))
         as_told = wanted.quantization is None and wanted.dtype != STRING
         if not as_given or not as_told or signature.batch not in (None, len(values[0])):
-            return lambda inputs: self.predict(inputs, output)
+            return ask
         invoke, name = self.invoke, wanted.name
-        return lambda inputs: invoke([inputs[key] for key in keys], name)
+        if order == list(range(len(names))):
+            return lambda inputs: invoke(inputs, name)
+        return lambda inputs: invoke([inputs[place] for place in order], name)
 
     def _bind(self, inputs: Mapping[str, Array] | Array) -> Sequence[Array]:
         """Check inputs against the signature; return them in its order, as the runtime takes them."""
