@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from builders import MODELS, model
-from stepensemble.core.errors import InputMismatch, ModelRefused
+from stepensemble.core.errors import InputMismatch, InvalidOutput, ModelRefused
+from stepensemble.core.outputs import check_output
 from stepensemble.runtimes import Model, Quantization, Signature, Tensor, load_model
 from stepensemble.runtimes.model import AT_ONCE
 
@@ -74,6 +75,22 @@ def test_many_rows_are_answered_in_parts_as_together() -> None:
     numbers = np.arange(2 * AT_ONCE + 3, dtype=np.float32)[:, None]
     got = load("half_plus_two").predict(numbers)
     np.testing.assert_array_equal(got, numbers / 2 + 2)  # halves of whole numbers below 2^24: nothing is rounded
+
+
+def reduced(axis: int | None) -> Model:
+    """Return a model that says no entry a row, but of all rows it is asked together the sum, or a row of numbers."""
+    signature = Signature(None, (Tensor("x", "float32", (1,)),), (Tensor("y", "float32", None),), None)
+    return Model(signature, lambda values, _: np.sum(values[0]) if axis is None else values[0].T)
+
+
+def test_an_output_that_is_no_entry_a_row_is_told_of_many_rows_as_of_few() -> None:
+    for rows in (2, AT_ONCE + 1):
+        with pytest.raises(InvalidOutput, match=rf"the output has shape \[\] for {rows} rows"):
+            check_output(reduced(None).predict(np.ones((rows, 1), np.float32)), rows)
+    with pytest.raises(InvalidOutput, match=r"the output has shape \[1, 2\] for 2 rows"):
+        check_output(reduced(0).predict(np.ones((2, 1), np.float32)), 2)
+    with pytest.raises(InvalidOutput, match=r'no entry a row: .* the shapes "\[1, 16384\]", "\[1, 1\]"'):
+        reduced(0).predict(np.ones((AT_ONCE + 1, 1), np.float32))
 
 
 def test_a_model_of_one_row_at_a_time_is_asked_row_by_row() -> None:

@@ -94,7 +94,7 @@ class Model:
 
         Raises:
             InputMismatch: the model does not take these inputs, or has no such output.
-            InvalidOutput: the output is meant to be text, and is not.
+            InvalidOutput: the output is meant to be text, and is not; or its parts do not go together.
         """
         signature = self.signature
         wanted = select_output(signature, output)
@@ -106,7 +106,7 @@ class Model:
             # Resizing a model of one row would be faster, and wrong where something inside relies on that.
             size = batch or AT_ONCE
             parts = ([value[start : start + size] for value in values] for start in range(0, rows, size))
-            answer = np.concatenate([self.invoke(part, wanted.name) for part in parts])
+            answer = _join([self.invoke(part, wanted.name) for part in parts])
         else:
             raise InputMismatch(f"the model takes exactly {batch} rows at once, and {rows} came")
         if wanted.quantization is not None:
@@ -190,6 +190,17 @@ def select_output(signature: Signature, name: str | None) -> Tensor:
     if name is None:
         raise InputMismatch(f"the model has the outputs {enumerate_values(names)}; say which one is wanted")
     raise InputMismatch(f"the model has no output {show(name)}, but {enumerate_values(names)}{suggest(name, names)}")
+
+
+def _join(parts: Sequence[Array]) -> Array:
+    """Put together what a model said of rows, part after part; one number of all rows is left for others to refuse."""
+    if not parts[0].shape:
+        return parts[0]
+    try:
+        return np.concatenate(parts)
+    except ValueError:
+        shapes = enumerate_values(sorted({str(list(part.shape)) for part in parts}))
+        raise InvalidOutput(f"the output is no entry a row: of parts of the rows it has the shapes {shapes}") from None
 
 
 def accept(value: Array, tensor: Tensor, who: str) -> Array:
