@@ -19,10 +19,10 @@ from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Result
 from stepensemble.core.columns import Array, Columns, bind_columns, select_rows
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
 from stepensemble.core.features import all_column_names, normalize
-from stepensemble.core.manifest import Feature
+from stepensemble.core.manifest import Feature, Manifest
 from stepensemble.core.outputs import check_output
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
-from stepensemble.core.policy import Policy, Quorum
+from stepensemble.core.policy import Policy
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
 from stepensemble.core.row_answer import AnswerRow, prepare_answer
@@ -42,8 +42,8 @@ Given = TypeVar("Given")
 ONLY = np.arange(1)
 """The number of a row that is there by itself."""
 
-# Threads that share an ensemble do not meet at the first use of what a payload may hold; see `batch.results`.
-_MET = msgspec.json.Decoder(tuple[Pointer, Quorum])
+# Threads do not meet at the first use of what a payload or a manifest may hold; see `batch.results`.
+_MET = msgspec.json.Decoder(tuple[Pointer, Manifest])
 
 
 @dataclass(frozen=True, slots=True)

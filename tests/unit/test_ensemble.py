@@ -13,6 +13,7 @@ import pytest
 
 import stepensemble
 from builders import X, member, sources
+from first_use import run_watched
 from stepensemble import Ensemble
 from stepensemble.core.errors import InvalidManifest, InvalidPayload, QuorumNotMet, ReleaseNotCurrent
 
@@ -158,6 +159,28 @@ def test_threads_share_an_ensemble(tmp_path: Path) -> None:
     # half_plus_two(x) = x / 2 + 2
     assert [answer["predictions"][0]["value"] for answer in answers] == [x / 2 + 2 for x in range(500)]
     assert [table["value"].to_list() for table in tables] == [[x / 2 + 2] * 3 for x in range(100)]
+
+
+def test_threads_that_load_and_ask_meet_no_type_for_the_first_time() -> None:
+    run_watched(
+        """
+        import json
+        from concurrent.futures import ThreadPoolExecutor
+        from stepensemble import Ensemble
+
+        def ask(manifest):
+            ensemble = Ensemble.load(manifest)
+            if manifest == "models/manifest.json":
+                features = json.load(open("events/passenger.json"))["features"]
+                ensemble.predict({"features": features, "quorum": {"min_members": 1}})
+                ensemble.predict({"instances": [features, features]})
+                ensemble.predict_table({name: [value] for name, value in features.items()})
+            return ensemble
+
+        with ThreadPoolExecutor() as pool:
+            assert len(list(pool.map(ask, ["models/manifest.json", "models/digits/manifest.json"]))) == 2
+        """
+    )
 
 
 def test_the_package_imports_nothing_until_it_is_asked() -> None:

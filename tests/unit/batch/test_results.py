@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import msgspec
@@ -12,6 +10,7 @@ from msgspec import structs
 from obstore.store import MemoryStore
 
 from builders import BINARY, release, released
+from first_use import run_watched
 from meddling import Killed, MeddledBucket, kill_at
 from stepensemble.batch.claims import Mine, Whole, claim, list_finished
 from stepensemble.batch.results import Latest, put_together, read_previous
@@ -288,27 +287,18 @@ def test_a_run_whose_results_were_deleted_is_not_compared_with_itself() -> None:
     assert not list(bucket.list(f"{run_prefix(plan.run)}/reports/"))
 
 
-TOGETHER = """
-import threading
-from msgspec import _utils
-from obstore.store import MemoryStore
-from stepensemble.batch.results import _read_ended
-from stepensemble.batch.run import Shard
-from stepensemble.storage.keys import shard_failure_key
-from stepensemble.storage.objects import Bucket
-
-def watch(kind, look=_utils._get_class_annotations):
-    assert threading.current_thread() is threading.main_thread(), f"{kind} is met for the first time by a thread"
-    return look(kind)
-
-_utils._get_class_annotations = watch
-bucket = Bucket("data", MemoryStore())
-bucket.write(shard_failure_key("run", 1), b'{"error": "Killed", "cause": "it was killed"}')
-ended = _read_ended(bucket, "run", [Shard(number, 0, 0, 1, 2, 1) for number in range(3)])
-assert [one.error for one in ended.failures.values()] == ["NoReport", "Killed", "NoReport"]
-"""
-
-
 def test_shards_that_are_read_together_meet_no_type_for_the_first_time() -> None:
-    """Msgspec builds what it decodes a type by at the type's first use, and two threads there end the process."""
-    subprocess.run([sys.executable, "-c", TOGETHER], check=True)
+    run_watched(
+        """
+        from obstore.store import MemoryStore
+        from stepensemble.batch.results import _read_ended
+        from stepensemble.batch.run import Shard
+        from stepensemble.storage.keys import shard_failure_key
+        from stepensemble.storage.objects import Bucket
+
+        bucket = Bucket("data", MemoryStore())
+        bucket.write(shard_failure_key("run", 1), b'{"error": "Killed", "cause": "it was killed"}')
+        ended = _read_ended(bucket, "run", [Shard(number, 0, 0, 1, 2, 1) for number in range(3)])
+        assert [one.error for one in ended.failures.values()] == ["NoReport", "Killed", "NoReport"]
+        """
+    )
