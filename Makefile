@@ -55,6 +55,7 @@ browser: ## Install Chromium, in which tests look at the batch's report (Debian,
 run: $(VENV)/.run ## Ask the shipped ensemble about one passenger, on the local stack
 	@$(VENV)/bin/ensemble run events/passenger.json
 
+# With --dist loadfile, what replaces a worker that crashed may wait for ever (pytest-xdist 3.8): the run ends instead.
 test: $(VENV)/.tensorflow ## Run every test
 	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 

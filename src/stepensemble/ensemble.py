@@ -222,9 +222,9 @@ def _prepare(release: Release, models: Mapping[str, Model | MemberFailure]) -> _
 def _prepare_ask(
     features: Sequence[Feature], member: ReleasedMember, model: Model | MemberFailure
 ) -> Callable[[Array], Array]:
-    bind = prepare_binding(features, member.inputs)
     if isinstance(model, MemberFailure):  # which is never asked
         return lambda columns: columns
+    bind = prepare_binding(features, member.inputs)
     nothing = np.zeros((1, len(all_column_names(features))), np.float32)
     ask = model.prepare(dict(zip(member.inputs, bind(nothing), strict=True)), member.output.name)
     return lambda columns: ask(bind(columns))

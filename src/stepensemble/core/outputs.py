@@ -134,17 +134,11 @@ def check_output(output: Array, rows: int) -> Array:
     if not shape or shape[0] != rows:
         raise InvalidOutput(f"the output has shape {list(shape)} for {rows} rows")
     flat = output if len(shape) == 2 else output.reshape(rows, -1)
-    if kind == "f" and not _are_finite(flat):
+    if kind == "f" and not np.isfinite(flat).all():
         infinite: Flags = np.any(~np.isfinite(flat), axis=1)
         row = int(np.flatnonzero(infinite)[0])
         raise InvalidOutput(f"the output of row {row} is not finite ({np.count_nonzero(infinite)} of {rows} rows)")
     return flat[:, 0] if flat.shape[1] == 1 else flat
-
-
-def _are_finite(numbers: Array) -> bool:
-    if numbers.size == 1:  # of which NumPy takes ten times as long
-        return math.isfinite(numbers.item())
-    return bool(np.isfinite(numbers).all())
 
 
 def _decode_text(output: Array) -> Array:
