@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -22,13 +22,32 @@ def make_parser(about: str | None, output: Path) -> ArgumentParser:
     """
     parser = ArgumentParser(description=about, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--output", type=Path, default=output, help="where to write (default: results, beside this)")
+    parser.add_argument(
+        "--output", type=read_place, default=output, help="where to write (default: results, beside this)"
+    )
     return parser
 
 
 def add_rounds(parser: ArgumentParser, rounds: int) -> None:
     """Let the number of rounds be chosen."""
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"how often everything is timed (default: {rounds})")
+    parser.add_argument(
+        "--rounds", type=read_count, default=rounds, help=f"how often everything is timed (default: {rounds})"
+    )
+
+
+def read_count(text: str) -> int:
+    """Read how many of something there shall be: 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is no number of them: give 1 or more")
+    return int(text)
+
+
+def read_place(text: str) -> Path:
+    """Read where a result shall be written, which is looked at before anything is measured."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise ArgumentTypeError(f"there is no folder {path.parent}: make it first")
+    return path
 
 
 def report(result: Result, arguments: Namespace, format_table: Callable[[Result], str]) -> None:

@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
-from command import add_rounds, make_parser, report
+from command import add_rounds, make_parser, read_count, report
 from msgspec import Struct
 from stacks import copy_project, start_stack, write_members, write_passengers
 from timing import Claim, Machine, Seconds, Spread, describe_machine, run_in_turns, show, summarize
@@ -173,10 +173,10 @@ def main() -> None:
     """Measure, write, print."""
     parser = make_parser(__doc__, RESULT)
     add_rounds(parser, ROUNDS)
-    parser.add_argument("--rows", type=int, default=ROWS, help=f"the most of them (default: {ROWS:,})")
-    parser.add_argument("--members", type=int, default=MEMBERS, help=f"the most of them (default: {MEMBERS})")
-    parser.add_argument("--shards", type=int, default=SHARDS, help=f"the most of them (default: {SHARDS})")
-    parser.add_argument("--doublings", type=int, default=DOUBLINGS, help=f"up to there (default: {DOUBLINGS})")
+    parser.add_argument("--rows", type=read_count, default=ROWS, help=f"the most of them (default: {ROWS:,})")
+    parser.add_argument("--members", type=read_count, default=MEMBERS, help=f"the most of them (default: {MEMBERS})")
+    parser.add_argument("--shards", type=read_count, default=SHARDS, help=f"the most of them (default: {SHARDS})")
+    parser.add_argument("--doublings", type=read_count, default=DOUBLINGS, help=f"up to there (default: {DOUBLINGS})")
     arguments = parser.parse_args()
     report(
         measure(arguments.rows, arguments.members, arguments.shards, arguments.doublings, arguments.rounds),

@@ -31,7 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import polars as pl
 from claims import tell
-from command import add_rounds, make_parser, report
+from command import add_rounds, make_parser, read_count, report
 from msgspec import Struct
 from numpy.typing import NDArray
 from peers.keras_models import train_models
@@ -190,7 +190,7 @@ def main() -> None:
     """Measure, write, print."""
     parser = make_parser(__doc__, RESULT)
     add_rounds(parser, ROUNDS)
-    parser.add_argument("--rows", type=int, default=ROWS, help=f"of the table (default: {ROWS:,})")
+    parser.add_argument("--rows", type=read_count, default=ROWS, help=f"of the table (default: {ROWS:,})")
     arguments = parser.parse_args()
     report(measure(arguments.rows, arguments.rounds), arguments, format_table)
 

@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from claims import tell
-from command import make_parser, report
+from command import make_parser, read_count, report
 from msgspec import Struct
 from stacks import SLOTS, copy_project, start_stack
 from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
@@ -243,7 +243,7 @@ def format_table(result: Result) -> str:
 def main() -> None:
     """Measure, write, print."""
     parser = make_parser(__doc__, RESULT)
-    parser.add_argument("--rounds", type=int, help="how often everything is timed")
+    parser.add_argument("--rounds", type=read_count, help="how often everything is timed")
     arguments = parser.parse_args()
     rounds = [arguments.rounds or default for default in (COLD_ROUNDS, WARM_ROUNDS, COMMAND_ROUNDS)]
     report(measure(*rounds), arguments, format_table)

@@ -56,6 +56,22 @@ def test_aggregation_is_measured_for_every_method(measured: tuple[dict[str, Any]
     assert all(speeds.keys() == {"pooling", "answer"} for speeds in printed["methods"].values())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (("--rounds", "0"), "argument --rounds: 0 is no number of them: give 1 or more"),
+        (("--rounds", "many"), "argument --rounds: many is no number of them: give 1 or more"),
+        (("--output", "nowhere/result.json"), "argument --output: there is no folder nowhere: make it first"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_before_anything_is_measured(wrong: tuple[str, str], told: str) -> None:
+    command = [sys.executable, BENCHMARKS / "aggregation.py", *wrong]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"aggregation.py: error: {told}\n")
+    assert not done.stdout
+
+
 def test_the_kept_result_is_of_the_same_form(measured: tuple[dict[str, Any], Path]) -> None:
     printed, _ = measured
     kept = json.loads((BENCHMARKS / "results" / "aggregation.json").read_text())
