@@ -20,7 +20,7 @@ from stepensemble.core.columns import Array, Columns, bind_columns, select_rows
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
 from stepensemble.core.features import all_column_names, normalize
 from stepensemble.core.manifest import Feature, Manifest
-from stepensemble.core.outputs import check_output
+from stepensemble.core.outputs import shape_output
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
 from stepensemble.core.policy import Policy
 from stepensemble.core.problems import Problem
@@ -204,7 +204,7 @@ class Ensemble:
         with self._alone:  # a model is asked from one thread
             started = time.perf_counter_ns()
             try:
-                outputs = check_output(predict(columns), rows)
+                outputs = shape_output(predict(columns), rows)
             except MemberError as error:
                 return MemberResult(member.id, failure=_failure(error))
             microseconds = (time.perf_counter_ns() - started) // 1000

@@ -23,7 +23,6 @@ from stepensemble.core.answer import (
     MemberResult,
     ask_once,
     decide,
-    name_failure,
     output_schema,
 )
 from stepensemble.core.outputs import Label
@@ -31,6 +30,7 @@ from stepensemble.core.payload import Pointer
 from stepensemble.core.policy import Confidence, HardVote, Quorum, WeightedMean, override_quorum
 from stepensemble.core.releases.release import Release
 from stepensemble.core.task import Task
+from stepensemble.handlers.results import name_failure
 
 SCHEMA = Draft202012Validator(output_schema())
 TIMEOUT = MemberFailure("Sandbox.Timedout", "Task timed out after 1.00 seconds")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -23,7 +24,7 @@ from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.answer import DECISIONS, AskMembers, Heard, decision_codes, hear, measures
 from stepensemble.core.features import NUMERAL, encode
 from stepensemble.core.manifest import NumberFeature
-from stepensemble.core.outputs import Array, Floats, Label, output_width
+from stepensemble.core.outputs import Array, Floats, Label, find_usable, output_width
 from stepensemble.core.policy import Policy
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, Task, name_classes
@@ -47,6 +48,8 @@ CLASS_COLUMNS: Mapping[str, Any] = {
 }
 NUMBER_COLUMNS: Mapping[str, Any] = {"value": pl.Float64, "spread": pl.Float64, "range": pl.Float64}
 
+STATUSES: tuple[Status, ...] = get_args(Status)
+
 MEMBER_COLUMNS = ("output", "value", "label", "status", "agrees", "flips")
 
 RESERVED = frozenset({ID, FILE, ROW, TRUTH, *CLASS_COLUMNS, "decision", "tier", "status"})
@@ -59,12 +62,15 @@ class Answered:
 
     Attributes:
         coded: a line a row, as `result_schema` says, but that names of which there are few are of an `Enum`: such are
-            made and written in a fraction of the time. Without lines where there is no quorum.
+            made and written in a fraction of the time. Without lines where there is no quorum in any row.
         heard: what was decided, and from what; None of a shard without rows.
+        unanswered: places of the rows that have no answer, as too few voters have a usable output for them, ascending,
+            and why; their lines have the decision and the status of a failure.
     """
 
     coded: pl.DataFrame
     heard: Heard | None
+    unanswered: Mapping[int, str]
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -72,13 +78,22 @@ class Answered:
         return self.coded.with_columns(pl.col(pl.Enum).cast(pl.String))
 
     @property
+    def answers(self) -> pl.DataFrame:
+        """The lines of `coded` that have an answer."""
+        if not self.unanswered:
+            return self.coded
+        kept = np.ones(self.coded.height, dtype=np.bool_)
+        kept[list(self.unanswered)] = False
+        return self.coded.filter(kept)
+
+    @property
     def status(self) -> Status:
-        """Of the shard, and of each of its rows."""
+        """Of the shard."""
         return "COMPLETE" if self.heard is None else self.heard.decided.status
 
     @property
     def cause(self) -> str | None:
-        """Why there is no quorum; None where there is one."""
+        """Why there is no quorum whatever the row; None where there is one."""
         return None if self.heard is None else self.heard.decided.cause
 
 
@@ -245,12 +260,12 @@ def answer_shard(release: Release, policy: Policy, rows: pl.DataFrame, ask: AskM
     """
     schema = result_schema(release, rows.schema)
     if not rows.height:
-        return Answered(pl.DataFrame(schema=schema), None)
+        return Answered(pl.DataFrame(schema=schema), None, {})
     heard = hear(release, policy, rows.height, ask)
     if isinstance(heard, Undecided):
         return heard
-    if heard.decided.status == "FAILED":
-        return Answered(pl.DataFrame(schema=schema), heard)
+    if heard.decided.cause is not None:
+        return Answered(pl.DataFrame(schema=schema), heard, {})
     columns = {name: rows[name] for name in rows.columns} | _tabulate_answers(release, heard, rows.height)
     if FILE in columns and (rows[FILE] == (file := rows[FILE][0])).all():
         columns[FILE] = _repeat(file, rows.height)
@@ -258,7 +273,10 @@ def answer_shard(release: Release, policy: Policy, rows: pl.DataFrame, ask: AskM
     for member in release.members:
         parts = _tabulate_member(release.task, member, heard, rows.height)
         columns |= {f"{prefixes[member.id]}_{name}": part for name, part in parts.items()}
-    return Answered(pl.DataFrame({name: _type(columns[name], dtype) for name, dtype in schema.items()}), heard)
+    nothing = pl.Series([None]).new_from_index(0, rows.height)
+    coded = pl.DataFrame({name: _type(columns.get(name, nothing), dtype) for name, dtype in schema.items()})
+    failures = [zip(part.numbers.tolist(), heard.explain(part, release), strict=True) for part in heard.decided.failed]
+    return Answered(coded, heard, dict(sorted(chain.from_iterable(failures))))
 
 
 def _type(given: pl.Series, dtype: pl.DataType) -> pl.Series:
@@ -266,23 +284,39 @@ def _type(given: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 
 def _tabulate_answers(release: Release, heard: Heard, rows: int) -> dict[str, pl.Series]:
+    """Return the answer's columns; those of which no row has a value may be missing."""
     settled = heard.decided.settled
-    order = np.argsort(np.concatenate([part.numbers for part in settled])) if len(settled) > 1 else None
+    decisions, standing = np.full(rows, len(DECISIONS)), np.full(rows, STATUSES.index("FAILED"))
+    tiers, places = np.full(rows, release.tiers), np.full(rows, -1)
+    first = 0
+    for part in settled:
+        decisions[part.numbers] = decision_codes(part.answers)
+        standing[part.numbers] = STATUSES.index("DEGRADED" if part.missing else "COMPLETE")
+        tiers[part.numbers] = part.tier
+        places[part.numbers] = np.arange(first, first + len(part.numbers))
+        first += len(part.numbers)
+    columns = {
+        "decision": _name((*DECISIONS, "failed"), decisions),
+        "status": _name(STATUSES, standing),
+        "tier": pl.Series(tiers),
+    }
+    if not settled:
+        return columns
 
     def join(arrays: Iterable[Array]) -> Array:
         parts = list(arrays)
-        return parts[0] if order is None else np.concatenate(parts)[order]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def place(joined: pl.Series) -> pl.Series:
+        return joined if len(settled) == 1 and first == rows else _pick(joined, places)
 
     measured = [measures(part.answers) for part in settled]
-    columns = {name: _to_series(join(arrays[name] for arrays in measured)) for name in measured[0]}
-    columns["decision"] = _name(DECISIONS, join(decision_codes(part.answers) for part in settled))
-    columns["tier"] = pl.Series(join(np.full(len(part.numbers), part.tier) for part in settled))
-    columns["status"] = _repeat(heard.decided.status, rows)
+    columns |= {name: place(_to_series(join(arrays[name] for arrays in measured))) for name in measured[0]}
     classes = [part.answers.classes for part in settled if part.answers.classes is not None]
     if classes:
-        columns["label"] = _name(name_classes(release.task), join(part.label for part in classes))
+        columns["label"] = place(_name(name_classes(release.task), join(part.label for part in classes)))
         voters = [voter.id for voter in release.voters]
-        columns["pivotal"] = _list_names(join(_find_pivotal(part, voters) for part in settled), voters)
+        columns["pivotal"] = place(_list_names(join(_find_pivotal(part, voters) for part in settled), voters))
     return columns
 
 
@@ -309,15 +343,16 @@ def _list_names(flags: Flags, names: Sequence[str]) -> pl.Series:
 
 def _tabulate_member(task: Task, member: ReleasedMember, heard: Heard, rows: int) -> dict[str, pl.Series]:
     result, said, numbers = heard.results.get(member.id), heard.outputs.get(member.id), heard.asked.get(member.tier)
-    status = "failed" if said is None else "ok"
-    if numbers is not None and len(numbers) == rows:
-        places = None
-        columns = {"status": _repeat(status, rows)}
+    whole = numbers is not None and len(numbers) == rows and member.id not in heard.faults
+    if whole:
+        places, columns = None, {"status": _repeat("failed" if said is None else "ok", rows)}
     else:
-        places = np.full(rows, -1)  # of each row among those that the member was asked
+        states, places = np.zeros(rows, dtype=np.int64), np.full(rows, -1)  # of each row among those it was asked
         if numbers is not None:
-            places[numbers] = np.arange(len(numbers))
-        columns = {"status": _name(("skipped", status), np.where(places < 0, 0, 1))}
+            usable = np.zeros(len(numbers), dtype=np.bool_) if said is None else find_usable(said)
+            states[numbers] = np.where(usable, 1, 2)
+            places[numbers[usable]] = np.flatnonzero(usable)
+        columns = {"status": _name(("skipped", "ok", "failed"), states)}
     if result is not None and result.outputs is not None and said is not None:
         parts = _tabulate_output(task, member, result.outputs, said)
         columns |= parts if places is None else {name: _pick(part, places) for name, part in parts.items()}

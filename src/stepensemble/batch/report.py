@@ -199,7 +199,7 @@ def _draw_members(summary: Summary) -> str:
             _escape(member.version),
             _escape(member.role),
             f"{member.rows:,}",
-            _name_failures(member.failures),
+            _name_failures(member.failures, member.unusable),
             _duration(member.seconds) if member.shards else "–",
             _number(member.mean),
             "–" if member.pivotal is None else f"{member.pivotal:.1%}",
@@ -211,9 +211,10 @@ def _draw_members(summary: Summary) -> str:
     return _section("members", "Members", table if summary.members else _none("No member was asked."))
 
 
-def _name_failures(failures: Mapping[str, int]) -> str:
-    """Write in how many shards a member did not answer, and why."""
-    named = ", ".join(f"{_escape(error)} {count:,}" for error, count in sorted(failures.items()))
+def _name_failures(failures: Mapping[str, int], unusable: int) -> str:
+    """Write in how many shards a member did not answer, and why; and for how many other rows it said nothing usable."""
+    told = [f"{_escape(error)} {count:,}" for error, count in sorted(failures.items())]
+    named = ", ".join(told + ([f"{unusable:,} row{'' if unusable == 1 else 's'} unusable"] if unusable else []))
     return f'<strong class="bad">{named}</strong>' if named else "none"
 
 

@@ -53,6 +53,7 @@ class MemberSummary(Struct, frozen=True):
         seconds: in its functions, where it answered.
         mean: of its values, or of its probabilities for the second of two classes; else None.
         pivotal: share of its rows that would be answered otherwise without it; None of a regression and of a shadow.
+        unusable: rows for which its output was not what it declares: not finite, outside its range, or no class.
     """
 
     id: str
@@ -64,6 +65,7 @@ class MemberSummary(Struct, frozen=True):
     seconds: float
     mean: float | None
     pivotal: float | None
+    unusable: int = 0
 
 
 class Drift(Struct, frozen=True):
@@ -110,8 +112,8 @@ class Summary(Struct, frozen=True):
         classes: of the task; empty of a regression.
         rows: of all shards, as far as they were counted: in, and `rows_failed` of shards without an answer.
         rows_in: of the shards that were answered: `rows_out` and `rows_rejected` together.
-        statuses, decisions, labels, tiers: answered rows by COMPLETE and DEGRADED, as their shards were answered; by
-            what was decided; by class; by the tier that decided.
+        statuses, decisions, labels, tiers: answered rows by COMPLETE and DEGRADED; by what was decided; by class; by
+            the tier that decided.
         unknown: rows whose label is no class and no number.
         rejections: rows by column and reason, with places to look at; a row may have several.
         agreement: of each pair of members, in their order, the share of the rows that both answered in which they say
@@ -340,6 +342,7 @@ def _summarize_member(release: Release, member: ReleasedMember, tally: Tally) ->
         seconds=own.seconds,
         mean=_divide(own.total, own.rows) if classes < 3 else None,
         pivotal=_divide(own.pivotal, own.rows) if classes and member.role == "voter" else None,
+        unusable=own.unusable,
     )
 
 

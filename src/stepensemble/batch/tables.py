@@ -68,13 +68,13 @@ def answer_table(release: Release, rows: int, ask: AskMembers) -> pl.DataFrame:
         ask: gives what came back from each tier, at once.
 
     Raises:
-        QuorumNotMet: too few members answered.
+        QuorumNotMet: too few members answered, in every row.
     """
     answered = answer_shard(release, release.policy, pl.DataFrame({ROW: np.arange(1, rows + 1)}), ask)
     if isinstance(answered, Undecided):
         raise TypeError("a table's members are asked at once, tier after tier")
-    if answered.cause is not None:
-        raise QuorumNotMet(answered.cause)
+    if answered.status == "FAILED":
+        raise QuorumNotMet(answered.cause or next(iter(answered.unanswered.values())))
     frame = answered.frame
     frame.drop_in_place(ROW)
     return frame

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import combinations, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from stepensemble.core.aggregation.decision import Settled
 from stepensemble.core.aggregation.labels import ABSTAINED, own_labels
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.answer import DECISIONS, Heard, decision_codes
-from stepensemble.core.outputs import Floats, Label
+from stepensemble.core.outputs import Floats, Label, find_usable
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, Task, name_classes
 
@@ -39,6 +39,7 @@ FEW = 40
 EMPTY = (0,) * CALIBRATION_BINS
 
 Integers = npt.NDArray[np.int64]
+Entries = TypeVar("Entries", bound=npt.NDArray[Any])
 
 
 class Bins(Struct, frozen=True):
@@ -80,6 +81,7 @@ class MemberTally(Struct, frozen=True):
         shards: in which it was asked.
         failures: in how many of them it did not answer, by the name of the error.
         rows: that it answered.
+        unusable: rows for which its output was not what it declares, in the other shards.
         seconds: in its functions, where it answered.
         cold: shards for which it had to load the model.
         total, squares: sums over its rows of the value (regression) or of the probability of the second class (binary),
@@ -96,6 +98,7 @@ class MemberTally(Struct, frozen=True):
     squares: float = 0.0
     pivotal: int = 0
     accuracy: Accuracy = Accuracy()
+    unusable: int = 0
 
 
 class Agreement(Struct, frozen=True):
@@ -116,7 +119,7 @@ class Tally(Struct, frozen=True):
     """What is counted; the default is that of no shard.
 
     Attributes:
-        statuses: answered rows by COMPLETE and DEGRADED, as their shards were answered.
+        statuses: answered rows by COMPLETE and DEGRADED.
         decisions, labels, tiers: answered rows by what was decided, by the answered class, by the tier that decided.
         members: by id.
         agreement: by id, in the order of the release, and the id of one after it; empty for a regression.
@@ -251,7 +254,6 @@ def tally_answers(
         [
             *parts,
             Tally(
-                statuses={heard.decided.status: sum(len(part.numbers) for part in settled)} if settled else {},
                 members=members,
                 agreement={} if isinstance(task, RegressionTask) else _count_agreement(task, release, heard),
             ),
@@ -275,6 +277,7 @@ def _tally_settled(task: Task, part: Settled, edges: Mapping[str, Sequence[float
         labels = _count(classes.label[classes.label != ABSTAINED], name_classes(task))
         pivotal = dict(zip(part.voters, map(int, map(np.count_nonzero, classes.pivotal.T)), strict=True))
     return Tally(
+        statuses={"DEGRADED" if part.missing else "COMPLETE": len(part.numbers)} if len(part.numbers) else {},
         decisions=_count(decision_codes(answers), DECISIONS),
         labels=labels,
         tiers={str(part.tier): len(part.numbers)},
@@ -296,6 +299,10 @@ def _tally_member(task: Task, member: ReleasedMember, heard: Heard, truth: Float
         failure = "NoResult" if result.failure is None else result.failure.type
         return MemberTally(shards=1, failures={failure: 1})
     known = None if truth is None else truth[heard.asked[member.tier]]
+    asked = len(said)
+    if member.id in heard.faults:
+        usable = find_usable(said)
+        said, known = said[usable], None if known is None else known[usable]
     if isinstance(task, RegressionTask):
         values = said
         accuracy = Accuracy() if known is None else _measure_values(said, known)
@@ -311,6 +318,7 @@ def _tally_member(task: Task, member: ReleasedMember, heard: Heard, truth: Float
         total=float(values.sum()),
         squares=float(np.square(values).sum()),
         accuracy=accuracy,
+        unusable=asked - len(said),
     )
 
 
@@ -349,11 +357,15 @@ def _count_agreement(task: Any, release: Release, heard: Heard) -> dict[str, dic
     for one, other in combinations(heard_of, 2):
         # A later tier was asked about some of the rows of an earlier one.
         both = heard.asked[max(one.tier, other.tier)]
+        for member in (one, other):
+            if member.id in heard.faults:
+                usable = find_usable(heard.outputs[member.id])
+                both = both[_select(usable, heard.asked[member.tier], both)]
         first, second = (_select(labels[member.id], heard.asked[member.tier], both) for member in (one, other))
         counted.setdefault(one.id, {})[other.id] = Agreement(len(both), int(np.count_nonzero(first == second)))
     return counted
 
 
-def _select(said: Integers, asked: Integers, rows: Integers) -> Integers:
+def _select(said: Entries, asked: Integers, rows: Integers) -> Entries:
     """Return what was said of some of the rows that were asked about."""
     return said if len(rows) == len(asked) else said[np.searchsorted(asked, rows)]

@@ -6,11 +6,11 @@ The same frame is written as the same bytes, so that a shard that is done again 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from stepensemble.batch.answering import as_text
+from stepensemble.batch.answering import FILE, ID, ROW, as_text
 from stepensemble.batch.encoding import Numbers
 from stepensemble.batch.reading import Malformed
 from stepensemble.batch.run import Format
@@ -33,6 +33,10 @@ REJECTED = pl.Schema(
 )
 """Of rejected rows, a line a wrong value; `kind` is the reason without the value, by which reasons can be counted. What
 is no row at all has an empty column."""
+
+
+UNANSWERED = "has no answer: too few voters have a usable output"
+"""The kind of a row whose voters do not hold the quorum."""
 
 
 def encode_part(frame: pl.DataFrame, format_: Format) -> bytes:
@@ -121,6 +125,28 @@ def list_rejected(
         pl.concat([known, pl.DataFrame(records, known.schema, orient="row")])
         .select(pl.lit(file).alias("file"), *(name for name in REJECTED if name != "file"))
         .sort("row", maintain_order=True)
+    )
+
+
+def list_unanswered(rows: pl.DataFrame, unanswered: Mapping[int, str]) -> pl.DataFrame:
+    """Return the rows that have no answer as `REJECTED`; there is no value that would be wrong.
+
+    Args:
+        rows: the accepted ones, as `answering.name_rows` returns them.
+        unanswered: places of those without an answer, and why.
+    """
+    some = rows[list(unanswered)]
+    return some.select(
+        pl.col(FILE).alias("file"),
+        pl.col(ROW).alias("row"),
+        (pl.col(ID) if ID in some.columns else pl.lit(None, pl.String)).alias("id"),
+        pl.lit("").alias("column"),
+        pl.lit(None, pl.String).alias("value"),
+        pl.Series("reason", [f"has no answer: {why}" for why in unanswered.values()], dtype=pl.String),
+        pl.lit("look at the values of the row; a member without a usable output is named with what it gave").alias(
+            "remedy"
+        ),
+        pl.lit(UNANSWERED).alias("kind"),
     )
 
 

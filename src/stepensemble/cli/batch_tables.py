@@ -66,7 +66,9 @@ def _describe_member(member: MemberSummary) -> Iterator[str | Text]:
     names = f" {', '.join(member.failures)}" if failed else ""
     yield name_member(member.id, member.role)
     yield member.version
-    yield f"{member.rows:,}"
+    yield Text(f"{member.rows:,}").append(
+        f", {member.unusable:,} unusable" if member.unusable else "", style="bold red"
+    )
     yield "" if member.mean is None else f"{member.mean:.4g}"
     yield "" if member.pivotal is None else f"{member.pivotal:.1%}"
     yield Text(f"{failed:,}{names}", style="bold red" if failed else "")

@@ -17,15 +17,15 @@ import numpy.typing as npt
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from stepensemble.core.aggregation import decision
-from stepensemble.core.aggregation.decision import Answers, ClassAnswers, Decision, Numbers, Settled, Undecided
+from stepensemble.core.aggregation.decision import Answers, ClassAnswers, Decision, Failed, Numbers, Settled, Undecided
 from stepensemble.core.aggregation.labels import ABSTAINED
 from stepensemble.core.aggregation.quorum import Status, least_members, weight_share
 from stepensemble.core.errors import InvalidOutput
-from stepensemble.core.outputs import Array, Floats, canonical, check_output
+from stepensemble.core.outputs import Array, Faults, Floats, list_entries, read_output, shape_output
 from stepensemble.core.payload import Pointer
 from stepensemble.core.policy import Policy
 from stepensemble.core.releases.release import Release, ReleasedMember
-from stepensemble.core.task import Task, name_classes
+from stepensemble.core.task import RegressionTask, Task, name_classes
 
 
 class MemberFailure(Struct, frozen=True):
@@ -51,7 +51,7 @@ class ShadowReport(Struct, frozen=True):
 
 
 class Prediction(Struct, frozen=True):
-    """The answer for one row."""
+    """The answer for one row; of a row whose decision is `failed` there are `missing` and `failure`, and no numbers."""
 
     value: Annotated[
         float | None,
@@ -61,18 +61,18 @@ class Prediction(Struct, frozen=True):
         ),
     ]
     spread: Annotated[
-        float,
+        float | None,
         Meta(
             description="Population standard deviation over the voters: of their values, or of their probabilities for "
-            "the second (binary) or the best class."
+            "the second (binary) or the best class; null where there is no answer."
         ),
     ]
-    range: Annotated[float, Meta(description="Of the same numbers, the greatest less the smallest.")]
+    range: Annotated[float | None, Meta(description="Of the same numbers, the greatest less the smallest.")]
     decision: Annotated[
-        Literal["answer", "abstain", "review"],
+        Literal["answer", "abstain", "review", "failed"],
         Meta(
             description="abstain: a tie that is not to be broken; review: the answer shows less than the manifest's "
-            "`review` asks for."
+            "`review` asks for; failed: too few voters have a usable output for the row."
         ),
     ]
     label: Annotated[str | UnsetType | None, Meta(description="The answered class; null where there is none.")] = UNSET
@@ -97,6 +97,13 @@ class Prediction(Struct, frozen=True):
     shadows: Annotated[
         dict[str, ShadowReport] | UnsetType, Meta(description="With shadows: how each would have fared.")
     ] = UNSET
+    missing: Annotated[
+        list[str] | UnsetType,
+        Meta(description="Voters without a usable output for this row; not there where all have one."),
+    ] = UNSET
+    failure: Annotated[str | UnsetType, Meta(description="Why there is no answer, where the decision is failed.")] = (
+        UNSET
+    )
 
 
 class MemberReport(Struct, frozen=True):
@@ -107,14 +114,23 @@ class MemberReport(Struct, frozen=True):
     digest: Annotated[str, Meta(description="SHA-256 of the artifact.")]
     role: Literal["voter", "shadow"]
     status: Annotated[
-        Literal["ok", "failed", "skipped"], Meta(description="skipped: its tier was not reached, it was not asked.")
+        Literal["ok", "partial", "failed", "skipped"],
+        Meta(
+            description="partial: it has a usable output for some of the rows, the first other one is the error; "
+            "failed: for none; skipped: its tier was not reached, it was not asked."
+        ),
     ]
-    weight: Annotated[float, Meta(description="Share in this answer; 0 for who has none, and for shadows.")]
+    weight: Annotated[
+        float,
+        Meta(
+            description="Share in the answer of a row that no voter is missing in; 0 for who has none, and for shadows."
+        ),
+    ]
     outputs: Annotated[
         list[Any] | Pointer | None,
         Meta(
             description="One entry a row, with a cascade one a row that reached its tier: a number, a name, or a list "
-            "of numbers; or a pointer to a NumPy file."
+            "of numbers, null for one that is not finite; or a pointer to a NumPy file."
         ),
     ]
     duration_ms: Annotated[float | None, Meta(description="Time in the function, loading included.")]
@@ -123,7 +139,7 @@ class MemberReport(Struct, frozen=True):
 
 
 class Attendance(Struct, frozen=True):
-    """How many of one role were asked and answered, and the share of their weight that answered."""
+    """How many of one role were asked, how many answered in any row, and the share of their weight that did."""
 
     asked: int
     answered: int
@@ -135,7 +151,10 @@ class Output(Struct, frozen=True):
 
     prediction_id: str
     release: Annotated[str, Meta(description="Digest of the release that answered.")]
-    status: Annotated[Status, Meta(description="COMPLETE: every voter asked answered; DEGRADED: some did not.")]
+    status: Annotated[
+        Status,
+        Meta(description="COMPLETE: every voter asked answered in every row; DEGRADED: some did not."),
+    ]
     policy: Annotated[Policy, Meta(description="As it was in force, defaults and the payload's own quorum included.")]
     attendance: Annotated[dict[Literal["voter", "shadow"], Attendance], Meta(description="By role.")]
     needs_review: Annotated[int, Meta(description="Rows whose decision is review.")]
@@ -144,6 +163,7 @@ class Output(Struct, frozen=True):
         Meta(description="One entry a row, in the payload's order; or a pointer to them as a JSON file."),
     ]
     members: Annotated[list[MemberReport], Meta(description="In the manifest's order.")]
+    unanswered: Annotated[int, Meta(description="Rows whose decision is failed.")] = 0
 
 
 def output_schema() -> dict[str, Any]:
@@ -179,7 +199,7 @@ AskMembers = Callable[[int, Numbers], Results | None]
 
 
 class Answer(Struct, frozen=True):
-    """A decided execution; `cause` says why there is no quorum, and is None where there is."""
+    """A decided execution; `cause` says why there is no quorum in any row, and is None where there is in one."""
 
     status: Status
     policy: Policy
@@ -204,6 +224,7 @@ class Answer(Struct, frozen=True):
             needs_review=self.needs_review,
             predictions=self.predictions,
             members=self.members,
+            unanswered=sum(prediction.decision == "failed" for prediction in self.predictions),
         )
 
 
@@ -212,36 +233,56 @@ class Heard:
     """What was decided, and what it was decided from.
 
     Attributes:
-        results: of every member that was asked; one whose output is not what it declared has failed.
-        outputs: canonical ones, of the members that did not fail.
+        results: of every member that was asked; one whose output as a whole is not what it declared has failed.
+        outputs: canonical ones, of the members that did not fail; NaN in rows that are not what was declared.
+        faults: which rows these are, of the members that have some.
         asked: tier to the rows that its members were asked.
     """
 
     decided: Decision
     results: Results
     outputs: Mapping[str, Floats]
+    faults: Mapping[str, Faults]
     asked: Mapping[int, Numbers]
+
+    def explain(self, part: Failed, release: Release) -> list[str]:
+        """Say of each of these rows why it has no answer: the quorum's cause, and what is wrong with outputs."""
+        reasons: list[list[str]] = [[part.cause] for _ in part.numbers]
+        for member in release.voters:
+            faults, asked = self.faults.get(member.id), self.asked.get(member.tier)
+            if faults is None or asked is None or member.id not in part.missing:
+                continue
+            for said, place in zip(reasons, np.searchsorted(asked, part.numbers).tolist(), strict=True):
+                reason = faults.explain(place)
+                said += [] if reason is None else [f"{member.id}: {reason}"]
+        return ["; ".join(said) for said in reasons]
 
 
 def hear(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Heard | Undecided:
     """Check what the members said and decide the rows by it; see `decide`, which puts it in the published form."""
     results: dict[str, MemberResult] = {}
     outputs: dict[str, Floats] = {}
+    found: dict[str, Faults] = {}
     asked: dict[int, Numbers] = {}
 
     def listen(tier: int, numbers: Numbers) -> Mapping[str, Floats] | None:
         came = ask(tier, numbers)
         if came is None:
             return None
-        checked = {m.id: _check(m, release.task, len(numbers), came.get(m.id)) for m in release.in_tier(tier)}
-        results.update({id_: result for id_, (result, _) in checked.items()})
-        said = {id_: output for id_, (_, output) in checked.items() if output is not None}
+        said: dict[str, Floats] = {}
+        for member in release.in_tier(tier):
+            result, output, faults = _check(member, release.task, len(numbers), came.get(member.id))
+            results[member.id] = result
+            if output is not None:
+                said[member.id] = output
+            if faults is not None:
+                found[member.id] = faults
         outputs.update(said)
         asked[tier] = numbers
         return said
 
     decided = decision.decide(release.task, policy, release.members, rows, listen)
-    return decided if isinstance(decided, Undecided) else Heard(decided, results, outputs, asked)
+    return decided if isinstance(decided, Undecided) else Heard(decided, results, outputs, found, asked)
 
 
 def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Answer | Undecided:
@@ -256,16 +297,26 @@ def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Answ
     heard = hear(release, policy, rows, ask)
     if isinstance(heard, Undecided):
         return heard
-    decided, results = heard.decided, heard.results
+    decided = heard.decided
     asked = [member for member in release.members if member.id in decided.asked]
-    attendance = count_attendance(asked, [member.id for member in asked if results[member.id].failure is None])
+    members = [
+        report_member(m, heard.results.get(m.id), decided.weights.get(m.id, 0.0), heard.faults.get(m.id))
+        for m in release.members
+    ]
+    attendance = count_attendance(asked, [report.id for report in members if report.status in ("ok", "partial")])
+    failures = [(part, heard.explain(part, release)) for part in decided.failed]
+    cause = decided.cause
+    if not decided.settled and cause is None:
+        cause = min((int(part.numbers[0]), causes[0]) for part, causes in failures)[1]
     return Answer(
         status=decided.status,
         policy=state_policy(policy, attendance["voter"].asked),
         attendance=attendance,
-        predictions=list_predictions(release.task, decided.settled, cascaded=release.tiers > 1),
-        members=[report_member(m, results.get(m.id), decided.weights.get(m.id, 0.0)) for m in release.members],
-        cause=decided.cause,
+        predictions=list_predictions(release.task, decided.settled, failures, tiers=release.tiers)
+        if decided.settled
+        else [],
+        members=members,
+        cause=cause,
     )
 
 
@@ -274,13 +325,31 @@ def ask_once(results: Results) -> AskMembers:
     return lambda tier, _: results if tier == 1 else None
 
 
-def list_predictions(task: Task, settled: Sequence[Settled], *, cascaded: bool) -> list[Prediction]:
-    """Turn arrays into one `Prediction` a row, in the order of the rows."""
-    if len(settled) == 1:
-        return _list_settled(task, settled[0], cascaded=cascaded)
-    numbers = np.concatenate([part.numbers for part in settled]) if settled else np.arange(0)
-    listed = [prediction for part in settled for prediction in _list_settled(task, part, cascaded=cascaded)]
-    return [listed[place] for place in np.argsort(numbers).tolist()]
+def list_predictions(
+    task: Task, settled: Sequence[Settled], failed: Sequence[tuple[Failed, Sequence[str]]] = (), *, tiers: int
+) -> list[Prediction]:
+    """Turn arrays into one `Prediction` a row, in the order of the rows.
+
+    Args:
+        task: what is asked.
+        settled: the rows that are answered.
+        failed: those that are not, with the reason of each.
+        tiers: how many there are.
+    """
+    if len(settled) == 1 and not failed:
+        return _list_settled(task, settled[0], cascaded=tiers > 1)
+    parts = [part.numbers for part in settled] + [part.numbers for part, _ in failed]
+    listed = [one for part in settled for one in _list_settled(task, part, cascaded=tiers > 1)]
+    label = UNSET if isinstance(task, RegressionTask) else None
+    for part, causes in failed:
+        missing = list(part.missing)
+        listed += [
+            Prediction(
+                None, None, None, "failed", label, tier=tiers if tiers > 1 else UNSET, missing=missing, failure=why
+            )
+            for why in causes
+        ]
+    return [listed[place] for place in np.argsort(np.concatenate([*parts, np.arange(0)])).tolist()]
 
 
 def measures(answers: Answers) -> dict[str, Array]:
@@ -333,6 +402,8 @@ def _list_settled(task: Task, part: Settled, *, cascaded: bool) -> list[Predicti
         columns["tier"] = [part.tier] * rows
     if answers.shadows:
         columns["shadows"] = _list_shadows(answers, rows)
+    if part.missing:
+        columns["missing"] = [list(part.missing)] * rows
     return [Prediction(*row) for row in zip(*columns.values(), strict=True)]  # by position: by name takes longer
 
 
@@ -381,42 +452,47 @@ def count_attendance(
 
 def _check(
     member: ReleasedMember, task: Task, rows: int, result: MemberResult | None
-) -> tuple[MemberResult, Floats | None]:
+) -> tuple[MemberResult, Floats | None, Faults | None]:
     if result is None:
         failure = MemberFailure("NoResult", "no result came back")
-        return MemberResult(member.id, failure=failure), None
+        return MemberResult(member.id, failure=failure), None, None
     if result.outputs is None:
-        return result, None
+        return result, None, None
     try:
-        return result, canonical(check_output(result.outputs, rows), task, member.output)
+        return result, *read_output(shape_output(result.outputs, rows), task, member.output)
     except InvalidOutput as error:
-        return structs.replace(result, failure=MemberFailure(type(error).__name__, str(error))), None
+        return structs.replace(result, failure=_invalid(str(error))), None, None
 
 
-def report_member(member: ReleasedMember, result: MemberResult | None, weight: float) -> MemberReport:
-    """Return a member's part in an answer; a member without a result was not asked."""
+def _invalid(message: str) -> MemberFailure:
+    return MemberFailure(InvalidOutput.__name__, message)
+
+
+def report_member(
+    member: ReleasedMember, result: MemberResult | None, weight: float, faults: Faults | None = None
+) -> MemberReport:
+    """Return a member's part in an answer.
+
+    Args:
+        member: of the release.
+        result: what came back; None where it was not asked.
+        weight: its share.
+        faults: the rows in which its output is not what was declared; None where there are none.
+    """
     known = result or MemberResult(member.id)
+    error = known.failure if faults is None else _invalid(faults.describe())
+    status: Literal["ok", "partial", "failed", "skipped"] = "skipped" if result is None else "ok"
+    if error is not None:
+        status = "failed" if faults is None or faults.count == faults.rows else "partial"
     return MemberReport(
         id=member.id,
         version=member.version,
         digest=member.artifact.digest,
         role=member.role,
-        status="skipped" if result is None else "ok" if result.failure is None else "failed",
+        status=status,
         weight=weight,
-        outputs=None if known.outputs is None else known.outputs.tolist(),
+        outputs=None if known.outputs is None else list_entries(known.outputs),
         duration_ms=known.duration_ms,
         cold=known.cold,
-        error=known.failure,
+        error=error,
     )
-
-
-def name_failure(error: str, cause: Any) -> MemberFailure:
-    """Read what a state machine caught: `Error`, and a `Cause` that is Lambda's JSON, or plain text."""
-    message = str(cause)
-    try:
-        details = msgspec.json.decode(message)
-    except msgspec.DecodeError:
-        details = None
-    if isinstance(details, dict) and "errorMessage" in details:
-        message = str(details["errorMessage"])
-    return MemberFailure(error, message or "no cause was given")

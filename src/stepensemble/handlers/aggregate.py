@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import numpy as np
 from msgspec import structs
 
 from stepensemble.core.aggregation.decision import Undecided
@@ -16,6 +15,7 @@ from stepensemble.core.answer import Answer, MemberReport, MemberResult, Output,
 from stepensemble.core.columns import array_to_bytes
 from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable
 from stepensemble.core.limits import STATE_BYTES
+from stepensemble.core.outputs import list_entries, read_entries
 from stepensemble.core.payload import DECISIVE, WARMUP, Payload, Pointer, apply_quorum, digest_input, parse_payload
 from stepensemble.core.policy import Policy
 from stepensemble.core.records import Record
@@ -172,13 +172,13 @@ class Aggregator:
         return structs.replace(output, predictions=predictions, members=members)
 
     def _point_outputs(self, prefix: str, member: MemberReport, result: MemberResult | None) -> Pointer | None:
-        if member.outputs is None:
-            return None
-        outputs = np.asarray(member.outputs)
-        if result is not None and result.pointer is not None and np.array_equal(outputs, np.asarray(result.outputs)):
+        if member.outputs is None or isinstance(member.outputs, Pointer):
+            return member.outputs
+        said = None if result is None or result.outputs is None else list_entries(result.outputs)
+        if result is not None and result.pointer is not None and said == member.outputs:
             return result.pointer
         # A recorded answer is another execution's: a member may have failed here, or be gone since.
-        return self.data.write(outputs_key(prefix, member.id), array_to_bytes(outputs))
+        return self.data.write(outputs_key(prefix, member.id), array_to_bytes(read_entries(member.outputs)))
 
 
 def _answer(

@@ -13,13 +13,12 @@ import polars as pl
 
 from stepensemble.batch.answering import TRUTH, Answered, answer_shard, code_truth
 from stepensemble.batch.run import ShardFailure
-from stepensemble.batch.tally import ShardReport, Tally, add, tally_answers
-from stepensemble.batch.writing import encode_part
+from stepensemble.batch.tally import ShardReport, Tally, add, tally_answers, tally_rows
+from stepensemble.batch.writing import UNANSWERED, encode_part, encode_rejected, list_unanswered
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.answer import name_failure
 from stepensemble.core.errors import EnsembleError, QuorumNotMet, StorageUnavailable
 from stepensemble.handlers.cascade import ask_next
-from stepensemble.handlers.results import read_results, recall
+from stepensemble.handlers.results import name_failure, read_results, recall
 from stepensemble.handlers.runs import Runs, ShardEvent, ShardRead
 from stepensemble.handlers.tiers import AskedTier, Cascade, Frame, TierResults
 from stepensemble.storage.keys import accepted_key, read_key, shard_prefix, shard_report_key, staged_key
@@ -92,16 +91,28 @@ class ShardAggregator:
         if answered.cause is not None:
             # No report: a run that is resumed asks again.
             raise QuorumNotMet(_explain(answered))
-        part = encode_part(answered.coded, plan.options.format)
+        part = encode_part(answered.answers, plan.options.format)
         data.upload(staged_key(event.run, "part", event.shard.number, plan.options.format), part)
         counted = [read.tally]
         if answered.heard is not None:
             truth = code_truth(release.task, rows[TRUTH]) if TRUTH in rows.columns else None
             counted.append(tally_answers(release, answered.heard, plan.edges, truth))
+        if answered.unanswered:
+            counted.append(self._reject(event, read, list_unanswered(rows, answered.unanswered)))
         took = Tally(seconds={"aggregate_shard": time.perf_counter() - started}, bytes={"part": len(part)})
         report = _report(event, read, answered, add([*counted, took]))
         data.write(shard_report_key(event.run, event.shard.number), msgspec.json.encode(report))
-        return {"rows": answered.coded.height}
+        return {"rows": answered.answers.height}
+
+    def _reject(self, event: AggregateShardEvent, read: ShardRead, unanswered: pl.DataFrame) -> Tally:
+        """Put the rows without an answer beside those that Normalize shard has rejected, and count them."""
+        key, before = staged_key(event.run, "rejected", event.shard.number, "parquet"), []
+        if read.rows_rejected:
+            # Done again, it finds what it added the first time.
+            before.append(pl.read_parquet(io.BytesIO(self.runs.data.read(key))).filter(pl.col("kind") != UNANSWERED))
+        self.runs.data.write(key, encode_rejected(pl.concat([*before, unanswered]).sort("row", maintain_order=True)))
+        places = unanswered.select("file", "row").iter_rows()
+        return tally_rows({}, {}, (("", UNANSWERED, place) for place in places))
 
 
 def _explain(answered: Answered) -> str:
@@ -115,8 +126,8 @@ def _report(event: ShardEvent, read: ShardRead, answered: Answered, tally: Tally
     return ShardReport(
         number=event.shard.number,
         rows_in=read.rows_in,
-        rows_out=answered.coded.height,
-        rows_rejected=read.rows_rejected,
+        rows_out=answered.answers.height,
+        rows_rejected=read.rows_rejected + len(answered.unanswered),
         status=answered.status,
         cause=None,
         tally=tally,

@@ -16,6 +16,7 @@ from stepensemble.core.answer import Output
 from stepensemble.core.columns import Columns, array_from_bytes, columns_to_bytes, columns_to_json
 from stepensemble.core.errors import EnsembleError, ExecutionFailed, StillRunning, StorageUnavailable, Throttled
 from stepensemble.core.limits import NUMBER_BYTES
+from stepensemble.core.outputs import list_entries
 from stepensemble.core.payload import Pointer
 from stepensemble.core.problems import read_problems
 from stepensemble.handlers.tiers import MemberToAsk
@@ -110,7 +111,7 @@ class Asker:
             raise name_failure(str(answer.get("errorType", "")), str(answer.get("errorMessage", "")), name)
         outputs = answer["outputs"]
         if isinstance(outputs, Mapping):
-            outputs = array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])).tolist()
+            outputs = list_entries(array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])))
         return list(outputs)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from stepensemble.core.aggregation.decision import Numbers
-from stepensemble.core.answer import AskMembers, MemberResult, Results, name_failure
+from stepensemble.core.answer import AskMembers, MemberFailure, MemberResult, Results
 from stepensemble.core.columns import array_from_bytes
 from stepensemble.core.errors import TierMismatch
+from stepensemble.core.outputs import read_entries
 from stepensemble.core.payload import Pointer
 from stepensemble.handlers.tiers import AskedTier, TierResults
 from stepensemble.storage.objects import Bucket
@@ -48,5 +48,19 @@ def _read(data: Bucket, result: Mapping[str, Any]) -> MemberResult:
     outputs, pointer = result["outputs"], None
     if isinstance(outputs, Mapping):
         pointer = msgspec.convert(outputs, Pointer)
-        outputs = array_from_bytes(data.read(pointer.split()[1]))
-    return MemberResult(result["id"], np.asarray(outputs), result["duration_ms"], result["cold"], pointer=pointer)
+        raw = array_from_bytes(data.read(pointer.split()[1]))
+    else:
+        raw = read_entries(outputs)
+    return MemberResult(result["id"], raw, result["duration_ms"], result["cold"], pointer=pointer)
+
+
+def name_failure(error: str, cause: Any) -> MemberFailure:
+    """Read what a state machine caught: `Error`, and a `Cause` that is Lambda's JSON, or plain text."""
+    message = str(cause)
+    try:
+        details = msgspec.json.decode(message)
+    except msgspec.DecodeError:
+        details = None
+    if isinstance(details, dict) and "errorMessage" in details:
+        message = str(details["errorMessage"])
+    return MemberFailure(error, message or "no cause was given")

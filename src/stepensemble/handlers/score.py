@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from stepensemble.core.columns import Columns, array_to_bytes, bind_columns, columns_from_bytes, columns_from_json
 from stepensemble.core.errors import InputMismatch, MemberError
-from stepensemble.core.outputs import check_output
+from stepensemble.core.outputs import list_entries, shape_output
 from stepensemble.core.payload import WARMUP, Pointer
 from stepensemble.handlers.models import ModelCache
 from stepensemble.handlers.tiers import MemberToScore
@@ -62,10 +62,10 @@ class Scorer:
         model, cold = self.models.get(member.runtime, member.artifact, member.signature)
         inputs = bind_columns(self._columns(asked.columns), member.inputs)
         given = model.predict(inputs, member.output)
-        outputs = check_output(given, asked.rows)
+        outputs = shape_output(given, asked.rows)
         if asked.shaped:
             outputs = outputs.reshape(given.shape)
-        carried: Any = outputs.tolist()
+        carried: Any = list_entries(outputs)
         if member.outputs_key is not None:
             pointer = self.data.write(member.outputs_key, array_to_bytes(outputs))
             carried = msgspec.to_builtins(pointer)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from stepensemble.core.answer import MemberFailure, name_failure
+from stepensemble.core.answer import MemberFailure
+from stepensemble.handlers.results import name_failure
 from stepensemble.handlers.warming import MemberToWarm, Serving, SlotToWarm
 
 

@@ -111,7 +111,7 @@ class Model:
             raise InputMismatch(f"the model takes exactly {batch} rows at once, and {rows} came")
         if wanted.quantization is not None:
             return dequantize(answer, wanted.quantization)
-        return _decode(answer, wanted.name) if wanted.dtype == STRING else answer
+        return _decode(answer) if wanted.dtype == STRING else answer
 
     def prepare(self, like: Mapping[str, Array], output: str | None = None) -> Ask:
         """Return what asks as `predict` does, and looks once at what inputs are like, not at each call.
@@ -283,12 +283,9 @@ def dequantize(numbers: Array, quantization: Quantization) -> Array:
     return values
 
 
-def _decode(answer: Array, name: str) -> Array:
-    """Return text from UTF-8."""
-    try:
-        texts = [text.decode() if isinstance(text, bytes) else str(text) for text in answer.flat]
-    except UnicodeDecodeError:
-        raise InvalidOutput(f"the output {show(name)} is not text in UTF-8") from None
+def _decode(answer: Array) -> Array:
+    """Return text; U+FFFD stands for what is not UTF-8, so that one row's text does not fail the others'."""
+    texts = [text.decode(errors="replace") if isinstance(text, bytes) else str(text) for text in answer.flat]
     return np.array(texts, dtype=np.str_).reshape(answer.shape)
 
 

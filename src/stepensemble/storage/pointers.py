@@ -11,6 +11,7 @@ from msgspec import structs
 from stepensemble.core.answer import Output, Prediction
 from stepensemble.core.columns import array_from_bytes
 from stepensemble.core.limits import INPUT_BYTES
+from stepensemble.core.outputs import list_entries
 from stepensemble.core.payload import Pointer
 from stepensemble.storage.keys import payload_key
 from stepensemble.storage.objects import Bucket
@@ -43,7 +44,7 @@ def follow_pointers(data: Bucket, output: Output) -> Output:
     if isinstance(predictions, Pointer):
         predictions = msgspec.json.decode(data.read(predictions.split()[1]), type=list[Prediction])
     members = [
-        structs.replace(member, outputs=array_from_bytes(data.read(member.outputs.split()[1])).tolist())
+        structs.replace(member, outputs=list_entries(array_from_bytes(data.read(member.outputs.split()[1]))))
         if isinstance(member.outputs, Pointer)
         else member
         for member in output.members

@@ -7,7 +7,7 @@ are recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from stepensemble.core.aggregation.uncertainty import (
     select_class,
 )
 from stepensemble.core.manifest import Voice, select_voters
-from stepensemble.core.outputs import Label
+from stepensemble.core.outputs import Label, find_usable
 from stepensemble.core.policy import VOTES, Confidence, Policy, Stack, name_method
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
 
@@ -37,7 +37,7 @@ Numbers = npt.NDArray[np.int64]
 """Numbers of rows, ascending, counted from 0 in the order of the payload."""
 
 Outputs = Mapping[str, Floats]
-"""Canonical outputs by member id; a member that failed is not there."""
+"""Canonical outputs by member id; a member that failed is not there, and NaN in the rows in which it failed."""
 
 Ask = Callable[[int, Numbers], Outputs | None]
 """Returns what the members of a tier say of these rows; None where they are yet to be asked."""
@@ -98,12 +98,26 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Rows that were decided in one tier, by these voters (their order is that of `pivotal`)."""
+    """Rows that were decided in one tier, by these voters (their order is that of `pivotal`).
+
+    Attributes:
+        missing: the voters of this tier and those before it that have no output for these rows.
+    """
 
     tier: int
     numbers: Numbers
     voters: tuple[str, ...]
+    missing: tuple[str, ...]
     answers: Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Rows without an answer: the voters that have an output for them do not hold the quorum, and the cause says so."""
+
+    numbers: Numbers
+    missing: tuple[str, ...]
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +125,28 @@ class Decision:
     """A decided execution.
 
     Attributes:
-        status: FAILED where there is no quorum; `settled` is then empty.
+        settled: the rows that are answered.
+        failed: the rows that are not, where the voters that answered at all hold the quorum.
         asked: ids of the members, shadows included, that were asked at all.
-        weights: voter id to its share in the answer, in the last tier that answered.
-        cause: why there is no quorum; None where there is one.
+        weights: voter id to its share in the answer, in the last tier that answered; of a row that all of them have an
+            output for. Where one has none, its share is the others' in proportion.
+        cause: why there is no quorum whatever the row, since too few voters answered at all; nothing is settled then.
+            None where there is one.
     """
 
-    status: Status
     settled: tuple[Settled, ...]
+    failed: tuple[Failed, ...]
     asked: frozenset[str]
     weights: Mapping[str, float]
     cause: str | None
+
+    @property
+    def status(self) -> Status:
+        """FAILED where no row is answered; DEGRADED where one is not, or where a voter is missing in one."""
+        if not self.settled:
+            return "FAILED"
+        degraded = self.failed or any(part.missing and len(part.numbers) for part in self.settled)
+        return "DEGRADED" if degraded else "COMPLETE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +160,9 @@ class Undecided:
 def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask: Ask) -> Decision | Undecided:
     """Decide every row, tier after tier.
 
-    A tier whose voters, with those of the tiers before, hold the quorum decides the rows whose answer shows the
-    cascade's confidence; the last tier decides all that are left. Without a cascade there is one tier.
+    A row has the voters that gave a usable output for it. Where these, of a tier and those before, hold the quorum, the
+    tier decides the row if its answer shows the cascade's confidence; the last tier decides all that are left. Without
+    a cascade there is one tier.
     """
     last = max(member.tier for member in members)
     numbers = np.arange(rows)
@@ -150,28 +176,54 @@ def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask:
         heard |= {id_: (numbers, output) for id_, output in said.items()}
         reached = [member for member in members if member.tier <= tier]
         voters = select_voters(reached)
-        status = judge(policy, voters, heard)
-        if status != "FAILED":
-            present = [member for member in reached if member.id in heard]
-            said_now = {member.id: _select_rows(*heard[member.id], numbers) for member in present}
-            votes = [Vote(voter.id, voter.weight, said_now[voter.id]) for voter in select_voters(present)]
-            shadows = [(member, said_now[member.id]) for member in present if member.role == "shadow"]
+        said_now = {member.id: _select_rows(*heard[member.id], numbers) for member in reached if member.id in heard}
+        counted: set[str] = set()
+        short: list[tuple[Numbers, tuple[str, ...]]] = []
+        unsure: list[Numbers] = []
+        for places, usable in _divide_by_presence(said_now, len(numbers)):
+            if judge(policy, voters, usable) == "FAILED":
+                short.append((numbers[places], tuple(usable)))
+                continue
+            votes = [Vote(voter.id, voter.weight, usable[voter.id]) for voter in voters if voter.id in usable]
+            shadows = [(one, usable[one.id]) for one in reached if one.role == "shadow" and one.id in usable]
             answers = answer_rows(task, policy, votes, shadows)
-            ids = tuple(vote.id for vote in votes)
-            weights = dict(zip(ids, effective_weights(policy.aggregation, votes).tolist(), strict=True))
+            ids, missing = tuple(vote.id for vote in votes), _name_missing(voters, usable)
+            counted.update(ids)
+            kept = numbers[places]
             if tier < last and policy.cascade is not None:
                 enough = shows(policy.cascade, answers)
-                settled.append(Settled(tier, numbers[enough], ids, _take(answers, enough)))
-                numbers = numbers[~enough]
-            else:
-                settled.append(Settled(tier, numbers, ids, answers))
-                numbers = numbers[:0]
+                unsure.append(kept[~enough])
+                kept, answers = kept[enough], _take(answers, enough)
+            settled.append(Settled(tier, kept, ids, missing, answers))
+        if counted:
+            sharing = [Vote(voter.id, voter.weight, np.empty(0)) for voter in voters if voter.id in counted]
+            shares = effective_weights(policy.aggregation, sharing).tolist()
+            weights = dict(zip((vote.id for vote in sharing), shares, strict=True))
+        numbers = np.sort(np.concatenate([*unsure, *(some for some, _ in short)])) if unsure or short else numbers[:0]
         if not len(numbers):
             break
     asked = frozenset(member.id for member in reached)
-    if len(numbers):
-        return Decision("FAILED", (), asked, {}, explain_failure(policy, voters, heard))
-    return Decision(status, tuple(settled), asked, weights, None)
+    if len(numbers) and judge(policy, voters, heard) == "FAILED":
+        return Decision((), (), asked, {}, explain_failure(policy, voters, heard))
+    failed = [Failed(some, _name_missing(voters, ids), explain_failure(policy, voters, ids)) for some, ids in short]
+    return Decision(tuple(settled), tuple(failed), asked, weights, None)
+
+
+def _name_missing(voters: Sequence[Voice], present: Collection[str]) -> tuple[str, ...]:
+    return tuple(voter.id for voter in voters if voter.id not in present)
+
+
+def _divide_by_presence(outputs: Outputs, rows: int) -> Iterator[tuple[Numbers, Outputs]]:
+    """Yield the rows for which the same members have an output: their places, and those outputs of them."""
+    usable = [find_usable(output) for output in outputs.values()]
+    if all(flags.all() for flags in usable):
+        yield np.arange(rows), outputs
+        return
+    patterns, belongs = np.unique(np.stack(usable, axis=1), axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        places = np.flatnonzero(belongs.reshape(-1) == number)
+        present = [id_ for id_, there in zip(outputs, pattern, strict=True) if there]
+        yield places, {id_: outputs[id_][places] for id_ in present}
 
 
 def answer_rows(

@@ -151,6 +151,10 @@ def compare(
         if "FAILED" in {tried.status, recorded.status}:
             continue
         for row, (before, after) in enumerate(zip(recorded.predictions, tried.predictions, strict=True)):
+            if "failed" in {before.decision, after.decision}:
+                if before.decision != after.decision:
+                    changed_rows.append(_describe(recorded.prediction_id, row, before, after, 0.0))
+                continue
             shift = _measure_shift(task, before, after)
             shifts.append(shift)
             if shift != 0.0 or after.label != before.label or after.decision != before.decision:

@@ -12,8 +12,18 @@ from stepensemble.core.aggregation.decision import Numbers
 from stepensemble.core.answer import MemberReport, MemberResult, Results
 from stepensemble.core.errors import InvalidOutput
 from stepensemble.core.manifest import Voice
-from stepensemble.core.outputs import Array, Flags, Floats, Output, canonical, check_output
-from stepensemble.core.payload import apply_quorum, parse_payload
+from stepensemble.core.outputs import (
+    Array,
+    Faults,
+    Flags,
+    Floats,
+    Output,
+    find_usable,
+    read_entries,
+    read_output,
+    shape_output,
+)
+from stepensemble.core.payload import Pointer, apply_quorum, parse_payload
 from stepensemble.core.policy import Policy
 from stepensemble.core.records import Record
 from stepensemble.core.releases.release import Release
@@ -53,13 +63,19 @@ class Recollection:
 
     Attributes:
         output: canonical; NaN where it is not heard.
-        heard: whether there is an output, a row.
-        silences: by the page's place; `NOT_ASKED` where a page has none.
+        spoken: places of the pages in which it has an output, be it unusable in a row.
+        silences: by the page's place, why there is no output, or no usable one in some rows; `NOT_ASKED` where a page
+            has no entry.
     """
 
     output: Floats
-    heard: Flags
+    spoken: frozenset[int]
     silences: Mapping[int, Silence]
+
+    @property
+    def heard(self) -> Flags:
+        """Whether there is a usable output, a row."""
+        return find_usable(self.output)
 
 
 def policy_in_force(record: Record, release: Release) -> Policy:
@@ -107,8 +123,9 @@ def _find_reached(record: Record, release: Release) -> list[Numbers]:
 
 
 def _read_result(report: MemberReport) -> MemberResult:
-    outputs = None if report.outputs is None else np.asarray(report.outputs)
-    return MemberResult(report.id, outputs, failure=report.error)
+    if report.outputs is None or isinstance(report.outputs, Pointer):  # a record holds no pointers
+        return MemberResult(report.id, failure=report.error)
+    return MemberResult(report.id, read_entries(report.outputs))
 
 
 def recall(member: Voice, task: Task, pages: Sequence[Page]) -> Recollection:
@@ -121,42 +138,52 @@ def recall(member: Voice, task: Task, pages: Sequence[Page]) -> Recollection:
     """
     rows, classes = int(pages[-1].rows[-1]) + 1, len(name_classes(task))
     output = np.full((rows, classes) if classes else rows, np.nan)
-    heard = np.zeros(rows, dtype=np.bool_)
     silences: dict[int, Silence] = {}
+    places: set[int] = set()
     spoken: list[tuple[int, Numbers, Array]] = []
     for place, page in enumerate(pages):
         report = page.reports.get(member.id)
         if report is None:
             continue
-        if report.outputs is None:
+        if report.outputs is None or isinstance(report.outputs, Pointer):
             silences[place] = Silence("failed", None if report.error is None else report.error.message)
         else:
-            spoken.append((place, page.asked[member.id], np.asarray(report.outputs)))
+            spoken.append((place, page.asked[member.id], read_entries(report.outputs)))
     for (place, numbers, _), said in zip(spoken, _convert(spoken, task, member.output), strict=True):
         if isinstance(said, Silence):
             silences[place] = said
-        else:
-            output[numbers], heard[numbers] = said, True
-    return Recollection(output, heard, silences)
+            continue
+        places.add(place)
+        output[numbers], faults = said
+        if faults is not None:
+            silences[place] = Silence("refused", faults.describe())
+    return Recollection(output, frozenset(places), silences)
+
+
+Said = tuple[Floats, Faults | None]
+"""A canonical output, and which of its rows are at fault."""
 
 
 def _convert(
     spoken: Sequence[tuple[int, Numbers, Array]], task: Task, contract: Output
-) -> Sequence[Floats] | list[Floats | Silence]:
-    """Make raw outputs canonical: all at once where all are sound, else one by one to tell which of them are not."""
+) -> Sequence[Said] | list[Said | Silence]:
+    """Make raw outputs canonical: all at once where all are sound, else one by one to name those that are not."""
     lengths = [len(raw) for _, _, raw in spoken]
     forms = {(raw.dtype.kind == "U", raw.shape[1:]) for _, _, raw in spoken}
     if len(forms) == 1 and lengths == [len(numbers) for _, numbers, _ in spoken]:
         try:
-            together = check_output(np.concatenate([raw for _, _, raw in spoken]), sum(lengths))
-            return np.split(canonical(together, task, contract), np.cumsum(lengths)[:-1])
+            together = shape_output(np.concatenate([raw for _, _, raw in spoken]), sum(lengths))
+            said, faults = read_output(together, task, contract)
         except InvalidOutput:
             pass
+        else:
+            if faults is None:
+                return [(part, None) for part in np.split(said, np.cumsum(lengths)[:-1])]
     return [_convert_one(raw, len(numbers), task, contract) for _, numbers, raw in spoken]
 
 
-def _convert_one(raw: Array, rows: int, task: Task, contract: Output) -> Floats | Silence:
+def _convert_one(raw: Array, rows: int, task: Task, contract: Output) -> Said | Silence:
     try:
-        return canonical(check_output(raw, rows), task, contract)
+        return read_output(shape_output(raw, rows), task, contract)
     except InvalidOutput as error:
         return Silence("refused", str(error))

@@ -1,8 +1,7 @@
 """What-if replay: recorded outputs decided again, by another policy, without asking any model.
 
-Rows that are decided on the same terms, and of which the same voters are heard, are decided together by one call of
-`decision.decide`, whatever records they are of. A voter whose outputs a record does not have counts as one that did not
-answer.
+Rows that are decided on the same terms are decided together by one call of `decision.decide`, whatever records they are
+of. A voter whose outputs a record does not have counts as one that did not answer.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from typing import cast
 import numpy as np
 
 from stepensemble.core.aggregation import decision
-from stepensemble.core.aggregation.decision import Decision, Numbers
+from stepensemble.core.aggregation.decision import Decision, Failed, Numbers, Settled
 from stepensemble.core.aggregation.quorum import Status, judge
-from stepensemble.core.answer import Prediction, list_predictions
+from stepensemble.core.answer import list_predictions
 from stepensemble.core.manifest import select_voters
 from stepensemble.core.outputs import Flags, Floats
 from stepensemble.core.policy import Quorum
@@ -25,9 +24,7 @@ from stepensemble.core.records import Record
 from stepensemble.core.releases.release import SHORT, Release
 from stepensemble.core.replay.changes import Mismatch, Missing, Outcome, Reason, Replay, Trait, compare
 from stepensemble.core.replay.recall import NOT_ASKED, Page, Recollection, Silence, lay_out, policy_in_force, recall
-from stepensemble.core.replay.what_if import Terms, WhatIf, check_question, check_weights, set_terms
-
-WORST_FIRST: tuple[Status, ...] = ("FAILED", "DEGRADED", "COMPLETE")
+from stepensemble.core.replay.what_if import AnyMember, Terms, WhatIf, check_question, check_weights, set_terms
 
 
 def replay(records: Iterable[Record], releases: Mapping[str, Release], what_if: WhatIf | None = None) -> Replay:
@@ -94,71 +91,44 @@ def _decide_group(
     terms: Terms, records: Sequence[Record], releases: Mapping[str, Release]
 ) -> tuple[list[Outcome], list[Lack]]:
     pages = lay_out(records, releases)
-    recalled = [recall(voter, terms.task, pages) for voter in terms.voters]
-    heard = np.stack([one.heard for one in recalled], axis=1)
-    rows = len(heard)
-    asked, standing = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
-    predictions: dict[int, Prediction] = {}
-    patterns, belongs = np.unique(heard, axis=0, return_inverse=True)
-    for number, pattern in enumerate(patterns):
-        numbers = np.flatnonzero(belongs.reshape(-1) == number)
-        said = {
-            voter.id: one.output[numbers]
-            for voter, one, present in zip(terms.voters, recalled, pattern, strict=True)
-            if present
-        }
-        decided = _decide_alike(terms, said, len(numbers))
-        asked[numbers], standing[numbers] = decided.asked, decided.standing
-        predictions |= zip(numbers[decided.answered].tolist(), decided.predictions, strict=True)
-    outcomes = []
-    for record, page in zip(records, pages, strict=True):
-        # An execution stands as its worst row does: who was not heard at one tier is missed at the next as well.
-        status = WORST_FIRST[standing[page.rows].min()]
-        answers = [] if status == "FAILED" else [predictions[row] for row in page.rows.tolist()]
-        outcomes.append(Outcome(record.prediction_id, status, answers))
-    lacks = [
-        lack
-        for voter, one in zip(terms.voters, recalled, strict=True)
-        for lack in _find_lacks(voter.id, one, ~one.heard & (asked >= voter.tier), pages)
-    ]
-    return outcomes, lacks
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """Rows of which the same voters are heard, decided.
-
-    Attributes:
-        asked: the last tier that is asked, a row.
-        standing: the row's status as its place in `WORST_FIRST`.
-        answered: numbers of the rows that have a prediction.
-        predictions: theirs.
-    """
-
-    asked: Numbers
-    standing: Numbers
-    answered: Numbers
-    predictions: Sequence[Prediction]
-
-
-def _decide_alike(terms: Terms, said: Mapping[str, Floats], rows: int) -> Decided:
+    recalled = {voter.id: recall(voter, terms.task, pages) for voter in terms.voters}
+    rows = int(pages[-1].rows[-1]) + 1
     asked = np.zeros(rows, dtype=np.int64)
 
     def ask(tier: int, numbers: Numbers) -> Mapping[str, Floats]:
         asked[numbers] = tier
-        return {voter.id: said[voter.id][numbers] for voter in terms.voters if voter.tier == tier and voter.id in said}
+        return {voter.id: recalled[voter.id].output[numbers] for voter in terms.voters if voter.tier == tier}
 
+    # Every row has the voters that its record has, so none is decided by what another record lacks.
     decided = cast("Decision", decision.decide(terms.task, terms.policy, terms.voters, rows, ask))  # all are asked
-    standing = np.zeros(rows, dtype=np.int64)
-    for tier in np.unique(asked).tolist():
-        reached = [voter for voter in terms.voters if voter.tier <= tier]
-        standing[asked == tier] = WORST_FIRST.index(judge(terms.policy, reached, said))
-    answered = np.flatnonzero(standing > 0)
-    if decided.status == "FAILED" and len(answered):
-        # The rows are of many records, and those without a quorum must not fail the others.
-        others = _decide_alike(terms, {id_: output[answered] for id_, output in said.items()}, len(answered))
-        return Decided(asked, standing, answered, others.predictions)
-    return Decided(asked, standing, answered, list_predictions(terms.task, decided.settled, cascaded=False))
+    if decided.cause is not None:
+        return [Outcome(record.prediction_id, "FAILED", []) for record in records], []
+    predictions = list_predictions(
+        terms.task, decided.settled, [(one, [one.cause] * len(one.numbers)) for one in decided.failed], tiers=1
+    )
+    degraded = np.zeros(rows, dtype=np.bool_)
+    parts: list[Settled | Failed] = [*decided.settled, *decided.failed]
+    for part in parts:
+        degraded[part.numbers] = bool(part.missing)
+    outcomes = []
+    for place, (record, page) in enumerate(zip(records, pages, strict=True)):
+        answers = [predictions[row] for row in page.rows.tolist()]
+        status: Status = "DEGRADED" if degraded[page.rows].any() else "COMPLETE"
+        failed = [answer.decision == "failed" for answer in answers]
+        if all(failed) or (any(failed) and not _has_quorum(terms, place, recalled, asked[page.rows].max())):
+            status, answers = "FAILED", []
+        outcomes.append(Outcome(record.prediction_id, status, answers))
+    lacks = [
+        lack for voter in terms.voters for lack in _find_lacks(voter, recalled[voter.id], asked >= voter.tier, pages)
+    ]
+    return outcomes, lacks
+
+
+def _has_quorum(terms: Terms, place: int, recalled: Mapping[str, Recollection], last: int) -> bool:
+    """Say whether the voters hold the quorum whose outputs a record has, whatever is wrong in single rows."""
+    reached = [voter for voter in terms.voters if voter.tier <= last]
+    present = [voter.id for voter in reached if place in recalled[voter.id].spoken]
+    return judge(terms.policy, reached, present) != "FAILED"
 
 
 def _recorded_outcome(record: Record) -> Outcome:
@@ -167,10 +137,10 @@ def _recorded_outcome(record: Record) -> Outcome:
     return Outcome(record.prediction_id, record.output.status, listed)
 
 
-def _find_lacks(member: str, recalled: Recollection, lacking: Flags, pages: Sequence[Page]) -> Iterator[Lack]:
-    counts = np.add.reduceat(lacking, [page.rows[0] for page in pages], dtype=np.int64)
+def _find_lacks(voter: AnyMember, recalled: Recollection, asked: Flags, pages: Sequence[Page]) -> Iterator[Lack]:
+    counts = np.add.reduceat(~recalled.heard & asked, [page.rows[0] for page in pages], dtype=np.int64)
     for place in np.flatnonzero(counts).tolist():
-        yield Lack(member, recalled.silences.get(place, NOT_ASKED), int(counts[place]))
+        yield Lack(voter.id, recalled.silences.get(place, NOT_ASKED), int(counts[place]))
 
 
 def _name_missing(lacks: Sequence[Lack]) -> list[Missing]:
