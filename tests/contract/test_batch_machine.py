@@ -17,6 +17,8 @@ from builders import X, member, sources
 from memory import MemoryStack
 from stepensemble.batch.run import Plan
 from stepensemble.batch.summary import Summary
+from stepensemble.handlers.aggregate_shard import ShardAggregator
+from stepensemble.handlers.runs import Runs
 from stepensemble.storage.keys import claim_key, plan_key, result_key, sampling_key
 
 ENSEMBLE = json.loads((Path(asl.__file__).parents[1] / "statemachine" / "ensemble.asl.json").read_text())["States"]
@@ -149,11 +151,67 @@ def test_a_members_failure_degrades_the_shard_and_no_other(tmp_path: Path) -> No
     assert found["log_status"].to_list() == ["failed", "ok"]
 
 
-def test_a_shard_without_quorum_fails_the_run_and_is_asked_again_the_next_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("voters", [2, 3])
+def test_one_poisoned_row_lacks_a_member_at_any_shard_size_and_ends_no_run(tmp_path: Path, voters: int) -> None:
+    members = [member("half"), member("log", "logarithm"), member("other")][:voters]
+    run = batch(tmp_path, *members)
+    # A row has 1,026 bytes, so that a shard of 1,024 has one.
+    long = ["x,id,text", *(f"{-1 if row == 5 else row:5},{row:5},{'t' * 1013}" for row in range(1, 15))]
+    run.put("a.csv", "\n".join([*long, f"{'text'},{99:5},{'t' * 1014}", ""]))
+    found, rejected, counted = [], [], []
+    for size in (1024, 7 * 1024, 1_000_000):
+        # The first rows are told beside the one that Normalize rejects.
+        output = run.run(f"run-{size}", options={"shard_size": size, "id": "id", "format": "parquet"})
+        summary = msgspec.json.decode(run.stack.data.read(output["summary"].removeprefix("s3://data/")), type=Summary)
+        found.append(parts(run.stack, output).sort("row"))
+        rejected.append(parts(run.stack, output, "rejected").sort("row"))
+        counted.append(
+            (summary.shards, summary.statuses, {one.id: (one.rows, one.unusable) for one in summary.members})
+        )
+    assert [shards for shards, _, _ in counted] == [15, 3, 1]
+    assert found[0].equals(found[2])
+    assert found[1].equals(found[2])
+    assert rejected[0].equals(rejected[2])
+    assert rejected[1].equals(rejected[2])
+    assert counted[0][1:] == counted[1][1:] == counted[2][1:]
+    assert counted[0][2]["log"] == (13, 1)
+    if voters == 3:
+        assert counted[0][1] == {"COMPLETE": 13, "DEGRADED": 1}
+        poisoned = found[0].row(4, named=True)
+        assert (poisoned["status"], poisoned["log_status"], poisoned["value"]) == ("DEGRADED", "failed", 1.5)
+        assert rejected[0]["row"].to_list() == [15]
+    else:
+        assert counted[0][1] == {"COMPLETE": 13}
+        assert found[0]["row"].to_list() == [1, 2, 3, 4, *range(6, 15)]
+        line = rejected[0].row(0, named=True)
+        assert (line["row"], line["id"].strip(), line["column"], line["value"]) == (5, "5", "", None)
+        assert line["reason"] == (
+            "has no answer: 1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
+        )
+
+
+def test_a_shard_that_is_aggregated_twice_puts_its_unanswered_rows_aside_once(tmp_path: Path) -> None:
     run = batch(tmp_path, member("half"), member("log", "logarithm"))
+    run.put("a.csv", "x\n1\n2\n3\n-1\nx\n")
+    aggregate = ShardAggregator(Runs(run.stack.releases, run.stack.data))
+
+    def aggregate_before(event: Any) -> None:
+        aggregate(event)
+
+    run.breaks["${AggregateShardFunctionArn}"] = aggregate_before
+    output = run.run()
+    assert parts(run.stack, output, "rejected")["row"].to_list() == [4, 5]
+    assert (output["rows_in"], output["rows_out"], output["rows_rejected"]) == (5, 3, 2)
+
+
+def test_a_shard_without_quorum_fails_the_run_and_is_asked_again_the_next_time(tmp_path: Path) -> None:
+    run = batch(tmp_path, member("half"), member("other"))
     run.put("a.csv", "x\n-1\n")
     run.put("b.csv", "x\n1\n")
-    with pytest.raises(asl.Failed, match=r"1 of 2 voters answered.*; log: InvalidOutput: .* not finite") as failed:
+    run.breaks[next(name for name in run.stack.slots)] = lambda event: (
+        MemoryError("killed") if "/000000/" in json.dumps(event) else None
+    )
+    with pytest.raises(asl.Failed, match=r"1 of 2 voters answered.*; half: MemoryError: killed") as failed:
         run.run("run-1")
     assert failed.value.error == "BatchFailed"
     entered: list[str] = []

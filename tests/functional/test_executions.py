@@ -236,7 +236,9 @@ def test_nan_and_a_timeout_degrade_the_answer(stack: Stack, tmp_path: Path) -> N
     publish_frail(stack, tmp_path, 1, ("half_plus_two", 10), ("logarithm", 10), ("slow", 1))
     output = ask_fresh(stack, {"features": {"x": -4}})
     assert output["status"] == "DEGRADED"
-    assert output["predictions"] == [{"value": 0.0, "spread": 0.0, "range": 0.0, "decision": "answer"}]  # -4 / 2 + 2
+    (prediction,) = output["predictions"]
+    assert prediction.pop("missing") == ["logarithm", "slow"]
+    assert prediction == {"value": 0.0, "spread": 0.0, "range": 0.0, "decision": "answer"}  # -4 / 2 + 2
     errors = {member["id"]: member["error"] and member["error"]["type"] for member in output["members"]}
     assert errors == {"half_plus_two": None, "logarithm": "InvalidOutput", "slow": "States.Timeout"}
     weights = {member["id"]: member["weight"] for member in output["members"]}
@@ -250,11 +252,13 @@ def test_below_the_quorum_the_execution_fails_and_is_recorded(stack: Stack, tmp_
     publish_frail(stack, tmp_path, 2, ("half_plus_two", 10), ("logarithm", 10))
     outcome = run_execution(stack, {"features": {"x": -4}}, read_sources(tmp_path / "manifest.json").digest)
     assert outcome.error == "QuorumNotMet"
-    assert outcome.cause == "1 of 2 voters answered, and the quorum is 2; missing: logarithm"
+    assert outcome.cause == (
+        "1 of 2 voters answered, and the quorum is 2; missing: logarithm; logarithm: its output is not finite"
+    )
     record = stack.records.read(outcome.prediction_id)
     assert record.output.status == "FAILED"
     assert record.output.predictions == []
-    assert [member.outputs for member in record.output.members] == [[0.0], None]
+    assert [member.outputs for member in record.output.members] == [[0.0], [None]]
     assert record.failure == outcome.cause
 
 

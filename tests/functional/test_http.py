@@ -254,6 +254,8 @@ def test_a_members_failure_is_told_as_its_own(halves: str) -> None:
     answered = ask_signed(f"{halves}{MODELS}/logarithm:predict", {"instances": [-4.0]})
     assert (answered.status_code, list(answered.json())) == (500, ["error"])
     assert "not finite" in answered.json()["error"]
+    answered = ask_signed(f"{halves}{MODELS}/logarithm:predict", {"instances": [-4.0, 1.0]})
+    assert answered.json() == {"predictions": [None, 0.0]}
 
 
 def test_the_same_id_with_another_input_is_a_conflict(http_url: str) -> None:

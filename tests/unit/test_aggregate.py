@@ -12,11 +12,13 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from builders import member, sources
 from memory import MemoryStack
-from stepensemble.core.answer import Prediction
+from stepensemble.core.answer import Output, Prediction
 from stepensemble.core.columns import array_from_bytes, array_to_bytes, columns_from_bytes, columns_to_bytes
 from stepensemble.core.errors import RecordNotFound, StorageUnavailable
+from stepensemble.core.limits import STATE_BYTES
 from stepensemble.publishing.sources import Sources
 from stepensemble.storage.keys import release_key
+from stepensemble.storage.pointers import follow_pointers
 
 MEMBERS = [
     member("a", weight=1),
@@ -491,3 +493,20 @@ def test_after_a_warm_up_the_release_is_known_and_the_table_was_reached(stack: M
     stack.dynamo.fails_with = EndpointConnectionError(endpoint_url="https://dynamodb")
     with pytest.raises(StorageUnavailable):
         stack.aggregate({**warmed_slots(published), "results": results})
+
+
+def test_rows_that_name_who_is_missing_go_by_pointer_where_they_outgrow_a_state(
+    stack: MemoryStack, tmp_path: Path
+) -> None:
+    rows, absent = 2000, "m" * 64
+    read = sources(tmp_path, member("a"), member(absent), quorum={"min_members": 1})
+    stack.publish(read)
+    payload = {"instances": [{"x": 1}] * rows}
+    asked = event(read, ok("a", [1.0] * rows), ok(absent, [1.0, *[None] * (rows - 1)]), rows=rows, payload=payload)
+    answer = stack.aggregate(asked)
+    assert len(json.dumps(answer)) < STATE_BYTES
+    kept = stack.records.read("p").output
+    assert follow_pointers(stack.data, msgspec.convert(answer, Output)) == kept
+    assert isinstance(kept.predictions, list)
+    assert [kept.predictions[row].missing for row in (0, 1)] == [msgspec.UNSET, [absent]]
+    assert kept.members[1].outputs == [1.0, *[None] * (rows - 1)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -737,3 +738,37 @@ def test_the_terminal_names_what_is_missing_and_which_models_differ() -> None:
         "models a: recorded from version 1, the manifest has 2 (1 record)",
         f"models b: recorded from artifact {recorded[:12]}, the manifest has {'0' * 12} (1 record)",
     ]
+
+
+def test_rows_that_lack_a_voter_are_replayed_as_they_were_answered() -> None:
+    members = released("a", "probability"), released("b", "probability"), released("c", "probability")
+    made = release(BINARY, *members, quorum=Quorum(min_members=2))
+    said = {"a": [0.9, math.nan, 0.9, 0.9], "b": [0.8, 0.8, 1.7, 0.8], "c": [0.6, math.nan, 0.6, 0.2]}
+    record = keep(made, said)
+    assert isinstance(record.output.predictions, list)
+    assert [one.decision for one in record.output.predictions] == ["answer", "failed", "answer", "answer"]
+    assert record.output.members[0].outputs == [0.9, None, 0.9, 0.9]
+    same = replay_of(made, record)
+    assert (same.records, same.rows, same.compared, same.changed_rows, same.changed_records) == (1, 4, 3, (), ())
+    assert [(one.member, one.reason, one.rows) for one in same.missing] == [
+        ("a", "refused", 1),
+        ("b", "refused", 1),
+        ("c", "refused", 1),
+    ]
+    # With a quorum of one the second row is answered too, and nothing moves in the others.
+    lone = parse(probable("a"), probable("b"), probable("c"), task=BINARY_TASK, quorum={"min_members": 1})
+    tried = replay_of(made, record, manifest=lone)
+    (changed,) = tried.changed_rows
+    assert (changed.row, changed.decision, changed.label) == (1, Change("failed", "answer"), Change(None, "yes"))
+    # With one of three only the first and the last row have an answer.
+    strict = parse(probable("a"), probable("b"), probable("c"), task=BINARY_TASK, quorum={"min_members": 3})
+    tried = replay_of(made, record, manifest=strict)
+    assert [(one.row, one.decision) for one in tried.changed_rows] == [(2, Change("answer", "failed"))]
+    assert tried.compared == 2
+
+
+def test_a_record_in_which_no_row_has_an_answer_is_replayed_as_a_failure() -> None:
+    made = release(BINARY, released("a", "probability"), released("b", "probability"), quorum=Quorum(min_members=2))
+    record = keep(made, {"a": [math.nan, 0.5], "b": [0.5, -1.0]})
+    assert record.output.status == "FAILED"
+    assert replay_of(made, record).changed_records == ()

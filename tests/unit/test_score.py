@@ -15,7 +15,6 @@ from stepensemble.core.errors import (
     ArtifactCorrupt,
     ArtifactMissing,
     InputMismatch,
-    InvalidOutput,
     ModelRefused,
     StorageUnavailable,
 )
@@ -134,10 +133,8 @@ def test_an_artifact_that_is_not_there_is_missing(scorer: Scorer) -> None:
         scorer(event("fixed_batch_one", 1.0))
 
 
-def test_an_output_that_is_not_finite_is_refused(scorer: Scorer) -> None:
-    assert scorer(event("logarithm", 1.0))["outputs"] == [0.0]
-    with pytest.raises(InvalidOutput, match=r"the output of row 1 is not finite \(1 of 3 rows\)"):
-        scorer(event("logarithm", 1.0, -1.0, 2.0))
+def test_an_output_that_is_not_finite_is_carried_as_null_beside_the_others(scorer: Scorer) -> None:
+    assert scorer(event("logarithm", 1.0, -1.0, 1.0, 0.0))["outputs"] == [0.0, None, 0.0, None]  # NaN, and -inf
 
 
 def test_a_model_that_cannot_be_served_is_refused(scorer: Scorer) -> None:

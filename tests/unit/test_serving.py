@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from builders import BINARY, REGRESSION, THREE, release, released
 from stepensemble.core.answer import Prediction
-from stepensemble.core.errors import InvalidPayload, LabelUnknown, ServableNotFound
+from stepensemble.core.errors import InvalidOutput, InvalidPayload, LabelUnknown, ServableNotFound
 from stepensemble.core.manifest import BooleanFeature, CategoryFeature, ImageFeature, NumberFeature, TensorFeature
 from stepensemble.core.outputs import Probability, Value
 from stepensemble.core.releases.release import Canary, Current, ReleasedMember
 from stepensemble.core.task import Task
 from stepensemble.serving.answers import (
     classify_rows,
+    list_meanings,
     list_member_outputs,
     list_outputs,
     list_probabilities,
-    member_canonical,
     refuse_method,
     regress_rows,
     shape_outputs,
@@ -316,9 +316,30 @@ def test_regress_answers_a_number_a_row() -> None:
 
 def test_what_a_member_means_is_by_its_contract() -> None:
     member = released("m", Probability(of="no"))
-    np.testing.assert_allclose(member_canonical(BINARY, member, [[0.25]]), [[0.25, 0.75]])
+    np.testing.assert_allclose(list_meanings(BINARY, member, [[0.25]]), [[0.25, 0.75]])
     scaled = released("m", Value(scale=2.0, offset=1.0))
-    np.testing.assert_allclose(member_canonical(REGRESSION, scaled, [[3.0], [4.0]]), [7.0, 9.0])
+    np.testing.assert_allclose(list_meanings(REGRESSION, scaled, [[3.0], [4.0]]), [7.0, 9.0])
+
+
+def test_a_row_without_an_answer_is_null_beside_the_others() -> None:
+    lost = Prediction(None, None, None, "failed", None, missing=["m"], failure="too few")
+    predictions = [prediction(0.75, "yes", [0.25, 0.75]), lost]
+    assert list_outputs(BINARY, predictions) == {"probability": [0.75, None], "label": ["yes", ""]}
+    assert list_outputs(THREE, [lost]) == {"probabilities": [None], "label": [""]}
+    assert classify_rows(("no", "yes"), list_probabilities(predictions)) == {
+        "results": [[["no", 0.25], ["yes", 0.75]], []]
+    }
+    assert regress_rows([one.value for one in predictions]) == {"results": [0.75, None]}
+
+
+def test_a_members_unusable_output_is_null_and_an_error_where_no_row_has_another() -> None:
+    member, question = released("m", Probability()), Question(rows=[{}, {}], form="rows", bare=True, tensors=None)
+    assert list_member_outputs(member, question, [[0.5], [None]]) == {"output_0": [0.5, None]}
+    with pytest.raises(InvalidOutput, match="the output is not finite in any of 2 rows"):
+        list_member_outputs(member, question, [[None], [None]])
+    assert list_meanings(BINARY, member, [[0.25], [None], [1.5]]) == [[0.75, 0.25], None, None]
+    with pytest.raises(InvalidOutput, match=r"the output of row 0 is not finite \(2 of 2 rows\)"):
+        list_meanings(BINARY, member, [[None], [1.5]])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import combinations, pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from stepensemble.core.aggregation.decision import Settled
 from stepensemble.core.aggregation.labels import ABSTAINED, own_labels
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.answer import DECISIONS, Heard, decision_codes
-from stepensemble.core.outputs import Floats, Label, find_usable
+from stepensemble.core.outputs import Array, Floats, Label, find_usable
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, Task, name_classes
 
@@ -39,7 +39,6 @@ FEW = 40
 EMPTY = (0,) * CALIBRATION_BINS
 
 Integers = npt.NDArray[np.int64]
-Entries = TypeVar("Entries", bound=npt.NDArray[Any])
 
 
 class Bins(Struct, frozen=True):
@@ -366,6 +365,6 @@ def _count_agreement(task: Any, release: Release, heard: Heard) -> dict[str, dic
     return counted
 
 
-def _select(said: Entries, asked: Integers, rows: Integers) -> Entries:
+def _select(said: Array, asked: Integers, rows: Integers) -> Array:
     """Return what was said of some of the rows that were asked about."""
     return said if len(rows) == len(asked) else said[np.searchsorted(asked, rows)]

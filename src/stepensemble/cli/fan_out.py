@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -13,7 +14,17 @@ from rich.text import Text
 from stepensemble.cli.pictures import name_member, plain_table
 from stepensemble.cli.terminal import STATUS_STYLES
 from stepensemble.core.answer import MemberReport, Output, Prediction
-from stepensemble.core.outputs import Label, Logit, Logits, Probabilities, Probability
+from stepensemble.core.outputs import (
+    Label,
+    Logit,
+    Logits,
+    Probabilities,
+    Probability,
+    find_usable,
+    read_entries,
+    read_output,
+    shape_output,
+)
 from stepensemble.core.outputs import Output as Contract
 from stepensemble.core.policy import name_method
 from stepensemble.core.records import Record
@@ -23,7 +34,7 @@ from stepensemble.core.task import BinaryTask, RegressionTask, Task, name_classe
 BAR_CELLS = 16
 SHOWN_ROWS = 20
 VALUE_CELLS = 60
-MEMBER_STYLES = {"ok": "green", "failed": "red", "skipped": "dim"}
+MEMBER_STYLES = {"ok": "green", "partial": "yellow", "failed": "red", "skipped": "dim"}
 
 
 def draw_fan_out(output: Output, release: Release) -> RenderableType:
@@ -76,7 +87,9 @@ def _members_table(output: Output, release: Release) -> Table:
         table.add_row(
             name_member(member.id, member.role),
             member.version,
-            Text(member.error.type, style="red") if member.error else _said(member, contracts[member.id], release.task),
+            Text(member.error.type, style="red")
+            if member.status == "failed" and member.error
+            else _said(member, contracts[member.id], release.task),
             f"{member.weight:.2f}",
             "" if member.duration_ms is None else f"{member.duration_ms:.1f} ms",
             "" if member.cold is None else "cold" if member.cold else "warm",
@@ -87,8 +100,11 @@ def _members_table(output: Output, release: Release) -> Table:
 
 def _said(member: MemberReport, contract: Contract, task: Task) -> Text:
     """Draw what a member says, in the numbers it says: a bar for a probability; the class where there are several."""
-    outputs = member.outputs
-    if not isinstance(outputs, list) or not outputs:
+    if not isinstance(member.outputs, list):
+        return Text("")
+    numbers, _ = read_output(shape_output(read_entries(member.outputs), len(member.outputs)), task, contract)
+    outputs = list(compress(member.outputs, find_usable(numbers).tolist()))
+    if not outputs:
         return Text("")
     classes = name_classes(task)
     match contract:
@@ -109,6 +125,10 @@ def _said(member: MemberReport, contract: Contract, task: Task) -> Text:
             return Text(f"{sum(outputs) / len(outputs):g}")
 
 
+def _is_void(entry: Any) -> bool:
+    return entry is None or (isinstance(entry, list) and None in entry)
+
+
 def draw_bar(share: float) -> Text:
     """Draw a share of `BAR_CELLS`."""
     filled = round(min(max(share, 0.0), 1.0) * BAR_CELLS)
@@ -117,6 +137,8 @@ def draw_bar(share: float) -> Text:
 
 def _answer_line(prediction: Prediction, task: Task) -> Text:
     line = Text("answer  ", style="bold")
+    if prediction.decision == "failed":
+        return line.append("none", style="bold red").append(f"   {prediction.failure}", style="yellow")
     if isinstance(task, RegressionTask):
         line.append(f"{prediction.value:g}", style="bold cyan")
         line.append(f"   spread {prediction.spread:.3g}   range {prediction.range:.3g}")
@@ -136,8 +158,10 @@ def _answer_line(prediction: Prediction, task: Task) -> Text:
 
 def _remarks(prediction: Prediction) -> str:
     """Say what is unusual about an answer."""
-    words = ["needs review"] if prediction.decision == "review" else []
-    return ", ".join(words + (["tie"] if prediction.tie is True else []))
+    words = [{"review": "needs review", "failed": "no answer"}.get(prediction.decision, "")]
+    words += ["tie"] if prediction.tie is True else []
+    words += [f"without {', '.join(prediction.missing)}"] if isinstance(prediction.missing, list) else []
+    return ", ".join(word for word in words if word)
 
 
 def _predictions_table(output: Output, release: Release) -> RenderableType:
@@ -161,14 +185,15 @@ def _predictions_table(output: Output, release: Release) -> RenderableType:
         cells.append("" if prediction.value is None else f"{prediction.value:.3f}")
         cells += [_entry_cell(entries[member.id].get(row)) for member in output.members]
         cells += [_percent(prediction)] if classes else []
-        table.add_row(*cells, f"{prediction.spread:.3f}", _remarks(prediction).removeprefix("needs "))
+        spread = "" if prediction.spread is None else f"{prediction.spread:.3f}"
+        table.add_row(*cells, spread, _remarks(prediction).removeprefix("needs "))
     rest = len(predictions) - SHOWN_ROWS
     return Group(table, Text(f"and {rest:,} rows more; --json shows all", style="dim")) if rest > 0 else table
 
 
 def _place_entries(member: MemberReport, release: Release, predictions: Sequence[Prediction]) -> Mapping[int, Any]:
     """Return a member's outputs by row: those that reached its tier."""
-    if not isinstance(member.outputs, list) or member.error is not None:
+    if not isinstance(member.outputs, list) or member.status == "failed":
         return {}
     (tier,) = (one.tier for one in release.members if one.id == member.id)
     reached = [row for row, one in enumerate(predictions) if not isinstance(one.tier, int) or one.tier >= tier]
@@ -176,8 +201,10 @@ def _place_entries(member: MemberReport, release: Release, predictions: Sequence
 
 
 def _entry_cell(entry: Any) -> str:
-    if entry is None or isinstance(entry, str):
-        return entry or "–"
+    if isinstance(entry, str):
+        return entry
+    if _is_void(entry):
+        return "–"
     return f"{max(entry):.3f}" if isinstance(entry, list) else f"{entry:.3f}"
 
 
@@ -219,9 +246,12 @@ def _status_line(output: Output) -> Text:
     line = Text("status  ", style="bold").append(output.status, style=STATUS_STYLES[output.status])
     if output.needs_review:
         line.append(f"   {output.needs_review} of {len(list_rows(output))} to review", style="yellow")
+    if output.unanswered:
+        line.append(f"   {output.unanswered} of {len(list_rows(output))} without an answer", style="yellow")
     for member in output.members:
         if member.error is not None and member.role == "voter":
-            line.append(f"\n        without {member.id}: {member.error.message.splitlines()[0]}", style="yellow")
+            without = "in some rows without" if member.status == "partial" else "without"
+            line.append(f"\n        {without} {member.id}: {member.error.message.splitlines()[0]}", style="yellow")
     method, answered = name_method(output.policy.aggregation), output.attendance["voter"].answered
     line.append(f"\n        {method} of {answered} voter{'s' if answered != 1 else ''}", style="dim")
     return line.append(f", release {output.release[:SHORT]}, kept as {output.prediction_id}", style="dim")

@@ -92,7 +92,7 @@ def _describe(answered: Answered) -> Text:
     predictions = answered.predictions
     if len(predictions) == 1:
         (only,) = predictions
-        said = only.label if isinstance(only.label, str) else f"{only.value:g}"
+        said = only.label if isinstance(only.label, str) else "none" if only.value is None else f"{only.value:g}"
         line.append(said, style="bold cyan")
         line.append(f"  {only.score:.3f}" if isinstance(only.score, float) else "")
     else:

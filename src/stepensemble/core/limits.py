@@ -148,7 +148,7 @@ def entry_bytes(task: Task, output: Output) -> int:
 
 
 def prediction_bytes(release: Release) -> int:
-    """Return the most bytes that a prediction has."""
+    """Return the most bytes that a prediction has that no voter is missing in; Aggregate measures the others."""
     shadows = [member for member in release.members if member.role == "shadow"]
     reckoned = VALUE_BYTES + VALUE_NUMBERS * NUMBER_BYTES
     reckoned += sum(SHADOW_BYTES + _name_bytes(shadow.id) for shadow in shadows)

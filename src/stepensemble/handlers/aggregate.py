@@ -110,7 +110,8 @@ class Aggregator:
             repeated = record.execution != event.execution.id
             raise QuorumNotMet(record.failure + (AGAIN if repeated else ""))
         output = record.output
-        # A recorded answer may be a larger release's than the one that Normalize has reckoned with.
+        # Rows in which voters are missing name them, and a recorded answer may be a larger release's: Normalize has
+        # counted on neither.
         if not event.inline or len(msgspec.json.encode(output)) > STATE_BYTES:
             output = self._point(event, output, {id_: one for tier in results for id_, one in tier.items()})
         return dict(msgspec.to_builtins(output))

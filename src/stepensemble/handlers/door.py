@@ -285,10 +285,10 @@ def _shape_member(
     if method == "predict":
         return answers.shape_outputs(question.form, answers.list_member_outputs(member, question, outputs))
     task = servable.release.task
-    meant = answers.member_canonical(task, member, outputs)
+    meant = answers.list_meanings(task, member, outputs)
     if method == "classify":
-        return answers.classify_rows(name_classes(task), meant.tolist())
-    return answers.regress_rows((meant[:, 1] if isinstance(task, BinaryTask) else meant).tolist())
+        return answers.classify_rows(name_classes(task), meant)
+    return answers.regress_rows([row[1] if row and isinstance(task, BinaryTask) else row for row in meant])
 
 
 def _has_images(release: Release) -> bool:
