@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepensemble.cli.stacks import Stack
+from written import assert_as_shown
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT_PARTS = (
@@ -93,12 +94,13 @@ def shown_commands(*blocks: str) -> list[tuple[str, str]]:
 
 
 def steady(text: str) -> list[str]:
-    """Take out of an output what differs from run to run: times, ids, cold or warm, spaces, bars' last cells."""
+    """Take out of an output what differs from run to run: times, ids, cold or warm, spaces, bars."""
     text = re.sub(r"\d+(\.\d+)? m?s\b", "MS", text)
     text = re.sub(r"[\d.]+ GB-seconds", "GBS", text)
     text = re.sub(r"\$\d+\.\d+", "DOLLARS", text)
     text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "ID", text)
     text = re.sub(r"\b(cold|warm)\b", "COLD", text)
+    text = re.sub(r"█*░+|█+", "BAR", text)
     return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
@@ -112,6 +114,6 @@ def replay_session(project: Path, session: Sequence[tuple[str, str]]) -> None:
             done = run_ensemble(project, *arguments)
             assert done.returncode == 0, done.stderr
             if output:
-                assert steady(done.stdout + done.stderr) == steady(output)
+                assert_as_shown(steady(done.stdout + done.stderr), steady(output))
     finally:
         run_ensemble(project, "local", "stop")

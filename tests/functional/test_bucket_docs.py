@@ -15,6 +15,7 @@ from driving import ENSEMBLE, run_ensemble, shown_commands
 from stepensemble.batch.run import KINDS
 from stepensemble.handlers.images import FILE_BYTES
 from stepensemble.handlers.receive import JSON, PICTURES
+from written import assert_as_shown
 
 PAGE = (ROOT / "docs" / "bucket.md").read_text()
 FIRST, _ = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -48,7 +49,7 @@ def test_a_shown_session_runs(project: Path, session: str) -> None:
     done = run_line(project, watch)
     # A picture is nothing that the ensemble takes.
     assert done.returncode == ("ArrivalRefused" in output), done.stderr
-    assert steady(done.stdout) == steady(output)
+    assert_as_shown(steady(done.stdout), steady(output))
     answer = json.loads((project / "inbox" / "outbox" / "passenger.json.json").read_text())
     assert answer["object"]["key"] == "inbox/passenger.json"
     assert answer["predictions"][0]["label"] == "died"

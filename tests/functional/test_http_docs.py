@@ -16,6 +16,7 @@ from stepensemble.cli.stacks import Stack
 from stepensemble.handlers.api import STATUSES
 from stepensemble.local.stack import LocalStack
 from stepensemble.serving.openapi import describe_api
+from written import assert_as_written
 
 PAGE = (ROOT / "docs" / "http.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -31,7 +32,7 @@ def test_a_shown_call_is_answered_as_shown(local: LocalStack, stack: Stack, comm
     assert local.http is not None
     arguments = shlex.split(command.replace(ADDRESS, local.http))
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
-    assert json.loads(done.stdout) == json.loads(output)
+    assert_as_written(json.loads(done.stdout), json.loads(output))
 
 
 README = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)

@@ -22,6 +22,7 @@ from stepensemble.core.features import normalize
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.publishing.golden import draw_rows
 from stepensemble.runtimes import load_model
+from written import assert_as_shown
 
 README = (ROOT / "README.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
@@ -67,7 +68,7 @@ def test_a_shown_command_prints_what_is_shown(shared_project: Path, stack: Stack
     done = run_ensemble(shared_project, *arguments)
     assert done.returncode == (1 if "bad-" in command else 0), done.stderr
     if output:
-        assert steady(done.stdout + done.stderr) == steady(output)
+        assert_as_shown(steady(done.stdout + done.stderr), steady(output))
 
 
 def test_make_run_is_the_command_whose_output_the_readme_shows(shared_project: Path, stack: Stack) -> None:
@@ -82,7 +83,7 @@ def test_make_run_is_the_command_whose_output_the_readme_shows(shared_project: P
     assert recipe == ".venv/bin/ensemble run events/passenger.json"
     (shown,) = re.findall(r"```text\n(.*?)```", README, flags=re.DOTALL)
     done = run_ensemble(shared_project, "run", "events/passenger.json")
-    assert steady(done.stdout) == steady(shown)
+    assert_as_shown(steady(done.stdout), steady(shown))
 
 
 def test_every_command_that_is_not_run_is_still_in_the_readme() -> None:
