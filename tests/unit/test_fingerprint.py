@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from stepensemble.core.releases.fingerprint import (
-    TOLERANCE,
-    Fingerprint,
-    MemberFingerprint,
-    compare,
-    measure_deviation,
-    scale_of,
-)
+from stepensemble.core.closeness import TOLERANCE, compare, measure_deviation, scale_of
+from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint
 
 
 def test_the_same_outputs_have_no_difference() -> None:

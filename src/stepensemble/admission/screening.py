@@ -16,10 +16,10 @@ import numpy as np
 
 from stepensemble.conversion.trial import Attempt, Tried, try_artifacts
 from stepensemble.core.capacity import Capacity
+from stepensemble.core.closeness import compare
 from stepensemble.core.columns import Array, Columns, bind_columns
 from stepensemble.core.errors import MemberError
 from stepensemble.core.outputs import Label
-from stepensemble.core.releases.fingerprint import compare
 from stepensemble.core.releases.release import ReleasedMember
 from stepensemble.runtimes import Signature
 from stepensemble.runtimes.model import select_output

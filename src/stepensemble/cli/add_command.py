@@ -149,9 +149,10 @@ def _to_json(addition: Addition) -> Mapping[str, Any]:
     member, converted = addition.member, addition.converted
     parity = None
     if converted.parity is not None:
-        difference = converted.parity.max_difference
+        difference, deviation = converted.parity.max_difference, converted.parity.deviation
         parity = {
             "max_difference": difference if math.isfinite(difference) else None,
+            "deviation": deviation if math.isfinite(deviation) else None,
             "labels_changed": converted.parity.labels_changed,
             "rows": converted.parity.rows,
         }

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from stepensemble.core.answer import MemberReport, Output
+from stepensemble.core.closeness import compare, measure_deviation
 from stepensemble.core.errors import VerificationFailed
 from stepensemble.core.outputs import Array, Label
 from stepensemble.core.payload import Pointer
-from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint, compare, measure_deviation
+from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
 
 Ask = Callable[[dict[str, Any]], tuple[Output | None, str]]
