@@ -231,7 +231,8 @@ def _explain_lack(runtime: str, ids: Sequence[str], slots: int, needed: int, *, 
         return (
             f"TensorFlow is needed by {', '.join(ids)}, and the stack has no slots for it; "
             "deploy template-tensorflow.yaml beside it (make deploy-tensorflow), or convert the models to LiteRT. "
-            "The local stack has such slots where TensorFlow is installed: pip install 'stepensemble[tensorflow]'"
+            "A local stack looks for two things when it starts: template-tensorflow.yaml beside template.yaml, and "
+            "TensorFlow (pip install 'stepensemble[tensorflow]'); add what is missing, and start it again if it runs"
         )
     who, letter, template = ("members for TensorFlow", "t", "-tensorflow") if tensorflow else ("members", "", "")
     with_taken = f", {needed} with those that are taken" if beside else ""
