@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,17 @@ def test_sound_members_pass_every_check(tmp_path: Path) -> None:
     for id_ in ("a", "b"):
         assert list(verdicts(report, id_).items()) == [
             (name, "ok")
-            for name in ("digest", "artifact", "inputs", "golden rows", "output", "column order", "memory", "time")
+            for name in (
+                "digest",
+                "artifact",
+                "inputs",
+                "golden rows",
+                "output",
+                "repetition",
+                "column order",
+                "memory",
+                "time",
+            )
         ]
         assert report.answers[id_].load_ms > 0
         assert report.answers[id_].predict_ms > 0
@@ -312,6 +323,68 @@ def test_a_tensor_has_no_order_of_columns(tmp_path: Path) -> None:
     assert find(report, "a", "column order").figure == "no column but tensors"
 
 
+# Rows whose answer depends on more than the row
+
+
+@pytest.mark.parametrize(
+    ("artifact", "kind", "task", "ways"),
+    [
+        # The mean of 4, -20 and 20 is 4/3: of x = 4 the model says 0.935 among them, and 0.5 alone.
+        ("batch_mean", "probability", BINARY_TASK, {"alone": "row 0 is 0.5, not 0.93"}),
+        (
+            "running_sum",
+            "value",
+            {"type": "regression"},
+            {"alone": "row 1 is -20.0, not -16.0", "in another order": ""},
+        ),
+        ("counting", "value", {"type": "regression"}, {"alone": "", "again": "", "in another order": ""}),
+        ("noisy", "value", {"type": "regression"}, {"alone": "", "again": "", "in another order": ""}),
+    ],
+)
+def test_a_member_whose_answers_depend_on_more_than_the_row_is_refused_or_by_declaration_warned_of(
+    tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], ways: dict[str, str]
+) -> None:
+    more: dict[str, Any] = {"task": task, "golden": [{"x": x} for x in (4, -20, 20)]}
+    report = examine(sources(tmp_path, member("a", artifact, kind), member("b", artifact, kind, varies=True), **more))
+    (refused,), (warned,) = report.refused, report.warnings
+    assert (refused.path, warned.path) == ("$.members[0]", "$.members[1].varies")
+    told = refused.message.partition("the same rows otherwise ")[2]
+    for way in ("alone", "again", "in another order"):
+        assert (f"{way}, row " in told) == (way in ways), (way, told)
+        assert ways.get(way, "") in told
+    assert "; 0.0001 of their scale" in told
+    assert '"varies": true' in refused.remedy
+    assert find(report, "a", "repetition").verdict == "refused"
+    # What is declared is let through, and the rest of it is looked at.
+    assert list(verdicts(report, "b"))[-4:] == ["repetition", "column order", "memory", "time"]
+    assert find(report, "b", "column order").figure == "unknown, as its answers vary"
+
+
+@pytest.mark.parametrize("golden", [[{"x": 4}], [{"x": 4}, {"x": 4}]])
+def test_golden_rows_that_are_all_alike_are_put_beside_drawn_ones(tmp_path: Path, golden: list[dict[str, Any]]) -> None:
+    read = sources(
+        tmp_path,
+        member("a", "batch_mean", "probability"),
+        member("b", "sigmoid", "probability"),
+        task=BINARY_TASK,
+        golden=golden,
+    )
+    report = examine(read)
+    (refused,) = report.refused
+    assert "otherwise beside other rows, row 0 is " in refused.message
+    assert verdicts(report, "b")["repetition"] == "ok"
+
+
+def test_where_drawn_rows_do_not_do_for_a_model_that_is_said_and_no_fault_of_it(tmp_path: Path) -> None:
+    # Drawn are numbers between -1 and 1, and the input takes whole ones.
+    entry = member("a", "indexed", inputs={"i": ["x"], "x": ["y"]})
+    report = examine(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 2}]))
+    assert report.refused == ()
+    assert [one.remedy for one in report.warnings if "was not tried" in one.message] == [
+        'give two "golden" rows that differ'
+    ]
+
+
 # What a slot and an execution cannot bear
 
 
@@ -460,8 +533,10 @@ def verify_on(stack: MemoryStack, read: Sources, run: str, **replaced: Any) -> l
     """Verify a stack in memory, some of whose functions are others; return the members' verdicts."""
     functions = {**stack.slots, "${NormalizeFunctionArn}": stack.normalize, "${AggregateFunctionArn}": stack.aggregate}
 
+    numbers = count(1)
+
     def ask(payload: dict[str, Any]) -> tuple[Output | None, str]:
-        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, run), Output), ""
+        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, f"{run}-{next(numbers)}"), Output), ""
 
     done = verify(read.release, stack.releases.read_fingerprint(read.digest), ask)
     return [verdict.status for verdict in done.members]

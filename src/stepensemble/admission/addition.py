@@ -58,6 +58,7 @@ FIELDS = (
     "columns",
     "inputs",
     "signature",
+    "varies",
     "digest",
 )
 """Of a member's entry, in the order in which the shipped manifest has them."""

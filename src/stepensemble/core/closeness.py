@@ -54,6 +54,23 @@ def compare(expected: Sequence[Any], actual: Sequence[Any], *, labels: bool, tol
     ]
 
 
+def place_rows(expected: Sequence[Any], numbers: Sequence[int], actual: Sequence[Any]) -> Sequence[Any]:
+    """Return expected outputs with the actual ones of some rows in their places, to be compared on the scale of all.
+
+    Args:
+        expected: one entry a row.
+        numbers: of the rows that there are actual outputs of.
+        actual: their entries, in that order. Of another shape than the expected ones they are returned by themselves,
+            so that `compare` says so.
+    """
+    if np.shape(actual) != (len(numbers), *np.shape(expected)[1:]):
+        return actual
+    placed = list(expected)
+    for number, entry in zip(numbers, actual, strict=True):
+        placed[number] = entry
+    return placed
+
+
 def measure_deviation(expected: Sequence[Any], actual: Sequence[Any]) -> float | None:
     """Return the greatest distance of two outputs, relative to the scale; None where it has no meaning."""
     want, got = _read(expected), _read(actual)

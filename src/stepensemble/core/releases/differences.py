@@ -137,7 +137,8 @@ def describe(value: Any, path: str | None = None) -> str:
             return f"{value:.15g}"
         case ReleasedMember():
             tier = f", tier {value.tier}" if value.tier > 1 else ""
-            what = f"{describe(value.output)}, weight {value.weight:.15g}, {value.role}{tier}"
+            varies = ", varies" if value.varies else ""
+            what = f"{describe(value.output)}, weight {value.weight:.15g}, {value.role}{tier}{varies}"
             return f"version {value.version}, {what}, artifact {describe(value.artifact)}"
         case Struct():
             return _describe_struct(value)

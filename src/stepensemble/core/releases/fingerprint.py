@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+
 class MemberFingerprint(Struct, frozen=True):
     """What one member said.
 
