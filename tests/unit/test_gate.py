@@ -348,7 +348,7 @@ def test_a_member_whose_answers_depend_on_more_than_the_row_is_refused_or_by_dec
     report = examine(sources(tmp_path, member("a", artifact, kind), member("b", artifact, kind, varies=True), **more))
     (refused,), (warned,) = report.refused, report.warnings
     assert (refused.path, warned.path) == ("$.members[0]", "$.members[1].varies")
-    told = refused.message.partition("the same rows otherwise ")[2]
+    told = refused.message.partition("the same rows alike: ")[2]
     for way in ("alone", "again", "in another order"):
         assert (f"{way}, row " in told) == (way in ways), (way, told)
         assert ways.get(way, "") in told
@@ -371,7 +371,7 @@ def test_golden_rows_that_are_all_alike_are_put_beside_drawn_ones(tmp_path: Path
     )
     report = examine(read)
     (refused,) = report.refused
-    assert "otherwise beside other rows, row 0 is " in refused.message
+    assert "alike: beside other rows, row 0 is " in refused.message
     assert verdicts(report, "b")["repetition"] == "ok"
 
 

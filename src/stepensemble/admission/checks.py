@@ -159,7 +159,7 @@ def check_repetition(applicant: Applicant, answer: Answer) -> Check:
     if repetition.differences:
         how = "; ".join(repetition.differences)
         check = structs.replace(check, figure="differs")
-        reason = f"it answers the same rows otherwise {how}"
+        reason = f"it does not answer the same rows alike: {how}"
         if entry.varies:
             remedy = 'ignore this if its answers are meant to vary, else remove "varies"'
             return applicant.doubt(check, "warning", ".varies", reason, remedy)
