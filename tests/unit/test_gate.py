@@ -18,7 +18,8 @@ from memory import SLOTS, MemoryStack
 from stepensemble.admission.checks import Check
 from stepensemble.admission.feasibility import check_deadline, check_states, count_inline
 from stepensemble.admission.gate import Report, examine, try_members
-from stepensemble.core.answer import Output
+from stepensemble.admission.meaning import doubt_meaning
+from stepensemble.core import answer
 from stepensemble.core.capacity import (
     AGGREGATE_SECONDS,
     CAPACITIES,
@@ -34,6 +35,7 @@ from stepensemble.core.columns import Columns
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.limits import STATE_BYTES, inline_bytes
 from stepensemble.core.manifest import NumberFeature
+from stepensemble.core.outputs import Label, Logit, Logits, Output, Probability, Value
 from stepensemble.core.policy import Confidence, Stack
 from stepensemble.core.task import MulticlassTask
 from stepensemble.publishing.golden import GOLDEN_ROWS, draw_rows
@@ -385,6 +387,44 @@ def test_where_drawn_rows_do_not_do_for_a_model_that_is_said_and_no_fault_of_it(
     ]
 
 
+# Numbers that look like something else than what is declared
+
+
+@pytest.mark.parametrize(
+    ("artifact", "kind", "task", "remedy"),
+    [
+        ("sigmoid", "logit", BINARY_TASK, 'declare "probability" if the sigmoid is part of the model'),
+        ("softmax", "logits", COLOURS, 'declare "probabilities" if the softmax is part of the model'),
+        ("sign_label", "probability", BINARY_TASK, 'declare "label" if it is the index of a class'),
+    ],
+)
+def test_answers_that_look_like_another_kind_are_warned_of(
+    tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], remedy: str
+) -> None:
+    features = [X, Y] if artifact == "softmax" else [X]
+    report = examine(sources(tmp_path, member("a", artifact, kind), task=task, features=features))
+    (warning,) = report.warnings
+    assert (warning.path, report.refused) == ("$.members[0].output.kind", ())
+    assert remedy in warning.remedy
+    assert (find(report, "a", "output").verdict, find(report, "a", "time").verdict) == ("warning", "ok")
+
+
+@pytest.mark.parametrize(
+    ("said", "output"),
+    [
+        (np.array([0.2, 1.5]), Logit()),
+        (np.array([-0.1, 0.9]), Logit()),
+        (np.array([[0.5, 0.25], [0.5, 0.5]]), Logits()),
+        (np.log([[0.5, 0.5], [0.1, 0.9]]), Logits()),  # whose softmax is the probabilities again
+        (np.array([0.0, 1.0, 0.5]), Probability()),
+        (np.array(["no", "yes"]), Label()),
+        (np.array([0.5, 0.7]), Value()),
+    ],
+)
+def test_what_may_well_be_what_is_declared_is_not_doubted(said: Any, output: Output) -> None:
+    assert doubt_meaning(said, output) is None
+
+
 # What a slot and an execution cannot bear
 
 
@@ -535,8 +575,9 @@ def verify_on(stack: MemoryStack, read: Sources, run: str, **replaced: Any) -> l
 
     numbers = count(1)
 
-    def ask(payload: dict[str, Any]) -> tuple[Output | None, str]:
-        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, f"{run}-{next(numbers)}"), Output), ""
+    def ask(payload: dict[str, Any]) -> tuple[answer.Output | None, str]:
+        run_ = f"{run}-{next(numbers)}"
+        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, run_), answer.Output), ""
 
     done = verify(read.release, stack.releases.read_fingerprint(read.digest), ask)
     return [verdict.status for verdict in done.members]

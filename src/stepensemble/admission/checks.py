@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
+from stepensemble.admission.meaning import doubt_meaning
 from stepensemble.admission.repetition import BESIDE
 from stepensemble.admission.screening import Answer, Screened, Showed, Subject
 from stepensemble.core.capacity import MEBIBYTE, RESERVE, Capacity
@@ -131,9 +132,11 @@ def check_contract(
         return
     try:
         canonical(said, task, output)
-        yield applicant.check("output", describe_tensor(tensor), kind)
     except MemberError as error:
         yield applicant.refuse("output", kind, error, ".output", "mend the model, or say what its output means")
+        return
+    check, doubt = applicant.check("output", describe_tensor(tensor), kind), doubt_meaning(said, output)
+    yield check if doubt is None else applicant.doubt(check, "warning", ".output.kind", *doubt)
 
 
 def check_inputs(applicant: Applicant, signature: Signature, answer: Answer | MemberError) -> Check:
