@@ -9,12 +9,18 @@ sign_label         1 where x > 0, else 0 (int32)          one column -> a label
 logarithm          y = log(x), so NaN below zero          one column -> one number
 fixed_batch_one    half_plus_two, one row at a time       one column -> one number
 fixed_batch_two    half_plus_two, two rows at a time      one column -> one number
+bare               half_plus_two of bare numbers          one column -> one number, of shape [rows]
+bare_one           the same, one row at a time            one column -> one number, of shape [1]
 two_by_two         y = sum of the four numbers            one tensor of 2 x 2 -> one number
 two_inputs         y = a + b from two input tensors       two columns, each an input -> one number
 cyclic             y = a b^2 + b c^2 + c a^2              three columns -> one number, the same for b, c, a
 one_row_inside     says it takes any number of rows, and reshapes to exactly one
 slow               half_plus_two, after seconds of work   one column -> one number
 free_width         y = sum of as many numbers as come     one tensor -> one number
+batch_mean         p = 1 / (1 + exp(mean - x)), the mean being that of all rows
+running_sum        y = sum of this row and those before it
+noisy              y = x + a random number in [0, 1)      one column -> one number
+counting           y = x + the number of calls so far     one column -> one number
 one_number         y = x / 2 + 2, without rows            no input that an ensemble can give
 long_plus_one      y = x + 1 (int64)                      one column -> one number
 indexed            y = i + x, i whole (int32)             two columns, each an input -> one number
@@ -77,11 +83,16 @@ SOURCES: dict[str, tuple[Callable[..., Any], list[list[int | None]]]] = {
     "logarithm": (tf.math.log, [[None, 1]]),
     "fixed_batch_one": (half_plus_two, [[1, 1]]),
     "fixed_batch_two": (half_plus_two, [[2, 1]]),
+    "bare": (half_plus_two, [[None]]),
+    "bare_one": (half_plus_two, [[1]]),
     "two_by_two": (lambda x: tf.reduce_sum(x, axis=[1, 2], keepdims=True)[:, 0], [[None, 2, 2]]),
     "two_inputs": (lambda a, b: a + b, [[None, 1], [None, 1]]),
     "cyclic": (cyclic, [[None, 3]]),
     "one_row_inside": (one_row_inside, [[None, 1]]),
     "slow": (slow, [[None, 1]]),
+    "batch_mean": (lambda x: tf.sigmoid(x - tf.reduce_mean(x, axis=0)), [[None, 1]]),
+    "running_sum": (lambda x: tf.cumsum(x, axis=0), [[None, 1]]),
+    "noisy": (lambda x: x + tf.random.uniform(tf.shape(x)), [[None, 1]]),
     "free_width": (lambda x: tf.reduce_sum(x, axis=1, keepdims=True), [[None, None]]),
     "one_number": (half_plus_two, [[]]),
 }
@@ -137,6 +148,29 @@ def convert_signatures(signatures: dict[str, tuple[Callable[..., Any], dict[str,
     return converted
 
 
+class Counting(tf.Module):  # type: ignore[misc] # TensorFlow has no types
+    """Counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = tf.Variable(0.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])  # type: ignore[untyped-decorator]
+    def __call__(self, x: Any) -> dict[str, Any]:
+        return {"y": x + self.calls.assign_add(1.0)}
+
+
+def convert_counting() -> bytes:
+    """Convert a model that keeps a number from call to call."""
+    counting = Counting()
+    with TemporaryDirectory() as folder:
+        tf.saved_model.save(counting, folder, signatures=counting.__call__)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.experimental_enable_resource_variables = True
+        converted: bytes = converter.convert()
+    return converted
+
+
 QUANTIZED = {"int8_inside": None, "int8": tf.int8, "uint8": tf.uint8}
 
 
@@ -169,6 +203,7 @@ def main() -> None:
     made["long_plus_one"] = convert_typed(lambda x: x + 1, [None, 1], tf.int64)
     made["indexed"] = convert_typed(lambda i, x: tf.cast(i, tf.float32) + x, [None, 1], tf.int32, tf.float32)
     made["bytes_halved"] = convert_typed(lambda x: tf.cast(x, tf.float32) / 2.0, [None, 1], tf.uint8)
+    made["counting"] = convert_counting()
     made |= {name: convert_signatures(signatures) for name, signatures in SIGNATURES.items()}
     made |= {name: convert_quantized(dtype) for name, dtype in QUANTIZED.items()}
     for name, model in made.items():

@@ -11,7 +11,7 @@ import pytest
 from builders import MODELS
 from driving import run_ensemble
 
-CHECKS = ["digest", "artifact", "inputs", "golden rows", "output", "column order", "memory", "time"]
+CHECKS = ["digest", "artifact", "inputs", "golden rows", "output", "repetition", "column order", "memory", "time"]
 
 
 def edit(project: Path, **more: Any) -> dict[str, Any]:

@@ -14,9 +14,11 @@ import pytest
 from msgspec import structs
 
 from builders import MODELS, ROOT, X, manifest, member, model
+from stepensemble import Ensemble
 from stepensemble.admission.addition import FIELDS, Addition, Candidate, carry_out, plan_addition, write_file
 from stepensemble.conversion import trial
 from stepensemble.core.errors import AdditionRefused, EnsembleError, InputMismatch, InvalidManifest, ModelRefused
+from stepensemble.core.features import all_column_names
 from stepensemble.core.manifest import Member
 from stepensemble.core.releases.release import digest_of
 from stepensemble.publishing.sources import read_sources
@@ -130,6 +132,7 @@ def test_a_model_is_added_as_its_neighbours_are_written(shipped: Path) -> None:
         '      "weight": 1,',
         '      "role": "voter",',
         '      "timeout": 10,',
+        f'      "columns": {json.dumps(all_column_names(read_sources(shipped).manifest.features))},',
         f'      "digest": "{digest_of(file.read_bytes())}"',
         "    }",
     ]
@@ -144,7 +147,7 @@ def test_a_model_is_added_as_its_neighbours_are_written(shipped: Path) -> None:
 def test_what_is_as_by_default_is_written_where_the_others_write_it(folder: Path) -> None:
     path = write(folder, manifest(member()))
     add(path)
-    assert list(entries(path)[-1]) == ["id", "version", "artifact", "output", "digest"]
+    assert list(entries(path)[-1]) == ["id", "version", "artifact", "output", "columns", "digest"]
     path = write(folder, manifest(member(), member("other", tier=1)))
     add(path, role="shadow")
     assert {**entries(path)[-1], "digest": ""} == {
@@ -154,6 +157,7 @@ def test_what_is_as_by_default_is_written_where_the_others_write_it(folder: Path
         "output": {"kind": "value"},
         "role": "shadow",
         "tier": 1,
+        "columns": ["x"],
         "digest": "",
     }
 
@@ -242,6 +246,16 @@ def test_a_file_with_other_content_is_never_overwritten(folder: Path) -> None:
     )
 
 
+def test_features_that_are_put_in_another_order_later_move_no_column_of_an_added_member(folder: Path) -> None:
+    three = {"type": "multiclass", "classes": ["red", "green", "blue"]}
+    path = write(folder, {**manifest(task=three, features=[X, Y]), "members": []})
+    add(path, "softmax")
+    before = Ensemble.load(path).predict({"features": {"x": 1, "y": 2}})["predictions"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "features": [Y, X]}))
+    assert read_sources(path).release.members[0].inputs == {"": ("x", "y")}
+    assert Ensemble.load(path).predict({"features": {"x": 1, "y": 2}})["predictions"] == before
+
+
 # In the place of another
 
 
@@ -251,14 +265,14 @@ def test_of_a_member_that_is_replaced_only_what_differs_is_written(shipped: Path
     planned = plan_addition(shipped, Candidate(wide, {"id": "linear", "timeout": 20}, replace=True))
     carry_out(planned)
     old, new = before.splitlines(), shipped.read_text().splitlines()
-    (place,) = (index for index, line in enumerate(new) if "digest" in line)
-    changed = [(one, other) for one, other in zip(old, [*new[:place], *new[place + 1 :]], strict=True) if one != other]
+    place = next(index for index, line in enumerate(new) if '"columns"' in line)
+    changed = [(one, other) for one, other in zip(old, [*new[:place], *new[place + 2 :]], strict=True) if one != other]
     assert changed == [
         ('      "version": "1",', '      "version": "2",'),
         ('      "artifact": "titanic/linear.tflite",', '      "artifact": "titanic/linear-2.tflite",'),
         ('      "timeout": 10', '      "timeout": 20,'),
     ]
-    assert new[place] == f'      "digest": "{digest_of(wide.read_bytes())}"'
+    assert new[place + 1] == f'      "digest": "{digest_of(wide.read_bytes())}"'
     assert planned.replaced == "1"
     assert (shipped.parent / "titanic" / "linear.tflite").is_file()
 

@@ -39,6 +39,8 @@ def columns(*names: str, **tensors: tuple[int, ...]) -> dict[str, Any]:
         (signature(input_1=(None, None)), columns(image=(4, 4)), {"": ("image",)}),
         (signature(b=(1,)), columns("a", "b", "c"), {"": ("b",)}),
         (signature(image=(4, 4)), columns("a", image=(4, 4)), {"": ("image",)}),
+        (signature(input_1=()), columns("a"), {"": ("a",)}),
+        (signature(b=(), a=()), columns("a", "b", "c"), {"b": ("b",), "a": ("a",)}),
         (signature(b=(1,), a=(1,)), columns("a", "b", "c"), {"b": ("b",), "a": ("a",)}),
         (signature(port=(2,), a=(1,)), columns("a", "port=C", "port=S"), {"port": ("port=C", "port=S"), "a": ("a",)}),
         (signature(image=(4, 4), a=(1,)), columns("a", image=(4, 4)), {"image": ("image",), "a": ("a",)}),
@@ -52,7 +54,7 @@ def test_an_input_takes_what_fits_it_or_is_named_as_it(model: Signature, given_:
     ("model", "complaint"),
     [
         (signature(input_1=(3,)), '3 numbers a row as "input_1", and there are 2 columns, "a", "b".*: --columns NAME'),
-        (signature(input_1=()), 'the model takes a bare number a row, which no columns are, as "input_1"'),
+        (signature(input_1=()), 'the model takes one number a row as "input_1"'),
         (signature(a=(5,)), 'the model takes 5 numbers a row as "a"'),
         (signature(input_1=(4, None)), "the model takes 4 x any numbers a row"),
         (

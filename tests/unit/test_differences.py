@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import hypothesis.strategies as st
@@ -12,7 +13,7 @@ from builders import ANY_VOTER, BINARY, REGRESSION, THREE, artifact, release, re
 from stepensemble.core.manifest import CategoryFeature, Log1p, NumberFeature, Standard
 from stepensemble.core.outputs import Probability
 from stepensemble.core.policy import Confidence, Mean, Quorum, TrimmedMean, WeightedMean
-from stepensemble.core.releases.differences import compare_releases, describe
+from stepensemble.core.releases.differences import compare_releases, describe, find_longest_ascent
 from stepensemble.core.releases.release import Release, encode_release
 
 AGE = NumberFeature("Age", min=0, max=120, scaling=Standard(30, 14))
@@ -60,7 +61,7 @@ def test_a_release_has_no_difference_from_itself() -> None:
         ({"tier": 2}, "member a: tier 1 → 2"),
         ({"timeout": 20}, "member a: timeout 10 → 20"),
         ({"runtime": "other"}, "member a: runtime litert → other"),
-        ({"inputs": {"": ("Port", "Age")}}, "member a: inputs Age, Port → Port, Age"),
+        ({"inputs": {"": ("Port", "Age")}}, "member a: inputs Port: position 2 → 1"),
         ({"inputs": {"": ("Age", "Fare")}}, 'member a: inputs "Port" removed, "Fare" added'),
         (
             {"inputs": {"left": ("Age",), "right": ("Port", "Age")}},
@@ -91,7 +92,7 @@ def test_inputs_are_told_one_by_one_whatever_their_order() -> None:
     assert words(with_inputs(right=("Port", "Fare"), left=("Age",)), before) == []
     assert words(with_inputs(right=("Fare", "Port"), left=("Size",)), before) == [
         'member a: inputs.left "Age" removed, "Size" added',
-        "member a: inputs.right Port, Fare → Fare, Port",
+        "member a: inputs.right Fare: position 2 → 1",
     ]
     assert words(with_inputs(left=("Age",)), before) == [
         "member a: inputs {left: (Age), right: (Port, Fare)} → {left: (Age)}"
@@ -114,8 +115,39 @@ def test_members_come_and_go() -> None:
 
 
 def test_the_order_of_members_and_features_is_a_difference_too() -> None:
-    assert words(structs.replace(BEFORE, members=BEFORE.members[::-1])) == ["members: in the order b, a; it was a, b"]
-    assert words(with_features(PORT, AGE)) == ["features: in the order Port, Age; it was Age, Port"]
+    assert words(structs.replace(BEFORE, members=BEFORE.members[::-1])) == ["members: b: position 2 → 1"]
+    assert words(with_features(PORT, AGE)) == ["features: Port: position 2 → 1"]
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ("dabcef", ["d: position 4 → 1"]),
+        ("bcdefa", ["a: position 1 → 6"]),
+        ("abxcf", ['"d" removed, "e" removed, "x" added']),
+        ("fabc", ['"d" removed, "e" removed, f: position 6 → 1']),
+        ("badcfe", ["b: position 2 → 1, d: position 4 → 3, f: position 6 → 5"]),
+    ],
+)
+def test_of_a_list_in_another_order_the_fewest_moves_are_told(after: str, expected: list[str]) -> None:
+    before = with_member(inputs={"": tuple("abcdef")})
+    assert words(with_member(inputs={"": tuple(after)}), before) == [f"member a: inputs {one}" for one in expected]
+
+
+def test_of_many_moves_some_are_told() -> None:
+    names = tuple(f"{number:02}" for number in range(20))
+    (told,) = words(with_member(inputs={"": names[::-1]}), with_member(inputs={"": names}))
+    assert told.startswith("member a: inputs 19: position 20 → 1, 18: position 19 → 2, ")
+    assert told.endswith(", and 11 more moved")  # of 20 one stays, and 8 are listed
+
+
+@given(st.permutations(range(8)))
+def test_law_what_is_not_moved_ascends_and_nothing_longer_does(order: list[int]) -> None:
+    ascent = find_longest_ascent(order)
+    assert ascent == sorted(ascent)
+    assert [number for number in order if number in ascent] == ascent
+    longer = combinations(order, len(ascent) + 1)
+    assert not any(list(some) == sorted(some) for some in longer)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +163,7 @@ def test_the_order_of_members_and_features_is_a_difference_too() -> None:
             (AGE, structs.replace(PORT, vocabulary=("C", "Q", "X"))),
             ['feature Port: vocabulary "S" removed, "X" added'],
         ),
-        ((AGE, structs.replace(PORT, vocabulary=("Q", "C", "S"))), ["feature Port: vocabulary C, Q, S → Q, C, S"]),
+        ((AGE, structs.replace(PORT, vocabulary=("Q", "C", "S"))), ["feature Port: vocabulary Q: position 2 → 1"]),
         ((AGE, NumberFeature("Port")), ["feature Port: category, vocabulary (C, Q, S) → number"]),
     ],
 )

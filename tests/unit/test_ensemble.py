@@ -54,6 +54,17 @@ def test_a_multiclass_ensemble_of_probabilities_and_labels(tmp_path: Path) -> No
     assert (prediction["label"], prediction["tie"], prediction["probabilities"]) == ("red", True, [0.5, 0.5, 0.0])
 
 
+@pytest.mark.parametrize("artifact", ["bare", "bare_one"])
+def test_a_model_of_bare_numbers_answers_one_row_many_and_a_table(tmp_path: Path, artifact: str) -> None:
+    ensemble = load(tmp_path, member("half", artifact, columns=["x"]), features=[X, Y])
+    rows = [{"x": x, "y": 0} for x in (1, 2, 5)]
+    expected = [2.5, 3.0, 4.5]  # x / 2 + 2
+    assert [one["value"] for one in ensemble.predict({"instances": rows})["predictions"]] == expected
+    assert [ensemble.predict({"features": row})["predictions"][0]["value"] for row in rows] == expected
+    table = ensemble.predict_table({"x": [1, 2, 5], "y": [0, 0, 0]})
+    assert table["value"].to_list() == expected
+
+
 def test_members_take_the_columns_they_name_in_their_order(tmp_path: Path) -> None:
     ensemble = load(
         tmp_path,

@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from stepensemble.core.releases.fingerprint import (
-    TOLERANCE,
-    Fingerprint,
-    MemberFingerprint,
-    compare,
-    measure_deviation,
-    scale_of,
-)
+from stepensemble.core.closeness import TOLERANCE, compare, measure_deviation, place_rows, scale_of
+from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint
 
 
 def test_the_same_outputs_have_no_difference() -> None:
@@ -36,6 +30,13 @@ def test_outputs_that_are_all_0_are_measured_by_1() -> None:
     assert scale_of(np.zeros(3)) == scale_of(np.zeros(0)) == 1.0
     assert compare([0.0, 0.0], [0.0, 1e-9], labels=False) == []
     assert len(compare([0.0, 0.0], [0.0, 1e-3], labels=False)) == 1
+
+
+def test_some_rows_are_compared_on_the_scale_of_all() -> None:
+    expected = [1000.0, 0.001, 2.0]
+    assert place_rows(expected, [2, 1], [2.5, 0.01]) == [1000.0, 0.01, 2.5]
+    assert compare(expected, place_rows(expected, [1], [0.09]), labels=False) == []
+    assert compare([["a", 1]], place_rows([["a", 1]], [0], [["b"]]), labels=True) == ["has shape [1, 1], not [1, 2]"]
 
 
 def test_labels_are_the_same_or_not() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from memory import SLOTS, MemoryStack
 from stepensemble.admission.checks import Check
 from stepensemble.admission.feasibility import check_deadline, check_states, count_inline
 from stepensemble.admission.gate import Report, examine, try_members
-from stepensemble.core.answer import Output
+from stepensemble.admission.meaning import doubt_meaning
+from stepensemble.core import answer
 from stepensemble.core.capacity import (
     AGGREGATE_SECONDS,
     CAPACITIES,
@@ -33,6 +35,7 @@ from stepensemble.core.columns import Columns
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.limits import STATE_BYTES, inline_bytes
 from stepensemble.core.manifest import NumberFeature
+from stepensemble.core.outputs import Label, Logit, Logits, Output, Probability, Value
 from stepensemble.core.policy import Confidence, Stack
 from stepensemble.core.task import MulticlassTask
 from stepensemble.publishing.golden import GOLDEN_ROWS, draw_rows
@@ -66,7 +69,17 @@ def test_sound_members_pass_every_check(tmp_path: Path) -> None:
     for id_ in ("a", "b"):
         assert list(verdicts(report, id_).items()) == [
             (name, "ok")
-            for name in ("digest", "artifact", "inputs", "golden rows", "output", "column order", "memory", "time")
+            for name in (
+                "digest",
+                "artifact",
+                "inputs",
+                "golden rows",
+                "output",
+                "repetition",
+                "column order",
+                "memory",
+                "time",
+            )
         ]
         assert report.answers[id_].load_ms > 0
         assert report.answers[id_].predict_ms > 0
@@ -312,6 +325,106 @@ def test_a_tensor_has_no_order_of_columns(tmp_path: Path) -> None:
     assert find(report, "a", "column order").figure == "no column but tensors"
 
 
+# Rows whose answer depends on more than the row
+
+
+@pytest.mark.parametrize(
+    ("artifact", "kind", "task", "ways"),
+    [
+        # The mean of 4, -20 and 20 is 4/3: of x = 4 the model says 0.935 among them, and 0.5 alone.
+        ("batch_mean", "probability", BINARY_TASK, {"alone": "row 0 is 0.5, not 0.93"}),
+        (
+            "running_sum",
+            "value",
+            {"type": "regression"},
+            {"alone": "row 1 is -20.0, not -16.0", "in another order": ""},
+        ),
+        ("counting", "value", {"type": "regression"}, {"alone": "", "again": "", "in another order": ""}),
+        ("noisy", "value", {"type": "regression"}, {"alone": "", "again": "", "in another order": ""}),
+    ],
+)
+def test_a_member_whose_answers_depend_on_more_than_the_row_is_refused_or_by_declaration_warned_of(
+    tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], ways: dict[str, str]
+) -> None:
+    more: dict[str, Any] = {"task": task, "golden": [{"x": x} for x in (4, -20, 20)]}
+    report = examine(sources(tmp_path, member("a", artifact, kind), member("b", artifact, kind, varies=True), **more))
+    (refused,), (warned,) = report.refused, report.warnings
+    assert (refused.path, warned.path) == ("$.members[0]", "$.members[1].varies")
+    told = refused.message.partition("the same rows alike: ")[2]
+    for way in ("alone", "again", "in another order"):
+        assert (f"{way}, row " in told) == (way in ways), (way, told)
+        assert ways.get(way, "") in told
+    assert "; 0.0001 of their scale" in told
+    assert '"varies": true' in refused.remedy
+    assert find(report, "a", "repetition").verdict == "refused"
+    # What is declared is let through, and the rest of it is looked at.
+    assert list(verdicts(report, "b"))[-4:] == ["repetition", "column order", "memory", "time"]
+    assert find(report, "b", "column order").figure == "unknown, as its answers vary"
+
+
+@pytest.mark.parametrize("golden", [[{"x": 4}], [{"x": 4}, {"x": 4}]])
+def test_golden_rows_that_are_all_alike_are_put_beside_drawn_ones(tmp_path: Path, golden: list[dict[str, Any]]) -> None:
+    read = sources(
+        tmp_path,
+        member("a", "batch_mean", "probability"),
+        member("b", "sigmoid", "probability"),
+        task=BINARY_TASK,
+        golden=golden,
+    )
+    report = examine(read)
+    (refused,) = report.refused
+    assert "alike: beside other rows, row 0 is " in refused.message
+    assert verdicts(report, "b")["repetition"] == "ok"
+
+
+def test_where_drawn_rows_do_not_do_for_a_model_that_is_said_and_no_fault_of_it(tmp_path: Path) -> None:
+    # Drawn are numbers between -1 and 1, and the input takes whole ones.
+    entry = member("a", "indexed", inputs={"i": ["x"], "x": ["y"]})
+    report = examine(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 2}]))
+    assert report.refused == ()
+    assert [one.remedy for one in report.warnings if "was not tried" in one.message] == [
+        'give two "golden" rows that differ'
+    ]
+
+
+# Numbers that look like something else than what is declared
+
+
+@pytest.mark.parametrize(
+    ("artifact", "kind", "task", "remedy"),
+    [
+        ("sigmoid", "logit", BINARY_TASK, 'declare "probability" if the sigmoid is part of the model'),
+        ("softmax", "logits", COLOURS, 'declare "probabilities" if the softmax is part of the model'),
+        ("sign_label", "probability", BINARY_TASK, 'declare "label" if it is the index of a class'),
+    ],
+)
+def test_answers_that_look_like_another_kind_are_warned_of(
+    tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], remedy: str
+) -> None:
+    features = [X, Y] if artifact == "softmax" else [X]
+    report = examine(sources(tmp_path, member("a", artifact, kind), task=task, features=features))
+    (warning,) = report.warnings
+    assert (warning.path, report.refused) == ("$.members[0].output.kind", ())
+    assert remedy in warning.remedy
+    assert (find(report, "a", "output").verdict, find(report, "a", "time").verdict) == ("warning", "ok")
+
+
+@pytest.mark.parametrize(
+    ("said", "output"),
+    [
+        (np.array([0.2, 1.5]), Logit()),
+        (np.array([-0.1, 0.9]), Logit()),
+        (np.array([[0.5, 0.25], [0.5, 0.5]]), Logits()),
+        (np.log([[0.5, 0.5], [0.1, 0.9]]), Logits()),  # whose softmax is the probabilities again
+        (np.array([0.0, 1.0, 0.5]), Probability()),
+        (np.array(["no", "yes"]), Label()),
+        (np.array([0.5, 0.7]), Value()),
+    ],
+)
+def test_what_may_well_be_what_is_declared_is_not_doubted(said: Any, output: Output) -> None:
+    assert doubt_meaning(said, output) is None
+
+
 # What a slot and an execution cannot bear
 
 
@@ -460,8 +573,11 @@ def verify_on(stack: MemoryStack, read: Sources, run: str, **replaced: Any) -> l
     """Verify a stack in memory, some of whose functions are others; return the members' verdicts."""
     functions = {**stack.slots, "${NormalizeFunctionArn}": stack.normalize, "${AggregateFunctionArn}": stack.aggregate}
 
-    def ask(payload: dict[str, Any]) -> tuple[Output | None, str]:
-        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, run), Output), ""
+    numbers = count(1)
+
+    def ask(payload: dict[str, Any]) -> tuple[answer.Output | None, str]:
+        run_ = f"{run}-{next(numbers)}"
+        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, run_), answer.Output), ""
 
     done = verify(read.release, stack.releases.read_fingerprint(read.digest), ask)
     return [verdict.status for verdict in done.members]

@@ -53,6 +53,17 @@ def test_a_tensor_of_two_by_two_is_summed() -> None:
     assert got.tolist() == [[0 + 1 + 2 + 3], [4 + 5 + 6 + 7]]
 
 
+@pytest.mark.parametrize("name", ["bare", "bare_one"])
+def test_an_input_of_a_bare_number_a_row_takes_one_column(name: str) -> None:
+    loaded = load(name)
+    assert (loaded.signature.inputs[0].shape, loaded.signature.outputs[0].shape) == ((), ())
+    for values in (column(1, 2, 5), column(1, 2, 5)[:, 0]):
+        assert loaded.predict(values).tolist() == [2.5, 3.0, 4.5]
+    assert loaded.prepare({"": column(0)})([column(5)]).tolist() == [4.5]
+    with pytest.raises(InputMismatch, match=r"the model takes one number a row, and its columns give \[2\]"):
+        loaded.predict(np.zeros((3, 2), dtype=np.float32))
+
+
 def test_the_number_of_rows_may_change_from_call_to_call() -> None:
     loaded = load("half_plus_two")
     for rows in (1, 5, 2, 1000, 1):

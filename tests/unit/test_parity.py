@@ -21,7 +21,7 @@ def compare(original: Any, converted: Any) -> Parity:
 
 def test_the_greatest_difference_counts() -> None:
     parity = compare(rows([1.0], [2.0], [3.0]), rows([1.0], [2.25], [2.875]))
-    assert parity == Parity(max_difference=0.25, labels_changed=0, rows=3)
+    assert parity == Parity(max_difference=0.25, deviation=0.25 / 3, labels_changed=0, rows=3)
 
 
 def test_a_label_is_the_place_of_the_greatest_number() -> None:
@@ -37,7 +37,7 @@ def test_a_single_number_has_no_label_unless_somebody_tells_it() -> None:
 
 def test_text_is_its_own_label() -> None:
     parity = compare(np.array(["no", "yes"]), np.array(["no", "no"]))
-    assert parity == Parity(max_difference=0.0, labels_changed=1, rows=2)
+    assert parity == Parity(max_difference=0.0, deviation=0.0, labels_changed=1, rows=2)
 
 
 def test_a_row_counts_once_however_many_outputs_change_their_label() -> None:
@@ -70,15 +70,29 @@ def test_another_shape_or_kind_is_infinitely_apart(converted: dict[str, Any]) ->
 
 
 def test_a_tolerance_bounds_both() -> None:
-    assert Parity(1e-4, 0, 16).holds(Tolerance())
-    assert not Parity(1.1e-4, 0, 16).holds(Tolerance())
-    assert not Parity(0.0, 1, 16).holds(Tolerance())
-    assert Parity(0.5, 2, 16).holds(Tolerance(difference=0.5, labels=2))
+    assert Parity(300.0, 1e-4, 0, 16).holds(Tolerance())
+    assert not Parity(1e-6, 1.1e-4, 0, 16).holds(Tolerance())
+    assert not Parity(0.0, 0.0, 1, 16).holds(Tolerance())
+    assert Parity(0.5, 0.5, 2, 16).holds(Tolerance(deviation=0.5, labels=2))
+
+
+def test_large_units_have_a_large_scale_and_each_output_its_own() -> None:
+    # A float32 of 300,000 has neighbours 1/32 apart; two of them are 2e-7 of it.
+    prices, shares = rows([300_000.0], [250_000.0]), rows([0.5], [0.25])
+    near = {"price": prices + np.float32(0.0625), "share": shares}
+    parity = compare_outputs({"price": prices, "share": shares}, near, None)
+    assert (parity.max_difference, parity.deviation) == (0.0625, pytest.approx(0.0625 / 300_000))
+    assert parity.holds(Tolerance())
+    # The same distance of a share is an eighth of its scale.
+    far = {"price": prices, "share": shares + np.float32(0.0625)}
+    parity = compare_outputs({"price": prices, "share": shares}, far, None)
+    assert parity.deviation == 0.125
+    assert not parity.holds(Tolerance())
 
 
 def test_parity_is_said_in_words() -> None:
-    assert str(Parity(6e-8, 0, 16)) == "at most 6.0e-08 apart on 16 rows"
-    assert str(Parity(0.25, 2, 16)) == "at most 2.5e-01 apart on 16 rows, 2 labels changed"
+    assert str(Parity(6e-8, 1e-7, 0, 16)) == "at most 6.0e-08 apart, 1.0e-07 of the output's scale, on 16 rows"
+    assert str(Parity(0.25, 0.5, 2, 16)).endswith("5.0e-01 of the output's scale, on 16 rows, 2 labels changed")
 
 
 # Rows that are drawn

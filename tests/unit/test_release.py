@@ -172,7 +172,10 @@ def test_more_members_than_slots_are_refused_with_the_parameter_to_raise() -> No
 
 
 def test_a_stack_without_slots_for_tensorflow_says_how_to_get_some() -> None:
-    said = r"needed by b, c, and the stack has no slots for it; .*make deploy-tensorflow.* pip install 'stepensemble"
+    said = (
+        r"needed by b, c, and the stack has no slots for it; .*make deploy-tensorflow.* template-tensorflow.yaml "
+        r"beside template.yaml, and TensorFlow \(pip install 'stepensemble.* start it again if it runs$"
+    )
     with pytest.raises(NotEnoughSlots, match=said):
         place([*members("a"), *members("bc", "tensorflow")], {"litert": ["1"]}, {})
 

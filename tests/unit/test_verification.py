@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +47,14 @@ def published(read: Sources) -> MemoryStack:
     return stack
 
 
+def asker(stack: MemoryStack) -> Callable[[dict[str, Any]], tuple[Output | None, str]]:
+    """Return what runs verify-1, verify-2 and so on."""
+    numbers = count(1)
+    return lambda payload: execute(stack, payload, f"verify-{next(numbers)}")
+
+
 def verified(stack: MemoryStack, read: Sources) -> Verification:
-    fingerprint = stack.releases.read_fingerprint(read.digest)
-    return verify(read.release, fingerprint, lambda payload: execute(stack, payload))
+    return verify(read.release, stack.releases.read_fingerprint(read.digest), asker(stack))
 
 
 def statuses(verification: Verification) -> dict[str, str]:
@@ -71,7 +78,7 @@ def test_a_member_that_answers_otherwise_is_named_with_a_row(tmp_path: Path) -> 
     kept = stack.releases.read_fingerprint(read.digest)
     outputs = [value * 1.01 for value in kept.members["a"].outputs]
     other = structs.replace(kept, members={**kept.members, "a": MemberFingerprint("litert", outputs)})
-    done = verify(read.release, other, lambda payload: execute(stack, payload))
+    done = verify(read.release, other, asker(stack))
     assert not done.passed
     assert statuses(done) == {"a": "differs", "b": "same"}
     a = done.members[0]
@@ -96,6 +103,30 @@ def test_without_a_quorum_the_members_that_answered_are_compared_all_the_same(tm
     assert statuses(verified(stack, read)) == {"a": "same", "b": "failed"}
 
 
+@pytest.mark.parametrize(
+    ("artifact", "told"),
+    [("batch_mean", "alone: row 0 is 0.5, not "), ("counting", "again, in another order: row 0 is ")],
+)
+def test_a_member_whose_answers_depend_on_more_than_the_row_differs_unless_it_is_declared(
+    tmp_path: Path, artifact: str, told: str
+) -> None:
+    read = sources(tmp_path, member("a", artifact), member("b", artifact, varies=True), member("c"))
+    done = verified(published(read), read)
+    assert not done.passed
+    assert statuses(done) == {"a": "differs", "b": "varies", "c": "same"}
+    assert [reason for reason in done.members[0].reasons if reason.startswith(told)]
+    declared = sources(tmp_path, member("b", artifact, varies=True))
+    done = verified(published(declared), declared)
+    assert (done.passed, statuses(done)) == (True, {"b": "varies"})
+
+
+def test_one_golden_row_is_asked_about_twice(tmp_path: Path) -> None:
+    read = sources(tmp_path, member("a", "counting"), golden=[{"x": 1}])
+    stack = published(read)
+    assert statuses(verified(stack, read)) == {"a": "differs"}
+    assert sorted(stack.dynamo.items) == ["verify-1", "verify-2"]
+
+
 def test_labels_are_compared_for_equality(tmp_path: Path) -> None:
     read = sources(tmp_path, member("a", "sign_label", "label"), task=CLASSES, aggregation={"method": "hard_vote"})
     stack = published(read)
@@ -103,7 +134,7 @@ def test_labels_are_compared_for_equality(tmp_path: Path) -> None:
     kept = stack.releases.read_fingerprint(read.digest)
     flipped = MemberFingerprint("litert", [1 - label for label in kept.members["a"].outputs])
     other = structs.replace(kept, members={"a": flipped})
-    assert statuses(verify(read.release, other, lambda payload: execute(stack, payload))) == {"a": "differs"}
+    assert statuses(verify(read.release, other, asker(stack))) == {"a": "differs"}
 
 
 def test_with_a_cascade_every_member_is_asked_about_every_row(tmp_path: Path) -> None:
@@ -131,14 +162,14 @@ def test_a_stack_that_does_not_answer_at_all_is_not_verified(tmp_path: Path) -> 
     fingerprint = stack.releases.read_fingerprint(read.digest)
     stack.publish(sources(tmp_path, member(version="2")))
     with pytest.raises(VerificationFailed, match="does not answer the golden rows: ReleaseNotCurrent: "):
-        verify(read.release, fingerprint, lambda payload: execute(stack, payload))
+        verify(read.release, fingerprint, asker(stack))
 
 
 def test_a_member_without_a_fingerprint_cannot_be_verified(tmp_path: Path) -> None:
     read = sources(tmp_path)
     stack = published(read)
     empty = structs.replace(stack.releases.read_fingerprint(read.digest), members={})
-    done = verify(read.release, empty, lambda payload: execute(stack, payload))
+    done = verify(read.release, empty, asker(stack))
     assert statuses(done) == {"half": "failed"}
     assert "publish again" in done.members[0].reasons[0]
 

@@ -58,6 +58,7 @@ FIELDS = (
     "columns",
     "inputs",
     "signature",
+    "varies",
     "digest",
 )
 """Of a member's entry, in the order in which the shipped manifest has them."""
@@ -326,10 +327,13 @@ def _tell_labels(task: Task, output: Output | None) -> Labels | None:
 
 
 def _name_columns(converted: Converted, columns: Columns) -> tuple[dict[str, Any], str]:
-    """Return what the entry says of the columns that a model takes, and the same in words."""
+    """Return what the entry says of the columns that a model takes, and the same in words.
+
+    They are written by name even where they are all: features that are put in another order later then move nothing.
+    """
     chosen = choose_inputs(converted.signature, columns)
     if chosen == {"": tuple(columns)}:
-        return {"columns": None, "inputs": None}, "all, as many as the model takes"
+        return {"columns": list(columns), "inputs": None}, "all, as many as the model takes"
     listed = {name: list(taken) for name, taken in chosen.items()}
     if "" in listed:
         return {"columns": listed[""], "inputs": None}, "those that the model's input is named after"

@@ -8,6 +8,8 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
+from stepensemble.admission.meaning import doubt_meaning
+from stepensemble.admission.repetition import BESIDE
 from stepensemble.admission.screening import Answer, Screened, Showed, Subject
 from stepensemble.core.capacity import MEBIBYTE, RESERVE, Capacity
 from stepensemble.core.columns import Array, bind_columns
@@ -93,8 +95,10 @@ def check_member(applicant: Applicant, task: Task, capacity: Capacity) -> Iterat
         case Screened(signature, answer):
             yield applicant.check("artifact", f"{artifact.size:,} bytes")
             checks = list(check_contract(applicant, signature, answer, task))
+            if isinstance(answer, Answer) and all(check.verdict != "refused" for check in checks):
+                checks.append(check_repetition(applicant, answer))
             yield from checks
-            if isinstance(answer, Answer) and all(check.problem is None for check in checks):
+            if isinstance(answer, Answer) and all(check.verdict != "refused" for check in checks):
                 yield check_order(applicant, answer)
                 yield check_memory(applicant, answer, capacity)
                 if entry.runtime == "tensorflow":
@@ -128,9 +132,11 @@ def check_contract(
         return
     try:
         canonical(said, task, output)
-        yield applicant.check("output", describe_tensor(tensor), kind)
     except MemberError as error:
         yield applicant.refuse("output", kind, error, ".output", "mend the model, or say what its output means")
+        return
+    check, doubt = applicant.check("output", describe_tensor(tensor), kind), doubt_meaning(said, output)
+    yield check if doubt is None else applicant.doubt(check, "warning", ".output.kind", *doubt)
 
 
 def check_inputs(applicant: Applicant, signature: Signature, answer: Answer | MemberError) -> Check:
@@ -149,9 +155,36 @@ def check_inputs(applicant: Applicant, signature: Signature, answer: Answer | Me
     return check
 
 
+def check_repetition(applicant: Applicant, answer: Answer) -> Check:
+    """Check that a row's answer does not depend on the rows beside it, on their order or on the call."""
+    repetition, entry = answer.repetition, applicant.entry
+    check = applicant.check("repetition", "same in every way", "same")
+    if repetition.differences:
+        how = "; ".join(repetition.differences)
+        check = structs.replace(check, figure="differs")
+        reason = f"it does not answer the same rows alike: {how}"
+        if entry.varies:
+            remedy = 'ignore this if its answers are meant to vary, else remove "varies"'
+            return applicant.doubt(check, "warning", ".varies", reason, remedy)
+        remedy = (
+            "export it for inference: BatchNormalization and Dropout with training=False, no statistics over the "
+            'batch, no state; or declare "varies": true (add --varies) if its answers are meant to vary'
+        )
+        return applicant.doubt(check, "refused", "", reason, remedy)
+    if repetition.untried:
+        ways = ", ".join(repetition.untried)
+        check = structs.replace(check, figure=f"not tried {ways}")
+        reason = f"whether it answers the same rows alike {ways} was not tried"
+        remedy = 'give two "golden" rows that differ' if repetition.untried == (BESIDE,) else "use a faster model"
+        return applicant.doubt(check, "warning", "", reason, remedy)
+    return check
+
+
 def check_order(applicant: Applicant, answer: Answer) -> Check:
     """Check that exchanged columns change an answer, so that the fingerprint tells of them."""
     columns = len(applicant.subject.movable)
+    if answer.repetition.differences:
+        return applicant.check("column order", "unknown, as its answers vary")
     if answer.notices is None:
         return applicant.check("column order", "one column" if columns else "no column but tensors")
     check = applicant.check("column order", "noticed" if answer.notices else "not noticed", "noticed")

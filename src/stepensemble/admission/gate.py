@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.outputs import check_output
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.fingerprint import Fingerprint
-from stepensemble.publishing.golden import golden_rows, read_golden
+from stepensemble.publishing.golden import GOLDEN_ROWS, draw_rows, golden_rows, read_golden
 from stepensemble.publishing.publish import Now
 from stepensemble.publishing.sources import Sources
 from stepensemble.publishing.verification import make_fingerprint
@@ -135,6 +135,9 @@ def examine(
     golden = golden_rows(manifest)
     columns = read_golden(release.features, golden if len(golden) >= FEWEST_ROWS else golden * FEWEST_ROWS)
     subjects = [Subject(member, sources.artifacts[member.id], columns) for member in release.members]
+    if any(subject.alike for subject in subjects):
+        others = read_golden(release.features, draw_rows(release.features, GOLDEN_ROWS))
+        subjects = [replace(subject, others=others) if subject.alike else subject for subject in subjects]
     showed = screen(subjects, capacities, notify)
     checks: list[Check] = []
     for index, (entry, subject) in enumerate(zip(manifest.members, subjects, strict=True)):

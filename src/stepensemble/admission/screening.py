@@ -14,12 +14,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from stepensemble.admission.repetition import Repeat, Repetition, Result, are_alike, compare_repeats, list_repeats
 from stepensemble.conversion.trial import Attempt, Tried, try_artifacts
 from stepensemble.core.capacity import Capacity
+from stepensemble.core.closeness import compare
 from stepensemble.core.columns import Array, Columns, bind_columns
 from stepensemble.core.errors import MemberError
 from stepensemble.core.outputs import Label
-from stepensemble.core.releases.fingerprint import compare
 from stepensemble.core.releases.release import ReleasedMember
 from stepensemble.runtimes import Signature
 from stepensemble.runtimes.model import select_output
@@ -32,16 +33,27 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A member, its model file, and the golden rows it is asked about."""
+    """A member, its model file, and the golden rows it is asked about.
+
+    Attributes:
+        others: drawn rows that the golden rows are put beside, where these are all alike.
+    """
 
     member: ReleasedMember
     artifact: bytes
     golden: Columns
+    others: Columns | None = None
 
-    def ask(self, *rows: Columns) -> Attempt:
-        """Return the attempt to load it and to ask about rows, one call each."""
-        batches = tuple(bind_columns(one, self.member.inputs) for one in rows)
-        return Attempt(self.member.runtime, self.artifact, self.member.signature, batches, self.member.output.name)
+    def ask(self, *rows: Columns, must: int | None = None) -> Attempt:
+        """Return the attempt to load it and to ask about rows, one call each; see `Attempt`."""
+        member = self.member
+        batches = tuple(bind_columns(one, member.inputs) for one in rows)
+        return Attempt(member.runtime, self.artifact, member.signature, batches, member.output.name, must)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the golden rows are all the same to it."""
+        return are_alike(bind_columns(self.golden, self.member.inputs))
 
     @property
     def movable(self) -> tuple[str, ...]:
@@ -56,7 +68,9 @@ class Answer:
 
     Attributes:
         output: the one that is wanted, as the model gives it.
-        notices: whether columns in each other's place change it; None where it takes fewer than two.
+        notices: whether columns in each other's place change it; None where it takes fewer than two, or answers the
+            same rows otherwise at each call.
+        repetition: how it compares with what the member says of the same rows alone, in another order and again.
         load_ms: without the runtime's import.
         predict_ms: for the golden rows.
         peak_bytes: the most memory its process filled; if that is not comfortable, with nothing else in the process. By
@@ -65,6 +79,7 @@ class Answer:
 
     output: Array
     notices: bool | None
+    repetition: Repetition
     load_ms: float
     predict_ms: float
     peak_bytes: int
@@ -110,35 +125,87 @@ def screen(
     return showed
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a member is asked after the golden rows: these with columns moved, if it has several, and repeated."""
+
+    moved: Sequence[Columns]
+    repeats: Sequence[Repeat]
+
+    @property
+    def batches(self) -> tuple[Columns, ...]:
+        """All of it, a call each."""
+        return (*self.moved, *(repeat.columns for repeat in self.repeats))
+
+    @property
+    def must(self) -> int:
+        """How many calls there has to be time for: the golden rows, these with columns moved, and the first repeat."""
+        return len(self.moved) + 2
+
+
 def _look(subjects: Mapping[str, Subject]) -> dict[str, Showed]:
-    """Ask about the golden rows, and about the same with every column in another one's place."""
-    first = _try({id_: one.ask(one.golden, *_rotate(one)) for id_, one in subjects.items()})
-    # Who fails may have failed at the second question; and the signature tells what would have been taken.
+    """Ask about the golden rows, with every column in another one's place, and again in every other way."""
+    plans = {id_: _Plan(_rotate(one), list_repeats(one.golden, one.others)) for id_, one in subjects.items()}
+    first = _try({id_: one.ask(one.golden, *plans[id_].batches, must=plans[id_].must) for id_, one in subjects.items()})
+    # Who fails may have failed at any question but the first; and the signature tells what would have been taken.
     failed = [id_ for id_, result in first.items() if isinstance(result, MemberError)]
     again = _try({(id_, rows): subjects[id_].ask(*[subjects[id_].golden] * rows) for id_ in failed for rows in (0, 1)})
+    apart = _try(
+        {
+            (id_, number): subjects[id_].ask(subjects[id_].golden, batch)
+            for id_ in failed
+            if isinstance(again[id_, 1], Tried)
+            for number, batch in enumerate(plans[id_].batches)
+        }
+    )
     showed: dict[str, Showed] = {}
     for id_, one in subjects.items():
         loaded, asked = again.get((id_, 0), first[id_]), again.get((id_, 1), first[id_])
         if isinstance(loaded, MemberError):
             showed[id_] = loaded
+            continue
+        answer: Answer | MemberError
+        if isinstance(asked, MemberError):
+            answer = asked
         else:
-            showed[id_] = Screened(loaded.signature, _read(one, asked, first[id_]))
+            numbers = range(len(plans[id_].batches))
+            tried = [(apart[id_, n], 1) if (id_, n) in apart else (asked, n + 1) for n in numbers]
+            answer = _read(one, plans[id_], asked, tried)
+        showed[id_] = Screened(loaded.signature, answer)
     return showed
 
 
-def _read(subject: Subject, asked: Tried | MemberError, moved: Tried | MemberError) -> Answer | MemberError:
-    """Read what a member said of the golden rows, and of the same with columns moved."""
-    if isinstance(asked, MemberError):
-        return asked
+def _read(
+    subject: Subject, plan: _Plan, asked: Tried, tried: Sequence[tuple[Tried | MemberError, int]]
+) -> Answer | MemberError:
+    """Read what a member said of the golden rows, and of what it was asked after them.
+
+    Args:
+        subject: the member.
+        plan: what it was asked.
+        asked: its first output is that of the golden rows.
+        tried: for each of the plan's batches, what was tried, and the place of the batch's output in it.
+    """
     try:
         name = select_output(asked.signature, subject.member.output.name).name
     except MemberError as error:
         return error
-    output = asked.outputs[0][name]
+    output, labels = asked.outputs[0][name], isinstance(subject.member.output, Label)
+    results = [_find_result(one, place, name) for one, place in tried]
+    moved, repeated = results[: len(plan.moved)], results[len(plan.moved) :]
+    repetition = Repetition()
+    if output.shape[:1] == (len(next(iter(subject.golden.values()))),):  # else it is refused for that
+        repetition = compare_repeats(output, list(zip(plan.repeats, repeated, strict=True)), labels=labels)
     notices = None
-    if len(subject.movable) > 1:
-        notices = isinstance(moved, MemberError) or _differ(subject, output, moved.outputs[1][name])
-    return Answer(output, notices, asked.load_ms, asked.predict_ms[0], asked.peak_bytes)
+    if moved and not repetition.differences:
+        notices = not isinstance(moved[0], np.ndarray) or _differ(subject, output, moved[0])
+    return Answer(output, notices, repetition, asked.load_ms, asked.predict_ms[0], asked.peak_bytes)
+
+
+def _find_result(tried: Tried | MemberError, place: int, name: str) -> Result:
+    if isinstance(tried, MemberError):
+        return tried
+    return tried.outputs[place][name] if place < len(tried.outputs) else None
 
 
 def _exchange_pairs(unmoved: Sequence[tuple[Subject, Answer]]) -> dict[str, Answer]:

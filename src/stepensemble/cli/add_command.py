@@ -60,6 +60,9 @@ def add(
     manifest: ManifestOption = None,
     *,
     trust: Annotated[bool, typer.Option("--trust", help="Take it with whatever code it would run.")] = False,
+    varies: Annotated[
+        bool, typer.Option("--varies", help="Its answers are meant to vary from call to call: warn, do not refuse it.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of the member of that id.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -82,6 +85,7 @@ def add(
         "tier": tier,
         "timeout": timeout,
         "signature": signature,
+        "varies": varies or None,
         "columns": None if columns is None else _read_names(columns),
         "inputs": _read_inputs(inputs or ()) or None,
         "output": None if output is None else _read_output(output),
@@ -149,9 +153,10 @@ def _to_json(addition: Addition) -> Mapping[str, Any]:
     member, converted = addition.member, addition.converted
     parity = None
     if converted.parity is not None:
-        difference = converted.parity.max_difference
+        difference, deviation = converted.parity.max_difference, converted.parity.deviation
         parity = {
             "max_difference": difference if math.isfinite(difference) else None,
+            "deviation": deviation if math.isfinite(deviation) else None,
             "labels_changed": converted.parity.labels_changed,
             "rows": converted.parity.rows,
         }

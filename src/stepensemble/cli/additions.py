@@ -55,7 +55,8 @@ def _tell_conversion(addition: Addition) -> str:
 
 def _tell_parity(parity: Parity) -> str:
     labels = f"{parity.labels_changed or 'no'} label{'' if parity.labels_changed == 1 else 's'} changed"
-    return f"LiteRT is at most {parity.max_difference:.1e} from TensorFlow on {parity.rows} rows, {labels}"
+    scale = f"{parity.deviation:.1e} of the output's scale"
+    return f"LiteRT is at most {parity.max_difference:.1e} from TensorFlow on {parity.rows} rows, {scale}, {labels}"
 
 
 def _tell_columns(addition: Addition) -> str:

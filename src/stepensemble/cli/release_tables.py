@@ -18,7 +18,7 @@ from stepensemble.publishing.publish import Plan
 from stepensemble.publishing.verification import Verification
 
 MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "reordered": ("~", "yellow")}
-VERDICT_STYLES = {"same": "green", "differs": "bold red", "failed": "bold red"}
+VERDICT_STYLES = {"same": "green", "varies": "yellow", "differs": "bold red", "failed": "bold red"}
 
 
 def draw_overview(overview: Overview) -> RenderableType:

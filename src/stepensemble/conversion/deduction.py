@@ -105,7 +105,7 @@ def _fits(tensor: Tensor, columns: Columns, names: Sequence[str]) -> bool:
     if len(names) > 1 and any(shapes):
         return False  # a tensor is taken alone
     shape = shapes[0] or (len(names),)
-    if tensor.shape is None:
+    if tensor.shape is None or (tensor.shape == () and shape == (1,)):  # a bare number a row is one column
         return True
     return len(tensor.shape) == len(shape) and all(
         wanted in (None, size) for wanted, size in zip(tensor.shape, shape, strict=True)
@@ -127,7 +127,7 @@ def _describe_shape(tensor: Tensor) -> str:
     if tensor.shape is None:
         return "anything"
     if not tensor.shape:
-        return "a bare number a row, which no columns are,"
+        return "one number a row"
     sizes = " x ".join("any" if size is None else str(size) for size in tensor.shape)
     return f"{sizes} number{'' if sizes == '1' else 's'} a row"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepensemble.core.closeness import TOLERANCE, scale_of
 from stepensemble.core.errors import InputMismatch
 from stepensemble.core.problems import show
 from stepensemble.runtimes import Signature
@@ -26,13 +27,11 @@ class Tolerance:
     """How far a converted model may be from the original.
 
     Attributes:
-        difference: of any number of any output. Single precision keeps seven digits; sums in another order, in the
-            layers of a float model whose outputs are around 1, cost 1e-6 or less of it, wrong arithmetic costs more
-            than this.
+        deviation: of any number of any output, relative to the scale of that output; see `core.closeness`.
         labels: rows whose label may change.
     """
 
-    difference: float = 1e-4
+    deviation: float = TOLERANCE
     labels: int = 0
 
 
@@ -43,21 +42,26 @@ class Parity:
     Attributes:
         max_difference: greatest absolute difference of any number; infinite where one is a number and the other is not,
             or where the shapes differ.
+        deviation: greatest difference of any number relative to the scale of its output; infinite likewise.
         labels_changed: rows whose label is another.
         rows: compared.
     """
 
     max_difference: float
+    deviation: float
     labels_changed: int
     rows: int
 
     def holds(self, tolerance: Tolerance) -> bool:
         """Tell whether it is within a tolerance."""
-        return self.max_difference <= tolerance.difference and self.labels_changed <= tolerance.labels
+        return self.deviation <= tolerance.deviation and self.labels_changed <= tolerance.labels
 
     def __str__(self) -> str:
         labels = f", {self.labels_changed} labels changed" if self.labels_changed else ""
-        return f"at most {self.max_difference:.1e} apart on {self.rows} rows{labels}"
+        return (
+            f"at most {self.max_difference:.1e} apart, {self.deviation:.1e} of the output's scale, on {self.rows} "
+            f"rows{labels}"
+        )
 
 
 def compare_outputs(original: Mapping[str, Array], converted: Mapping[str, Array], labels: Labels | None) -> Parity:
@@ -70,16 +74,17 @@ def compare_outputs(original: Mapping[str, Array], converted: Mapping[str, Array
             the greatest is, while a single number has none.
     """
     tell = labels or default_labels
-    differences = [0.0]
+    differences, deviations = [0.0], [0.0]
     changed = np.zeros(len(next(iter(original.values()))), dtype=bool)
     for name, expected in original.items():
         got = converted.get(name)
         if got is None or got.shape != expected.shape or (got.dtype.kind == "U") != (expected.dtype.kind == "U"):
-            return Parity(float("inf"), len(changed), len(changed))
+            return Parity(float("inf"), float("inf"), len(changed), len(changed))
         if expected.dtype.kind != "U":
             differences.append(_difference(expected, got))
+            deviations.append(differences[-1] / scale_of(expected))
         changed |= tell(expected) != tell(got)
-    return Parity(max(differences), int(changed.sum()), len(changed))
+    return Parity(max(differences), max(deviations), int(changed.sum()), len(changed))
 
 
 def default_labels(output: Array) -> Array:

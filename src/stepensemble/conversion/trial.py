@@ -25,6 +25,9 @@ from stepensemble.runtimes.tensorflow import import_tensorflow
 SECONDS = 120.0
 """For each artifact, TensorFlow's import included."""
 
+PATIENCE = 5.0
+"""Seconds of predicting after which only what must be predicted still is."""
+
 STATUS = Path("/proc/self/status")
 
 Inputs = Mapping[str, Array] | Array
@@ -39,6 +42,7 @@ class Attempt:
         batches: inputs to ask for, one call each; none, where only the signature is wanted; None for a batch drawn from
             the signature.
         output: the output that is wanted; all of them by default.
+        must: how many of the batches are asked for even if that takes longer than `PATIENCE`; all of them by default.
     """
 
     runtime: str
@@ -46,6 +50,7 @@ class Attempt:
     signature: str | None = None
     batches: tuple[Inputs, ...] | None = ()
     output: str | None = None
+    must: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Tried:
     """What an artifact showed.
 
     Attributes:
-        outputs: for every batch, output name to `(rows, …)`.
+        outputs: for every batch that there was time for, output name to `(rows, …)`.
         load_ms: without the runtime's import.
         predict_ms: for every batch, all its outputs.
         peak_bytes: the most memory the process has filled so far: alone in its process, what the artifact needs with
@@ -85,6 +90,7 @@ class Try(Struct, frozen=True, tag="try"):
     signature: str | None
     batches: list[dict[str, bytes]] | None
     output: str | None
+    must: int | None = None
 
     def run(self) -> Shown:
         """Load and ask, in this process.
@@ -96,10 +102,13 @@ class Try(Struct, frozen=True, tag="try"):
         started = time.perf_counter()
         model = load_model(self.runtime, self.artifact, self.signature)
         load_ms = (time.perf_counter() - started) * 1000
-        outputs, predict_ms = [], []
+        outputs: list[dict[str, bytes]] = []
+        predict_ms: list[float] = []
         names = [tensor.name for tensor in model.signature.outputs] if self.output is None else [self.output]
         drawn = [draw_inputs(model.signature)] if self.batches is None else map(unpack_arrays, self.batches)
-        for inputs in drawn:
+        for number, inputs in enumerate(drawn):
+            if self.must is not None and number >= self.must and sum(predict_ms) > PATIENCE * 1000:
+                break
             started = time.perf_counter()
             answers = {name: model.predict(inputs, name) for name in names}
             predict_ms.append((time.perf_counter() - started) * 1000)
@@ -119,6 +128,7 @@ def try_artifacts(attempts: Sequence[Attempt], seconds: float = SECONDS) -> list
             one.signature,
             None if one.batches is None else [pack_arrays(batch) for batch in one.batches],
             one.output,
+            one.must,
         )
         for one in attempts
     ]

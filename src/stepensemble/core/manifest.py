@@ -188,6 +188,13 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
         Meta(description="SHA-256 of the artifact, where it shall be pinned; checked before publishing."),
     ] = None
+    varies: Annotated[
+        bool,
+        Meta(
+            description="Its answer to a row is meant to depend on the rows beside it or on the call, as with dropout "
+            "left on: the gate and verify warn of that and do not refuse it."
+        ),
+    ] = False
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):

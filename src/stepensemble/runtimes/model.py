@@ -207,7 +207,7 @@ def accept(value: Array, tensor: Tensor, who: str) -> Array:
     """Return a value as an input takes it.
 
     Args:
-        value: `(rows, …)`.
+        value: `(rows, …)`; an input of a bare number a row, `(rows,)`, takes `(rows, 1)` too, as one column is.
         tensor: the input.
         who: names it in errors.
 
@@ -215,6 +215,8 @@ def accept(value: Array, tensor: Tensor, who: str) -> Array:
         InputMismatch: of another shape, or of a dtype that does not become the input's exactly.
     """
     if value.shape[1:] != tensor.shape or not value.shape:
+        if tensor.shape == () and value.shape[1:] == (1,):
+            value = value[:, 0]
         _check_shape(value, tensor, who)
     if value.dtype == tensor.dtype:
         return value
@@ -254,8 +256,10 @@ def _check_shape(value: Array, tensor: Tensor, who: str) -> None:
         wanted in (None, size) for wanted, size in zip(tensor.shape, got, strict=True)
     )
     if not fits:
-        wanted = "[" + ", ".join("any" if size is None else str(size) for size in tensor.shape) + "]"
-        raise InputMismatch(f"{who} takes {wanted} numbers a row, and its columns give {list(got)}")
+        wanted = "[" + ", ".join("any" if size is None else str(size) for size in tensor.shape) + "] numbers"
+        if not tensor.shape:
+            wanted = "one number"
+        raise InputMismatch(f"{who} takes {wanted} a row, and its columns give {list(got)}")
 
 
 def quantize(values: Array, quantization: Quantization, dtype: str) -> Array:

@@ -5,6 +5,7 @@ Nothing is left out: there are no differences exactly where the two have the sam
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from msgspec import Struct, structs
 
 from stepensemble.core.problems import show
 from stepensemble.core.releases.release import SHORT, Artifact, Release, ReleasedMember
+
+MOST_MOVES = 8
+"""Names in another place that are listed one by one."""
 
 ChangeKind = Literal["added", "removed", "changed", "reordered"]
 
@@ -71,7 +75,7 @@ def _compare_named(part: str, before: Mapping[str, Struct], after: Mapping[str, 
     kept_before = [name for name in before if name in after]
     kept_after = [name for name in after if name in before]
     if kept_before != kept_after:
-        words = f"in the order {', '.join(after)}; it was {', '.join(before)}"
+        words = ", ".join(_list_moves(list(before), list(after)))
         yield _tell(part, None, None, "reordered", list(before), list(after), words)
 
 
@@ -97,10 +101,41 @@ def _compare(part: str, name: str | None, path: str | None, before: Any, after: 
 def _compare_lists(before: Sequence[Any], after: Sequence[Any]) -> tuple[str, ChangeKind]:
     gone = [one for one in before if one not in after]
     come = [one for one in after if one not in before]
-    if gone or come:
-        changes = [f"{show(one)} removed" for one in gone] + [f"{show(one)} added" for one in come]
-        return ", ".join(changes), "changed"
+    changes = [f"{show(one)} removed" for one in gone] + [f"{show(one)} added" for one in come]
+    if _are_names(before) and _are_names(after):
+        changes += _list_moves(before, after)
+    if changes:
+        return ", ".join(changes), "changed" if gone or come else "reordered"
     return f"{describe(before)} → {describe(after)}", "reordered"
+
+
+def _are_names(entries: Sequence[Any]) -> bool:
+    return all(isinstance(entry, str) for entry in entries) and len(set(entries)) == len(entries)
+
+
+def _list_moves(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """List what stands in another place, in words: the fewest names that must be moved, the others keep their order."""
+    kept = [before.index(name) for name in after if name in before]
+    staying = set(find_longest_ascent(kept))
+    moved = [before[place] for place in kept if place not in staying]
+    said = [f"{name}: position {before.index(name) + 1} → {after.index(name) + 1}" for name in moved[:MOST_MOVES]]
+    return said if len(moved) <= MOST_MOVES else [*said, f"and {len(moved) - MOST_MOVES} more moved"]
+
+
+def find_longest_ascent(numbers: Sequence[int]) -> list[int]:
+    """Return a longest subsequence that ascends, of numbers that are all different (Fredman, 1975)."""
+    ends: list[int] = []  # the smallest number that an ascent of each length ends in
+    before: dict[int, int | None] = {}
+    for number in numbers:
+        place = bisect_left(ends, number)
+        before[number] = ends[place - 1] if place else None
+        ends[place : place + 1] = [number]
+    ascent: list[int] = []
+    last = ends[-1] if ends else None
+    while last is not None:
+        ascent.append(last)
+        last = before[last]
+    return ascent[::-1]
 
 
 def _tell(
@@ -137,7 +172,8 @@ def describe(value: Any, path: str | None = None) -> str:
             return f"{value:.15g}"
         case ReleasedMember():
             tier = f", tier {value.tier}" if value.tier > 1 else ""
-            what = f"{describe(value.output)}, weight {value.weight:.15g}, {value.role}{tier}"
+            varies = ", varies" if value.varies else ""
+            what = f"{describe(value.output)}, weight {value.weight:.15g}, {value.role}{tier}{varies}"
             return f"version {value.version}, {what}, artifact {describe(value.artifact)}"
         case Struct():
             return _describe_struct(value)

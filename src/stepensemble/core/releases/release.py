@@ -32,11 +32,13 @@ class Artifact(Struct, frozen=True):
     size: int
 
 
-class ReleasedMember(Struct, frozen=True):
+class ReleasedMember(Struct, frozen=True, omit_defaults=True):
     """A member with everything resolved: the artifact by digest, the columns of each input named.
 
     Attributes:
         inputs: input name to its columns, in order; the input of a model that has one is named "".
+        varies: its answer to a row may depend on the rows beside it or on the call. Left out where it may not, so that
+            releases of members that do not declare it keep the names they had.
     """
 
     id: str
@@ -50,6 +52,7 @@ class ReleasedMember(Struct, frozen=True):
     inputs: Mapping[str, tuple[str, ...]]
     signature: str | None
     tier: int
+    varies: bool = False
 
 
 class Release(Struct, frozen=True):
@@ -148,6 +151,7 @@ def compile_release(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> Re
                 inputs=input_columns(member, columns),
                 signature=member.signature,
                 tier=member.tier,
+                varies=member.varies,
             )
             for member in manifest.members
         ),
@@ -231,7 +235,8 @@ def _explain_lack(runtime: str, ids: Sequence[str], slots: int, needed: int, *, 
         return (
             f"TensorFlow is needed by {', '.join(ids)}, and the stack has no slots for it; "
             "deploy template-tensorflow.yaml beside it (make deploy-tensorflow), or convert the models to LiteRT. "
-            "The local stack has such slots where TensorFlow is installed: pip install 'stepensemble[tensorflow]'"
+            "A local stack looks for two things when it starts: template-tensorflow.yaml beside template.yaml, and "
+            "TensorFlow (pip install 'stepensemble[tensorflow]'); add what is missing, and start it again if it runs"
         )
     who, letter, template = ("members for TensorFlow", "t", "-tensorflow") if tensorflow else ("members", "", "")
     with_taken = f", {needed} with those that are taken" if beside else ""
