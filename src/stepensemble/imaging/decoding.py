@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stepensemble.core.manifest import ImageFeature
 from stepensemble.core.problems import show
+from stepensemble.imaging.integrity import check_integrity
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -41,6 +42,7 @@ def decode_image(body: bytes, feature: ImageFeature) -> Samples:
     try:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             _check_header(image, feature)
+            check_integrity(body, image.format or "")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)  # a second one would fill as much memory again
             fitted = _fit(_to_mode(image, feature.mode), feature)
@@ -52,7 +54,7 @@ def decode_image(body: bytes, feature: ImageFeature) -> Samples:
         raise ImageRefused(f"has more than {feature.max_pixels:,} pixels", "make it smaller") from None
     except Exception as error:  # noqa: BLE001 - of damaged files Pillow raises whatever its parsers meet
         reason = f"cannot be decoded: {show(str(error).splitlines()[0] if str(error) else type(error).__name__)}"
-        raise ImageRefused(reason, "send the whole file, undamaged") from None
+        raise ImageRefused(reason, "send the whole file, undamaged; if it looks right, save it again as PNG") from None
     return np.asarray(fitted).reshape(*feature.size, feature.channels)
 
 
