@@ -33,7 +33,7 @@ LAMBDA_LIBRARY = re.compile(r"\.(cpython-313-x86_64-linux-gnu|abi3)\.so$")
 
 COMMON = {"aws-lambda-powertools", "jmespath", "msgspec", "numpy", "obstore", "typing-extensions"}
 SHIPPED = {
-    "RuntimeLayer": COMMON | {"ai-edge-litert", "pillow"},
+    "RuntimeLayer": COMMON | {"ai-edge-litert", "pillow", "simplejpeg"},
     "BatchLayer": COMMON | {"polars", "polars-runtime-32", "tzdata"},
     "ReportLayer": COMMON
     | {

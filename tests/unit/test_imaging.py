@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageCms
 
 from stepensemble.core.manifest import ImageFeature
 from stepensemble.imaging import image_reader, read_images, sniff_image
@@ -114,7 +114,12 @@ def test_two_colours_are_black_and_white() -> None:
 def test_a_picture_is_turned_as_its_exif_says(orientation: int, turned: list[list[int]]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert decode_image(png([[1, 2], [3, 4]], exif=exif), GREY)[..., 0].tolist() == turned
+    samples = [[1, 2], [3, 4]]
+    assert decode_image(png(samples, exif=exif), GREY)[..., 0].tolist() == turned
+    assert decode_image(png(samples, kind="WEBP", lossless=True, exif=exif), GREY)[..., 0].tolist() == turned
+    grey = Image.fromarray(np.array(samples, np.uint8) * 60).resize((16, 16), Image.Resampling.NEAREST)
+    jpeg = decode_image(save(grey, "JPEG", quality=100, exif=exif), ImageFeature("x", (16, 16), mode="L"))
+    assert np.round(jpeg[4::8, 4::8, 0] / 60).astype(int).tolist() == turned
 
 
 def test_broken_exif_is_no_reason_for_a_crash() -> None:
@@ -131,9 +136,24 @@ def test_other_formats_are_decoded_as_pillow_does(kind: str) -> None:
     assert np.abs(expected.astype(int) - photograph()).mean() < 6
 
 
-def test_a_cmyk_jpeg_is_converted() -> None:
-    body = save(Image.fromarray(photograph()).convert("CMYK"), "JPEG", quality=95)
-    assert decode_image(body, ImageFeature("x", (32, 48))).shape == (32, 48, 3)
+@pytest.mark.parametrize("adobe", [True, False])
+def test_inks_of_a_jpeg_take_light_away(adobe: bool) -> None:
+    patches = np.kron([[[0, 0, 0, 0], [255, 40, 10, 0]], [[0, 200, 90, 128], [30, 0, 60, 250]]], np.ones((8, 8, 1)))
+    body = save(Image.fromarray(patches.astype(np.uint8), "CMYK"), "JPEG", quality=100, subsampling=0)
+    if not adobe:  # samples are stored as paper, not as ink, with its mark and without
+        start = body.index(b"\xff\xee")
+        body = body[:start] + body[start + 2 + int.from_bytes(body[start + 2 : start + 4]) :]
+    expected = (255 - patches[..., :3]) * (255 - patches[..., 3:]) / 255
+    np.testing.assert_allclose(decode_image(body, ImageFeature("x", (16, 16))), expected, atol=4)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_colour_profile_is_not_applied(kind: str) -> None:
+    image, feature = Image.fromarray(photograph()), ImageFeature("x", (32, 48))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    np.testing.assert_array_equal(
+        decode_image(save(image, kind, icc_profile=profile), feature), decode_image(save(image, kind), feature)
+    )
 
 
 def test_a_jpeg_with_a_preview_behind_it_is_its_first_picture() -> None:

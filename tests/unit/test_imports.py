@@ -110,14 +110,20 @@ def run_blocked(blocked: list[str], statement: str) -> None:
 def test_core_imports_without_aws_and_without_any_runtime() -> None:
     paths = [path.relative_to(SOURCE.parent).with_suffix("") for path in (SOURCE / "core").rglob("*.py")]
     names = [".".join(path.parts) for path in paths if path.name != "__init__"]
-    run_blocked(["boto3", "botocore", "obstore", "ai_edge_litert", "tensorflow", "PIL"], f"import {', '.join(names)}")
+    run_blocked(
+        ["boto3", "botocore", "obstore", "ai_edge_litert", "tensorflow", "PIL", "simplejpeg"],
+        f"import {', '.join(names)}",
+    )
 
 
 @pytest.mark.parametrize(
     ("handler", "blocked"),
     [
-        ("normalize", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "polars", "matplotlib", "PIL"]),
-        ("score", ["boto3", "botocore", "tensorflow", "polars", "matplotlib", "PIL"]),
+        (
+            "normalize",
+            ["boto3", "botocore", "ai_edge_litert", "tensorflow", "polars", "matplotlib", "PIL", "simplejpeg"],
+        ),
+        ("score", ["boto3", "botocore", "tensorflow", "polars", "matplotlib", "PIL", "simplejpeg"]),
         ("aggregate", ["ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
         ("api", ["ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
         ("plan", ["ai_edge_litert", "tensorflow", "matplotlib"]),

@@ -16,8 +16,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stepensemble.core.manifest import ImageFeature
 from stepensemble.core.problems import show
+from stepensemble.imaging.integrity import check_integrity
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+
+GREY, RGB = 0, 2
+"""A PNG's types of colour of which one may be transparent, as its header writes them."""
 
 Samples = npt.NDArray[np.uint8]
 
@@ -41,9 +45,11 @@ def decode_image(body: bytes, feature: ImageFeature) -> Samples:
     try:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             _check_header(image, feature)
+            check_integrity(body, image.format or "")
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)  # a second one would fill as much memory again
-            fitted = _fit(_to_mode(image, feature.mode), feature)
+            plain = _to_eight_bits(image, body) if image.format == "PNG" else image
+            ImageOps.exif_transpose(plain, in_place=True)  # a second one would fill as much memory again
+            fitted = _fit(_to_mode(plain, feature.mode), feature)
     except ImageRefused:
         raise
     except UnidentifiedImageError:
@@ -52,7 +58,7 @@ def decode_image(body: bytes, feature: ImageFeature) -> Samples:
         raise ImageRefused(f"has more than {feature.max_pixels:,} pixels", "make it smaller") from None
     except Exception as error:  # noqa: BLE001 - of damaged files Pillow raises whatever its parsers meet
         reason = f"cannot be decoded: {show(str(error).splitlines()[0] if str(error) else type(error).__name__)}"
-        raise ImageRefused(reason, "send the whole file, undamaged") from None
+        raise ImageRefused(reason, "send the whole file, undamaged; if it looks right, save it again as PNG") from None
     return np.asarray(fitted).reshape(*feature.size, feature.channels)
 
 
@@ -76,9 +82,32 @@ def _check_header(image: Image.Image, feature: ImageFeature) -> None:
         raise ImageRefused(f"is an animation of {frames} pictures", "send one of them")
 
 
+def _to_eight_bits(image: Image.Image, body: bytes) -> Image.Image:
+    """Return a PNG with 8 bits a sample, what its transparent colour covers being transparent.
+
+    Pillow compares that colour with samples of 8 bits, whatever the file has, and takes other pixels for it, or none.
+    """
+    depth, colour = body[24], body[25]
+    key = image.info.get("transparency")
+    if colour == GREY and depth < 8 and key is not None and image.mode == "L":
+        top = 2**depth - 1
+        image.info["transparency"] = (key & top) * 255 // top
+    if depth != 16 or colour not in (GREY, RGB) or (colour == RGB and key is None):
+        return image
+    samples = np.asarray(image)
+    if colour == RGB:  # of which Pillow has kept the upper bytes
+        with Image.open(io.BytesIO(body), formats=["PNG"]) as lower:
+            lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]  # the other order: now the lower ones
+            samples = samples.astype(np.uint16) << 8 | np.asarray(lower)
+    eight = Image.fromarray((samples >> 8).astype(np.uint8))
+    if key is not None:
+        different = (samples != key) if colour == GREY else (samples != key).any(axis=-1)
+        eight.putalpha(Image.fromarray(different.astype(np.uint8) * 255))
+    eight.info = {name: value for name, value in image.info.items() if name != "transparency"}  # how it is turned
+    return eight
+
+
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a sample, which convert() would clip and not scale
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         above = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")
