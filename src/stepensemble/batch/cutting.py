@@ -22,6 +22,7 @@ import polars as pl
 
 from stepensemble.batch.datasets import read_head, read_schema, wanted_columns
 from stepensemble.batch.footers import RowGroup
+from stepensemble.batch.names import EXACTLY, find_lookalike
 from stepensemble.batch.records import BLANK, MAX_RECORD_BYTES, Records, RecordTooLong, find_lines, find_records
 from stepensemble.batch.run import File, Options, Shard
 from stepensemble.batch.texts import TextRefused, is_text_encoding, open_text
@@ -108,7 +109,9 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
     heads = _for_each(files, lambda file: _read_head(bucket, file, options), HEADS_AT_ONCE)
     columns = tuple(dict.fromkeys(name for head in heads for name in head.columns))
     problems = [
-        p for file, head in zip(files, heads, strict=True) for p in _type_problems(file, head, options, features)
+        problem
+        for file, head in zip(files, heads, strict=True)
+        for problem in chain(_type_problems(file, head, options, features), _name_problems(file, head, wanted))
     ]
     if columns and files[0].format != "jsonl":
         problems += _missing_problems(columns, options, features)
@@ -317,6 +320,18 @@ def _type_problems(file: File, head: _Head, options: Options, features: Sequence
             )
 
 
+def _name_problems(file: File, head: _Head, wanted: Sequence[str]) -> Iterator[Problem]:
+    """Refuse a column that is nearly named as one that the file lacks: else a default would take its place unseen."""
+    others = [column for column in head.columns if column not in wanted]
+    for name in wanted:
+        if name not in head.columns and (near := find_lookalike(name, others)) is not None:
+            yield Problem(
+                file.name,
+                f"column {show(near)} is not called {show(name)}, but nearly",
+                EXACTLY,
+            )
+
+
 def _refuse_images(features: Sequence[Feature]) -> None:
     pictures = [feature.name for feature in features if isinstance(feature, ImageFeature)]
     if pictures:
@@ -342,7 +357,15 @@ def _is_tensor(kind: pl.DataType) -> bool:
 
 
 def _missing_problems(columns: Collection[str], options: Options, features: Sequence[Feature]) -> list[Problem]:
+    """Refuse a dataset without a column that must be there; what `_name_problems` says of one is not said again."""
     asked = [("id", options.id), ("label", options.label), *(("keep", name) for name in options.keep)]
+    wanted = wanted_columns(options, [feature.name for feature in features])
+    others = [column for column in columns if column not in wanted]
+    lacking = [name for name in wanted if name not in columns and find_lookalike(name, others) is None]
+    defaults = [feature.name for feature in features if getattr(feature, "missing", None) is not None]
+    if defaults and len(defaults) == len(features) and set(defaults) <= set(lacking):
+        remedy = f"name the columns {enumerate_values(defaults)}"
+        return [Problem("features", "none is a column of the dataset", remedy)]
     return [
         Problem(
             f"feature {feature.name}",
@@ -350,7 +373,7 @@ def _missing_problems(columns: Collection[str], options: Options, features: Sequ
             f"{'add it' if isinstance(feature, TensorFeature) else ADD_OR_DEFAULT}{suggest(feature.name, columns)}",
         )
         for feature in features
-        if feature.name not in columns and getattr(feature, "missing", None) is None
+        if feature.name in lacking and getattr(feature, "missing", None) is None
     ] + [
         Problem(
             role,
@@ -358,7 +381,7 @@ def _missing_problems(columns: Collection[str], options: Options, features: Sequ
             f"use one of {enumerate_values(columns)}{suggest(name, columns)}",
         )
         for role, name in asked
-        if name is not None and name not in columns
+        if name in lacking
     ]
 
 
