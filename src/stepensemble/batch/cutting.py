@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from encodings.aliases import aliases
 from functools import partial
 from itertools import chain, pairwise
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,11 +23,12 @@ import polars as pl
 from stepensemble.batch.datasets import read_head, read_schema, wanted_columns
 from stepensemble.batch.footers import RowGroup
 from stepensemble.batch.names import EXACTLY, find_lookalike
+from stepensemble.batch.parquet_types import type_problems
 from stepensemble.batch.records import BLANK, MAX_RECORD_BYTES, Records, RecordTooLong, find_lines, find_records
 from stepensemble.batch.run import File, Options, Shard
 from stepensemble.batch.texts import TextRefused, is_text_encoding, open_text
 from stepensemble.core.errors import DatasetRefused
-from stepensemble.core.manifest import CategoryFeature, Feature, ImageFeature, TensorFeature
+from stepensemble.core.manifest import Feature, ImageFeature, TensorFeature
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.storage.objects import Bucket
 
@@ -111,7 +112,7 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
     problems = [
         problem
         for file, head in zip(files, heads, strict=True)
-        for problem in chain(_type_problems(file, head, options, features), _name_problems(file, head, wanted))
+        for problem in chain(type_problems(file, head.types, options, features), _name_problems(file, head, wanted))
     ]
     if columns and files[0].format != "jsonl":
         problems += _missing_problems(columns, options, features)
@@ -302,24 +303,6 @@ def _watch(pieces: Iterable[bytes], unseen: Collection[str], seen: set[str]) -> 
         yield piece
 
 
-def _type_problems(file: File, head: _Head, options: Options, features: Sequence[Feature]) -> Iterator[Problem]:
-    """Refuse columns of Parquet whose values can never be what they are wanted for."""
-    for feature in features:
-        if (kind := head.types.get(feature.name)) is None:
-            continue
-        if isinstance(feature, TensorFeature) and not _is_tensor(kind):
-            yield Problem(file.name, f"column {show(feature.name)} is {kind}", "a tensor is a list of numbers")
-        elif not isinstance(feature, TensorFeature) and not _is_scalar(kind, feature):
-            yield Problem(
-                file.name, f"column {show(feature.name)} is {kind}", "a feature is a number, a text, or true or false"
-            )
-    for role, name in (("id", options.id), ("label", options.label)):
-        if name is not None and head.types.get(name, pl.Null()).is_nested():
-            yield Problem(
-                file.name, f"column {show(name)} is {head.types[name]}", f"{role} names a column of single values"
-            )
-
-
 def _name_problems(file: File, head: _Head, wanted: Sequence[str]) -> Iterator[Problem]:
     """Refuse a column that is nearly named as one that the file lacks: else a default would take its place unseen."""
     others = [column for column in head.columns if column not in wanted]
@@ -341,19 +324,6 @@ def _refuse_images(features: Sequence[Feature]) -> None:
                 for name in pictures
             ]
         )
-
-
-def _is_scalar(kind: pl.DataType, feature: Feature) -> bool:
-    if kind.is_temporal():
-        return isinstance(feature, CategoryFeature)  # by its text
-    return kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
-
-
-def _is_tensor(kind: pl.DataType) -> bool:
-    nested = kind.is_nested()
-    while isinstance(kind, pl.List | pl.Array):
-        kind = cast("pl.DataType", kind.inner)
-    return nested and (kind.is_numeric() or kind == pl.Null)
 
 
 def _missing_problems(columns: Collection[str], options: Options, features: Sequence[Feature]) -> list[Problem]:

@@ -191,11 +191,13 @@ def read_schema(bucket: Bucket, file: File) -> tuple[dict[str, pl.DataType], Foo
     if not file.size:
         return {}, None
     footer = read_footer(bucket, file)
+    refuse_twins(footer.columns)
     with fetched(bucket, file, footer, ()) as path:
         try:
             return dict(pl.read_parquet_schema(path)), footer
         except DAMAGED:
-            raise TextRefused("has a damaged footer", "write it again") from None
+            remedy = "write it again; leave out columns of intervals and list views, which are not read, if it has some"
+            raise TextRefused("has a damaged footer, or a column of a type that is not read", remedy) from None
 
 
 def wanted_columns(options: Options, features: Sequence[str]) -> tuple[str, ...]:

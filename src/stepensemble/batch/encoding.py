@@ -10,8 +10,8 @@ A text file has no types. There a number is written as in a payload's text, and 
 - a boolean is `true` or `false`, in capitals or not,
 - a tensor is written as JSON, `[[1, 2], [3, 4]]`.
 
-Parquet has types that JSON has not: a decimal is the number it writes, a date or a time the text that ISO 8601 has for
-it, a categorical the text it stands for.
+Parquet has types that JSON has not: a decimal is the number it writes, a date, a time or a duration the text that ISO
+8601 has for it, a categorical the text it stands for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stepensemble.batch.parquet_types import read_plainly
 from stepensemble.core.columns import Array, Columns, select_rows
 from stepensemble.core.features import BLANKS, Reasons, encode, read_numeral, scale_numbers
 from stepensemble.core.manifest import (
@@ -140,12 +141,11 @@ def encode_frame(
 
 def give_json_type(given: pl.Series) -> pl.Series:
     """Give values of a type that JSON has not one that it has; see the module."""
+    given = read_plainly(given)
     dtype = given.dtype
     if dtype.is_decimal():  # by its text, since one division of integers would round twice
         return given.cast(pl.String).cast(pl.Float64)
-    if dtype.is_temporal() or isinstance(dtype, pl.Categorical | pl.Enum):
-        return given.cast(pl.String)
-    return given
+    return given.cast(pl.String) if dtype.is_temporal() else given
 
 
 def _list(given: pl.Series, rows: Sequence[int]) -> list[Any]:

@@ -19,6 +19,7 @@ from stepensemble.batch.cutting import finder
 from stepensemble.batch.datasets import DAMAGED, read_head
 from stepensemble.batch.duplicates import find_suspects
 from stepensemble.batch.footers import fetched, read_footer
+from stepensemble.batch.parquet_types import read_plainly
 from stepensemble.batch.records import (
     BLANK,
     NEWLINE,
@@ -431,10 +432,6 @@ def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[st
             told = "" if isinstance(error, pl.exceptions.PanicException) else f" ({str(error).splitlines()[0]})"
             raise TextRefused(f"is damaged{told}", "write it again") from None
     frame = pl.select(numbers=numbers).select(
-        (read[name].cast(_plain(types[name])) if name in types else pl.lit(None)).alias(name) for name in columns
+        (read_plainly(read[name]) if name in types else pl.lit(None)).alias(name) for name in columns
     )
     return Raw(frame, numbers)
-
-
-def _plain(kind: pl.DataType) -> pl.DataType:
-    return pl.String() if isinstance(kind, pl.Categorical | pl.Enum) else kind
