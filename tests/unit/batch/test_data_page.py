@@ -35,6 +35,7 @@ def test_malformed_records_are_rejected_with_the_words_of_the_page(format_: str,
     assert [told for _, told in reasons(read_all(files))] == [reason]
 
 
+PARQUET = ROOT / "tests" / "data" / "parquet"
 LINE = b"x" * 1023 + b"\n"
 REFUSED: dict[str, Callable[[], dict[str, bytes]]] = {
     "another ending": lambda: {"a.xml": b""},
@@ -55,6 +56,8 @@ REFUSED: dict[str, Callable[[], dict[str, bytes]]] = {
     },
     "UTF-16 and the like: invalid": lambda: {"a.csv": "a\n".encode("utf-16") + b"x"},
     "Parquet: cut off, or none": lambda: {"a.parquet": b"PAR1"},
+    "Parquet: a name twice": lambda: {"a.parquet": (PARQUET / "duplicate_names.parquet").read_bytes()},
+    "Parquet: an interval, a list view": lambda: {"a.parquet": (PARQUET / "interval.parquet").read_bytes()},
     "Parquet: footer": lambda: {"a.parquet": b"PAR1" + b"x" * 100 + b"PAR1"},
 }
 
