@@ -7,6 +7,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from stepensemble.handlers.faults import conceal_values
 from stepensemble.handlers.wiring import wire_summarizer
 
 logger = Logger()
@@ -14,6 +15,7 @@ summarize = wire_summarizer()
 
 
 @logger.inject_lambda_context
+@conceal_values
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     """See `stepensemble.handlers.summarize`."""
     return summarize(event)

@@ -6,7 +6,14 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from stepensemble.core.problems import SHOWN_VALUE_LENGTH, Problem, enumerate_values, list_problems, show, suggest
+from stepensemble.core.problems import (
+    SHOWN_VALUE_LENGTH,
+    Problem,
+    enumerate_values,
+    list_problems,
+    show,
+    suggest,
+)
 
 PROBLEMS = st.lists(st.builds(Problem, st.text(max_size=80), st.text(max_size=80), st.text(max_size=80)), min_size=1)
 
@@ -45,6 +52,14 @@ def test_law_an_unbounded_list_shows_everything(problems: list[Problem]) -> None
     [("a", '"a"'), (1, "1"), (True, "true"), (None, "null"), ("ä", '"ä"'), (math.nan, "NaN"), ({1}, "{1}")],
 )
 def test_a_value_is_shown_as_json(value: object, shown: str) -> None:
+    assert show(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("a\x1b[31m", r'"a\u001b[31m"'), ("\x9b1m", r'"\u009b1m"'), ("\ufeffa", r'"\ufeffa"'), ("1\xa0€", r'"1\u00a0€"')],
+)
+def test_a_character_that_cannot_be_seen_is_shown_by_its_number(value: str, shown: str) -> None:
     assert show(value) == shown
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from encodings.aliases import aliases
 from functools import partial
 from itertools import chain, pairwise
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,11 +22,13 @@ import polars as pl
 
 from stepensemble.batch.datasets import read_head, read_schema, wanted_columns
 from stepensemble.batch.footers import RowGroup
+from stepensemble.batch.names import EXACTLY, find_lookalike
+from stepensemble.batch.parquet_types import type_problems
 from stepensemble.batch.records import BLANK, MAX_RECORD_BYTES, Records, RecordTooLong, find_lines, find_records
 from stepensemble.batch.run import File, Options, Shard
 from stepensemble.batch.texts import TextRefused, is_text_encoding, open_text
 from stepensemble.core.errors import DatasetRefused
-from stepensemble.core.manifest import CategoryFeature, Feature, ImageFeature, TensorFeature
+from stepensemble.core.manifest import Feature, ImageFeature, TensorFeature
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.storage.objects import Bucket
 
@@ -108,7 +110,9 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
     heads = _for_each(files, lambda file: _read_head(bucket, file, options), HEADS_AT_ONCE)
     columns = tuple(dict.fromkeys(name for head in heads for name in head.columns))
     problems = [
-        p for file, head in zip(files, heads, strict=True) for p in _type_problems(file, head, options, features)
+        problem
+        for file, head in zip(files, heads, strict=True)
+        for problem in chain(type_problems(file, head.types, options, features), _name_problems(file, head, wanted))
     ]
     if columns and files[0].format != "jsonl":
         problems += _missing_problems(columns, options, features)
@@ -299,21 +303,15 @@ def _watch(pieces: Iterable[bytes], unseen: Collection[str], seen: set[str]) -> 
         yield piece
 
 
-def _type_problems(file: File, head: _Head, options: Options, features: Sequence[Feature]) -> Iterator[Problem]:
-    """Refuse columns of Parquet whose values can never be what they are wanted for."""
-    for feature in features:
-        if (kind := head.types.get(feature.name)) is None:
-            continue
-        if isinstance(feature, TensorFeature) and not _is_tensor(kind):
-            yield Problem(file.name, f"column {show(feature.name)} is {kind}", "a tensor is a list of numbers")
-        elif not isinstance(feature, TensorFeature) and not _is_scalar(kind, feature):
+def _name_problems(file: File, head: _Head, wanted: Sequence[str]) -> Iterator[Problem]:
+    """Refuse a column that is nearly named as one that the file lacks: else a default would take its place unseen."""
+    others = [column for column in head.columns if column not in wanted]
+    for name in wanted:
+        if name not in head.columns and (near := find_lookalike(name, others)) is not None:
             yield Problem(
-                file.name, f"column {show(feature.name)} is {kind}", "a feature is a number, a text, or true or false"
-            )
-    for role, name in (("id", options.id), ("label", options.label)):
-        if name is not None and head.types.get(name, pl.Null()).is_nested():
-            yield Problem(
-                file.name, f"column {show(name)} is {head.types[name]}", f"{role} names a column of single values"
+                file.name,
+                f"column {show(near)} is not called {show(name)}, but nearly",
+                EXACTLY,
             )
 
 
@@ -328,21 +326,16 @@ def _refuse_images(features: Sequence[Feature]) -> None:
         )
 
 
-def _is_scalar(kind: pl.DataType, feature: Feature) -> bool:
-    if kind.is_temporal():
-        return isinstance(feature, CategoryFeature)  # by its text
-    return kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
-
-
-def _is_tensor(kind: pl.DataType) -> bool:
-    nested = kind.is_nested()
-    while isinstance(kind, pl.List | pl.Array):
-        kind = cast("pl.DataType", kind.inner)
-    return nested and (kind.is_numeric() or kind == pl.Null)
-
-
 def _missing_problems(columns: Collection[str], options: Options, features: Sequence[Feature]) -> list[Problem]:
+    """Refuse a dataset without a column that must be there; what `_name_problems` says of one is not said again."""
     asked = [("id", options.id), ("label", options.label), *(("keep", name) for name in options.keep)]
+    wanted = wanted_columns(options, [feature.name for feature in features])
+    others = [column for column in columns if column not in wanted]
+    lacking = [name for name in wanted if name not in columns and find_lookalike(name, others) is None]
+    defaults = [feature.name for feature in features if getattr(feature, "missing", None) is not None]
+    if defaults and len(defaults) == len(features) and set(defaults) <= set(lacking):
+        remedy = f"name the columns {enumerate_values(defaults)}"
+        return [Problem("features", "none is a column of the dataset", remedy)]
     return [
         Problem(
             f"feature {feature.name}",
@@ -350,7 +343,7 @@ def _missing_problems(columns: Collection[str], options: Options, features: Sequ
             f"{'add it' if isinstance(feature, TensorFeature) else ADD_OR_DEFAULT}{suggest(feature.name, columns)}",
         )
         for feature in features
-        if feature.name not in columns and getattr(feature, "missing", None) is None
+        if feature.name in lacking and getattr(feature, "missing", None) is None
     ] + [
         Problem(
             role,
@@ -358,7 +351,7 @@ def _missing_problems(columns: Collection[str], options: Options, features: Sequ
             f"use one of {enumerate_values(columns)}{suggest(name, columns)}",
         )
         for role, name in asked
-        if name is not None and name not in columns
+        if name in lacking
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,7 +12,7 @@ import msgspec
 import polars as pl
 
 from stepensemble.batch.footers import Footer, fetched, read_footer
-from stepensemble.batch.records import BLANK, UNCLOSED, RecordTooLong, find_records, read_fields
+from stepensemble.batch.records import BLANK, UNCLOSED, RecordTooLong, find_records, has_bare_return, read_fields
 from stepensemble.batch.run import KINDS, File, Options, kind_of
 from stepensemble.batch.texts import FIRST_PIECE_BYTES, Text, TextRefused
 from stepensemble.core.errors import DatasetMissing, DatasetRefused, ObjectMissing
@@ -124,6 +125,8 @@ def read_header(text: Text, separator: str) -> Head:
         try:
             records = find_records(begin, separator, final=final, most=MAX_HEADER_BYTES)
         except RecordTooLong:
+            if begin.count(b"\r") > begin.count(b"\r\n"):
+                raise _ends_in_returns() from None
             raise TextRefused(f"has a header of more than {MAX_HEADER_BYTES:,} bytes", "write a shorter one") from None
         if final or len(records.ends):
             break
@@ -136,17 +139,34 @@ def read_header(text: Text, separator: str) -> Head:
         raise TextRefused("has an empty header", "name the columns in the first line")
     if records.fields[0] == UNCLOSED:
         raise TextRefused("has a header with a quoted name that is not closed", "close it")
+    if has_bare_return(begin[:length], separator):
+        raise _ends_in_returns()
     try:
         columns = tuple(field.decode(text.encoding) for field in read_fields(begin[:length], separator))
     except UnicodeDecodeError:
         raise TextRefused(f"has a header that is not {text.encoding}", "write it so, or name its encoding") from None
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
-    if twice:
-        raise TextRefused(f"has several columns named {enumerate_values(twice)}", "name each of them once")
+    if any("\0" in name for name in columns):
+        raise TextRefused("has a header with zero bytes", "name its encoding, which may be utf-16-le or utf-16-be")
+    refuse_twins(columns)
     if not any(columns):
         raise TextRefused("has an empty header", "name the columns in the first line")
     rest = Text(chain([begin[length:]], text.pieces), text.encoding, text.start + length, text.whole)
     return Head(columns, length, rest)
+
+
+def refuse_twins(columns: Sequence[str]) -> None:
+    """Refuse columns of one name.
+
+    Raises:
+        TextRefused: naming them.
+    """
+    twice = sorted(name for name, times in Counter(columns).items() if name and times > 1)
+    if twice:
+        raise TextRefused(f"has several columns named {enumerate_values(twice)}", "name each of them once")
+
+
+def _ends_in_returns() -> TextRefused:
+    return TextRefused("has lines that end in a carriage return (CR) alone", "end them in LF or CRLF")
 
 
 def read_keys(text: Text) -> Head:
@@ -157,7 +177,7 @@ def read_keys(text: Text) -> Head:
     for line in begin[:FIRST_PIECE_BYTES].split(b"\n"):
         try:
             columns.update(dict.fromkeys(decoder.decode(line)))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
     return Head(tuple(columns), 0, Text(chain([begin], text.pieces), text.encoding, text.start, text.whole))
 
@@ -171,11 +191,13 @@ def read_schema(bucket: Bucket, file: File) -> tuple[dict[str, pl.DataType], Foo
     if not file.size:
         return {}, None
     footer = read_footer(bucket, file)
+    refuse_twins(footer.columns)
     with fetched(bucket, file, footer, ()) as path:
         try:
             return dict(pl.read_parquet_schema(path)), footer
         except DAMAGED:
-            raise TextRefused("has a damaged footer", "write it again") from None
+            remedy = "write it again; leave out columns of intervals and list views, which are not read, if it has some"
+            raise TextRefused("has a damaged footer, or a column of a type that is not read", remedy) from None
 
 
 def wanted_columns(options: Options, features: Sequence[str]) -> tuple[str, ...]:

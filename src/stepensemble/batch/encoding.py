@@ -10,12 +10,13 @@ A text file has no types. There a number is written as in a payload's text, and 
 - a boolean is `true` or `false`, in capitals or not,
 - a tensor is written as JSON, `[[1, 2], [3, 4]]`.
 
-Parquet has types that JSON has not: a decimal is the number it writes, a date or a time the text that ISO 8601 has for
-it, a categorical the text it stands for.
+Parquet has types that JSON has not: a decimal is the number it writes, a date, a time or a duration the text that ISO
+8601 has for it, a categorical the text it stands for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stepensemble.batch.parquet_types import read_plainly
 from stepensemble.core.columns import Array, Columns, select_rows
-from stepensemble.core.features import NUMERAL, Reasons, encode, scale_numbers
+from stepensemble.core.features import BLANKS, Reasons, encode, read_numeral, scale_numbers
 from stepensemble.core.manifest import (
     BooleanFeature,
     CategoryFeature,
@@ -139,12 +141,11 @@ def encode_frame(
 
 def give_json_type(given: pl.Series) -> pl.Series:
     """Give values of a type that JSON has not one that it has; see the module."""
+    given = read_plainly(given)
     dtype = given.dtype
     if dtype.is_decimal():  # by its text, since one division of integers would round twice
         return given.cast(pl.String).cast(pl.Float64)
-    if dtype.is_temporal() or isinstance(dtype, pl.Categorical | pl.Enum):
-        return given.cast(pl.String)
-    return given
+    return given.cast(pl.String) if dtype.is_temporal() else given
 
 
 def _list(given: pl.Series, rows: Sequence[int]) -> list[Any]:
@@ -172,7 +173,10 @@ def _encode_singly(feature: Feature, values: Sequence[Any]) -> _Part:
         return _Part(columns, reasons, None)
     if isinstance(feature, NumberFeature):
         absent = [value is None or row in reasons for row, value in enumerate(values)]
-        numbers = [np.nan if none else float(value) for none, value in zip(absent, values, strict=True)]
+        numbers = [
+            np.nan if none else read_numeral(value) if isinstance(value, str) else float(value)
+            for none, value in zip(absent, values, strict=True)
+        ]
         return _Part(columns, reasons, np.array(numbers, dtype=np.float64))
     # Of one column the place is its content, of several it is that of the one that is 1.
     only = next(iter(columns.values()))
@@ -181,7 +185,7 @@ def _encode_singly(feature: Feature, values: Sequence[Any]) -> _Part:
 
 
 def _encode_numbers(feature: NumberFeature, given: pl.Series, written: _Written) -> _Part:
-    """What polars casts to a finite number is a numeral by `core.features.NUMERAL`, and the same number."""
+    """What polars casts to a finite number is a numeral by `core.features.read_numeral`, and the same number."""
     cast = given.cast(pl.Float64, strict=False)
     if given.dtype == pl.String and cast.null_count() > given.null_count():
         cast = given.str.strip_chars().cast(pl.Float64, strict=False)
@@ -293,7 +297,7 @@ def read_texts(feature: Feature, texts: Sequence[str | None]) -> list[Any]:
                 return list(texts)
             return [text if text is None or text in words else _read_numeral(text) for text in texts]
         case BooleanFeature():
-            return [text if text is None else BOOLEANS.get(text.strip().lower(), text) for text in texts]
+            return [text if text is None else BOOLEANS.get(text.strip(BLANKS).lower(), text) for text in texts]
         case TensorFeature():
             return [text if text is None else _read_json(text) for text in texts]
         case NumberFeature() | ImageFeature():
@@ -304,13 +308,12 @@ BOOLEANS = {"true": True, "false": False}
 
 
 def _read_numeral(text: str) -> str | int | float:
-    numeral = text.strip()
-    if not NUMERAL.fullmatch(numeral):
+    number = read_numeral(text)
+    if number is None or not math.isfinite(number):
         return text
     try:
-        return int(numeral)
-    except ValueError:  # has a point or an exponent, or more digits than Python reads
-        number = float(numeral)
+        return int(text.strip(BLANKS))
+    except ValueError:  # has a point or an exponent
         return int(number) if number.is_integer() else number
 
 

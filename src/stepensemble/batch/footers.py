@@ -55,10 +55,12 @@ class Footer:
 
     Attributes:
         tail: the file's last bytes, the footer in them.
+        columns: their names, in their order; of nested ones the outermost.
         row_groups: in their order.
     """
 
     tail: bytes
+    columns: tuple[str, ...]
     row_groups: tuple[RowGroup, ...]
 
     @property
@@ -84,13 +86,14 @@ def read_footer(bucket: Bucket, file: File) -> Footer:
         tail = bucket.read_range(file.key, file.size - length, file.size, file.version, file.version_id)
     try:
         found = _Reader(tail, len(tail) - length).read_struct()
+        columns = tuple(_name_columns(found[2]))
         groups = tuple(map(_describe, found.get(4, ())))
     except (IndexError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise _damaged() from None
     chunks = [chunk for group in groups for chunk in group.chunks]
     if any(not 0 <= chunk.start <= chunk.end <= file.size for chunk in chunks) or any(g.rows < 0 for g in groups):
         raise _damaged()
-    return Footer(tail[-length:], groups)
+    return Footer(tail[-length:], columns, groups)
 
 
 @contextmanager
@@ -126,6 +129,19 @@ def _join(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
         else:
             ranges.append((start, end))
     return ranges
+
+
+def _name_columns(elements: Sequence[dict[int, Any]]) -> Iterator[str]:
+    """Yield the names of the root's children; elements are listed depth first, each before its own children."""
+    root, *rest = elements
+    left = int(root.get(5, 0))
+    place = 0
+    for _ in range(left):
+        yield rest[place][4].decode()
+        unseen = 1
+        while unseen:
+            unseen += int(rest[place].get(5, 0)) - 1
+            place += 1
 
 
 def _describe(group: dict[int, Any]) -> RowGroup:

@@ -17,11 +17,23 @@ import polars as pl
 
 from stepensemble.batch.cutting import finder
 from stepensemble.batch.datasets import DAMAGED, read_head
+from stepensemble.batch.duplicates import find_suspects
 from stepensemble.batch.footers import fetched, read_footer
-from stepensemble.batch.records import BLANK, NEWLINE, RETURN, UNCLOSED, Records, RecordTooLong, quote_fields
+from stepensemble.batch.parquet_types import read_plainly
+from stepensemble.batch.records import (
+    BLANK,
+    NEWLINE,
+    RETURN,
+    UNCLOSED,
+    Records,
+    RecordTooLong,
+    has_bare_return,
+    quote_fields,
+)
 from stepensemble.batch.run import File, Options, Plan, Shard
 from stepensemble.batch.texts import TextRefused, open_text
-from stepensemble.core.errors import ShardUnreadable
+from stepensemble.core.errors import InvalidPayload, ShardUnreadable
+from stepensemble.core.json_text import read_json
 from stepensemble.core.problems import Problem, list_problems
 from stepensemble.storage.objects import Bucket
 
@@ -34,6 +46,11 @@ LINES_AT_ONCE = 1024
 WINDOW_BYTES = 64 * 1024
 
 OPEN, CLOSE = b"{}"
+
+BARE_RETURN = (
+    "has a carriage return (CR) in a field without quotes",
+    "end lines in LF or CRLF, and quote fields that have line ends in them",
+)
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -174,6 +191,19 @@ class _Lines:
             place = stop
         return bad
 
+    def find_torn(self, separator: str) -> Mask:
+        """Say which records of a CSV have a carriage return in a field that is not quoted."""
+        ends, fields = self.records.ends, self.records.fields
+        torn = np.zeros(len(ends), np.bool_)
+        if self.body.count(b"\r") == self.body.count(b"\r\n"):
+            return torn
+        data = np.frombuffer(self.body, np.uint8)[: self.records.length]
+        places = np.flatnonzero(data == RETURN)
+        places = places[data[np.minimum(places + 1, len(data) - 1)] != NEWLINE]
+        for record in np.unique(np.searchsorted(ends, places, "right")).tolist():
+            torn[record] = fields[record] > BLANK and has_bare_return(self.read(record), separator)
+        return torn
+
     def select(self, kept: Mask) -> bytes:
         """Return the records that are kept."""
         if kept.all():
@@ -198,14 +228,15 @@ class _Lines:
 def _read_csv(lines: _Lines, found: Mask, header: Sequence[str], separator: str, columns: Sequence[str]) -> Raw:
     fields = lines.records.fields
     bad = lines.find_undecodable() & found
-    kept = found & ~bad & (fields == len(header))
-    malformed = tuple(
-        lines.refuse(
-            record,
-            *(_encoding_reason(lines.encoding) if bad[record] else _csv_reason(int(fields[record]), len(header))),
-        )
-        for record in np.flatnonzero(found & ~kept).tolist()
-    )
+    torn = lines.find_torn(separator)
+    kept = found & ~bad & ~torn & (fields == len(header))
+
+    def explain(record: int) -> tuple[str, ...]:
+        if bad[record]:
+            return _encoding_reason(lines.encoding)
+        return BARE_RETURN if torn[record] else _csv_reason(int(fields[record]), len(header))
+
+    malformed = tuple(lines.refuse(record, *explain(record)) for record in np.flatnonzero(found & ~kept).tolist())
     text = lines.select(kept)
     quoted = b'"' in text
     if lines.records.loose:
@@ -281,6 +312,10 @@ def _read_jsonl(lines: _Lines, found: Mask, columns: Sequence[str]) -> Raw:
     }
     found = found.copy()
     found[list(malformed)] = False
+    if repeated := _find_repeated(lines, found):
+        rows = [row for record, row in zip(np.flatnonzero(found).tolist(), rows, strict=True) if record not in repeated]
+        malformed |= repeated
+        found[list(repeated)] = False
     kept = np.flatnonzero(found)
     frame = pl.DataFrame(
         [_to_series(name, list(map(attrgetter(f"c{index}"), rows))) for index, name in enumerate(columns)]
@@ -291,6 +326,22 @@ def _read_jsonl(lines: _Lines, found: Mask, columns: Sequence[str]) -> Raw:
         return [msgspec.json.decode(text).get(column) for text in texts]
 
     return Raw(frame, lines.numbers[kept], tuple(malformed[record] for record in sorted(malformed)), original)
+
+
+def _find_repeated(lines: _Lines, kept: Mask) -> dict[int, Malformed]:
+    """Refuse lines with a key twice in one object, as `core.json_text` does; all of these are valid JSON."""
+    records = np.flatnonzero(kept)
+    sizes = np.diff(lines.records.ends, prepend=0)[records]
+    repeated = {}
+    for record in records[find_suspects(lines.select(kept), np.cumsum(sizes))].tolist():
+        try:
+            read_json(lines.to_utf8(lines.read(record)))
+        except InvalidPayload as refused:
+            (problem,) = refused.problems
+            repeated[record] = lines.refuse(record, problem.message, problem.remedy, "a key is given twice")
+        except ValueError as error:
+            repeated[record] = lines.refuse(record, *_json_reason(error))
+    return repeated
 
 
 def _make_decoder(columns: Sequence[str]) -> msgspec.json.Decoder[Any]:
@@ -317,7 +368,7 @@ def _decode(lines: _Lines, kept: Mask, decoder: msgspec.json.Decoder[Any]) -> tu
         for record, text in zip(some.tolist(), texts, strict=True):
             try:
                 rows.append(decoder.decode(text))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 malformed[record] = lines.refuse(record, *_json_reason(error))
     return rows, malformed
 
@@ -326,7 +377,7 @@ def _decode_objects(text: bytes, count: int, decoder: msgspec.json.Decoder[Any])
     """Decode lines that begin and end with a brace; None where not each of them is one object."""
     try:
         rows: list[Any] = decoder.decode_lines(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return rows if len(rows) == count else None
 
@@ -334,6 +385,8 @@ def _decode_objects(text: bytes, count: int, decoder: msgspec.json.Decoder[Any])
 def _json_reason(error: Exception) -> tuple[str, str, str]:
     if "`object`" in str(error):
         return "is no JSON object", "write one object a line", "is no JSON object"
+    if isinstance(error, RecursionError):
+        return "is malformed JSON: it is nested too deeply", "nest it less deeply", "is malformed JSON"
     detail = str(error).removeprefix("JSON is malformed: ")
     return f"is malformed JSON: {detail}", "write one object a line", "is malformed JSON"
 
@@ -379,10 +432,6 @@ def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[st
             told = "" if isinstance(error, pl.exceptions.PanicException) else f" ({str(error).splitlines()[0]})"
             raise TextRefused(f"is damaged{told}", "write it again") from None
     frame = pl.select(numbers=numbers).select(
-        (read[name].cast(_plain(types[name])) if name in types else pl.lit(None)).alias(name) for name in columns
+        (read_plainly(read[name]) if name in types else pl.lit(None)).alias(name) for name in columns
     )
     return Raw(frame, numbers)
-
-
-def _plain(kind: pl.DataType) -> pl.DataType:
-    return pl.String() if isinstance(kind, pl.Categorical | pl.Enum) else kind

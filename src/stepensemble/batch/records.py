@@ -131,6 +131,11 @@ def read_fields(record: bytes, separator: str) -> list[bytes]:
     ]
 
 
+def has_bare_return(record: bytes, separator: str) -> bool:
+    """Say whether a carriage return stands in a field that is not quoted: one that no newline follows ends no line."""
+    return any(b"\r" in plain for _, plain in _split_fields(record, separator))
+
+
 def quote_fields(record: bytes, separator: str) -> bytes:
     """Write a record anew with every field quoted as RFC 4180 wants it."""
     fields = (b'"' + field.replace(b'"', b'""') + b'"' for field in read_fields(record, separator))

@@ -13,6 +13,7 @@ import polars as pl
 
 from stepensemble.batch.answering import ROW, answer_shard
 from stepensemble.batch.encoding import encode_frame
+from stepensemble.batch.names import EXACTLY, find_lookalike
 from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.answer import AskMembers
 from stepensemble.core.columns import Columns
@@ -39,6 +40,8 @@ def encode_table(features: Sequence[Feature], table: Table) -> tuple[Columns, in
     """
     frame = _read(table, [feature.name for feature in features])
     names = table.columns if isinstance(table, pl.DataFrame) else list(table)
+    wanted = {feature.name for feature in features}
+    others = [name for name in names if name not in wanted]
     problems = [
         Problem(
             f"$.{feature.name}",
@@ -47,6 +50,13 @@ def encode_table(features: Sequence[Feature], table: Table) -> tuple[Columns, in
         )
         for feature in features
         if feature.name not in frame.columns and getattr(feature, "missing", None) is None
+    ]
+    problems += [
+        Problem(f"$.{feature.name}", f"is no column of the table, and {show(near)} nearly is", EXACTLY)
+        for feature in features
+        if feature.name not in frame.columns
+        and getattr(feature, "missing", None) is not None
+        and (near := find_lookalike(feature.name, others)) is not None
     ]
     if problems:
         raise InvalidPayload(problems)

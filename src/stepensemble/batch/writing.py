@@ -70,8 +70,8 @@ def _describe(frame: pl.DataFrame) -> dict[str, str]:
 def widen(frame: pl.DataFrame, but: type[pl.DataType] | None = None) -> pl.DataFrame:
     """Give columns that were carried through types that everybody reads.
 
-    Integers without sign become wider ones with it, or decimals; times are in microseconds; what is no type of Athena's
-    is text. Columns of the type `but` stay as they are.
+    Integers without sign become wider ones with it, or decimals; floats of 16 bits have 32; times are in microseconds;
+    what is no type of Athena's is text. Columns of the type `but` stay as they are.
     """
     return frame.with_columns(
         pl.col(name).cast(wider)
@@ -85,9 +85,11 @@ def _wider(dtype: pl.DataType) -> pl.DataType | None:
         return pl.Int64()
     if dtype == pl.UInt64:
         return pl.Decimal(20, 0)
+    if dtype == pl.Float16:
+        return pl.Float32()
     if isinstance(dtype, pl.Datetime):
         return pl.Datetime("us", dtype.time_zone)
-    if dtype in (pl.Null, pl.Time, pl.Duration, pl.Categorical, pl.Enum, pl.Int128, pl.UInt128, pl.Float16):
+    if dtype in (pl.Null, pl.Time, pl.Categorical, pl.Enum, pl.Int128, pl.UInt128):
         return pl.String()
     return None
 

@@ -46,6 +46,7 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     ├── BatchFailed              a run went beyond its tolerances, or its rows do not add up
     ├── ArrivalRefused           an object in the inbox is nothing that can be asked
     ├── RunTakenOver             another execution works on the run by now
+    ├── InternalError            a fault in this software that was not foreseen
     ├── ExecutionFailed          an execution, or one member's call, ended as nobody expects
     ├── StillRunning             an execution takes longer than who asked may wait
     ├── Throttled                AWS takes no more requests at the moment
@@ -240,6 +241,10 @@ class ArrivalRefused(EnsembleError):
 
 class RunTakenOver(EnsembleError):
     """Another execution claimed the run since, so this one leaves it alone."""
+
+
+class InternalError(EnsembleError):
+    """A fault in this software that was not foreseen; the message names its type and place, and quotes no value."""
 
 
 class ExecutionFailed(EnsembleError):

@@ -53,6 +53,13 @@ about a second.
 
 NUMERAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
+BLANKS = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""What may stand around a numeral: Unicode's White_Space, which Polars strips too. `str.strip` alone also takes U+001C
+to U+001F, which `float` refuses in a text of ASCII and accepts in any other."""
+
 
 def all_column_names(features: Sequence[Feature]) -> tuple[str, ...]:
     """Name every column, in the manifest's order."""
@@ -209,17 +216,25 @@ def _read_numbers(values: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.N
             missing[row] = True
         elif isinstance(value, bool) or not isinstance(value, int | float | str | np.integer | np.floating):
             reasons[row] = (f"{show(value)} is not a number", "write a number")
-        elif isinstance(value, str) and not NUMERAL.fullmatch(value.strip()):
-            reasons[row] = (f"{show(value)} is not a number", "write a number, without unit or words")
         else:
             try:
-                numbers[row] = float(value)
+                number = read_numeral(value) if isinstance(value, str) else float(value)
             except OverflowError:
-                numbers[row] = np.inf
+                number = math.inf
+            if number is None:
+                reasons[row] = (f"{show(value)} is not a number", "write a number, without unit or words")
+                continue
+            numbers[row] = number
             if not np.isfinite(numbers[row]):
                 numbers[row] = 0.0
                 reasons[row] = _not_finite_reason(value)
     return numbers, missing, reasons
+
+
+def read_numeral(text: str) -> float | None:
+    """Return the number that a text writes, infinite where it is too large; None where it writes none."""
+    numeral = text.strip(BLANKS)
+    return float(numeral) if NUMERAL.fullmatch(numeral) else None
 
 
 def _not_finite_reason(value: object) -> tuple[str, str]:

@@ -69,13 +69,18 @@ def read_problems(text: str) -> list[Problem]:
 
 
 def show(value: object) -> str:
-    """Quote a value as JSON, cut to `SHOWN_VALUE_LENGTH` characters."""
+    """Quote a value as JSON, cut to `SHOWN_VALUE_LENGTH` characters; an invisible one by its number."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except TypeError:
         text = repr(value)
     except ValueError:  # such as an integer of more than 4,300 digits, which Python does not write
         text = f"a {type(value).__name__} too long to write"
+    if not text[:SHOWN_VALUE_LENGTH].isprintable():
+        text = (
+            "".join(mark if mark.isprintable() else json.dumps(mark)[1:-1] for mark in text[:SHOWN_VALUE_LENGTH])
+            + text[SHOWN_VALUE_LENGTH:]
+        )
     return text if len(text) <= SHOWN_VALUE_LENGTH else text[: SHOWN_VALUE_LENGTH - 1] + "…"
 
 

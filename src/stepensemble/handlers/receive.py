@@ -9,6 +9,7 @@ import msgspec
 
 from stepensemble.batch.run import KINDS, kind_of
 from stepensemble.core.errors import ArrivalRefused, EnsembleError, ObjectMissing, StorageUnavailable
+from stepensemble.core.json_text import read_json
 from stepensemble.core.manifest import ImageFeature
 from stepensemble.core.payload import parse_payload
 from stepensemble.core.problems import enumerate_values, show
@@ -27,7 +28,6 @@ JSON = ".json"
 ASKED_BYTES = 4 * 1024
 """Rows of more bytes travel as a pointer: beside an execution's output, Step Functions hands back its input."""
 
-BOM = b"\xef\xbb\xbf"
 NAME_DIGITS = 32
 
 
@@ -99,10 +99,8 @@ class Receiver:
 
     def _read_payload(self, arrival: Arrival, body: bytes) -> dict[str, Any]:
         try:
-            payload = msgspec.json.decode(body.removeprefix(BOM))
-        except RecursionError:
-            raise ArrivalRefused(f"{arrival.key} is nested too deeply; write a payload of an execution") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            payload = read_json(body)
+        except ValueError as error:
             raise ArrivalRefused(f"{arrival.key} is not JSON: {error}; write a payload of an execution") from None
         parse_payload(payload)
         asked = dict(leave_rows(self.data, payload, ASKED_BYTES))

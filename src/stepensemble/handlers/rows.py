@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from stepensemble.core.errors import InvalidPayload, ObjectMissing
+from stepensemble.core.json_text import read_json
 from stepensemble.core.payload import Pointer, Rows, check_instances
 from stepensemble.core.problems import Problem
 from stepensemble.storage.keys import PAYLOADS
@@ -23,11 +22,11 @@ def read_rows(data: Bucket, pointer: Pointer) -> Rows:
         problem = Problem("$.instances.s3", f"{pointer.s3} is elsewhere", f"use s3://{data.name}/{PAYLOADS}…")
         raise InvalidPayload([problem])
     try:
-        instances = msgspec.json.decode(data.read(key))
+        instances = read_json(data.read(key))
     except ObjectMissing:
         problem = Problem("$.instances.s3", f"{pointer.s3} is not there", "upload the rows first")
         raise InvalidPayload([problem]) from None
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         problem = Problem("$.instances.s3", f"{pointer.s3} is not JSON: {error}", "upload a JSON list of rows")
         raise InvalidPayload([problem]) from None
     rows, problems = check_instances(instances)

@@ -168,6 +168,32 @@ def test_missing_columns_are_refused_with_the_nearest_name(files: dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    "files",
+    [
+        {"1.csv": "a,b\n", "2.csv": "a, b\n1,2\n"},
+        {"2.csv.gz": packed("a, b\n1,2\n")},
+        {"2.jsonl": '{"a": 1, " b": 2}'},
+        {"1.parquet": parquet(a=[1], b=[1]), "2.parquet": parquet(**{"a": [1], " b": [2]})},
+    ],
+)
+def test_a_name_that_is_nearly_that_of_a_column_is_refused_although_there_is_a_default(files: dict[str, Any]) -> None:
+    (problem,) = refused(files, features=(A, B))
+    assert (problem.path[:1], problem.message) == ("2", 'column " b" is not called "b", but nearly')
+
+
+def test_a_column_of_its_own_use_is_not_nearly_another_one() -> None:
+    cut_all(fill({"1.csv": "a,B\n1,2\n"}), Options(keep=("B",)), (A, B))
+    cut_all(fill({"1.csv": "a,B\n1,2\n"}), features=(A, B, CategoryFeature("B", ("x",))))
+
+
+@pytest.mark.parametrize("name", ["1.csv", "1.jsonl", "1.parquet"])
+def test_a_dataset_without_any_feature_is_refused_although_all_have_defaults(name: str) -> None:
+    body = {"1.csv": "x;y\n1;2\n", "1.jsonl": '{"x": 1}', "1.parquet": parquet(x=[1])}[name]
+    first, *_ = refused({name: body}, features=(B,))
+    assert str(first) == 'features: none is a column of the dataset; name the columns "b"'
+
+
+@pytest.mark.parametrize(
     ("header", "separator", "remedy"),
     [
         ("a;b", ",", 'name the separator, which may be ";"'),

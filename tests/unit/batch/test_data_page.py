@@ -30,11 +30,12 @@ def test_the_page_names_every_ending() -> None:
 
 @pytest.mark.parametrize(("format_", "record", "reason"), list(cells("| format | record")))
 def test_malformed_records_are_rejected_with_the_words_of_the_page(format_: str, record: str, reason: str) -> None:
-    body = record.strip("`").replace("\\xff", "\xff").encode("latin-1") + b"\n"
+    body = record.strip("`").replace("\\xff", "\xff").replace("\\r", "\r").encode("latin-1") + b"\n"
     files = {"x.csv": b"a,b\n" + body} if format_ == "csv" else {"x.jsonl": b'{"a": 1}\n' + body}
     assert [told for _, told in reasons(read_all(files))] == [reason]
 
 
+PARQUET = ROOT / "tests" / "data" / "parquet"
 LINE = b"x" * 1023 + b"\n"
 REFUSED: dict[str, Callable[[], dict[str, bytes]]] = {
     "another ending": lambda: {"a.xml": b""},
@@ -42,6 +43,10 @@ REFUSED: dict[str, Callable[[], dict[str, bytes]]] = {
     "header: a name twice": lambda: {"a.csv": b"a,a\n"},
     "header: nothing in it": lambda: {"a.csv": b"\n"},
     "header: other encoding": lambda: {"a.csv": b"\xff\n"},
+    "header: lines end in CR": lambda: {"a.csv": b"a\r1\r2\r"},
+    "header: lines end in CR, and more than 1 MB": lambda: {"a.csv": b"a\r" * 1_100_000},
+    "header: UTF-16 without a mark": lambda: {"a.csv": "a\n1\n".encode("utf-16-le")},
+    "header: a name that is nearly a feature's": lambda: {"a.csv": b"b, a\n"},
     "header: more than 1 MB": lambda: {"a.csv": b"a" * 1_100_000},
     "a line of more than 16 MB": lambda: {"a.csv": b"a\n" + b"x" * (MAX_RECORD_BYTES + 1)},
     "gzip: cut off": lambda: {"a.csv.gz": packed("a\n1\n")[:-1]},
@@ -51,6 +56,8 @@ REFUSED: dict[str, Callable[[], dict[str, bytes]]] = {
     },
     "UTF-16 and the like: invalid": lambda: {"a.csv": "a\n".encode("utf-16") + b"x"},
     "Parquet: cut off, or none": lambda: {"a.parquet": b"PAR1"},
+    "Parquet: a name twice": lambda: {"a.parquet": (PARQUET / "duplicate_names.parquet").read_bytes()},
+    "Parquet: an interval, a list view": lambda: {"a.parquet": (PARQUET / "interval.parquet").read_bytes()},
     "Parquet: footer": lambda: {"a.parquet": b"PAR1" + b"x" * 100 + b"PAR1"},
 }
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -163,6 +165,43 @@ def test_what_polars_takes_for_a_finite_number_is_a_numeral_and_the_same_number(
         if number is not None and np.isfinite(number):
             assert NUMERAL.fullmatch(text)
             assert float(text) == number
+
+
+INVISIBLE = [
+    chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in {"Cc", "Cf", "Zs", "Zl", "Zp"}
+]
+ODD_NUMERALS = [
+    *["1_000", "1__0", "_1", "1_", "٣", "١٢.٥", "１", "1٣", "²", "Ⅷ", "infinity", "-inf", "nan", "NaN", "0x10", "0b1"],
+    *["1e400", "-1e400", "1e-400", "-0", "+0", "1j", "1d5", "1,5", "1.e2", ".5e1"],
+]
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_every_invisible_character_in_a_number_is_met_alike_by_both_doors(*, typed: bool) -> None:
+    features = [NumberFeature("x"), CategoryFeature("x", (1, 2)), BooleanFeature("x"), TensorFeature("x", (1,))]
+    texts = [
+        text for mark in INVISIBLE for text in (f"1{mark}", f"{mark}1", f"1{mark}5", mark, f"true{mark}", f"[1]{mark}")
+    ]
+    frame = pl.DataFrame({"x": [*texts, *ODD_NUMERALS]})
+    for feature in features:
+        check_both_doors([feature], frame, typed=typed)
+
+
+def test_a_number_may_stand_between_blanks_and_nothing_else_that_cannot_be_seen() -> None:
+    """What Unicode has as White_Space, which U+001C to U+001F are not, although Python takes them for blanks."""
+    around = {
+        mark
+        for mark in INVISIBLE
+        if encode_frame([NumberFeature("x")], pl.DataFrame({"x": [f"{mark}1{mark}"]}), typed=False).accepted[0]
+    }
+    assert around == {mark for mark in INVISIBLE if mark.isspace()} - set("\x1c\x1d\x1e\x1f")
+
+
+def test_a_numeral_is_what_python_reads_without_underscores_and_names_of_numbers() -> None:
+    encoded = encode_frame([NumberFeature("x")], pl.DataFrame({"x": ODD_NUMERALS}), typed=False)
+    read = [text for text, accepted in zip(ODD_NUMERALS, encoded.accepted.tolist(), strict=True) if accepted]
+    assert read == ["٣", "١٢.٥", "１", "1٣", "1e-400", "-0", "+0", "1.e2", ".5e1"]
+    assert encoded.values["x"].tolist() == [float(text) for text in read]
 
 
 @pytest.mark.parametrize(

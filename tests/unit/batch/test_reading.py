@@ -9,14 +9,15 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from lake import A, B, cut_all, fill, numbers, packed, plan_for, read_all, reasons, values
 from stepensemble.batch.reading import MOST_CHARACTERS, read_shard
 from stepensemble.batch.run import Options, Shard
-from stepensemble.core.errors import DatasetChanged, ShardUnreadable
+from stepensemble.core.errors import DatasetChanged, DatasetRefused, InvalidPayload, ShardUnreadable
+from stepensemble.core.json_text import read_json
 from stepensemble.core.manifest import TensorFeature
 
 SMALL = Options(shard_size=1024)
@@ -212,9 +213,76 @@ def test_a_column_of_json_lines_has_the_type_that_all_its_values_have(written: l
     assert list(raw.frame["a"]) == [json.loads(value) for value in written]
 
 
-def test_missing_keys_are_missing_values_and_the_last_of_equal_keys_counts() -> None:
-    (raw,) = read_all({"a.jsonl": '{"b": 1}\n{"a": 1, "a": 2}\n{"a": null}\n{}\n'}, ["a", "b"])
-    assert raw.frame.rows() == [(None, 1), (2, None), (None, None), (None, None)]
+def test_missing_keys_are_missing_values() -> None:
+    (raw,) = read_all({"a.jsonl": '{"b": 1}\n{"a": 1}\n{"a": null}\n{}\n'}, ["a", "b"])
+    assert raw.frame.rows() == [(None, 1), (1, None), (None, None), (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('{"a": 1, "a": 2}', "a"),
+        ('{"a": 1, "other": {"x": [{"y": 1, "y": 1}]}}', "y"),
+        ('{"a": 1, "\\u0061": 2}', "a"),
+        ('{"a" \t: 1,"a":1}', "a"),
+        ('{"a": 1, "": 0, "": 0}', ""),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_a_line_with_a_key_twice_is_rejected_with_the_words_of_a_payload(line: str, name: str, encoding: str) -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        read_json(line.encode())
+    text = f'{{"a": "é"}}\n{line}\n{{"a": {{"a": {{"a": 3}}}}}}\n{{"a": "\\\\", "b": "a\\": 1"}}\n'
+    (raw,) = read_all({"x.jsonl": text.encode(encoding)}, options=Options(encoding=encoding))
+    assert [list(raw.frame["a"]), raw.numbers.tolist()] == [["é", {"a": {"a": 3}}, "\\"], [1, 3, 4]]
+    ((bad,), (problem,)) = raw.malformed, refused.value.problems
+    assert (bad.row, bad.value, bad.reason, bad.remedy) == (2, line, problem.message, problem.remedy)
+    assert problem.message == f'"{name}" is given twice in one object'
+
+
+def test_a_line_that_is_nested_too_deeply_costs_only_itself() -> None:
+    deep = '{"b": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    raws = read_all({"a.jsonl": f'{deep}\n{{"a": 1}}\n{deep}'})
+    assert (values(raws), numbers(raws)) == ([1], [2])
+    assert reasons(raws) == [
+        (1, "is malformed JSON: it is nested too deeply"),
+        (3, "is malformed JSON: it is nested too deeply"),
+    ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_a_carriage_return_without_quotes_costs_its_record(ending: str) -> None:
+    body = 'a,b\r\n1,x\r2,y\n3,z\r\n"4\r",w\n5,\rv\n6,u\r\r\n7,t\r'
+    raws = read_all({f"a.{ending}": packed(body) if ending.endswith("gz") else body})
+    assert (values(raws), numbers(raws)) == (["3", "4\r", "7"], [2, 3, 6])
+    reason = "has a carriage return (CR) in a field without quotes"
+    assert reasons(raws) == [(1, reason), (4, reason), (5, reason)]
+
+
+ODD = [*'a1,"{}[]:\\ ', "\n", "\r", "\r\n", '""', "\0", "\x1c", "\x85", "\ufeff", "é"]
+ODD_JSON = ['"a":', '{"a":1}', '{"b":1,"b":2}', "1e999", "\\ud800"]
+
+
+@given(
+    st.sampled_from(["csv", "jsonl"]),
+    st.lists(st.sampled_from(ODD + ODD_JSON), max_size=40).map("".join),
+    st.sampled_from([None, -1]),
+)
+@settings(deadline=None)
+def test_whatever_a_text_holds_it_is_refused_or_its_rows_are_read_or_rejected(
+    format_: str, text: str, stop: int | None
+) -> None:
+    begin = 'a,"b"\n' if format_ == "csv" else '{"a": 1}\n'
+    body = (begin + text).encode()[:stop]
+    try:
+        whole = read_all({f"x.{format_}": body})
+        same = read_all({f"x.{format_}.gz": packed(body)})
+    except DatasetRefused:
+        return
+    for raws in (whole, same):
+        rows = sorted(numbers(raws) + [row for row, _ in reasons(raws)])
+        assert rows == list(range(1, len(rows) + 1))
+    assert (values(whole), reasons(whole)) == (values(same), reasons(same))
 
 
 def test_json_lines_may_begin_with_a_byte_order_mark() -> None:
