@@ -11,7 +11,6 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Event
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -267,7 +266,7 @@ def local_up(
     """Keep the local stack up, with the manifest published, until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
-    from stepensemble.cli.background import detach_stack, serve_stack
+    from stepensemble.cli.background import detach_stack, serve_stack, wait_for_signal
 
     if detach:
         with show_status("Starting the local stack in the background"):
@@ -282,10 +281,9 @@ def local_up(
         _show_stack(description, as_json=as_json)
         if not as_json:
             out.print("Ctrl-C stops it.", style="dim")
-        try:
-            Event().wait()
-        except KeyboardInterrupt:
-            err.print("stopping")
+        if wait_for_signal() == signal.SIGTERM:
+            raise typer.Exit(143)
+        err.print("stopping")
 
 
 @local.command("stop")

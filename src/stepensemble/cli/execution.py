@@ -85,7 +85,7 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
 
 
 def explain_end(described: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the error of an execution that failed, and its cause: of a function that died, what Lambda says of that."""
+    """Return the error of an execution that failed, and its cause: of a function that died, what Lambda says of it."""
     named = name_failure(described.get("error", described["status"]), described.get("cause", ""))
     remedy = REMEDIES.get(named.type)
     return named.type, named.message if remedy is None else f"{named.message}; {remedy}"

@@ -181,19 +181,27 @@ def open_stack(name: str | None, *, notify: Callable[[str], None], fresh: bool =
     if name is not None:
         yield deployed_stack(name)
         return
+    from stepensemble.local.errors import StackRuns
     from stepensemble.local.stack import LocalStack, find_running
 
     forget_profile()
     project = find_project(Path.cwd())
-    running = find_running(state_folder(project))
-    if running is not None and fresh:
+    running, started = find_running(state_folder(project)), None
+    if running is None:
+        notify("Starting the local stack")
+        try:
+            started = LocalStack.start(project, state_dir=state_folder(project), fresh=fresh, on_wait=notify)
+        except StackRuns:  # another command has started one to stay
+            running = find_running(state_folder(project))
+    if started is not None:
+        with started as stack:
+            yield local_stack(stack.name, stack.endpoint, stack.outputs)
+    elif running is None:
+        raise LocalStackError("a local stack has started and ended meanwhile; run the command again")
+    elif fresh:
         raise LocalStackError("the local stack is running, and keeps its state; stop it with: ensemble local stop")
-    if running is not None:
+    else:
         yield local_stack(running.name, running.endpoint)
-        return
-    notify("Starting the local stack")
-    with LocalStack.start(project, state_dir=state_folder(project), fresh=fresh, on_wait=notify) as stack:
-        yield local_stack(stack.name, stack.endpoint, stack.outputs)
 
 
 def local_stack(name: str, endpoint: str, outputs: Mapping[str, str] | None = None) -> Stack:

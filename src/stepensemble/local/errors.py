@@ -3,6 +3,7 @@
 LocalStackError
 ├── TemplateRefused     template.yaml cannot be expanded, translated or created
 ├── StateLocked         another command keeps the state for too long
+├── StackRuns           another process keeps a stack of this state up
 ├── StateUnreadable     the database is damaged, or of a newer version of this package
 └── PortTaken           the port asked for is not free
 """
@@ -18,6 +19,10 @@ class TemplateRefused(LocalStackError):
 
 class StateLocked(LocalStackError):
     """Another command keeps the state for longer than this one waits."""
+
+
+class StackRuns(LocalStackError):
+    """Another process keeps a stack of this state up, or has just started one."""
 
 
 class StateUnreadable(LocalStackError):

@@ -9,22 +9,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
 from socket import create_server, socket
 from types import TracebackType
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from stepensemble.core.errors import LocalStackError
 from stepensemble.core.releases.release import digest_of, name_add_on
-from stepensemble.local.errors import PortTaken
+from stepensemble.local.errors import PortTaken, StackRuns
 from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
-from stepensemble.local.state import StateDatabase, lock_state, remove_database
+from stepensemble.local.state import StateDatabase, find_owner, lock_state, remove_database
 from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically
 
 STACK_NAME = "stepensemble-local"
@@ -33,7 +32,6 @@ FIRST_ACCOUNT = 123456789012
 """moto's own default."""
 
 PATIENCE_SECONDS = 60.0
-PROBE_SECONDS = 2.0
 SWITCH_SECONDS = 0.001
 HOST = "127.0.0.1"
 
@@ -121,12 +119,15 @@ class LocalStack:
             patience: seconds to wait for another command.
 
         Raises:
-            LocalStackError: one of those in `stepensemble.local.errors`.
+            LocalStackError: one of those in `stepensemble.local.errors`; StackRuns as soon as another process announces
+                its stack.
         """
         folder = (state_dir or project / STATE_FOLDER).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as exits:
-            exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None)))
+            look = partial(refuse_second, folder)
+            exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None), look))
+            (folder / "stack.json").unlink(missing_ok=True)  # of a stack that was killed
             listener = exits.enter_context(_bind(port))
             endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
             blueprints = _load_blueprints(project, parameters or {}, folder / "cache", tensorflow=tensorflow)
@@ -184,18 +185,21 @@ class LocalStack:
 
 
 def find_running(state_dir: Path) -> RunningStack | None:
-    """Return the announced stack of this state, if its process lives and answers; tidy up after one that does not."""
-    path = state_dir / "stack.json"
+    """Return the announced stack of this state, if its process owns the state, however busy it is."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=RunningStack)
-    except FileNotFoundError:
-        return None
+        found = msgspec.json.decode((state_dir / "stack.json").read_bytes(), type=RunningStack)
     except (OSError, msgspec.DecodeError):
-        found = None
-    if found is not None and _lives(found.pid) and _answers(found.endpoint):
-        return found
-    path.unlink(missing_ok=True)
-    return None
+        return None
+    return found if find_owner(state_dir / "lock") == found.pid else None
+
+
+def refuse_second(folder: Path) -> None:
+    """Raise StackRuns if the process that owns the state has announced its stack."""
+    running = find_running(folder)
+    if running is not None:
+        raise StackRuns(
+            f"the local stack runs already at {running.endpoint} (pid {running.pid}); stop it with: ensemble local stop"
+        )
 
 
 def _load_blueprints(
@@ -334,27 +338,3 @@ def _read_known(path: Path) -> _Known | None:
         return msgspec.json.decode(path.read_bytes(), type=_Known)
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _answers(endpoint: str) -> bool:
-    address = urlsplit(endpoint)
-    connection = HTTPConnection(address.hostname or HOST, address.port, timeout=PROBE_SECONDS)
-    try:
-        connection.request("GET", "/_stack/functions")
-        return connection.getresponse().status == 200
-    except TimeoutError:
-        return True  # somebody listens there, and is busy
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()

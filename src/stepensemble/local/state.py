@@ -213,14 +213,33 @@ def remove_database(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+def find_owner(path: Path) -> int | None:
+    """Return the process that owns a state by its lock file, None if none does; 0 if it has not signed the file yet.
+
+    Raises:
+        OSError: the lock file is there and cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _try_lock(descriptor) else _read_owner(descriptor) or 0
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
-def lock_state(path: Path, patience: float, on_wait: Callable[[str], None]) -> Iterator[None]:
+def lock_state(
+    path: Path, patience: float, on_wait: Callable[[str], None], look: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Own the state: nobody else gets in, in this process or another, until the block ends or the process dies.
 
     Args:
         path: of the lock file.
         patience: seconds to wait for another owner.
         on_wait: told once if there is another owner.
+        look: is called while there is another owner, and may raise.
 
     Raises:
         StateLocked: the other owner stays.
@@ -233,8 +252,9 @@ def lock_state(path: Path, patience: float, on_wait: Callable[[str], None]) -> I
             if not told:
                 on_wait("Waiting for another ensemble command to finish")
                 told = True
+            look()
             if time.monotonic() > deadline:
-                owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                owner = _read_owner(descriptor) or "unknown"
                 raise StateLocked(
                     f"another ensemble command (process {owner}) has been using {path.parent} for {patience:.0f} s; "
                     "wait for it, or end it"
@@ -245,6 +265,13 @@ def lock_state(path: Path, patience: float, on_wait: Callable[[str], None]) -> I
         yield
     finally:
         os.close(descriptor)
+
+
+def _read_owner(descriptor: int) -> int | None:
+    try:
+        return int(os.pread(descriptor, 32, 0))
+    except ValueError:
+        return None
 
 
 def _try_lock(descriptor: int) -> bool:
