@@ -5,6 +5,7 @@ LocalStackError
 ├── StateLocked         another command keeps the state for too long
 ├── StackRuns           another process keeps a stack of this state up
 ├── StateUnreadable     the database is damaged, or of a newer version of this package
+├── StateUnwritable     the folder or the disk of the state takes no writes
 └── PortTaken           the port asked for is not free
 """
 
@@ -27,6 +28,10 @@ class StackRuns(LocalStackError):
 
 class StateUnreadable(LocalStackError):
     """The state's database is damaged, or written by a newer version of this package."""
+
+
+class StateUnwritable(LocalStackError):
+    """The folder or the disk of the state takes no writes: no space is left, or this user may not."""
 
 
 class PortTaken(LocalStackError):

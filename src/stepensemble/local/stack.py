@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +22,10 @@ from msgspec import Struct
 
 from stepensemble.core.errors import LocalStackError
 from stepensemble.core.releases.release import digest_of, name_add_on
-from stepensemble.local.errors import PortTaken, StackRuns
+from stepensemble.local.errors import PortTaken, StackRuns, StateUnwritable
 from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
 from stepensemble.local.state import StateDatabase, find_owner, lock_state, remove_database
-from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically
+from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically, write_cache
 
 STACK_NAME = "stepensemble-local"
 STATE_FOLDER = ".stepensemble"
@@ -34,6 +35,8 @@ FIRST_ACCOUNT = 123456789012
 PATIENCE_SECONDS = 60.0
 SWITCH_SECONDS = 0.001
 HOST = "127.0.0.1"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 ACCOUNTS: set[str] = set()
 """In use by this process's stacks; moto keeps accounts, and nothing else, apart."""
@@ -71,12 +74,14 @@ class LocalStack:
         http: of the HTTP API; None where the template has none.
         name: the CloudFormation stack's.
         outputs: the template's.
+        losses: what the state has lost or cannot be read of it, a sentence each.
     """
 
     endpoint: str
     http: str | None
     name: str
     outputs: Mapping[str, str]
+    losses: Sequence[str]
     _pool: FunctionPool
     _exits: ExitStack
 
@@ -123,8 +128,8 @@ class LocalStack:
                 its stack.
         """
         folder = (state_dir or project / STATE_FOLDER).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as exits:
+        with _explained(folder), ExitStack() as exits:
+            folder.mkdir(parents=True, exist_ok=True)
             look = partial(refuse_second, folder)
             exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None), look))
             (folder / "stack.json").unlink(missing_ok=True)  # of a stack that was killed
@@ -150,12 +155,13 @@ class LocalStack:
                 code=code or {},
             )
             pool = exits.enter_context(FunctionPool(surroundings))
-            outputs = _assemble(exits, blueprints, database, pool, listener, endpoint, account, folder)
+            outputs, damaged = _assemble(exits, blueprints, database, pool, listener, endpoint, account, folder)
             if door is not None:
                 _open_door(exits, blueprints[STACK_NAME], pool, door, account, auth=auth)
             if announce:
                 exits.enter_context(_announced(folder / "stack.json", RunningStack(os.getpid(), endpoint, STACK_NAME)))
-            return cls(endpoint, http, STACK_NAME, outputs, pool, exits.pop_all())
+            losses = [*([] if database.loss is None else [database.loss]), *damaged]
+            return cls(endpoint, http, STACK_NAME, outputs, losses, pool, exits.pop_all())
 
     @property
     def functions(self) -> list[FunctionStatus]:
@@ -224,8 +230,8 @@ def _assemble(
     endpoint: str,
     account: str,
     folder: Path,
-) -> Mapping[str, str]:
-    """Put moto, the state and the functions together and open the door."""
+) -> tuple[Mapping[str, str], list[str]]:
+    """Put moto, the state and the functions together and open the door; also say what of the state is damaged."""
     kept = folder / "cache" / "functions.json"
     digests = {name: blueprint.digest for name, blueprint in blueprints.items()}
     templates = {name: digest_of(msgspec.json.encode(one.template)) for name, one in blueprints.items()}
@@ -251,15 +257,15 @@ def _assemble(
     sound = known is not None and known.templates == templates
     created = exits.enter_context(create_stacks(blueprints, account, sound=sound))
     journal = Journal(database, account, REGION)
-    journal.restore()
+    damaged = journal.restore()
     journal.follow()
     pool.define(created.functions)
-    write_atomically(kept, msgspec.json.encode(_Known(digests, templates, account, created.functions)))
+    write_cache(kept, msgspec.json.encode(_Known(digests, templates, account, created.functions)))
     exits.callback(lambda: database.write_fact("used", json.dumps(sorted(pool.used()))))
     gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), account)
     exits.callback(HttpServer(listener, gateway).close)
     pool.take_all_processors()
-    return created.outputs[STACK_NAME]
+    return created.outputs[STACK_NAME], damaged
 
 
 def _open_door(
@@ -271,6 +277,34 @@ def _open_door(
 
     name = next(function.name for function in pool.describe() if function.logical_id == blueprint.door)
     exits.callback(HttpServer(listener, Door(pool, name, account, auth=auth)).close)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Say in a sentence that a file of the state's folder cannot be used.
+
+    Raises:
+        StateUnwritable: instead of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno not in {*FULL, *CLOSED}:
+            raise
+        path = Path(str(error.filename or folder))
+        if not path.is_relative_to(folder):
+            raise
+        raise StateUnwritable(f"{path} cannot be used ({error.strerror}); {_find_remedy(error, path)}") from error
+
+
+def _find_remedy(error: OSError, path: Path) -> str:
+    if error.errno in FULL:
+        return "free some space on its disk, and run the command again"
+    if error.errno in CLOSED:
+        return "make its folder writable for this user"
+    if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
+        return f"something else is in its place; move that away: mv {path} {path}.aside"
+    return "look at its disk, and run the command again"
 
 
 @contextmanager
