@@ -67,6 +67,7 @@ def serve_stack(
             },
             "table": stack.outputs["RecordsTableName"],
             "release": sources.digest,
+            "losses": list(started.losses),
         }
 
 
@@ -76,12 +77,14 @@ def detach_stack(manifest: Path, port: int, http_port: int, *, fresh: bool, auth
     Raises:
         LocalStackError: one is running already (StackRuns), or it ended before it was ready, with what it said.
     """
-    from stepensemble.local.stack import refuse_second
+    from stepensemble.local.stack import explain_faults, refuse_second
 
     folder = state_folder(find_project(Path.cwd()))
     refuse_second(folder)
-    folder.mkdir(exist_ok=True)
     log = folder / f"local.{os.getpid()}.log"  # of this attempt: there may be others at the same time
+    with explain_faults(folder):
+        folder.mkdir(exist_ok=True)
+        log.touch()
     command = [sys.executable, "-m", "stepensemble.cli", "local", "--json", "--port", str(port)]
     command += ["--http-port", str(http_port), "--manifest", str(manifest)]
     command += [*(["--fresh"] if fresh else []), *(["--auth"] if auth else [])]

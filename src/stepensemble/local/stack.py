@@ -9,12 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
 from socket import create_server, socket
+from tempfile import TemporaryDirectory
 from types import TracebackType
 
 import msgspec
@@ -24,7 +25,7 @@ from stepensemble.core.errors import LocalStackError
 from stepensemble.core.releases.release import digest_of, name_add_on
 from stepensemble.local.errors import PortTaken, StackRuns, StateUnwritable
 from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
-from stepensemble.local.state import StateDatabase, find_owner, lock_state, remove_database
+from stepensemble.local.state import StateDatabase, copy_database, find_owner, lock_state, remove_database
 from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically, write_cache
 
 STACK_NAME = "stepensemble-local"
@@ -128,7 +129,7 @@ class LocalStack:
                 its stack.
         """
         folder = (state_dir or project / STATE_FOLDER).resolve()
-        with _explained(folder), ExitStack() as exits:
+        with explain_faults(folder), ExitStack() as exits:
             folder.mkdir(parents=True, exist_ok=True)
             look = partial(refuse_second, folder)
             exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None), look))
@@ -163,6 +164,19 @@ class LocalStack:
             losses = [*([] if database.loss is None else [database.loss]), *damaged]
             return cls(endpoint, http, STACK_NAME, outputs, losses, pool, exits.pop_all())
 
+    @classmethod
+    def start_copy(cls, project: Path, state_dir: Path) -> LocalStack:
+        """Start the stack of a project over a copy of a state, which goes with the stack; for reading.
+
+        Raises:
+            LocalStackError: as `start`; StateUnwritable where not even a copy can be made.
+        """
+        with explain_faults(state_dir), ExitStack() as exits:
+            folder = Path(exits.enter_context(TemporaryDirectory(prefix="stepensemble-")))
+            copy_database(state_dir / "state.db", folder)
+            started = exits.enter_context(cls.start(project, state_dir=folder))
+            return replace(started, _exits=exits.pop_all())
+
     @property
     def functions(self) -> list[FunctionStatus]:
         """The functions and their processes, now."""
@@ -191,12 +205,17 @@ class LocalStack:
 
 
 def find_running(state_dir: Path) -> RunningStack | None:
-    """Return the announced stack of this state, if its process owns the state, however busy it is."""
+    """Return the announced stack of this state, if its process owns the state, however busy it is.
+
+    Raises:
+        StateUnwritable: this user may not know.
+    """
     try:
         found = msgspec.json.decode((state_dir / "stack.json").read_bytes(), type=RunningStack)
     except (OSError, msgspec.DecodeError):
         return None
-    return found if find_owner(state_dir / "lock") == found.pid else None
+    with explain_faults(state_dir):
+        return found if find_owner(state_dir / "lock") == found.pid else None
 
 
 def refuse_second(folder: Path) -> None:
@@ -280,7 +299,7 @@ def _open_door(
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def explain_faults(folder: Path) -> Iterator[None]:
     """Say in a sentence that a file of the state's folder cannot be used.
 
     Raises:

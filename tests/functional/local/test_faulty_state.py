@@ -204,3 +204,16 @@ def test_a_function_that_cannot_write_its_log_says_so(tmp_path: Path, free: int,
     told = worker.explain_end("1").payload.decode()
     assert "exit status 120" in told
     assert ("no space is left for its log" in told) == named
+
+
+def test_a_state_can_be_read_from_a_copy(project: Path) -> None:
+    with LocalStack.start(project) as stack:
+        bucket = stack.outputs["Things"]
+        make_client(stack.endpoint, "s3").put_object(Bucket=bucket, Key="kept", Body=b"body")
+    folder = project / ".stepensemble"
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with LocalStack.start_copy(project, folder) as stack:
+        objects = make_client(stack.endpoint, "s3")
+        assert objects.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"body"
+        objects.put_object(Bucket=bucket, Key="other", Body=b"body")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
