@@ -255,6 +255,8 @@ class StateDatabase:
             yield
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it says more of the same
+            if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self._path.parent).free < PAGE_BYTES:
+                code = sqlite3.SQLITE_FULL  # as it says where its log's index finds no space
             if code in UNWRITABLE:
                 said = "no space left on device" if code == sqlite3.SQLITE_FULL else str(error)
                 raise StateUnwritable(f"{self._path} cannot be used ({said}); {UNWRITABLE[code]}") from None
