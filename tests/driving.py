@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.config import Config
+
 from stepensemble.cli.stacks import Stack
 from written import assert_as_shown
 
@@ -55,6 +58,14 @@ def run_ensemble(folder: Path, *arguments: str, stdin: str | None = None) -> sub
         check=False,
         env=environment | {"COLUMNS": "160", "NO_COLOR": "1"},
     )
+
+
+def make_client(endpoint: str, service: str) -> Any:
+    """Make a boto3 client of a local stack, which tries nothing again."""
+    session: Any = boto3.session.Session("test", "test", region_name="us-east-1")
+    # boto3 would look for StartSyncExecution at "sync-127.0.0.1".
+    config = Config(inject_host_prefix=False, max_pool_connections=50, retries={"total_max_attempts": 1})
+    return session.client(service, endpoint_url=endpoint, config=config)
 
 
 def start(stack: Stack, payload: object, name: str | None = None, machine: str | None = None) -> str:

@@ -85,6 +85,21 @@ def test_every_task_has_a_timeout_and_retries_what_passes(state: dict[str, Any])
         } <= retried
 
 
+CRASHES = {"Runtime.ExitError", "Runtime.OutOfMemory", "Sandbox.Timedout", "Lambda.Unknown"}
+"""How Step Functions names the end of a function's process: by the type that Lambda gives, or by none."""
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_function_that_died_is_called_again_and_not_for_long(state: dict[str, Any]) -> None:
+    if state["Type"] != "Task" or not state["Resource"].endswith(":lambda:invoke") or state == SHADOW:
+        return
+    (rule,) = [rule for rule in state["Retry"] if CRASHES & set(rule["ErrorEquals"])]
+    slot = "TimeoutSecondsPath" in state
+    # A slot's crash and its timeouts share one attempt, so that a voter is waited for twice its timeout at most.
+    assert set(rule["ErrorEquals"]) == (CRASHES | {"States.Timeout"} if slot else CRASHES)
+    assert rule["MaxAttempts"] == (1 if slot else 2)
+
+
 def test_a_shadow_is_asked_as_a_voter_is_but_once() -> None:
     tasks = dict(states_of(ENSEMBLE))
     (catch,) = SHADOW["Catch"]

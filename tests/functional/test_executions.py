@@ -262,17 +262,44 @@ def test_below_the_quorum_the_execution_fails_and_is_recorded(stack: Stack, tmp_
     assert record.failure == outcome.cause
 
 
-def test_a_killed_process_is_a_failed_member(stack: Stack, local: LocalStack, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_again_is_a_failed_member(stack: Stack, local: LocalStack, tmp_path: Path) -> None:
     publish_frail(stack, tmp_path, 1, ("half_plus_two", 10), ("slow", 20))
     pointer, _ = stack.releases.read_current()
     function = f"{stack.outputs['ScoreFunctionPrefix']}{pointer.slots['slow']}"
     arn = start(stack, {"features": {"x": 4}, "release": pointer.release})
-    os.kill(busy_process(local, function), signal.SIGKILL)
+    first = busy_process(local, function)
+    os.kill(first, signal.SIGKILL)
+    os.kill(busy_process(local, function, other_than=first), signal.SIGKILL)
     described = wait(stack, arn)
     assert described["status"] == "SUCCEEDED", described.get("cause")
     failed = next(m for m in json.loads(described["output"])["members"] if m["id"] == "slow")
     assert failed["error"]["type"] == "Runtime.ExitError"
     assert "signal: killed" in failed["error"]["message"]
+
+
+@pytest.mark.parametrize("machine", ["StateMachineArn", "ExpressStateMachineArn"])
+def test_a_function_that_is_killed_is_called_again(stack: Stack, local: LocalStack, machine: str) -> None:
+    pointer, _ = stack.releases.read_current()
+    payload = {"features": PASSENGER, "release": pointer.release}
+    ask(stack, payload)  # each function has a process now
+    named = {status.logical_id: status.name for status in local.functions}
+    slot = f"{stack.outputs['ScoreFunctionPrefix']}{pointer.slots['deep']}"
+    names = [named["NormalizeFunction"], slot, named["AggregateFunction"]]
+    # A stopped process takes the call, and is killed with it.
+    stopped = {name: stop_processes(local, name) for name in names}
+    arguments = {"stateMachineArn": stack.outputs[machine], "input": json.dumps(payload)}
+    with ThreadPoolExecutor(1) as caller:
+        if machine == "StateMachineArn":
+            answered = caller.submit(lambda: wait(stack, start(stack, payload)))
+        else:
+            answered = caller.submit(lambda: stack.step_functions.start_sync_execution(**arguments))
+        for name in names:
+            assert busy_process(local, name) in stopped[name]
+            for pid in stopped[name]:
+                os.kill(pid, signal.SIGKILL)
+        described = answered.result()
+    assert described["status"] == "SUCCEEDED", described.get("cause")
+    assert json.loads(described["output"])["status"] == "COMPLETE"
 
 
 # ---------------------------------------------------------- tiers, shadows, reviews, and a quorum of the payload's own
@@ -472,11 +499,20 @@ def end_processes(local: LocalStack) -> None:
         time.sleep(0.02)
 
 
-def busy_process(local: LocalStack, function: str, seconds: float = 60) -> int:
+def stop_processes(local: LocalStack, function: str) -> list[int]:
+    """Pause a function's processes, and return them."""
+    (pids,) = [status.pids for status in local.functions if status.name == function]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    return pids
+
+
+def busy_process(local: LocalStack, function: str, seconds: float = 60, other_than: int | None = None) -> int:
     """Return the process that works on a call of this function, as soon as one does."""
     deadline = time.monotonic() + seconds
     while True:
         busy = [pid for status in local.functions if status.name == function for pid in status.busy]
+        busy = [pid for pid in busy if pid != other_than]
         if busy:
             return busy[0]
         assert time.monotonic() < deadline, f"{function} is not called"

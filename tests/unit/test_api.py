@@ -122,7 +122,7 @@ def test_a_record_is_named_where_there_is_one() -> None:
     status, headers, answer, _ = ask(failed)
     assert (status, headers["X-Prediction-Id"], answer["prediction_id"]) == (422, "here", "here")
     assert ask(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
-    assert "prediction_id" not in ask(Unanswered(NothingPublished("nothing"), "here"))[2]
+    assert "prediction_id" not in ask(Unanswered(NothingPublished("nothing"), None))[2]
 
 
 @pytest.mark.parametrize(

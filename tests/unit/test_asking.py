@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,3 +114,42 @@ def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[err
     with pytest.raises(kind) as raised:
         asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
     assert "secret" not in str(raised.value)
+
+
+class Answering:
+    """Lambda, which answers one call after the other."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self.answers = list(answers)
+
+    def invoke(self, **_: object) -> object:
+        answer = self.answers.pop(0)
+        failed = {"FunctionError": "Unhandled"} if "errorType" in answer else {}
+        return {"Payload": io.BytesIO(json.dumps(answer).encode()), **failed}
+
+
+DIED = {"errorType": "Runtime.ExitError", "errorMessage": "Runtime exited with error: signal: killed"}
+REFUSED = {"errorType": "InvalidOutput", "errorMessage": "is not finite"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "left"),
+    [
+        ([DIED, {"outputs": [2.0]}], None, 0),
+        ([DIED, DIED, {"outputs": [2.0]}], errors.ExecutionFailed, 1),
+        ([DIED, REFUSED], errors.InvalidOutput, 0),
+        ([REFUSED, {"outputs": [2.0]}], errors.InvalidOutput, 1),
+    ],
+)
+def test_a_slot_whose_process_died_is_called_once_more(
+    answers: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
+) -> None:
+    client: Any = Answering(*answers)
+    asker = Asker(client, "arn", client, None)  # type: ignore[arg-type]
+    (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
+    if kind is None:
+        assert asker.score("e", member, {"x": np.zeros(1)}, 1, 1) == [2.0]
+    else:
+        with pytest.raises(kind):
+            asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
+    assert len(client.answers) == left

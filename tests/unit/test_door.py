@@ -13,9 +13,9 @@ import pytest
 import asl
 from builders import ROOT, fingerprint, member, sources
 from memory import PREFIX, SLOTS, Clock, MemoryStack
-from stepensemble.core.errors import LabelUnknown, ServableNotFound
+from stepensemble.core.errors import ExecutionFailed, LabelUnknown, QuorumNotMet, ServableNotFound
 from stepensemble.handlers.asking import Asker
-from stepensemble.handlers.door import BODY_BYTES, RESPONSE_BYTES, Door, fits_response
+from stepensemble.handlers.door import BODY_BYTES, RESPONSE_BYTES, Door, Unanswered, fits_response
 from stepensemble.handlers.normalize import POINTER_SECONDS, CurrentRelease
 from stepensemble.publishing.canary import abort_canary, promote_canary
 from stepensemble.publishing.publish import publish
@@ -74,6 +74,33 @@ def predict(door: Door, name: str = "halves", version: int | None = None, label:
     answered = door.ask("predict", name, version, label, ROW)
     assert answered.body in ({"predictions": [2.5]}, {"predictions": [[2.5]]})
     return answered.release
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["records first", "dies first"])
+def test_an_execution_that_died_names_its_record_where_there_is_one(
+    stack: MemoryStack, tmp_path: Path, first: bool
+) -> None:
+    stack.publish(sources(tmp_path, member("half")))
+    door = open_door(stack, Clock())
+
+    def die(event: Any) -> Any:
+        if first:
+            stack.aggregate(event)
+        raise type("Runtime.ExitError", (Exception,), {})
+
+    door.asker.step_functions.functions["${AggregateFunctionArn}"] = die  # type: ignore[attr-defined]
+    with pytest.raises(Unanswered) as failed:
+        door.predict({"features": {"x": 1.0}})
+    assert isinstance(failed.value.error, ExecutionFailed)
+    assert failed.value.recorded == ("http-0" if first else None)
+
+
+def test_a_prediction_without_a_quorum_names_its_record(stack: MemoryStack, tmp_path: Path) -> None:
+    stack.publish(sources(tmp_path, member("log", "logarithm")))
+    with pytest.raises(Unanswered) as failed:
+        open_door(stack, Clock()).predict({"features": {"x": -1.0}})
+    assert isinstance(failed.value.error, QuorumNotMet)
+    assert failed.value.recorded == "http-0"
 
 
 def test_a_canary_is_served_by_its_label_and_its_version_as_soon_as_it_is_published(

@@ -11,7 +11,6 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Event
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -159,7 +158,7 @@ def show(
     """Read a record back: input, every member's output, the answer."""
     from stepensemble.cli.stacks import open_stack
 
-    with show_status("Reading the record") as status, open_stack(stack, notify=status.update) as opened:
+    with show_status("Reading the record") as status, open_stack(stack, notify=status.update, reading=True) as opened:
         record = opened.records.read(prediction_id)
         release = None if as_json else opened.releases.read_release(record.release)
     if release is None:
@@ -183,7 +182,7 @@ def records(
     """List the latest records."""
     from stepensemble.cli.stacks import open_stack
 
-    with show_status("Reading the records") as status, open_stack(stack, notify=status.update) as opened:
+    with show_status("Reading the records") as status, open_stack(stack, notify=status.update, reading=True) as opened:
         summaries = opened.records.latest(limit)
     if as_json:
         print_json(msgspec.to_builtins(summaries))
@@ -205,7 +204,7 @@ def events(
     """List the latest predictions that a person should look at."""
     from stepensemble.cli.stacks import open_stack
 
-    with show_status("Reading the events") as status, open_stack(stack, notify=status.update) as opened:
+    with show_status("Reading the events") as status, open_stack(stack, notify=status.update, reading=True) as opened:
         latest = opened.reviews.latest(limit)
     if as_json:
         print_json(msgspec.to_builtins(latest))
@@ -237,7 +236,10 @@ def replay(
     from stepensemble.cli.what_if import read_day, read_what_if, replay_stack
 
     first, what_if = read_day(since), read_what_if(manifest, method, weights)
-    with show_status("Looking for the stack") as status, open_stack(stack, notify=status.update) as opened:
+    with (
+        show_status("Looking for the stack") as status,
+        open_stack(stack, notify=status.update, reading=True) as opened,
+    ):
         status.stop()
         replayed = replay_stack(opened, what_if, first, limit, err)
     if as_json:
@@ -267,7 +269,7 @@ def local_up(
     """Keep the local stack up, with the manifest published, until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
-    from stepensemble.cli.background import detach_stack, serve_stack
+    from stepensemble.cli.background import detach_stack, serve_stack, wait_for_signal
 
     if detach:
         with show_status("Starting the local stack in the background"):
@@ -282,10 +284,9 @@ def local_up(
         _show_stack(description, as_json=as_json)
         if not as_json:
             out.print("Ctrl-C stops it.", style="dim")
-        try:
-            Event().wait()
-        except KeyboardInterrupt:
-            err.print("stopping")
+        if wait_for_signal() == signal.SIGTERM:
+            raise typer.Exit(143)
+        err.print("stopping")
 
 
 @local.command("stop")
@@ -347,6 +348,8 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
     if description["http"] is not None:
         out.print(f"  {'http':<10} {description['http']}")
     out.print(f"  {'release':<10} {description['release'][:SHORT]}")
+    for loss in description["losses"]:
+        warn(loss)
     out.print(
         f"\n  AWS_ENDPOINT_URL={description['endpoint']} AWS_DEFAULT_REGION={description['region']} "
         "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DISABLE_HOST_PREFIX_INJECTION=true \\\n"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +19,10 @@ from stepensemble.cli.stacks import ensure_published, find_project, forget_profi
 from stepensemble.core.errors import LocalStackError
 from stepensemble.publishing.sources import Sources
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
+"""A stack that works on many executions takes some seconds to end them."""
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -26,17 +32,12 @@ def serve_stack(
     """Keep the local stack up with a release published; the value describes it.
 
     Raises:
-        LocalStackError: one is running already, or it cannot start.
+        LocalStackError: one is running already (StackRuns), or it cannot start.
     """
-    from stepensemble.local.stack import LocalStack, find_running
+    from stepensemble.local.stack import LocalStack
 
     forget_profile()
     project = find_project(Path.cwd())
-    running = find_running(state_folder(project))
-    if running is not None:
-        raise LocalStackError(
-            f"the local stack runs already at {running.endpoint} (pid {running.pid}); stop it with: ensemble local stop"
-        )
     notify("Starting the local stack")
     with LocalStack.start(
         project,
@@ -66,6 +67,7 @@ def serve_stack(
             },
             "table": stack.outputs["RecordsTableName"],
             "release": sources.digest,
+            "losses": list(started.losses),
         }
 
 
@@ -73,11 +75,16 @@ def detach_stack(manifest: Path, port: int, http_port: int, *, fresh: bool, auth
     """Start `ensemble local` in a process of its own, and return its description once it is ready.
 
     Raises:
-        LocalStackError: it ended before it was ready, with what it said.
+        LocalStackError: one is running already (StackRuns), or it ended before it was ready, with what it said.
     """
+    from stepensemble.local.stack import explain_faults, refuse_second
+
     folder = state_folder(find_project(Path.cwd()))
-    folder.mkdir(exist_ok=True)
-    log = folder / "local.log"
+    refuse_second(folder)
+    log = folder / f"local.{os.getpid()}.log"  # of this attempt: there may be others at the same time
+    with explain_faults(folder):
+        folder.mkdir(exist_ok=True)
+        log.touch()
     command = [sys.executable, "-m", "stepensemble.cli", "local", "--json", "--port", str(port)]
     command += ["--http-port", str(http_port), "--manifest", str(manifest)]
     command += [*(["--fresh"] if fresh else []), *(["--auth"] if auth else [])]
@@ -88,23 +95,64 @@ def detach_stack(manifest: Path, port: int, http_port: int, *, fresh: bool, auth
     line = process.stdout.readline() if process.stdout is not None else ""
     if not line:
         process.wait()
-        raise LocalStackError(f"the local stack did not start: {log.read_text().strip()}")
+        said = log.read_text().strip()
+        log.unlink()
+        refuse_second(folder)
+        raise LocalStackError(f"the local stack did not start: {said}")
+    log.replace(folder / "local.log")
     return dict(json.loads(line))
 
 
-def stop_stack() -> bool:
-    """Stop the project's local stack, wherever it was started; say whether there was one.
+def wait_for_signal() -> signal.Signals:
+    """Wait until SIGINT or SIGTERM comes, in the main thread, and return which.
+
+    The system may hand a signal to any thread. A main thread that waits for a lock is not woken then, so it waits for
+    the byte that Python writes in whichever thread it is.
+    """
+    came: list[signal.Signals] = []
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.settimeout(0)
+        writer.settimeout(0)
+        before = {one: signal.signal(one, lambda number, _: came.append(signal.Signals(number))) for one in ENDINGS}
+        woken_by = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            while not came:
+                select.select([reader], [], [])
+                reader.recv(64)
+        finally:
+            signal.set_wakeup_fd(woken_by)
+            for one, handler in before.items():
+                signal.signal(one, handler)
+    return came[0]
+
+
+def stop_stack(patience: float = STOP_SECONDS) -> bool:
+    """Stop the project's local stack, wherever it was started; say whether there was one. It has ended on return.
 
     Raises:
-        LocalStackError: it does not let go of its state within `STOP_SECONDS`.
+        LocalStackError: it belongs to another user, or has not ended after so many seconds.
     """
     from stepensemble.local.stack import find_running
-    from stepensemble.local.state import lock_state
+    from stepensemble.local.state import find_owner
 
     folder = state_folder(find_project(Path.cwd()))
     running = find_running(folder)
     if running is None:
         return False
-    os.kill(running.pid, signal.SIGTERM)
-    with lock_state(folder / "lock", STOP_SECONDS, lambda _: None):
-        return True
+    try:
+        os.kill(running.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return True  # it has just ended
+    except PermissionError:
+        message = f"the local stack (pid {running.pid}) belongs to another user, who can stop it"
+        raise LocalStackError(message) from None
+    deadline = time.monotonic() + patience
+    while find_owner(folder / "lock") == running.pid:
+        if time.monotonic() > deadline:
+            raise LocalStackError(
+                f"the local stack (pid {running.pid}) has not ended {patience:.0f} s after SIGTERM; wait, or end it "
+                f"with: kill -9 {running.pid} (what it has answered is kept)"
+            )
+        time.sleep(0.05)
+    return True

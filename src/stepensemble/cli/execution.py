@@ -13,12 +13,18 @@ from typing import Any
 import msgspec
 
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.answer import Output
+from stepensemble.core.answer import Output, name_failure
 from stepensemble.core.errors import RecordNotFound
 from stepensemble.storage.pointers import follow_pointers, leave_rows
 
 POLL_SECONDS = (0.02, 0.02, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 """Waits between looks at an execution; the last one repeats."""
+
+REMEDIES = {
+    "Runtime.OutOfMemory": "send fewer rows at once, or the dataset to: ensemble batch",
+    "Runtime.ExitError": "its process was ended each time it was called; its log may say why",
+}
+"""By what Lambda calls the end of a function's process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
     if described["status"] == "SUCCEEDED":
         output = msgspec.json.decode(described["output"], type=Output)
         return Outcome(name, prediction_id, follow_pointers(stack.data, output))
-    error, cause = described.get("error", described["status"]), described.get("cause", "")
+    error, cause = explain_end(described)
     recorded = None
     if error == "QuorumNotMet":
         try:
@@ -76,6 +82,13 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
         except RecordNotFound:
             recorded = None
     return Outcome(name, prediction_id, recorded, error, cause)
+
+
+def explain_end(described: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the error of an execution that failed, and its cause: of a function that died, what Lambda says of it."""
+    named = name_failure(described.get("error", described["status"]), described.get("cause", ""))
+    remedy = REMEDIES.get(named.type)
+    return named.type, named.message if remedy is None else f"{named.message}; {remedy}"
 
 
 def name_execution() -> str:

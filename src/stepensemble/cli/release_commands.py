@@ -80,7 +80,7 @@ def releases(
     from stepensemble.cli.stacks import open_stack
     from stepensemble.publishing.overview import survey
 
-    with show_status("Reading the releases") as status, open_stack(stack, notify=status.update) as opened:
+    with show_status("Reading the releases") as status, open_stack(stack, notify=status.update, reading=True) as opened:
         overview = survey(opened.releases, limit)
     if as_json:
         print_json(msgspec.to_builtins(overview))

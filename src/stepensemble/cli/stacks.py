@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepensemble.cli.terminal import warn
 from stepensemble.core.errors import LocalStackError, StackNotFound, StackOutdated
 from stepensemble.core.releases.release import Slots, name_add_on
 from stepensemble.storage.objects import Bucket, open_bucket
@@ -166,13 +167,16 @@ def forget_profile() -> None:
 
 
 @contextmanager
-def open_stack(name: str | None, *, notify: Callable[[str], None], fresh: bool = False) -> Iterator[Stack]:
-    """Open the stack a command talks to.
+def open_stack(
+    name: str | None, *, notify: Callable[[str], None], fresh: bool = False, reading: bool = False
+) -> Iterator[Stack]:
+    """Open the stack a command talks to. What the local one has lost is said on standard error.
 
     Args:
         name: of a deployed stack; None for the local one, which is started where none runs.
         notify: told what takes a while.
         fresh: forget first what the local stack has kept.
+        reading: nothing is going to be written, so a copy will do of a state that cannot be written.
 
     Raises:
         StackNotFound: there is no such stack.
@@ -181,19 +185,34 @@ def open_stack(name: str | None, *, notify: Callable[[str], None], fresh: bool =
     if name is not None:
         yield deployed_stack(name)
         return
+    from stepensemble.local.errors import StackRuns, StateUnwritable
     from stepensemble.local.stack import LocalStack, find_running
 
     forget_profile()
     project = find_project(Path.cwd())
-    running = find_running(state_folder(project))
-    if running is not None and fresh:
+    running, started = find_running(state_folder(project)), None
+    if running is None:
+        notify("Starting the local stack")
+        try:
+            started = LocalStack.start(project, state_dir=state_folder(project), fresh=fresh, on_wait=notify)
+        except StackRuns:  # another command has started one to stay
+            running = find_running(state_folder(project))
+        except StateUnwritable as error:
+            if not reading:
+                raise
+            warn(f"{error}; read from a copy")
+            started = LocalStack.start_copy(project, state_folder(project))
+    if started is not None:
+        for loss in started.losses:
+            warn(loss)
+        with started as stack:
+            yield local_stack(stack.name, stack.endpoint, stack.outputs)
+    elif running is None:
+        raise LocalStackError("a local stack has started and ended meanwhile; run the command again")
+    elif fresh:
         raise LocalStackError("the local stack is running, and keeps its state; stop it with: ensemble local stop")
-    if running is not None:
+    else:
         yield local_stack(running.name, running.endpoint)
-        return
-    notify("Starting the local stack")
-    with LocalStack.start(project, state_dir=state_folder(project), fresh=fresh, on_wait=notify) as stack:
-        yield local_stack(stack.name, stack.endpoint, stack.outputs)
 
 
 def local_stack(name: str, endpoint: str, outputs: Mapping[str, str] | None = None) -> Stack:

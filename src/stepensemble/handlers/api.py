@@ -236,9 +236,9 @@ def _refuse(api: APIGatewayHttpResolver, error: Exception) -> Response[str]:
 
 
 def _explain(error: Exception) -> tuple[int, Failure, Mapping[str, str]]:
-    prediction_id: str | None = None
+    recorded: str | None = None
     if isinstance(error, Unanswered):
-        prediction_id = error.prediction_id
+        recorded = error.recorded
         error = error.error
     if isinstance(error, HttpError):
         return error.status, Failure(error.status.phrase.replace(" ", ""), str(error)), error.headers
@@ -246,7 +246,6 @@ def _explain(error: Exception) -> tuple[int, Failure, Mapping[str, str]]:
         message = list_problems(error.problems, max_bytes=PROBLEM_BYTES)
         return 400, Failure(type(error).__name__, message, _cut_problems(error.problems)), {}
     if isinstance(error, EnsembleError):
-        recorded = prediction_id if isinstance(error, errors.QuorumNotMet | errors.StillRunning) else None
         status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
         return status, Failure(type(error).__name__, str(error), prediction_id=recorded), {}
     # Of what nobody expects, the log gets where it happened, but no message: it might quote what was sent.

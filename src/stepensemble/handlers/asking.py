@@ -38,6 +38,9 @@ THROTTLED_STATES = frozenset({"Lambda.TooManyRequestsException"})
 TRANSIENT_STATES = frozenset(
     {"Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "States.Timeout", "TIMED_OUT"}
 )
+CRASHED = frozenset({"Runtime.ExitError", "Runtime.OutOfMemory", "Lambda.Unknown"})
+"""The end of a function's process. A score function keeps nothing, so it may be called again."""
+
 LATER = "try again later"
 
 
@@ -102,17 +105,23 @@ class Asker:
         if rows * width * NUMBER_BYTES > CALL_BYTES:
             member = structs.replace(member, outputs_key=outputs_key(prefix, member.id))
         event = {"member": member, "columns": carried, "rows": rows, "shaped": True}
-        try:
-            called = self.functions.invoke(FunctionName=member.function, Payload=msgspec.json.encode(event))
-            answer = msgspec.json.decode(called["Payload"].read())
-        except (BotoCoreError, ClientError) as error:
-            raise _translate(error, "Lambda") from None
-        if "FunctionError" in called:
+        answer, failed = self._invoke(member.function, event)
+        if failed and answer.get("errorType") in CRASHED:
+            answer, failed = self._invoke(member.function, event)
+        if failed:
             raise name_failure(str(answer.get("errorType", "")), str(answer.get("errorMessage", "")), name)
         outputs = answer["outputs"]
         if isinstance(outputs, Mapping):
             outputs = list_entries(array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])))
         return list(outputs)
+
+    def _invoke(self, function: str, event: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Return what a function answers, and whether that is an error of it."""
+        try:
+            called = self.functions.invoke(FunctionName=function, Payload=msgspec.json.encode(event))
+            return msgspec.json.decode(called["Payload"].read(), type=dict[str, Any]), "FunctionError" in called
+        except (BotoCoreError, ClientError) as error:
+            raise _translate(error, "Lambda") from None
 
 
 def name_failure(error: str, cause: str, execution: str) -> EnsembleError:

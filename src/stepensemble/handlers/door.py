@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -17,12 +17,16 @@ from stepensemble.core.columns import Columns
 from stepensemble.core.errors import (
     AnswerTooLarge,
     EnsembleError,
+    ExecutionFailed,
     FingerprintMissing,
     InvalidPayload,
     LabelUnknown,
+    QuorumNotMet,
     RecordNotFound,
     ReleaseNotCurrent,
     ServableNotFound,
+    StillRunning,
+    StorageUnavailable,
 )
 from stepensemble.core.features import normalize
 from stepensemble.core.manifest import ImageFeature
@@ -55,12 +59,12 @@ T = TypeVar("T")
 
 
 class Unanswered(Exception):
-    """A prediction without an answer: why, and under which id it may be recorded."""
+    """A prediction without an answer: why, and under which id it is recorded, if it is."""
 
-    def __init__(self, error: EnsembleError, prediction_id: str) -> None:
+    def __init__(self, error: EnsembleError, recorded: str | None) -> None:
         super().__init__(str(error))
         self.error = error
-        self.prediction_id = prediction_id
+        self.recorded = recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class Door:
         if not isinstance(payload.rows, Pointer):
             self._check(payload, payload.prediction_id or name)
         sent = msgspec.to_builtins(data)
-        with _under(payload.prediction_id or name):
+        with self._under(payload.prediction_id or name):
             output = self.asker.run(name, sent)
             followed = follow_pointers(self.asker.data, output)
         return followed if fits_response(msgspec.json.encode(followed)) else output
@@ -247,9 +251,25 @@ class Door:
     def _ask_ensemble(self, name: str, digest: str, release: Release, question: Question) -> Output:
         if not _has_images(release):
             questions.encode_rows(release.features, question)
-        with _under(name):
+        with self._under(name):
             output = self.asker.run(name, {"instances": question.rows, "release": digest})
             return follow_pointers(self.asker.data, output)
+
+    @contextmanager
+    def _under(self, prediction_id: str) -> Iterator[None]:
+        try:
+            yield
+        except EnsembleError as error:
+            recorded = self._is_recorded(error, prediction_id)
+            raise Unanswered(error, prediction_id if recorded else None) from None
+
+    def _is_recorded(self, error: EnsembleError, prediction_id: str) -> bool:
+        """Say whether a prediction that failed is recorded; one whose execution died may be, so that is looked up."""
+        if isinstance(error, ExecutionFailed | StorageUnavailable):
+            with suppress(RecordNotFound, StorageUnavailable):
+                self.records.read(prediction_id)
+                return True
+        return isinstance(error, QuorumNotMet | StillRunning)
 
     def _ask_member(
         self, name: str, servable: Servable, member: ReleasedMember, slots: Mapping[str, str], question: Question
@@ -309,11 +329,3 @@ def within_a_response(body: bytes, remedy: str) -> bytes:
     if not fits_response(body):
         raise AnswerTooLarge(f"the answer has {len(body):,} bytes, more than a response holds; {remedy}")
     return body
-
-
-@contextmanager
-def _under(prediction_id: str) -> Iterator[None]:
-    try:
-        yield
-    except EnsembleError as error:
-        raise Unanswered(error, prediction_id) from None

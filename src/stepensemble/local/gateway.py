@@ -17,7 +17,9 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import unquote
 from uuid import uuid4
+from xml.sax.saxutils import escape
 
+from stepensemble.core.errors import LocalStackError
 from stepensemble.local.engine import forget_threads
 from stepensemble.local.functions import FunctionPool, PoolClosed, encode_status
 from stepensemble.local.persistence import Journal
@@ -83,8 +85,11 @@ class Gateway:
                 return self._start(environ, start_response)
         except Refusal as refusal:
             return _send(_refuse(refusal), start_response)
-        with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():
-            return list(self._moto(environ, start_response))
+        try:
+            with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():
+                return list(self._moto(environ, start_response))
+        except LocalStackError as error:  # it could not be written, and is undone
+            return _send(_fail(error, target), start_response)
 
     def _invoke(self, environ: Environ, name: str) -> Response:
         payload = environ["wsgi.input"].read() or b"{}"
@@ -236,6 +241,15 @@ def _may_write(environ: Environ, target: str) -> bool:
 def _refuse(refusal: Refusal) -> Response:
     body = json.dumps({"__type": refusal.kind, "message": str(refusal)}).encode()
     return Response("400 Bad Request", body, {"Content-Type": "application/x-amz-json-1.0"})
+
+
+def _fail(error: LocalStackError, target: str) -> Response:
+    """Answer that a write failed, as S3 or, where there is a target, another service does; clients try it again."""
+    if target:
+        body = json.dumps({"__type": "InternalServerError", "message": str(error)}).encode()
+        return Response("500 Internal Server Error", body, {"Content-Type": "application/x-amz-json-1.0"})
+    text = f"<Error><Code>InternalError</Code><Message>{escape(str(error))}</Message></Error>"
+    return Response("500 Internal Server Error", text.encode(), {"Content-Type": "application/xml"})
 
 
 def _lambda_error(status: str, kind: str, message: str) -> Response:

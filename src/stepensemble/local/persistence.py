@@ -2,10 +2,11 @@
 
 The journal notes which keys moto's backends are told to change. At the end of the request that did it, before it is
 answered, their content is read back from moto and written. Notes, not contents: the truth is what moto then holds, also
-where a transaction was rolled back or metadata was set after the body. Of a versioned bucket the current versions are
-kept, and of an object that is deleted none, which S3 would let go of some days later; tags and access lists of objects
-are not. Of logs, what is put into CloudWatch Logs is kept, such as the events that a rule of EventBridge sends there;
-the functions' own are files beside the database.
+where a transaction was rolled back or metadata was set after the body. Where it cannot be written, as a disk is full,
+moto is given back what is kept, so that nothing is seen that would be gone after a restart. Of a versioned bucket the
+current versions are kept, and of an object that is deleted none, which S3 would let go of some days later; tags and
+access lists of objects are not. Of logs, what is put into CloudWatch Logs is kept, such as the events that a rule of
+EventBridge sends there; the functions' own are files beside the database.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
 from moto.logs.models import LogEvent, LogStream, logs_backends
 from moto.s3.models import FakeKey, s3_backends
 
+from stepensemble.core.errors import LocalStackError
 from stepensemble.local.state import (
     Change,
     GoneItem,
@@ -73,6 +75,9 @@ class LogStreamKey:
 
 
 Key = ObjectKey | ItemKey | LogStreamKey
+Touched = dict[Key, tuple[Any, ...]]
+"""Keys that a request changes; of an object those of its versions, if it has any, and of a log the stream that it had
+before."""
 
 
 class Journal:
@@ -83,19 +88,28 @@ class Journal:
         self._s3 = s3_backends[account]["aws"]
         self._dynamodb = dynamodb_backends[account][region]
         self._logs = logs_backends[account][region]
-        self._touched: ContextVar[set[Key]] = ContextVar("touched")
+        self._touched: ContextVar[Touched] = ContextVar("touched")
 
-    def restore(self) -> None:
-        """Put everything back that is kept for the buckets, tables and log groups there are."""
+    def restore(self) -> list[str]:
+        """Put everything back that is kept for the buckets, tables and log groups there are.
+
+        Returns:
+            What could not be put back, a sentence each; it stays in the database.
+        """
+        damaged: list[str] = []
         for stored in self._database.objects():
             if stored.bucket in self._s3.buckets:
-                self._put_back_object(stored)
+                try:
+                    self._put_back_object(stored)
+                except (KeyError, TypeError, ValueError) as error:
+                    damaged.append(f"s3://{stored.bucket}/{stored.key} is kept, but cannot be read ({error!r})")
         for item in self._database.items():
             if item.table in self._dynamodb.tables:
                 self._put_back_item(item)
         for kept in self._database.log_streams():
             if kept.group in self._logs.groups:
                 self._put_back_log_stream(kept)
+        return damaged
 
     def follow(self) -> None:
         """Note changes from now on."""
@@ -112,15 +126,30 @@ class Journal:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Write, at the end of the block, all that was changed in it."""
-        touched: set[Key] = set()
+        """Write, at the end of the block, all that was changed in it.
+
+        Raises:
+            LocalStackError: it cannot be written, and is undone.
+        """
+        touched: Touched = {}
         token = self._touched.set(touched)
         try:
             yield
         finally:
             self._touched.reset(token)
             if touched:
-                self._database.write([self._read(key) for key in touched])
+                self._keep(touched)
+
+    def _keep(self, touched: Touched) -> None:
+        try:
+            self._database.write([self._read(key) for key in touched])
+        except LocalStackError:
+            for key, versions in touched.items():
+                self._undo(key, versions)
+            raise
+        for key in touched:
+            if isinstance(key, ObjectKey):
+                self._forget_deleted(key)
 
     def _note(self, backend: Any, name: str, keys: Callable[..., Iterable[Key]], arguments: tuple[str, ...]) -> None:
         """Have a method of a backend note the keys it is called with, before and after: PartiQL may do anything."""
@@ -133,13 +162,67 @@ class Journal:
             if touched is None:  # not a request from outside: what moto does by itself
                 with self.request():
                     return noting(*args, **kwargs)
-            touched.update(keys(*given))
+            self._touch(touched, keys(*given))
             try:
                 return original(*args, **kwargs)
             finally:
-                touched.update(keys(*given))
+                self._touch(touched, keys(*given))
 
         setattr(backend, name, noting)
+
+    def _touch(self, touched: Touched, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if key not in touched:
+                touched[key] = self._list_versions(key)
+
+    def _list_versions(self, key: Key) -> tuple[Any, ...]:
+        if isinstance(key, ObjectKey):
+            bucket = self._s3.buckets.get(key.bucket)
+            return () if bucket is None or not bucket.is_versioned else tuple(bucket.keys.getlist(key.key, []))
+        if isinstance(key, LogStreamKey) and key.group in self._logs.groups:
+            stream = self._logs.groups[key.group].streams.get(key.stream)
+            return () if stream is None else (stream,)
+        return ()
+
+    def _undo(self, key: Key, versions: tuple[Any, ...]) -> None:
+        """Give moto back what is kept of a key; of an object that has versions, the earlier ones too."""
+        match key:
+            case ObjectKey(bucket_name, name):
+                bucket = self._s3.buckets.get(bucket_name)
+                if bucket is None:
+                    return
+                stored = self._database.read_object(bucket_name, name)
+                now = dict.pop(bucket.keys, name, [])
+                if stored is not None:
+                    self._put_back_object(stored)
+                    dict.__getitem__(bucket.keys, name)[:0] = versions[:-1]
+                elif versions:
+                    dict.__setitem__(bucket.keys, name, list(versions))
+                for version in now:
+                    if isinstance(version, FakeKey) and not any(version is one for one in versions):
+                        version.dispose()
+            case ItemKey(table_name, hashed, ranged):
+                item = self._database.read_item(table_name, hashed, ranged)
+                if item is not None:
+                    self._put_back_item(item)
+                elif table_name in self._dynamodb.tables:
+                    ranged_type = DynamoType(decode_json(ranged)) if ranged else None
+                    self._dynamodb.tables[table_name].delete_item(DynamoType(decode_json(hashed)), ranged_type)
+            case LogStreamKey(group, stream):
+                if group in self._logs.groups:
+                    self._logs.groups[group].streams.pop(stream, None)
+                    kept = self._database.read_log_stream(group, stream)
+                    if kept is not None or versions:  # one without events is not kept
+                        self._put_back_log_stream(kept or StoredLogStream(group, stream, []))
+
+    def _forget_deleted(self, key: ObjectKey) -> None:
+        """Let go of the versions of an object whose latest is a delete marker."""
+        bucket = self._s3.buckets.get(key.bucket)
+        found = None if bucket is None else bucket.keys.get(key.key)
+        if bucket is not None and found is not None and not isinstance(found, FakeKey):
+            for version in dict.pop(bucket.keys, key.key):  # moto's own pop fails at a delete marker
+                if isinstance(version, FakeKey):
+                    version.dispose()
 
     def _item_keys(self, table_name: str, attributes: dict[str, Any]) -> list[ItemKey]:
         table = self._dynamodb.tables.get(table_name)
@@ -175,10 +258,6 @@ class Journal:
         bucket = self._s3.buckets.get(key.bucket)
         found = None if bucket is None else bucket.keys.get(key.key)
         if not isinstance(found, FakeKey):  # removed, or the latest version is a delete marker
-            if bucket is not None and found is not None:
-                for version in dict.pop(bucket.keys, key.key):  # moto's own pop fails at a delete marker
-                    if isinstance(version, FakeKey):
-                        version.dispose()
             return GoneObject(key.bucket, key.key)
         attributes = {name: getattr(found, name) for name in OBJECT_ATTRIBUTES} | {
             "version_id": found.version_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -21,6 +22,9 @@ INIT_SECONDS = 60.0
 
 DRAIN_SECONDS = 1.0
 """How long to wait for a dead process's last words, which lie in the kernel already."""
+
+LAST_BYTES = 64 * 1024
+"""A disk that takes no more than that is full."""
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -74,6 +78,7 @@ class Worker:
         started: it has asked for work at least once.
         busy: it works on an invocation.
         ready: set once it has started, or failed to.
+        free_bytes: says how many bytes a folder's disk takes.
     """
 
     launch: Launch
@@ -84,6 +89,7 @@ class Worker:
     pid: int | None = None
     exit_code: int | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
     _killed: bool = False
     _doom: Doom | None = None
     _refusal: str | None = None
@@ -156,6 +162,9 @@ class Worker:
             name = (signal.strsignal(-code) or str(-code)).partition(":")[0].lower()
             return _failure(request_id, "Runtime.ExitError", f"Runtime exited with error: signal: {name}")
         reason = f"with error: exit status {code}" if code else "without providing a reason"
+        if code and self.free_bytes(self.launch.log.parent) < LAST_BYTES:
+            # Python exits with 120 where it cannot write what was printed.
+            reason += f"; no space is left for its log {self.launch.log}: free some on that disk"
         return _failure(request_id, "Runtime.ExitError", f"Runtime exited {reason}")
 
     def enforce_memory(self) -> None:

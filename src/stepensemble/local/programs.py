@@ -11,7 +11,7 @@ import hashlib
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from antlr4.atn.ATNDeserializer import ATNDeserializer
 from antlr4.dfa.DFA import DFA
 from antlr4.Recognizer import Recognizer
 
-from stepensemble.local.template import write_atomically
+from stepensemble.local.template import write_cache
 
 FORM = 1
 """Of the kept files; raised whenever this module keeps something else of the same definition."""
@@ -99,6 +99,5 @@ def _parse(definition: str, kept: Path) -> Any:
     from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 
     program, _ = AmazonStateLanguageParser.parse(definition)
-    with suppress(OSError):  # it is only sooner there the next time
-        write_atomically(kept, pickle.dumps(program))
+    write_cache(kept, pickle.dumps(program))
     return program

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
 from socket import create_server, socket
+from tempfile import TemporaryDirectory
 from types import TracebackType
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from stepensemble.core.errors import LocalStackError
 from stepensemble.core.releases.release import digest_of, name_add_on
-from stepensemble.local.errors import PortTaken
+from stepensemble.local.errors import PortTaken, StackRuns, StateUnwritable
 from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
-from stepensemble.local.state import StateDatabase, lock_state, remove_database
-from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically
+from stepensemble.local.state import StateDatabase, copy_database, find_owner, lock_state, remove_database
+from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically, write_cache
 
 STACK_NAME = "stepensemble-local"
 STATE_FOLDER = ".stepensemble"
@@ -33,9 +34,10 @@ FIRST_ACCOUNT = 123456789012
 """moto's own default."""
 
 PATIENCE_SECONDS = 60.0
-PROBE_SECONDS = 2.0
 SWITCH_SECONDS = 0.001
 HOST = "127.0.0.1"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 ACCOUNTS: set[str] = set()
 """In use by this process's stacks; moto keeps accounts, and nothing else, apart."""
@@ -73,12 +75,14 @@ class LocalStack:
         http: of the HTTP API; None where the template has none.
         name: the CloudFormation stack's.
         outputs: the template's.
+        losses: what the state has lost or cannot be read of it, a sentence each.
     """
 
     endpoint: str
     http: str | None
     name: str
     outputs: Mapping[str, str]
+    losses: Sequence[str]
     _pool: FunctionPool
     _exits: ExitStack
 
@@ -121,12 +125,15 @@ class LocalStack:
             patience: seconds to wait for another command.
 
         Raises:
-            LocalStackError: one of those in `stepensemble.local.errors`.
+            LocalStackError: one of those in `stepensemble.local.errors`; StackRuns as soon as another process announces
+                its stack.
         """
         folder = (state_dir or project / STATE_FOLDER).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as exits:
-            exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None)))
+        with explain_faults(folder), ExitStack() as exits:
+            folder.mkdir(parents=True, exist_ok=True)
+            look = partial(refuse_second, folder)
+            exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None), look))
+            (folder / "stack.json").unlink(missing_ok=True)  # of a stack that was killed
             listener = exits.enter_context(_bind(port))
             endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
             blueprints = _load_blueprints(project, parameters or {}, folder / "cache", tensorflow=tensorflow)
@@ -149,12 +156,26 @@ class LocalStack:
                 code=code or {},
             )
             pool = exits.enter_context(FunctionPool(surroundings))
-            outputs = _assemble(exits, blueprints, database, pool, listener, endpoint, account, folder)
+            outputs, damaged = _assemble(exits, blueprints, database, pool, listener, endpoint, account, folder)
             if door is not None:
                 _open_door(exits, blueprints[STACK_NAME], pool, door, account, auth=auth)
             if announce:
                 exits.enter_context(_announced(folder / "stack.json", RunningStack(os.getpid(), endpoint, STACK_NAME)))
-            return cls(endpoint, http, STACK_NAME, outputs, pool, exits.pop_all())
+            losses = [*([] if database.loss is None else [database.loss]), *damaged]
+            return cls(endpoint, http, STACK_NAME, outputs, losses, pool, exits.pop_all())
+
+    @classmethod
+    def start_copy(cls, project: Path, state_dir: Path) -> LocalStack:
+        """Start the stack of a project over a copy of a state, which goes with the stack; for reading.
+
+        Raises:
+            LocalStackError: as `start`; StateUnwritable where not even a copy can be made.
+        """
+        with explain_faults(state_dir), ExitStack() as exits:
+            folder = Path(exits.enter_context(TemporaryDirectory(prefix="stepensemble-")))
+            copy_database(state_dir / "state.db", folder)
+            started = exits.enter_context(cls.start(project, state_dir=folder))
+            return replace(started, _exits=exits.pop_all())
 
     @property
     def functions(self) -> list[FunctionStatus]:
@@ -184,18 +205,26 @@ class LocalStack:
 
 
 def find_running(state_dir: Path) -> RunningStack | None:
-    """Return the announced stack of this state, if its process lives and answers; tidy up after one that does not."""
-    path = state_dir / "stack.json"
+    """Return the announced stack of this state, if its process owns the state, however busy it is.
+
+    Raises:
+        StateUnwritable: this user may not know.
+    """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=RunningStack)
-    except FileNotFoundError:
-        return None
+        found = msgspec.json.decode((state_dir / "stack.json").read_bytes(), type=RunningStack)
     except (OSError, msgspec.DecodeError):
-        found = None
-    if found is not None and _lives(found.pid) and _answers(found.endpoint):
-        return found
-    path.unlink(missing_ok=True)
-    return None
+        return None
+    with explain_faults(state_dir):
+        return found if find_owner(state_dir / "lock") == found.pid else None
+
+
+def refuse_second(folder: Path) -> None:
+    """Raise StackRuns if the process that owns the state has announced its stack."""
+    running = find_running(folder)
+    if running is not None:
+        raise StackRuns(
+            f"the local stack runs already at {running.endpoint} (pid {running.pid}); stop it with: ensemble local stop"
+        )
 
 
 def _load_blueprints(
@@ -220,8 +249,8 @@ def _assemble(
     endpoint: str,
     account: str,
     folder: Path,
-) -> Mapping[str, str]:
-    """Put moto, the state and the functions together and open the door."""
+) -> tuple[Mapping[str, str], list[str]]:
+    """Put moto, the state and the functions together and open the door; also say what of the state is damaged."""
     kept = folder / "cache" / "functions.json"
     digests = {name: blueprint.digest for name, blueprint in blueprints.items()}
     templates = {name: digest_of(msgspec.json.encode(one.template)) for name, one in blueprints.items()}
@@ -247,15 +276,15 @@ def _assemble(
     sound = known is not None and known.templates == templates
     created = exits.enter_context(create_stacks(blueprints, account, sound=sound))
     journal = Journal(database, account, REGION)
-    journal.restore()
+    damaged = journal.restore()
     journal.follow()
     pool.define(created.functions)
-    write_atomically(kept, msgspec.json.encode(_Known(digests, templates, account, created.functions)))
+    write_cache(kept, msgspec.json.encode(_Known(digests, templates, account, created.functions)))
     exits.callback(lambda: database.write_fact("used", json.dumps(sorted(pool.used()))))
     gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), account)
     exits.callback(HttpServer(listener, gateway).close)
     pool.take_all_processors()
-    return created.outputs[STACK_NAME]
+    return created.outputs[STACK_NAME], damaged
 
 
 def _open_door(
@@ -267,6 +296,34 @@ def _open_door(
 
     name = next(function.name for function in pool.describe() if function.logical_id == blueprint.door)
     exits.callback(HttpServer(listener, Door(pool, name, account, auth=auth)).close)
+
+
+@contextmanager
+def explain_faults(folder: Path) -> Iterator[None]:
+    """Say in a sentence that a file of the state's folder cannot be used.
+
+    Raises:
+        StateUnwritable: instead of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno not in {*FULL, *CLOSED}:
+            raise
+        path = Path(str(error.filename or folder))
+        if not path.is_relative_to(folder):
+            raise
+        raise StateUnwritable(f"{path} cannot be used ({error.strerror}); {_find_remedy(error, path)}") from error
+
+
+def _find_remedy(error: OSError, path: Path) -> str:
+    if error.errno in FULL:
+        return "free some space on its disk, and run the command again"
+    if error.errno in CLOSED:
+        return "make its folder writable for this user"
+    if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
+        return f"something else is in its place; move that away: mv {path} {path}.aside"
+    return "look at its disk, and run the command again"
 
 
 @contextmanager
@@ -334,27 +391,3 @@ def _read_known(path: Path) -> _Known | None:
         return msgspec.json.decode(path.read_bytes(), type=_Known)
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _answers(endpoint: str) -> bool:
-    address = urlsplit(endpoint)
-    connection = HTTPConnection(address.hostname or HOST, address.port, timeout=PROBE_SECONDS)
-    try:
-        connection.request("GET", "/_stack/functions")
-        return connection.getresponse().status == 200
-    except TimeoutError:
-        return True  # somebody listens there, and is busy
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()

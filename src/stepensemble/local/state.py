@@ -1,7 +1,9 @@
 """What outlives the stack, in one SQLite database: objects of buckets, items of tables, events of log groups.
 
 Every change is one committed transaction. In WAL mode that survives the death of the process without waiting for the
-disk; only a power cut can take the last changes, and it never leaves the file half written.
+disk; only a power cut can take the last changes, and it never leaves the file half written. Changes are counted, in
+the database and in a small file beside it: a database that has fewer than the file says has lost some, which is
+reported.
 """
 
 from __future__ import annotations
@@ -9,21 +11,34 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepensemble.local.errors import StateLocked, StateUnreadable
+from stepensemble.local.errors import StateLocked, StateUnreadable, StateUnwritable
 
 SCHEMA = 2
 PAGE_BYTES = 64 * 1024
 """SQLite's largest: an object of many megabytes is written in a sixth of the time that pages of 4 KiB take."""
+
+CHANGES = "changes"
+"""Name of the fact that counts the transactions of changes."""
+
+UNWRITABLE = {
+    sqlite3.SQLITE_PERM: "make it writable for this user",
+    sqlite3.SQLITE_READONLY: "make it and its folder writable for this user",
+    sqlite3.SQLITE_CANTOPEN: "make it and its folder readable and writable for this user",
+    sqlite3.SQLITE_IOERR: "look at its disk, and run the command again",
+    sqlite3.SQLITE_FULL: "free some space on its disk, and run the command again",
+}
+"""What helps, by SQLite's result codes, where the file itself is not to blame."""
 
 BYTES = "$bytes"
 TABLES = """
@@ -100,12 +115,16 @@ Change = StoredObject | StoredItem | StoredLogStream | GoneObject | GoneItem | G
 class StateDatabase:
     """The database of one stack. Use it under `lock_state` only.
 
-    Raises, from every method: StateUnreadable.
+    Attributes:
+        loss: what is missing, as a sentence with a remedy; None where nothing is.
+
+    Raises, from every method: StateUnreadable, StateUnwritable.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._refuse_log_alone()
         with self._translated():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file only
@@ -116,14 +135,23 @@ class StateDatabase:
             if found < SCHEMA:
                 self._db.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
             elif found > SCHEMA:
-                raise StateUnreadable(
-                    f"{path} was written by a newer version of stepensemble; upgrade, or start empty with --fresh"
-                )
+                raise StateUnreadable(f"{path} was written by a newer version of stepensemble; upgrade to that")
+        self._count = int(self.read_fact(CHANGES) or 0)
+        self._counted = os.open(_beside(path, ".changes"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        noted = int(os.pread(self._counted, 32, 0) or 0)
+        self.loss = None
+        if noted > self._count:
+            self.loss = (
+                f"{noted - self._count} of {noted} changes that this stack had kept are not in {path}: it, or its log "
+                f"{path.name}-wal, was emptied, removed or replaced; if you have a copy of the folder {path.parent}, "
+                "stop the stack and put the copy back"
+            )
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
             self._db.close()
+            os.close(self._counted)
 
     def read_fact(self, name: str) -> str | None:
         """Return a fact about the stack."""
@@ -141,6 +169,27 @@ class StateDatabase:
         with self._lock, self._translated():
             rows = self._db.execute("SELECT bucket, key, attributes, body FROM objects ORDER BY bucket, key").fetchall()
             return iter([StoredObject(bucket, key, decode_json(told), body) for bucket, key, told, body in rows])
+
+    def read_object(self, bucket: str, key: str) -> StoredObject | None:
+        """Return an object, or None where none is kept."""
+        with self._lock, self._translated():
+            query = "SELECT attributes, body FROM objects WHERE bucket = ? AND key = ?"
+            row = self._db.execute(query, (bucket, key)).fetchone()
+        return None if row is None else StoredObject(bucket, key, decode_json(row[0]), row[1])
+
+    def read_item(self, table: str, hashed: str, ranged: str) -> StoredItem | None:
+        """Return an item, or None where none is kept."""
+        with self._lock, self._translated():
+            query = "SELECT item FROM items WHERE owner = ? AND hash = ? AND range = ?"
+            row = self._db.execute(query, (table, hashed, ranged)).fetchone()
+        return None if row is None else StoredItem(table, hashed, ranged, decode_json(row[0]))
+
+    def read_log_stream(self, group: str, stream: str) -> StoredLogStream | None:
+        """Return a stream, or None where none is kept."""
+        with self._lock, self._translated():
+            query = "SELECT events FROM log_streams WHERE owner = ? AND stream = ?"
+            row = self._db.execute(query, (group, stream)).fetchone()
+        return None if row is None else StoredLogStream(group, stream, decode_json(row[0]))
 
     def items(self) -> Iterator[StoredItem]:
         """Return all items."""
@@ -161,10 +210,15 @@ class StateDatabase:
             try:
                 for change in changes:
                     self._write_one(change)
+                self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (CHANGES, str(self._count + 1)))
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # where the disk is full, SQLite has rolled back
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            self._count += 1
+            with suppress(OSError):  # the next change says it too
+                os.pwrite(self._counted, str(self._count).encode().ljust(20), 0)
 
     def _write_one(self, change: Change) -> None:
         match change:
@@ -187,14 +241,28 @@ class StateDatabase:
             case GoneLogStream(group, stream):
                 self._db.execute("DELETE FROM log_streams WHERE owner = ? AND stream = ?", (group, stream))
 
+    def _refuse_log_alone(self) -> None:
+        """Refuse an empty database with a log: SQLite would take it for a new one, and delete the log."""
+        log = _beside(self._path, "-wal")
+        if _size(self._path) == 0 and _size(log) > 0:
+            raise StateUnreadable(
+                f"{self._path} is empty or missing, and its log {log.name} is not; {_how_to_go_on(self._path)}"
+            )
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.DatabaseError, ValueError) as error:
-            raise StateUnreadable(
-                f"the local stack's state in {self._path} cannot be used ({error}); start empty with --fresh"
-            ) from None
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it says more of the same
+            if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self._path.parent).free < PAGE_BYTES:
+                code = sqlite3.SQLITE_FULL  # as it says where its log's index finds no space
+            if code in UNWRITABLE:
+                said = "no space left on device" if code == sqlite3.SQLITE_FULL else str(error)
+                raise StateUnwritable(f"{self._path} cannot be used ({said}); {UNWRITABLE[code]}") from None
+            raise StateUnreadable(f"{self._path} is damaged ({error}); {_how_to_go_on(self._path)}") from None
+        except ValueError as error:
+            raise StateUnreadable(f"{self._path} is damaged ({error}); {_how_to_go_on(self._path)}") from None
 
 
 def encode_json(value: object) -> str:
@@ -208,19 +276,62 @@ def decode_json(text: str) -> Any:
 
 
 def remove_database(path: Path) -> None:
-    """Remove a database and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    """Remove a database and what is kept beside it."""
+    for suffix in ("", "-wal", "-shm", ".changes"):
+        _beside(path, suffix).unlink(missing_ok=True)
+
+
+def copy_database(path: Path, folder: Path) -> None:
+    """Copy a database that nobody writes, with its log and its count, into another folder."""
+    for suffix in ("", "-wal", ".changes"):
+        source = _beside(path, suffix)
+        if source.exists():
+            shutil.copyfile(source, folder / source.name)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _how_to_go_on(path: Path) -> str:
+    folder = path.parent
+    return f"put a copy of the folder back, or keep it aside and begin anew: mv {folder} {folder}.aside"
+
+
+def find_owner(path: Path) -> int | None:
+    """Return the process that owns a state by its lock file, None if none does; 0 if it has not signed the file yet.
+
+    Raises:
+        OSError: the lock file is there and cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _try_lock(descriptor) else _read_owner(descriptor) or 0
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
-def lock_state(path: Path, patience: float, on_wait: Callable[[str], None]) -> Iterator[None]:
+def lock_state(
+    path: Path, patience: float, on_wait: Callable[[str], None], look: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Own the state: nobody else gets in, in this process or another, until the block ends or the process dies.
 
     Args:
         path: of the lock file.
         patience: seconds to wait for another owner.
         on_wait: told once if there is another owner.
+        look: is called while there is another owner, and may raise.
 
     Raises:
         StateLocked: the other owner stays.
@@ -233,8 +344,9 @@ def lock_state(path: Path, patience: float, on_wait: Callable[[str], None]) -> I
             if not told:
                 on_wait("Waiting for another ensemble command to finish")
                 told = True
+            look()
             if time.monotonic() > deadline:
-                owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                owner = _read_owner(descriptor) or "unknown"
                 raise StateLocked(
                     f"another ensemble command (process {owner}) has been using {path.parent} for {patience:.0f} s; "
                     "wait for it, or end it"
@@ -245,6 +357,13 @@ def lock_state(path: Path, patience: float, on_wait: Callable[[str], None]) -> I
         yield
     finally:
         os.close(descriptor)
+
+
+def _read_owner(descriptor: int) -> int | None:
+    try:
+        return int(os.pread(descriptor, 32, 0))
+    except ValueError:
+        return None
 
 
 def _try_lock(descriptor: int) -> bool:

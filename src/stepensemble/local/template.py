@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -98,7 +99,7 @@ def load_blueprint(template: Path, parameters: Mapping[str, str], kept: Path) ->
     if found is not None and found.digest == digest and _digest_files(template.parent, found.files) == found.files:
         return found
     blueprint = _build(template, parameters, digest)
-    write_atomically(kept, msgspec.json.encode(blueprint))
+    write_cache(kept, msgspec.json.encode(blueprint))
     return blueprint
 
 
@@ -115,8 +116,17 @@ def write_atomically(path: Path, body: bytes) -> None:
     """Write a file so that a reader sees the old or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(body)
-    draft.replace(path)
+    try:
+        draft.write_bytes(body)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_cache(path: Path, body: bytes) -> None:
+    """Write a file that only saves time; where the disk takes none, there is none."""
+    with suppress(OSError):
+        write_atomically(path, body)
 
 
 def _build(template: Path, parameters: Mapping[str, str], digest: str) -> Blueprint:

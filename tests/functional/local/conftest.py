@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
+from driving import make_client
 from stepensemble.local.stack import LocalStack
 
 LEAK = "leaked"
@@ -38,17 +37,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
             yield started
     finally:
         del os.environ["AWS_SESSION_TOKEN"]
-
-
-def make_client(endpoint: str, service: str) -> Any:
-    """Make a boto3 client for a stack."""
-    session: Any = boto3.session.Session("test", "test", region_name="us-east-1")
-    return session.client(
-        service,
-        endpoint_url=endpoint,
-        # boto3 would look for StartSyncExecution at "sync-127.0.0.1".
-        config=Config(inject_host_prefix=False, max_pool_connections=50, retries={"total_max_attempts": 1}),
-    )
 
 
 @pytest.fixture

@@ -9,14 +9,17 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from stepensemble.local.errors import PortTaken, StateLocked
-from stepensemble.local.stack import LocalStack, find_running
+from stepensemble.local.errors import PortTaken, StackRuns, StateLocked
+from stepensemble.local.stack import LocalStack, RunningStack, find_running
+from stepensemble.local.state import lock_state
 
 SERVE = """
 import signal, sys, time
@@ -89,7 +92,6 @@ def test_nothing_is_left_running(project: Path, way: str):
     running = project / ".stepensemble" / "stack.json"
     assert running.exists() == (way == "SIGKILL")
     assert find_running(project / ".stepensemble") is None
-    assert not running.exists()
     assert process.returncode == {"SIGTERM": 143, "SIGINT": -2, "SIGKILL": -9, "exception": 1}[way]
     if way in {"SIGTERM", "SIGKILL"}:
         assert errors == ""
@@ -127,11 +129,23 @@ def test_a_running_stack_is_found(project: Path):
 @pytest.mark.parametrize(
     "content", ["{", "{}", json.dumps({"pid": 1, "endpoint": "http://127.0.0.1:9", "name": "stack"})]
 )
-def test_stale_announcements_are_tidied_up(tmp_path: Path, content: str):
+@pytest.mark.parametrize("owned", [True, False])
+def test_the_announcement_of_a_stack_that_does_not_own_the_state_is_not_believed(
+    tmp_path: Path, content: str, owned: bool
+):
     (tmp_path / "stack.json").write_text(content)
 
-    assert find_running(tmp_path) is None
-    assert not (tmp_path / "stack.json").exists()
+    with lock_state(tmp_path / "lock", 0, lambda _: None) if owned else nullcontext():
+        assert find_running(tmp_path) is None
+
+
+def test_a_second_stack_is_refused_as_soon_as_the_first_is_announced(project: Path):
+    folder = project / ".stepensemble"
+    with LocalStack.start(project) as stack:
+        # As it announces itself while the second waits for the state.
+        (folder / "stack.json").write_bytes(msgspec.json.encode(RunningStack(os.getpid(), stack.endpoint, stack.name)))
+        with pytest.raises(StackRuns, match=f"runs already at {stack.endpoint}"):
+            LocalStack.start(project)
 
 
 def test_a_port_can_be_chosen_and_may_be_taken(project: Path, stack: LocalStack):

@@ -14,11 +14,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from driving import make_client
 from stepensemble.local.errors import StateLocked, StateUnreadable
 from stepensemble.local.stack import LocalStack
 from stepensemble.local.state import (
@@ -39,11 +38,6 @@ with LocalStack.start(Path(sys.argv[1]), account="222222222222") as stack:
     print(stack.endpoint, *(stack.outputs[name] for name in ("Things", "Facts")), flush=True)
     time.sleep(60)
 """
-
-
-def make_client(endpoint: str, service: str) -> Any:
-    session: Any = boto3.session.Session("test", "test", region_name="us-east-1")
-    return session.client(service, endpoint_url=endpoint, config=Config(retries={"total_max_attempts": 1}))
 
 
 def test_objects_come_back_as_they_were(project: Path):

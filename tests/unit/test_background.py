@@ -1,0 +1,28 @@
+"""The local stack kept up until a signal."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from stepensemble.cli.background import wait_for_signal
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_another_thread_gets_ends_the_wait(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    # Only now is there a handler of ours; before, the signal would end the tests.
+    ours = threading.Event()
+
+    def send() -> None:
+        while signal.getsignal(number) is before:
+            ours.wait(0.01)
+        signal.pthread_kill(threading.get_ident(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert wait_for_signal() is number
+    sender.join()
+    assert signal.getsignal(number) is before
