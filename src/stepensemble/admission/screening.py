@@ -41,7 +41,10 @@ class Subject:
     def ask(self, *rows: Columns) -> Attempt:
         """Return the attempt to load it and to ask about rows, one call each."""
         batches = tuple(bind_columns(one, self.member.inputs) for one in rows)
-        return Attempt(self.member.runtime, self.artifact, self.member.signature, batches, self.member.output.name)
+        member = self.member
+        return Attempt(
+            member.runtime, self.artifact, member.signature, batches, member.output.name, trusted=member.trusted
+        )
 
     @property
     def movable(self) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ class Attempt:
         batches: inputs to ask for, one call each; none, where only the signature is wanted; None for a batch drawn from
             the signature.
         output: the output that is wanted; all of them by default.
+        trusted: as for `load_model`.
     """
 
     runtime: str
@@ -46,6 +47,7 @@ class Attempt:
     signature: str | None = None
     batches: tuple[Inputs, ...] | None = ()
     output: str | None = None
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Try(Struct, frozen=True, tag="try"):
     signature: str | None
     batches: list[dict[str, bytes]] | None
     output: str | None
+    trusted: bool = False
 
     def run(self) -> Shown:
         """Load and ask, in this process.
@@ -94,7 +97,7 @@ class Try(Struct, frozen=True, tag="try"):
         """
         _import(self.runtime)
         started = time.perf_counter()
-        model = load_model(self.runtime, self.artifact, self.signature)
+        model = load_model(self.runtime, self.artifact, self.signature, trusted=self.trusted)
         load_ms = (time.perf_counter() - started) * 1000
         outputs, predict_ms = [], []
         names = [tensor.name for tensor in model.signature.outputs] if self.output is None else [self.output]
@@ -119,6 +122,7 @@ def try_artifacts(attempts: Sequence[Attempt], seconds: float = SECONDS) -> list
             one.signature,
             None if one.batches is None else [pack_arrays(batch) for batch in one.batches],
             one.output,
+            one.trusted,
         )
         for one in attempts
     ]

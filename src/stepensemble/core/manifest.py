@@ -188,6 +188,13 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
         Meta(description="SHA-256 of the artifact, where it shall be pinned; checked before publishing."),
     ] = None
+    trusted: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
+        Meta(
+            description="SHA-256 of a SavedModel that may do more than compute; written by ensemble add --trust. "
+            "Any other file is loaded only if it does nothing else."
+        ),
+    ] = None
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -32,11 +32,13 @@ class Artifact(Struct, frozen=True):
     size: int
 
 
-class ReleasedMember(Struct, frozen=True):
+class ReleasedMember(Struct, frozen=True, omit_defaults=True):
     """A member with everything resolved: the artifact by digest, the columns of each input named.
 
     Attributes:
         inputs: input name to its columns, in order; the input of a model that has one is named "".
+        trusted: whether its SavedModel may do more than compute. Left out where it is false, so that a release without
+            such members is named as it was before there were any.
     """
 
     id: str
@@ -50,6 +52,7 @@ class ReleasedMember(Struct, frozen=True):
     inputs: Mapping[str, tuple[str, ...]]
     signature: str | None
     tier: int
+    trusted: bool = False
 
 
 class Release(Struct, frozen=True):
@@ -148,6 +151,7 @@ def compile_release(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> Re
                 inputs=input_columns(member, columns),
                 signature=member.signature,
                 tier=member.tier,
+                trusted=member.trusted == artifacts[member.id].digest,
             )
             for member in manifest.members
         ),
