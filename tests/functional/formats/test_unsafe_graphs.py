@@ -203,7 +203,8 @@ def graph_in_a_string(tf: Any, folder: Path, secret: Path) -> Path:
     hidden = tf.raw_ops.DatasetToGraphV2(input_dataset=pipeline._variant_tensor).numpy()
 
     def function(x: Any) -> Any:
-        dataset = tf.raw_ops.DatasetFromGraph(graph_def=tf.constant(hidden))
+        nothing = tf.strings.substr(tf.strings.as_string(x[0, 0]), 0, 0)  # so that it is evaluated at the call
+        dataset = tf.raw_ops.DatasetFromGraph(graph_def=tf.strings.join([hidden, nothing]))
         found = tf.raw_ops.DatasetToSingleElement(dataset=dataset, output_types=[tf.int64], output_shapes=[[]])
         return x + tf.cast(found[0], tf.float32)
 
