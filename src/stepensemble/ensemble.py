@@ -106,7 +106,9 @@ class Ensemble:
         models: dict[str, Model | MemberFailure] = {}
         for member in release.members:
             try:
-                models[member.id] = load_model(member.runtime, artifacts[member.id], member.signature)
+                models[member.id] = load_model(
+                    member.runtime, artifacts[member.id], member.signature, trusted=member.trusted
+                )
             except MemberError as error:
                 models[member.id] = _failure(error)
         return cls(release, digest, models)

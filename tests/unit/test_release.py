@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -12,8 +13,8 @@ import pytest
 from hypothesis import given
 from msgspec import structs
 
-from builders import BINARY, X, artifact, manifest, member, release, released
-from stepensemble.core.errors import NotEnoughSlots, ReleaseCorrupt
+from builders import BINARY, X, artifact, manifest, member, release, released, sources
+from stepensemble.core.errors import InvalidManifest, NotEnoughSlots, ReleaseCorrupt
 from stepensemble.core.releases.release import (
     Artifact,
     compile_release,
@@ -62,6 +63,17 @@ def test_compiling_resolves_columns_and_artifacts_and_keeps_the_policy() -> None
     assert [one.artifact for one in compiled.members] == [ARTIFACTS["a"], ARTIFACTS["b"]]
     assert compiled.policy == parsed.policy
     assert (compiled.tiers, compiled.in_tier(1), compiled.in_tier(2)) == (1, compiled.members, ())
+
+
+def test_trust_is_of_one_artifact_and_changes_no_name_where_there_is_none(tmp_path: Path) -> None:
+    plain = sources(tmp_path, member("half_plus_two"))
+    assert b"trusted" not in plain.body
+    digest = plain.release.members[0].artifact.digest
+    trusted = sources(tmp_path, {**member("half_plus_two"), "trusted": digest})
+    assert trusted.release.members[0].trusted is True
+    assert decode_release(trusted.digest, trusted.body) == trusted.release
+    with pytest.raises(InvalidManifest, match=r"members\[0\]\.trusted: .* is not the digest of .* --replace --trust"):
+        sources(tmp_path, {**member("half_plus_two"), "trusted": "0" * 64})
 
 
 def test_members_are_found_by_their_tier() -> None:

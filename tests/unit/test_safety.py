@@ -105,7 +105,7 @@ def test_what_could_run_code_is_refused_however_deep_it_lies(layer: dict[str, An
     said = str(refused.value)
     assert said.startswith('"model.keras" is refused, since loading it could do more than compute. It has ')
     assert reason in said
-    assert said.endswith("If you know who made it and what it does, take it with --trust")
+    assert said.endswith("If you know who made it and what it does, take it with ensemble add --trust")
 
 
 def test_code_in_how_an_inner_model_was_compiled_is_found() -> None:

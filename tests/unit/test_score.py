@@ -206,8 +206,10 @@ def test_a_storage_that_fails_is_raised_for_the_state_machine_to_try_again(stack
 class Watched(ModelCache):
     """A cache whose models note what they are asked."""
 
-    def get(self, runtime: str, artifact: Artifact, signature: str | None) -> tuple[Model, bool]:
-        found, cold = super().get(runtime, artifact, signature)
+    def get(
+        self, runtime: str, artifact: Artifact, signature: str | None, *, trusted: bool = False
+    ) -> tuple[Model, bool]:
+        found, cold = super().get(runtime, artifact, signature, trusted=trusted)
 
         def invoke(values: Sequence[Array], output: str) -> Array:
             ASKED.append([np.asarray(value) for value in values])

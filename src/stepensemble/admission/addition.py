@@ -60,6 +60,7 @@ FIELDS = (
     "signature",
     "varies",
     "digest",
+    "trusted",
 )
 """Of a member's entry, in the order in which the shipped manifest has them."""
 
@@ -348,6 +349,7 @@ def _complete(
     if "version" not in candidate.said and place.before is not None and place.before.get("digest") == digest:
         version = place.before["version"]  # it is the same model
     entry = {**said, "version": version, "runtime": converted.runtime, "digest": digest}
+    entry["trusted"] = digest if converted.needs_trust else None
     artifact, is_there = _find_room(place, candidate.file, converted, entry)
     return {**entry, "artifact": artifact}, is_there
 

@@ -93,7 +93,8 @@ def check_member(applicant: Applicant, task: Task, capacity: Capacity) -> Iterat
             remedy = "give a model file of that runtime, and a signature that it has"
             yield applicant.refuse("artifact", entry.runtime, error, ".artifact", remedy)
         case Screened(signature, answer):
-            yield applicant.check("artifact", f"{artifact.size:,} bytes")
+            trusted = ", trusted to do more than compute" if applicant.subject.member.trusted else ""
+            yield applicant.check("artifact", f"{artifact.size:,} bytes{trusted}")
             checks = list(check_contract(applicant, signature, answer, task))
             if isinstance(answer, Answer) and all(check.verdict != "refused" for check in checks):
                 checks.append(check_repetition(applicant, answer))

@@ -48,13 +48,14 @@ class Subject:
         """Return the attempt to load it and to ask about rows, one call each; see `Attempt`."""
         member = self.member
         batches = tuple(bind_columns(one, member.inputs) for one in rows)
-        return Attempt(member.runtime, self.artifact, member.signature, batches, member.output.name, must)
+        return Attempt(
+            member.runtime, self.artifact, member.signature, batches, member.output.name, must, trusted=member.trusted
+        )
 
     @property
     def alike(self) -> bool:
         """Whether the golden rows are all the same to it."""
         return are_alike(bind_columns(self.golden, self.member.inputs))
-
     @property
     def movable(self) -> tuple[str, ...]:
         """The columns it takes that could stand in each other's place: all but tensors."""

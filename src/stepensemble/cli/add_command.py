@@ -168,6 +168,7 @@ def _to_json(addition: Addition) -> Mapping[str, Any]:
         "artifact": member.artifact,
         "digest": member.digest,
         "size": len(converted.artifact),
+        "trusted": converted.needs_trust,
         "source": converted.source,
         "runtime": member.runtime,
         "reason": converted.reason,

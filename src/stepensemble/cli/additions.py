@@ -39,7 +39,8 @@ def _tell(addition: Addition) -> Iterator[tuple[str, str]]:
     if converted.parity is not None:
         yield "parity", _tell_parity(converted.parity)
     lies = ", there already" if addition.body is None else ""
-    yield "artifact", f"{member.artifact}, {len(converted.artifact):,} bytes{lies}"
+    trusted = ", trusted to do more than compute" if converted.needs_trust else ""
+    yield "artifact", f"{member.artifact}, {len(converted.artifact):,} bytes{lies}{trusted}"
     yield "columns", addition.deduced.get("columns") or _tell_columns(addition)
     yield "output", addition.deduced.get("output") or describe(member.output)
 

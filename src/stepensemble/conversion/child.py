@@ -1,12 +1,13 @@
 """Work on files of strangers in a process of its own: whatever ends that process is an answer here, not the end.
 
-The child is `python -m stepensemble.conversion.work`. It reads its jobs from standard input and writes an answer for
-each as soon as it has one, so that what was answered before a crash is kept. Nothing is pickled: a child that a file
-took over can say something wrong, and cannot make this process do anything.
+The child is `python -m stepensemble.conversion.work`, and `confinement` says what it may do. It reads its jobs from
+standard input and writes an answer for each as soon as it has one, so that what was answered before a crash is kept.
+Nothing is pickled: a child that a file took over can say something wrong, and cannot make this process do anything.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -23,6 +24,7 @@ from typing import IO, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
+from stepensemble.conversion.confinement import GIBIBYTE, choose_environment
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError
 from stepensemble.runtimes.tensorflow import SETTINGS
@@ -30,6 +32,8 @@ from stepensemble.runtimes.tensorflow import SETTINGS
 LENGTH = 8
 """Bytes that say how long an answer is."""
 CHUNK = 1024 * 1024
+MOST = 6 * GIBIBYTE
+"""Bytes of an answer: a SavedModel and a LiteRT file, each of 2 GiB at most, and rows."""
 GRACE = 10.0
 """Seconds for a child to end that has nothing more to say."""
 
@@ -79,34 +83,35 @@ def run_apart(jobs: Sequence[Struct], answer: type[T], seconds: float) -> list[T
 
 def _run_child(jobs: Sequence[Struct], seconds: float) -> tuple[list[bytes], str]:
     """Return what the child answered before it ended, and how it ended."""
+    processors = os.cpu_count() or 1
     command = [sys.executable, "-P", "-m", "stepensemble.conversion.work"]
     with (
         tempfile.TemporaryDirectory(prefix="stepensemble-") as room,
         tempfile.TemporaryFile() as log,
         subprocess.Popen(  # noqa: S603 - this Python, our own module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_settings(room)
+            [*command, room, str(math.ceil(seconds * len(jobs) * processors))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=room,
+            env=choose_environment(os.environ, room) | SETTINGS,
+            start_new_session=True,
         ) as child,
     ):
         feeder = threading.Thread(target=_feed, args=(child.stdin, msgspec.msgpack.encode(jobs)))
         feeder.start()
         try:
-            answers, late = _collect(cast(IO[bytes], child.stdout), len(jobs), seconds)
-            if late:
-                return answers, f"it took more than {seconds:g} seconds"
+            answers, stopped = _collect(cast(IO[bytes], child.stdout), len(jobs), seconds)
+            if stopped is not None:
+                return answers, stopped
             if len(answers) < len(jobs):
                 return answers, f"it crashed ({_ending(child)}){_last_words(log)}"
             return answers, "it did all"
         finally:
-            child.kill()
+            # With what it has started. Its group is there until its end is collected, which happens after this.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
             feeder.join()
-
-
-def _settings(room: str) -> dict[str, str]:
-    """Return the child's environment: what it leaves behind, should it be ended, lies in `room`.
-
-    Names of nodes depend on the order of sets; with that fixed, the same file is converted to the same bytes.
-    """
-    return {**os.environ, **SETTINGS, "PYTHONHASHSEED": "0", "TMPDIR": room}
 
 
 def _feed(pipe: IO[bytes], jobs: bytes) -> None:
@@ -117,16 +122,17 @@ def _feed(pipe: IO[bytes], jobs: bytes) -> None:
         pipe.close()
 
 
-def _collect(pipe: IO[bytes], count: int, seconds: float) -> tuple[list[bytes], bool]:
-    """Return the whole answers that come, at most `count`, and whether the next one was too late."""
+def _collect(pipe: IO[bytes], count: int, seconds: float) -> tuple[list[bytes], str | None]:
+    """Return the whole answers that come, at most `count`, and why the child has to be ended before the next one."""
     answers: list[bytes] = []
     waiting = bytearray()
     deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while len(answers) < count:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                return answers, True
+            left = deadline - time.monotonic()
+            if left <= 0 or not selector.select(left):
+                return answers, f"it took more than {seconds:g} seconds"
             read = os.read(pipe.fileno(), CHUNK)
             if not read:
                 break
@@ -135,7 +141,9 @@ def _collect(pipe: IO[bytes], count: int, seconds: float) -> tuple[list[bytes], 
                 answers.append(bytes(waiting[LENGTH:end]))
                 del waiting[:end]
                 deadline = time.monotonic() + seconds
-    return answers, False
+            if max(len(waiting), int.from_bytes(waiting[:LENGTH]) if len(waiting) >= LENGTH else 0) > MOST:
+                return answers, f"it answered more than {MOST // GIBIBYTE} GiB"
+    return answers, None
 
 
 def _result(body: bytes, answer: type[T]) -> T | EnsembleError | Crash:
@@ -164,6 +172,6 @@ def _ending(child: subprocess.Popen[bytes]) -> str:
 
 def _last_words(log: IO[bytes]) -> str:
     """Return the last line that the child wrote, if it is about an error."""
-    log.seek(0)
-    said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    log.seek(max(0, log.seek(0, os.SEEK_END) - CHUNK))
+    said = [line.strip() for line in log.read(CHUNK).decode(errors="replace").splitlines() if line.strip()]
     return "" if not said or said[-1].startswith(("INFO", "WARNING", "W0", "I0")) else f": {said[-1][:300]}"

@@ -43,6 +43,7 @@ class Converted:
         reason: why it is not LiteRT; None where it is.
         parity: how the LiteRT file compares with TensorFlow; None where there is nothing to compare.
         outputs: what the artifact said to the rows it was asked, by output name.
+        needs_trust: whether it is a SavedModel that could do more than compute, and was trusted.
     """
 
     artifact: bytes
@@ -52,6 +53,7 @@ class Converted:
     reason: str | None
     parity: Parity | None
     outputs: Mapping[str, Array]
+    needs_trust: bool = False
 
 
 def convert(
@@ -95,7 +97,16 @@ def convert(
         if reason is None:
             return Converted(exported.litert, "litert", exported.signature, source.format, None, parity, outputs)
     outputs = unpack_arrays(exported.outputs)
-    return Converted(exported.saved_model, "tensorflow", exported.signature, source.format, reason, parity, outputs)
+    return Converted(
+        exported.saved_model,
+        "tensorflow",
+        exported.signature,
+        source.format,
+        reason,
+        parity,
+        outputs,
+        exported.needs_trust,
+    )
 
 
 def _as_it_is(source: Source, signature: str | None, golden: Inputs | Golden | None) -> Converted:

@@ -18,14 +18,22 @@ from msgspec import Struct
 from stepensemble.conversion.deduction import Golden
 from stepensemble.conversion.formats import Format, pack_saved_model
 from stepensemble.conversion.parity import draw_inputs
-from stepensemble.conversion.safety import check_graph, check_hdf5, check_keras_config, find_unknown_operations
+from stepensemble.conversion.safety import check_hdf5, check_keras_config
 from stepensemble.conversion.trial import pack_arrays, unpack_arrays
-from stepensemble.core.errors import ConversionFailed, FileDamaged
-from stepensemble.core.problems import enumerate_values
+from stepensemble.core.errors import ConversionFailed, FileDamaged, FileUnsafe
+from stepensemble.core.problems import enumerate_values, show
 from stepensemble.runtimes import Model, Signature
 from stepensemble.runtimes.archives import extract_archive, read_archive, read_folder
+from stepensemble.runtimes.graphs import find_unknown_operations
 from stepensemble.runtimes.model import Array
-from stepensemble.runtimes.tensorflow import import_tensorflow, load_tensorflow, parse_saved_model, summarize
+from stepensemble.runtimes.tensorflow import (
+    check_saved_model,
+    import_tensorflow,
+    is_operation,
+    load_tensorflow,
+    parse_saved_model,
+    summarize,
+)
 
 EXPORT = (
     "export it with the Keras that wrote it, model.export(folder), or model.save(folder) before Keras 3, and give that"
@@ -41,6 +49,7 @@ class Exported(Struct, frozen=True):
         refused: why not.
         inputs: the rows that were asked; NumPy files by input name.
         outputs: what TensorFlow answered.
+        needs_trust: whether the SavedModel could do more than compute.
     """
 
     signature: Signature
@@ -49,6 +58,7 @@ class Exported(Struct, frozen=True):
     refused: str | None
     inputs: dict[str, bytes]
     outputs: dict[str, bytes]
+    needs_trust: bool
 
 
 class Export(Struct, frozen=True, tag="export"):
@@ -85,34 +95,43 @@ class Export(Struct, frozen=True, tag="export"):
             folder = Path(room) / "saved_model"
             if self.format == "saved_model":
                 saved_model = self.body
-                self._check_saved_model(saved_model)
                 extract_archive(saved_model, folder)
             else:
                 self._export_keras(Path(room), folder)
                 saved_model = pack_saved_model(read_folder(folder), self.name)
-            model = load_tensorflow(saved_model, self.signature)
+            needs_trust = self._check_saved_model(saved_model)
+            model = load_tensorflow(saved_model, self.signature, trusted=True)  # it was checked here
             inputs = self._rows(model.signature)
             outputs = {tensor.name: model.predict(inputs, tensor.name) for tensor in model.signature.outputs}
             litert, refused = _convert(tf, folder, model)
-        return Exported(model.signature, saved_model, litert, refused, pack_arrays(inputs), pack_arrays(outputs))
+        return Exported(
+            model.signature, saved_model, litert, refused, pack_arrays(inputs), pack_arrays(outputs), needs_trust
+        )
 
     def _rows(self, signature: Signature) -> Mapping[str, Array]:
         if self.columns is not None:
             return Golden(unpack_arrays(self.columns), self.bound).bind(signature)
         return draw_inputs(signature) if self.inputs is None else unpack_arrays(self.inputs)
 
-    def _check_saved_model(self, archive: bytes) -> None:
-        from tensorflow.python.framework import op_def_registry
-
-        graph = parse_saved_model(read_archive(archive)["saved_model.pb"])
-        unknown = find_unknown_operations(graph, lambda name: op_def_registry.get(name) is not None)
+    def _check_saved_model(self, archive: bytes) -> bool:
+        """Check what is going to be loaded; return whether it could do more than compute, and is trusted."""
+        files = read_archive(archive)
+        saved_model = parse_saved_model(files["saved_model.pb"])
+        unknown = sorted(
+            {name for graph in saved_model.meta_graphs for name in find_unknown_operations(graph, is_operation)}
+        )
         if unknown:
             raise ConversionFailed(
                 f"{self.name} needs operations that TensorFlow does not have, {enumerate_values(unknown)}: "
                 "they come with a package of their own, which is not served; save the model without them"
             )
-        if not self.trust:
-            check_graph(graph, self.name)
+        try:
+            check_saved_model(saved_model, files, show(self.name))
+        except FileUnsafe:
+            if not self.trust:
+                raise
+            return True
+        return False
 
     def _export_keras(self, room: Path, folder: Path) -> None:
         import keras

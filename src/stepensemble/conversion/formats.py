@@ -9,7 +9,15 @@ from typing import Literal, TypeAlias
 
 from stepensemble.core.errors import FileDamaged, FileUnsafe, FormatUnknown
 from stepensemble.core.problems import enumerate_values, show
-from stepensemble.runtimes.archives import LIMITS, MIB, list_archive, read_archive, read_folder, write_archive
+from stepensemble.runtimes.archives import (
+    LIMITS,
+    MIB,
+    is_of_saved_model,
+    list_archive,
+    read_archive,
+    read_folder,
+    write_archive,
+)
 
 Format: TypeAlias = Literal["litert", "keras", "h5", "saved_model"]
 
@@ -125,13 +133,7 @@ def pack_saved_model(files: Mapping[str, bytes], name: str) -> bytes:
         raise FormatUnknown(f"{name} has no saved_model.pb; {TAKEN}")
     prefix = "" if roots[0] == "." else f"{roots[0]}/"
     inside = {file.removeprefix(prefix): body for file, body in files.items() if file.startswith(prefix)}
-    return write_archive(
-        {
-            file: body
-            for file, body in inside.items()
-            if file == "saved_model.pb" or file.startswith(("variables/", "assets/"))
-        }
-    )
+    return write_archive({file: body for file, body in inside.items() if is_of_saved_model(file)})
 
 
 def _several(roots: Sequence[str], name: str) -> str:

@@ -43,6 +43,7 @@ class Attempt:
             the signature.
         output: the output that is wanted; all of them by default.
         must: how many of the batches are asked for even if that takes longer than `PATIENCE`; all of them by default.
+        trusted: as for `load_model`.
     """
 
     runtime: str
@@ -51,6 +52,7 @@ class Attempt:
     batches: tuple[Inputs, ...] | None = ()
     output: str | None = None
     must: int | None = None
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Try(Struct, frozen=True, tag="try"):
     batches: list[dict[str, bytes]] | None
     output: str | None
     must: int | None = None
+    trusted: bool = False
 
     def run(self) -> Shown:
         """Load and ask, in this process.
@@ -100,7 +103,7 @@ class Try(Struct, frozen=True, tag="try"):
         """
         _import(self.runtime)
         started = time.perf_counter()
-        model = load_model(self.runtime, self.artifact, self.signature)
+        model = load_model(self.runtime, self.artifact, self.signature, trusted=self.trusted)
         load_ms = (time.perf_counter() - started) * 1000
         outputs: list[dict[str, bytes]] = []
         predict_ms: list[float] = []
@@ -129,6 +132,7 @@ def try_artifacts(attempts: Sequence[Attempt], seconds: float = SECONDS) -> list
             None if one.batches is None else [pack_arrays(batch) for batch in one.batches],
             one.output,
             one.must,
+            one.trusted,
         )
         for one in attempts
     ]

@@ -1,28 +1,28 @@
-"""The child process of `child`: it reads jobs, does them, and writes what came of each."""
+"""The child process of `child`: it confines itself, reads jobs, does them, and writes what came of each.
+
+Its arguments are its folder and the seconds of processor time that it has.
+"""
 
 from __future__ import annotations
 
 import os
-import resource
 import sys
-from contextlib import suppress
+from pathlib import Path
 
-import msgspec
-
-from stepensemble.conversion.child import LENGTH, Answer, Refusal
-from stepensemble.conversion.export import Export
-from stepensemble.conversion.trial import Try
-from stepensemble.core.errors import EnsembleError
-
-MEMORY = 10 * 1024**3
-"""Bytes that the child may fill: as much as the largest Lambda has, so that what needs more could not be served."""
+from stepensemble.conversion.confinement import confine
 
 
-def main() -> None:
+def main(room: Path, seconds: int) -> None:
     """Do the jobs on standard input."""
-    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, MEMORY)):
-        with suppress(OSError, ValueError):  # not every system has every limit, or lets it be set
-            resource.setrlimit(limit, (value, value))
+    confine(room, seconds)
+    # Only now, since confinement binds the threads that are started after it.
+    import msgspec
+
+    from stepensemble.conversion.child import LENGTH, Answer, Refusal
+    from stepensemble.conversion.export import Export
+    from stepensemble.conversion.trial import Try
+    from stepensemble.core.errors import EnsembleError
+
     # Libraries print to 1 and 2 as they like; the answers go through a pipe that only this function knows.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), int(sys.argv[2]))

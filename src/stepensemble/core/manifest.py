@@ -195,6 +195,13 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
             "left on: the gate and verify warn of that and do not refuse it."
         ),
     ] = False
+    trusted: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
+        Meta(
+            description="SHA-256 of a SavedModel that may do more than compute; written by ensemble add --trust. "
+            "Any other file is loaded only if it does nothing else."
+        ),
+    ] = None
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,8 +13,8 @@ from stepensemble.core.releases.release import Artifact
 from stepensemble.runtimes import Model, load_model
 from stepensemble.storage.releases import ReleaseStore
 
-Key = tuple[str, str, str | None]
-"""Digest, runtime and signature."""
+Key = tuple[str, str, str | None, bool]
+"""Digest, runtime, signature, and whether it is trusted."""
 
 STATM = Path("/proc/self/statm")
 
@@ -44,19 +44,27 @@ class ModelCache:
     measure: Callable[[], int]
     _kept: OrderedDict[Key, Loaded] = field(default_factory=OrderedDict)
 
-    def get(self, runtime: str, artifact: Artifact, signature: str | None) -> tuple[Model, bool]:
+    def get(
+        self, runtime: str, artifact: Artifact, signature: str | None, *, trusted: bool = False
+    ) -> tuple[Model, bool]:
         """Return a model, and whether it had to be loaded.
+
+        Args:
+            runtime: what executes it.
+            artifact: the model file.
+            signature: which of its signatures.
+            trusted: as for `load_model`.
 
         Raises:
             MemberError: it is not there, not what its digest says, or cannot be loaded.
         """
-        key = (artifact.digest, runtime, signature)
+        key = (artifact.digest, runtime, signature, trusted)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key].model, False
         self._make_room(artifact.size * LOADING)
         before = self.measure()
-        model = load_model(runtime, self.releases.read_artifact(artifact), signature)
+        model = load_model(runtime, self.releases.read_artifact(artifact), signature, trusted=trusted)
         self._kept[key] = Loaded(model, max(self.measure() - before, artifact.size))
         return model, True
 

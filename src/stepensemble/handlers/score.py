@@ -59,7 +59,7 @@ class Scorer:
         started = time.perf_counter()
         asked = msgspec.convert(event, ScoreEvent)
         member = asked.member
-        model, cold = self.models.get(member.runtime, member.artifact, member.signature)
+        model, cold = self.models.get(member.runtime, member.artifact, member.signature, trusted=member.trusted)
         inputs = bind_columns(self._columns(asked.columns), member.inputs)
         given = model.predict(inputs, member.output)
         outputs = shape_output(given, asked.rows)
@@ -75,7 +75,7 @@ class Scorer:
         """Load a model and ask it a row of zeros: tensors are allocated, and graphs traced, at the first call only."""
         started = time.perf_counter()
         try:
-            model, cold = self.models.get(member.runtime, member.artifact, member.signature)
+            model, cold = self.models.get(member.runtime, member.artifact, member.signature, trusted=member.trusted)
             rows = model.signature.batch or 1
             zeros = {name: np.zeros((rows, *one.shape), one.dtype) for name, one in member.inputs.items()}
             # A model may refuse zeros, and is loaded all the same.

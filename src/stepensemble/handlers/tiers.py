@@ -15,12 +15,13 @@ from msgspec import Struct
 from stepensemble.core.releases.release import Artifact, Release
 
 
-class MemberToScore(Struct, frozen=True):
+class MemberToScore(Struct, frozen=True, omit_defaults=True):
     """The part of a member that its slot needs.
 
     Attributes:
         output: name of the output that is wanted, of a model that has several.
         outputs_key: where outputs go that are too large to travel.
+        trusted: as a release has it; left out where it is false.
     """
 
     id: str
@@ -30,6 +31,7 @@ class MemberToScore(Struct, frozen=True):
     signature: str | None
     output: str | None
     outputs_key: str | None
+    trusted: bool = False
 
 
 class MemberToAsk(MemberToScore, frozen=True, kw_only=True):
@@ -96,6 +98,7 @@ def list_members(release: Release, slots: Mapping[str, str], function_prefix: st
             role=member.role,
             function=f"{function_prefix}{slots[member.id]}",
             timeout=member.timeout,
+            trusted=member.trusted,
         )
         for member in release.members
     ]

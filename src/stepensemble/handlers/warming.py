@@ -15,13 +15,14 @@ from stepensemble.core.releases.release import Artifact, Release, ReleasedMember
 from stepensemble.serving.servables import Input, Servable, list_inputs
 
 
-class MemberToLoad(Struct, frozen=True):
+class MemberToLoad(Struct, frozen=True, omit_defaults=True):
     """The part of a member that its slot needs to load it, and to ask it one row of zeros.
 
     Attributes:
         inputs: input name to its type and the shape of a row, as an execution would give it; the input of a model that
             has one is named "".
         output: name of the output that is wanted, of a model that has several.
+        trusted: as a release has it; left out where it is false.
     """
 
     runtime: str
@@ -29,6 +30,7 @@ class MemberToLoad(Struct, frozen=True):
     signature: str | None
     inputs: Mapping[str, Input]
     output: str | None
+    trusted: bool = False
 
 
 class MemberToWarm(MemberToLoad, frozen=True, kw_only=True):
@@ -74,7 +76,14 @@ def list_slots(
     for digest, placement, release in served:
         for member in release.members:
             known = slots.setdefault(f"{function_prefix}{placement[member.id]}", {})
-            same = (member.id, member.version, member.runtime, member.artifact.digest, member.signature or "")
+            same = (
+                member.id,
+                member.version,
+                member.runtime,
+                member.artifact.digest,
+                member.signature or "",
+                str(member.trusted),
+            )
             known.setdefault(same, (member.timeout, _describe(digest, release, member)))
     return tuple(
         # A slot loads one after the other, so it may take as long as all of them together.
@@ -90,6 +99,7 @@ def _describe(digest: str, release: Release, member: ReleasedMember) -> MemberTo
         signature=member.signature,
         inputs=dict(zip(member.inputs, list_inputs(Servable(release, member)).values(), strict=True)),
         output=member.output.name,
+        trusted=member.trusted,
         id=member.id,
         version=member.version,
         role=member.role,

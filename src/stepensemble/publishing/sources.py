@@ -73,6 +73,10 @@ def read_artifacts(path: Path, manifest: Manifest, written: Mapping[str, bytes] 
         if member.digest is not None and member.digest != digest:
             reason = f"{show(member.digest)} is not the digest of {member.artifact}, {digest} is"
             problems.append(Problem(f"{where}.digest", reason, "restore the file, or pin the new digest"))
+        if member.trusted is not None and member.trusted != digest:
+            reason = f"{show(member.trusted)} is not the digest of {member.artifact}, {digest} is"
+            remedy = 'add the new file with --replace --trust, or take "trusted" out if it only computes'
+            problems.append(Problem(f"{where}.trusted", reason, remedy))
         artifacts[member.id] = body
     if problems:
         raise InvalidManifest(problems)

@@ -15,13 +15,14 @@ __all__ = ["RUNTIMES", "Model", "Quantization", "Signature", "Tensor", "load_mod
 RUNTIMES = ("litert", "tensorflow")
 
 
-def load_model(runtime: str, artifact: bytes, signature: str | None = None) -> Model:
+def load_model(runtime: str, artifact: bytes, signature: str | None = None, *, trusted: bool = False) -> Model:
     """Load an artifact.
 
     Args:
         runtime: "litert" or "tensorflow".
         artifact: for the one a `.tflite` file, for the other a SavedModel in a zip.
         signature: which of the artifact's signatures to use; by default the only one, else "serving_default".
+        trusted: load a SavedModel whatever its graph could do besides computing; a LiteRT file can do nothing else.
 
     Raises:
         ModelRefused: the runtime is unknown or not installed, or cannot read the artifact, or it has no such signature.
@@ -33,6 +34,6 @@ def load_model(runtime: str, artifact: bytes, signature: str | None = None) -> M
     if runtime == "tensorflow":
         from stepensemble.runtimes.tensorflow import load_tensorflow
 
-        return load_tensorflow(artifact, signature)
+        return load_tensorflow(artifact, signature, trusted=trusted)
     names = ", ".join(show(name) for name in RUNTIMES)
     raise ModelRefused(f"no runtime named {show(runtime)}; this version has {names}")

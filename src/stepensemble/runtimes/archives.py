@@ -13,7 +13,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,8 +86,16 @@ def measure_archive(body: bytes, limits: Limits = LIMITS) -> int:
     return sum(entry.file_size for entry in _open(body, limits)[1])
 
 
-def extract_archive(body: bytes, target: Path, limits: Limits = LIMITS) -> None:
+def extract_archive(
+    body: bytes, target: Path, limits: Limits = LIMITS, keep: Callable[[str], bool] = lambda _: True
+) -> None:
     """Unpack an archive into a folder that is not there yet; only its owner may enter it.
+
+    Args:
+        body: the archive.
+        target: the folder.
+        limits: what the archive may hold.
+        keep: tells which files are unpacked, by name.
 
     Raises:
         FileUnsafe, FileDamaged: see `read_archive`; the folder is not there then.
@@ -96,6 +104,8 @@ def extract_archive(body: bytes, target: Path, limits: Limits = LIMITS) -> None:
     target.mkdir(mode=0o700)
     try:
         for entry in entries:
+            if not keep(entry.filename):
+                continue
             path = target / entry.filename
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:
@@ -119,6 +129,15 @@ def write_archive(files: Mapping[str, bytes]) -> bytes:
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(entry, files[name])
     return buffer.getvalue()
+
+
+def is_of_saved_model(name: str) -> bool:
+    """Tell whether a file, named from a SavedModel's folder on, is one that its loader needs.
+
+    Not `saved_model.pbtxt` and `saved_model.cpb`, of which the loader may read one for the other, nor notes on how the
+    model was made.
+    """
+    return name == "saved_model.pb" or name.startswith(("variables/", "assets/"))
 
 
 def read_folder(folder: Path, limits: Limits = LIMITS) -> dict[str, bytes]:

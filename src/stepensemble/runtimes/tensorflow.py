@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 
 from stepensemble.core.errors import InputMismatch, ModelFileError, ModelRefused, TensorFlowMissing
 from stepensemble.core.problems import show
-from stepensemble.runtimes.archives import extract_archive
+from stepensemble.runtimes.archives import extract_archive, is_of_saved_model, list_archive
+from stepensemble.runtimes.graphs import check_graphs
 from stepensemble.runtimes.model import STRING, Array, Model, Signature, Tensor, describe, select_signature
 
 SETTINGS = {
@@ -72,29 +73,49 @@ def _quiet() -> Iterator[None]:
         os.close(nowhere)
 
 
-def load_tensorflow(artifact: bytes, signature: str | None = None) -> Model:
+def load_tensorflow(artifact: bytes, signature: str | None = None, *, trusted: bool = False) -> Model:
     """Load a SavedModel. What `tf.saved_model.load` refuses is loaded by TensorFlow 1's loader, if that one reads it.
 
     It is unpacked into a folder that is gone again when it is loaded: variables and vocabularies are in memory then.
 
+    Args:
+        artifact: the zip.
+        signature: which of its signatures to use.
+        trusted: load it whatever its graph could do besides computing.
+
     Raises:
-        ModelRefused: it cannot be read, it has no such signature, or TensorFlow is not installed.
+        ModelRefused: it cannot be read, could do more than compute (`graphs`), has no such signature, or TensorFlow is
+            not installed.
     """
     try:
         tf = import_tensorflow()
         with tempfile.TemporaryDirectory(prefix="stepensemble-") as room:
             folder = Path(room) / "model"
-            extract_archive(artifact, folder)
+            extract_archive(artifact, folder, keep=is_of_saved_model)
+            if not trusted:
+                check_saved_model(_read_saved_model(folder), list_archive(artifact), "the SavedModel")
             return _load_folder(tf, folder, signature)
     except (ModelFileError, TensorFlowMissing) as error:
         raise ModelRefused(str(error)) from None
 
 
+def check_saved_model(saved_model: Any, files: Collection[str], what: str) -> None:
+    """Refuse a SavedModel that could do more than compute; see `graphs.check_graphs`."""
+    check_graphs(saved_model.meta_graphs, files, is_operation, what)
+
+
+def is_operation(name: str) -> bool:
+    """Tell whether TensorFlow has an operation of that name."""
+    from tensorflow.python.framework import op_def_registry
+
+    return op_def_registry.get(name) is not None
+
+
 def parse_saved_model(body: bytes) -> Any:
-    """Return the protocol buffer of the graph that is served, from the content of `saved_model.pb`.
+    """Return the protocol buffer in the content of `saved_model.pb`.
 
     Raises:
-        ModelRefused: it cannot be parsed, or has several graphs and none is tagged "serve".
+        ModelRefused: it cannot be parsed.
         TensorFlowMissing: which knows the message.
     """
     import_tensorflow()
@@ -102,9 +123,18 @@ def parse_saved_model(body: bytes) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2
 
     try:
-        graphs = saved_model_pb2.SavedModel.FromString(body).meta_graphs
+        return saved_model_pb2.SavedModel.FromString(body)
     except DecodeError:
         raise ModelRefused("saved_model.pb is truncated or damaged; copy it again") from None
+
+
+def select_graph(saved_model: Any) -> Any:
+    """Return the graph of a SavedModel that is served.
+
+    Raises:
+        ModelRefused: it has several, and none is tagged "serve".
+    """
+    graphs = saved_model.meta_graphs
     for graph in graphs:
         if len(graphs) == 1 or list(graph.meta_info_def.tags) == [SERVE]:
             return graph
@@ -112,11 +142,15 @@ def parse_saved_model(body: bytes) -> Any:
     raise ModelRefused(f'no graph of the SavedModel is tagged "{SERVE}"; there are {tags or "none"}')
 
 
-def _load_folder(tf: Any, folder: Path, signature: str | None) -> Model:
+def _read_saved_model(folder: Path) -> Any:
     try:
-        tags = list(parse_saved_model((folder / "saved_model.pb").read_bytes()).meta_info_def.tags)
+        return parse_saved_model((folder / "saved_model.pb").read_bytes())
     except OSError:
         raise ModelRefused("the archive has no saved_model.pb at its top, so it is no SavedModel") from None
+
+
+def _load_folder(tf: Any, folder: Path, signature: str | None) -> Model:
+    tags = list(select_graph(_read_saved_model(folder)).meta_info_def.tags)
     try:
         loaded = tf.saved_model.load(str(folder), tags=tags)
     except Exception as error:  # noqa: BLE001 - a loader of foreign files raises whatever it comes to

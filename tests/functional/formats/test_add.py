@@ -152,6 +152,18 @@ def test_a_lambda_layer_is_taken_only_on_trust(made: Path, run: Run, tmp_path: P
     assert predict(path, {"x": 1}) == [2.5]
 
 
+def test_trust_in_a_saved_model_is_written_down_where_it_is_needed(made: Path, run: Run, tmp_path: Path) -> None:
+    path = empty(tmp_path, {"type": "regression"}, X)
+    with pytest.raises(FileUnsafe, match=r'"ReadFile"\. .* take it with ensemble add --trust'):
+        add(path, made / "branches", run)
+    added = add(path, made / "branches", run, trust=True)
+    assert (added.member.runtime, added.member.trusted) == ("tensorflow", added.member.digest)
+    assert predict(path, {"x": 3}) == [3.0]
+    # In its place one that only computes, trusted without need.
+    added = add(path, made / "random", run, trust=True, replace=True)
+    assert (added.member.runtime, added.member.trusted) == ("tensorflow", None)
+
+
 @pytest.mark.parametrize("name", ["softmax.keras", "softmax.h5"])
 def test_a_truncated_file_leaves_everything_as_it_is(made: Path, run: Run, tmp_path: Path, name: str) -> None:
     (tmp_path / "up").mkdir()

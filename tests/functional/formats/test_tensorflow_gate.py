@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from builders import X, manifest, member, model
+from builders import X, artifact, manifest, member, model
+from memory import GIBIBYTE, MemoryStack
+from stepensemble import Ensemble
 from stepensemble.admission.gate import examine
 from stepensemble.conversion.formats import read_source
+from stepensemble.core.answer import MemberFailure
 from stepensemble.core.capacity import MEBIBYTE
+from stepensemble.core.errors import ModelRefused
+from stepensemble.core.releases.release import digest_of
+from stepensemble.handlers.models import ModelCache
+from stepensemble.handlers.score import Scorer
+from stepensemble.handlers.tiers import list_members
 from stepensemble.publishing.sources import read_sources
 
 pytestmark = pytest.mark.tensorflow
 
+SLOTS = {"strange": "t1", "trusted": "t2"}
 Y, Z = {**X, "name": "y"}, {**X, "name": "z"}
 
 
@@ -45,3 +56,32 @@ def test_members_of_both_runtimes_are_tried_each_with_its_own(made: Path, tmp_pa
     assert [check.name for check in report.checks if check.member == "saved"][-3:] == ["memory", "disk", "time"]
     # TensorFlow by itself is some hundreds of MiB, LiteRT some tens; neither counts for the other.
     assert report.answers["lite"].peak_bytes < 200 * MEBIBYTE < report.answers["saved"].peak_bytes
+
+
+def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(made: Path, tmp_path: Path) -> None:
+    body = read_source(made / "branches").body  # a file is read where the column is larger than a billion
+    (tmp_path / "model.zip").write_bytes(body)
+    strange = {**member("strange"), "artifact": "model.zip", "runtime": "tensorflow"}
+    trusted = {**strange, "id": "trusted", "trusted": digest_of(body)}
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(manifest(strange, trusted, features=[X])))
+    sources = read_sources(path)
+
+    report = examine(sources)
+    (problem,) = report.refused
+    assert problem.path == "$.members[0].artifact"
+    assert re.search(r'the SavedModel is refused, .*"ReadFile"', str(problem))
+    assert list(report.answers) == ["trusted"]
+
+    ensemble = Ensemble.load(path)
+    assert isinstance(ensemble.models["strange"], MemberFailure)
+    assert ensemble.predict({"features": {"x": 3}})["predictions"][0]["value"] == 3.0
+
+    stack = MemoryStack()
+    stack.releases.write_artifact(artifact(body), body)
+    score = Scorer(ModelCache(stack.releases, 8 * GIBIBYTE, lambda: 0), stack.data)
+    asked = {one.id: msgspec.to_builtins(one) for one in list_members(sources.release, SLOTS, "score-")}
+    event = {"columns": {"x": [3.0]}, "rows": 1}
+    assert score({**event, "member": asked["trusted"]})["outputs"] == [3.0]
+    with pytest.raises(ModelRefused, match="the SavedModel is refused"):
+        score({**event, "member": asked["strange"]})  # though the same file is in memory, trusted

@@ -173,8 +173,9 @@ def describe(value: Any, path: str | None = None) -> str:
         case ReleasedMember():
             tier = f", tier {value.tier}" if value.tier > 1 else ""
             varies = ", varies" if value.varies else ""
+            trusted = ", trusted to do more than compute" if value.trusted else ""
             what = f"{describe(value.output)}, weight {value.weight:.15g}, {value.role}{tier}{varies}"
-            return f"version {value.version}, {what}, artifact {describe(value.artifact)}"
+            return f"version {value.version}, {what}, artifact {describe(value.artifact)}{trusted}"
         case Struct():
             return _describe_struct(value)
         case Mapping():

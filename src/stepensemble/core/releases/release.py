@@ -39,6 +39,8 @@ class ReleasedMember(Struct, frozen=True, omit_defaults=True):
         inputs: input name to its columns, in order; the input of a model that has one is named "".
         varies: its answer to a row may depend on the rows beside it or on the call. Left out where it may not, so that
             releases of members that do not declare it keep the names they had.
+        trusted: whether its SavedModel may do more than compute. Left out where it is false, so that a release without
+            such members is named as it was before there were any.
     """
 
     id: str
@@ -53,6 +55,7 @@ class ReleasedMember(Struct, frozen=True, omit_defaults=True):
     signature: str | None
     tier: int
     varies: bool = False
+    trusted: bool = False
 
 
 class Release(Struct, frozen=True):
@@ -152,6 +155,7 @@ def compile_release(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> Re
                 signature=member.signature,
                 tier=member.tier,
                 varies=member.varies,
+                trusted=member.trusted == artifacts[member.id].digest,
             )
             for member in manifest.members
         ),
