@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from stepensemble.local.door import is_signed, make_event, read_answer, read_path
+from stepensemble.local.http_messages import Reply
 
 SIGNED = (
     "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260301/us-east-1/execute-api/aws4_request, "
@@ -93,12 +94,12 @@ def test_a_path_is_decoded_as_by_a_deployed_http_api(sent: str, path: str | None
 
 
 def test_an_answer_without_a_status_is_all_body() -> None:
-    assert read_answer({"a": 1}) == (200, [("Content-Type", "application/json")], b'{"a": 1}')
+    assert read_answer({"a": 1}) == Reply(200, b'{"a": 1}', (("Content-Type", "application/json"),))
 
 
 def test_an_answer_with_a_status_is_taken_at_its_word() -> None:
     answered = {"statusCode": 404, "headers": {"X": "1"}, "cookies": ["a=b"], "body": "AAE=", "isBase64Encoded": True}
-    assert read_answer(answered) == (404, [("X", "1"), ("Set-Cookie", "a=b")], b"\x00\x01")
+    assert read_answer(answered) == Reply(404, b"\x00\x01", (("X", "1"), ("Set-Cookie", "a=b")))
 
 
 @pytest.mark.parametrize(
