@@ -6,6 +6,7 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     EnsembleError
     ├── InvalidManifest          the manifest has problems; all of them are listed
     ├── InvalidPayload           the payload has problems; all of them are listed
+    │   └── PayloadTooLarge      it is more than an execution carries, even without its rows
     ├── QuorumNotMet             too few members answered
     ├── PredictionConflict       the prediction id is taken by another input
     ├── RecordNotFound           no record under that prediction id
@@ -80,6 +81,10 @@ class InvalidManifest(_WithProblems):
 
 class InvalidPayload(_WithProblems):
     """The payload has problems; `problems` holds all of them."""
+
+
+class PayloadTooLarge(InvalidPayload):
+    """The payload is more than an execution carries, even with its rows in S3."""
 
 
 class QuorumNotMet(EnsembleError):

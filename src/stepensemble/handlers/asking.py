@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,10 +15,17 @@ from msgspec import Struct, structs
 from stepensemble.core import errors
 from stepensemble.core.answer import Output
 from stepensemble.core.columns import Columns, array_from_bytes, columns_to_bytes, columns_to_json
-from stepensemble.core.errors import EnsembleError, ExecutionFailed, StillRunning, StorageUnavailable, Throttled
+from stepensemble.core.errors import (
+    EnsembleError,
+    ExecutionFailed,
+    PayloadTooLarge,
+    StillRunning,
+    StorageUnavailable,
+    Throttled,
+)
 from stepensemble.core.limits import NUMBER_BYTES
 from stepensemble.core.payload import Pointer
-from stepensemble.core.problems import read_problems
+from stepensemble.core.problems import Problem, read_problems
 from stepensemble.handlers.tiers import MemberToAsk
 from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
@@ -33,6 +41,19 @@ CALL_BYTES = 5 * 1024 * 1024
 TOO_MANY = frozenset(
     {"ThrottlingException", "TooManyRequestsException", "ServiceQuotaExceededException", "ExecutionLimitExceeded"}
 )
+TOO_LARGE = frozenset({"RequestTooLargeException", "RequestEntityTooLargeException"})
+TRANSIENT = frozenset(
+    {
+        "ConflictException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "RequestExpired",
+        "RequestTimeout",
+        "ResourceConflictException",
+    }
+)
+"""Refusals below 500 that pass by themselves: a function that is being deployed, credentials that are being renewed."""
+
 THROTTLED_STATES = frozenset({"Lambda.TooManyRequestsException"})
 TRANSIENT_STATES = frozenset(
     {"Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "States.Timeout", "TIMED_OUT"}
@@ -141,11 +162,18 @@ def _read_message(cause: str) -> str:
 
 
 def _translate(error: BotoCoreError | ClientError, service: str) -> EnsembleError:
+    """Return what a client is told of a call that failed; only of what may pass by itself, that it may try again."""
     if isinstance(error, ReadTimeoutError):
         return StillRunning("there is no answer yet")
-    if isinstance(error, ClientError):
-        code = error.response["Error"]["Code"]
-        if code in TOO_MANY or error.response["ResponseMetadata"].get("HTTPStatusCode") == 429:
-            return Throttled(f"{service} takes no more requests at the moment; {LATER}")
-        return StorageUnavailable(f"{service} answers {code}; {LATER}")
-    return StorageUnavailable(f"{service} cannot be reached; {LATER}")
+    if not isinstance(error, ClientError):
+        return StorageUnavailable(f"{service} cannot be reached; {LATER}")
+    code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    if code in TOO_MANY or status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Throttled(f"{service} takes no more requests at the moment; {LATER}")
+    if code in TOO_LARGE or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        problem = Problem("$", f"is more than {service} takes ({code})", "shorten it, or send fewer rows")
+        return PayloadTooLarge([problem])
+    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and code not in TRANSIENT:
+        # The same call comes to the same end, until the stack is repaired or deployed anew.
+        return ExecutionFailed(f"{service} refuses the call ({code}); look at the stack and its permissions")
+    return StorageUnavailable(f"{service} answers {code}; {LATER}")

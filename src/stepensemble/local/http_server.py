@@ -299,7 +299,7 @@ def encode_reply(connection: h11.Connection, reply: Reply, head: Head | None, *,
         else {"connection", "transfer-encoding", "date", "content-length"}
     )
     headers = [(name.encode(), _clean(value)) for name, value in reply.headers if name.lower() not in own]
-    headers.append((b"Date", formatdate(usegmt=True).encode()))
+    headers.append((b"Date", _format_date(int(time.time()))))
     if not bare:
         headers.append((b"Content-Length", str(len(reply.body)).encode()))
     if close:
@@ -326,6 +326,11 @@ def _clean(value: str) -> bytes:
     except UnicodeEncodeError:
         encoded = value.encode()
     return CONTROLS.sub(b" ", encoded).strip()
+
+
+@lru_cache(maxsize=1)
+def _format_date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 @lru_cache

@@ -9,6 +9,7 @@ answers too. Against the first there are the headers `Origin` and `Sec-Fetch-Sit
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 
 from stepensemble.local.http_messages import Head, Refusal
@@ -37,6 +38,7 @@ def check_origin(head: Head) -> None:
         raise _forbid("Sec-Fetch-Site", site, "other pages may not use the local stack; open the address by itself")
 
 
+@lru_cache(maxsize=256)
 def is_loopback(authority: str) -> bool:
     """Say whether a host, with a port or without, is this machine by its name alone.
 
