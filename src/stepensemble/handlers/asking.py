@@ -26,7 +26,8 @@ from stepensemble.core.errors import (
 from stepensemble.core.limits import NUMBER_BYTES
 from stepensemble.core.payload import Pointer
 from stepensemble.core.problems import Problem, read_problems
-from stepensemble.handlers.tiers import MemberToAsk
+from stepensemble.handlers.tiers import DESCRIBE, MemberToAsk
+from stepensemble.serving.servables import ModelSignature
 from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.pointers import leave_rows
@@ -122,17 +123,33 @@ class Asker:
         if rows * width * NUMBER_BYTES > CALL_BYTES:
             member = structs.replace(member, outputs_key=outputs_key(prefix, member.id))
         event = {"member": member, "columns": carried, "rows": rows, "shaped": True}
+        outputs = self._invoke(name, member.function, event)["outputs"]
+        if isinstance(outputs, Mapping):
+            outputs = array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])).tolist()
+        return list(outputs)
+
+    def describe(self, name: str, member: MemberToAsk) -> ModelSignature:
+        """Return what a member's model takes and gives, by the model's own names.
+
+        Raises:
+            MemberError: the model cannot be loaded.
+            EnsembleError: as `run`.
+        """
+        signature = self._invoke(name, member.function, {DESCRIBE: True, "member": member})["signature"]
+        for tensor in (*signature["inputs"], *signature["outputs"]):
+            if tensor["quantization"] is not None:
+                tensor["dtype"] = "float32"
+        return msgspec.convert(signature, ModelSignature)
+
+    def _invoke(self, name: str, function: str, event: Mapping[str, Any]) -> Any:
         try:
-            called = self.functions.invoke(FunctionName=member.function, Payload=msgspec.json.encode(event))
+            called = self.functions.invoke(FunctionName=function, Payload=msgspec.json.encode(event))
             answer = msgspec.json.decode(called["Payload"].read())
         except (BotoCoreError, ClientError) as error:
             raise _translate(error, "Lambda") from None
         if "FunctionError" in called:
             raise name_failure(str(answer.get("errorType", "")), str(answer.get("errorMessage", "")), name)
-        outputs = answer["outputs"]
-        if isinstance(outputs, Mapping):
-            outputs = array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])).tolist()
-        return list(outputs)
+        return answer
 
 
 def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
