@@ -422,6 +422,29 @@ def test_the_http_apis_function_may_ask_the_ensemble_and_its_slots_and_nobody_el
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "reads"),
+    [
+        ({}, True),
+        ({"HttpAuth": "JWT"}, False),
+        ({"HttpAuth": "OPEN"}, False),
+        ({"HttpRecords": "NONE"}, False),
+        ({"HttpAuth": "OPEN", "HttpRecords": "NONE"}, False),
+        ({"HttpAuth": "JWT", "HttpRecords": "CALLERS"}, True),
+    ],
+)
+def test_records_are_read_by_http_by_signed_requests_unless_a_parameter_says_otherwise(
+    given: dict[str, str], reads: bool
+) -> None:
+    values = parameters("dev", 1, 0) | given
+    template = resolve(translate(TEMPLATE, values), values)
+    function = template["Resources"]["ApiFunction"]["Properties"]
+    assert function["Environment"]["Variables"]["READS_RECORDS"] == str(reads).lower()
+    (policy,) = template["Resources"]["ApiRole"]["Properties"]["Policies"]
+    allowed = {statement["Sid"] for statement in policy["PolicyDocument"]["Statement"] if statement is not None}
+    assert {"ReadRecords", "ReadLargeRecords"} & allowed == ({"ReadRecords", "ReadLargeRecords"} if reads else set())
+
+
 # ---------------------------------------------------------------------------------------------------- the inbox
 
 

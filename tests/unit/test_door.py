@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import asl
 from builders import ROOT, member, sources
 from memory import PREFIX, SLOTS, Clock, MemoryStack
-from stepensemble.core.errors import InvalidPayload, LabelUnknown, ServableNotFound
+from stepensemble.core.errors import InvalidPayload, LabelUnknown, RecordsClosed, ServableNotFound
 from stepensemble.handlers.asking import Asker
 from stepensemble.handlers.door import BODY_BYTES, RESPONSE_BYTES, Door, fits_response
 from stepensemble.handlers.normalize import POINTER_SECONDS, CurrentRelease
@@ -217,6 +218,13 @@ def test_a_bad_value_is_named_by_the_name_that_the_client_used(stack: MemoryStac
         with pytest.raises(InvalidPayload) as refused:
             door.ask("predict", "half", None, None, {"inputs": {name: [1.0, "a"]}})
         assert [problem.path for problem in refused.value.problems] == [f"$.inputs.{name}[1]"]
+
+
+def test_where_clients_may_not_read_records_none_is_looked_for(stack: MemoryStack) -> None:
+    door = replace(open_door(stack, Clock()), records=None)
+    for prediction_id in ("http-1", "no id at all"):
+        with pytest.raises(RecordsClosed, match="HttpRecords"):
+            door.recall(prediction_id)
 
 
 def test_a_slot_says_once_what_its_model_takes(stack: MemoryStack, tmp_path: Path) -> None:

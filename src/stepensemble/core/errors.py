@@ -10,6 +10,7 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     ├── QuorumNotMet             too few members answered
     ├── PredictionConflict       the prediction id is taken by another input
     ├── RecordNotFound           no record under that prediction id
+    ├── RecordsClosed            what is recorded is not read by this way
     ├── RecordUnreadable         a record was written by another version
     ├── TierMismatch             the tiers that were asked are not those that an answer needs
     ├── ReplayRefused            what a replay shall try does not fit what is recorded; all problems are listed
@@ -97,6 +98,10 @@ class PredictionConflict(EnsembleError):
 
 class RecordNotFound(EnsembleError):
     """No record is kept under that prediction id."""
+
+
+class RecordsClosed(EnsembleError):
+    """A stack's HTTP API does not answer what is recorded; its parameter `HttpRecords` decides."""
 
 
 class ReplayRefused(_WithProblems):

@@ -34,6 +34,7 @@ from stepensemble.serving.openapi import describe_api
 STATUSES: Mapping[type[EnsembleError], int] = {
     errors.InvalidPayload: 400,
     errors.LabelUnknown: 400,
+    errors.RecordsClosed: 403,
     errors.RecordNotFound: 404,
     errors.ServableNotFound: 404,
     errors.PredictionConflict: 409,

@@ -20,6 +20,7 @@ from stepensemble.core.errors import (
     InvalidPayload,
     LabelUnknown,
     RecordNotFound,
+    RecordsClosed,
     ReleaseNotCurrent,
     ServableNotFound,
 )
@@ -79,13 +80,14 @@ class Door:
     """What the routes work on.
 
     Attributes:
+        records: None where clients may not read them.
         function_prefix: the name of every score function without its slot.
         new_id: makes a name for an execution.
         signatures: of the models that were asked for theirs.
     """
 
     current: CurrentRelease
-    records: RecordTable
+    records: RecordTable | None
     asker: Asker
     function_prefix: str
     new_id: Callable[[], str]
@@ -126,9 +128,14 @@ class Door:
         """Return a record as JSON.
 
         Raises:
+            RecordsClosed: clients of this stack may not read records.
             RecordNotFound: none is kept under that id.
             AnswerTooLarge: it is more than a response holds.
         """
+        if self.records is None:
+            raise RecordsClosed(
+                "records are not read by HTTP here; use ensemble show, or deploy with another HttpRecords"
+            )
         if not PREDICTION_ID.fullmatch(prediction_id):
             raise RecordNotFound(f'no record is kept of "{prediction_id}"')
         try:
