@@ -73,6 +73,10 @@ class Resolver:
                 return self(then if self(self.document["Conditions"][condition]) else otherwise)
             case {"Fn::Not": [condition]}:
                 return not self(condition)
+            case {"Fn::Or": conditions}:
+                return any(self(condition) for condition in conditions)
+            case {"Fn::And": conditions}:
+                return all(self(condition) for condition in conditions)
             case {"Fn::Equals": [one, other]}:
                 return str(self(one)) == str(self(other))
             case {"Fn::Join": [str(separator), {"Ref": str(name)}]}:
@@ -115,7 +119,7 @@ def list_grants(role: str, resolved: Mapping[str, Any]) -> Iterator[tuple[str, s
     roles = properties_of("AWS::IAM::Role", resolved)
     attached = [policy for policy in properties_of("AWS::IAM::Policy", resolved).values() if role in policy["Roles"]]
     for policy in [*(roles[role]["Policies"] if role in roles else []), *attached]:
-        for statement in policy["PolicyDocument"]["Statement"]:
+        for statement in filter(None, policy["PolicyDocument"]["Statement"]):  # a condition may leave one out
             assert statement["Effect"] == "Allow"
             for action in as_list(statement["Action"]):
                 for resource in as_list(statement["Resource"]):

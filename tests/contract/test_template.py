@@ -404,10 +404,11 @@ def test_the_http_api_reaches_its_function_and_the_function_gives_up_before_it()
 
 
 def test_the_http_apis_function_reads_what_is_published_and_writes_none_of_it() -> None:
-    for key in ("current.json", "releases/1.json", "fingerprints/1.json"):
+    for key in ("current.json", "releases/1.json"):
         assert may("ApiRole", "s3:GetObject", "artifacts", key)
         assert not may("ApiRole", "s3:PutObject", "artifacts", key)
-    assert not may("ApiRole", "s3:GetObject", "artifacts", "artifacts/1")
+    for key in ("artifacts/1", "fingerprints/1.json"):
+        assert not may("ApiRole", "s3:GetObject", "artifacts", key)
 
 
 def test_the_http_apis_function_may_ask_the_ensemble_and_its_slots_and_nobody_else() -> None:
@@ -419,6 +420,29 @@ def test_the_http_apis_function_may_ask_the_ensemble_and_its_slots_and_nobody_el
         ("dynamodb:GetItem", ARNS["AWS::DynamoDB::Table"].format(TableName="stack-records")),
         *(("lambda:InvokeFunction", slot) for slot in slots),
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "reads"),
+    [
+        ({}, True),
+        ({"HttpAuth": "JWT"}, False),
+        ({"HttpAuth": "OPEN"}, False),
+        ({"HttpRecords": "NONE"}, False),
+        ({"HttpAuth": "OPEN", "HttpRecords": "NONE"}, False),
+        ({"HttpAuth": "JWT", "HttpRecords": "CALLERS"}, True),
+    ],
+)
+def test_records_are_read_by_http_by_signed_requests_unless_a_parameter_says_otherwise(
+    given: dict[str, str], reads: bool
+) -> None:
+    values = parameters("dev", 1, 0) | given
+    template = resolve(translate(TEMPLATE, values), values)
+    function = template["Resources"]["ApiFunction"]["Properties"]
+    assert function["Environment"]["Variables"]["READS_RECORDS"] == str(reads).lower()
+    (policy,) = template["Resources"]["ApiRole"]["Properties"]["Policies"]
+    allowed = {statement["Sid"] for statement in policy["PolicyDocument"]["Statement"] if statement is not None}
+    assert {"ReadRecords", "ReadLargeRecords"} & allowed == ({"ReadRecords", "ReadLargeRecords"} if reads else set())
 
 
 # ---------------------------------------------------------------------------------------------------- the inbox

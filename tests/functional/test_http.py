@@ -26,6 +26,7 @@ from PIL import Image
 from builders import member, sources
 from driving import ROOT, copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.core.errors import RecordNotFound
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.sources import read_sources
 
@@ -463,10 +464,53 @@ def test_a_body_beyond_six_megabytes_is_refused(http_url: str) -> None:
     assert answered.status_code == 413
 
 
+def test_metadata_that_no_execution_carries_is_refused_for_good(http_url: str) -> None:
+    body = {"features": PASSENGER, "metadata": {"note": "x" * 300_000}}
+    answered = requests.post(f"{http_url}/predict", json=body, timeout=60)
+    assert (answered.status_code, answered.json()["error"]) == (413, "PayloadTooLarge")
+    assert [problem["path"] for problem in answered.json()["problems"]] == ["$.metadata"]
+    assert "Retry-After" not in answered.headers
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /" + b"x" * 40_000, 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000, 431),
+        (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000000\r\n\r\n", 413),
+        (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /predict HTTP/1.1\r\nHost: rebound.example.com\r\nContent-Length: 2\r\n\r\n{}", 403),
+        (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\nContent-Length: 2\r\n\r\n{}", 403),
+    ],
+)
+def test_what_does_not_reach_the_function_is_refused_in_api_gateways_form(
+    http_url: str, sent: bytes, status: int
+) -> None:
+    address = urlsplit(http_url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(sent)
+        answered = http.client.HTTPResponse(connection)
+        answered.begin()
+        assert (answered.status, list(json.loads(answered.read()))) == (status, ["message"])
+        assert answered.headers["Content-Type"] == "application/json"
+
+
+def test_a_body_that_breaks_off_is_neither_answered_nor_recorded(http_url: str, stack: Stack) -> None:
+    body = json.dumps({"features": PASSENGER, "prediction_id": "cut"}).encode() + b"\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    address = urlsplit(http_url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(head + body[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(12) == b"HTTP/1.1 400"
+    with pytest.raises(RecordNotFound):
+        stack.records.read("cut")
+
+
 def test_a_client_that_goes_away_leaves_the_door_open(http_url: str) -> None:
     address = urlsplit(http_url)
     with socket.create_connection((address.hostname, address.port)) as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
     assert requests.get(f"{http_url}/health", timeout=60).status_code == 200
 
 

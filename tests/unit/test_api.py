@@ -13,7 +13,7 @@ import pytest
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload, NothingPublished, QuorumNotMet
 from stepensemble.core.problems import Problem
-from stepensemble.handlers.api import RETRY_SECONDS, STATUSES, make_api
+from stepensemble.handlers.api import RETRY_SECONDS, STATUSES, check_event, make_api
 from stepensemble.handlers.door import BODY_BYTES, RESPONSE_BYTES, Unanswered
 
 SERVING = "/v1/models/titanic:predict"
@@ -67,15 +67,54 @@ def refused(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, s
     return status, answer["error"] if path.startswith("/v1/") else answer["message"]
 
 
+# --------------------------------------------------------------------------------------------------------- events
+
+
+EVENT = {
+    "version": "2.0",
+    "rawPath": "/health",
+    "headers": {},
+    "requestContext": {"http": {"method": "GET", "path": "/health"}, "stage": "$default"},
+}
+
+
+def test_an_event_of_api_gateway_is_one() -> None:
+    check_event(EVENT)
+    check_event({**EVENT, "body": "{}", "isBase64Encoded": False, "cookies": ["a=b"]})
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({}, "$: Object missing required field `requestContext`"),
+        ({"features": {"Age": 22}}, "$: Object missing required field `requestContext`"),
+        ([], "$: Expected `object`, got `array`"),
+        (None, "$: Expected `object`, got `null`"),
+        ({**EVENT, "version": "1.0"}, "$.version: Invalid enum value '1.0'"),
+        ({**EVENT, "requestContext": {}}, "$.requestContext: Object missing required field `http`"),
+        ({**EVENT, "body": {"Age": 22}}, "$.body: Expected `str | null`, got `object`"),
+        ({**EVENT, "headers": None}, "$.headers: Expected `object`, got `null`"),
+    ],
+)
+def test_any_other_event_is_refused_with_what_it_lacks_and_where_to_go(event: Any, said: str) -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        check_event(event)
+    (problem,) = refused.value.problems
+    assert str(problem).startswith(said)
+    assert "HttpUrl" in problem.remedy
+    assert "22" not in str(problem)
+
+
 # --------------------------------------------------------------------------------------------------------- errors
 
 
-def leaves(kind: type[EnsembleError]) -> Iterator[type[EnsembleError]]:
+def descendants(kind: type[EnsembleError]) -> Iterator[type[EnsembleError]]:
     for below in kind.__subclasses__():
-        yield from leaves(below) if below.__subclasses__() else [below]
+        yield below
+        yield from descendants(below)
 
 
-@pytest.mark.parametrize("kind", sorted(leaves(EnsembleError), key=str), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", sorted(set(descendants(EnsembleError)), key=str), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_every_error_of_ours_has_a_status_and_says_when_to_ask_again(kind: type[EnsembleError], path: str) -> None:
     many = hasattr(errors, kind.__name__) and issubclass(kind, errors._WithProblems)

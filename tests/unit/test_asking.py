@@ -89,6 +89,7 @@ def refusal(code: str, status: int = 400) -> ClientError:
         (refusal("ThrottlingException"), errors.Throttled),
         (refusal("Whatever", 429), errors.Throttled),
         (refusal("InternalServerError", 500), errors.StorageUnavailable),
+        (refusal("ExpiredTokenException"), errors.StorageUnavailable),
         (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
         (ConnectTimeoutError(endpoint_url="http://secret"), errors.StorageUnavailable),
     ],
@@ -98,6 +99,41 @@ def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: 
     with pytest.raises(kind) as raised:
         asker.run("e", {"features": {}})
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("ValidationException", 400, errors.ExecutionFailed),
+        ("InvalidExecutionInput", 400, errors.ExecutionFailed),
+        ("InvalidName", 400, errors.ExecutionFailed),
+        ("StateMachineDoesNotExist", 400, errors.ExecutionFailed),
+        ("AccessDeniedException", 400, errors.ExecutionFailed),
+        ("ResourceNotFoundException", 404, errors.ExecutionFailed),
+        ("RequestTooLargeException", 413, errors.PayloadTooLarge),
+        ("RequestEntityTooLargeException", 413, errors.PayloadTooLarge),
+    ],
+)
+def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
+    code: str, status: int, kind: type[errors.EnsembleError]
+) -> None:
+    client = Refusing(refusal(code, status))
+    asker = Asker(client, "arn", client, None)  # type: ignore[arg-type]
+    (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
+    for call in (lambda: asker.run("e", {}), lambda: asker.score("e", member, {"x": np.zeros(1)}, 1, 1)):
+        with pytest.raises(kind) as raised:
+            call()
+        assert not isinstance(raised.value, errors.StorageUnavailable | errors.Throttled)
+        assert code in str(raised.value)
+        assert "secret" not in str(raised.value)
+
+
+def test_metadata_that_no_execution_carries_is_refused_before_anything_is_written() -> None:
+    asker = Asker(None, "arn", None, None)  # type: ignore[arg-type]
+    with pytest.raises(errors.PayloadTooLarge) as refused:
+        asker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})
+    (problem,) = refused.value.problems
+    assert (problem.path, "300,011 bytes" in problem.message) == ("$.metadata", True)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,16 @@ import msgspec
 import pytest
 
 import asl
-from builders import ROOT, fingerprint, member, sources
+from builders import ROOT, member, sources
 from memory import PREFIX, SLOTS, Clock, MemoryStack
-from stepensemble.core.errors import ExecutionFailed, LabelUnknown, QuorumNotMet, ServableNotFound
+from stepensemble.core.errors import (
+    ExecutionFailed,
+    InvalidPayload,
+    LabelUnknown,
+    QuorumNotMet,
+    RecordsClosed,
+    ServableNotFound,
+)
 from stepensemble.handlers.asking import Asker
 from stepensemble.handlers.door import BODY_BYTES, RESPONSE_BYTES, Door, Unanswered, fits_response
 from stepensemble.handlers.normalize import POINTER_SECONDS, CurrentRelease
@@ -72,7 +80,7 @@ def stack() -> MemoryStack:
 def predict(door: Door, name: str = "halves", version: int | None = None, label: str | None = None) -> str:
     """Ask, make sure of the answer, and return which release gave it."""
     answered = door.ask("predict", name, version, label, ROW)
-    assert answered.body in ({"predictions": [2.5]}, {"predictions": [[2.5]]})
+    assert answered.body == {"predictions": [2.5]}
     return answered.release
 
 
@@ -179,25 +187,86 @@ def test_a_status_that_is_not_there_is_told_in_tensorflow_servings_words(stack: 
         door.metadata("half_plus", None, None)
 
 
-def test_metadata_says_whether_a_members_labels_are_indices_or_names(stack: MemoryStack, tmp_path: Path) -> None:
+def test_metadata_has_the_models_own_names_types_and_shapes(stack: MemoryStack, tmp_path: Path) -> None:
     read = sources(
         tmp_path,
         member("index", "sign_label", kind="label"),
         member("name", "text", kind="label", output={"kind": "label", "name": "label", "classes": ["no", "yés"]}),
+        member("whole", "int8", kind="logit"),
         task={"type": "binary", "classes": ["no", "yés"]},
         aggregation={"method": "hard_vote"},
     )
     stack.publish(read)
     door = open_door(stack, Clock())
 
-    def dtype(name: str) -> str:
+    def tensors(name: str, group: str) -> dict[str, tuple[str, list[str]]]:
         described = door.metadata(name, None, None)["metadata"]["signature_def"]["signature_def"]
-        (output,) = described["serving_default"]["outputs"].values()
-        return str(output["dtype"])
+        return {
+            name: (tensor["dtype"], [one["size"] for one in tensor["tensor_shape"]["dim"]])
+            for name, tensor in described["serving_default"][group].items()
+        }
 
-    assert dtype("name") == "DT_INT64"  # nothing is kept that could tell
-    stack.releases.write_fingerprint(fingerprint(read))
-    assert (dtype("index"), dtype("name")) == ("DT_INT64", "DT_STRING")
+    assert tensors("index", "inputs") == tensors("name", "inputs") == {"x": ("DT_FLOAT", ["-1", "1"])}
+    assert [dtype for dtype, _ in tensors("index", "outputs").values()] == ["DT_INT32"]
+    assert tensors("name", "outputs") == {"label": ("DT_STRING", ["-1"])}
+    # Of quantized tensors, the floats.
+    assert {dtype for group in ("inputs", "outputs") for dtype, _ in tensors("whole", group).values()} == {"DT_FLOAT"}
+
+
+SCALED = {"name": "x", "type": "number", "scaling": {"type": "standard", "mean": 1, "std": 2}}
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        # y = x / 2 + 2 of what was sent
+        ({"instances": [5.0]}, {"predictions": [4.5]}),
+        ({"instances": [[5.0]]}, {"predictions": [[4.5]]}),
+        ({"instances": [{"x": 5.0}, {"x": 1}]}, {"predictions": [4.5, 2.5]}),
+        ({"instances": [{"x": [5.0]}]}, {"predictions": [[4.5]]}),
+        ({"instances": [{"inputs": [5.0]}]}, {"predictions": [[4.5]]}),
+        ({"inputs": [5.0, 1.0]}, {"outputs": [4.5, 2.5]}),
+        ({"inputs": {"x": [[5.0]]}}, {"outputs": [[4.5]]}),
+        ({"inputs": {"x": [1.0, 2.0]}}, {"outputs": [2.5, 3.0]}),
+        ({"inputs": {"inputs": [1.0, 2.0]}, "signature_name": "serving_default"}, {"outputs": [2.5, 3.0]}),
+        # of (x - 1) / 2, which is what the ensemble makes of its feature
+        ({"instances": [{"x": 5.0}], "signature_name": "features"}, {"predictions": [[3.0]]}),
+        ({"inputs": {"x": [5.0]}, "signature_name": "features"}, {"outputs": [[3.0]]}),
+    ],
+)
+def test_a_members_own_input_is_what_its_model_takes_by_any_form_of_tensorflow_servings(
+    stack: MemoryStack, tmp_path: Path, body: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
+    door = open_door(stack, Clock())
+    assert door.ask("predict", "half", None, None, body).body == answer
+    examples = {"examples": [{"x": 5.0}], "signature_name": "tensorflow/serving/regress"}
+    assert door.ask("regress", "half", None, None, examples).body == {"results": [4.5]}
+    assert door.ask("predict", "halves", None, None, {"instances": [{"x": 5.0}]}).body == {"predictions": [3.0]}
+
+
+def test_a_bad_value_is_named_by_the_name_that_the_client_used(stack: MemoryStack, tmp_path: Path) -> None:
+    stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
+    door = open_door(stack, Clock())
+    for name in ("x", "inputs"):
+        with pytest.raises(InvalidPayload) as refused:
+            door.ask("predict", "half", None, None, {"inputs": {name: [1.0, "a"]}})
+        assert [problem.path for problem in refused.value.problems] == [f"$.inputs.{name}[1]"]
+
+
+def test_where_clients_may_not_read_records_none_is_looked_for(stack: MemoryStack) -> None:
+    door = replace(open_door(stack, Clock()), records=None)
+    for prediction_id in ("http-1", "no id at all"):
+        with pytest.raises(RecordsClosed, match="HttpRecords"):
+            door.recall(prediction_id)
+
+
+def test_a_slot_says_once_what_its_model_takes(stack: MemoryStack, tmp_path: Path) -> None:
+    stack.publish(sources(tmp_path, member("half")))
+    door = open_door(stack, Clock())
+    for _ in range(3):
+        door.ask("predict", "half", None, None, ROW)
+    assert len(door.signatures) == 1
 
 
 @pytest.mark.parametrize(("character", "size"), [("1", 1), ('"', 2), ("\n", 2), ("é", 6)])

@@ -158,8 +158,15 @@ def test_an_input_without_room_beside_the_results_is_refused_with_the_way_out(st
     fits = {"features": {"x": 1}, "metadata": {"note": "n" * (room - frame)}}
     assert "failure" not in ask(stack, fits)
     failure = ask(stack, {**fits, "metadata": {"note": "n" * (room - frame + 1)}})["failure"]
+    assert failure["error"] == "PayloadTooLarge"
+    assert f"$.metadata: has {room - frame + 1 + 11:,} bytes of JSON" in failure["cause"]
+    assert f"carries {room - 512:,} beside its rows; shorten it" in failure["cause"]
+
+
+def test_rows_without_room_beside_the_results_are_refused_with_the_way_out(stack: MemoryStack) -> None:
+    failure = ask(stack, {"instances": [{"x": 1.5}] * 10_000, "metadata": {"note": "n" * 150_000}})["failure"]
     assert failure["error"] == "InvalidPayload"
-    assert f"$: has {room + 1:,} bytes" in failure["cause"]
+    assert "bytes of JSON, too many for a state beside the members' results" in failure["cause"]
     assert 'put the rows into s3://data/payloads/… and send {"instances": {"s3": …}}' in failure["cause"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from stepensemble.serving.answers import (
 )
 from stepensemble.serving.questions import Question, encode_rows, parse_examples, parse_predict
 from stepensemble.serving.servables import (
+    ModelSignature,
+    ModelTensor,
     Servable,
     describe_metadata,
     describe_status,
@@ -144,6 +147,58 @@ def test_a_members_own_inputs_go_before_features_of_the_same_name_unless_the_sig
 def test_a_member_asked_by_other_names_is_asked_by_features() -> None:
     assert parse_predict({"instances": [{"x": 1.0}]}, half()).rows == [{"x": 1.0}]
     assert parse_predict({"inputs": {"x": [1.0, 2.0]}}, half()).rows == [{"x": 1.0}, {"x": 2.0}]
+
+
+DENSE = ModelSignature((ModelTensor("dense_input", "float32", (1,)),), (ModelTensor("dense_1", "float32", (1,)),))
+"""What Keras names the tensors of a SavedModel."""
+
+
+def own(*features: Any, signature: ModelSignature = DENSE) -> Servable:
+    """A member whose model's own names are known."""
+    return replace(half(None, *features), signature=signature)
+
+
+@pytest.mark.parametrize(
+    ("body", "bare"),
+    [
+        ({"instances": [{"dense_input": 1.0}, {"dense_input": 2.0}]}, True),
+        ({"instances": [{"dense_input": [1.0]}, {"dense_input": [2.0]}]}, False),
+        ({"inputs": {"dense_input": [1.0, 2.0]}}, True),
+        ({"inputs": {"dense_input": [[1.0], [2.0]]}}, False),
+        ({"inputs": {"inputs": [[1.0], [2.0]]}}, False),
+        ({"inputs": [[1.0], [2.0]]}, False),
+        ({"instances": [1.0, 2.0]}, True),
+    ],
+)
+def test_a_models_own_name_and_the_general_one_and_none_are_the_same_question(body: object, bare: bool) -> None:
+    question = parse_predict(body, own())
+    assert question.tensors is not None
+    ((_, tensor),) = question.tensors.items()
+    np.testing.assert_array_equal(tensor, [[1.0], [2.0]])
+    assert question.bare == bare
+
+
+def test_a_models_own_name_goes_before_a_feature_of_that_name_and_other_names_are_features() -> None:
+    named_alike = own(NumberFeature("dense_input"))
+    assert parse_predict({"instances": [{"dense_input": 1.0}]}, named_alike).tensors is not None
+    body = {"instances": [{"dense_input": 1.0}], "signature_name": "features"}
+    assert parse_predict(body, named_alike).rows == [{"dense_input": 1.0}]
+    assert parse_predict({"instances": [{"x": 1.0}]}, own()).rows == [{"x": 1.0}]
+
+
+def test_metadata_lists_a_models_own_names_types_and_shapes() -> None:
+    unsure = ModelSignature(
+        (ModelTensor("tokens", "int64", (None,)),), (ModelTensor("a", "string", None), ModelTensor("b", "bfloat16", ()))
+    )
+    listed = signatures(own())["serving_default"]
+    assert types(listed["inputs"]) == {"dense_input": ("DT_FLOAT", ["-1", "1"])}
+    assert types(listed["outputs"]) == {"dense_1": ("DT_FLOAT", ["-1", "1"])}
+    member = released("m", Value(name="a"))
+    listed = signatures(Servable(release(REGRESSION, member), member, unsure))["serving_default"]
+    assert types(listed["inputs"]) == {"tokens": ("DT_INT64", ["-1", "-1"])}
+    assert listed["outputs"] == {
+        "a": {"dtype": "DT_STRING", "tensor_shape": {"dim": [], "unknown_rank": True}, "name": "a:0"}
+    }
 
 
 def test_a_list_of_one_value_and_base64_text_are_the_value() -> None:

@@ -6,9 +6,11 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     EnsembleError
     ├── InvalidManifest          the manifest has problems; all of them are listed
     ├── InvalidPayload           the payload has problems; all of them are listed
+    │   └── PayloadTooLarge      it is more than an execution carries, even without its rows
     ├── QuorumNotMet             too few members answered
     ├── PredictionConflict       the prediction id is taken by another input
     ├── RecordNotFound           no record under that prediction id
+    ├── RecordsClosed            what is recorded is not read by this way
     ├── RecordUnreadable         a record was written by another version
     ├── TierMismatch             the tiers that were asked are not those that an answer needs
     ├── ReplayRefused            what a replay shall try does not fit what is recorded; all problems are listed
@@ -83,6 +85,10 @@ class InvalidPayload(_WithProblems):
     """The payload has problems; `problems` holds all of them."""
 
 
+class PayloadTooLarge(InvalidPayload):
+    """The payload is more than an execution carries, even with its rows in S3."""
+
+
 class QuorumNotMet(EnsembleError):
     """Too few members answered for the answer to count."""
 
@@ -93,6 +99,10 @@ class PredictionConflict(EnsembleError):
 
 class RecordNotFound(EnsembleError):
     """No record is kept under that prediction id."""
+
+
+class RecordsClosed(EnsembleError):
+    """A stack's HTTP API does not answer what is recorded; its parameter `HttpRecords` decides."""
 
 
 class ReplayRefused(_WithProblems):

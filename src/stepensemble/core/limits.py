@@ -40,6 +40,9 @@ FRAME_BYTES = 4 * 1024
 ASKED_BYTES = 512
 """What is known of a member when it is asked, beside what the release says: its function, and a key for its outputs."""
 
+POINTER_BYTES = 512
+"""Reserve for a pointer in the place of rows."""
+
 # Keys, words and punctuation of one prediction; numbers, the label and members' ids count apart.
 VALUE_BYTES, VALUE_NUMBERS = 90, 3
 """Every prediction: value, spread, range and decision; tier and the frame of shadows."""
@@ -51,15 +54,14 @@ SHADOW_BYTES = 40
 """How one shadow would have fared."""
 
 
-def leaves_room(input_bytes: int, later_bytes: int, members: int) -> bool:
-    """Say whether an execution's input, which Aggregate gets once more to record it, fits beside the members' results.
+def room_for_input(later_bytes: int, members: int) -> int:
+    """Return the most bytes of an execution's input: Aggregate gets it once more, beside the members' results.
 
     Args:
-        input_bytes: of the execution's input, as JSON.
         later_bytes: of the list of members in later tiers, as JSON; 0 where there are none.
         members: how many are asked; their outputs travel as pointers if need be.
     """
-    return FRAME_BYTES + MEMBER_BYTES * members + input_bytes + later_bytes <= STATE_BYTES
+    return STATE_BYTES - FRAME_BYTES - MEMBER_BYTES * members - later_bytes
 
 
 def travels_inline(

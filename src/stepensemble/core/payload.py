@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from stepensemble.core.coherence import check_quorum
-from stepensemble.core.errors import InvalidPayload
+from stepensemble.core.errors import InvalidPayload, PayloadTooLarge
 from stepensemble.core.manifest import Voice
 from stepensemble.core.policy import Policy, Quorum, override_quorum
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
@@ -31,6 +31,7 @@ from stepensemble.core.validation import check_structure
 
 MAX_ROWS = 10_000
 KEYS = ("features", "instances", "prediction_id", "metadata", "release", "quorum")
+ROWS = frozenset({"features", "instances"})
 WARMUP = "warmup"
 DECISIVE = ("features", "instances", "quorum")
 """What the answer depends on."""
@@ -199,6 +200,22 @@ def apply_quorum(payload: Payload, policy: Policy, members: Sequence[Voice]) -> 
     if problems:
         raise InvalidPayload(problems)
     return applied
+
+
+def check_frame(payload: Mapping[str, Any], most: int) -> None:
+    """Make sure that what is in a payload beside its rows has at most so many bytes of JSON.
+
+    Raises:
+        PayloadTooLarge: it has more; the problem names the part that has the most of them.
+    """
+    frame = {key: value for key, value in payload.items() if key not in ROWS}
+    sizes = {key: len(msgspec.json.encode(value)) for key, value in frame.items()}
+    if sizes and len(msgspec.json.encode(frame)) > most:
+        longest = max(sizes, key=sizes.__getitem__)
+        message = f"has {sizes[longest]:,} bytes of JSON, and an execution carries {most:,} beside its rows"
+        raise PayloadTooLarge(
+            [Problem(f"$.{longest}", message, "shorten it, or keep it elsewhere and send its address")]
+        )
 
 
 def digest_input(payload: object) -> str:

@@ -15,11 +15,12 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from itertools import accumulate, takewhile
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from msgspec import Struct
 
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload
@@ -33,9 +34,11 @@ from stepensemble.serving.openapi import describe_api
 STATUSES: Mapping[type[EnsembleError], int] = {
     errors.InvalidPayload: 400,
     errors.LabelUnknown: 400,
+    errors.RecordsClosed: 403,
     errors.RecordNotFound: 404,
     errors.ServableNotFound: 404,
     errors.PredictionConflict: 409,
+    errors.PayloadTooLarge: 413,
     errors.ReleaseNotCurrent: 409,
     errors.AnswerTooLarge: 413,
     errors.QuorumNotMet: 422,
@@ -67,6 +70,26 @@ IMAGES = frozenset({"image/png", "image/jpeg", "image/webp"})
 logger = Logger()
 
 
+class _Http(Struct, frozen=True):
+    method: str
+    path: str
+
+
+class _Context(Struct, frozen=True):
+    http: _Http
+
+
+class _Event(Struct, frozen=True):
+    """What this module reads of an event of API Gateway's."""
+
+    requestContext: _Context  # noqa: N815 (API Gateway's name)
+    rawPath: str  # noqa: N815
+    version: Literal["2.0"]
+    headers: Mapping[str, str]
+    body: str | None = None
+    isBase64Encoded: bool = False  # noqa: N815
+
+
 class HttpError(Exception):
     """A request that HTTP itself has a word for: its status, the error's name and what to do."""
 
@@ -74,6 +97,21 @@ class HttpError(Exception):
         super().__init__(message)
         self.status = status
         self.headers = headers or {}
+
+
+def check_event(event: object) -> None:
+    """Make sure that an event is API Gateway's, in payload format 2.0; a function can be invoked with anything.
+
+    Raises:
+        InvalidPayload: it is not; with what is missing, and how requests get here.
+    """
+    try:
+        msgspec.convert(event, _Event)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `")
+        remedy = "send a request to the stack's HttpUrl, or start an execution of its state machine with the payload"
+        reason = f"{message}, and this function takes events of API Gateway alone, payload format 2.0"
+        raise InvalidPayload([Problem(place.rstrip("`") or "$", reason, remedy)]) from None
 
 
 def make_api(door: Door) -> APIGatewayHttpResolver:
@@ -242,11 +280,11 @@ def _explain(error: Exception) -> tuple[int, Failure, Mapping[str, str]]:
         error = error.error
     if isinstance(error, HttpError):
         return error.status, Failure(error.status.phrase.replace(" ", ""), str(error)), error.headers
+    status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
     if isinstance(error, InvalidPayload):
         message = list_problems(error.problems, max_bytes=PROBLEM_BYTES)
-        return 400, Failure(type(error).__name__, message, _cut_problems(error.problems)), {}
+        return status, Failure(type(error).__name__, message, _cut_problems(error.problems)), {}
     if isinstance(error, EnsembleError):
-        status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
         return status, Failure(type(error).__name__, str(error), prediction_id=recorded), {}
     # Of what nobody expects, the log gets where it happened, but no message: it might quote what was sent.
     logger.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,12 +15,20 @@ from msgspec import Struct, structs
 from stepensemble.core import errors
 from stepensemble.core.answer import Output
 from stepensemble.core.columns import Columns, array_from_bytes, columns_to_bytes, columns_to_json
-from stepensemble.core.errors import EnsembleError, ExecutionFailed, StillRunning, StorageUnavailable, Throttled
+from stepensemble.core.errors import (
+    EnsembleError,
+    ExecutionFailed,
+    PayloadTooLarge,
+    StillRunning,
+    StorageUnavailable,
+    Throttled,
+)
 from stepensemble.core.limits import NUMBER_BYTES
 from stepensemble.core.outputs import list_entries
 from stepensemble.core.payload import Pointer
-from stepensemble.core.problems import read_problems
-from stepensemble.handlers.tiers import MemberToAsk
+from stepensemble.core.problems import Problem, read_problems
+from stepensemble.handlers.tiers import DESCRIBE, MemberToAsk
+from stepensemble.serving.servables import ModelSignature
 from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.pointers import leave_rows
@@ -34,6 +43,19 @@ CALL_BYTES = 5 * 1024 * 1024
 TOO_MANY = frozenset(
     {"ThrottlingException", "TooManyRequestsException", "ServiceQuotaExceededException", "ExecutionLimitExceeded"}
 )
+TOO_LARGE = frozenset({"RequestTooLargeException", "RequestEntityTooLargeException"})
+TRANSIENT = frozenset(
+    {
+        "ConflictException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "RequestExpired",
+        "RequestTimeout",
+        "ResourceConflictException",
+    }
+)
+"""Refusals below 500 that pass by themselves: a function that is being deployed, credentials that are being renewed."""
+
 THROTTLED_STATES = frozenset({"Lambda.TooManyRequestsException"})
 TRANSIENT_STATES = frozenset(
     {"Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "States.Timeout", "TIMED_OUT"}
@@ -105,18 +127,39 @@ class Asker:
         if rows * width * NUMBER_BYTES > CALL_BYTES:
             member = structs.replace(member, outputs_key=outputs_key(prefix, member.id))
         event = {"member": member, "columns": carried, "rows": rows, "shaped": True}
-        answer, failed = self._invoke(member.function, event)
-        if failed and answer.get("errorType") in CRASHED:
-            answer, failed = self._invoke(member.function, event)
-        if failed:
-            raise name_failure(str(answer.get("errorType", "")), str(answer.get("errorMessage", "")), name)
-        outputs = answer["outputs"]
+        outputs = self._invoke(name, member.function, event)["outputs"]
         if isinstance(outputs, Mapping):
             outputs = list_entries(array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])))
         return list(outputs)
 
-    def _invoke(self, function: str, event: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Return what a function answers, and whether that is an error of it."""
+    def describe(self, name: str, member: MemberToAsk) -> ModelSignature:
+        """Return what a member's model takes and gives, by the model's own names.
+
+        Raises:
+            MemberError: the model cannot be loaded.
+            EnsembleError: as `run`.
+        """
+        signature = self._invoke(name, member.function, {DESCRIBE: True, "member": member})["signature"]
+        for tensor in (*signature["inputs"], *signature["outputs"]):
+            if tensor["quantization"] is not None:
+                tensor["dtype"] = "float32"
+        return msgspec.convert(signature, ModelSignature)
+
+    def _invoke(self, name: str, function: str, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a score function returns; it is invoked once more where its process ended.
+
+        Raises:
+            EnsembleError: what the function raised, under its own name.
+        """
+        answer, failed = self._call(function, event)
+        if failed and answer.get("errorType") in CRASHED:
+            answer, failed = self._call(function, event)
+        if failed:
+            raise name_failure(str(answer.get("errorType", "")), str(answer.get("errorMessage", "")), name)
+        return answer
+
+    def _call(self, function: str, event: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Return a function's response, and whether that is an error of it."""
         try:
             called = self.functions.invoke(FunctionName=function, Payload=msgspec.json.encode(event))
             return msgspec.json.decode(called["Payload"].read(), type=dict[str, Any]), "FunctionError" in called
@@ -151,11 +194,18 @@ def _read_message(cause: str) -> str:
 
 
 def _translate(error: BotoCoreError | ClientError, service: str) -> EnsembleError:
+    """Return what a client is told of a call that failed; only of what may pass by itself, that it may try again."""
     if isinstance(error, ReadTimeoutError):
         return StillRunning("there is no answer yet")
-    if isinstance(error, ClientError):
-        code = error.response["Error"]["Code"]
-        if code in TOO_MANY or error.response["ResponseMetadata"].get("HTTPStatusCode") == 429:
-            return Throttled(f"{service} takes no more requests at the moment; {LATER}")
-        return StorageUnavailable(f"{service} answers {code}; {LATER}")
-    return StorageUnavailable(f"{service} cannot be reached; {LATER}")
+    if not isinstance(error, ClientError):
+        return StorageUnavailable(f"{service} cannot be reached; {LATER}")
+    code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    if code in TOO_MANY or status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Throttled(f"{service} takes no more requests at the moment; {LATER}")
+    if code in TOO_LARGE or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        problem = Problem("$", f"is more than {service} takes ({code})", "shorten it, or send fewer rows")
+        return PayloadTooLarge([problem])
+    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and code not in TRANSIENT:
+        # The same call comes to the same end, until the stack is repaired or deployed anew.
+        return ExecutionFailed(f"{service} refuses the call ({code}); look at the stack and its permissions")
+    return StorageUnavailable(f"{service} answers {code}; {LATER}")

@@ -121,5 +121,5 @@ def read_failure(event: Mapping[str, Any]) -> Failure | None:
 
 
 def _name(error: str, cause: str, prediction_id: str | None) -> Failure:
-    problems = tuple(read_problems(cause)) if error in {"InvalidPayload", "DatasetRefused"} else ()
+    problems = tuple(read_problems(cause)) if error in {"InvalidPayload", "PayloadTooLarge", "DatasetRefused"} else ()
     return Failure(error, cause, problems, prediction_id if error == "QuorumNotMet" else None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -18,11 +18,11 @@ from stepensemble.core.errors import (
     AnswerTooLarge,
     EnsembleError,
     ExecutionFailed,
-    FingerprintMissing,
     InvalidPayload,
     LabelUnknown,
     QuorumNotMet,
     RecordNotFound,
+    RecordsClosed,
     ReleaseNotCurrent,
     ServableNotFound,
     StillRunning,
@@ -30,18 +30,18 @@ from stepensemble.core.errors import (
 )
 from stepensemble.core.features import normalize
 from stepensemble.core.manifest import ImageFeature
-from stepensemble.core.outputs import Label, output_width
+from stepensemble.core.outputs import output_width
 from stepensemble.core.payload import PREDICTION_ID, Payload, Pointer, apply_quorum, parse_payload
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import BinaryTask, name_classes
 from stepensemble.handlers.asking import Asker
 from stepensemble.handlers.normalize import CurrentRelease
-from stepensemble.handlers.tiers import list_members
+from stepensemble.handlers.tiers import MemberToAsk, list_members
 from stepensemble.imaging import read_images
 from stepensemble.serving import answers, questions, servables
 from stepensemble.serving.questions import Question
-from stepensemble.serving.servables import Servable
+from stepensemble.serving.servables import ModelSignature, Servable
 from stepensemble.storage.pointers import follow_pointers
 from stepensemble.storage.records import RecordTable
 
@@ -52,6 +52,9 @@ RESPONSE_BYTES = BODY_BYTES - 8 * 1024
 """Most bytes of a response's body within what the function sends, which holds as many as what it is sent; the rest is
 for the status and the headers.
 """
+
+MOST_SIGNATURES = 100
+"""More models are asked once more."""
 
 Method = Literal["predict", "classify", "regress"]
 
@@ -81,15 +84,18 @@ class Door:
     """What the routes work on.
 
     Attributes:
+        records: None where clients may not read them.
         function_prefix: the name of every score function without its slot.
         new_id: makes a name for an execution.
+        signatures: of the models that were asked for theirs.
     """
 
     current: CurrentRelease
-    records: RecordTable
+    records: RecordTable | None
     asker: Asker
     function_prefix: str
     new_id: Callable[[], str]
+    signatures: dict[tuple[str, str, str | None], ModelSignature] = field(default_factory=dict)
 
     def predict(self, data: object) -> Output:
         """Answer the payload of an execution with its output; what is too large for a response stays a pointer.
@@ -126,9 +132,14 @@ class Door:
         """Return a record as JSON.
 
         Raises:
+            RecordsClosed: clients of this stack may not read records.
             RecordNotFound: none is kept under that id.
             AnswerTooLarge: it is more than a response holds.
         """
+        if self.records is None:
+            raise RecordsClosed(
+                "records are not read by HTTP here; use ensemble show, or deploy with another HttpRecords"
+            )
         if not PREDICTION_ID.fullmatch(prediction_id):
             raise RecordNotFound(f'no record is kept of "{prediction_id}"')
         try:
@@ -207,24 +218,34 @@ class Door:
     def _metadata(self, name: str, version: int | None, label: str | None) -> dict[str, Any]:
         pointer = self.current.read_pointer()
         wanted = servables.find_release(pointer, name, version, label) or pointer.release
-        digest, _, release = self.current.get("", wanted)
-        servable = servables.find_servable(release, name, version)
-        return servables.describe_metadata(servable, digest, self._labels(digest, servable.member))
+        digest, slots, release = self.current.get("", wanted)
+        servable = self._describe(servables.find_servable(release, name, version), slots)
+        return servables.describe_metadata(servable, digest)
 
-    def _labels(self, digest: str, member: ReleasedMember | None) -> Sequence[Any]:
-        """Return labels that a member gave at the gate; none of a member that gives something else."""
-        if member is None or not isinstance(member.output, Label):
-            return ()
-        try:
-            return self.current.releases.read_fingerprint(digest).members[member.id].outputs
-        except FingerprintMissing:
-            return ()
+    def _describe(self, servable: Servable, slots: Mapping[str, str]) -> Servable:
+        """Return a servable with the signature of its model, which the member's slot is asked for once."""
+        member = servable.member
+        if member is None:
+            return servable
+        key = (member.artifact.digest, member.runtime, member.signature)
+        if key not in self.signatures:
+            if len(self.signatures) >= MOST_SIGNATURES:
+                self.signatures.clear()
+            self.signatures[key] = self.asker.describe(
+                self.new_id(), self._find_member(servable.release, member, slots)
+            )
+        return replace(servable, signature=self.signatures[key])
+
+    def _find_member(self, release: Release, member: ReleasedMember, slots: Mapping[str, str]) -> MemberToAsk:
+        return next(one for one in list_members(release, slots, self.function_prefix) if one.id == member.id)
 
     def _answer(self, method: Method, name: str, version: int | None, label: str | None, body: object) -> Answered:
         wanted = servables.find_release(self.current.read_pointer(), name, version, label)
         execution = self.new_id()
         digest, slots, release = self.current.get(execution, wanted)
         servable = servables.find_servable(release, name, version)
+        if servable.member is not None and "" in servable.member.inputs:  # of others the manifest has the names
+            servable = self._describe(servable, slots)
         if method == "predict":
             question = questions.parse_predict(body, servable)
         else:
@@ -275,7 +296,7 @@ class Door:
         self, name: str, servable: Servable, member: ReleasedMember, slots: Mapping[str, str], question: Question
     ) -> list[Any]:
         release = servable.release
-        asked = next(one for one in list_members(release, slots, self.function_prefix) if one.id == member.id)
+        asked = self._find_member(release, member, slots)
         if question.tensors is not None:
             columns: Columns = question.tensors
             # Each input is its own only column; one without a name goes by a name in requests only.

@@ -51,11 +51,12 @@ class AggregateEnvironment(Environment, frozen=True, rename=str.upper):
 
 
 class ApiEnvironment(Environment, frozen=True, rename=str.upper):
-    """What the HTTP door has besides: what it asks, and the records it reads."""
+    """What the HTTP door has besides: what it asks, the records, and whether clients may read them."""
 
     score_function_prefix: str
     express_machine_arn: str
     records_table: str
+    reads_records: bool
 
 
 Kind = TypeVar("Kind", bound=Environment)

@@ -13,8 +13,17 @@ from msgspec import structs
 from stepensemble.core.columns import columns_to_bytes, columns_to_json, least_json_bytes
 from stepensemble.core.errors import EnsembleError, InvalidPayload, StorageUnavailable
 from stepensemble.core.features import normalize
-from stepensemble.core.limits import STATE_BYTES, leaves_room, travels_inline
-from stepensemble.core.payload import WARMUP, Payload, Pointer, Rows, apply_quorum, is_warmup, parse_payload
+from stepensemble.core.limits import POINTER_BYTES, STATE_BYTES, room_for_input, travels_inline
+from stepensemble.core.payload import (
+    WARMUP,
+    Payload,
+    Pointer,
+    Rows,
+    apply_quorum,
+    check_frame,
+    is_warmup,
+    parse_payload,
+)
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.current import choose, serves
 from stepensemble.core.releases.release import Current, Release
@@ -126,7 +135,9 @@ class Normalizer:
             for tier in range(1, release.tiers + 1)
         }
         input_bytes = len(msgspec.json.encode(data))
-        if not leaves_room(input_bytes, sum(members_bytes.values()) - members_bytes[1], len(members)):
+        room = room_for_input(sum(members_bytes.values()) - members_bytes[1], len(members))
+        if input_bytes > room:
+            check_frame(data, room - POINTER_BYTES)
             message = f"has {input_bytes:,} bytes of JSON, too many for a state beside the members' results"
             remedy = f'put the rows into s3://{self.data.name}/{PAYLOADS}… and send {{"instances": {{"s3": …}}}}'
             raise InvalidPayload([Problem("$", message, remedy)])

@@ -17,7 +17,7 @@ from stepensemble.core.errors import InputMismatch, MemberError
 from stepensemble.core.outputs import list_entries, shape_output
 from stepensemble.core.payload import WARMUP, Pointer
 from stepensemble.handlers.models import ModelCache
-from stepensemble.handlers.tiers import MemberToScore
+from stepensemble.handlers.tiers import DESCRIBE, MemberToScore
 from stepensemble.handlers.warming import MemberToLoad, SlotToLoad
 from stepensemble.storage.objects import Bucket
 
@@ -47,7 +47,7 @@ class Scorer:
         """Answer one member's outputs for every row: inline, or a pointer where the event says so.
 
         Of a warm-up, `{"warmup": true, "slot": …}`, answer what became of each of the slot's members; the failure of
-        one is then in its place.
+        one is then in its place. Of `{"describe": true, "member": …}`, answer the signature of the member's model.
 
         Raises:
             MemberError: the member's failure; the state machine carries it as data.
@@ -56,6 +56,10 @@ class Scorer:
         if event.get(WARMUP):
             slot = msgspec.convert(event["slot"], SlotToLoad)
             return {"members": [self._warm(member) for member in slot.members]}
+        if event.get(DESCRIBE):
+            member = msgspec.convert(event["member"], MemberToScore)
+            model, _ = self.models.get(member.runtime, member.artifact, member.signature)
+            return {"signature": msgspec.to_builtins(model.signature)}
         started = time.perf_counter()
         asked = msgspec.convert(event, ScoreEvent)
         member = asked.member

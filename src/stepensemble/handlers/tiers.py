@@ -14,6 +14,9 @@ from msgspec import Struct
 
 from stepensemble.core.releases.release import Artifact, Release
 
+DESCRIBE = "describe"
+"""The key of an event that asks a slot what a model takes and gives."""
+
 
 class MemberToScore(Struct, frozen=True, omit_defaults=True):
     """The part of a member that its slot needs.

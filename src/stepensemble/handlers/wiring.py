@@ -162,7 +162,7 @@ def wire_api() -> APIGatewayHttpResolver:
         boto3.client("lambda", config=config),
         data,
     )
-    records = RecordTable(boto3.client("dynamodb"), env.records_table, data)
+    records = RecordTable(boto3.client("dynamodb"), env.records_table, data) if env.reads_records else None
     current = CurrentRelease(ReleaseStore(open_bucket(env.artifact_bucket)), time.monotonic)
     return make_api(Door(current, records, asker, env.score_function_prefix, lambda: f"http-{uuid4().hex}"))
 

@@ -11,7 +11,9 @@ What happens when a stack starts (`stack.LocalStack.start`), module by module:
 4. `imports`, `emulator`: meanwhile moto is imported, and creates the stacks in an account of their own.
 5. `engine`: moto's Step Functions engine is put right and made to call the pool.
 6. `persistence`: objects, items and log events are put back, and written through from now on.
-7. `gateway`, `http_server`: the door is opened on the loopback interface; `door`: and that of the HTTP API.
+7. `gateway`: every AWS API is served on the loopback interface; `door`: the HTTP API is. `http_server` reads the
+   requests of both, as `http_messages`; `origins` refuses those of other pages, `uploads` those that are cut short, and
+   `mistakes` finds what is wrong with one at which moto fails.
 
 Everything is undone in the opposite order when the stack is closed. If the process dies instead, its children follow: a
 pipe that they watch breaks.

@@ -14,21 +14,24 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 from uuid import uuid4
 
 from stepensemble.local.functions import FunctionPool
-from stepensemble.local.gateway import Environ, StartResponse
+from stepensemble.local.http_messages import Environ, Head, Refusal, Reply
+from stepensemble.local.origins import check_origin
 from stepensemble.local.runtime_api import REQUEST_BYTES
 
 TEXTS = re.compile(r"text/.*|application/(json|javascript|xml)")
 """Bodies of these types travel as they are; of any other, or of none, as base64: so it was found on AWS
 (https://github.com/ministackorg/ministack/pull/766).
 """
+
+TIMED_OUT = "Sandbox.Timedout"
+"""The type of Lambda's error for a function that took too long."""
 
 LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -39,7 +42,7 @@ SIGNATURE = re.compile(
 
 
 class Door:
-    """The WSGI application in front of one function."""
+    """The site in front of one function."""
 
     def __init__(self, pool: FunctionPool, function: str, account: str, *, auth: bool) -> None:
         self._pool = pool
@@ -47,28 +50,34 @@ class Door:
         self._account = account
         self._auth = auth
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
-        status, headers, body = self._answer(environ)
-        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
-        return [body]
+    def admit(self, head: Head) -> int:
+        """Return the most bytes of a body: what a function may be sent, though an event holds fewer."""
+        check_origin(head)
+        if self._auth and not is_signed(head.fields):
+            raise Refusal(403, "Forbidden", "Forbidden")
+        return REQUEST_BYTES
 
-    def _answer(self, environ: Environ) -> tuple[int, list[tuple[str, str]], bytes]:
-        headers = _read_headers(environ)
-        if self._auth and not is_signed(headers):
-            return _say(403, "Forbidden")
-        if environ["REQUEST_METHOD"] not in {"GET", "POST"}:
+    def answer(self, head: Head, environ: Environ) -> Reply:
+        """Answer one request."""
+        if head.method not in {"GET", "POST"}:
             return _say(404, "Not Found")  # the API has routes for these two
         path = read_path(environ["PATH_INFO"])
         if path is None:
             return _say(400, "Bad Request")
-        event = json.dumps(make_event(environ, path, headers, self._account)).encode()
+        event = json.dumps(make_event(environ, path, _read_headers(environ), self._account)).encode()
         if len(event) > REQUEST_BYTES:
             return _say(413, "Request Entity Too Large")
         answer = self._pool.invoke(self._function, event)
-        if answer.error is not None:
-            return _say(500, "Internal Server Error")
-        return read_answer(json.loads(answer.payload))
+        told = json.loads(answer.payload)
+        if answer.error is None:
+            return read_answer(told)
+        if isinstance(told, Mapping) and told.get("errorType") == TIMED_OUT:
+            return _say(504, "Endpoint request timed out")
+        return _say(500, "Internal Server Error")
+
+    def refuse(self, refusal: Refusal, head: Head | None) -> Reply:  # noqa: ARG002 (a site's method)
+        """Return a refusal in API Gateway's form."""
+        return _say(refusal.status, str(refusal))
 
 
 def is_signed(headers: Mapping[str, str]) -> bool:
@@ -143,18 +152,15 @@ def make_event(environ: Environ, path: str, headers: Mapping[str, str], account:
     return event
 
 
-def read_answer(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Return what a function answers as status, headers and body; without a status, it is all body."""
+def read_answer(answer: Any) -> Reply:
+    """Return what a function answers as a reply; without a status, it is all body."""
     if not isinstance(answer, Mapping) or "statusCode" not in answer:
-        return 200, [("Content-Type", "application/json")], json.dumps(answer).encode()
+        return Reply(200, json.dumps(answer).encode(), (("Content-Type", "application/json"),))
     body = str(answer.get("body") or "")
     headers = [(str(name), str(value)) for name, value in (answer.get("headers") or {}).items()]
     headers += [("Set-Cookie", str(cookie)) for cookie in answer.get("cookies") or ()]
-    return (
-        int(answer["statusCode"]),
-        headers,
-        base64.b64decode(body) if answer.get("isBase64Encoded") else body.encode(),
-    )
+    content = base64.b64decode(body) if answer.get("isBase64Encoded") else body.encode()
+    return Reply(int(answer["statusCode"]), content, tuple(headers))
 
 
 def _read_headers(environ: Environ) -> dict[str, str]:
@@ -176,5 +182,5 @@ def _decode(body: bytes) -> str | None:
         return None
 
 
-def _say(status: int, message: str) -> tuple[int, list[tuple[str, str]], bytes]:
-    return status, [("Content-Type", "application/json")], json.dumps({"message": message}).encode()
+def _say(status: int, message: str) -> Reply:
+    return Reply(status, json.dumps({"message": message}).encode(), (("Content-Type", "application/json"),))

@@ -78,6 +78,8 @@ def create_stacks(blueprints: Mapping[str, Blueprint], account: str, *, sound: b
     application: Any = DomainDispatcherApplication(create_backend_app)
     # For every request it lists its own folders and tries two hundred patterns, holding a lock.
     application.get_backend_for_host = lru_cache(maxsize=1024)(application.get_backend_for_host)
+    # moto's own routes: one forgets everything, others show it, or hand out credentials as an EC2 instance does.
+    application.app_instances |= dict.fromkeys(("moto_api", "instance_metadata"), _find_nothing)
     created = Created(application, {}, [])
     try:
         with _unparsed() if sound else nullcontext():
@@ -87,6 +89,12 @@ def create_stacks(blueprints: Mapping[str, Blueprint], account: str, *, sound: b
         yield created
     finally:
         _empty(account)
+
+
+def _find_nothing(_environ: Any, start_response: Any) -> list[bytes]:
+    """Answer, as a WSGI application, that there is nothing at a path."""
+    start_response("404 Not Found", [("Content-Type", "application/json")])
+    return [b'{"message": "Not Found"}']
 
 
 @contextmanager

@@ -9,10 +9,10 @@ import json
 import math
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote
@@ -22,41 +22,34 @@ from xml.sax.saxutils import escape
 from stepensemble.core.errors import LocalStackError
 from stepensemble.local.engine import forget_threads
 from stepensemble.local.functions import FunctionPool, PoolClosed, encode_status
+from stepensemble.local.http_messages import Environ, Head, Refusal, Reply, run_wsgi
+from stepensemble.local.mistakes import find_mistake
+from stepensemble.local.origins import check_origin
 from stepensemble.local.persistence import Journal
 from stepensemble.local.runtime_api import REQUEST_BYTES
+from stepensemble.local.uploads import check_announcement, check_chunks, keep_names
 
-FUNCTIONS = "/2015-03-31/functions/"
+FUNCTIONS, INVOCATIONS = "/2015-03-31/functions/", "/invocations"
 STATUS = "/_stack/functions"
 STEP_FUNCTIONS = "AWSStepFunctions."
 KEEPERS = ("DynamoDB_", "Logs_", "AWSEvents.")
 """Services, by the beginning of their targets, that change what is kept; EventBridge by what its rules do."""
 
+XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
+
+CALL_BYTES = 16 * 1024 * 1024
+"""Most bytes of a call in JSON: those of DynamoDB's largest, BatchWriteItem; the other services take fewer."""
+
+OBJECT_BYTES = 512 * 1024 * 1024
+"""Most bytes of an object, or a part of one, in one request. S3 takes 5 GB; here an object is in memory, twice while it
+is written. A larger one can be sent in parts."""
+
 INPUT_BYTES = 256 * 1024
 EXECUTION_NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}")
 
-Environ = dict[str, Any]
-StartResponse = Callable[[str, list[tuple[str, str]]], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What is answered by the gateway itself."""
-
-    status: str
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class Refusal(Exception):
-    """A call of Step Functions that AWS refuses, under the name that AWS gives it."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
 
 class Gateway:
-    """The WSGI application."""
+    """The site at the endpoint of every AWS API."""
 
     def __init__(self, moto: Any, pool: FunctionPool, journal: Journal, engine: ExpressEngine, account: str) -> None:
         self._moto = moto
@@ -68,49 +61,74 @@ class Gateway:
         self._writes = threading.Lock()
         self._starts = threading.Lock()
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def admit(self, head: Head) -> int:
+        """Return the most bytes of a body, by what the request is for."""
+        check_origin(head)
+        if is_invocation(head):
+            return REQUEST_BYTES
+        if "x-amz-target" in head.fields:
+            return CALL_BYTES
+        check_announcement(head)
+        return OBJECT_BYTES
+
+    def answer(self, head: Head, environ: Environ) -> Reply:
         """Answer one request."""
-        path = environ["PATH_INFO"]
-        target = environ.get("HTTP_X_AMZ_TARGET", "")
-        if path.startswith(FUNCTIONS) and path.endswith("/invocations"):
-            return _send(self._invoke(environ, unquote(path[len(FUNCTIONS) : -len("/invocations")])), start_response)
-        if path == STATUS:
-            body = encode_status(self._pool.describe())
-            return _send(Response("200 OK", body, {"Content-Type": "application/json"}), start_response)
+        target = head.fields.get("x-amz-target", "")
+        if is_invocation(head):
+            return self._invoke(head, environ)
+        if head.path == STATUS:
+            return Reply(200, encode_status(self._pool.describe()), (("Content-Type", "application/json"),))
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._account
-        try:
-            if target == STEP_FUNCTIONS + "StartSyncExecution":
-                return _send(self._run(environ), start_response)
-            if target == STEP_FUNCTIONS + "StartExecution":
-                return self._start(environ, start_response)
-        except Refusal as refusal:
-            return _send(_refuse(refusal), start_response)
+        if target == STEP_FUNCTIONS + "StartSyncExecution":
+            return self._run(environ)
+        if target == STEP_FUNCTIONS + "StartExecution":
+            return self._start(head, environ)
+        if not target:
+            check_chunks(head.fields, environ["wsgi.input"].getbuffer())
+            keep_names(environ, head)
         try:
             with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():
-                return list(self._moto(environ, start_response))
-        except LocalStackError as error:  # it could not be written, and is undone
-            return _send(_fail(error, target), start_response)
+                return self._pass_on(head, environ)
+        except LocalStackError as error:  # it could not be written, and is undone; clients try it again
+            raise Refusal(500, "InternalServerError" if target else "InternalError", str(error)) from None
 
-    def _invoke(self, environ: Environ, name: str) -> Response:
+    def _pass_on(self, head: Head, environ: Environ) -> Reply:
+        body = environ["wsgi.input"]
+        try:
+            return run_wsgi(self._moto, environ)
+        except Exception as fault:
+            mistake = find_mistake(fault, head, body.getvalue())
+            if mistake is None:
+                raise
+            raise mistake from None
+
+    def refuse(self, refusal: Refusal, head: Head | None) -> Reply:
+        """Return a refusal as the service that was called would write it: Lambda, one of those with JSON, or S3."""
+        if head is not None and is_invocation(head):
+            code = "RequestTooLargeException" if refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else refusal.code
+            return _lambda_error(refusal.status, code, str(refusal))
+        if head is not None and "x-amz-target" in head.fields:
+            body = json.dumps({"__type": refusal.code, "message": str(refusal)}).encode()
+            return Reply(refusal.status, body, (("Content-Type", "application/x-amz-json-1.0"),))
+        body = f"{XML}<Error><Code>{refusal.code}</Code><Message>{escape(str(refusal))}</Message></Error>".encode()
+        return Reply(refusal.status, body, (("Content-Type", "application/xml"),))
+
+    def _invoke(self, head: Head, environ: Environ) -> Reply:
+        name = unquote(head.path[len(FUNCTIONS) : -len(INVOCATIONS)])
         payload = environ["wsgi.input"].read() or b"{}"
         kind = environ.get("HTTP_X_AMZ_INVOCATION_TYPE", "RequestResponse")
         if not self._pool.knows(name):
-            return _lambda_error("404 Not Found", "ResourceNotFoundException", f"Function not found: {name}")
-        if len(payload) > REQUEST_BYTES:
-            message = (
-                f"{len(payload)} byte payload is too large for the {kind} invocation type (limit {REQUEST_BYTES} bytes)"
-            )
-            return _lambda_error("413 Payload Too Large", "RequestTooLargeException", message)
+            return _lambda_error(404, "ResourceNotFoundException", f"Function not found: {name}")
         try:
             json.loads(payload)
         except ValueError as error:
             message = f"Could not parse request body into json: {error}"
-            return _lambda_error("400 Bad Request", "InvalidRequestContentException", message)
+            return _lambda_error(400, "InvalidRequestContentException", message)
         if kind == "DryRun":
-            return Response("204 No Content")
+            return Reply(204)
         if kind == "Event":
             threading.Thread(target=self._invoke_later, args=(name, payload), daemon=True).start()
-            return Response("202 Accepted", headers={"x-amzn-RequestId": str(uuid4())})
+            return Reply(202, headers=(("x-amzn-RequestId", str(uuid4())),))
         answer = self._pool.invoke(name, payload, environ.get("HTTP_X_AMZ_CLIENT_CONTEXT"))
         headers = {
             "Content-Type": "application/json",
@@ -119,24 +137,24 @@ class Gateway:
         }
         if answer.error is not None:
             headers["X-Amz-Function-Error"] = answer.error
-        return Response("200 OK", answer.payload, headers)
+        return Reply(200, answer.payload, tuple(headers.items()))
 
     def _invoke_later(self, name: str, payload: bytes) -> None:
         with suppress(PoolClosed):
             self._pool.invoke(name, payload)
 
-    def _start(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def _start(self, head: Head, environ: Environ) -> Reply:
         """Start an execution by moto, which takes any name, needs one, and looks and appends without a lock."""
         request = _read_request(environ)
         body = json.dumps(request).encode()
         environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         with self._starts:
             forget_threads()
-            return list(self._moto(environ, start_response))
+            return self._pass_on(head, environ)
 
-    def _run(self, environ: Environ) -> Response:
+    def _run(self, environ: Environ) -> Reply:
         answer = self._engine.run(_read_request(environ))
-        return Response("200 OK", json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.0"})
+        return Reply(200, json.dumps(answer).encode(), (("Content-Type", "application/x-amz-json-1.0"),))
 
 
 class ExpressEngine:
@@ -160,11 +178,11 @@ class ExpressEngine:
         arn = str(request.get("stateMachineArn", ""))
         machine: Any = next((machine for machine in self._backend.state_machines if machine.arn == arn), None)
         if machine is None:
-            raise Refusal("StateMachineDoesNotExist", f"State Machine Does Not Exist: '{arn}'")
+            raise Refusal(400, "StateMachineDoesNotExist", f"State Machine Does Not Exist: '{arn}'")
         if machine.type != "EXPRESS":
             message = "This operation is not supported by this type of state machine"
-            raise Refusal("StateMachineTypeNotSupported", message)
-        name = str(request["name"])
+            raise Refusal(400, "StateMachineTypeNotSupported", message)
+        name = request["name"]
         execution = SyncExecution(
             name=name,
             sm_type=machine.sm_type,
@@ -206,28 +224,40 @@ def _describe_sync(execution: Any) -> dict[str, Any]:
     return described | {key: value for key, value in optional.items() if value is not None}
 
 
+def is_invocation(head: Head) -> bool:
+    """Say whether a request is Lambda's Invoke."""
+    return head.path.startswith(FUNCTIONS) and head.path.endswith(INVOCATIONS)
+
+
 def _read_request(environ: Environ) -> dict[str, Any]:
     """Read a request to start an execution, with name and input filled in.
 
     Raises:
         Refusal: the name or the input is not what AWS takes.
     """
-    request: dict[str, Any] = json.loads(environ["wsgi.input"].read() or b"{}")
-    request.setdefault("name", str(uuid4()))
-    request.setdefault("input", "{}")
-    if not EXECUTION_NAME.fullmatch(str(request["name"])):
-        raise Refusal("InvalidName", f"Invalid Name: '{request['name']}'")
-    if len(str(request["input"]).encode()) > INPUT_BYTES:
+    try:
+        request = json.loads(environ["wsgi.input"].read() or b"{}")
+    except ValueError:
+        request = None
+    if not isinstance(request, dict):
+        raise Refusal(400, "SerializationException", "the body is no JSON object")
+    request = {"name": str(uuid4()), "input": "{}"} | request
+    for name in ("stateMachineArn", "name", "input"):
+        if not isinstance(request.get(name), str):
+            raise Refusal(400, "ValidationException", f"{name} is missing, or no text")
+    if not EXECUTION_NAME.fullmatch(request["name"]):
+        raise Refusal(400, "InvalidName", f"Invalid Name: '{request['name']}'")
+    if len(request["input"].encode()) > INPUT_BYTES:
         message = (
             "1 validation error detected: Value at 'input' failed to satisfy constraint: "
             f"Member must have length less than or equal to {INPUT_BYTES}"
         )
-        raise Refusal("ValidationException", message)
+        raise Refusal(400, "ValidationException", message)
     try:
         json.loads(request["input"])
     except ValueError as error:
         message = f"Invalid State Machine Execution Input: '{error}'"
-        raise Refusal("InvalidExecutionInput", message) from None
+        raise Refusal(400, "InvalidExecutionInput", message) from None
     return request
 
 
@@ -238,25 +268,6 @@ def _may_write(environ: Environ, target: str) -> bool:
     return environ["REQUEST_METHOD"] in {"PUT", "POST", "DELETE"}
 
 
-def _refuse(refusal: Refusal) -> Response:
-    body = json.dumps({"__type": refusal.kind, "message": str(refusal)}).encode()
-    return Response("400 Bad Request", body, {"Content-Type": "application/x-amz-json-1.0"})
-
-
-def _fail(error: LocalStackError, target: str) -> Response:
-    """Answer that a write failed, as S3 or, where there is a target, another service does; clients try it again."""
-    if target:
-        body = json.dumps({"__type": "InternalServerError", "message": str(error)}).encode()
-        return Response("500 Internal Server Error", body, {"Content-Type": "application/x-amz-json-1.0"})
-    text = f"<Error><Code>InternalError</Code><Message>{escape(str(error))}</Message></Error>"
-    return Response("500 Internal Server Error", text.encode(), {"Content-Type": "application/xml"})
-
-
-def _lambda_error(status: str, kind: str, message: str) -> Response:
+def _lambda_error(status: int, kind: str, message: str) -> Reply:
     body = json.dumps({"Type": "User", "Message": message}).encode()
-    return Response(status, body, {"Content-Type": "application/json", "x-amzn-ErrorType": kind})
-
-
-def _send(response: Response, start_response: StartResponse) -> Iterable[bytes]:
-    start_response(response.status, list(response.headers.items()))
-    return [response.body]
+    return Reply(status, body, (("Content-Type", "application/json"), ("x-amzn-ErrorType", kind)))

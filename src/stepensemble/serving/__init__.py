@@ -7,6 +7,6 @@ What TensorFlow Serving calls a model is the ensemble, or one of its members; a 
 `answers` puts what came back into the form in which it was asked.
 
 The ensemble is asked by feature names, and its features are validated, encoded and scaled. A member is asked as its
-model would be asked by TensorFlow Serving, with the tensors that the model takes; or, where the names are not its
-inputs' names, with the ensemble's features. The signature `features` asks for the latter in any case.
+model would be asked by TensorFlow Serving, with the tensors that the model takes, by its inputs' own names; or, where
+the names are none of these, with the ensemble's features. The signature `features` asks for the latter in any case.
 """

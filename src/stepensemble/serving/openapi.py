@@ -31,9 +31,10 @@ METHODS: Mapping[str, tuple[str, str]] = {
 
 RESPONSES: Mapping[int, str] = {
     400: "The request is not what it should be; every bad field of its body is named.",
+    403: "Clients of this stack may not read what is recorded.",
     404: "There is nothing of that name.",
     409: "The prediction id is taken by another input, or the release asked for is not current.",
-    413: "The body, or the answer, has more than 6 MB.",
+    413: "The body or the answer has more than 6 MB, or the payload more beside its rows than an execution carries.",
     415: "The body is of a type, or compressed in a way, that is not taken.",
     422: "Too few members answered; what they said is recorded.",
     429: "Too many requests; `Retry-After` says in how many seconds to ask again.",
@@ -96,7 +97,7 @@ def _own_paths() -> dict[str, Any]:
                 "operationId": "recall",
                 "summary": "What is recorded of a prediction",
                 "parameters": [_parameter("prediction_id", "As an answer names it.")],
-                "responses": _responses("Record", "Failure", 404, 413, 429, 500, 503),
+                "responses": _responses("Record", "Failure", 403, 404, 413, 429, 500, 503),
             }
         },
         "/health": {

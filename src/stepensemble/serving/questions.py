@@ -136,7 +136,7 @@ def _ask_rows(instances: Sequence[Any], servable: Servable, form: Form, *, by_fe
         raise _refusal(f"$.instances[{index}]", f"{show(instances[index])} is not an object", "write all rows alike")
     if not any(objects):
         return _ask_unnamed(instances, "$.instances", servable, form, by_features=by_features)
-    inputs = list_inputs(servable)
+    inputs = list_inputs(servable, {name for one in instances for name in one})
     if inputs and not by_features and all(one.keys() <= inputs.keys() for one in instances):
         columns = {name: [one.get(name) for one in instances] for name in inputs}
         return _ask(_Named(columns, len(instances)), servable, form, by_features=False)
@@ -170,7 +170,7 @@ def _ask_unnamed(values: Sequence[Any], path: str, servable: Servable, form: For
 
 def _ask(named: _Named, servable: Servable, form: Form, *, by_features: bool) -> Question:
     """Decide whether values are tensors or features; a model's own inputs go before."""
-    inputs = list_inputs(servable)
+    inputs = list_inputs(servable, named.columns)
     if inputs and not by_features and named.columns.keys() <= inputs.keys():
         return _read_tensors(named, inputs, form)
     features = servable.release.features

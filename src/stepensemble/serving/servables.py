@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from stepensemble.core.errors import LabelUnknown, ServableNotFound
 from stepensemble.core.manifest import (
@@ -27,16 +29,25 @@ FEATURES = "features"
 PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
 
 INPUT, OUTPUT = "inputs", "output_0"
-"""What the input and the output of a model are called that has one of them, and no name for it."""
+"""What the input and the output of a model are called that has one of them, where nothing else is known of it."""
 
 Dtype = Literal["float32", "int32", "int64", "uint8", "int8"]
 DTYPES: Mapping[str, str] = {
+    "bool": "DT_BOOL",
+    "float16": "DT_HALF",
     "float32": "DT_FLOAT",
+    "float64": "DT_DOUBLE",
+    "int8": "DT_INT8",
+    "int16": "DT_INT16",
     "int32": "DT_INT32",
     "int64": "DT_INT64",
+    "string": "DT_STRING",
     "uint8": "DT_UINT8",
-    "int8": "DT_INT8",
+    "uint16": "DT_UINT16",
+    "uint32": "DT_UINT32",
+    "uint64": "DT_UINT64",
 }
+"""TensorFlow's names of what a tensor holds, by NumPy's; text is "string"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +58,37 @@ class Input:
     shape: tuple[int, ...]
 
 
+class ModelTensor(Struct, frozen=True):
+    """An input or an output of a model, as the model names it.
+
+    Attributes:
+        dtype: NumPy's name of it, or "string".
+        shape: of a row; None in it where any size will do, and instead of it where the model does not say.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+
+class ModelSignature(Struct, frozen=True):
+    """What a model takes and gives, as clients see it: of quantized tensors, the floats that stand for them."""
+
+    inputs: tuple[ModelTensor, ...]
+    outputs: tuple[ModelTensor, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Servable:
-    """What a client names: the ensemble, or with `member` one of its members."""
+    """What a client names: the ensemble, or with `member` one of its members.
+
+    Attributes:
+        signature: the member's model's own; None where it is not known.
+    """
 
     release: Release
     member: ReleasedMember | None
+    signature: ModelSignature | None = None
 
     @property
     def name(self) -> str:
@@ -142,18 +178,16 @@ def describe_status(releases: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def describe_metadata(servable: Servable, release: str, labels: Sequence[Any] = ()) -> dict[str, Any]:
+def describe_metadata(servable: Servable, release: str) -> dict[str, Any]:
     """Return a servable's signatures, each with the names, types and shapes of its inputs and outputs.
 
     Args:
         servable: which is described.
         release: digest of its release.
-        labels: some that a member gave, where it gives labels: a manifest does not say whether these are indices or
-            names. Without any they are taken for indices.
     """
     return {
         "model_spec": {"name": servable.name, "signature_name": "", "version": str(version_of(release))},
-        "metadata": {"signature_def": {"signature_def": _list_signatures(servable, labels)}},
+        "metadata": {"signature_def": {"signature_def": _list_signatures(servable)}},
     }
 
 
@@ -163,26 +197,37 @@ def list_signature_names(servable: Servable) -> tuple[str, ...]:
     return (DEFAULT, FEATURES, PREDICT, CLASSIFY, REGRESS, *(() if own is None else (own,)))
 
 
-def list_inputs(servable: Servable) -> dict[str, Input]:
-    """Return the inputs of a member's model by name; none for the ensemble, which takes features."""
+def list_inputs(servable: Servable, used: Collection[str] = ()) -> dict[str, Input]:
+    """Return the inputs of a member's model by name; none for the ensemble, which takes features.
+
+    A model's only input needs no name in a manifest. It then has the model's own, as far as that is known, and `inputs`
+    where a client uses that.
+
+    Args:
+        servable: whose they are.
+        used: names that a client uses.
+    """
     if servable.member is None:
         return {}
     tensors = {one.name: one for one in servable.release.features if isinstance(one, TensorFeature | ImageFeature)}
     inputs: dict[str, Input] = {}
     for name, columns in servable.member.inputs.items():
         tensor = tensors.get(columns[0]) if len(columns) == 1 else None
-        inputs[name or INPUT] = (
+        inputs[name or _name_input(servable, used)] = (
             Input("float32", (len(columns),)) if tensor is None else Input(tensor.dtype, tuple(tensor.shape))
         )
     return inputs
 
 
-def _list_signatures(servable: Servable, labels: Sequence[Any]) -> dict[str, Any]:
+def _name_input(servable: Servable, used: Collection[str]) -> str:
+    own = () if servable.signature is None else servable.signature.inputs
+    return INPUT if INPUT in used or len(own) != 1 else own[0].name
+
+
+def _list_signatures(servable: Servable) -> dict[str, Any]:
     features = {feature.name: _describe_feature(feature) for feature in servable.release.features}
-    outputs = _describe_outputs(servable, labels)
-    inputs = {
-        name: _describe_tensor(name, DTYPES[one.dtype], one.shape) for name, one in list_inputs(servable).items()
-    } or features
+    outputs = _describe_outputs(servable)
+    inputs = _describe_inputs(servable) or features
     signatures = {
         DEFAULT: {"inputs": inputs, "outputs": outputs, "method_name": PREDICT},
         FEATURES: {"inputs": features, "outputs": outputs, "method_name": PREDICT},
@@ -205,10 +250,20 @@ def _list_signatures(servable: Servable, labels: Sequence[Any]) -> dict[str, Any
     return signatures
 
 
-def _describe_outputs(servable: Servable, labels: Sequence[Any]) -> dict[str, Any]:
+def _describe_inputs(servable: Servable) -> dict[str, Any]:
+    if servable.member is not None and servable.signature is not None:
+        return {one.name: _describe_own(one) for one in servable.signature.inputs}
+    return {name: _describe_tensor(name, DTYPES[one.dtype], one.shape) for name, one in list_inputs(servable).items()}
+
+
+def _describe_outputs(servable: Servable) -> dict[str, Any]:
     task, member = servable.release.task, servable.member
     if member is not None:
-        dtype = _label_dtype(labels) if isinstance(member.output, Label) else "DT_FLOAT"
+        own = () if servable.signature is None else servable.signature.outputs
+        wanted = [one for one in own if len(own) == 1 or one.name == member.output.name]
+        if wanted:
+            return {one.name: _describe_own(one) for one in wanted}
+        dtype = "DT_INT64" if isinstance(member.output, Label) else "DT_FLOAT"
         name = member.output.name or OUTPUT
         return {name: _describe_tensor(name, dtype, (output_width(task, member.output),))}
     if isinstance(task, RegressionTask):
@@ -219,12 +274,6 @@ def _describe_outputs(servable: Servable, labels: Sequence[Any]) -> dict[str, An
         else {"probabilities": _describe_tensor("probabilities", "DT_FLOAT", (len(task.classes),))}
     )
     return numbers | {"label": _describe_tensor("label", "DT_STRING", ())}
-
-
-def _label_dtype(labels: Sequence[Any]) -> str:
-    if labels and isinstance(labels[0], str):
-        return "DT_STRING"
-    return "DT_FLOAT" if labels and isinstance(labels[0], float) else "DT_INT64"
 
 
 def _describe_feature(feature: Feature) -> dict[str, Any]:
@@ -240,6 +289,13 @@ def _describe_feature(feature: Feature) -> dict[str, Any]:
             return _describe_tensor(feature.name, DTYPES[feature.dtype], tuple(feature.shape))
         case ImageFeature():  # its file's bytes
             return _describe_tensor(feature.name, "DT_STRING", ())
+
+
+def _describe_own(tensor: ModelTensor) -> dict[str, Any]:
+    dtype = DTYPES.get(tensor.dtype, "DT_INVALID")
+    if tensor.shape is None:
+        return {"dtype": dtype, "tensor_shape": {"dim": [], "unknown_rank": True}, "name": f"{tensor.name}:0"}
+    return _describe_tensor(tensor.name, dtype, tuple(-1 if size is None else size for size in tensor.shape))
 
 
 def _describe_tensor(name: str, dtype: str, row: tuple[int, ...]) -> dict[str, Any]:

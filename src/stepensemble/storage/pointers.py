@@ -10,9 +10,9 @@ from msgspec import structs
 
 from stepensemble.core.answer import Output, Prediction
 from stepensemble.core.columns import array_from_bytes
-from stepensemble.core.limits import INPUT_BYTES
+from stepensemble.core.limits import FRAME_BYTES, INPUT_BYTES, STATE_BYTES
 from stepensemble.core.outputs import list_entries
-from stepensemble.core.payload import Pointer
+from stepensemble.core.payload import ROWS, Pointer, check_frame
 from stepensemble.storage.keys import payload_key
 from stepensemble.storage.objects import Bucket
 
@@ -24,13 +24,19 @@ def leave_rows(data: Bucket, payload: Mapping[str, Any], most: int = INPUT_BYTES
         data: the data bucket.
         payload: with `features` or `instances`; one with neither is returned as it is, and so is one with a pointer.
         most: bytes.
+
+    Raises:
+        PayloadTooLarge: what remains is more than an execution's input holds.
     """
-    known = {"features", "instances"} & payload.keys()
-    if not known or isinstance(payload.get("instances"), Mapping) or len(msgspec.json.encode(payload)) <= most:
+    known = ROWS & payload.keys()
+    if len(msgspec.json.encode(payload)) <= most:
         return payload
+    check_frame(payload, STATE_BYTES - FRAME_BYTES)
+    if not known or isinstance(payload.get("instances"), Mapping):
+        return payload
+    rest = {key: value for key, value in payload.items() if key not in known}
     rows = msgspec.json.encode([payload["features"]] if "features" in payload else payload["instances"])
     pointer = data.write(payload_key(rows), rows)
-    rest = {key: value for key, value in payload.items() if key not in known}
     return {"instances": msgspec.to_builtins(pointer), **rest}
 
 

@@ -6,13 +6,16 @@ Expectations are of https://docs.aws.amazon.com/apigateway/latest/developerguide
 from __future__ import annotations
 
 import base64
+import json
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from stepensemble.local.door import is_signed, make_event, read_answer, read_path
+from stepensemble.local.door import Door, is_signed, make_event, read_answer, read_path
+from stepensemble.local.http_messages import Head, Refusal, Reply, make_environ
+from stepensemble.local.process import Answer
 
 SIGNED = (
     "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260301/us-east-1/execute-api/aws4_request, "
@@ -93,12 +96,51 @@ def test_a_path_is_decoded_as_by_a_deployed_http_api(sent: str, path: str | None
 
 
 def test_an_answer_without_a_status_is_all_body() -> None:
-    assert read_answer({"a": 1}) == (200, [("Content-Type", "application/json")], b'{"a": 1}')
+    assert read_answer({"a": 1}) == Reply(200, b'{"a": 1}', (("Content-Type", "application/json"),))
 
 
 def test_an_answer_with_a_status_is_taken_at_its_word() -> None:
     answered = {"statusCode": 404, "headers": {"X": "1"}, "cookies": ["a=b"], "body": "AAE=", "isBase64Encoded": True}
-    assert read_answer(answered) == (404, [("X", "1"), ("Set-Cookie", "a=b")], b"\x00\x01")
+    assert read_answer(answered) == Reply(404, b"\x00\x01", (("X", "1"), ("Set-Cookie", "a=b")))
+
+
+class Answering:
+    """A function that always answers the same."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+    def invoke(self, name: str, _: bytes) -> Answer:
+        assert name == "api"
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (Answer("1", b'{"statusCode": 404, "body": "{}"}'), 404),
+        (Answer("1", b'{"errorType": "Sandbox.Timedout", "errorMessage": "29.00 seconds"}', "Unhandled"), 504),
+        (Answer("1", b'{"errorType": "Runtime.ExitError", "errorMessage": "killed"}', "Unhandled"), 500),
+        (Answer("1", b"null", "Unhandled"), 500),
+    ],
+)
+def test_a_function_that_takes_too_long_is_a_timeout_and_one_that_fails_a_fault(answer: Answer, status: int) -> None:
+    door = Door(Answering(answer), "api", "123456789012", auth=False)  # type: ignore[arg-type]
+    head = Head("GET", "/health", (("Host", "localhost"),))
+    environ = make_environ(head, b"", ("127.0.0.1", 1), ("127.0.0.1", 2))
+    replied = door.answer(head, environ)
+    assert replied.status == status
+    if status >= 500:
+        assert list(json.loads(replied.body)) == ["message"]
+
+
+def test_a_request_that_must_be_signed_is_refused_before_its_body_is_read() -> None:
+    door = Door(Answering(Answer("1", b"{}")), "api", "123456789012", auth=True)  # type: ignore[arg-type]
+    with pytest.raises(Refusal) as refused:
+        door.admit(Head("POST", "/predict", (("Host", "localhost"),)))
+    assert refused.value.status == 403
+    signed = (("Host", "localhost"), ("Authorization", SIGNED), ("X-Amz-Date", "20260301T000000Z"))
+    assert door.admit(Head("POST", "/predict", signed)) == 6 * 1024 * 1024
 
 
 @pytest.mark.parametrize(

@@ -306,3 +306,149 @@ def test_services_outside_the_template_still_work(client: Clients):
     queues.send_message(QueueUrl=url, MessageBody="hello")
 
     assert queues.receive_message(QueueUrl=url)["Messages"][0]["Body"] == "hello"
+
+
+# ----------------------------------------------------------------------------------- what is malformed, cut or foreign
+
+DYNAMODB, STATES, EVENTS = "DynamoDB_20120810", "AWSStepFunctions", "AWSEvents"
+
+
+def request(stack: LocalStack, verb: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+    """Send a request as no client of AWS does; header names with underscores for hyphens."""
+    connection = HTTPConnection(urlsplit(stack.endpoint).netloc, timeout=60)
+    connection.request(verb, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    answered = connection.getresponse()
+    return answered.status, answered.read()
+
+
+def scope(service: str) -> str:
+    return (
+        f"AWS4-HMAC-SHA256 Credential=test/20260301/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=a"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "code"),
+    [
+        (f"{DYNAMODB}.GetItem", b"{", "SerializationException"),
+        (f"{DYNAMODB}.GetItem", b"[]", "SerializationException"),
+        (f"{DYNAMODB}.GetItem", b"{}", "ValidationException"),
+        (f"{DYNAMODB}.GetItem", b'{"TableName": 1, "Key": 5}', "ValidationException"),
+        (f"{DYNAMODB}.Nothing", b"{}", "UnknownOperationException"),
+        ("nothing", b"{}", "UnknownOperationException"),
+        (f"{STATES}.StartExecution", b"{", "SerializationException"),
+        (f"{STATES}.StartExecution", b"[]", "SerializationException"),
+        (f"{STATES}.StartExecution", b"{}", "ValidationException"),
+        (f"{STATES}.StartSyncExecution", b'{"stateMachineArn": "x", "input": 5}', "ValidationException"),
+        (f"{STATES}.DescribeExecution", b"\xff", "SerializationException"),
+        (f"{EVENTS}.PutEvents", b"x", "SerializationException"),
+    ],
+)
+def test_a_malformed_call_is_a_clients_error_under_the_name_that_aws_gives_it(
+    stack: LocalStack, target: str, body: bytes, code: str
+) -> None:
+    service = {DYNAMODB: "dynamodb", STATES: "states", EVENTS: "events"}.get(target.partition(".")[0], "dynamodb")
+    status, answered = request(stack, "POST", "/", body, X_Amz_Target=target, Authorization=scope(service))
+    assert (status, json.loads(answered)["__type"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "headers", "status", "code"),
+    [
+        ("POST", "/things", {}, 400, b"InvalidArgument"),
+        ("POST", "/things", {"Content_Type": "application/x-www-form-urlencoded"}, 400, b"InvalidArgument"),
+        ("POST", "/things?delete", {}, 400, b"MalformedXML"),
+        ("PUT", "/things/key?uploadId=1&partNumber=x", {}, 400, b"InvalidArgument"),
+        ("GET", "/", {"Authorization": "x"}, 400, b"AuthorizationHeaderMalformed"),
+        ("POST", "/", {"Authorization": scope("dynamodb")}, 400, b"MissingAction"),
+        ("POST", "/", {"Authorization": scope("nothing")}, 400, b"UnknownServiceException"),
+        ("PUT", "/things/key", {"Content_Length": "536870913"}, 413, b"EntityTooLarge"),
+        (
+            "PUT",
+            "/things/key",
+            {"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"},
+            411,
+            b"MissingContentLength",
+        ),
+    ],
+)
+def test_a_malformed_request_to_s3_is_a_clients_error_too(
+    stack: LocalStack, verb: str, path: str, headers: dict[str, str], status: int, code: bytes
+) -> None:
+    answered = request(stack, verb, path, b"a=1", **headers)
+    assert (answered[0], code in answered[1]) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [
+        ("POST", "/moto-api/reset"),
+        ("POST", "/%6doto-api/reset"),
+        ("GET", "/moto-api/data.json"),
+        ("GET", "/latest/meta-data/iam/security-credentials/x"),
+    ],
+)
+def test_the_emulators_own_routes_are_closed(stack: LocalStack, client: Clients, verb: str, path: str) -> None:
+    assert request(stack, verb, path)[0] == 404
+    assert stack.outputs["Things"] in {bucket["Name"] for bucket in client("s3").list_buckets()["Buckets"]}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "rebound.example.com"}, {"Origin": "https://example.com"}, {"Sec_Fetch_Site": "cross-site"}],
+)
+@pytest.mark.parametrize(
+    "path", ["/", "/_stack/functions", "/2015-03-31/functions/stepensemble-local-echo/invocations"]
+)
+def test_no_page_of_another_origin_drives_the_stack(stack: LocalStack, path: str, headers: dict[str, str]) -> None:
+    status, answered = request(stack, "POST", path, b"{}", **headers)
+    assert status == 403
+    assert b"local stack" in answered
+
+
+def test_a_form_of_another_page_uploads_nothing(stack: LocalStack, client: Clients) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\nforged\r\n--x--\r\n'
+    kind = {"Content_Type": "multipart/form-data; boundary=x", "Origin": "https://example.com"}
+    assert request(stack, "POST", f"/{stack.outputs['Scraps']}", form, **kind)[0] == 403
+    assert "forged" not in list_keys(stack, client)
+
+
+def list_keys(stack: LocalStack, client: Clients) -> set[str]:
+    listed = client("s3").list_objects_v2(Bucket=stack.outputs["Scraps"])
+    return {found["Key"] for found in listed.get("Contents", ())}
+
+
+def test_a_client_that_names_the_bucket_in_the_host_is_answered(stack: LocalStack, client: Clients) -> None:
+    client("s3").put_object(Bucket=stack.outputs["Scraps"], Key="by-host", Body=b"here")
+    host = f"{stack.outputs['Scraps']}.localhost:{urlsplit(stack.endpoint).port}"
+    assert request(stack, "GET", "/by-host", Host=host, Authorization=scope("s3")) == (200, b"here")
+
+
+CHUNKS = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+STREAMED = b"x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 5\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (b"Content-Length: 10\r\n", b"123456789", 400),
+        (b"Transfer-Encoding: chunked\r\n", b"5\r\n12345\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\n", b"ffffffffffffffff\r\n12345", 400),
+        (STREAMED + b"Content-Length: 16\r\n", CHUNKS[:16], 400),
+        (STREAMED + b"Content-Length: 10\r\n", CHUNKS[:8] + b"0\r\n\r\n", 400),
+        (b"", b"", 411),
+        (STREAMED + b"Content-Length: %d\r\n" % len(CHUNKS), CHUNKS, 200),
+    ],
+    ids=["cut", "no last chunk", "endless chunk", "no last chunk of S3", "fewer than announced", "no length", "whole"],
+)
+def test_an_upload_that_is_not_whole_is_not_stored(
+    stack: LocalStack, client: Clients, headers: bytes, body: bytes, status: int
+) -> None:
+    place = f"/{stack.outputs['Scraps']}/cut-{time.monotonic_ns()}"
+    sent = f"PUT {place} HTTP/1.1\r\nHost: localhost\r\n".encode() + headers + b"\r\n" + body
+    address = urlsplit(stack.endpoint)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(12) == b"HTTP/1.1 %d" % status
+    assert (place.rpartition("/")[2] in list_keys(stack, client)) == (status == 200)

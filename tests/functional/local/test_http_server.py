@@ -1,0 +1,243 @@
+"""The server of both ports, asked byte by byte: what is malformed, endless, slow or broken off, and what is not."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from stepensemble.local.http_messages import Environ, Head, Refusal, Reply
+from stepensemble.local.http_server import HttpServer, Limits
+
+MOST = 1000
+LIMITS = Limits(idle=5, head=5, head_bytes=4096, grace=5, linger=1, connections=300)
+HURRY = Limits(idle=5, head=0.5, grace=0.5, rate=1e6, linger=0.1, connections=300)
+
+
+class Echo:
+    """Answers with what it was sent, and remembers it."""
+
+    def __init__(self) -> None:
+        self.answered: list[bytes] = []
+
+    def admit(self, head: Head) -> int:
+        if head.path == "/forbidden":
+            raise Refusal(403, "AccessDenied", "no")
+        return MOST
+
+    def answer(self, head: Head, environ: Environ) -> Reply:
+        if head.path == "/broken":
+            raise ValueError("a secret value")
+        if head.path == "/missing":
+            raise Refusal(404, "NoSuchKey", "it is not there")
+        body = environ["wsgi.input"].read()
+        self.answered.append(body)
+        return Reply(200, body, (("X-Path", head.path), ("X-Query", head.query), ("X-Host", head.fields["host"])))
+
+    def refuse(self, refusal: Refusal, _: Head | None) -> Reply:
+        return Reply(refusal.status, f"{refusal.code}: {refusal}".encode())
+
+
+@pytest.fixture
+def site() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def port(site: Echo) -> Iterator[int]:
+    yield from serve(site, LIMITS)
+
+
+@pytest.fixture
+def hasty_port(site: Echo) -> Iterator[int]:
+    """A server that waits half a second for anything."""
+    yield from serve(site, HURRY)
+
+
+def serve(site: Echo, limits: Limits) -> Iterator[int]:
+    bound = socket.create_server(("127.0.0.1", 0), backlog=256)
+    server = HttpServer(bound, site, limits)
+    yield bound.getsockname()[1]
+    server.close()
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=30)
+
+
+def exchange(port: int, sent: bytes, *, end: bool = False) -> bytes:
+    """Send bytes, and return all that comes until the server closes; `end` says that no more will be sent."""
+    with connect(port) as connection:
+        connection.sendall(sent)
+        if end:
+            connection.shutdown(socket.SHUT_WR)
+        return read_all(connection)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    return received
+
+
+def statuses(received: bytes) -> list[int]:
+    """Return the status of each reply."""
+    return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
+
+
+HEAD = b"POST /here HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+MALFORMED: dict[str, tuple[bytes, int]] = {
+    "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    "one word": (b"GET\r\n\r\n", 400),
+    "version 0.9": (b"GET /\r\n\r\n", 400),
+    "version 2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "version 3": (b"GET / HTTP/3.0\r\nHost: localhost\r\n\r\n", 505),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+    "a blank in a name": (HEAD + b"Content Length: 1\r\n\r\n", 400),
+    "a blank before the colon": (HEAD + b"Content-Length : 1\r\n\r\n", 400),
+    "no colon": (HEAD + b"Content-Length\r\n\r\n", 400),
+    "a zero byte": (HEAD + b"X: a\x00b\r\n\r\n", 400),
+    "no such target": (b"GET here HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "length below zero": (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+    "length with a sign": (HEAD + b"Content-Length: +1\r\n\r\nx", 400),
+    "length in words": (HEAD + b"Content-Length: abc\r\n\r\n", 400),
+    "length that is empty": (HEAD + b"Content-Length:\r\n\r\n", 400),
+    "length in hex": (HEAD + b"Content-Length: 0x1\r\n\r\nx", 400),
+    "length of 30 digits": (HEAD + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", 400),
+    "two lengths": (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400),
+    "two lengths in one": (HEAD + b"Content-Length: 1, 2\r\n\r\nxx", 400),
+    "length and chunks": (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "identity": (HEAD + b"Transfer-Encoding: identity\r\n\r\n", 501),
+    "gzip": (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    "chunked twice": (HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+    "chunk size in words": (CHUNKED + b"xyz\r\n", 400),
+    "chunk size below zero": (CHUNKED + b"-1\r\n", 400),
+    "chunk size of 30 digits": (CHUNKED + b"f" * 30 + b"\r\n", 400),
+    "chunk longer than its size": (CHUNKED + b"1\r\nxx\r\n", 400),
+    "a body too large": (HEAD + b"Content-Length: 1001\r\n\r\n", 413),
+    "chunks too large": (CHUNKED + b"3e9\r\n" + b"x" * 1001, 413),
+    "a long target": (b"GET /" + b"x" * 5000, 414),
+    "a long header": (HEAD + b"X: " + b"x" * 5000, 431),
+    "many headers": (HEAD + b"X: y\r\n" * 1000, 431),
+    "endless trailers": (CHUNKED + b"0\r\n" + b"X: y\r\n" * 1000, 431),
+    "refused at once": (b"POST /forbidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", 403),
+}
+"""Requests, and the status that each gets; the connection is closed then, without waiting for the client's end."""
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_request_gets_its_status_and_the_connection_ends(site: Echo, port: int, name: str) -> None:
+    sent, status = MALFORMED[name]
+    received = exchange(port, sent)
+    assert statuses(received) == [status]
+    assert b"\r\nConnection: close\r\n" in received
+    assert site.answered == []
+
+
+BROKEN_OFF: dict[str, bytes] = {
+    "in the head": HEAD,
+    "before the body": HEAD + b"Content-Length: 10\r\n\r\n",
+    "in the body": HEAD + b"Content-Length: 10\r\n\r\n123456789",
+    "before the chunks": CHUNKED,
+    "in a chunk": CHUNKED + b"5\r\nabc",
+    "in an endless chunk": CHUNKED + b"ffffffffffffffff\r\nabc",
+    "before the last chunk": CHUNKED + b"5\r\nabcde\r\n",
+    "in the last chunk": CHUNKED + b"5\r\nabcde\r\n0\r\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_OFF)
+def test_a_request_that_breaks_off_is_nothing(site: Echo, port: int, name: str) -> None:
+    received = exchange(port, BROKEN_OFF[name], end=True)
+    assert statuses(received) == [400]
+    assert b"IncompleteBody: " in received
+    assert site.answered == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "body"),
+    [
+        (b"GET /here HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
+        (b"GET http://localhost/here?a=b HTTP/1.1\r\nHost: elsewhere\r\n\r\n", b""),
+        (HEAD + b"Content-Length: 3\r\n\r\nabc", b"abc"),
+        (HEAD + b"content-length: 3\r\nContent-Length: 3\r\n\r\nabc", b"abc"),
+        (CHUNKED + b"1\r\na\r\n2;x=y\r\nbc\r\n0\r\nTrailer: 1\r\n\r\n", b"abc"),
+        (HEAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc", b"abc"),
+        (HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST, b"x" * MOST),
+    ],
+)
+def test_a_whole_request_is_answered_and_the_connection_kept(site: Echo, port: int, sent: bytes, body: bytes) -> None:
+    received = exchange(port, sent * 2, end=True)
+    assert [status for status in statuses(received) if status != 100] == [200, 200]
+    assert received.count(b"X-Path: /here\r\n") == received.count(b"X-Host: localhost\r\n") == 2
+    assert site.answered == [body, body]
+
+
+def test_a_client_that_waits_is_sent_on_only_where_its_body_is_wanted(port: int) -> None:
+    waiting = b"Host: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    assert statuses(exchange(port, b"POST /forbidden HTTP/1.1\r\n" + waiting % 3)) == [403]
+    assert statuses(exchange(port, b"POST /here HTTP/1.1\r\n" + waiting % 1001)) == [413]
+    with connect(port) as connection:
+        connection.sendall(b"POST /here HTTP/1.1\r\n" + waiting % 3)
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+
+
+def test_a_head_request_has_the_headers_alone(port: int) -> None:
+    received = exchange(port, b"HEAD /here HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", end=True)
+    assert statuses(received) == [200]
+    assert received.endswith(b"\r\n\r\n")
+
+
+def test_an_old_client_is_answered_once(port: int) -> None:
+    assert statuses(exchange(port, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")) == [200]
+
+
+def test_a_fault_is_answered_without_a_value_and_the_connection_kept(port: int) -> None:
+    received = exchange(port, b"GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2, end=True)
+    assert statuses(received) == [500, 500]
+    assert b"ValueError in test_http_server.py, line " in received
+    assert b"secret" not in received
+
+
+def test_what_the_site_refuses_of_a_whole_request_leaves_the_connection(port: int) -> None:
+    assert statuses(exchange(port, b"GET /missing HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2, end=True)) == [404, 404]
+
+
+def test_a_line_end_that_a_request_brings_in_ends_no_header(port: int) -> None:
+    received = exchange(port, b"GET /a%0d%0aX-Evil:%20b HTTP/1.1\r\nHost: localhost\r\n\r\n", end=True)
+    assert statuses(received) == [200]
+    assert b"X-Path: /a  X-Evil: b\r\n" in received
+
+
+def test_two_hundred_slow_clients_are_let_go_and_hinder_nobody(hasty_port: int) -> None:
+    with ExitStack() as opened:
+        slow = [opened.enter_context(connect(hasty_port)) for _ in range(200)]
+        for number, connection in enumerate(slow):
+            connection.sendall((HEAD, HEAD + b"Content-Length: 5\r\n\r\na")[number % 2])
+        answered = exchange(hasty_port, HEAD + b"Connection: close\r\n\r\n")
+        assert statuses(answered) == [200]
+        assert {tuple(statuses(read_all(connection))) for connection in slow} == {(408,)}
+
+
+def test_a_client_that_takes_no_replies_is_let_go(site: Echo, hasty_port: int) -> None:
+    with connect(hasty_port) as connection:
+        with suppress(OSError):  # reset or broken, as the system has it
+            while True:
+                connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST)
+        assert site.answered
+
+
+def test_more_connections_than_there_may_be_are_told_so(site: Echo) -> None:
+    for port in serve(site, Limits(connections=2, linger=0.1)):
+        with connect(port) as first, connect(port) as second:
+            for connection in (first, second):
+                connection.sendall(HEAD + b"\r\n")
+                assert connection.recv(9) == b"HTTP/1.1 "
+            assert statuses(exchange(port, b"")) == [503]
