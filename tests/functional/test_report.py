@@ -77,7 +77,6 @@ SUMMARY = Summary(
     decisions={"answer": 960, "review": 40},
     labels={"died": 700, "survived": 300},
     tiers={"1": 1_000},
-    unknown=0,
     rejections={
         "": {"has 6 fields, the header has 5": Rejection(5, (("part-0.csv", 17),))},
         "Age": {"is not a number": Rejection(20, (("part-0.csv", 3), ("part-0.csv", 1_204)))},

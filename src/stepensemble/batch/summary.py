@@ -12,15 +12,20 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
+from stepensemble.batch.confusion import find_doubt
 from stepensemble.batch.cost import Asked, Cost, Used, add_up, count_transitions
 from stepensemble.batch.drift import PREDICTION, stability_index
-from stepensemble.batch.run import Options, Plan, Shard, ShardFailure
-from stepensemble.batch.tally import Accuracy, Bins, MemberTally, Rejection, ShardReport, Tally, add
+from stepensemble.batch.run import LabelValues, Options, Plan, Shard, ShardFailure
+from stepensemble.batch.tally import Accuracy, Bins, MemberTally, Place, Rejection, ShardReport, Tally, add
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, name_classes, name_task
 
 MOST_SLOW, MOST_FAILED = 10, 100
 """Shards that are listed."""
+
+
+SHOWN_CLASSES = 10
+"""That are listed with their indexes."""
 
 
 class FailedShard(Struct, frozen=True):
@@ -98,6 +103,32 @@ class Calibration(Struct, frozen=True):
     true: tuple[float | None, ...] = ()
 
 
+class LabelSummary(Struct, frozen=True):
+    """The column of labels, and how it was read.
+
+    Attributes:
+        column: its name.
+        values: whether labels were read as the classes' names or as their indexes; None of a regression.
+        given: accepted rows with a label.
+        unknown: of them, those whose label was not understood: no class by that reading, or no number.
+        places: where the first of these are.
+        capitals: of the unknown, those that differ from a class's name in capitals alone.
+        other: of the unknown, those that mean a class by the other reading.
+        confusion: rows by the true class and, within that, by the answered one; empty of many classes.
+        doubt: what is strange about labels and answers; None where nothing is.
+    """
+
+    column: str
+    values: LabelValues | None
+    given: int
+    unknown: int
+    places: tuple[Place, ...] = ()
+    capitals: int = 0
+    other: int = 0
+    confusion: dict[str, dict[str, int]] = {}
+    doubt: str | None = None
+
+
 class Summary(Struct, frozen=True):
     """`summary.json`: everything that is said of a run.
 
@@ -112,7 +143,6 @@ class Summary(Struct, frozen=True):
         rows_in: of the shards that were answered: `rows_out` and `rows_rejected` together.
         statuses, decisions, labels, tiers: answered rows by COMPLETE and DEGRADED, as their shards were answered; by
             what was decided; by class; by the tier that decided.
-        unknown: rows whose label is no class and no number.
         rejections: rows by column and reason, with places to look at; a row may have several.
         agreement: of each pair of members, in their order, the share of the rows that both answered in which they say
             the same; None where there are none. Empty of a regression.
@@ -125,6 +155,7 @@ class Summary(Struct, frozen=True):
         rejected: the same of the rejected rows; None where there are none.
         report: `s3://bucket/key`.
         notes: as of the plan: columns that are not used, or not there.
+        truth: what was read of the labels; None without a column of them.
     """
 
     run: str
@@ -154,7 +185,6 @@ class Summary(Struct, frozen=True):
     decisions: dict[str, int]
     labels: dict[str, int]
     tiers: dict[str, int]
-    unknown: int
     rejections: dict[str, dict[str, Rejection]]
     members: tuple[MemberSummary, ...]
     agreement: tuple[tuple[float | None, ...], ...]
@@ -172,6 +202,7 @@ class Summary(Struct, frozen=True):
     rejected: str | None
     report: str
     notes: tuple[str, ...] = ()
+    truth: LabelSummary | None = None
 
     @property
     def needs_review(self) -> int:
@@ -306,7 +337,6 @@ def summarize(
         decisions=tally.decisions,
         labels=tally.labels,
         tiers=tally.tiers,
-        unknown=tally.unknown,
         rejections=tally.rejected,
         members=tuple(_summarize_member(release, member, tally) for member in release.members),
         agreement=_make_matrix(release, tally),
@@ -324,6 +354,44 @@ def summarize(
         rejected=places.rejected if rows_rejected else None,
         report=places.report,
         notes=plan.notes,
+        truth=_summarize_labels(plan, release, tally),
+    )
+
+
+def describe_truth(truth: LabelSummary, classes: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Say in sentences how labels were read and which were not understood; and of each, whether something is wrong."""
+    if truth.values == "indexes":
+        shown = [f"{index} = {name}" for index, name in enumerate(classes)]
+        more = f", … ({len(classes)} classes)" if len(classes) > SHOWN_CLASSES else ""
+        yield f"labels read as indexes of the classes: {', '.join(shown[:SHOWN_CLASSES])}{more}", False
+    if truth.unknown:
+        meant = "a number" if truth.values is None else f"a class's {'name' if truth.values == 'names' else 'index'}"
+        places = ", ".join(f"{file} row {row:,}" for file, row in truth.places)
+        rest = ", …" if truth.unknown > len(truth.places) else ""
+        yield f"{truth.unknown:,} of {truth.given:,} labels not understood, since not {meant}: {places}{rest}", True
+    if truth.capitals:
+        yield f"{truth.capitals:,} of them differ from a class's name in capitals alone", True
+    if truth.other:
+        other = "indexes" if truth.values == "names" else "names"
+        yield f"{truth.other:,} of them are {other}; --label-values {other} reads the whole column so", True
+    if truth.doubt is not None:
+        yield truth.doubt, True
+
+
+def _summarize_labels(plan: Plan, release: Release, tally: Tally) -> LabelSummary | None:
+    if plan.options.label is None:
+        return None
+    read = tally.truth
+    return LabelSummary(
+        column=plan.options.label,
+        values=plan.label_values,
+        given=read.given,
+        unknown=read.unknown.rows,
+        places=read.unknown.places,
+        capitals=read.capitals,
+        other=read.other,
+        confusion=tally.confusion,
+        doubt=find_doubt(name_classes(release.task), tally.confusion),
     )
 
 

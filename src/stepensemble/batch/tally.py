@@ -30,6 +30,9 @@ CALIBRATION_BINS = 10
 MOST_PLACES = 3
 """Of a reason for rejection, told so that one can look."""
 
+MOST_CONFUSED = 50
+"""Classes up to which it is counted which one was answered for which."""
+
 Place = tuple[str, int]
 """File and number of a row in it."""
 
@@ -112,6 +115,22 @@ class Rejection(Struct, frozen=True):
     places: tuple[Place, ...] = ()
 
 
+class LabelTally(Struct, frozen=True):
+    """The labels of accepted rows.
+
+    Attributes:
+        given: rows with a label.
+        unknown: of them, those whose label is no class by the column's reading, or no number.
+        capitals: of these, those that differ from a class's name in capitals alone.
+        other: of these, those that mean a class by the other reading.
+    """
+
+    given: int = 0
+    unknown: Rejection = Rejection()
+    capitals: int = 0
+    other: int = 0
+
+
 class Tally(Struct, frozen=True):
     """What is counted; the default is that of no shard.
 
@@ -122,7 +141,8 @@ class Tally(Struct, frozen=True):
         agreement: by id, in the order of the release, and the id of one after it; empty for a regression.
         histograms: of features as they were given, and of the prediction; see `count_bins`.
         accuracy: of the answers.
-        unknown: rows with a label that is no class and no number.
+        confusion: rows by the true class and, within that, by the answered one; of at most `MOST_CONFUSED` classes.
+        truth: what was read of the labels.
         rejected: by column and kind of reason; a row may have several.
         seconds, bytes: by what took them.
     """
@@ -135,7 +155,8 @@ class Tally(Struct, frozen=True):
     agreement: dict[str, dict[str, Agreement]] = {}
     histograms: dict[str, Bins] = {}
     accuracy: Accuracy = Accuracy()
-    unknown: int = 0
+    confusion: dict[str, dict[str, int]] = {}
+    truth: LabelTally = LabelTally()
     rejected: dict[str, dict[str, Rejection]] = {}
     seconds: dict[str, float] = {}
     bytes: dict[str, int] = {}
@@ -193,7 +214,7 @@ def tally_rows(
     edges: Mapping[str, Sequence[float]],
     wrong: Iterable[tuple[str, str, Place]] = (),
     *,
-    unknown: int = 0,
+    truth: LabelTally = LabelTally(),  # noqa: B008 frozen
 ) -> Tally:
     """Count a shard's rows before they are answered.
 
@@ -201,14 +222,14 @@ def tally_rows(
         values: of accepted rows, by feature (`encoding.Encoded.values`).
         edges: of histograms, by feature; a feature without them is not counted.
         wrong: column, kind of reason and place of each rejected value, or of each record that is no row.
-        unknown: rows with a label that is no class and no number.
+        truth: what was read of the labels.
     """
     rejected: dict[str, dict[str, list[Place]]] = {}
     for column, kind, place in wrong:
         rejected.setdefault(column, {}).setdefault(kind, []).append(place)
     return Tally(
         histograms={name: count_bins(numbers, edges[name]) for name, numbers in values.items() if name in edges},
-        unknown=unknown,
+        truth=truth,
         rejected={
             column: {
                 kind: Rejection(len(places), tuple(sorted(places)[:MOST_PLACES])) for kind, places in kinds.items()
@@ -269,8 +290,9 @@ def _tally_settled(task: Task, part: Settled, edges: Mapping[str, Sequence[float
     known = None if truth is None else truth[part.numbers]
     if classes is None:
         accuracy = Accuracy() if known is None else _measure_values(answers.value, known)
-        labels, pivotal = {}, {}
+        labels, pivotal, confusion = {}, {}, {}
     else:
+        confusion = {} if known is None else _count_confusion(task, classes.label, known)
         accuracy = Accuracy() if known is None else _measure_classes(task, classes.label, classes.probabilities, known)
         labels = _count(classes.label[classes.label != ABSTAINED], name_classes(task))
         pivotal = dict(zip(part.voters, map(int, map(np.count_nonzero, classes.pivotal.T)), strict=True))
@@ -281,7 +303,17 @@ def _tally_settled(task: Task, part: Settled, edges: Mapping[str, Sequence[float
         members={id_: MemberTally(pivotal=rows) for id_, rows in pivotal.items()},
         histograms=histograms,
         accuracy=accuracy,
+        confusion=confusion,
     )
+
+
+def _count_confusion(task: Task, labels: Integers, truth: Floats) -> dict[str, dict[str, int]]:
+    names = name_classes(task)
+    if len(names) > MOST_CONFUSED:
+        return {}
+    known = ~np.isnan(truth) & (labels != ABSTAINED)
+    true, answered = truth[known].astype(np.int64), labels[known]
+    return {names[place]: _count(answered[true == place], names) for place in np.unique(true).tolist()}
 
 
 def _count(codes: Integers, names: Sequence[str]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stepensemble.batch.run import Format, Options, Request
+from stepensemble.batch.run import Format, LabelValues, Options, Request
 from stepensemble.cli.batch_options import (
     check_encoding,
     read_days,
@@ -80,6 +80,10 @@ def batch(
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Holds the truth, where it is known, to compare with.")
     ] = None,
+    label_values: Annotated[
+        LabelValues | None,
+        typer.Option(help="What the labels are of the classes.", show_default="the one that all of them can be"),
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="Of the results.")] = "parquet",
     encoding: Annotated[str, typer.Option(help="Of CSV and JSON Lines, by Python's name.")] = "utf-8",
     separator: Annotated[str, typer.Option(help="Between the fields of CSV: one character, or tab.")] = ",",
@@ -108,7 +112,11 @@ def batch(
         shard_size=read_size(shard_size),
         max_rejected=read_share(max_rejected),
         max_failed_shards=max_failed_shards,
+        label_values=label_values,
     )
+    if label_values is not None and label is None:
+        message = "there are no labels to read; name their column with --label"
+        raise typer.BadParameter(message, param_hint="--label-values")
     if manifest is not None and (release is not None or stack is not None):
         other = "--release" if release is not None else "--stack"
         raise typer.BadParameter(f"which release answers is said by {other}; leave one out", param_hint="--manifest")

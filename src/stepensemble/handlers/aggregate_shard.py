@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from stepensemble.batch.answering import TRUTH, Answered, answer_shard, code_truth
+from stepensemble.batch.answering import Answered, answer_shard
+from stepensemble.batch.labels import TRUTH, code_truth
 from stepensemble.batch.run import ShardFailure
 from stepensemble.batch.tally import ShardReport, Tally, add, tally_answers
 from stepensemble.batch.writing import encode_part

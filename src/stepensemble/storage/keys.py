@@ -147,6 +147,11 @@ def sampling_key(run: str) -> str:
     return f"{run_prefix(run)}/sampling"
 
 
+def labelling_key(run: str, attempt: int) -> str:
+    """Says that an attempt to decide how the run's labels are read has begun, and whether it ended."""
+    return f"{run_prefix(run)}/labelling-{attempt}"
+
+
 def shard_list_key(run: str, attempt: int) -> str:
     """The shards that an attempt has to do, as the Distributed Map reads them."""
     return f"{run_prefix(run)}/shards-{attempt}.json"
