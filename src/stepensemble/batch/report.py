@@ -23,7 +23,7 @@ from stepensemble.batch.charts import (
     draw_reliability,
 )
 from stepensemble.batch.drift import PREDICTION
-from stepensemble.batch.summary import Calibration, Summary
+from stepensemble.batch.summary import Calibration, Summary, describe_truth
 from stepensemble.batch.tally import Bins
 
 MODERATE, LARGE = 0.1, 0.25
@@ -243,8 +243,9 @@ def _draw_agreement(summary: Summary) -> str:
 
 
 def _draw_calibration(summary: Summary) -> str:
+    told = _draw_truth(summary)
     if not summary.calibration:
-        return ""
+        return _section("calibration", "Against the labels", told) if told else ""
     ordered = sorted(summary.calibration, key=lambda one: one.name != PREDICTION)
     probable = any(one.said for one in ordered)
     heads = ("", "rows with label", "right", *(("ECE", "Brier score") if probable else ("mean absolute error",)))
@@ -262,14 +263,21 @@ def _draw_calibration(summary: Summary) -> str:
     members = [_curve(one) for one in ordered if one.name and one.said][:CURVES]
     ensemble = next((_curve(one) for one in ordered if not one.name and one.said), None)
     if not members and ensemble is None:
-        return _section("calibration", "Against the labels", table)
+        return _section("calibration", "Against the labels", told + table)
     text = "How often what was said came true, over what was said; on the diagonal both are equal. " + "; ".join(
         f"{one.name or 'the ensemble'}: ECE {_number(one.expected)}" for one in ordered if one.said
     )
     picture = draw_reliability("calibration", members, ensemble, text)
     note = '<p class="note">ECE, the expected calibration error, is the mean distance of a bin from the diagonal, '
     note += "weighted by its rows. Of both scores smaller is better.</p>\n"
-    return _section("calibration", "Calibration", f"<figure>{picture}</figure>\n{table}{note}")
+    return _section("calibration", "Calibration", f"{told}<figure>{picture}</figure>\n{table}{note}")
+
+
+def _draw_truth(summary: Summary) -> str:
+    if summary.truth is None:
+        return ""
+    lines = describe_truth(summary.truth, summary.classes)
+    return "".join(f'<p class="{"cause" if serious else "note"}">{_escape(line)}</p>\n' for line, serious in lines)
 
 
 def _curve(calibration: Calibration) -> Curve:

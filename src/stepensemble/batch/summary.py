@@ -363,7 +363,7 @@ def describe_truth(truth: LabelSummary, classes: Sequence[str]) -> Iterator[tupl
     if truth.values == "indexes":
         shown = [f"{index} = {name}" for index, name in enumerate(classes)]
         more = f", … ({len(classes)} classes)" if len(classes) > SHOWN_CLASSES else ""
-        yield f"labels read as indexes of the classes: {', '.join(shown[:SHOWN_CLASSES])}{more}", False
+        yield f"labels read as indexes: {', '.join(shown[:SHOWN_CLASSES])}{more}", False
     if truth.unknown:
         meant = "a number" if truth.values is None else f"a class's {'name' if truth.values == 'names' else 'index'}"
         places = ", ".join(f"{file} row {row:,}" for file, row in truth.places)
