@@ -20,7 +20,7 @@ from stepensemble.cli.batch_options import (
     read_share,
     read_size,
 )
-from stepensemble.cli.options import JsonOption, ManifestOption, StackOption, read_manifest
+from stepensemble.cli.options import JsonOption, ManifestOption, StackOption, read_project_manifest
 from stepensemble.cli.terminal import complain, err, note, out, print_json, show_status
 from stepensemble.storage.keys import RESULTS
 
@@ -99,7 +99,7 @@ def batch(
     """Run a whole dataset through the ensemble: CSV, JSON Lines or Parquet, one file or many.
 
     The same dataset, release, date and options are one run: asked for again it is joined while it works, returned once
-    it is whole, and resumed after a failure. The local stack is given the manifest's release first, as by `run`.
+    it is whole, and resumed after a failure. The current release predicts, as by `run`, but no canary.
     """
     days = read_days(day, first, last)
     options = Options(
@@ -125,18 +125,19 @@ def batch(
         if dataset.startswith("s3://")
         else {each: _find_input(dataset, each, several=len(days) > 1) for each in days}
     )
-    sources = read_manifest(manifest) if stack is None and release is None else None
+    sources = read_project_manifest(manifest) if stack is None and release is None else None
 
     from stepensemble.cli.batch_runs import start_run
-    from stepensemble.cli.stacks import ensure_published, open_stack
+    from stepensemble.cli.stacks import open_stack, settle_release
 
     with ExitStack() as exits:
         with show_status("Looking for the stack") as status:
             opened = exits.enter_context(open_stack(stack, notify=status.update))
-            if sources is not None:
-                ensure_published(opened, sources, notify=status.update)
+            pinned = release
+            if opened.local and release is None:
+                named = manifest is not None
+                pinned = settle_release(opened, sources, named=named, notify=status.update, remark=note)
         prefix, folder = _read_output(output, opened)
-        pinned = release if sources is None else sources.digest
         documents = []
         for each in days:
             place = _upload(local[each], opened, quiet=as_json) if local else dataset

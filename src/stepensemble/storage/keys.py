@@ -9,6 +9,8 @@ from stepensemble.core.releases.release import digest_of
 # Artifact bucket
 CURRENT = "current.json"
 RELEASES = "releases/"
+SEEN_MANIFEST = "manifest.sha256"
+"""The release that the project's manifest compiled to when it was last looked at; of a local stack alone."""
 
 
 def artifact_key(digest: str) -> str:
