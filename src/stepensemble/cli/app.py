@@ -145,7 +145,7 @@ def run(
             from stepensemble.cli.images import draw_picture
 
             out.print(draw_picture(asked, outcome.output, drawn, colour=out.color_system is not None), "")
-        out.print(draw_fan_out(outcome.output, drawn))
+        out.print(draw_fan_out(outcome.output, drawn, out.width))
     if outcome.error is not None:
         if not as_json:
             complain(outcome.error, outcome.cause or "")
@@ -171,7 +171,7 @@ def show(
     from stepensemble.cli.fan_out import draw_fan_out, draw_input
 
     out.print(draw_input(record))
-    out.print(draw_fan_out(record.output, release))
+    out.print(draw_fan_out(record.output, release, out.width))
     if record.failure is not None:
         out.print(f"[red]{record.failure}[/]")
 

@@ -209,8 +209,8 @@ def is_due(sources: Sources, store: ReleaseStore) -> bool:
 
     It is where nothing is current, and where the manifest has changed since it was last looked at
     (`ReleaseStore.note_manifest`). So a rollback, a canary and another ensemble that was published stay what they are
-    until somebody edits the manifest. Where nothing was noted yet, a manifest counts as changed if its release was never
-    published and the current release is of the same ensemble.
+    until somebody edits the manifest. Where nothing was noted yet, a manifest counts as changed if its release was
+    never published and the current release is of the same ensemble.
 
     Args:
         sources: the project's manifest.
