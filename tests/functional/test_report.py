@@ -16,17 +16,11 @@ import pytest
 from msgspec import structs
 
 from browser import BROWSER, Seen, look
+from stepensemble.batch.calibration import Calibration
 from stepensemble.batch.cost import Cost, Used
 from stepensemble.batch.report import draw_report, name_shift, narrow
 from stepensemble.batch.run import Options
-from stepensemble.batch.summary import (
-    Calibration,
-    Drift,
-    FailedShard,
-    MemberSummary,
-    SlowShard,
-    Summary,
-)
+from stepensemble.batch.summary import Drift, FailedShard, MemberSummary, SlowShard, Summary
 from stepensemble.batch.tally import Bins, Rejection
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium; make browser installs it")

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from stepensemble.batch.confusion import find_doubt
+from stepensemble.batch.calibration import Calibration, calibrate
 from stepensemble.batch.cost import Asked, Cost, Used, add_up, count_transitions
 from stepensemble.batch.drift import PREDICTION, stability_index
-from stepensemble.batch.run import LabelValues, Options, Plan, Shard, ShardFailure
-from stepensemble.batch.tally import Accuracy, Bins, MemberTally, Place, Rejection, ShardReport, Tally, add
+from stepensemble.batch.run import Options, Plan, Shard, ShardFailure
+from stepensemble.batch.tally import Bins, MemberTally, Rejection, ShardReport, Tally, add
+from stepensemble.batch.truth import LabelSummary, summarize_labels
+from stepensemble.core.manifest import BooleanFeature, CategoryFeature
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, name_classes, name_task
 
@@ -24,8 +26,11 @@ MOST_SLOW, MOST_FAILED = 10, 100
 """Shards that are listed."""
 
 
-SHOWN_CLASSES = 10
-"""That are listed with their indexes."""
+MOST_SHIFTED = 8
+"""Features whose distributions are kept beside those of the run before: those that have shifted most."""
+
+MOST_NAMED_BINS = 12
+"""Categories up to which bins have names; fewer than `drift.MOST_CATEGORIES`, so that each has a bin of its own."""
 
 
 class FailedShard(Struct, frozen=True):
@@ -78,57 +83,6 @@ class Drift(Struct, frozen=True):
     index: float | None
 
 
-class Calibration(Struct, frozen=True):
-    """What was said against what was true, of a member or, named "", of the ensemble.
-
-    Attributes:
-        rows: whose truth is known.
-        right: share of them with the right label; None of a regression.
-        error: mean of what `tally.Accuracy` says; None where nothing has it.
-        expected: expected calibration error: the mean distance of `said` from `true`, weighted by rows (M. Naeini, G.
-            Cooper, M. Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015); None without
-            probabilities.
-        counts: rows by bins of equal width of a probability; empty without probabilities, as are the other two.
-        said, true: by the same bins, the mean probability, and the share of rows for which it was so; None in a bin
-            without rows.
-    """
-
-    name: str
-    rows: int
-    right: float | None
-    error: float | None
-    expected: float | None = None
-    counts: tuple[int, ...] = ()
-    said: tuple[float | None, ...] = ()
-    true: tuple[float | None, ...] = ()
-
-
-class LabelSummary(Struct, frozen=True):
-    """The column of labels, and how it was read.
-
-    Attributes:
-        column: its name.
-        values: whether labels were read as the classes' names or as their indexes; None of a regression.
-        given: accepted rows with a label.
-        unknown: of them, those whose label was not understood: no class by that reading, or no number.
-        places: where the first of these are.
-        capitals: of the unknown, those that differ from a class's name in capitals alone.
-        other: of the unknown, those that mean a class by the other reading.
-        confusion: rows by the true class and, within that, by the answered one; empty of many classes.
-        doubt: what is strange about labels and answers; None where nothing is.
-    """
-
-    column: str
-    values: LabelValues | None
-    given: int
-    unknown: int
-    places: tuple[Place, ...] = ()
-    capitals: int = 0
-    other: int = 0
-    confusion: dict[str, dict[str, int]] = {}
-    doubt: str | None = None
-
-
 class Summary(Struct, frozen=True):
     """`summary.json`: everything that is said of a run.
 
@@ -150,6 +104,10 @@ class Summary(Struct, frozen=True):
         histograms: of features and, named "", of the prediction; the next run is compared with them.
         previous: key of the summary of the run before, with which this one was compared.
         before: that one's histogram of the prediction.
+        shifted: that one's histograms of the features that have shifted most, the most first.
+        bins: of these that are categories, what the bins stand for.
+        sample: of a regression, predictions of some rows, with the truth where it is known.
+        sample_before: that run's predictions of some rows.
         seconds_by_function, bytes: by what took them, over all shards.
         results: `s3://bucket/prefix/`; None where the run failed.
         rejected: the same of the rejected rows; None where there are none.
@@ -203,6 +161,10 @@ class Summary(Struct, frozen=True):
     report: str
     notes: tuple[str, ...] = ()
     truth: LabelSummary | None = None
+    shifted: dict[str, Bins] = {}
+    bins: dict[str, tuple[str, ...]] = {}
+    sample: tuple[tuple[float, float | None], ...] = ()
+    sample_before: tuple[float, ...] = ()
 
     @property
     def needs_review(self) -> int:
@@ -308,6 +270,8 @@ def summarize(
     rows_in, rows_out, rows_rejected = (
         sum(getattr(report, name) for report in ended.reports) for name in ("rows_in", "rows_out", "rows_rejected")
     )
+    drift = tuple(_measure_drift(plan, tally, previous))
+    shifted = _find_shifted(drift, previous)
     rows_failed = sum(planned[number].rows or 0 for number in ended.failures)
     return Summary(
         run=plan.run,
@@ -340,9 +304,9 @@ def summarize(
         rejections=tally.rejected,
         members=tuple(_summarize_member(release, member, tally) for member in release.members),
         agreement=_make_matrix(release, tally),
-        calibration=_calibrate(release, tally),
+        calibration=calibrate(release, tally),
         histograms=tally.histograms,
-        drift=tuple(_measure_drift(plan, tally, previous)),
+        drift=drift,
         previous=None if previous is None else plan.previous,
         before=None if previous is None else previous.histograms.get(PREDICTION),
         slowest=_find_slowest(plan, planned, ended.reports),
@@ -354,44 +318,11 @@ def summarize(
         rejected=places.rejected if rows_rejected else None,
         report=places.report,
         notes=plan.notes,
-        truth=_summarize_labels(plan, release, tally),
-    )
-
-
-def describe_truth(truth: LabelSummary, classes: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """Say in sentences how labels were read and which were not understood; and of each, whether something is wrong."""
-    if truth.values == "indexes":
-        shown = [f"{index} = {name}" for index, name in enumerate(classes)]
-        more = f", … ({len(classes)} classes)" if len(classes) > SHOWN_CLASSES else ""
-        yield f"labels read as indexes: {', '.join(shown[:SHOWN_CLASSES])}{more}", False
-    if truth.unknown:
-        meant = "a number" if truth.values is None else f"a class's {'name' if truth.values == 'names' else 'index'}"
-        places = ", ".join(f"{file} row {row:,}" for file, row in truth.places)
-        rest = ", …" if truth.unknown > len(truth.places) else ""
-        yield f"{truth.unknown:,} of {truth.given:,} labels not understood, since not {meant}: {places}{rest}", True
-    if truth.capitals:
-        yield f"{truth.capitals:,} of them differ from a class's name in capitals alone", True
-    if truth.other:
-        other = "indexes" if truth.values == "names" else "names"
-        yield f"{truth.other:,} of them are {other}; --label-values {other} reads the whole column so", True
-    if truth.doubt is not None:
-        yield truth.doubt, True
-
-
-def _summarize_labels(plan: Plan, release: Release, tally: Tally) -> LabelSummary | None:
-    if plan.options.label is None:
-        return None
-    read = tally.truth
-    return LabelSummary(
-        column=plan.options.label,
-        values=plan.label_values,
-        given=read.given,
-        unknown=read.unknown.rows,
-        places=read.unknown.places,
-        capitals=read.capitals,
-        other=read.other,
-        confusion=tally.confusion,
-        doubt=find_doubt(name_classes(release.task), tally.confusion),
+        truth=summarize_labels(plan, release, tally),
+        shifted=shifted,
+        bins=_name_bins(release, shifted),
+        sample=tuple((value, true) for _, value, true in tally.sample.rows),
+        sample_before=() if previous is None else tuple(value for value, _ in previous.sample),
     )
 
 
@@ -425,39 +356,6 @@ def _make_matrix(release: Release, tally: Tally) -> tuple[tuple[float | None, ..
     return tuple(tuple(share(one, other) for other in ids) for one in ids)
 
 
-def _calibrate(release: Release, tally: Tally) -> tuple[Calibration, ...]:
-    if not tally.accuracy.rows:
-        return ()
-    regression = isinstance(release.task, RegressionTask)
-    measured = {
-        member.id: tally.members[member.id].accuracy for member in release.members if member.id in tally.members
-    }
-    return tuple(
-        _calibrate_one(name, accuracy, regression=regression)
-        for name, accuracy in [*measured.items(), (PREDICTION, tally.accuracy)]
-    )
-
-
-def _calibrate_one(name: str, accuracy: Accuracy, *, regression: bool) -> Calibration:
-    known = Calibration(
-        name=name,
-        rows=accuracy.rows,
-        right=None if regression else _divide(accuracy.right, accuracy.rows),
-        error=_divide(accuracy.error, accuracy.scored),
-    )
-    scored = sum(accuracy.counts)
-    if not scored:
-        return known
-    gaps = sum(abs(said - true) for said, true in zip(accuracy.said, accuracy.true, strict=True))
-    return structs.replace(
-        known,
-        expected=gaps / scored,
-        counts=accuracy.counts,
-        said=tuple(map(_divide, accuracy.said, accuracy.counts)),
-        true=tuple(map(_divide, accuracy.true, accuracy.counts)),
-    )
-
-
 def _measure_drift(plan: Plan, tally: Tally, previous: Summary | None) -> Iterator[Drift]:
     if previous is None:
         return
@@ -468,6 +366,28 @@ def _measure_drift(plan: Plan, tally: Tally, previous: Summary | None) -> Iterat
             counts = (*before.counts, before.missing), (*now.counts, now.missing)
             index = stability_index(*counts) if all(map(any, counts)) else None
         yield Drift(name, index)
+
+
+def _find_shifted(drift: Sequence[Drift], previous: Summary | None) -> dict[str, Bins]:
+    """Return the histograms that the features with the greatest shift had in the run before."""
+    if previous is None:
+        return {}
+    known = [(-one.index, one.name) for one in drift if one.index is not None and one.name != PREDICTION]
+    return {name: previous.histograms[name] for _, name in sorted(known)[:MOST_SHIFTED]}
+
+
+def _name_bins(release: Release, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Say what the bins of categories and booleans stand for; those of a long vocabulary have no names."""
+    named: dict[str, tuple[str, ...]] = {}
+    wanted = set(names)
+    for feature in release.features:
+        if feature.name not in wanted:
+            continue
+        if isinstance(feature, BooleanFeature):
+            named[feature.name] = ("false", "true")
+        elif isinstance(feature, CategoryFeature) and len(feature.vocabulary) <= MOST_NAMED_BINS:
+            named[feature.name] = (*map(str, feature.vocabulary), *(["other"] if feature.unknown == "other" else []))
+    return named
 
 
 def _find_slowest(plan: Plan, planned: Mapping[int, Shard], reports: Iterable[ShardReport]) -> tuple[SlowShard, ...]:

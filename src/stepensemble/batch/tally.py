@@ -16,6 +16,7 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 
 from stepensemble.batch.drift import PREDICTION
+from stepensemble.batch.sampling import Keys, Sample, add_samples, take_sample
 from stepensemble.core.aggregation.decision import Settled
 from stepensemble.core.aggregation.labels import ABSTAINED, own_labels
 from stepensemble.core.aggregation.quorum import Status
@@ -24,8 +25,8 @@ from stepensemble.core.outputs import Floats, Label
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, Task, name_classes
 
-CALIBRATION_BINS = 10
-"""Of equal width, of a probability."""
+CALIBRATION_BINS = 100
+"""Of equal width, of a probability; `summary` joins them to bins of about as many rows each."""
 
 MOST_PLACES = 3
 """Of a reason for rejection, told so that one can look."""
@@ -143,6 +144,7 @@ class Tally(Struct, frozen=True):
         accuracy: of the answers.
         confusion: rows by the true class and, within that, by the answered one; of at most `MOST_CONFUSED` classes.
         truth: what was read of the labels.
+        sample: of a regression's rows.
         rejected: by column and kind of reason; a row may have several.
         seconds, bytes: by what took them.
     """
@@ -157,6 +159,7 @@ class Tally(Struct, frozen=True):
     accuracy: Accuracy = Accuracy()
     confusion: dict[str, dict[str, int]] = {}
     truth: LabelTally = LabelTally()
+    sample: Sample = Sample()
     rejected: dict[str, dict[str, Rejection]] = {}
     seconds: dict[str, float] = {}
     bytes: dict[str, int] = {}
@@ -200,6 +203,8 @@ def _add(one: Any, other: Any) -> Any:
             raise ValueError(f"histograms of different edges: {one.edges} and {other.edges}")
         case Bins():
             return Bins(one.edges, _add(one.counts, other.counts), one.missing + other.missing)
+        case Sample():
+            return add_samples(one, other)
         case Rejection():
             places = tuple(sorted({*one.places, *other.places})[:MOST_PLACES])
             return Rejection(one.rows + other.rows, places)
@@ -253,7 +258,11 @@ def count_bins(values: Floats, edges: Sequence[float]) -> Bins:
 
 
 def tally_answers(
-    release: Release, heard: Heard, edges: Mapping[str, Sequence[float]], truth: Floats | None = None
+    release: Release,
+    heard: Heard,
+    edges: Mapping[str, Sequence[float]],
+    truth: Floats | None = None,
+    keys: Keys | None = None,
 ) -> Tally:
     """Count a shard's answers; without a quorum there are none, and members alone are counted.
 
@@ -262,12 +271,13 @@ def tally_answers(
         heard: what was decided, and from what.
         edges: of histograms; of the prediction under `PREDICTION`.
         truth: a row, the class's index or the number, NaN where it is not known.
+        keys: of the rows, by which some are sampled (`sampling.draw_keys`); None for no sample.
     """
     task, settled = release.task, heard.decided.settled
     members = {
         member.id: _tally_member(task, member, heard, truth) for member in release.members if _was_asked(member, heard)
     }
-    parts = [_tally_settled(task, part, edges, truth) for part in settled]
+    parts = [_tally_settled(task, part, edges, truth, keys) for part in settled]
     return add(
         [
             *parts,
@@ -284,11 +294,15 @@ def _was_asked(member: ReleasedMember, heard: Heard) -> bool:
     return member.tier in heard.asked and len(heard.asked[member.tier]) > 0
 
 
-def _tally_settled(task: Task, part: Settled, edges: Mapping[str, Sequence[float]], truth: Floats | None) -> Tally:
+def _tally_settled(
+    task: Task, part: Settled, edges: Mapping[str, Sequence[float]], truth: Floats | None, keys: Keys | None
+) -> Tally:
     answers, classes = part.answers, part.answers.classes
     histograms = {PREDICTION: count_bins(answers.value, edges[PREDICTION])} if PREDICTION in edges else {}
     known = None if truth is None else truth[part.numbers]
+    sample = Sample()
     if classes is None:
+        sample = sample if keys is None else take_sample(keys[part.numbers], answers.value, known)
         accuracy = Accuracy() if known is None else _measure_values(answers.value, known)
         labels, pivotal, confusion = {}, {}, {}
     else:
@@ -304,6 +318,7 @@ def _tally_settled(task: Task, part: Settled, edges: Mapping[str, Sequence[float
         histograms=histograms,
         accuracy=accuracy,
         confusion=confusion,
+        sample=sample,
     )
 
 

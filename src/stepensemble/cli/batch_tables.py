@@ -10,7 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stepensemble.batch.summary import Calibration, MemberSummary, Summary, describe_truth
+from stepensemble.batch.calibration import Calibration
+from stepensemble.batch.summary import MemberSummary, Summary
+from stepensemble.batch.truth import describe_truth
 from stepensemble.cli.batch_runs import Followed
 from stepensemble.cli.pictures import name_member, plain_table
 from stepensemble.cli.schedules import Scheduled

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from stepensemble.batch.answering import Answered, answer_shard
+from stepensemble.batch.answering import ROW, Answered, answer_shard
 from stepensemble.batch.labels import TRUTH, code_truth
 from stepensemble.batch.run import ShardFailure
+from stepensemble.batch.sampling import draw_keys
 from stepensemble.batch.tally import ShardReport, Tally, add, tally_answers
 from stepensemble.batch.writing import encode_part
 from stepensemble.core.aggregation.decision import Undecided
@@ -98,7 +99,8 @@ class ShardAggregator:
         counted = [read.tally]
         if answered.heard is not None:
             truth = code_truth(release.task, rows[TRUTH]) if TRUTH in rows.columns else None
-            counted.append(tally_answers(release, answered.heard, plan.edges, truth))
+            keys = draw_keys(plan.files[event.shard.file].name, rows[ROW].to_numpy())
+            counted.append(tally_answers(release, answered.heard, plan.edges, truth, keys))
         took = Tally(seconds={"aggregate_shard": time.perf_counter() - started}, bytes={"part": len(part)})
         report = _report(event, read, answered, add([*counted, took]))
         data.write(shard_report_key(event.run, event.shard.number), msgspec.json.encode(report))

@@ -9,8 +9,9 @@ from msgspec import structs
 
 from builders import BINARY, REGRESSION, release, released
 from stepensemble.batch.run import File, Options, Plan, Shard, ShardFailure
-from stepensemble.batch.summary import Ended, Published, Summary, Times, describe_truth, judge, summarize
+from stepensemble.batch.summary import Ended, Published, Summary, Times, judge, summarize
 from stepensemble.batch.tally import Accuracy, Agreement, Bins, LabelTally, MemberTally, Rejection, ShardReport, Tally
+from stepensemble.batch.truth import describe_truth
 
 TWO = release(
     BINARY, released("a", "probability"), released("b", "probability"), released("s", "probability", role="shadow")
