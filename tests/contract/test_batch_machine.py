@@ -19,7 +19,7 @@ from stepensemble.batch.run import Plan
 from stepensemble.batch.summary import Summary
 from stepensemble.handlers.aggregate_shard import ShardAggregator
 from stepensemble.handlers.runs import Runs
-from stepensemble.storage.keys import claim_key, plan_key, result_key, sampling_key
+from stepensemble.storage.keys import claim_key, labelling_key, plan_key, result_key, sampling_key
 
 ENSEMBLE = json.loads((Path(asl.__file__).parents[1] / "statemachine" / "ensemble.asl.json").read_text())["States"]
 SHARD = MACHINE["States"]["Run shards"]["ItemProcessor"]["States"]
@@ -86,6 +86,65 @@ def test_of_a_shard_without_an_accepted_row_nobody_is_asked(tmp_path: Path) -> N
         *("Normalize shard", "Any rows?", "Aggregate shard", "Answered?", "Shard ended"),
         *("Summarize", "Summarized?", "Answer"),
     ]
+
+
+def labelled(folder: Path, *labels: str) -> MemoryBatch:
+    """A binary ensemble that answers "2" to x = 1, with a file of two rows for each two labels."""
+    run = batch(
+        folder, member("sign", "sigmoid", "probability"), task={"type": "binary", "classes": ["1", "2"]}, features=[X]
+    )
+    for number, (first, second) in enumerate(zip(labels[::2], labels[1::2], strict=True)):
+        run.put(f"{number}.csv", f"x,y\n-1,{first}\n1,{second}\n")
+    return run
+
+
+def test_labels_are_read_one_way_in_all_shards(tmp_path: Path) -> None:
+    # Each file is a shard, and the first alone could be read by name as well.
+    run = labelled(tmp_path, "1", "1", "0", "1")
+    output = run.run(options={"label": "y"})
+    assert parts(run.stack, output)["truth"].to_list() == ["2", "2", "1", "2"]
+    truth = read_summary(run, output).truth
+    assert truth is not None
+    assert (truth.values, truth.given, truth.unknown) == ("indexes", 4, 0)
+    assert truth.confusion == {"1": {"1": 1}, "2": {"1": 1, "2": 2}}
+
+
+def test_labels_that_can_be_read_both_ways_wait_for_the_callers_choice(tmp_path: Path) -> None:
+    run = labelled(tmp_path, "1", "1")
+    with pytest.raises(asl.Failed, match="--label-values names or --label-values indexes") as failed:
+        run.run("run-1", options={"label": "y"})
+    assert failed.value.error == "DatasetRefused"
+    for reading, truth in (("names", ["1", "1"]), ("indexes", ["2", "2"])):
+        output = run.run(f"run-{reading}", options={"label": "y", "label_values": reading})
+        assert parts(run.stack, output)["truth"].to_list() == truth
+
+
+def test_labels_that_are_not_understood_are_in_the_summary_with_their_rows(tmp_path: Path) -> None:
+    run = labelled(tmp_path, "1", "2", "7", "2", "0", "")
+    output = run.run(options={"label": "y", "label_values": "names"})
+    truth = read_summary(run, output).truth
+    assert truth is not None
+    assert (truth.given, truth.unknown, truth.other) == (5, 2, 1)
+    assert truth.places == (("1.csv", 1), ("2.csv", 1))
+
+
+@pytest.mark.parametrize(("died", "chosen"), [(1, False), (2, False), (2, True)])
+def test_a_plan_that_died_over_its_labels_tries_once_more_and_then_waits_for_a_choice(
+    tmp_path: Path, died: int, chosen: bool
+) -> None:
+    run = labelled(tmp_path, "1", "2")
+    options = {"label": "y"} | ({"label_values": "names"} if chosen else {})
+    name = run.run("run-1", options=options)["run"]
+    data = run.stack.data
+    data.delete([one.key for prefix in ("batch/", "results/", "results-reports/") for one in data.list(prefix)])
+    for attempt in range(died):
+        data.write(labelling_key(name, attempt), b"")
+    if died < 2 or chosen:
+        assert run.run("run-2", options=options)["rows_out"] == 2
+        return
+    with pytest.raises(asl.Failed, match=r"ended the process repeatedly; .*--label-values names") as failed:
+        run.run("run-2", options=options)
+    assert failed.value.error == "DatasetRefused"
 
 
 def test_an_empty_dataset_is_a_run_of_no_rows(tmp_path: Path) -> None:

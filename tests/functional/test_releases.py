@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from builders import member, sources
 from driving import ENSEMBLE, ask, copy_project, run_ensemble
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.errors import NoCanary, NothingPublished
@@ -243,14 +244,44 @@ def test_a_canary_answers_its_share_is_compared_and_ends(project: Path, stack: S
     assert stack.releases.read_current()[0].release == canary["release"]
 
 
-def test_a_run_with_the_canarys_manifest_asks_the_canary_and_leaves_the_pointer_alone(
-    project: Path, shipped: str
+def test_a_run_takes_the_canary_by_its_share_or_where_its_manifest_is_named(
+    project: Path, stack: Stack, shipped: str
 ) -> None:
     add_member(project)
-    canary = answer(project, "publish", "--canary", "1")["release"]
-    assert answer(project, "run", "events/passenger.json")["release"] == canary
+    canary = answer(project, "publish", "--canary", "50")["release"]
+    assert answer(project, "run", "events/passenger.json", "--manifest", "models/manifest.json")["release"] == canary
+    pointer, _ = stack.releases.read_current()
+    drawn = {choose(pointer, f"drawn-{number}")[0]: f"drawn-{number}" for number in range(20)}
+    assert drawn.keys() == {shipped, canary}
+    for release, id_ in drawn.items():
+        (project / "event.json").write_text(json.dumps({"features": PASSENGER, "prediction_id": id_}))
+        assert answer(project, "run", "event.json")["release"] == release
     listed = answer(project, "releases")
     assert (listed["current"], listed["canary"]) == (shipped, canary)
+
+
+def test_a_rollback_stays_until_the_manifest_is_edited(project: Path, shipped: str) -> None:
+    add_member(project)
+    published = answer(project, "publish")["release"]
+    answer(project, "rollback")
+    done = run_ensemble(project, "run", "events/passenger.json", "--json")
+    assert json.loads(done.stdout)["release"] == shipped
+    assert f"release {shipped[:12]} is current and predicts; the manifest, release {published[:12]}" in done.stderr
+    edit(project, version="edited")
+    edited = answer(project, "run", "events/passenger.json")["release"]
+    assert edited not in {shipped, published}
+    assert answer(project, "releases")["current"] == edited
+
+
+def test_another_ensemble_is_replaced_only_where_that_is_meant(project: Path, stack: Stack, tmp_path: Path) -> None:
+    before, _ = stack.releases.read_current()
+    other = sources(tmp_path, member("half"), name="other")
+    arguments = ("publish", "--manifest", str(other.path))
+    refused = " ".join(complaint(project, *arguments, code=2).replace("│", " ").split())
+    assert "the ensemble other replaces titanic" in refused
+    assert "give --replace" in refused
+    assert stack.releases.read_current()[0] == before
+    assert answer(project, *arguments, "--replace")["release"] == other.digest
 
 
 def test_a_release_is_promoted_from_stack_to_stack(project: Path, tmp_path: Path) -> None:

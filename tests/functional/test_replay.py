@@ -138,6 +138,8 @@ def test_records_of_an_ensemble_that_was_served_before_are_left_out(
     assert json.loads(run.stdout)["predictions"][0]["value"] == 4  # 4 / 2 + 2
     of_this = run_ensemble(recorded, "replay", "--limit", "2", "--json")
     assert {key: json.loads(of_this.stdout)[key] for key in ("records", "of_others")} == {"records": 1, "of_others": 1}
+    named = replay(recorded, "--manifest", "models/manifest.json")
+    assert (named["records"], named["of_others"]) == (1, 1)  # the manifest's own, whichever is current
     ensure_published(stack, read_sources(recorded / "models" / "manifest.json"), notify=lambda _: None)
     report = json.loads(run_ensemble(recorded, "replay", "--limit", "3", "--method", "min", "--json").stdout)
     assert {key: report[key] for key in ("records", "of_others")} == {"records": 2, "of_others": 1}

@@ -16,17 +16,11 @@ import pytest
 from msgspec import structs
 
 from browser import BROWSER, Seen, look
+from stepensemble.batch.calibration import Calibration
 from stepensemble.batch.cost import Cost, Used
 from stepensemble.batch.report import draw_report, name_shift, narrow
 from stepensemble.batch.run import Options
-from stepensemble.batch.summary import (
-    Calibration,
-    Drift,
-    FailedShard,
-    MemberSummary,
-    SlowShard,
-    Summary,
-)
+from stepensemble.batch.summary import Drift, FailedShard, MemberSummary, SlowShard, Summary
 from stepensemble.batch.tally import Bins, Rejection
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium; make browser installs it")
@@ -77,7 +71,6 @@ SUMMARY = Summary(
     decisions={"answer": 960, "review": 40},
     labels={"died": 700, "survived": 300},
     tiers={"1": 1_000},
-    unknown=0,
     rejections={
         "": {"has 6 fields, the header has 5": Rejection(5, (("part-0.csv", 17),))},
         "Age": {"is not a number": Rejection(20, (("part-0.csv", 3), ("part-0.csv", 1_204)))},

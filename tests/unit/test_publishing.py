@@ -13,7 +13,8 @@ from meddling import MeddledBucket
 from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import ArtifactCorrupt, InvalidManifest, NotEnoughSlots
 from stepensemble.core.releases.release import Current, Term, digest_of
-from stepensemble.publishing.publish import compare_with_current, pack, plan, publish
+from stepensemble.publishing.publish import compare_with_current, is_due, name_replaced, pack, plan, publish
+from stepensemble.publishing.rollback import roll_back
 from stepensemble.publishing.schemas import PUBLISHED, render_schema, write_schemas
 from stepensemble.publishing.sources import read_sources
 from stepensemble.storage.keys import CURRENT, artifact_key, fingerprint_key, release_key
@@ -200,3 +201,44 @@ def test_schemas_are_written_where_they_are_published(tmp_path: Path) -> None:
     write_schemas(tmp_path)
     for path, make in PUBLISHED.items():
         assert (tmp_path / path).read_text() == render_schema(make())
+
+
+# A project's manifest, and what is current
+
+
+def test_a_projects_manifest_is_due_once_and_again_when_it_is_edited(tmp_path: Path) -> None:
+    store = MemoryStack().releases
+    first, second, third = (sources(tmp_path, member("a", version=version)) for version in "123")
+    assert is_due(first, store)  # nothing is current
+    for one in (first, second):
+        publish(one, store, SLOTS)
+        store.note_manifest(one.digest)
+        assert not is_due(one, store)
+    roll_back(store, SLOTS)
+    assert not is_due(second, store)  # the rollback stands
+    assert is_due(third, store)
+    publish(third, store, SLOTS, canary=10)
+    store.note_manifest(third.digest)
+    assert not is_due(third, store)  # it is the canary
+    assert not is_due(first, store)  # it is current
+
+
+def test_of_a_stack_that_noted_no_manifest_what_was_published_and_other_ensembles_stay(tmp_path: Path) -> None:
+    store = MemoryStack().releases
+    first, second = (sources(tmp_path, member("a", version=version)) for version in "12")
+    other = sources(tmp_path, member("a"), name="other")
+    publish(first, store, SLOTS)
+    assert is_due(second, store)
+    publish(second, store, SLOTS)
+    roll_back(store, SLOTS)
+    assert not is_due(second, store)
+    assert not is_due(other, store)
+
+
+def test_another_ensembles_name_is_found_before_its_release_is_replaced(tmp_path: Path) -> None:
+    store = MemoryStack().releases
+    first, other = sources(tmp_path, member("a")), sources(tmp_path, member("a"), name="other")
+    assert name_replaced(plan(pack(other), store, SLOTS), store) is None
+    publish(first, store, SLOTS)
+    assert name_replaced(plan(pack(other), store, SLOTS), store) == "halves"
+    assert name_replaced(plan(pack(first), store, SLOTS), store) is None

@@ -16,20 +16,19 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from stepensemble.batch.encoding import Flags, Numbers, find_distinct, give_json_type
-from stepensemble.batch.run import Format, Options
+from stepensemble.batch.encoding import Flags, Numbers
+from stepensemble.batch.labels import TRUTH, read_truth
+from stepensemble.batch.run import Format, LabelValues, Options
 from stepensemble.core.aggregation.decision import Settled, Undecided
 from stepensemble.core.aggregation.labels import own_labels
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.answer import DECISIONS, AskMembers, Heard, decision_codes, hear, measures
-from stepensemble.core.features import NUMERAL, encode
-from stepensemble.core.manifest import NumberFeature
 from stepensemble.core.outputs import Array, Floats, Label, find_usable, output_width
 from stepensemble.core.policy import Policy
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, Task, name_classes
 
-ID, FILE, ROW, TRUTH = "id", "file", "row", "truth"
+ID, FILE, ROW = "id", "file", "row"
 
 CLASS_COLUMNS: Mapping[str, Any] = {
     "value": pl.Float64,
@@ -98,7 +97,13 @@ class Answered:
 
 
 def name_rows(
-    raw: pl.DataFrame, file: str, numbers: Numbers, options: Options, task: Task, format_: Format
+    raw: pl.DataFrame,
+    file: str,
+    numbers: Numbers,
+    options: Options,
+    task: Task,
+    format_: Format,
+    reading: LabelValues = "names",
 ) -> pl.DataFrame:
     """Return what a row of results begins with: its id, file and number, the columns carried through, and the truth.
 
@@ -110,8 +115,9 @@ def name_rows(
         file: name of the file.
         numbers: of the rows in the file.
         options: with the columns' names; one that the frame has not is null.
-        task: that says what a truth is; see `read_truth`.
+        task: that says what a truth is; see `labels.read_truth`.
         format_: of the file.
+        reading: of the labels.
     """
     columns: dict[str, pl.Series] = {}
     if options.id is not None:
@@ -124,7 +130,7 @@ def name_rows(
         typed = format_ == "parquet" and given.dtype != pl.Null
         columns[_free_name(name, taken, "input_{}".format)] = given if typed else as_text(given)
     if options.label is not None:
-        columns[TRUTH] = read_truth(task, _find(raw, options.label))
+        columns[TRUTH] = read_truth(task, _find(raw, options.label), reading)
     return pl.DataFrame(columns)
 
 
@@ -141,55 +147,6 @@ def as_text(given: pl.Series) -> pl.Series:
 
 def _write(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def read_truth(task: Task, given: pl.Series) -> pl.Series:
-    """Return the truth where it is known: the class's name, or the number.
-
-    A class is told by its name; else by its place among the task's classes, counted from 0; of two classes also by
-    false and true. What is none of these is null.
-    """
-    given = give_json_type(given)
-    singly = given.dtype == pl.Object or given.dtype.is_nested()
-    if isinstance(task, RegressionTask):
-        if singly or given.dtype == pl.Boolean:
-            return pl.Series([_read_number(value) for value in given.to_list()], dtype=pl.Float64)
-        text = given.str.strip_chars() if given.dtype == pl.String else given
-        numbers = text.cast(pl.Float64, strict=False)
-        return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series()
-    if singly:
-        return pl.Series([_name_class(task, value) for value in given.to_list()], dtype=pl.String)
-    first, codes = find_distinct(given)
-    known = [_name_class(task, value) for value in given.gather(first).to_list()]
-    return pl.Series(known, dtype=pl.String).gather(codes)
-
-
-def _read_number(value: Any) -> float | None:
-    _, reasons = encode(NumberFeature(TRUTH), [value])
-    return None if reasons or value is None else float(value)
-
-
-def _name_class(task: Task, value: Any) -> str | None:
-    classes = name_classes(task)
-    text = str(value)
-    word = text.strip()
-    whole = int(float(word)) if NUMERAL.fullmatch(word) and float(word).is_integer() else None
-    # By name before by place: a class may be called "1", whatever type a file has for it.
-    for name in (text, word, word.lower() if word in ("True", "False") else word, str(whole)):
-        if name in classes:
-            return name
-    if len(classes) == 2 and word.lower() in ("false", "true"):
-        return classes[word.lower() == "true"]
-    return classes[whole] if whole is not None and 0 <= whole < len(classes) else None
-
-
-def code_truth(task: Task, truth: pl.Series) -> Floats:
-    """Return the truth as `tally` takes it: the class's index or the number, NaN where it is not known."""
-    if isinstance(task, RegressionTask):
-        return truth.fill_null(np.nan).to_numpy()
-    classes = name_classes(task)
-    codes = truth.replace_strict(classes, np.arange(len(classes)), default=None, return_dtype=pl.Float64)
-    return codes.fill_null(np.nan).to_numpy()
 
 
 def name_members(members: Iterable[ReleasedMember], columns: Iterable[str] = ()) -> dict[str, str]:

@@ -26,6 +26,7 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,8 +60,14 @@ NAME_LENGTH = 22
 MATRIX_NUMBERS = 24
 """Members up to which the matrix's cells have their numbers in them."""
 
+MOST_BARS = 24
+"""Of a histogram whose bins are chosen from what is in it."""
+
 MOST_TICKS = 10
 """Of a histogram."""
+
+SHIFT_COLUMNS, SHIFT_TICKS, SHIFT_NAME = 2, 5, 10
+"""Of distributions beside each other: how many in a row, ticks of each, characters of a bin's name."""
 
 WIDEN = 1.6
 """CSS pixels a point at most: a wide page makes no huge pictures."""
@@ -89,16 +96,45 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\u
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One forecaster's calibration: the mean of what it said, how often that came true, and how many rows, by bin."""
+    """One forecaster's calibration: the mean of what it said, how often that came true, and how many rows, by bin.
+
+    `bounds` are those of `observed`, where they are drawn.
+    """
 
     name: str
     predicted: Sequence[float]
     observed: Sequence[float]
     counts: Sequence[int]
+    bounds: Sequence[tuple[float, float]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Rows by bins, now and in the run before.
+
+    Attributes:
+        name: of what is distributed.
+        between: what stands between the bins and at both ends, one more than bins; empty where the bins have names.
+        bins: their names; empty where there are numbers between them.
+        counts: rows in each.
+        before: the same of the run before.
+    """
+
+    name: str
+    between: Sequence[str]
+    bins: Sequence[str]
+    counts: Sequence[int]
+    before: Sequence[int]
 
 
 def draw_histogram(
-    name: str, between: Sequence[str], counts: Sequence[int], before: Sequence[int] | None, label: str, text: str
+    name: str,
+    between: Sequence[str],
+    counts: Sequence[int],
+    before: Sequence[int] | None,
+    label: str,
+    text: str,
+    title: str = "Distribution of predictions",
 ) -> str:
     """Draw how numbers are distributed, and outlined how they were in the run before, as shares of its rows.
 
@@ -109,6 +145,7 @@ def draw_histogram(
         before: the same of the run before.
         label: of the axis.
         text: the picture's alternative in words.
+        title: of the picture.
     """
     shares = _share(counts)
     with mpl.rc_context(STYLE):
@@ -126,7 +163,67 @@ def draw_histogram(
         axes.set_xticks(range(0, len(between), step), [clean(one) for one in between[::step]])
         axes.set(xlim=(0, len(counts)), ylim=(0, tallest * 1.06 or 1), xlabel=clean(label), ylabel="share of rows")
         axes.yaxis.set_major_formatter(_format_share)
-        return _write(figure, name, "Distribution of predictions", text)
+        return _write(figure, name, title, text)
+
+
+def draw_shifts(name: str, distributions: Sequence[Distribution], text: str) -> str:
+    """Draw distributions beside each other, now as bars, `NAME-0-bar-0` and so on, and the run before as outlines."""
+    rows = -(-len(distributions) // SHIFT_COLUMNS)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 1.75 * rows))
+        for place, one in enumerate(distributions):
+            axes = figure.add_subplot(rows, SHIFT_COLUMNS, place + 1)
+            shares, outline = _share(one.counts), _share(one.before)
+            for number, share in enumerate(shares.tolist()):
+                _draw_bar(axes, f"{name}-{place}-bar-{number}", (number, 0), 1, share)
+            axes.stairs(outline, color=COLOURS["before"], linewidth=1.4, gid=f"{name}-{place}-before")
+            step = -(-len(one.counts) // SHIFT_TICKS)
+            if one.bins:
+                centres = [number + 0.5 for number in range(0, len(one.bins), step)]
+                axes.set_xticks(centres, [_shorten(label)[:SHIFT_NAME] for label in one.bins[::step]])
+            else:
+                axes.set_xticks(range(0, len(one.between), step), [clean(label) for label in one.between[::step]])
+            axes.tick_params(labelsize=7)
+            tallest = float(max(shares.max(initial=0.0), outline.max(initial=0.0)))
+            axes.set(xlim=(0, len(one.counts)), ylim=(0, tallest * 1.06 or 1))
+            axes.yaxis.set_major_formatter(_format_share)
+            axes.set_title(_shorten(one.name), fontsize=9, loc="left", color=COLOURS["ink"])
+        return _write(figure, name, "Distributions now and before", text)
+
+
+def choose_bounds(*samples: Floats) -> Floats:
+    """Return round bounds of bins of equal width that hold nearly all of some numbers, of all samples together.
+
+    One number in a hundred, at both ends together, may lie beyond them, so that a few outliers leave the others their
+    bins.
+    """
+    low, high = np.quantile(np.concatenate(samples), (0.005, 0.995))
+    bounds = np.asarray(MaxNLocator(MOST_BARS).tick_values(float(low), float(high)))
+    return bounds if len(bounds) > 1 else np.array([low - 0.5, low + 0.5])
+
+
+def draw_scatter(name: str, predicted: Floats, actual: Floats, text: str) -> str:
+    """Draw what was true over what was predicted, a point a row (`NAME-points`); on the diagonal both are equal."""
+    ends = np.array([min(predicted.min(), actual.min()), max(predicted.max(), actual.max())])
+    margin = float(ends[1] - ends[0]) * 0.03 or 1.0
+    limits = (float(ends[0]) - margin, float(ends[1]) + margin)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 4.2))
+        axes = figure.add_subplot()
+        axes.plot(limits, limits, color=COLOURS["faint"], linewidth=0.8, linestyle="--")
+        axes.plot(
+            predicted,
+            actual,
+            linestyle="none",
+            marker="o",
+            markersize=3,
+            markeredgewidth=0,
+            color=COLOURS["answer"],
+            alpha=0.5,
+            gid=f"{name}-points",
+        )
+        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="predicted", ylabel="actual")
+        return _write(figure, name, "Actual over predicted", text)
 
 
 def draw_bars(name: str, names: Sequence[str], counts: Sequence[int], of: int, text: str) -> str:
@@ -160,7 +257,7 @@ def draw_matrix(name: str, members: Sequence[str], values: Floats, low: float, t
     """
     number = len(members)
     with mpl.rc_context(STYLE):
-        side = min(1.6 + 0.62 * number, 9.0)
+        side = min(1.4 + 0.46 * number, 9.0)
         figure = Figure(figsize=(side + 0.9, side))
         axes = figure.add_subplot()
         for row, column in np.ndindex(number, number):
@@ -189,11 +286,16 @@ def _read_colours() -> Colormap:
 def draw_reliability(name: str, members: Sequence[Curve], ensemble: Curve | None, text: str) -> str:
     """Draw how often what was said came true over what was said: the closer to the diagonal, the better calibrated.
 
-    Curves are `NAME-curve-0` and so on for the members, `NAME-curve-ensemble` for all together.
+    Curves are `NAME-curve-0` and so on for the members, `NAME-curve-ensemble` for all together, whose bounds are drawn
+    (`NAME-bounds`), and below it the rows in each of its bins (`NAME-rows`).
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.4))
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(6.4, 4.4 if ensemble is None else 5.2))
+        if ensemble is None:
+            axes = figure.add_subplot()
+        else:
+            axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
+            _draw_rows(below, name, ensemble)
         axes.plot([0, 1], [0, 1], color=COLOURS["faint"], linewidth=0.8, linestyle="--")
         for place, curve in enumerate(members):
             axes.plot(
@@ -208,6 +310,8 @@ def draw_reliability(name: str, members: Sequence[Curve], ensemble: Curve | None
                 gid=f"{name}-curve-{place}",
             )
         if ensemble is not None:
+            for place, (said, (low, high)) in enumerate(zip(ensemble.predicted, ensemble.bounds, strict=False)):
+                axes.plot([said, said], [low, high], color=COLOURS["ink"], linewidth=1.0, gid=f"{name}-bounds-{place}")
             axes.plot(
                 ensemble.predicted,
                 ensemble.observed,
@@ -219,9 +323,17 @@ def draw_reliability(name: str, members: Sequence[Curve], ensemble: Curve | None
                 gid=f"{name}-curve-ensemble",
             )
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        axes.set(xlabel="what was said, mean of a bin", ylabel="how often it came true")
+        axes.set(ylabel="how often it came true")
+        (axes if ensemble is None else below).set_xlabel("what was said, mean of a bin")
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
         return _write(figure, name, "Calibration", text)
+
+
+def _draw_rows(axes: Axes, name: str, curve: Curve) -> None:
+    for place, (said, count) in enumerate(zip(curve.predicted, curve.counts, strict=True)):
+        _draw_bar(axes, f"{name}-rows-{place}", (said - 0.006, 0), 0.012, count)
+    axes.set(xlim=(-0.02, 1.02), ylim=(0, max(curve.counts, default=0) * 1.1 or 1), ylabel="rows")
+    axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
 
 
 def _draw_bar(axes: Axes, gid: str, corner: tuple[float, float], width: float, height: float) -> None:
@@ -242,7 +354,7 @@ def _draw_cell(axes: Axes, gid: str, row: int, column: int, value: float, low: f
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="none", gid=gid))
     if number <= MATRIX_NUMBERS:
         written = f"{value:.2f}" if known else "–"
-        size = min(9.0, 108 / number)
+        size = min(8.0, 108 / number)
         ink = "#000000" if _lightness(colour) > 0.55 else "#ffffff"
         axes.annotate(written, (column, row), ha="center", va="center", fontsize=size, color=ink)
 

@@ -6,25 +6,42 @@ itself scripts and requests besides (Content-Security-Policy).
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
+from stepensemble.batch.calibration import Calibration, bound_share
 from stepensemble.batch.charts import (
-    COLOURS,
     Curve,
-    clean,
+    Distribution,
+    choose_bounds,
     draw_bars,
     draw_histogram,
     draw_matrix,
     draw_reliability,
+    draw_scatter,
+    draw_shifts,
 )
 from stepensemble.batch.drift import PREDICTION
-from stepensemble.batch.summary import Calibration, Summary
+from stepensemble.batch.page import (
+    MOST,
+    STYLE,
+    count_others,
+    escape,
+    flag,
+    lay_out_section,
+    lay_out_table,
+    say_none,
+    write_duration,
+    write_number,
+    write_share,
+)
+from stepensemble.batch.summary import Summary
 from stepensemble.batch.tally import Bins
+from stepensemble.batch.truth import describe_truth
+from stepensemble.core.outputs import Floats
 
 MODERATE, LARGE = 0.1, 0.25
 """Population stability indices from which a shift is called so."""
@@ -32,27 +49,12 @@ MODERATE, LARGE = 0.1, 0.25
 SOURCE = "N. Siddiqi, Credit Risk Scorecards, Wiley 2006"
 """Of these words and their bounds."""
 
-MOST = 50
-"""Lines of a table of which there may be any number."""
 
-MOST_BARS = 40
-"""Of a regression's histogram."""
+FEW_MEMBERS = 3
+"""Members up to which their pairs are a table, and no picture."""
 
 CURVES = 16
 """Members whose calibration is drawn; the table has all."""
-
-DARK = {
-    "ink": "#e8e6e3",
-    "faint": "#a09c96",
-    "line": "#45423e",
-    "answer": "#3d9ad6",
-    "before": "#ff8a3d",
-    "member-0": "#e69f00",
-    "member-1": "#56b4e9",
-    "member-2": "#1fbf93",
-    "member-3": "#d98fb8",
-}
-"""`charts.COLOURS` on a dark page."""
 
 
 def draw_report(summary: Summary) -> str:
@@ -75,7 +77,7 @@ def draw_report(summary: Summary) -> str:
         'img-src data:">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'  # else browsers ask for one
-        f"<title>{_escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"{_draw_header(summary)}{''.join(sections)}</main>\n</body>\n</html>\n"
     )
 
@@ -85,26 +87,11 @@ def name_shift(index: float) -> str:
     return "little" if index < MODERATE else "moderate" if index < LARGE else "large"
 
 
-def narrow(bins: Bins, before: Bins | None) -> tuple[list[str], list[int], list[int] | None]:
-    """Leave out the bins beyond the first and the last that have rows, and join the others to at most `MOST_BARS`.
-
-    Args:
-        bins: with at least one row.
-        before: the same of the run before; one of other edges is not looked at.
-
-    Returns:
-        Between which numbers the bins lie, one more than bins, empty where there is no end; rows; rows before.
-    """
-    compared = before if before is not None and before.edges == bins.edges and any(before.counts) else None
-    both = np.array([bins.counts, bins.counts if compared is None else compared.counts])
-    occupied = np.flatnonzero(both.any(axis=0))
-    first, last = int(occupied[0]), int(occupied[-1])
-    step = -(-(last + 1 - first) // MOST_BARS)
-    starts = np.arange(first, last + 1, step)
-    joined = np.add.reduceat(both[:, : last + 1], starts, axis=1)
-    ends = ["", *(f"{edge:.4g}" for edge in bins.edges), ""]
-    names = [ends[place] for place in (*starts.tolist(), last + 1)]
-    return names, joined[0].tolist(), None if compared is None else joined[1].tolist()
+def share_out(values: Floats, bounds: Floats) -> list[int]:
+    """Count numbers by bins between bounds; what lies beyond belongs to the first and the last."""
+    places = np.clip(np.searchsorted(bounds, values, "right") - 1, 0, len(bounds) - 2)
+    counts: list[int] = np.bincount(places, minlength=len(bounds) - 1).tolist()
+    return counts
 
 
 def _draw_header(summary: Summary) -> str:
@@ -114,12 +101,12 @@ def _draw_header(summary: Summary) -> str:
         ("dataset", summary.dataset),
         ("finished", summary.finished_at),
     )
-    named = "".join(f"<dt>{name}</dt><dd><code>{_escape(value)}</code></dd>" for name, value in facts)
-    cause = f'<p class="cause" role="alert">{_escape(summary.cause)}</p>\n' if summary.cause else ""
-    notes = "".join(f'<p class="note">{_escape(note)}</p>\n' for note in summary.notes)
+    named = "".join(f"<dt>{name}</dt><dd><code>{escape(value)}</code></dd>" for name, value in facts)
+    cause = f'<p class="cause" role="alert">{escape(summary.cause)}</p>\n' if summary.cause else ""
+    notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in summary.notes)
     status = summary.status.lower()
     return (
-        f'<header>\n<h1>{_escape(summary.ensemble)} <span class="date">{_escape(summary.date)}</span> '
+        f'<header>\n<h1>{escape(summary.ensemble)} <span class="date">{escape(summary.date)}</span> '
         f'<span class="status {status}">{status}</span></h1>\n{cause}'
         f"<dl>{named}</dl>\n{_draw_counts(summary)}{notes}</header>\n"
     )
@@ -128,23 +115,24 @@ def _draw_header(summary: Summary) -> str:
 def _draw_counts(summary: Summary) -> str:
     counts = [
         ("rows in", f"{summary.rows:,}", ""),
-        ("answered", f"{summary.rows_out:,}", _share(summary.rows_out, summary.rows)),
-        ("rejected", f"{summary.rows_rejected:,}", _share(summary.rows_rejected, summary.rows)),
+        ("answered", f"{summary.rows_out:,}", write_share(summary.rows_out, summary.rows)),
+        ("rejected", f"{summary.rows_rejected:,}", write_share(summary.rows_rejected, summary.rows)),
     ]
     abstained = summary.decisions.get("abstain", 0)
     if abstained:
-        counts.append(("abstained", f"{abstained:,}", _share(abstained, summary.rows_out)))
+        counts.append(("abstained", f"{abstained:,}", write_share(abstained, summary.rows_out)))
     degraded = summary.statuses.get("DEGRADED", 0)
     if degraded:
-        counts.append(("degraded", f"{degraded:,}", _share(degraded, summary.rows_out)))
+        counts.append(("degraded", f"{degraded:,}", write_share(degraded, summary.rows_out)))
     if summary.needs_review:
-        counts.append(("for review", f"{summary.needs_review:,}", _share(summary.needs_review, summary.rows_out)))
+        counts.append(("for review", f"{summary.needs_review:,}", write_share(summary.needs_review, summary.rows_out)))
+    counts += _count_truth(summary)
     failed = f"{summary.failed_shards:,} failed" if summary.failed_shards else "none failed"
     if summary.rows_failed:
         counts.append(("without answer", f"{summary.rows_failed:,}", "in failed shards"))
     counts.append(("shards", f"{summary.shards:,}", failed if summary.shards else ""))
     rate = f"{summary.rows_in / summary.seconds:,.0f} rows/s" if summary.seconds > 0 and summary.rows_in else ""
-    counts.append(("time", _duration(summary.seconds), rate))
+    counts.append(("time", write_duration(summary.seconds), rate))
     tiles = "".join(
         f'<div><span class="number">{number}</span> <span class="name">{name}</span> <small>{beside}</small></div>'
         for name, number, beside in counts
@@ -152,17 +140,32 @@ def _draw_counts(summary: Summary) -> str:
     return f'<div class="counts">{tiles}</div>\n'
 
 
+def _count_truth(summary: Summary) -> Iterator[tuple[str, str, str]]:
+    """Return what is known of the ensemble's answers from labels: how many are right, how far they are off."""
+    ensemble = next((one for one in summary.calibration if one.name == PREDICTION), None)
+    if ensemble is not None:
+        labels = f"of {ensemble.rows:,} labels"
+        if ensemble.right is not None:
+            low, high = bound_share(ensemble.right * ensemble.rows, ensemble.rows)
+            yield "right", f"{ensemble.right:.1%}", f"{100 * low:.1f} to {high:.1%} {labels}"
+        if ensemble.error is not None:
+            yield "Brier score" if ensemble.right is not None else "mean error", write_number(ensemble.error), labels
+    if summary.truth is not None and summary.truth.unknown:
+        share = write_share(summary.truth.unknown, summary.truth.given)
+        yield "labels not understood", f"{summary.truth.unknown:,}", share
+
+
 def _draw_predictions(summary: Summary) -> str:
     if not summary.rows_out:
-        return _section("predictions", "Predictions", _none("No row was answered."))
+        return lay_out_section("predictions", "Predictions", say_none("No row was answered."))
     pictures = []
     if summary.labels:
         pictures.append(_draw_labels(summary))
     bins = summary.histograms.get(PREDICTION)
-    if summary.task != "multiclass" and bins is not None and any(bins.counts):
+    if bins is not None and any(bins.counts) and (summary.task == "binary" or summary.sample):
         pictures.append(_draw_values(summary, bins))
     content = "".join(f"<figure>{picture}</figure>\n" for picture in pictures)
-    return _section("predictions", "Predictions", content or _none("Nothing was counted."))
+    return lay_out_section("predictions", "Predictions", content or say_none("Nothing was counted."))
 
 
 def _draw_labels(summary: Summary) -> str:
@@ -178,42 +181,54 @@ def _draw_values(summary: Summary, bins: Bins) -> str:
     if summary.task == "binary":
         label = f"probability of “{summary.classes[1]}”"
         between = ["0", *(f"{edge:.4g}" for edge in bins.edges), "1"]
-        counts: Sequence[int] = bins.counts
         same = summary.before is not None and summary.before.edges == bins.edges
         before: Sequence[int] | None = summary.before.counts if summary.before is not None and same else None
-    else:
-        label = "prediction (bins are not equally wide)"
-        between, counts, before = narrow(bins, summary.before)
-    named = (
-        f"{low or 'below'} to {high or 'above'}: {count:,}"
-        for (low, high), count in zip(pairwise(between), counts, strict=True)
-    )
-    text = f"Rows by {label}. " + "; ".join(named)
-    return draw_histogram("values", between, counts, before, label, text)
+        return draw_histogram("values", between, bins.counts, before, label, _tell_bins(label, between, bins.counts))
+    values, earlier = np.array([value for value, _ in summary.sample]), np.array(summary.sample_before)
+    label = f"prediction{_tell_sample(summary)}"
+    return _draw_numbers("values", values, earlier, label, "Distribution of predictions")
+
+
+def _draw_numbers(name: str, values: Floats, earlier: Floats, label: str, title: str) -> str:
+    """Draw numbers in bins of equal width on a linear scale, and those of the run before by the same bins."""
+    bounds = choose_bounds(values, earlier)
+    between = [f"{bound:.6g}" for bound in bounds]
+    counts = share_out(values, bounds)
+    before = share_out(earlier, bounds) if len(earlier) else None
+    return draw_histogram(name, between, counts, before, label, _tell_bins(label, between, counts), title)
+
+
+def _tell_bins(label: str, between: Sequence[str], counts: Sequence[int]) -> str:
+    named = (f"{low} to {high}: {count:,}" for (low, high), count in zip(pairwise(between), counts, strict=True))
+    return f"Rows by {label}. " + "; ".join(named)
+
+
+def _tell_sample(summary: Summary) -> str:
+    return f", a sample of {len(summary.sample):,} rows" if len(summary.sample) < summary.rows_out else ""
 
 
 def _draw_members(summary: Summary) -> str:
     lines = (
         (
-            _escape(member.id),
-            _escape(member.version),
-            _escape(member.role),
+            escape(member.id),
+            escape(member.version),
+            escape(member.role),
             f"{member.rows:,}",
             _name_failures(member.failures, member.unusable),
-            _duration(member.seconds) if member.shards else "–",
-            _number(member.mean),
+            write_duration(member.seconds) if member.shards else "–",
+            write_number(member.mean),
             "–" if member.pivotal is None else f"{member.pivotal:.1%}",
         )
         for member in summary.members
     )
     heads = ("member", "version", "role", "rows", "failures", "time", "mean", "tips the answer")
-    table = _table("What each member did; time is that of all its invocations together", heads, lines, texts=3)
-    return _section("members", "Members", table if summary.members else _none("No member was asked."))
+    table = lay_out_table("What each member did; time is that of all its invocations together", heads, lines, texts=3)
+    return lay_out_section("members", "Members", table if summary.members else say_none("No member was asked."))
 
 
 def _name_failures(failures: Mapping[str, int], unusable: int) -> str:
-    """Write in how many shards a member did not answer, and why; and for how many other rows it said nothing usable."""
-    told = [f"{_escape(error)} {count:,}" for error, count in sorted(failures.items())]
+    """Write in how many shards a member failed, and why; and for how many other rows it gave nothing usable."""
+    told = [f"{escape(error)} {count:,}" for error, count in sorted(failures.items())]
     named = ", ".join(told + ([f"{unusable:,} row{'' if unusable == 1 else 's'} unusable"] if unusable else []))
     return f'<strong class="bad">{named}</strong>' if named else "none"
 
@@ -221,10 +236,12 @@ def _name_failures(failures: Mapping[str, int], unusable: int) -> str:
 def _draw_agreement(summary: Summary) -> str:
     names = [member.id for member in summary.members]
     if summary.task == "regression":
-        return _section("agreement", "Agreement", _none("Numbers have no labels to agree on; each row has its spread."))
+        return lay_out_section(
+            "agreement", "Agreement", say_none("Numbers have no labels to agree on; each row has its spread.")
+        )
     if len(names) < 2 or not summary.agreement:
         alone = "One member has nobody to agree with." if len(names) == 1 else "There is nothing to compare."
-        return _section("agreement", "Agreement", _none(alone))
+        return lay_out_section("agreement", "Agreement", say_none(alone))
     values = np.array([[np.nan if value is None else value for value in row] for row in summary.agreement], np.float64)
     pairs = [
         (float(values[row, column]), names[row], names[column])
@@ -232,97 +249,163 @@ def _draw_agreement(summary: Summary) -> str:
         if np.isfinite(values[row, column])
     ]
     if not pairs:
-        return _section("agreement", "Agreement", _none("No two members answered the same row."))
+        return lay_out_section("agreement", "Agreement", say_none("No two members answered the same row."))
     (least, one, other), (most, this, that) = min(pairs), max(pairs)
+    if len(names) <= FEW_MEMBERS:
+        lines = ((escape(first), escape(second), f"{share:.1%}") for share, first, second in sorted(pairs))
+        table = lay_out_table(
+            "Share of rows for which two members say the same", ("member", "and", "same"), lines, texts=2
+        )
+        return lay_out_section("agreement", "Agreement", table)
     text = (
         f"Share of rows for which two members say the same. Least: {one} and {other}, {least:.1%}. "
         f"Most: {this} and {that}, {most:.1%}."
     )
     picture = draw_matrix("agreement", names, values, min(0.9, math.floor(least * 10) / 10), text)
-    figure = f"<figure>{picture}<figcaption>{_escape(text)}</figcaption></figure>\n"
-    return _section("agreement", "Agreement", figure)
+    figure = f"<figure>{picture}<figcaption>{escape(text)}</figcaption></figure>\n"
+    return lay_out_section("agreement", "Agreement", figure)
 
 
 def _draw_calibration(summary: Summary) -> str:
+    told = _draw_truth(summary)
     if not summary.calibration:
-        return ""
+        return lay_out_section("calibration", "Against the labels", told) if told else ""
     ordered = sorted(summary.calibration, key=lambda one: one.name != PREDICTION)
     probable = any(one.said for one in ordered)
     heads = ("", "rows with label", "right", *(("ECE", "Brier score") if probable else ("mean absolute error",)))
     lines = (
         (
-            _escape(one.name) if one.name else "<em>the ensemble</em>",
+            escape(one.name) if one.name else "<em>the ensemble</em>",
             f"{one.rows:,}",
             "–" if one.right is None else f"{one.right:.1%}",
-            *((_number(one.expected),) if probable else ()),
-            _number(one.error),
+            *((write_number(one.expected),) if probable else ()),
+            write_number(one.error),
         )
         for one in ordered
     )
-    table = _table("What was said against the labels", heads, lines, texts=1)
+    table = lay_out_table("What was said against the labels", heads, lines, texts=1)
     members = [_curve(one) for one in ordered if one.name and one.said][:CURVES]
     ensemble = next((_curve(one) for one in ordered if not one.name and one.said), None)
     if not members and ensemble is None:
-        return _section("calibration", "Against the labels", table)
+        return lay_out_section("calibration", "Against the labels", told + _draw_residuals(summary) + table)
     text = "How often what was said came true, over what was said; on the diagonal both are equal. " + "; ".join(
-        f"{one.name or 'the ensemble'}: ECE {_number(one.expected)}" for one in ordered if one.said
+        f"{one.name or 'the ensemble'}: ECE {write_number(one.expected)}" for one in ordered if one.said
     )
     picture = draw_reliability("calibration", members, ensemble, text)
+    bins = "" if ensemble is None else _list_bins(ensemble)
     note = '<p class="note">ECE, the expected calibration error, is the mean distance of a bin from the diagonal, '
-    note += "weighted by its rows. Of both scores smaller is better.</p>\n"
-    return _section("calibration", "Calibration", f"<figure>{picture}</figure>\n{table}{note}")
+    note += "weighted by its rows. Of both scores smaller is better. Bins have about as many rows each; the bounds are "
+    note += "those of 95 % (Wilson's score interval): where they hold the diagonal, the rows show no difference.</p>\n"
+    return lay_out_section("calibration", "Calibration", f"{told}<figure>{picture}</figure>\n{table}{bins}{note}")
+
+
+def _draw_truth(summary: Summary) -> str:
+    if summary.truth is None:
+        return ""
+    lines = describe_truth(summary.truth, summary.classes)
+    return "".join(f'<p class="{"cause" if serious else "note"}">{escape(line)}</p>\n' for line, serious in lines)
 
 
 def _curve(calibration: Calibration) -> Curve:
-    """Return the bins that have rows."""
-    bins = [
-        (said, true, count)
-        for said, true, count in zip(calibration.said, calibration.true, calibration.counts, strict=True)
-        if said is not None and true is not None
+    bounds = [
+        bound_share(true * rows, rows) for true, rows in zip(calibration.true, calibration.counts, strict=True) if rows
     ]
-    said, true, counts = zip(*bins, strict=True) if bins else ((), (), ())
-    return Curve(calibration.name or "the ensemble", said, true, counts)
+    name = calibration.name or "the ensemble"
+    return Curve(name, calibration.said, calibration.true, calibration.counts, bounds)
+
+
+def _list_bins(curve: Curve) -> str:
+    lines = (
+        (f"{said:.3f}", f"{true:.3f}", f"{low:.3f} to {high:.3f}", f"{rows:,}")
+        for said, true, (low, high), rows in zip(
+            curve.predicted, curve.observed, curve.bounds, curve.counts, strict=True
+        )
+    )
+    return lay_out_table(f"The bins of {curve.name}", ("said, mean", "came true", "bounds", "rows"), lines, texts=0)
+
+
+def _draw_residuals(summary: Summary) -> str:
+    """Draw a regression's sample against its labels: actual over predicted, and the differences."""
+    known = [(value, true) for value, true in summary.sample if true is not None]
+    if not known:
+        return ""
+    predicted, actual = np.array(known).T
+    of = f", a sample of {len(known):,} rows" if len(summary.sample) < summary.rows_out else f" of {len(known):,} rows"
+    differences = predicted - actual
+    text = (
+        f"Actual over predicted{of}; on the diagonal both are equal. Mean difference {np.mean(differences):.4g}, half "
+        f"of the differences within {np.median(np.abs(differences)):.4g}."
+    )
+    scatter = draw_scatter("scatter", predicted, actual, text)
+    label = f"predicted less actual{of}"
+    residuals = _draw_numbers("residuals", differences, np.empty(0), label, "Distribution of differences")
+    caption = f"<figcaption>{escape(text)}</figcaption>"
+    return f"<figure>{scatter}{caption}</figure>\n<figure>{residuals}</figure>\n"
 
 
 def _draw_drift(summary: Summary) -> str:
     if summary.previous is None:
-        return _section("drift", "Drift", _none("There is no earlier run to compare with."))
+        return lay_out_section("drift", "Drift", say_none("There is no earlier run to compare with."))
     ordered = sorted(summary.drift, key=lambda drift: (drift.index is None, -(drift.index or 0), drift.name))
     lines = (
         (
-            _escape(drift.name) if drift.name else "<em>the prediction</em>",
-            _number(drift.index),
-            "unknown" if drift.index is None else _flag(name_shift(drift.index), bad=drift.index >= LARGE),
+            escape(drift.name) if drift.name else "<em>the prediction</em>",
+            write_number(drift.index),
+            "unknown" if drift.index is None else flag(name_shift(drift.index), bad=drift.index >= LARGE),
         )
         for drift in ordered[:MOST]
     )
-    table = _table(f"Against {summary.previous}", ("feature", "PSI", "shift"), lines, texts=1)
+    table = lay_out_table(f"Against {summary.previous}", ("feature", "PSI", "shift"), lines, texts=1)
     note = (
         f'<p class="note">PSI, the population stability index: below {MODERATE:g} little shift, below {LARGE:g} '
         f"moderate, from there on large ({SOURCE}).</p>\n"
     )
-    return _section("drift", "Drift", table + _others(len(ordered)) + note)
+    return lay_out_section("drift", "Drift", table + count_others(len(ordered)) + note + _draw_shifts(summary))
+
+
+def _draw_shifts(summary: Summary) -> str:
+    """Draw how the features that have shifted most are distributed, beside the run before."""
+    distributions = []
+    for name, before in summary.shifted.items():
+        now = summary.histograms[name]
+        names = summary.bins.get(name, ())
+        between = [] if names else ["", *(f"{edge:.4g}" for edge in now.edges), ""]
+        counts, earlier = now.counts, before.counts
+        if now.missing or before.missing:
+            names = (*(names or _name_ranges(between)), "missing")
+            counts, earlier = (*counts, now.missing), (*earlier, before.missing)
+        distributions.append(Distribution(name, between, names, counts, earlier))
+    if not distributions:
+        return ""
+    listed = ", ".join(one.name for one in distributions)
+    text = f"Shares of rows by bins of {listed}: bars are this run, the outline is the run before."
+    picture = draw_shifts("shifts", distributions, text)
+    return f"<figure>{picture}<figcaption>{escape(text)}</figcaption></figure>\n"
+
+
+def _name_ranges(between: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"< {high}" if not low else f"≥ {low}" for low, high in pairwise(between))
 
 
 def _draw_rejected(summary: Summary) -> str:
     if not summary.rejections:
-        return _section("rejected", "Rejected rows", _none("No row was rejected."))
+        return lay_out_section("rejected", "Rejected rows", say_none("No row was rejected."))
     ordered = sorted(
         ((column, reason, told) for column, reasons in summary.rejections.items() for reason, told in reasons.items()),
         key=lambda one: (-one[2].rows, one[:2]),
     )
     lines = (
         (
-            _escape(column) if column else "<em>the row</em>",
-            _escape(reason),
-            _escape(", ".join(f"{file} {row:,}" for file, row in told.places)),
+            escape(column) if column else "<em>the row</em>",
+            escape(reason),
+            escape(", ".join(f"{file} {row:,}" for file, row in told.places)),
             f"{told.rows:,}",
         )
         for column, reason, told in ordered[:MOST]
     )
     heads = ("column", "reason", "for instance, file and row", "rows")
-    table = _table("A row may have several reasons", heads, lines, texts=3)
-    return _section("rejected", "Rejected rows", table + _others(len(ordered)))
+    table = lay_out_table("A row may have several reasons", heads, lines, texts=3)
+    return lay_out_section("rejected", "Rejected rows", table + count_others(len(ordered)))
 
 
 def _draw_failures(summary: Summary) -> str:
@@ -331,35 +414,35 @@ def _draw_failures(summary: Summary) -> str:
     lines = (
         (
             f"{shard.number}",
-            _escape(shard.file),
-            _escape(f"{shard.error}: {shard.cause}"),
+            escape(shard.file),
+            escape(f"{shard.error}: {shard.cause}"),
             "–" if shard.rows is None else f"{shard.rows:,}",
         )
         for shard in summary.failures[:MOST]
     )
-    table = _table("Shards without an answer", ("shard", "file", "cause", "rows"), lines, texts=3)
-    return _section("failures", "Failed shards", table + _others(summary.failed_shards))
+    table = lay_out_table("Shards without an answer", ("shard", "file", "cause", "rows"), lines, texts=3)
+    return lay_out_section("failures", "Failed shards", table + count_others(summary.failed_shards))
 
 
 def _draw_slowest(summary: Summary) -> str:
     if not summary.slowest:
         return ""
     lines = (
-        (f"{shard.number}", _escape(shard.file), f"{shard.rows:,}", _duration(shard.seconds))
+        (f"{shard.number}", escape(shard.file), f"{shard.rows:,}", write_duration(shard.seconds))
         for shard in summary.slowest[:MOST]
     )
-    table = _table("The shards that took longest", ("shard", "file", "rows", "time"), lines, texts=2)
-    return _section("slowest", "Slowest shards", table)
+    table = lay_out_table("The shards that took longest", ("shard", "file", "rows", "time"), lines, texts=2)
+    return lay_out_section("slowest", "Slowest shards", table)
 
 
 def _draw_cost(summary: Summary) -> str:
     cost = summary.cost
     lines = [
         (
-            _escape(used.function),
+            escape(used.function),
             f"{used.memory:,} MB",
             f"{used.requests:,}",
-            _duration(used.seconds),
+            write_duration(used.seconds),
             f"{used.gb_seconds:,.1f}",
         )
         for used in cost.used
@@ -370,120 +453,8 @@ def _draw_cost(summary: Summary) -> str:
         f'<p class="note">With {cost.state_transitions:,} state transitions about ${_dollars(cost.dollars)} by list '
         "prices; storage, requests to S3 and logs are not in it.</p>\n"
     )
-    return _section("cost", "Cost", _table("What the run used", heads, lines, texts=1) + note)
+    return lay_out_section("cost", "Cost", lay_out_table("What the run used", heads, lines, texts=1) + note)
 
 
 def _dollars(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}" if amount >= 1e-4 else f"{amount:.6f}"
-
-
-def _section(name: str, title: str, content: str) -> str:
-    return (
-        f'<section id="{name}" aria-labelledby="{name}-head">\n<h2 id="{name}-head">{title}</h2>\n{content}</section>\n'
-    )
-
-
-def _table(caption: str, heads: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -> str:
-    """Lay out cells that are HTML already; the first `texts` columns are text, the others numbers."""
-
-    def cells(tag: str, line: Sequence[str]) -> str:
-        kinds = ("" if place < texts else ' class="right"' for place in range(len(line)))
-        return "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, line, strict=True))
-
-    rows = "".join(f"<tr>{cells('td', line)}</tr>\n" for line in lines)
-    head = cells("th", [_escape(one) for one in heads]).replace("<th", '<th scope="col"')
-    return (
-        f'<div class="wide"><table>\n<caption>{_escape(caption)}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
-    )
-
-
-def _others(lines: int) -> str:
-    return f'<p class="note">and {lines - MOST:,} more, in summary.json</p>\n' if lines > MOST else ""
-
-
-def _none(text: str) -> str:
-    return f'<p class="none">{text}</p>\n'
-
-
-def _flag(text: str, *, bad: bool) -> str:
-    return f'<strong class="bad">{text}</strong>' if bad else text
-
-
-def _escape(text: str) -> str:
-    return html.escape(clean(text))
-
-
-def _number(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "–"
-    if 0 < abs(value) < 0.001:
-        return f"{value:.1e}"
-    return f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _properties(colours: dict[str, str]) -> str:
-    return "".join(f" --{name}: {colour};" for name, colour in colours.items())
-
-
-STYLE = f"""\
-:root {{ color-scheme: light;{_properties(dict(COLOURS))} --paper: #fdfdfc; --card: #ffffff; --bad: #b3261e; \
---good: #00694a }}
-@media screen and (prefers-color-scheme: dark) {{
-:root {{ color-scheme: dark;{_properties(DARK)} --paper: #191816; --card: #23211f; --bad: #ff8a80; --good: #52d6a8 }}
-}}
-* {{ box-sizing: border-box }}
-body {{ margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif }}
-main {{ max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem }}
-h1 {{ font-size: 1.7rem; font-weight: 650; margin: 0 0 .5rem; overflow-wrap: anywhere }}
-h1 .date {{ color: var(--faint); font-weight: 400 }}
-h2 {{ font-size: 1.05rem; font-weight: 650; margin: 0 0 .75rem }}
-.status {{ font-size: .8rem; font-weight: 600; padding: .2em .7em; border: 1.5px solid; border-radius: 1em; \
-vertical-align: middle; white-space: nowrap }}
-.succeeded {{ color: var(--good) }}
-.failed, .bad, .cause {{ color: var(--bad) }}
-.cause {{ margin: .5rem 0; padding-left: .75rem; border-left: 3px solid; overflow-wrap: anywhere }}
-dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; margin: 0 0 1.25rem; font-size: .85rem }}
-dt, .note, .none, .name, small, caption, figcaption {{ color: var(--faint) }}
-dd {{ margin: 0; overflow-wrap: anywhere }}
-code {{ font: .95em ui-monospace, "DejaVu Sans Mono", monospace }}
-.counts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(7.4rem, 1fr)); gap: .75rem }}
-.counts div, section {{ background: var(--card); border: 1px solid var(--line); border-radius: 10px }}
-.counts div {{ padding: .7rem .9rem }}
-.number, .name {{ display: block }}
-.number {{ font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums }}
-section {{ margin-top: 1.25rem; padding: 1.1rem 1.25rem; break-inside: avoid }}
-figure {{ margin: 0 }}
-.picture {{ display: block; width: 100%; height: auto; margin: 0 auto; overflow: visible; stroke-linejoin: round; \
-stroke-linecap: butt }}
-.picture text {{ white-space: pre }}
-.wide {{ overflow-x: auto }}
-table {{ border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums }}
-caption {{ text-align: left; padding-bottom: .4rem }}
-th, td {{ text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; \
-overflow-wrap: anywhere }}
-th {{ font-weight: 600 }}
-tbody tr:last-child td {{ border-bottom: 0 }}
-.right {{ text-align: right; padding-right: 0; padding-left: .8rem; white-space: nowrap }}
-.note, figcaption {{ font-size: .82rem; margin: .6rem 0 0 }}
-.none {{ margin: 0 }}
-@media print {{
-body {{ background: none; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact }}
-main {{ max-width: none; padding: 0 }}
-.picture {{ max-height: 14cm }}
-}}
-"""

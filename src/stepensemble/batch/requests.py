@@ -35,6 +35,7 @@ def parse_request(data: object) -> Request:
             _check_timezone(request.timezone),
             _check_output(request.output),
             _check_version(request),
+            _check_labels(request),
         )
         if problem is not None
     ]
@@ -106,6 +107,13 @@ def _check_output(given: str) -> Problem | None:
     if not given.startswith(RESULTS) or given.endswith("/"):
         remedy = f"begin it with {RESULTS}, and end it without a slash"
         return Problem("$.output", f"{show(given)} is no place for results", remedy)
+    return None
+
+
+def _check_labels(request: Request) -> Problem | None:
+    if request.options.label_values is not None and request.options.label is None:
+        remedy = "name the column of the labels as label, or leave it out"
+        return Problem("$.options.label_values", "is given without a label", remedy)
     return None
 
 

@@ -22,6 +22,9 @@ DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 Format = Literal["csv", "jsonl", "parquet"]
 Compression = Literal["none", "gzip"]
 
+LabelValues = Literal["names", "indexes"]
+"""What labels of classes are: their names, or their places among the task's classes, counted from 0."""
+
 KINDS: dict[str, tuple[Format, Compression]] = {
     ".csv": ("csv", "none"),
     ".csv.gz": ("csv", "gzip"),
@@ -40,7 +43,9 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         id: the column whose values name the rows; by default a row is named by its file and number.
         keep: columns that are carried through to the results.
-        label: the column that holds the truth, where it is known: the class's name, or the number.
+        label: the column that holds the truth, where it is known: the class's name or index, or the number.
+        label_values: whether the labels are the classes' names or their indexes; by default Plan decides, where only
+            one of them can be right.
         format: of the results.
         encoding: of CSV and JSON Lines, by Python's name; a byte order mark is always taken for what it is.
         separator: of CSV: one ASCII character.
@@ -58,6 +63,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     shard_size: Annotated[int, Meta(ge=1024)] = SHARD_BYTES
     max_rejected: Annotated[float, Meta(ge=0, le=1)] = 0.5
     max_failed_shards: Annotated[int, Meta(ge=0)] = 0
+    label_values: LabelValues | None = None
 
 
 class Request(Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,6 +145,7 @@ class Plan(Struct, frozen=True):
             from the run before where there is one.
         previous: key of the summary of the run before; None where there is none.
         notes: what a person may want to know of the columns, and need not change.
+        label_values: how all shards read the labels; None without labels, and of a regression.
     """
 
     run: str
@@ -157,6 +164,7 @@ class Plan(Struct, frozen=True):
     edges: dict[str, tuple[float, ...]] = {}
     previous: str | None = None
     notes: tuple[str, ...] = ()
+    label_values: LabelValues | None = None
 
 
 class ShardFailure(Struct, frozen=True):

@@ -10,17 +10,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
+from stepensemble.batch.calibration import Calibration, calibrate
 from stepensemble.batch.cost import Asked, Cost, Used, add_up, count_transitions
 from stepensemble.batch.drift import PREDICTION, stability_index
 from stepensemble.batch.run import Options, Plan, Shard, ShardFailure
-from stepensemble.batch.tally import Accuracy, Bins, MemberTally, Rejection, ShardReport, Tally, add
+from stepensemble.batch.tally import Bins, MemberTally, Rejection, ShardReport, Tally, add
+from stepensemble.batch.truth import LabelSummary, summarize_labels
+from stepensemble.core.manifest import BooleanFeature, CategoryFeature
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, name_classes, name_task
 
 MOST_SLOW, MOST_FAILED = 10, 100
 """Shards that are listed."""
+
+
+MOST_SHIFTED = 8
+"""Features whose distributions are kept beside those of the run before: those that have shifted most."""
+
+MOST_NAMED_BINS = 12
+"""Categories up to which bins have names; fewer than `drift.MOST_CATEGORIES`, so that each has a bin of its own."""
 
 
 class FailedShard(Struct, frozen=True):
@@ -75,31 +85,6 @@ class Drift(Struct, frozen=True):
     index: float | None
 
 
-class Calibration(Struct, frozen=True):
-    """What was said against what was true, of a member or, named "", of the ensemble.
-
-    Attributes:
-        rows: whose truth is known.
-        right: share of them with the right label; None of a regression.
-        error: mean of what `tally.Accuracy` says; None where nothing has it.
-        expected: expected calibration error: the mean distance of `said` from `true`, weighted by rows (M. Naeini, G.
-            Cooper, M. Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015); None without
-            probabilities.
-        counts: rows by bins of equal width of a probability; empty without probabilities, as are the other two.
-        said, true: by the same bins, the mean probability, and the share of rows for which it was so; None in a bin
-            without rows.
-    """
-
-    name: str
-    rows: int
-    right: float | None
-    error: float | None
-    expected: float | None = None
-    counts: tuple[int, ...] = ()
-    said: tuple[float | None, ...] = ()
-    true: tuple[float | None, ...] = ()
-
-
 class Summary(Struct, frozen=True):
     """`summary.json`: everything that is said of a run.
 
@@ -114,7 +99,6 @@ class Summary(Struct, frozen=True):
         rows_in: of the shards that were answered: `rows_out` and `rows_rejected` together.
         statuses, decisions, labels, tiers: answered rows by COMPLETE and DEGRADED; by what was decided; by class; by
             the tier that decided.
-        unknown: rows whose label is no class and no number.
         rejections: rows by column and reason, with places to look at; a row may have several.
         agreement: of each pair of members, in their order, the share of the rows that both answered in which they say
             the same; None where there are none. Empty of a regression.
@@ -122,11 +106,16 @@ class Summary(Struct, frozen=True):
         histograms: of features and, named "", of the prediction; the next run is compared with them.
         previous: key of the summary of the run before, with which this one was compared.
         before: that one's histogram of the prediction.
+        shifted: that one's histograms of the features that have shifted most, the most first.
+        bins: of these that are categories, what the bins stand for.
+        sample: of a regression, predictions of some rows, with the truth where it is known.
+        sample_before: that run's predictions of some rows.
         seconds_by_function, bytes: by what took them, over all shards.
         results: `s3://bucket/prefix/`; None where the run failed.
         rejected: the same of the rejected rows; None where there are none.
         report: `s3://bucket/key`.
         notes: as of the plan: columns that are not used, or not there.
+        truth: what was read of the labels; None without a column of them.
     """
 
     run: str
@@ -156,7 +145,6 @@ class Summary(Struct, frozen=True):
     decisions: dict[str, int]
     labels: dict[str, int]
     tiers: dict[str, int]
-    unknown: int
     rejections: dict[str, dict[str, Rejection]]
     members: tuple[MemberSummary, ...]
     agreement: tuple[tuple[float | None, ...], ...]
@@ -174,6 +162,11 @@ class Summary(Struct, frozen=True):
     rejected: str | None
     report: str
     notes: tuple[str, ...] = ()
+    truth: LabelSummary | None = None
+    shifted: dict[str, Bins] = {}
+    bins: dict[str, tuple[str, ...]] = {}
+    sample: tuple[tuple[float, float | None], ...] = ()
+    sample_before: tuple[float, ...] = ()
 
     @property
     def needs_review(self) -> int:
@@ -279,6 +272,8 @@ def summarize(
     rows_in, rows_out, rows_rejected = (
         sum(getattr(report, name) for report in ended.reports) for name in ("rows_in", "rows_out", "rows_rejected")
     )
+    drift = tuple(_measure_drift(plan, tally, previous))
+    shifted = _find_shifted(drift, previous)
     rows_failed = sum(planned[number].rows or 0 for number in ended.failures)
     return Summary(
         run=plan.run,
@@ -308,13 +303,12 @@ def summarize(
         decisions=tally.decisions,
         labels=tally.labels,
         tiers=tally.tiers,
-        unknown=tally.unknown,
         rejections=tally.rejected,
         members=tuple(_summarize_member(release, member, tally) for member in release.members),
         agreement=_make_matrix(release, tally),
-        calibration=_calibrate(release, tally),
+        calibration=calibrate(release, tally),
         histograms=tally.histograms,
-        drift=tuple(_measure_drift(plan, tally, previous)),
+        drift=drift,
         previous=None if previous is None else plan.previous,
         before=None if previous is None else previous.histograms.get(PREDICTION),
         slowest=_find_slowest(plan, planned, ended.reports),
@@ -326,6 +320,11 @@ def summarize(
         rejected=places.rejected if rows_rejected else None,
         report=places.report,
         notes=plan.notes,
+        truth=summarize_labels(plan, release, tally),
+        shifted=shifted,
+        bins=_name_bins(release, shifted),
+        sample=tuple((value, true) for _, value, true in tally.sample.rows),
+        sample_before=() if previous is None else tuple(value for value, _ in previous.sample),
     )
 
 
@@ -360,39 +359,6 @@ def _make_matrix(release: Release, tally: Tally) -> tuple[tuple[float | None, ..
     return tuple(tuple(share(one, other) for other in ids) for one in ids)
 
 
-def _calibrate(release: Release, tally: Tally) -> tuple[Calibration, ...]:
-    if not tally.accuracy.rows:
-        return ()
-    regression = isinstance(release.task, RegressionTask)
-    measured = {
-        member.id: tally.members[member.id].accuracy for member in release.members if member.id in tally.members
-    }
-    return tuple(
-        _calibrate_one(name, accuracy, regression=regression)
-        for name, accuracy in [*measured.items(), (PREDICTION, tally.accuracy)]
-    )
-
-
-def _calibrate_one(name: str, accuracy: Accuracy, *, regression: bool) -> Calibration:
-    known = Calibration(
-        name=name,
-        rows=accuracy.rows,
-        right=None if regression else _divide(accuracy.right, accuracy.rows),
-        error=_divide(accuracy.error, accuracy.scored),
-    )
-    scored = sum(accuracy.counts)
-    if not scored:
-        return known
-    gaps = sum(abs(said - true) for said, true in zip(accuracy.said, accuracy.true, strict=True))
-    return structs.replace(
-        known,
-        expected=gaps / scored,
-        counts=accuracy.counts,
-        said=tuple(map(_divide, accuracy.said, accuracy.counts)),
-        true=tuple(map(_divide, accuracy.true, accuracy.counts)),
-    )
-
-
 def _measure_drift(plan: Plan, tally: Tally, previous: Summary | None) -> Iterator[Drift]:
     if previous is None:
         return
@@ -403,6 +369,28 @@ def _measure_drift(plan: Plan, tally: Tally, previous: Summary | None) -> Iterat
             counts = (*before.counts, before.missing), (*now.counts, now.missing)
             index = stability_index(*counts) if all(map(any, counts)) else None
         yield Drift(name, index)
+
+
+def _find_shifted(drift: Sequence[Drift], previous: Summary | None) -> dict[str, Bins]:
+    """Return the histograms that the features with the greatest shift had in the run before."""
+    if previous is None:
+        return {}
+    known = [(-one.index, one.name) for one in drift if one.index is not None and one.name != PREDICTION]
+    return {name: previous.histograms[name] for _, name in sorted(known)[:MOST_SHIFTED]}
+
+
+def _name_bins(release: Release, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Say what the bins of categories and booleans stand for; those of a long vocabulary have no names."""
+    named: dict[str, tuple[str, ...]] = {}
+    wanted = set(names)
+    for feature in release.features:
+        if feature.name not in wanted:
+            continue
+        if isinstance(feature, BooleanFeature):
+            named[feature.name] = ("false", "true")
+        elif isinstance(feature, CategoryFeature) and len(feature.vocabulary) <= MOST_NAMED_BINS:
+            named[feature.name] = (*map(str, feature.vocabulary), *(["other"] if feature.unknown == "other" else []))
+    return named
 
 
 def _find_slowest(plan: Plan, planned: Mapping[int, Shard], reports: Iterable[ShardReport]) -> tuple[SlowShard, ...]:

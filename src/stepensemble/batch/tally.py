@@ -16,6 +16,7 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 
 from stepensemble.batch.drift import PREDICTION
+from stepensemble.batch.sampling import Keys, Sample, add_samples, take_sample
 from stepensemble.core.aggregation.decision import Settled
 from stepensemble.core.aggregation.labels import ABSTAINED, own_labels
 from stepensemble.core.aggregation.quorum import Status
@@ -24,11 +25,14 @@ from stepensemble.core.outputs import Array, Floats, Label, find_usable
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, Task, name_classes
 
-CALIBRATION_BINS = 10
-"""Of equal width, of a probability."""
+CALIBRATION_BINS = 100
+"""Of equal width, of a probability; `summary` joins them to bins of about as many rows each."""
 
 MOST_PLACES = 3
 """Of a reason for rejection, told so that one can look."""
+
+MOST_CONFUSED = 50
+"""Classes up to which it is counted which one was answered for which."""
 
 Place = tuple[str, int]
 """File and number of a row in it."""
@@ -114,6 +118,22 @@ class Rejection(Struct, frozen=True):
     places: tuple[Place, ...] = ()
 
 
+class LabelTally(Struct, frozen=True):
+    """The labels of accepted rows.
+
+    Attributes:
+        given: rows with a label.
+        unknown: of them, those whose label is no class by the column's reading, or no number.
+        capitals: of these, those that differ from a class's name in capitals alone.
+        other: of these, those that mean a class by the other reading.
+    """
+
+    given: int = 0
+    unknown: Rejection = Rejection()
+    capitals: int = 0
+    other: int = 0
+
+
 class Tally(Struct, frozen=True):
     """What is counted; the default is that of no shard.
 
@@ -124,7 +144,9 @@ class Tally(Struct, frozen=True):
         agreement: by id, in the order of the release, and the id of one after it; empty for a regression.
         histograms: of features as they were given, and of the prediction; see `count_bins`.
         accuracy: of the answers.
-        unknown: rows with a label that is no class and no number.
+        confusion: rows by the true class and, within that, by the answered one; of at most `MOST_CONFUSED` classes.
+        truth: what was read of the labels.
+        sample: of a regression's rows.
         rejected: by column and kind of reason; a row may have several.
         seconds, bytes: by what took them.
     """
@@ -137,7 +159,9 @@ class Tally(Struct, frozen=True):
     agreement: dict[str, dict[str, Agreement]] = {}
     histograms: dict[str, Bins] = {}
     accuracy: Accuracy = Accuracy()
-    unknown: int = 0
+    confusion: dict[str, dict[str, int]] = {}
+    truth: LabelTally = LabelTally()
+    sample: Sample = Sample()
     rejected: dict[str, dict[str, Rejection]] = {}
     seconds: dict[str, float] = {}
     bytes: dict[str, int] = {}
@@ -181,6 +205,8 @@ def _add(one: Any, other: Any) -> Any:
             raise ValueError(f"histograms of different edges: {one.edges} and {other.edges}")
         case Bins():
             return Bins(one.edges, _add(one.counts, other.counts), one.missing + other.missing)
+        case Sample():
+            return add_samples(one, other)
         case Rejection():
             places = tuple(sorted({*one.places, *other.places})[:MOST_PLACES])
             return Rejection(one.rows + other.rows, places)
@@ -195,7 +221,7 @@ def tally_rows(
     edges: Mapping[str, Sequence[float]],
     wrong: Iterable[tuple[str, str, Place]] = (),
     *,
-    unknown: int = 0,
+    truth: LabelTally = LabelTally(),  # noqa: B008 frozen
 ) -> Tally:
     """Count a shard's rows before they are answered.
 
@@ -203,14 +229,14 @@ def tally_rows(
         values: of accepted rows, by feature (`encoding.Encoded.values`).
         edges: of histograms, by feature; a feature without them is not counted.
         wrong: column, kind of reason and place of each rejected value, or of each record that is no row.
-        unknown: rows with a label that is no class and no number.
+        truth: what was read of the labels.
     """
     rejected: dict[str, dict[str, list[Place]]] = {}
     for column, kind, place in wrong:
         rejected.setdefault(column, {}).setdefault(kind, []).append(place)
     return Tally(
         histograms={name: count_bins(numbers, edges[name]) for name, numbers in values.items() if name in edges},
-        unknown=unknown,
+        truth=truth,
         rejected={
             column: {
                 kind: Rejection(len(places), tuple(sorted(places)[:MOST_PLACES])) for kind, places in kinds.items()
@@ -234,7 +260,11 @@ def count_bins(values: Floats, edges: Sequence[float]) -> Bins:
 
 
 def tally_answers(
-    release: Release, heard: Heard, edges: Mapping[str, Sequence[float]], truth: Floats | None = None
+    release: Release,
+    heard: Heard,
+    edges: Mapping[str, Sequence[float]],
+    truth: Floats | None = None,
+    keys: Keys | None = None,
 ) -> Tally:
     """Count a shard's answers; without a quorum there are none, and members alone are counted.
 
@@ -243,12 +273,13 @@ def tally_answers(
         heard: what was decided, and from what.
         edges: of histograms; of the prediction under `PREDICTION`.
         truth: a row, the class's index or the number, NaN where it is not known.
+        keys: of the rows, by which some are sampled (`sampling.draw_keys`); None for no sample.
     """
     task, settled = release.task, heard.decided.settled
     members = {
         member.id: _tally_member(task, member, heard, truth) for member in release.members if _was_asked(member, heard)
     }
-    parts = [_tally_settled(task, part, edges, truth) for part in settled]
+    parts = [_tally_settled(task, part, edges, truth, keys) for part in settled]
     return add(
         [
             *parts,
@@ -264,14 +295,19 @@ def _was_asked(member: ReleasedMember, heard: Heard) -> bool:
     return member.tier in heard.asked and len(heard.asked[member.tier]) > 0
 
 
-def _tally_settled(task: Task, part: Settled, edges: Mapping[str, Sequence[float]], truth: Floats | None) -> Tally:
+def _tally_settled(
+    task: Task, part: Settled, edges: Mapping[str, Sequence[float]], truth: Floats | None, keys: Keys | None
+) -> Tally:
     answers, classes = part.answers, part.answers.classes
     histograms = {PREDICTION: count_bins(answers.value, edges[PREDICTION])} if PREDICTION in edges else {}
     known = None if truth is None else truth[part.numbers]
+    sample = Sample()
     if classes is None:
+        sample = sample if keys is None else take_sample(keys[part.numbers], answers.value, known)
         accuracy = Accuracy() if known is None else _measure_values(answers.value, known)
-        labels, pivotal = {}, {}
+        labels, pivotal, confusion = {}, {}, {}
     else:
+        confusion = {} if known is None else _count_confusion(task, classes.label, known)
         accuracy = Accuracy() if known is None else _measure_classes(task, classes.label, classes.probabilities, known)
         labels = _count(classes.label[classes.label != ABSTAINED], name_classes(task))
         pivotal = dict(zip(part.voters, map(int, map(np.count_nonzero, classes.pivotal.T)), strict=True))
@@ -283,7 +319,18 @@ def _tally_settled(task: Task, part: Settled, edges: Mapping[str, Sequence[float
         members={id_: MemberTally(pivotal=rows) for id_, rows in pivotal.items()},
         histograms=histograms,
         accuracy=accuracy,
+        confusion=confusion,
+        sample=sample,
     )
+
+
+def _count_confusion(task: Task, labels: Integers, truth: Floats) -> dict[str, dict[str, int]]:
+    names = name_classes(task)
+    if len(names) > MOST_CONFUSED:
+        return {}
+    known = ~np.isnan(truth) & (labels != ABSTAINED)
+    true, answered = truth[known].astype(np.int64), labels[known]
+    return {names[place]: _count(answered[true == place], names) for place in np.unique(true).tolist()}
 
 
 def _count(codes: Integers, names: Sequence[str]) -> dict[str, int]:

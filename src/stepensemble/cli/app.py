@@ -26,9 +26,10 @@ from stepensemble.cli.options import (
     ManifestOption,
     StackOption,
     read_manifest,
+    read_project_manifest,
 )
 from stepensemble.cli.release_commands import commands
-from stepensemble.cli.terminal import complain, err, out, print_json, show_status, warn
+from stepensemble.cli.terminal import complain, err, note, out, print_json, show_status, warn
 from stepensemble.cli.warm_command import commands as warming
 from stepensemble.cli.watch_command import commands as watches
 from stepensemble.core.errors import EnsembleError, InvalidManifest
@@ -100,11 +101,12 @@ def run(
 
     A picture (PNG, JPEG, WebP) may be given as it is to an ensemble whose only feature is one.
 
-    The local stack is given the manifest's release first, if it has another one. A deployed stack answers from its own
-    current release; with --manifest only if that is the manifest's.
+    The current release predicts, or the canary, by its share. The local stack publishes the project's manifest first,
+    where nothing is current or the manifest has changed. With --manifest the release of that one predicts: the local
+    stack publishes it first, a deployed stack refuses where it is neither current nor the canary.
     """
     from stepensemble.cli.execution import run_execution
-    from stepensemble.cli.stacks import ensure_published, open_stack
+    from stepensemble.cli.stacks import open_stack, settle_release
     from stepensemble.core.payload import is_warmup
 
     if fresh and stack is not None:
@@ -112,25 +114,26 @@ def run(
     asked = _read_event(event)
     if is_warmup(asked):
         raise typer.BadParameter("a warm-up has no answer to show; run: ensemble warm", param_hint="EVENT")
-    sources = read_manifest(manifest) if stack is None or manifest is not None else None
+    sources = read_project_manifest(manifest) if stack is None or manifest is not None else None
     with (
         show_status("Looking for the stack") as status,
         open_stack(stack, notify=status.update, fresh=fresh) as opened,
     ):
-        if sources is not None and opened.local:
-            ensure_published(opened, sources, notify=status.update)
+        pinned = None if sources is None or manifest is None else sources.digest
+        if opened.local:
+            pinned = settle_release(opened, sources, named=manifest is not None, notify=status.update, remark=note)
         payload = asked
         if isinstance(asked, bytes):
             from stepensemble.cli.images import find_image_feature, picture_payload
 
-            if sources is None:
+            if sources is None or pinned is None:
                 current, _ = opened.releases.read_current()
                 features = opened.releases.read_release(current.release).features
             else:
                 features = sources.release.features
             payload = picture_payload(find_image_feature(features), asked)
         status.update("Asking the members")
-        outcome = run_execution(opened, payload, None if sources is None else sources.digest)
+        outcome = run_execution(opened, payload, pinned)
         drawn = None if as_json or outcome.output is None else opened.releases.read_release(outcome.output.release)
     if as_json:
         print_json(outcome.to_json())
@@ -141,7 +144,7 @@ def run(
             from stepensemble.cli.images import draw_picture
 
             out.print(draw_picture(asked, outcome.output, drawn, colour=out.color_system is not None), "")
-        out.print(draw_fan_out(outcome.output, drawn))
+        out.print(draw_fan_out(outcome.output, drawn, out.width))
     if outcome.error is not None:
         if not as_json:
             complain(outcome.error, outcome.cause or "")
@@ -167,7 +170,7 @@ def show(
     from stepensemble.cli.fan_out import draw_fan_out, draw_input
 
     out.print(draw_input(record))
-    out.print(draw_fan_out(record.output, release))
+    out.print(draw_fan_out(record.output, release, out.width))
     if record.failure is not None:
         out.print(f"[red]{record.failure}[/]")
 
@@ -266,20 +269,21 @@ def local_up(
     detach: Annotated[bool, typer.Option("--detach", help="Keep it up in the background.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep the local stack up, with the manifest published, until Ctrl-C."""
+    """Keep the local stack up, with a release published as by `run`, until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
     from stepensemble.cli.background import detach_stack, serve_stack, wait_for_signal
 
     if detach:
         with show_status("Starting the local stack in the background"):
-            description = detach_stack(manifest or DEFAULT_MANIFEST, port, http_port, fresh=fresh, auth=auth)
+            description = detach_stack(manifest, port, http_port, fresh=fresh, auth=auth)
         _show_stack(description, as_json=as_json)
         return
     with ExitStack() as exits:
         with show_status("Reading the manifest") as status:
-            sources = read_manifest(manifest)
-            serving = serve_stack(sources, port, http_port, fresh=fresh, auth=auth, notify=status.update)
+            sources = read_project_manifest(manifest)
+            named = manifest is not None
+            serving = serve_stack(sources, port, http_port, named=named, fresh=fresh, auth=auth, notify=status.update)
             description = exits.enter_context(serving)
         _show_stack(description, as_json=as_json)
         if not as_json:

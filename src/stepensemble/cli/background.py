@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stepensemble.cli.stacks import ensure_published, find_project, forget_profile, local_stack, state_folder
+from stepensemble.cli.stacks import find_project, forget_profile, local_stack, settle_release, state_folder
+from stepensemble.cli.terminal import note
 from stepensemble.core.errors import LocalStackError
 from stepensemble.publishing.sources import Sources
 
@@ -27,9 +28,16 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def serve_stack(
-    sources: Sources, port: int, http_port: int, *, fresh: bool, auth: bool, notify: Callable[[str], None]
+    sources: Sources | None,
+    port: int,
+    http_port: int,
+    *,
+    named: bool,
+    fresh: bool,
+    auth: bool,
+    notify: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Keep the local stack up with a release published; the value describes it.
+    """Keep the local stack up with a release published, as `settle_release` does; the value describes it.
 
     Raises:
         LocalStackError: one is running already (StackRuns), or it cannot start.
@@ -50,7 +58,7 @@ def serve_stack(
         announce=True,
     ) as started:
         stack = local_stack(started.name, started.endpoint)
-        ensure_published(stack, sources, notify=notify)
+        settle_release(stack, sources, named=named, notify=notify, remark=note)
         yield {
             "endpoint": started.endpoint,
             "http": started.http,
@@ -66,12 +74,12 @@ def serve_stack(
                 "data": stack.outputs["DataBucketName"],
             },
             "table": stack.outputs["RecordsTableName"],
-            "release": sources.digest,
+            "release": stack.releases.read_current()[0].release,
             "losses": list(started.losses),
         }
 
 
-def detach_stack(manifest: Path, port: int, http_port: int, *, fresh: bool, auth: bool) -> dict[str, Any]:
+def detach_stack(manifest: Path | None, port: int, http_port: int, *, fresh: bool, auth: bool) -> dict[str, Any]:
     """Start `ensemble local` in a process of its own, and return its description once it is ready.
 
     Raises:
@@ -86,7 +94,8 @@ def detach_stack(manifest: Path, port: int, http_port: int, *, fresh: bool, auth
         folder.mkdir(exist_ok=True)
         log.touch()
     command = [sys.executable, "-m", "stepensemble.cli", "local", "--json", "--port", str(port)]
-    command += ["--http-port", str(http_port), "--manifest", str(manifest)]
+    command += ["--http-port", str(http_port)]
+    command += [] if manifest is None else ["--manifest", str(manifest)]
     command += [*(["--fresh"] if fresh else []), *(["--auth"] if auth else [])]
     with log.open("w") as errors:
         process = subprocess.Popen(  # noqa: S603 (our own command)

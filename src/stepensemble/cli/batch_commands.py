@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stepensemble.batch.run import Format, Options, Request
+from stepensemble.batch.run import Format, LabelValues, Options, Request
 from stepensemble.cli.batch_options import (
     check_encoding,
     read_days,
@@ -20,7 +20,7 @@ from stepensemble.cli.batch_options import (
     read_share,
     read_size,
 )
-from stepensemble.cli.options import JsonOption, ManifestOption, StackOption, read_manifest
+from stepensemble.cli.options import JsonOption, ManifestOption, StackOption, read_project_manifest
 from stepensemble.cli.terminal import complain, err, note, out, print_json, show_status
 from stepensemble.storage.keys import RESULTS
 
@@ -80,6 +80,10 @@ def batch(
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Holds the truth, where it is known, to compare with.")
     ] = None,
+    label_values: Annotated[
+        LabelValues | None,
+        typer.Option(help="What the labels are of the classes.", show_default="the one that all of them can be"),
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="Of the results.")] = "parquet",
     encoding: Annotated[str, typer.Option(help="Of CSV and JSON Lines, by Python's name.")] = "utf-8",
     separator: Annotated[str, typer.Option(help="Between the fields of CSV: one character, or tab.")] = ",",
@@ -95,7 +99,7 @@ def batch(
     """Run a whole dataset through the ensemble: CSV, JSON Lines or Parquet, one file or many.
 
     The same dataset, release, date and options are one run: asked for again it is joined while it works, returned once
-    it is whole, and resumed after a failure. The local stack is given the manifest's release first, as by `run`.
+    it is whole, and resumed after a failure. The current release predicts, as by `run`, but no canary.
     """
     days = read_days(day, first, last)
     options = Options(
@@ -108,7 +112,11 @@ def batch(
         shard_size=read_size(shard_size),
         max_rejected=read_share(max_rejected),
         max_failed_shards=max_failed_shards,
+        label_values=label_values,
     )
+    if label_values is not None and label is None:
+        message = "there are no labels to read; name their column with --label"
+        raise typer.BadParameter(message, param_hint="--label-values")
     if manifest is not None and (release is not None or stack is not None):
         other = "--release" if release is not None else "--stack"
         raise typer.BadParameter(f"which release answers is said by {other}; leave one out", param_hint="--manifest")
@@ -117,18 +125,19 @@ def batch(
         if dataset.startswith("s3://")
         else {each: _find_input(dataset, each, several=len(days) > 1) for each in days}
     )
-    sources = read_manifest(manifest) if stack is None and release is None else None
+    sources = read_project_manifest(manifest) if stack is None and release is None else None
 
     from stepensemble.cli.batch_runs import start_run
-    from stepensemble.cli.stacks import ensure_published, open_stack
+    from stepensemble.cli.stacks import open_stack, settle_release
 
     with ExitStack() as exits:
         with show_status("Looking for the stack") as status:
             opened = exits.enter_context(open_stack(stack, notify=status.update))
-            if sources is not None:
-                ensure_published(opened, sources, notify=status.update)
+            pinned = release
+            if opened.local and release is None:
+                named = manifest is not None
+                pinned = settle_release(opened, sources, named=named, notify=status.update, remark=note)
         prefix, folder = _read_output(output, opened)
-        pinned = release if sources is None else sources.digest
         documents = []
         for each in days:
             place = _upload(local[each], opened, quiet=as_json) if local else dataset

@@ -10,7 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stepensemble.batch.summary import Calibration, MemberSummary, Summary
+from stepensemble.batch.calibration import Calibration
+from stepensemble.batch.summary import MemberSummary, Summary
+from stepensemble.batch.truth import describe_truth
 from stepensemble.cli.batch_runs import Followed
 from stepensemble.cli.pictures import name_member, plain_table
 from stepensemble.cli.schedules import Scheduled
@@ -88,8 +90,7 @@ def _tell(followed: Followed, summary: Summary, folder: Path | None) -> Iterator
         yield "answers", Text(", ".join(f"{count:,} {what}" for what, count in _count_answers(summary) if count))
     if summary.rows_rejected:
         yield "rejected", Text(_tell_rejected(summary))
-    for one in summary.calibration[-1:]:
-        yield "labels", _tell_accuracy(one)
+    yield from _describe_labels(summary)
     yield from _tell_drift(summary)
     failed = f", {summary.failed_shards:,} failed" if summary.failed_shards else ""
     yield "shards", f"{summary.shards:,}{failed}, in {say_seconds(summary.seconds)}"
@@ -113,6 +114,17 @@ def _tell_accuracy(one: Calibration) -> str:
     right = "" if one.right is None else f"{one.right:.1%} right, "
     error = "" if one.error is None else f"{'absolute error' if one.right is None else 'Brier score'} {one.error:.4g}, "
     return f"{right}{error}of {one.rows:,} rows whose truth is known"
+
+
+def _describe_labels(summary: Summary) -> Iterator[tuple[str, str | Text]]:
+    for one in summary.calibration[-1:]:
+        yield "labels", _tell_accuracy(one)
+    if summary.truth is None:
+        return
+    if not summary.calibration:
+        yield "labels", f'none of {summary.truth.given:,} in column "{summary.truth.column}" could be compared'
+    for line, serious in describe_truth(summary.truth, summary.classes):
+        yield "", Text(line, style="bold yellow" if serious else "")
 
 
 def _count_answers(summary: Summary) -> Iterator[tuple[str, int]]:

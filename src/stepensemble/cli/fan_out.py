@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import compress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -14,37 +16,36 @@ from rich.text import Text
 from stepensemble.cli.pictures import name_member, plain_table
 from stepensemble.cli.terminal import STATUS_STYLES
 from stepensemble.core.answer import MemberReport, Output, Prediction
-from stepensemble.core.outputs import (
-    Label,
-    Logit,
-    Logits,
-    Probabilities,
-    Probability,
-    find_usable,
-    read_entries,
-    read_output,
-    shape_output,
-)
+from stepensemble.core.outputs import Label, find_usable, read_entries, read_output, shape_output
 from stepensemble.core.outputs import Output as Contract
 from stepensemble.core.policy import name_method
 from stepensemble.core.records import Record
-from stepensemble.core.releases.release import SHORT, Release
+from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
 from stepensemble.core.task import BinaryTask, RegressionTask, Task, name_classes
 
 BAR_CELLS = 16
 SHOWN_ROWS = 20
 VALUE_CELLS = 60
+MEMBER_CELLS = 5
+"""Of a member's column at least; its name is folded into it."""
+
+GAP = 2
+"""Cells between columns."""
+
+WIDTH = 160
+"""Where no terminal says its own."""
+
 MEMBER_STYLES = {"ok": "green", "partial": "yellow", "failed": "red", "skipped": "dim"}
 
 
-def draw_fan_out(output: Output, release: Release) -> RenderableType:
-    """Draw a line a member, then the answer."""
+def draw_fan_out(output: Output, release: Release, width: int = WIDTH) -> RenderableType:
+    """Draw a line a member, then the answer; `width` is that of the terminal."""
     parts: list[RenderableType] = [_members_table(output, release), ""]
     predictions = list_rows(output)
     if len(predictions) == 1:
         parts.append(_answer_line(predictions[0], release.task))
     elif predictions:
-        parts.append(_predictions_table(output, release))
+        parts.append(_predictions_table(output, release, width))
     parts += _shadow_lines(output)
     parts += _cascade_line(output, release)
     parts.append(_status_line(output))
@@ -82,51 +83,56 @@ def _members_table(output: Output, release: Release) -> Table:
     table.add_column("time", justify="right")
     table.add_column("")
     table.add_column("state")
-    contracts = {member.id: member.output for member in release.members}
-    for member in output.members:
+    predictions = list_rows(output)
+    answered = predictions[0].label if len(predictions) == 1 else None
+    for member, declared in zip(output.members, release.members, strict=True):
         table.add_row(
             name_member(member.id, member.role),
             member.version,
             Text(member.error.type, style="red")
-            if member.status == "failed" and member.error
-            else _said(member, contracts[member.id], release.task),
+            if member.error and member.status == "failed"
+            else _summarize_member(member, declared.output, release.task, answered),
             f"{member.weight:.2f}",
             "" if member.duration_ms is None else f"{member.duration_ms:.1f} ms",
             "" if member.cold is None else "cold" if member.cold else "warm",
-            Text(member.status, style=MEMBER_STYLES[member.status]),
+            Text(member.status, style=MEMBER_STYLES.get(member.status, "yellow")),
         )
     return table
 
 
-def _said(member: MemberReport, contract: Contract, task: Task) -> Text:
-    """Draw what a member says, in the numbers it says: a bar for a probability; the class where there are several."""
-    if not isinstance(member.outputs, list):
+def _summarize_member(member: MemberReport, contract: Contract, task: Task, answered: Any) -> Text:
+    """Draw a member's mean over its rows in the form that all members share: a value, or a probability with a bar.
+
+    Of two classes it is the probability of the second, else of the answered class, and of the most probable one where
+    there are several rows. A label is named.
+    """
+    entries = member.outputs if isinstance(member.outputs, list) else []
+    said = [one for one in list_canonical(entries, contract, task) if one is not None]
+    if not said:
         return Text("")
-    numbers, _ = read_output(shape_output(read_entries(member.outputs), len(member.outputs)), task, contract)
-    outputs = list(compress(member.outputs, find_usable(numbers).tolist()))
-    if not outputs:
-        return Text("")
-    classes = name_classes(task)
-    match contract:
-        case Label(classes=order):
-            (entry, count), *_ = Counter(outputs).most_common(1)
-            name = entry if isinstance(entry, str) else (order or classes)[int(entry)]
-            return Text(name if len(outputs) == 1 else f"{name} in {count} of {len(outputs)}")
-        case Probabilities(classes=order) | Logits(classes=order):
-            means = [sum(column) / len(outputs) for column in zip(*outputs, strict=True)]
-            best = max(range(len(means)), key=means.__getitem__)
-            line = draw_bar(means[best]).append(" ") if isinstance(contract, Probabilities) else Text()
-            return line.append(f"{means[best]:.3f} {(order or classes)[best]}")
-        case Probability(of=of) | Logit(of=of):
-            mean = sum(outputs) / len(outputs)
-            line = draw_bar(mean).append(f" {mean:.3f}") if isinstance(contract, Probability) else Text(f"{mean:.3f}")
-            return line if of in {None, classes[1]} else line.append(f" {of}")
-        case _:
-            return Text(f"{sum(outputs) / len(outputs):g}")
+    mean = np.mean(said, axis=0)
+    if isinstance(task, RegressionTask):
+        return Text(f"{float(mean):.6g}")
+    names = name_classes(task)
+    if isinstance(contract, Label):
+        counts = np.bincount([int(one.argmax()) for one in said], minlength=len(names))
+        name = names[int(counts.argmax())]
+        return Text(name if len(said) == 1 else f"{name} in {counts.max()} of {len(said)}")
+    if isinstance(task, BinaryTask):
+        return draw_bar(float(mean[1])).append(f" {mean[1]:.3f}")
+    place = names.index(answered) if answered in names else int(mean.argmax())
+    return draw_bar(float(mean[place])).append(f" {mean[place]:.3f} {names[place]}")
 
 
-def _is_void(entry: Any) -> bool:
-    return entry is None or (isinstance(entry, list) and None in entry)
+def list_canonical(entries: Sequence[Any], contract: Contract, task: Task) -> list[Any]:
+    """Return entries of a member's output in the form that all members share, as `core.outputs.read_output` does.
+
+    An entry that is not usable is None.
+    """
+    if not entries:
+        return []
+    numbers, _ = read_output(shape_output(read_entries(entries), len(entries)), task, contract)
+    return [one if usable else None for one, usable in zip(numbers, find_usable(numbers), strict=True)]
 
 
 def draw_bar(share: float) -> Text:
@@ -164,48 +170,112 @@ def _remarks(prediction: Prediction) -> str:
     return ", ".join(word for word in words if word)
 
 
-def _predictions_table(output: Output, release: Release) -> RenderableType:
+def _predictions_table(output: Output, release: Release, width: int) -> RenderableType:
+    """Draw a line a row: the answer, and in the same terms what each member says.
+
+    That is the member's own probability of the answered class, however it says it; the label of one that gives labels;
+    of a regression the value in the ensemble's unit. As many members are shown as fit into the width.
+    """
     predictions = list_rows(output)
-    table = plain_table()
-    table.add_column("row", justify="right")
     classes = not isinstance(release.task, RegressionTask)
+    shown = predictions[:SHOWN_ROWS]
+    cells = {
+        member.id: _list_cells(member, declared, release, predictions)
+        for member, declared in zip(output.members, release.members, strict=True)
+    }
+    before = [_Column("row", [str(row) for row in range(len(shown))])]
+    spread = ".3f" if classes else ".3g"
+    after = [_Column("spread", [_write(one.spread, spread) for one in shown])]
     if classes:
-        table.add_column("answer", style="bold cyan")
-    table.add_column("value", justify="right")
+        labels = [one.label if isinstance(one.label, str) else "none" for one in shown]
+        before.append(_Column("answer", labels, "left", "bold cyan"))
+        before.append(_Column("score", [_write(one.score, ".3f") for one in shown]))
+        after.insert(0, _Column("agreement", [_percent(one) for one in shown]))
+    else:
+        before.append(_Column("value", [_write(one.value, ".6g") for one in shown]))
+    after.append(_Column("", [_remarks(one).removeprefix("needs ") for one in shown], "left", "yellow"))
+    room = width - sum(column.cells for column in [*before, *after])
+    fitting: list[_Column] = []
     for member in output.members:
-        table.add_column(member.id, justify="right", style="dim")
+        column = _Column(member.id, [cells[member.id].get(row, "–") for row in range(len(shown))], style="dim")
+        room -= max(column.body_cells, MEMBER_CELLS) + GAP
+        if room < 0 and fitting:
+            break
+        fitting.append(column)
+    table = plain_table()
+    columns = [*before, *fitting, *after]
+    for column in columns:
+        folded = column in fitting
+        least = max(column.body_cells, MEMBER_CELLS) if folded else column.cells - GAP
+        table.add_column(
+            column.name,
+            justify=column.justify,
+            style=column.style,
+            min_width=least,
+            overflow="fold",
+            no_wrap=not folded,
+        )
+    for line in zip(*(column.lines for column in columns), strict=True):
+        table.add_row(*map(Text, line))
+    notes = []
+    if len(predictions) > SHOWN_ROWS:
+        notes.append(f"and {len(predictions) - SHOWN_ROWS:,} rows more; --json shows all")
+    if len(fitting) < len(output.members):
+        notes.append(f"and {len(output.members) - len(fitting)} members more; a wider terminal or --json shows all")
     if classes:
-        table.add_column("agreement", justify="right")
-    table.add_column("spread", justify="right")
-    table.add_column("", style="yellow")
-    entries = {member.id: _place_entries(member, release, predictions) for member in output.members}
-    for row, prediction in enumerate(predictions[:SHOWN_ROWS]):
-        cells = [str(row)]
-        cells += [prediction.label if isinstance(prediction.label, str) else "none"] if classes else []
-        cells.append("" if prediction.value is None else f"{prediction.value:.3f}")
-        cells += [_entry_cell(entries[member.id].get(row)) for member in output.members]
-        cells += [_percent(prediction)] if classes else []
-        spread = "" if prediction.spread is None else f"{prediction.spread:.3f}"
-        table.add_row(*cells, spread, _remarks(prediction).removeprefix("needs "))
-    rest = len(predictions) - SHOWN_ROWS
-    return Group(table, Text(f"and {rest:,} rows more; --json shows all", style="dim")) if rest > 0 else table
+        notes.insert(0, "of each member: its probability of the row's answer, or its label")
+    return Group(table, *(Text(note, style="dim") for note in notes))
 
 
-def _place_entries(member: MemberReport, release: Release, predictions: Sequence[Prediction]) -> Mapping[int, Any]:
-    """Return a member's outputs by row: those that reached its tier."""
-    if not isinstance(member.outputs, list) or member.status == "failed":
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of the table of rows."""
+
+    name: str
+    lines: Sequence[str]
+    justify: Literal["left", "right"] = "right"
+    style: str = ""
+
+    @property
+    def body_cells(self) -> int:
+        """Cells that its lines take."""
+        return max(map(cell_len, self.lines), default=0)
+
+    @property
+    def cells(self) -> int:
+        """Cells that it takes with its name, and with those between it and the next."""
+        return max(cell_len(self.name), self.body_cells) + GAP
+
+
+def _list_cells(
+    member: MemberReport, declared: ReleasedMember, release: Release, predictions: Sequence[Prediction]
+) -> Mapping[int, str]:
+    """Write what a member says of each row that reached its tier."""
+    if not isinstance(member.outputs, list) or (member.error is not None and member.status == "failed"):
         return {}
-    (tier,) = (one.tier for one in release.members if one.id == member.id)
-    reached = [row for row, one in enumerate(predictions) if not isinstance(one.tier, int) or one.tier >= tier]
-    return dict(zip(reached, member.outputs, strict=True))
+    reached = [row for row, one in enumerate(predictions) if not isinstance(one.tier, int) or one.tier >= declared.tier]
+    reached = [row for row in reached if row < SHOWN_ROWS]
+    said = list_canonical(member.outputs[: len(reached)], declared.output, release.task)
+    return {
+        row: _write_entry(one, declared.output, release.task, predictions[row].label)
+        for row, one in zip(reached, said, strict=True)
+        if one is not None
+    }
 
 
-def _entry_cell(entry: Any) -> str:
-    if isinstance(entry, str):
-        return entry
-    if _is_void(entry):
-        return "–"
-    return f"{max(entry):.3f}" if isinstance(entry, list) else f"{entry:.3f}"
+def _write_entry(entry: Any, contract: Contract, task: Task, answered: Any) -> str:
+    if isinstance(task, RegressionTask):
+        return f"{float(entry):.6g}"
+    names = name_classes(task)
+    if isinstance(contract, Label):
+        return names[int(entry.argmax())]
+    if answered in names:
+        return f"{entry[names.index(answered)]:.3f}"
+    return f"{names[int(entry.argmax())]} {entry.max():.3f}"  # there is no answer to speak of
+
+
+def _write(number: Any, form: str) -> str:
+    return format(number, form) if isinstance(number, float) else ""
 
 
 def _shadow_lines(output: Output) -> list[RenderableType]:

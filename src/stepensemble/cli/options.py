@@ -21,6 +21,11 @@ LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="How many, newes
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
 
+def read_project_manifest(manifest: Path | None) -> Sources | None:
+    """Read as `read_manifest` does; None where no manifest is named and the project has none."""
+    return None if manifest is None and not DEFAULT_MANIFEST.is_file() else read_manifest(manifest)
+
+
 def read_manifest(manifest: Path | None) -> Sources:
     """Read the manifest that an option names, or the project's, with its artifacts.
 
@@ -32,5 +37,10 @@ def read_manifest(manifest: Path | None) -> Sources:
 
     path = manifest or DEFAULT_MANIFEST
     if not path.is_file():
-        raise typer.BadParameter(f"{path} is not there", param_hint="MANIFEST")
+        remedy = (
+            "go to the project's folder, or name one with --manifest; ensemble add MODEL makes the first one"
+            if manifest is None
+            else "look at its path"
+        )
+        raise typer.BadParameter(f"{path} is not there; {remedy}", param_hint="MANIFEST")
     return read_sources(path)

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from stepensemble.cli.options import DEFAULT_MANIFEST, JsonOption, ManifestOption, StackOption, read_manifest
-from stepensemble.cli.terminal import err, out, print_json, show_status
+from stepensemble.cli.terminal import err, note, out, print_json, show_status
 from stepensemble.core.errors import VerificationFailed
 from stepensemble.core.releases.release import SHORT
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 """What `promote` calls the local stack."""
+
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Replace another ensemble's release without confirmation.")
+]
 
 commands = typer.Typer()
 canary = typer.Typer(
@@ -42,13 +46,14 @@ def publish(
         typer.Option("--canary", min=1, max=99, help="Let it answer this percentage of the executions only."),
     ] = None,
     *,
+    replace: ReplaceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compile the manifest to a release and make it the current one."""
     from stepensemble.cli.stacks import open_stack
     from stepensemble.cli.trials import admit
-    from stepensemble.publishing.publish import carry_out, compare_with_current, pack, plan
+    from stepensemble.publishing.publish import carry_out, compare_with_current, name_replaced, pack, plan
 
     with ExitStack() as stacks:
         with show_status("Reading the manifest") as status:
@@ -57,11 +62,18 @@ def publish(
             opened = stacks.enter_context(open_stack(stack, notify=status.update))
             status.update("Looking at what is published")
             planned = plan(pack(sources, fingerprint), opened.releases, opened.slots, canary=percent)
+            replaced = name_replaced(planned, opened.releases)
         if dry_run:
             _show_plan(planned, compare_with_current(planned, opened.releases), opened.name, as_json=as_json)
+            if replaced is not None:
+                note(_name_replacement(replaced, planned, opened.name))
             return
+        if replaced is not None and not replace:
+            _confirm_replacement(replaced, planned, opened.name)
         with _upload_bar(planned, quiet=as_json) as sent:
             published = carry_out(planned, opened.releases, sent=sent)
+        if opened.local and (manifest or DEFAULT_MANIFEST).resolve() == DEFAULT_MANIFEST.resolve():
+            opened.releases.note_manifest(sources.digest)
         name = opened.name
     if as_json:
         print_json(_published_to_json(published))
@@ -272,6 +284,7 @@ def promote(
     target: Annotated[str, typer.Option("--to", help="The stack that gets it; or local.")],
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring a stack's current release to another stack: the same bytes, verified first, the difference shown."""
@@ -281,7 +294,7 @@ def promote(
         raise typer.BadParameter("nobody can be asked here; give --yes", param_hint="--yes")
     from stepensemble.cli.stacks import open_stack
     from stepensemble.publishing.promotion import fetch
-    from stepensemble.publishing.publish import carry_out, compare_with_current, plan
+    from stepensemble.publishing.publish import carry_out, compare_with_current, name_replaced, plan
 
     with ExitStack() as stacks:
         with show_status("Looking for the stacks") as status:
@@ -302,7 +315,10 @@ def promote(
             raise VerificationFailed(f"{here.name} answers otherwise than when it was published; nothing is promoted")
         if not as_json:
             _show_plan(planned, differences, there.name, as_json=False)
-        if planned.changed and not yes:
+        replaced = name_replaced(planned, there.releases)
+        if replaced is not None and not replace:
+            _confirm_replacement(replaced, planned, there.name)
+        elif planned.changed and not yes:
             typer.confirm(
                 f"Make release {current.release[:SHORT]} the current one of {there.name}?", abort=True, err=True
             )
@@ -319,6 +335,25 @@ def promote(
         )
     else:
         _show_published(published, name)
+
+
+def _name_replacement(replaced: str, planned: Plan, stack: str) -> str:
+    name = planned.parcel.release.name
+    how = "becomes the canary beside" if planned.canary is not None else "replaces"
+    return f"the ensemble {name} {how} {replaced}, which {stack} serves"
+
+
+def _confirm_replacement(replaced: str, planned: Plan, stack: str) -> None:
+    """Let the caller confirm that another ensemble's release is replaced.
+
+    Raises:
+        typer.BadParameter: there is no terminal to confirm at.
+        typer.Abort: it is not confirmed.
+    """
+    message = _name_replacement(replaced, planned, stack)
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{message}; give --replace if that is meant", param_hint="--replace")
+    typer.confirm(f"{message[0].upper()}{message[1:]}. Go on?", abort=True, err=True)
 
 
 def _as_manifest(reference: str, hint: str) -> Path | None:

@@ -261,14 +261,74 @@ def _read_outputs(name: str, session: Session, endpoint: str | None) -> dict[str
     return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
 
 
-def ensure_published(stack: Stack, sources: Sources, *, notify: Callable[[str], None]) -> None:
-    """Make the sources' release the stack's current one, through the gate, unless it is already, or is the canary."""
+def settle_release(
+    stack: Stack,
+    sources: Sources | None,
+    *,
+    named: bool,
+    notify: Callable[[str], None],
+    remark: Callable[[str], None] = lambda _: None,
+) -> str | None:
+    """See to it that a local stack has a release to predict with, and return the one that must; None for any current.
+
+    A manifest that the caller names is published unless it is current or the canary, and must predict. The project's is
+    published where nothing is current, or where it has changed (`publishing.publish.is_due`); then whichever release is
+    current predicts, or the canary, by its share.
+
+    Args:
+        stack: a local one.
+        sources: the manifest; None where the project has none.
+        named: whether the caller names it, or it is the project's.
+        notify: told what takes a while.
+        remark: told what the caller may not expect.
+
+    Raises:
+        NothingPublished: nothing is current, and there is no manifest.
+    """
+    from stepensemble.core.releases.current import serves
+    from stepensemble.core.releases.release import SHORT
+    from stepensemble.publishing.publish import is_due
+
+    if sources is None:
+        stack.releases.read_current()
+        return None
+    if named:
+        ensure_published(stack, sources, notify=notify, remark=remark)
+        return sources.digest
+    if is_due(sources, stack.releases):
+        ensure_published(stack, sources, notify=notify, remark=remark)
+    current, _ = stack.releases.read_current()
+    if not serves(current, sources.digest):
+        remark(
+            f"release {current.release[:SHORT]} is current and predicts; the manifest, release "
+            f"{sources.digest[:SHORT]}, has not changed since it was replaced, and ensemble publish makes it current"
+        )
+    if stack.releases.read_seen_manifest() != sources.digest:
+        stack.releases.note_manifest(sources.digest)
+    return None
+
+
+def ensure_published(
+    stack: Stack,
+    sources: Sources,
+    *,
+    notify: Callable[[str], None],
+    remark: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Make the sources' release the stack's current one, through the gate, unless it is already, or is the canary.
+
+    `remark` is told where another ensemble's release was current.
+    """
     from stepensemble.core.errors import NothingPublished
     from stepensemble.core.releases.current import serves
 
     try:
-        if serves(stack.releases.read_current()[0], sources.digest):
+        current, _ = stack.releases.read_current()
+        if serves(current, sources.digest):
             return
+        replaced = stack.releases.read_release(current.release).name
+        if replaced != sources.release.name:
+            remark(f"the ensemble {sources.release.name} replaces {replaced} as the current one of {stack.name}")
     except NothingPublished:
         pass
     from stepensemble.cli.trials import admit

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from stepensemble.cli.options import JsonOption, ManifestOption, StackOption, read_manifest
-from stepensemble.cli.terminal import out, print_json, show_status
+from stepensemble.cli.options import JsonOption, ManifestOption, StackOption, read_project_manifest
+from stepensemble.cli.terminal import note, out, print_json, show_status
 
 commands = typer.Typer()
 
@@ -14,18 +14,18 @@ commands = typer.Typer()
 def warm(manifest: ManifestOption = None, stack: StackOption = None, *, as_json: JsonOption = False) -> None:
     """Have every slot load its models, twice, and show the first times beside the second.
 
-    Nothing is asked and nothing is recorded. The local stack is given the manifest's release first, as by `run`.
+    Nothing is asked and nothing is recorded. The local stack publishes the project's manifest first, as by `run`.
     """
     if manifest is not None and stack is not None:
         raise typer.BadParameter("a deployed stack loads what it serves; leave it out", param_hint="--manifest")
-    sources = read_manifest(manifest) if stack is None else None
+    sources = read_project_manifest(manifest) if stack is None else None
 
-    from stepensemble.cli.stacks import ensure_published, open_stack
+    from stepensemble.cli.stacks import open_stack, settle_release
     from stepensemble.cli.warming import warm_up_twice
 
     with show_status("Looking for the stack") as status, open_stack(stack, notify=status.update) as opened:
-        if sources is not None:
-            ensure_published(opened, sources, notify=status.update)
+        if opened.local:
+            settle_release(opened, sources, named=manifest is not None, notify=status.update, remark=note)
         status.update("Warming up")
         warmed = warm_up_twice(opened)
     if as_json:

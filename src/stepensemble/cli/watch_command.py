@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from stepensemble.cli.options import ManifestOption, StackOption, read_manifest
-from stepensemble.cli.terminal import STATUS_STYLES, err, out, show_status
+from stepensemble.cli.options import ManifestOption, StackOption, read_project_manifest
+from stepensemble.cli.terminal import STATUS_STYLES, err, note, out, show_status
 
 # Each command imports what it needs when it runs: `ensemble --help` should not wait for boto3 or NumPy.
 if TYPE_CHECKING:
@@ -37,26 +37,26 @@ def watch(
     """Answer every file that is dropped into a folder, as the stack's bucket answers what arrives in its inbox.
 
     Pictures and JSON are predictions, CSV, JSON Lines and Parquet runs of the batch. Each answer is a file: NAME.json,
-    or NAME.error.json. Files that have one that is newer than they are left alone. The local stack is given the
-    manifest's release first, as by `run`.
+    or NAME.error.json. Files that have one that is newer than they are left alone. The release that
+    predicts is that of `run`.
     """
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is no folder", param_hint="FOLDER")
-    sources = read_manifest(manifest) if stack is None else None
+    sources = read_project_manifest(manifest) if stack is None else None
     if manifest is not None and stack is not None:
         raise typer.BadParameter(
             "a deployed stack answers from its own release; leave one out", param_hint="--manifest"
         )
 
-    from stepensemble.cli.stacks import ensure_published, open_stack
+    from stepensemble.cli.stacks import open_stack, settle_release
     from stepensemble.cli.watching import Watch
 
     failed = False
     with ExitStack() as exits:
         with show_status("Looking for the stack") as status:
             opened = exits.enter_context(open_stack(stack, notify=status.update))
-            if sources is not None:
-                ensure_published(opened, sources, notify=status.update)
+            if opened.local:
+                settle_release(opened, sources, named=manifest is not None, notify=status.update, remark=note)
         watched = Watch(opened, folder.resolve(), (outbox or folder / "outbox").resolve())
         if not once and not as_json:
             err.print(f"watching {folder}; answers go to {outbox or folder / 'outbox'}; Ctrl-C stops it", style="dim")

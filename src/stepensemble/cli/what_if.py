@@ -35,7 +35,7 @@ class Replayed:
         what_if: what was tried.
         since: the first day.
         left_out: records that were gone when they were to be read, or that another version wrote.
-        of_others: records of ensembles that the stack served before.
+        of_others: records of other ensembles.
     """
 
     what_if: WhatIf
@@ -134,7 +134,7 @@ def _read_manifest(path: Path) -> tuple[Manifest, dict[str, str]]:
 
 
 def replay_stack(stack: Stack, what_if: WhatIf, since: date, limit: int | None, console: Console) -> Replayed:
-    """Replay what a stack has recorded of the ensemble that it serves.
+    """Replay what a stack has recorded of one ensemble: the manifest's, where one is tried, else the one it serves.
 
     Args:
         stack: whose records and releases are read.
@@ -144,14 +144,17 @@ def replay_stack(stack: Stack, what_if: WhatIf, since: date, limit: int | None, 
         console: where a bar shows how far the reading is.
 
     Raises:
-        NothingPublished: it serves none yet.
+        NothingPublished: it serves none yet, and no manifest names one.
         ReplayRefused: what is tried does not fit the records.
     """
-    served = stack.releases.read_release(stack.releases.read_current()[0].release).name
+    if what_if.manifest is not None:
+        ensemble = what_if.manifest.name
+    else:
+        ensemble = stack.releases.read_release(stack.releases.read_current()[0].release).name
     listed = [summary.prediction_id for summary in stack.records.since(since, limit)]
     records = list(_track(stack.records.read_all(listed), len(listed), console))
     releases = {digest: stack.releases.read_release(digest) for digest in {record.release for record in records}}
-    own = [record for record in records if releases[record.release].name == served]
+    own = [record for record in records if releases[record.release].name == ensemble]
     left_out, of_others = len(listed) - len(records), len(records) - len(own)
     return Replayed(what_if, since, left_out, of_others, replay(own, releases, what_if))
 

@@ -11,8 +11,10 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from stepensemble.batch.answering import TRUTH, Answered, answer_shard, code_truth
+from stepensemble.batch.answering import ROW, Answered, answer_shard
+from stepensemble.batch.labels import TRUTH, code_truth
 from stepensemble.batch.run import ShardFailure
+from stepensemble.batch.sampling import draw_keys
 from stepensemble.batch.tally import ShardReport, Tally, add, tally_answers, tally_rows
 from stepensemble.batch.writing import UNANSWERED, encode_part, encode_rejected, list_unanswered
 from stepensemble.core.aggregation.decision import Undecided
@@ -96,7 +98,8 @@ class ShardAggregator:
         counted = [read.tally]
         if answered.heard is not None:
             truth = code_truth(release.task, rows[TRUTH]) if TRUTH in rows.columns else None
-            counted.append(tally_answers(release, answered.heard, plan.edges, truth))
+            keys = draw_keys(plan.files[event.shard.file].name, rows[ROW].to_numpy())
+            counted.append(tally_answers(release, answered.heard, plan.edges, truth, keys))
         if answered.unanswered:
             counted.append(self._reject(event, read, list_unanswered(rows, answered.unanswered)))
         took = Tally(seconds={"aggregate_shard": time.perf_counter() - started}, bytes={"part": len(part)})

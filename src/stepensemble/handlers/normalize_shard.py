@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 import polars as pl
 from msgspec import structs
 
-from stepensemble.batch.answering import TRUTH, name_rows
+from stepensemble.batch.answering import name_rows
 from stepensemble.batch.datasets import wanted_columns
 from stepensemble.batch.encoding import Encoded, encode_frame
-from stepensemble.batch.reading import Raw, read_shard
+from stepensemble.batch.labels import TRUTH, tally_labels
+from stepensemble.batch.reading import read_shard
 from stepensemble.batch.run import Plan
-from stepensemble.batch.tally import Tally, add, tally_rows
+from stepensemble.batch.tally import LabelTally, Tally, add, tally_rows
 from stepensemble.batch.writing import encode_rejected, list_rejected
 from stepensemble.core.columns import columns_to_bytes
 from stepensemble.core.errors import EnsembleError, StorageUnavailable
@@ -70,7 +70,8 @@ class ShardNormalizer:
         accepted, numbers = raw.frame, raw.numbers
         if not encoded.accepted.all():
             accepted, numbers = accepted.filter(encoded.accepted), numbers[encoded.accepted]
-        rows = name_rows(accepted, file.name, numbers, plan.options, release.task, file.format)
+        reading = plan.label_values or "names"
+        rows = name_rows(accepted, file.name, numbers, plan.options, release.task, file.format, reading)
         rejected = list_rejected(
             encoded.wrong, raw.malformed, file.name, raw.numbers, _find(raw.frame, plan.options.id)
         )
@@ -85,7 +86,13 @@ class ShardNormalizer:
             seconds={"normalize_shard": time.perf_counter() - started},
             bytes={"read": event.shard.end - event.shard.start, "columns": len(columns)},
         )
-        tally = add([_count(plan, raw, encoded, rejected, rows), took])
+        given = _find(accepted, plan.options.label)
+        truth = (
+            LabelTally()
+            if given is None
+            else tally_labels(release.task, given, rows[TRUTH], reading, file.name, numbers)
+        )
+        tally = add([_count(plan, encoded, rejected, truth), took])
         read = ShardRead(raw.rows, raw.rows - rows.height, tally)
         data.write(read_key(prefix), msgspec.json.encode(read))
         if not rows.height:
@@ -99,15 +106,10 @@ class ShardNormalizer:
         return ask_tier(frame, 1, members, rows=rows.height, columns=pointer, all_columns=pointer)
 
 
-def _count(plan: Plan, raw: Raw, encoded: Encoded, rejected: pl.DataFrame, rows: pl.DataFrame) -> Tally:
+def _count(plan: Plan, encoded: Encoded, rejected: pl.DataFrame, truth: LabelTally) -> Tally:
     wrong = rejected.select("column", "kind", "file", "row").iter_rows()
-    unknown = 0
-    if TRUTH in rows.columns:
-        given = _find(raw.frame, plan.options.label)
-        told = 0 if given is None else int(np.count_nonzero(given.is_not_null().to_numpy() & encoded.accepted))
-        unknown = told - rows[TRUTH].count()
     places = ((column, kind, (file, row)) for column, kind, file, row in wrong)
-    return tally_rows(encoded.values, plan.edges, places, unknown=unknown)
+    return tally_rows(encoded.values, plan.edges, places, truth=truth)
 
 
 def _find(frame: pl.DataFrame, name: str | None) -> pl.Series | None:

@@ -15,21 +15,32 @@ from stepensemble.batch.cutting import cut
 from stepensemble.batch.datasets import find_files, wanted_columns
 from stepensemble.batch.drift import PREDICTION, first_edges
 from stepensemble.batch.encoding import encode_frame
+from stepensemble.batch.labels import REMEDY, Readings, can_differ, choose_reading, count_readings
 from stepensemble.batch.reading import read_shard
 from stepensemble.batch.requests import choose_date, locate_dataset, parse_request
 from stepensemble.batch.results import read_previous
-from stepensemble.batch.run import Plan, Shard, name_run
-from stepensemble.core.errors import EnsembleError, ObjectMissing, ShardUnreadable, StorageUnavailable
+from stepensemble.batch.run import LabelValues, Plan, Shard, name_run
+from stepensemble.core.errors import DatasetRefused, EnsembleError, ObjectMissing, ShardUnreadable, StorageUnavailable
 from stepensemble.core.outputs import Floats
+from stepensemble.core.problems import Problem
 from stepensemble.core.releases.current import choose
 from stepensemble.core.releases.release import Release
+from stepensemble.core.task import RegressionTask, Task
 from stepensemble.handlers.execution import Execution
 from stepensemble.handlers.refusal import refuse
-from stepensemble.storage.keys import plan_key, run_prefix, sampling_key, shard_list_key, shards_key
+from stepensemble.storage.keys import labelling_key, plan_key, run_prefix, sampling_key, shard_list_key, shards_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
 
 Edges = dict[str, tuple[float, ...]]
+
+MOST_LABELLINGS = 2
+"""Attempts to read a run's labels that may end the process; more would end the same."""
+
+ENDED = b"ended"
+"""What an attempt leaves whose process has outlived it."""
+
+UNREADABLE = f"a file may be damaged: write it again; or {REMEDY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +127,11 @@ class Planner:
         previous = read_previous(self.data, plan.output, plan.ensemble)
         if previous is not None:
             plan = structs.replace(plan, edges=previous.edges, previous=previous.key)
-        plan = structs.replace(plan, edges=self._choose_edges(plan, found.shards[:1], release))
+        plan = structs.replace(
+            plan,
+            edges=self._choose_edges(plan, found.shards[:1], release),
+            label_values=self._choose_reading(plan, found.shards, release.task),
+        )
         self.data.write(shards_key(plan.run), msgspec.json.encode(found.shards))
         self.data.write(plan_key(plan.run), msgspec.json.encode(plan))
         return found.shards
@@ -144,6 +159,37 @@ class Planner:
                 raw = read_shard(self.data, plan, shard, columns)
                 return encode_frame(release.features, raw.frame, typed=typed, original=raw.original).values
         return {}
+
+    def _choose_reading(self, plan: Plan, shards: tuple[Shard, ...], task: Task) -> LabelValues | None:
+        """Return how the labels are read, the same in all shards.
+
+        Shards are read one after the other, the column of the labels alone: until one has a label that fits a reading,
+        or all of them where a label can mean two classes. A shard that cannot be read has no say; that is reported
+        where it is to be answered. Damage in Parquet may end the process: after `MOST_LABELLINGS` attempts that ended
+        so, the caller must choose.
+
+        Raises:
+            DatasetRefused: both readings are possible, or neither; or the column cannot be read.
+        """
+        options = plan.options
+        if options.label is None or isinstance(task, RegressionTask) or options.label_values is not None:
+            return options.label_values
+        keys = [labelling_key(plan.run, attempt) for attempt in range(MOST_LABELLINGS)]
+        key = next((key for key in keys if self.data.create(key, b"") or self.data.read(key) == ENDED), None)
+        if key is None:
+            raise DatasetRefused([Problem("label", "reading the labels ended the process repeatedly", UNREADABLE)])
+        try:
+            found, all_count = Readings(), can_differ(task)
+            for shard in shards:
+                file = plan.files[shard.file]
+                with suppress(ShardUnreadable):
+                    raw = read_shard(self.data, plan, shard, (options.label,))
+                    found += count_readings(task, raw.frame[options.label], file.name, raw.numbers)
+                if not all_count and (found.names or found.indexes or found.same):
+                    break
+        finally:
+            self.data.write(key, ENDED)
+        return choose_reading(options.label, task, found)
 
     def _hand_out(self, run: str, attempt: int, shards: tuple[Shard, ...]) -> dict[str, Any]:
         finished = list_finished(self.data, run)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from stepensemble.core.errors import CanaryConflict, NothingPublished, ReleaseCorrupt
-from stepensemble.core.releases.current import begin_canary, refuse_canary, succeed
+from stepensemble.core.releases.current import begin_canary, refuse_canary, serves, succeed
 from stepensemble.core.releases.differences import Difference, compare_releases
 from stepensemble.core.releases.fingerprint import Fingerprint
 from stepensemble.core.releases.release import SHORT, Current, Release, ReleasedMember, Slots, place
@@ -202,6 +202,40 @@ def carry_out(
     if plan.changed:
         store.move_current(_aim(plan.current, parcel.digest, plan.slots, plan.canary, now), plan.tag)
     return Published(parcel.digest, plan.previous, plan.changed, tuple(uploaded), plan.slots, plan.canary)
+
+
+def is_due(sources: Sources, store: ReleaseStore) -> bool:
+    """Say whether a project's manifest is to be published before a stack predicts by it.
+
+    It is where nothing is current, and where the manifest has changed since it was last looked at
+    (`ReleaseStore.note_manifest`). So a rollback, a canary and another ensemble that was published stay what they are
+    until somebody edits the manifest. Where nothing was noted yet, a manifest counts as changed if its release was
+    never published and the current release is of the same ensemble.
+
+    Args:
+        sources: the project's manifest.
+        store: the stack's artifact bucket.
+    """
+    current, _ = _read_pointer(store)
+    if current is None:
+        return True
+    if serves(current, sources.digest):
+        return False
+    seen = store.read_seen_manifest()
+    if seen is not None:
+        return seen != sources.digest
+    return not store.has_release(sources.digest) and store.read_release(current.release).name == sources.release.name
+
+
+def name_replaced(plan: Plan, store: ReleaseStore) -> str | None:
+    """Return the name of another ensemble that a publish replaces, or becomes a canary beside; None without one."""
+    if plan.previous is None or not plan.changed:
+        return None
+    try:
+        name = store.read_release(plan.previous).name
+    except ReleaseCorrupt:
+        return None
+    return None if name == plan.parcel.release.name else name
 
 
 def compare_with_current(plan: Plan, store: ReleaseStore) -> tuple[Difference, ...] | None:

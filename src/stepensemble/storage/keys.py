@@ -9,6 +9,8 @@ from stepensemble.core.releases.release import digest_of
 # Artifact bucket
 CURRENT = "current.json"
 RELEASES = "releases/"
+SEEN_MANIFEST = "manifest.sha256"
+"""The release that the project's manifest compiled to when it was last looked at; of a local stack alone."""
 
 
 def artifact_key(digest: str) -> str:
@@ -145,6 +147,11 @@ def shards_key(run: str) -> str:
 def sampling_key(run: str) -> str:
     """The empty object that says that somebody has begun to read a sample of the run's rows."""
     return f"{run_prefix(run)}/sampling"
+
+
+def labelling_key(run: str, attempt: int) -> str:
+    """Says that an attempt to decide how the run's labels are read has begun, and whether it ended."""
+    return f"{run_prefix(run)}/labelling-{attempt}"
 
 
 def shard_list_key(run: str, attempt: int) -> str:

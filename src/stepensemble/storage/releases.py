@@ -22,6 +22,7 @@ from stepensemble.core.releases.release import SHORT, Artifact, Current, Release
 from stepensemble.storage.keys import (
     CURRENT,
     RELEASES,
+    SEEN_MANIFEST,
     artifact_key,
     fingerprint_key,
     release_key,
@@ -69,6 +70,25 @@ class ReleaseStore:
             # A write whose answer was lost is tried again by the client, and then conflicts with itself.
             if self.bucket.read(CURRENT) != body:
                 raise
+
+    def read_seen_manifest(self) -> str | None:
+        """Return the digest that `note_manifest` has noted last; None before the first time."""
+        try:
+            return self.bucket.read(SEEN_MANIFEST).decode()
+        except ObjectMissing:
+            return None
+
+    def note_manifest(self, digest: str) -> None:
+        """Note which release the project's manifest compiled to when it was looked at."""
+        self.bucket.write(SEEN_MANIFEST, digest.encode())
+
+    def has_release(self, digest: str) -> bool:
+        """Say whether a release was ever written."""
+        try:
+            self.bucket.head(release_key(digest))
+        except ObjectMissing:
+            return False
+        return True
 
     def list_releases(self) -> list[KeptRelease]:
         """Return every release in the bucket, newest first."""

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import datetime
-import decimal
 import json
 import re
 from collections.abc import Mapping
@@ -17,16 +15,14 @@ import pytest
 from hypothesis import given, settings
 
 import strategies
-from builders import BINARY, REGRESSION, ROOT, THREE, X, member, release, released, sources
+from builders import BINARY, REGRESSION, ROOT, X, member, release, released, sources
 from stepensemble import Ensemble
 from stepensemble.batch.answering import (
     RESERVED,
     Answered,
     answer_shard,
-    code_truth,
     name_members,
     name_rows,
-    read_truth,
     result_schema,
 )
 from stepensemble.batch.encoding import encode_frame
@@ -36,7 +32,6 @@ from stepensemble.core.answer import MemberResult, decide
 from stepensemble.core.manifest import NumberFeature
 from stepensemble.core.outputs import Label
 from stepensemble.core.policy import Confidence
-from stepensemble.core.task import BinaryTask
 
 Y = {"name": "y", "type": "number"}
 TWO = {"type": "binary", "classes": ["no", "yes"]}
@@ -227,7 +222,7 @@ def test_rows_are_named_and_what_is_kept_is_carried_through() -> None:
         {"key": [7, 8], "Fare": [1.5, None], "label": ["x", "y"], "tags": [[1, 2], None], "truth": ["1", "maybe"]}
     )
     options = Options(id="key", keep=("Fare", "label", "tags", "absent"), label="truth")
-    rows = name_rows(raw, "a.jsonl", np.array([3, 5]), options, BINARY, "jsonl")
+    rows = name_rows(raw, "a.jsonl", np.array([3, 5]), options, BINARY, "jsonl", "indexes")
     assert rows.to_dicts() == [
         {
             "id": "7",
@@ -258,39 +253,6 @@ def test_kept_columns_that_differ_in_capitals_alone_are_told_apart() -> None:
     raw = pl.DataFrame({"Fare": ["1"], "fare": ["2"], "Value": ["3"]})
     rows = name_rows(raw, "a", np.array([1]), Options(keep=("Fare", "fare", "Value")), REGRESSION, "csv")
     assert rows.columns == ["file", "row", "Fare", "input_fare", "input_Value"]
-
-
-@pytest.mark.parametrize(
-    ("task", "given_", "names"),
-    [
-        (
-            BINARY,
-            ["no", " yes ", "0", "1.0", "TRUE", "2", "maybe", None],
-            ["no", "yes", "no", "yes", "yes", None, None, None],
-        ),
-        (BINARY, [True, False, None], ["yes", "no", None]),
-        (BinaryTask(classes=("true", "false")), [True, False], ["true", "false"]),
-        (BinaryTask(classes=("2", "1")), ["1", "1.0", "2", "0"], ["1", "1", "2", "2"]),
-        (BinaryTask(classes=("2", "1")), [1, 2, 0], ["1", "2", "2"]),
-        (BINARY, [0.0, 1.0, 0.5], ["no", "yes", None]),
-        (THREE, [0, 1, 2, 3, -1], ["red", "green", "blue", None, None]),
-        (THREE, ["blue", "true", "1e9999"], ["blue", None, None]),
-        (REGRESSION, ["1.5", " 2 ", "nan", "inf", "x", None], [1.5, 2.0, None, None, None, None]),
-        (REGRESSION, [1, 2], [1.0, 2.0]),
-        (REGRESSION, [True], [None]),
-        (REGRESSION, [decimal.Decimal("0.1")], [0.1]),
-        (REGRESSION, [datetime.date(2026, 3, 1)], [None]),
-        (REGRESSION, pl.Series([1, "2.5", True, "x", [1], None], dtype=pl.Object), [1.0, 2.5, None, None, None, None]),
-        (BINARY, pl.Series([1, "no", True, [1], None], dtype=pl.Object), ["yes", "no", "yes", None, None]),
-        (BINARY, pl.Series(["yes", "no"], dtype=pl.Categorical), ["yes", "no"]),
-    ],
-)
-def test_the_truth_is_read_by_name_by_index_or_as_a_number(task: Any, given_: Any, names: list[Any]) -> None:
-    truth = read_truth(task, pl.Series(given_))
-    assert truth.to_list() == names
-    classes = getattr(task, "classes", ())
-    coded = [np.nan if name is None else classes.index(name) if classes else name for name in names]
-    np.testing.assert_array_equal(code_truth(task, truth), coded)
 
 
 def test_a_column_that_is_kept_stands_beside_a_members_of_the_same_name() -> None:

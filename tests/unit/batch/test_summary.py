@@ -10,7 +10,8 @@ from msgspec import structs
 from builders import BINARY, REGRESSION, release, released
 from stepensemble.batch.run import File, Options, Plan, Shard, ShardFailure
 from stepensemble.batch.summary import Ended, Published, Summary, Times, judge, summarize
-from stepensemble.batch.tally import Accuracy, Agreement, Bins, MemberTally, Rejection, ShardReport, Tally
+from stepensemble.batch.tally import Accuracy, Agreement, Bins, LabelTally, MemberTally, Rejection, ShardReport, Tally
+from stepensemble.batch.truth import describe_truth
 
 TWO = release(
     BINARY, released("a", "probability"), released("b", "probability"), released("s", "probability", role="shadow")
@@ -219,3 +220,24 @@ def test_a_regression_has_neither_agreement_nor_tipping_members() -> None:
 def test_what_was_noted_when_it_was_planned_is_said() -> None:
     notes = ('not used: "z"',)
     assert summary_of(*WHOLE, plan=structs.replace(PLAN, notes=notes)).notes == notes
+
+
+def test_how_labels_were_read_is_said_and_what_is_wrong_with_them() -> None:
+    plan = structs.replace(PLAN, options=Options(label="y"), label_values="names")
+    truth = LabelTally(398, Rejection(2, (("a.csv", 4), ("a.csv", 8))), capitals=1, other=1)
+    confusion = {"no": {"no": 5, "yes": 190}, "yes": {"no": 195, "yes": 6}}
+    summary = summary_of(report(0, 20, truth=truth, confusion=confusion), *WHOLE[1:], plan=plan)
+    assert summary.truth is not None
+    lines = list(describe_truth(summary.truth, ("no", "yes")))
+    assert [line for line, _ in lines] == [
+        "2 of 398 labels not understood, since not a class's name: a.csv row 4, a.csv row 8",
+        "1 of them differ from a class's name in capitals alone",
+        "1 of them are indexes; --label-values indexes reads the whole column so",
+        # 385 of 396 the other way round, 11 as it is.
+        "labels and classes seem to be in different orders: with no as yes, yes as no 97.2% would be right instead of "
+        "2.8%",
+    ]
+    assert all(serious for _, serious in lines)
+    read = structs.replace(summary.truth, values="indexes", unknown=0, capitals=0, other=0, doubt=None)
+    assert list(describe_truth(read, ("no", "yes"))) == [("labels read as indexes: 0 = no, 1 = yes", False)]
+    assert summary_of(*WHOLE).truth is None

@@ -22,6 +22,7 @@ from stepensemble.batch.tally import (
     Accuracy,
     Agreement,
     Bins,
+    LabelTally,
     MemberTally,
     Rejection,
     ShardReport,
@@ -61,7 +62,8 @@ TALLIES = st.builds(
     agreement=by_name(by_name(st.builds(Agreement, COUNTS, COUNTS))),
     histograms=by_name(st.builds(Bins, st.just((0.5, 1.5)), st.tuples(COUNTS, COUNTS, COUNTS), COUNTS)),
     accuracy=ACCURACIES,
-    unknown=COUNTS,
+    confusion=by_name(by_name(COUNTS)),
+    truth=st.builds(LabelTally, COUNTS, REJECTIONS, COUNTS, COUNTS),
     rejected=by_name(by_name(REJECTIONS)),
     seconds=by_name(SUMS),
     bytes=by_name(COUNTS),
@@ -110,10 +112,10 @@ def test_rejected_rows_are_counted_by_column_and_kind_and_the_first_are_told() -
     wrong = [("Age", "is not a number", ("a.csv", row)) for row in (9, 2, 5, 1)]
     wrong.append(("Age", "is missing", ("a.csv", 3)))
     values = {"Age": np.array([1.0, np.nan]), "Sex": np.array([0.0])}
-    tally = tally_rows(values, {"Age": (0.0,)}, wrong, unknown=2)
+    tally = tally_rows(values, {"Age": (0.0,)}, wrong, truth=LabelTally(9, Rejection(2)))
     assert tally == Tally(
         histograms={"Age": Bins((0.0,), (0, 1), 1)},
-        unknown=2,
+        truth=LabelTally(9, Rejection(2)),
         rejected={
             "Age": {
                 "is not a number": Rejection(4, (("a.csv", 1), ("a.csv", 2), ("a.csv", 5))),

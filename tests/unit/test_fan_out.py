@@ -1,0 +1,73 @@
+"""What the terminal shows of several rows: every member in the terms of the answer."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+
+from builders import BINARY, REGRESSION, THREE, release, released
+from stepensemble.cli.fan_out import draw_fan_out
+from stepensemble.core.answer import Answer, MemberResult, Output, decide
+from stepensemble.core.outputs import Label, Logit, Probability, Value
+from stepensemble.core.releases.release import Release
+from stepensemble.core.task import BinaryTask
+
+
+def show(asked: Release, rows: int, width: int = 160, **outputs: Any) -> list[str]:
+    """Decide what members said, and return the lines of the table of rows, without its header."""
+    came = {id_: MemberResult(id_, np.array(said), 1.0, cold=False) for id_, said in outputs.items()}
+    decided = decide(asked, asked.policy, rows, lambda *_: came)
+    assert isinstance(decided, Answer)
+    output = msgspec.json.decode(msgspec.json.encode(decided.to_output("p", "0" * 64)), type=Output)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(draw_fan_out(output, asked, width))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined] of the StringIO
+    return [line.rstrip() for line in lines[lines.index(next(line for line in lines if not line.strip())) + 1 :]]
+
+
+def test_every_member_is_shown_as_its_probability_of_the_answer_or_its_label() -> None:
+    asked = release(
+        BINARY,
+        released("plain", "probability"),
+        released("logit", Logit(temperature=2.0)),
+        released("other", Probability(of="no")),
+        released("label", Label(one_hot=True)),
+    )
+    # A logit of -4 at temperature 2 is 1 / (1 + e^2) = 0.119 for yes, so 0.881 for no; of "no" 0.7 is 0.7.
+    lines = show(asked, 2, plain=[0.2, 0.9], logit=[-4.0, 4.0], other=[0.7, 0.4], label=[0, 0])
+    assert lines[0].split() == ["row", "answer", "score", "plain", "logit", "other", "label", "agreement", "spread"]
+    assert lines[1].split()[1:7] == ["no", "0.845", "0.800", "0.881", "0.700", "no"]
+    assert lines[2].split()[1:7] == ["yes", "0.595", "0.900", "0.881", "0.600", "no"]
+    assert "of each member: its probability of the row's answer, or its label" in lines
+
+
+def test_of_several_classes_the_probability_is_that_of_the_answer_and_not_of_the_members_best() -> None:
+    asked = release(THREE, released("a", "probabilities"), released("b", "probabilities"))
+    lines = show(asked, 2, a=[[0.7, 0.2, 0.1]] * 2, b=[[0.3, 0.6, 0.1]] * 2)
+    assert lines[1].split()[1:5] == ["red", "0.500", "0.700", "0.300"]
+
+
+def test_values_are_shown_in_the_ensembles_unit_and_with_their_digits() -> None:
+    asked = release(REGRESSION, released("a"), released("b", Value(scale=1e-9)))
+    lines = show(asked, 2, a=[2.5e-7, 300000.0], b=[250.0, 3e14])
+    assert lines[0].split() == ["row", "value", "a", "b", "spread"]
+    assert lines[1].split()[1:4] == ["2.5e-07"] * 3
+    assert lines[2].split()[1:4] == ["300000"] * 3
+    assert not any("–" in line for line in lines)
+
+
+def test_no_answer_is_cut_and_members_that_do_not_fit_are_counted() -> None:
+    task = BinaryTask(classes=("benign", "malignant of the rarest kind"))
+    names = [f"member_{number}" for number in range(12)]
+    asked = release(task, *(released(name, "probability") for name in names))
+    lines = show(asked, 2, 80, **{name: [0.9, 0.1] for name in names})
+    row = next(line for line in lines if line.strip().startswith("0 "))
+    assert "malignant of the rarest kind" in row
+    assert max(map(len, lines)) <= 80
+    shown = row.count("0.900") - 1  # the score is 0.900, too
+    assert 0 < shown < 12
+    assert any(line.startswith(f"and {12 - shown} members more") for line in lines)
