@@ -41,6 +41,8 @@ def _tell(addition: Addition) -> Iterator[tuple[str, str]]:
     lies = ", there already" if addition.body is None else ""
     yield "artifact", f"{member.artifact}, {len(converted.artifact):,} bytes{lies}"
     yield "columns", addition.deduced.get("columns") or _tell_columns(addition)
+    if "features" in addition.deduced:
+        yield "features", addition.deduced["features"]
     yield "output", addition.deduced.get("output") or describe(member.output)
 
 

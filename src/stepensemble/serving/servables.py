@@ -29,9 +29,10 @@ PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{method}" for method in ("pre
 INPUT, OUTPUT = "inputs", "output_0"
 """What the input and the output of a model are called that has one of them, and no name for it."""
 
-Dtype = Literal["float32", "int32", "int64", "uint8", "int8"]
+Dtype = Literal["float32", "float64", "int32", "int64", "uint8", "int8"]
 DTYPES: Mapping[str, str] = {
     "float32": "DT_FLOAT",
+    "float64": "DT_DOUBLE",
     "int32": "DT_INT32",
     "int64": "DT_INT64",
     "uint8": "DT_UINT8",
@@ -168,13 +169,20 @@ def list_inputs(servable: Servable) -> dict[str, Input]:
     if servable.member is None:
         return {}
     tensors = {one.name: one for one in servable.release.features if isinstance(one, TensorFeature | ImageFeature)}
+    doubles = {one.name for one in servable.release.features if _is_double(one)}
     inputs: dict[str, Input] = {}
     for name, columns in servable.member.inputs.items():
         tensor = tensors.get(columns[0]) if len(columns) == 1 else None
         inputs[name or INPUT] = (
-            Input("float32", (len(columns),)) if tensor is None else Input(tensor.dtype, tuple(tensor.shape))
+            Input("float32" if doubles.isdisjoint(columns) else "float64", (len(columns),))
+            if tensor is None
+            else Input(tensor.dtype, tuple(tensor.shape))
         )
     return inputs
+
+
+def _is_double(feature: Feature) -> bool:
+    return isinstance(feature, NumberFeature) and feature.column_dtype == "float64"
 
 
 def _list_signatures(servable: Servable, labels: Sequence[Any]) -> dict[str, Any]:
@@ -230,7 +238,7 @@ def _label_dtype(labels: Sequence[Any]) -> str:
 def _describe_feature(feature: Feature) -> dict[str, Any]:
     match feature:
         case NumberFeature():
-            return _describe_tensor(feature.name, "DT_FLOAT", ())
+            return _describe_tensor(feature.name, DTYPES[feature.column_dtype], ())
         case BooleanFeature():
             return _describe_tensor(feature.name, "DT_BOOL", ())
         case CategoryFeature():
