@@ -23,6 +23,7 @@ noisy              y = x + a random number in [0, 1)      one column -> one numb
 counting           y = x + the number of calls so far     one column -> one number
 one_number         y = x / 2 + 2, without rows            no input that an ensemble can give
 long_plus_one      y = x + 1 (int64)                      one column -> one number
+doubles            y = x / 2 + 2 of float64, in float32     one column -> one number
 indexed            y = i + x, i whole (int32)             two columns, each an input -> one number
 bytes_halved       y = x / 2 of uint8, not quantized      one column -> one number
 
@@ -201,6 +202,7 @@ def main() -> None:
     MODELS.mkdir(exist_ok=True)
     made = {name: convert(function, shapes) for name, (function, shapes) in SOURCES.items()}
     made["long_plus_one"] = convert_typed(lambda x: x + 1, [None, 1], tf.int64)
+    made["doubles"] = convert_typed(lambda x: half_plus_two(tf.cast(x, tf.float32)), [None, 1], tf.float64)
     made["indexed"] = convert_typed(lambda i, x: tf.cast(i, tf.float32) + x, [None, 1], tf.int32, tf.float32)
     made["bytes_halved"] = convert_typed(lambda x: tf.cast(x, tf.float32) / 2.0, [None, 1], tf.uint8)
     made["counting"] = convert_counting()

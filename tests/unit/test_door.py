@@ -281,8 +281,7 @@ def test_a_response_holds_a_body_as_the_string_that_it_is_in_a_functions_answer(
 def test_a_model_of_bare_numbers_is_answered_in_bare_numbers(tmp_path: Path) -> None:
     # As TensorFlow Serving's half_plus_two is asked: https://www.tensorflow.org/tfx/serving/api_rest
     stack = MemoryStack()
-    read = sources(tmp_path, member("half", "bare"))
-    publish(read, stack.releases, SLOTS, fingerprint=fingerprint(read))
+    stack.publish(sources(tmp_path, member("half", "bare")))
     door = open_door(stack, Clock())
     answered = door.ask("predict", "half", None, None, {"instances": [1.0, 2.0, 5.0]})
     assert answered.body == {"predictions": [2.5, 3.0, 4.5]}

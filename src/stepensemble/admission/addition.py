@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,6 +22,7 @@ from msgspec import NODEFAULT, UNSET, Struct, UnsetType, structs
 
 from stepensemble.admission.document import append_item, set_value
 from stepensemble.admission.gate import Report, examine
+from stepensemble.admission.precision import DOUBLES, WHOLES, list_narrowed, widen
 from stepensemble.conversion.child import run_apart
 from stepensemble.conversion.converting import Converted, Run, convert
 from stepensemble.conversion.deduction import (
@@ -36,9 +37,9 @@ from stepensemble.conversion.parity import DRAWN_ROWS, Labels, default_labels
 from stepensemble.core.aggregation.labels import own_labels
 from stepensemble.core.columns import Columns
 from stepensemble.core.errors import AdditionRefused, InvalidManifest, InvalidOutput
-from stepensemble.core.manifest import Manifest, Member
+from stepensemble.core.manifest import Feature, Manifest, Member
 from stepensemble.core.outputs import Array, Output, canonical, check_output, name_kind
-from stepensemble.core.problems import Problem, show, suggest
+from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.core.releases.release import digest_of
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.core.task import RegressionTask, Task
@@ -202,7 +203,9 @@ def plan_addition(
     place = _find_place(manifest, candidate)
     said = _gather(place, candidate)
     draft = _read_draft(place, said)
-    columns = read_golden(draft.features, draft.golden or draw_rows(draft.features, DRAWN_ROWS))
+    # With all their digits, since what the model takes is not known yet; what takes float32 is given that.
+    exact = tuple(map(widen, draft.features))
+    columns = read_golden(exact, draft.golden or draw_rows(draft.features, DRAWN_ROWS))
     output = draft.members[place.index].output if "output" in said else None
     bound: Inputs | None = said["inputs"] or (None if said["columns"] is None else {"": said["columns"]})
     notify(f"Reading {candidate.file.name}" + ("" if candidate.file.suffix == ".tflite" else " and converting it"))
@@ -223,8 +226,13 @@ def plan_addition(
     if output is None:
         output = deduce_output(draft.task, meant)
         said["output"], deduced["output"] = {"kind": name_kind(output)}, describe_deduced(draft.task, output, meant)
+    widened = list_narrowed(
+        converted.signature, said["inputs"] or {"": said["columns"]}, draft.features, DOUBLES | WHOLES
+    )
+    if widened:
+        deduced["features"] = f"{enumerate_values(widened)} in float64 from now on, as the model needs more digits"
     entry, is_there = _complete(place, candidate, said, converted)
-    text = place.put(entry)
+    text = _widen(place.put(entry), draft.features, widened)
     report = examine(read_artifacts(manifest, parse_manifest(text), {entry["artifact"]: converted.artifact}), notify)
     mine = [problem for problem in report.refused if not _is_of_another(problem, place.index)]
     if mine:
@@ -240,6 +248,14 @@ def plan_addition(
         deduced=deduced,
         report=report,
     )
+
+
+def _widen(text: str, features: Sequence[Feature], names: Collection[str]) -> str:
+    """Let features be given in float64; members that take float32 are still given that."""
+    for index, feature in enumerate(features):
+        if feature.name in names:
+            text = set_value(text, ("features", index, "dtype"), "float64")
+    return text
 
 
 def _is_of_another(problem: Problem, index: int) -> bool:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from msgspec import Struct, structs
 
 from stepensemble.admission.meaning import doubt_meaning
+from stepensemble.admission.precision import DOUBLES, list_narrowed
 from stepensemble.admission.repetition import BESIDE
 from stepensemble.admission.screening import Answer, Screened, Showed, Subject
 from stepensemble.core.capacity import MEBIBYTE, RESERVE, Capacity
 from stepensemble.core.columns import Array, bind_columns
 from stepensemble.core.errors import InputMismatch, MemberError
-from stepensemble.core.manifest import Member
+from stepensemble.core.manifest import Feature, Member
 from stepensemble.core.outputs import canonical, check_output, name_kind
-from stepensemble.core.problems import Problem, show
+from stepensemble.core.problems import Problem, enumerate_values, show
 from stepensemble.core.releases.release import SHORT
 from stepensemble.core.task import Task
 from stepensemble.runtimes import Signature, Tensor
@@ -58,12 +59,14 @@ class Applicant:
         entry: as the manifest has it.
         subject: what it was asked.
         showed: what it showed.
+        features: of the manifest.
     """
 
     path: str
     entry: Member
     subject: Subject
     showed: Showed
+    features: Sequence[Feature]
 
     def check(self, name: str, figure: str, limit: str | None = None) -> Check:
         """Return a check in which nothing is wrong."""
@@ -153,6 +156,12 @@ def check_inputs(applicant: Applicant, signature: Signature, answer: Answer | Me
     if isinstance(answer, InputMismatch):
         more = f" (it takes {takes}; its columns give {gives})"
         return applicant.refuse("inputs", takes, answer, key, remedy, more)
+    narrowed = list_narrowed(signature, subject.member.inputs, applicant.features, DOUBLES)
+    if narrowed:
+        names = enumerate_values(narrowed)
+        reason = f"it takes float64, and is given {names} in float32, in which 16777217 is 16777216"
+        remedy = f'give the features {names} "dtype": "float64", or "float32" where seven digits are enough'
+        return applicant.doubt(check, "refused", key, reason, remedy)
     return check
 
 

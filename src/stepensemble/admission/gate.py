@@ -141,7 +141,7 @@ def examine(
     showed = screen(subjects, capacities, notify)
     checks: list[Check] = []
     for index, (entry, subject) in enumerate(zip(manifest.members, subjects, strict=True)):
-        applicant = Applicant(f"$.members[{index}]", entry, subject, showed[entry.id])
+        applicant = Applicant(f"$.members[{index}]", entry, subject, showed[entry.id], release.features)
         checks += check_member(applicant, release.task, capacities[entry.runtime])
     checks += [check_states(release, columns, golden), check_deadline(release)]
     answers = {

@@ -56,6 +56,7 @@ class Subject:
     def alike(self) -> bool:
         """Whether the golden rows are all the same to it."""
         return are_alike(bind_columns(self.golden, self.member.inputs))
+
     @property
     def movable(self) -> tuple[str, ...]:
         """The columns it takes that could stand in each other's place: all but tensors."""

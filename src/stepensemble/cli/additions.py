@@ -42,6 +42,8 @@ def _tell(addition: Addition) -> Iterator[tuple[str, str]]:
     trusted = ", trusted to do more than compute" if converted.needs_trust else ""
     yield "artifact", f"{member.artifact}, {len(converted.artifact):,} bytes{lies}{trusted}"
     yield "columns", addition.deduced.get("columns") or _tell_columns(addition)
+    if "features" in addition.deduced:
+        yield "features", addition.deduced["features"]
     yield "output", addition.deduced.get("output") or describe(member.output)
 
 

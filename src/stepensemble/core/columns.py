@@ -27,7 +27,8 @@ ONE = np.float32(1).view(np.uint32)
 def stack_columns(columns: Columns, names: Sequence[str]) -> Array:
     """Put a member's columns together as its input.
 
-    Returns `(rows, len(names))` float32 for scalar columns, or the tensor itself where a tensor is named alone.
+    Returns `(rows, len(names))` for scalar columns, float32, or float64 where one of them is that; the tensor itself
+    where a tensor is named alone.
 
     Raises:
         InputMismatch: a column is not there, or a tensor is mixed with other columns.

@@ -1,6 +1,7 @@
 """Features: from what a person writes to named columns of numbers, the same for every member.
 
-Every scalar column is float32 of shape `(rows,)`; a tensor's column has its declared dtype and shape `(rows, *shape)`.
+A scalar column is of shape `(rows,)`, float32 but for a number feature that declares float64; a tensor's column has its
+declared dtype and shape `(rows, *shape)`.
 Arithmetic is float64 until the last step. All work is a column at a time; rows are looked at singly only to say what is
 wrong with them.
 
@@ -161,13 +162,14 @@ def _encode_number(feature: NumberFeature, values: Sequence[Any]) -> tuple[Colum
         for row in np.flatnonzero(~within & ~np.isnan(numbers)).tolist():
             reasons[row] = _range_reason(values[row], feature)
     for row in _list_infinite(column):
-        reasons[row] = (f"{show(values[row])} is too large for a 32-bit number", "use a smaller one")
+        bits = _bits(feature.column_dtype)
+        reasons[row] = (f"{show(values[row])} is too large for a {bits}-bit number", "use a smaller one")
     return {feature.name: column}, reasons
 
 
 def scale_numbers(
     feature: NumberFeature, numbers: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
     """Scale numbers to the feature's column.
 
     Args:
@@ -182,10 +184,14 @@ def scale_numbers(
     within: npt.NDArray[np.bool_] = (numbers >= low) & (numbers <= high)
     with np.errstate(over="ignore"):
         if within.all():
-            return _scale(numbers, feature.scaling).astype(np.float32), within
+            return _scale(numbers, feature.scaling).astype(feature.column_dtype), within
         scaled = np.zeros(len(numbers), dtype=np.float64)
         scaled[within] = _scale(numbers[within], feature.scaling)
-        return scaled.astype(np.float32), within
+        return scaled.astype(feature.column_dtype), within
+
+
+def _bits(dtype: str) -> int:
+    return 64 if dtype == "float64" else 32
 
 
 def _list_infinite(numbers: npt.NDArray[np.floating]) -> list[int]:
@@ -356,7 +362,7 @@ def _read_tensor(value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(dtype)
     if dtype.kind == "f" and not np.isfinite(cast).all():
-        raise _Refused("holds a number too large for a 32-bit number", "use smaller ones")
+        raise _Refused(f"holds a number too large for a {_bits(dtype.name)}-bit number", "use smaller ones")
     if dtype.kind in "iu" and not np.array_equal(cast, array):
         bounds = np.iinfo(dtype)
         raise _Refused(

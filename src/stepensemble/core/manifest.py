@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stepensemble.core.outputs import Output
 from stepensemble.core.policy import Aggregation, Confidence, Mean, Policy, Quorum
@@ -61,6 +61,19 @@ class NumberFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         Meta(description="Used, before scaling, where the value is absent; else that is an error."),
     ] = None
     scaling: Annotated[Scaling | None, Meta(description="How the model wants it; as it is by default.")] = None
+    # Left out of a release where it is not given, so that releases keep the names they had before there was a choice.
+    dtype: Annotated[
+        Literal["float32", "float64"] | UnsetType,
+        Meta(
+            description="Of its column, float32 by default. float64 for models that take float64 or whole numbers "
+            "beyond 2^24; models that take float32 are given float32 all the same."
+        ),
+    ] = UNSET
+
+    @property
+    def column_dtype(self) -> Literal["float32", "float64"]:
+        """NumPy's name of its column's type."""
+        return self.dtype or "float32"
 
 
 class CategoryFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="category"):
@@ -93,7 +106,7 @@ class TensorFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         tuple[Annotated[int, Meta(ge=1)], ...],
         Meta(min_length=1, description="Shape of one row's tensor, without the batch dimension."),
     ]
-    dtype: Literal["float32", "int32", "int64", "uint8", "int8"] = "float32"
+    dtype: Literal["float32", "float64", "int32", "int64", "uint8", "int8"] = "float32"
 
 
 class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="image"):

@@ -43,10 +43,10 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def prepare_row(features: Sequence[Feature]) -> EncodeRow | None:
-    """Return what encodes a row; None where there is a tensor or a picture among the features."""
+    """Return what encodes a row; None where there is a tensor, a picture or a number of 64 bits among the features."""
     encoders: list[tuple[str, _Encode]] = []
     for feature in features:
-        if isinstance(feature, NumberFeature):
+        if isinstance(feature, NumberFeature) and feature.column_dtype == "float32":
             encoders.append((feature.name, _prepare_number(feature)))
         elif isinstance(feature, CategoryFeature | BooleanFeature):
             encoders.append((feature.name, _prepare_choice(feature)))

@@ -286,7 +286,7 @@ class Door:
 
     def _is_recorded(self, error: EnsembleError, prediction_id: str) -> bool:
         """Say whether a prediction that failed is recorded; one whose execution died may be, so that is looked up."""
-        if isinstance(error, ExecutionFailed | StorageUnavailable):
+        if self.records is not None and isinstance(error, ExecutionFailed | StorageUnavailable):
             with suppress(RecordNotFound, StorageUnavailable):
                 self.records.read(prediction_id)
                 return True

@@ -71,7 +71,7 @@ def _draw(feature: Feature, generator: np.random.Generator) -> Any:
         return bool(generator.integers(2))
     if isinstance(feature, ImageFeature):
         return _draw_image(feature, generator)
-    if feature.dtype == "float32":
+    if feature.dtype in ("float32", "float64"):
         return generator.uniform(0, 1, feature.shape).round(3).tolist()  # an image has many
     return generator.integers(0, 100, feature.shape).tolist()
 

@@ -86,7 +86,7 @@ class Model:
             inputs: input name to `(rows, …)`; the name "" stands for the input of a model that has one, and so does an
                 array without a name. Floats for a quantized input are quantized; every other dtype must be the
                 input's own, or become it exactly: widened (float32 to float64, int32 to int64), or whole numbers, such
-            indices, for an int32 or int64 input.
+                as indices, for an int32 or int64 input. A float32 input takes float64 too, rounded.
             output: which output is wanted; None where the model has one.
 
         Returns:
@@ -227,6 +227,8 @@ def accept(value: Array, tensor: Tensor, who: str) -> Array:
             ).reshape(value.shape)
     elif value.dtype.kind == "f" and tensor.quantization is not None:
         return quantize(value, tensor.quantization, tensor.dtype)
+    elif value.dtype == np.float64 and tensor.dtype == "float32":  # another member of the ensemble takes float64
+        return _narrow(value, who)
     elif value.dtype.kind == np.dtype(tensor.dtype).kind and np.can_cast(value.dtype, tensor.dtype, "safe"):
         return value.astype(tensor.dtype)
     elif value.dtype.kind == "f" and tensor.dtype in ("int32", "int64"):
@@ -237,13 +239,34 @@ def accept(value: Array, tensor: Tensor, who: str) -> Array:
     raise InputMismatch(f"{who} takes {tensor.dtype}, and its columns are {value.dtype.name}{more}")
 
 
+def _narrow(values: Array, who: str) -> Array:
+    with np.errstate(over="ignore"):
+        narrowed: Array = values.astype(np.float32)
+    infinite = np.isinf(narrowed) & np.isfinite(values)
+    if infinite.any():
+        raise InputMismatch(f"{who} takes float32, and row {_first_row(infinite)} of its columns is too large for that")
+    return narrowed
+
+
 def _as_whole(values: Array, dtype: str, who: str) -> Array:
     """Return whole numbers, such as indices into a vocabulary, that columns hold as floats."""
-    whole = (values == np.rint(values)) & (np.abs(values) < 2.0**24)  # beyond, float32 has no neighbours one apart
+    # Beyond that a float has no neighbours one apart.
+    digits = 53 if values.dtype == np.float64 else 24
+    limits = np.iinfo(dtype)
+    with np.errstate(invalid="ignore"):
+        whole = (values == np.rint(values)) & (np.abs(values) < 2.0**digits)
+        whole &= (values >= limits.min) & (values <= limits.max)
     if not whole.all():
-        row = int(np.flatnonzero(~whole.reshape(len(values), -1).all(axis=1))[0])
-        raise InputMismatch(f"{who} takes {dtype}, and row {row} of its columns holds no whole number below 2^24")
+        most = "2^31" if dtype == "int32" and digits == 53 else f"2^{digits}"
+        more = '; for greater ones give their features "dtype": "float64"' if digits == 24 else ""
+        raise InputMismatch(
+            f"{who} takes {dtype}, and row {_first_row(~whole)} of its columns holds no whole number below {most}{more}"
+        )
     return values.astype(dtype)
+
+
+def _first_row(found: npt.NDArray[np.bool_]) -> int:
+    return int(np.flatnonzero(found.reshape(len(found), -1).any(axis=1))[0])
 
 
 def _check_shape(value: Array, tensor: Tensor, who: str) -> None:

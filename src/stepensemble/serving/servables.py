@@ -31,14 +31,17 @@ PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{method}" for method in ("pre
 INPUT, OUTPUT = "inputs", "output_0"
 """What the input and the output of a model are called that has one of them, where nothing else is known of it."""
 
-Dtype = Literal["float32", "int32", "int64", "uint8", "int8"]
+Dtype = Literal["float32", "float64", "int32", "int64", "uint8", "int8"]
 DTYPES: Mapping[str, str] = {
     "bool": "DT_BOOL",
     "float16": "DT_HALF",
     "float32": "DT_FLOAT",
     "float64": "DT_DOUBLE",
+<<<<<<< HEAD
     "int8": "DT_INT8",
     "int16": "DT_INT16",
+=======
+>>>>>>> fix/gate
     "int32": "DT_INT32",
     "int64": "DT_INT64",
     "string": "DT_STRING",
@@ -210,21 +213,37 @@ def list_inputs(servable: Servable, used: Collection[str] = ()) -> dict[str, Inp
     if servable.member is None:
         return {}
     tensors = {one.name: one for one in servable.release.features if isinstance(one, TensorFeature | ImageFeature)}
+    doubles = {one.name for one in servable.release.features if _is_double(one)}
     inputs: dict[str, Input] = {}
     for name, columns in servable.member.inputs.items():
         tensor = tensors.get(columns[0]) if len(columns) == 1 else None
+<<<<<<< HEAD
         inputs[name or _name_input(servable, used)] = (
             Input("float32", (len(columns),)) if tensor is None else Input(tensor.dtype, tuple(tensor.shape))
+=======
+        inputs[name or INPUT] = (
+            Input("float32" if doubles.isdisjoint(columns) else "float64", (len(columns),))
+            if tensor is None
+            else Input(tensor.dtype, tuple(tensor.shape))
+>>>>>>> fix/gate
         )
     return inputs
 
 
+<<<<<<< HEAD
 def _name_input(servable: Servable, used: Collection[str]) -> str:
     own = () if servable.signature is None else servable.signature.inputs
     return INPUT if INPUT in used or len(own) != 1 else own[0].name
 
 
 def _list_signatures(servable: Servable) -> dict[str, Any]:
+=======
+def _is_double(feature: Feature) -> bool:
+    return isinstance(feature, NumberFeature) and feature.column_dtype == "float64"
+
+
+def _list_signatures(servable: Servable, labels: Sequence[Any]) -> dict[str, Any]:
+>>>>>>> fix/gate
     features = {feature.name: _describe_feature(feature) for feature in servable.release.features}
     outputs = _describe_outputs(servable)
     inputs = _describe_inputs(servable) or features
@@ -279,7 +298,7 @@ def _describe_outputs(servable: Servable) -> dict[str, Any]:
 def _describe_feature(feature: Feature) -> dict[str, Any]:
     match feature:
         case NumberFeature():
-            return _describe_tensor(feature.name, "DT_FLOAT", ())
+            return _describe_tensor(feature.name, DTYPES[feature.column_dtype], ())
         case BooleanFeature():
             return _describe_tensor(feature.name, "DT_BOOL", ())
         case CategoryFeature():

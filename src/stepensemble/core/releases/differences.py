@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from stepensemble.core.problems import show
 from stepensemble.core.releases.release import SHORT, Artifact, Release, ReleasedMember
@@ -148,8 +148,8 @@ def _tell(
         name=name,
         field=path,
         change=change,
-        before=msgspec.to_builtins(before),
-        after=msgspec.to_builtins(after),
+        before=None if before is UNSET else msgspec.to_builtins(before),
+        after=None if after is UNSET else msgspec.to_builtins(after),
         words=said,
     )
 
@@ -162,8 +162,8 @@ def describe(value: Any, path: str | None = None) -> str:
         path: the field's name, where its None means something of its own.
     """
     match value:
-        case None:
-            return {"min_members": "more than half"}.get(path or "", "none")
+        case None | UnsetType():
+            return {"min_members": "more than half", "dtype": "float32"}.get(path or "", "none")
         case Artifact():
             return f"{value.digest[:SHORT]} ({value.size:,} bytes)"
         case bool() | str() | int():
@@ -191,6 +191,8 @@ def _describe_struct(value: Struct) -> str:
     said = [] if tag is None else [str(tag)]
     for one in structs.fields(value):
         inner = getattr(value, one.name)
+        if inner is UNSET:
+            continue
         is_default = one.default is not msgspec.NODEFAULT and _encode(inner) == _encode(one.default)
         names_it = one.name in {"id", "name"} and one.required
         if not names_it and not is_default:
@@ -204,4 +206,4 @@ def _enclose(value: Any, words: str) -> str:
 
 def _encode(value: Any) -> bytes:
     """Return the bytes that count for a release's digest: -0.0 is not 0.0 there, and a mapping's order is nothing."""
-    return msgspec.json.encode(value, order="deterministic")
+    return b"" if value is UNSET else msgspec.json.encode(value, order="deterministic")
