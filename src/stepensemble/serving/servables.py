@@ -37,11 +37,8 @@ DTYPES: Mapping[str, str] = {
     "float16": "DT_HALF",
     "float32": "DT_FLOAT",
     "float64": "DT_DOUBLE",
-<<<<<<< HEAD
     "int8": "DT_INT8",
     "int16": "DT_INT16",
-=======
->>>>>>> fix/gate
     "int32": "DT_INT32",
     "int64": "DT_INT64",
     "string": "DT_STRING",
@@ -217,33 +214,24 @@ def list_inputs(servable: Servable, used: Collection[str] = ()) -> dict[str, Inp
     inputs: dict[str, Input] = {}
     for name, columns in servable.member.inputs.items():
         tensor = tensors.get(columns[0]) if len(columns) == 1 else None
-<<<<<<< HEAD
         inputs[name or _name_input(servable, used)] = (
-            Input("float32", (len(columns),)) if tensor is None else Input(tensor.dtype, tuple(tensor.shape))
-=======
-        inputs[name or INPUT] = (
             Input("float32" if doubles.isdisjoint(columns) else "float64", (len(columns),))
             if tensor is None
             else Input(tensor.dtype, tuple(tensor.shape))
->>>>>>> fix/gate
         )
     return inputs
 
 
-<<<<<<< HEAD
+def _is_double(feature: Feature) -> bool:
+    return isinstance(feature, NumberFeature) and feature.column_dtype == "float64"
+
+
 def _name_input(servable: Servable, used: Collection[str]) -> str:
     own = () if servable.signature is None else servable.signature.inputs
     return INPUT if INPUT in used or len(own) != 1 else own[0].name
 
 
 def _list_signatures(servable: Servable) -> dict[str, Any]:
-=======
-def _is_double(feature: Feature) -> bool:
-    return isinstance(feature, NumberFeature) and feature.column_dtype == "float64"
-
-
-def _list_signatures(servable: Servable, labels: Sequence[Any]) -> dict[str, Any]:
->>>>>>> fix/gate
     features = {feature.name: _describe_feature(feature) for feature in servable.release.features}
     outputs = _describe_outputs(servable)
     inputs = _describe_inputs(servable) or features
