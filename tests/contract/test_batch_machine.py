@@ -179,6 +179,26 @@ def test_a_function_that_dies_over_a_shard_is_noted_and_resumed(tmp_path: Path) 
     assert parts(run.stack, output)["row"].to_list() == list(range(1, 1001))
 
 
+def test_a_file_that_changes_meanwhile_ends_the_run_and_the_next_one_is_of_its_new_version(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("a.csv", lines(range(10)))
+    run.put("b.csv", lines(range(10)))
+
+    def change(event: Any) -> None:
+        if event["shard"]["number"] == 1:
+            run.put("b.csv", lines(range(20)))
+
+    run.breaks["${NormalizeShardFunctionArn}"] = change
+    with pytest.raises(
+        asl.Failed, match=r"1 of 2 shards found their file changed .*, the first b\.csv; start"
+    ) as failed:
+        run.run("run-1", options={"max_failed_shards": 1})
+    assert failed.value.error == "DatasetChanged"
+    assert "max_failed_shards" not in str(failed.value)
+    run.breaks.clear()
+    assert run.run("run-2", options={"max_failed_shards": 1})["rows_out"] == 30
+
+
 def test_of_a_function_that_died_the_cause_says_what_to_do(tmp_path: Path) -> None:
     run = batch(tmp_path)
     run.put("a.csv", lines(range(10)))
