@@ -296,6 +296,26 @@ def test_a_function_that_dies_over_a_shard_is_noted_and_resumed(tmp_path: Path) 
     assert parts(run.stack, output)["row"].to_list() == list(range(1, 1001))
 
 
+def test_a_file_that_changes_meanwhile_ends_the_run_and_the_next_one_is_of_its_new_version(tmp_path: Path) -> None:
+    run = batch(tmp_path)
+    run.put("a.csv", lines(range(10)))
+    run.put("b.csv", lines(range(10)))
+
+    def change(event: Any) -> None:
+        if event["shard"]["number"] == 1:
+            run.put("b.csv", lines(range(20)))
+
+    run.breaks["${NormalizeShardFunctionArn}"] = change
+    with pytest.raises(
+        asl.Failed, match=r"1 of 2 shards found their file changed .*, the first b\.csv; start"
+    ) as failed:
+        run.run("run-1", options={"max_failed_shards": 1})
+    assert failed.value.error == "DatasetChanged"
+    assert "max_failed_shards" not in str(failed.value)
+    run.breaks.clear()
+    assert run.run("run-2", options={"max_failed_shards": 1})["rows_out"] == 30
+
+
 def test_of_a_function_that_died_the_cause_says_what_to_do(tmp_path: Path) -> None:
     run = batch(tmp_path)
     run.put("a.csv", lines(range(10)))
@@ -342,18 +362,40 @@ def test_a_feature_that_the_run_before_had_not_gets_edges_and_the_others_keep_th
     assert drift["y"] is None
 
 
-def test_a_plan_that_died_over_its_sample_goes_without_and_leaves_the_edges_to_the_next_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("died", [1, 2, 3])
+def test_a_plan_that_died_over_its_sample_reads_another_or_says_which_drift_is_not_measured(
+    tmp_path: Path, died: int
+) -> None:
     run = batch(tmp_path)
-    run.put("dt=2026-03-01/a.csv", lines(range(100)))
-    run.put("dt=2026-03-02/a.csv", lines(range(100)))
-    name = run.run("run-1", date="2026-03-01")["run"]
+    run.put("dt=2026-03-01/a.csv", lines(range(1000)))
+    run.put("dt=2026-03-02/a.csv", lines(range(1000)))
+    run.put("dt=2026-03-03/a.csv", lines(range(1000)))
+    name = run.run("run-1", date="2026-03-01", options=SMALL)["run"]
+    first = read_plan(run, name)
     data = run.stack.data
     data.delete([one.key for prefix in ("batch/", "results/", "results-reports/") for one in data.list(prefix)])
-    data.write(sampling_key(name), b"")
-    assert run.run("run-2", date="2026-03-01")["rows_out"] == 100
-    assert read_plan(run, name).edges.keys() == {""}
-    second = run.run("run-3", date="2026-03-02")
-    assert read_plan(run, second["run"]).edges.keys() == {"", "x"}
+    data.write(sampling_key(name), str(died).encode())  # as often as it was begun, and not ended
+    output = run.run("run-2", date="2026-03-01", options=SMALL)
+    again = read_plan(run, name)
+    assert output["rows_out"] == 1000
+    assert again.notes == read_summary(run, output).notes
+    if died < 3:
+        assert (again.edges == first.edges, again.edges.keys(), again.notes) == (died == 1, {"", "x"}, ())
+        return
+    assert again.edges.keys() == {""}
+    (note,) = again.notes
+    assert note.startswith('the drift of "x" is not measured in this run: ')
+    second = run.run("run-3", date="2026-03-02", options=SMALL)
+    assert read_plan(run, second["run"]).edges == first.edges
+    (note,) = read_summary(run, second).notes
+    assert note == 'the drift of "x" is measured from the next run on: the last one had no bins'
+    third = read_summary(run, run.run("run-4", date="2026-03-03", options=SMALL))
+    assert (third.notes, {one.name: one.index for one in third.drift}) == ((), {"": 0.0, "x": 0.0})
+
+
+def test_plan_is_called_again_until_it_goes_without_a_sample() -> None:
+    (rule,) = [one for one in MACHINE["States"]["Plan"]["Retry"] if "Runtime.ExitError" in one["ErrorEquals"]]
+    assert rule["MaxAttempts"] == 3  # three samples are tried
 
 
 def test_a_run_that_is_whole_is_answered_without_asking_anybody(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from stepensemble.cli.batch_options import (
 from stepensemble.cli.local_datasets import find_local, upload_dataset
 from stepensemble.storage.objects import PIECE_BYTES, Bucket
 
+NOW = datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)
+
 
 @pytest.mark.parametrize(
     ("text", "size"),
@@ -34,10 +36,10 @@ def test_a_share_is_a_number_or_percent(text: str, share: float) -> None:
 
 
 def test_days_are_one_or_several_or_today() -> None:
-    assert read_days(None, None, None) == [None]
-    assert read_days("2026-03-01", None, None) == ["2026-03-01"]
-    assert read_days(None, "2026-02-27", "2026-03-01") == ["2026-02-27", "2026-02-28", "2026-03-01"]
-    assert read_days(None, "2026-03-01", "2026-03-01") == ["2026-03-01"]
+    assert read_days(None, None, None, NOW) == ["2026-03-01"]
+    assert read_days("2026-03-01", None, None, NOW) == ["2026-03-01"]
+    assert read_days(None, "2026-02-27", "2026-03-01", NOW) == ["2026-02-27", "2026-02-28", "2026-03-01"]
+    assert read_days(None, "2026-03-01", "2026-03-01", NOW) == ["2026-03-01"]
 
 
 def test_a_time_without_offset_is_utc() -> None:
@@ -57,11 +59,13 @@ def test_a_tab_may_be_written_as_a_word() -> None:
         (lambda: read_size("1000"), "1,024 bytes or more"),
         (lambda: read_share("5"), "5 is no share; write it like 0.05 or 5%"),
         (lambda: read_share("nan"), "nan is no share"),
-        (lambda: read_days("1 March", None, None), "1 March is no day"),
-        (lambda: read_days(None, "2026-03-01", None), "both --from and --to"),
-        (lambda: read_days(None, "2026-03-02", "2026-03-01"), "is before"),
-        (lambda: read_days("2026-03-02", "2026-03-01", "2026-03-02"), "leave one out"),
+        (lambda: read_days("1 March", None, None, NOW), "1 March is no day"),
+        (lambda: read_days(None, "2026-03-01", None, NOW), "both --from and --to"),
+        (lambda: read_days(None, "2026-03-02", "2026-03-01", NOW), "is before"),
+        (lambda: read_days("2026-03-02", "2026-03-01", "2026-03-02", NOW), "leave one out"),
         (lambda: read_moment("noon"), "noon is no time"),
+        (lambda: read_moment("9999-12-31T23:59:59-01:00"), "write one of the years 1970 to 2199"),
+        (lambda: read_moment("0001-01-01T00:00+01:00"), "write one of the years 1970 to 2199"),
         (lambda: read_separator("::"), ":: is no separator"),
         (lambda: read_separator('"'), "is no separator"),
         (lambda: check_encoding("utf-9"), "utf-9 is no encoding"),

@@ -214,6 +214,9 @@ def test_bad_rows_that_lie_in_the_bucket_are_named_as_instances(stack: MemorySta
         (b"[]", "$.instances: is empty; give at least one row"),
         (b"[{}" + b",{}" * 10_000 + b"]", "$.instances: has 10,001 rows; send at most 10,000 in one execution"),
         (b"[1", "is not JSON: "),
+        (b'[{"x": "\xff"}]', "is not JSON: "),
+        (b"[" * 100_000, "is not JSON: "),
+        (b'[{"x": 1}, {"x": 1,\n"x": 2}]', '$: "x" is given twice in one object; give it once'),
         (b"[1]", "$.instances[0]: 1 is not an object; write an object"),
     ],
 )

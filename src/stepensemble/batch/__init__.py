@@ -2,7 +2,8 @@
 
 - `run`: what is asked of a run, what was planned, what became of a shard: the documents that lie in S3
 - `datasets`: which files there are, and what is in them; `texts`: their text, decompressed and decoded
-- `records`: where a CSV's records begin and end; `footers`: where Parquet's columns lie
+- `records`: where a CSV's records begin and end; `footers`: where Parquet's columns lie; `parquet_types`: what they can
+  be; `duplicates`: which rows of JSON may have a key twice; `names`: which names of columns are nearly others
 - `cutting`: from files to shards
 - `reading`: from a shard to columns of raw values; `encoding`: to the columns that members take, and rejected rows
 - `answering`: from members' outputs to rows of results; `writing`: to a file

@@ -147,7 +147,7 @@ def read_header(text: Text, separator: str) -> Head:
         raise TextRefused(f"has a header that is not {text.encoding}", "write it so, or name its encoding") from None
     if any("\0" in name for name in columns):
         raise TextRefused("has a header with zero bytes", "name its encoding, which may be utf-16-le or utf-16-be")
-    refuse_twins(columns)
+    refuse_twins([name for name in columns if name])
     if not any(columns):
         raise TextRefused("has an empty header", "name the columns in the first line")
     rest = Text(chain([begin[length:]], text.pieces), text.encoding, text.start + length, text.whole)
@@ -160,7 +160,7 @@ def refuse_twins(columns: Sequence[str]) -> None:
     Raises:
         TextRefused: naming them.
     """
-    twice = sorted(name for name, times in Counter(columns).items() if name and times > 1)
+    twice = sorted(name for name, times in Counter(columns).items() if times > 1)
     if twice:
         raise TextRefused(f"has several columns named {enumerate_values(twice)}", "name each of them once")
 

@@ -1,7 +1,7 @@
-"""Lines of JSON Lines in which a key may be twice in one object: decoders keep the last of its values, unseen.
+"""Rows of JSON in which a key may be twice in one object: decoders keep the last of its values, unseen.
 
-To look at each line's keys in Python takes many times as long as to decode it. So the keys of all lines are hashed
-together by NumPy, and only lines in which two hashes are equal, be it of different objects, or in which a key is
+To look at each row's keys in Python takes many times as long as to decode it. So the keys of all rows are hashed
+together by NumPy, and only rows in which two hashes are equal, be it of different objects, or in which a key is
 written with escapes, are left to be looked at.
 """
 
@@ -26,22 +26,22 @@ Words = npt.NDArray[np.uint64]
 
 
 def find_suspects(text: bytes, ends: Integers) -> Mask:
-    """Say of each line whether a key may be twice in an object of it.
+    """Say of each row whether a key may be twice in an object of it.
 
     Args:
-        text: lines of valid JSON without a line end in any of them, in an encoding where ASCII is its own bytes.
-        ends: where each of the lines ends.
+        text: rows of valid JSON, one after the other, in an encoding where ASCII is its own bytes.
+        ends: where each of them ends.
     """
     suspects = np.zeros(len(ends), np.bool_)
     data = np.frombuffer(text, np.uint8)
     starts, stops, escaped = _find_keys(data)
-    lines = np.searchsorted(ends, starts, "right")
-    suspects[lines[escaped]] = True
-    hashes = _hash(text, starts, stops) + lines.astype(np.uint64) * PRIME
+    rows = np.searchsorted(ends, starts, "right")
+    suspects[rows[escaped]] = True
+    hashes = _hash(text, starts, stops) + rows.astype(np.uint64) * PRIME
     ordered = np.sort(hashes)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(twice):
-        suspects[lines[np.isin(hashes, twice)]] = True
+        suspects[rows[np.isin(hashes, twice)]] = True
     return suspects
 
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from stepensemble.batch.run import Request
+from stepensemble.batch.timetable import FIRST_YEAR, LAST_YEAR
 from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.problems import Problem, show
 from stepensemble.core.validation import check_structure
@@ -79,7 +80,7 @@ def locate_dataset(request: Request, day: str, bucket: str) -> str:
 
 def _check_date(given: str | None) -> Problem | None:
     try:
-        date.fromisoformat(given or "2000-01-01")
+        date.fromisoformat("2000-01-01" if given is None else given)
     except ValueError:
         return Problem("$.date", f"{show(given)} is no day", "write YYYY-MM-DD")
     return None
@@ -87,11 +88,14 @@ def _check_date(given: str | None) -> Problem | None:
 
 def _check_moment(given: str | None) -> Problem | None:
     try:
-        moment = datetime.fromisoformat(given or "2000-01-01T00:00:00Z")
+        moment = datetime.fromisoformat("2000-01-01T00:00:00Z" if given is None else given)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
         return Problem("$.scheduled_at", f"{show(given)} is no moment", "write it like 2026-03-01T05:00:00Z")
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        remedy = f"write one of the years {FIRST_YEAR} to {LAST_YEAR}, in which schedules are"
+        return Problem("$.scheduled_at", f"{show(given)} is out of range", remedy)
     return None
 
 

@@ -21,7 +21,7 @@ from stepensemble.batch.claims import holds, read_result
 from stepensemble.batch.run import Plan, Result, Shard, ShardFailure
 from stepensemble.batch.summary import Ended, Published, Summary, Times, summarize
 from stepensemble.batch.tally import ShardReport
-from stepensemble.core.errors import BatchFailed, ObjectMissing, PublishConflict, RunTakenOver
+from stepensemble.core.errors import BatchFailed, DatasetChanged, ObjectMissing, PublishConflict, RunTakenOver
 from stepensemble.core.releases.release import Release
 from stepensemble.storage.keys import (
     REPORT,
@@ -133,6 +133,7 @@ def put_together(
 
     Raises:
         BatchFailed: it went beyond its tolerances, or rows do not add up; summary, report and rejected rows are there.
+        DatasetChanged: a file was changed or removed meanwhile; likewise.
         RunTakenOver: another execution has it by now.
     """
     if not holds(bucket, plan.run, times.execution):
@@ -172,7 +173,8 @@ def _publish(
     bucket.write(places.summary, msgspec.json.format(msgspec.json.encode(summary), indent=1))
     bucket.write(places.report, draw(summary).encode())
     if summary.cause is not None:
-        raise BatchFailed(f"{summary.cause}\nsummary: {bucket.pointer(places.summary).s3}")
+        told = f"{summary.cause}\nsummary: {bucket.pointer(places.summary).s3}"
+        raise DatasetChanged(told) if ended.changed else BatchFailed(told)
     bucket.write(success_key(places.results), b"")
     result = Result(
         run=plan.run,

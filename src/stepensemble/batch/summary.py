@@ -18,6 +18,7 @@ from stepensemble.batch.drift import PREDICTION, stability_index
 from stepensemble.batch.run import Options, Plan, Shard, ShardFailure
 from stepensemble.batch.tally import Bins, MemberTally, Rejection, ShardReport, Tally, add
 from stepensemble.batch.truth import LabelSummary, summarize_labels
+from stepensemble.core.errors import DatasetChanged
 from stepensemble.core.manifest import BooleanFeature, CategoryFeature
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, name_classes, name_task
@@ -186,6 +187,11 @@ class Ended:
     reports: tuple[ShardReport, ...]
     failures: Mapping[int, ShardFailure]
 
+    @property
+    def changed(self) -> frozenset[int]:
+        """The shards whose file is another one by now: no start of this run can answer them."""
+        return frozenset(number for number, why in self.failures.items() if why.error == DatasetChanged.__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Times:
@@ -208,8 +214,8 @@ class Published:
 def judge(plan: Plan, shards: Sequence[Shard], ended: Ended) -> str | None:
     """Say why a run fails, a line a reason; None where it succeeds.
 
-    Every row that Plan counted must have been answered or rejected; so many shards may have failed, and such a share of
-    the rows may be rejected, as the options say.
+    No file may have changed; every row that Plan counted must have been answered or rejected; so many shards may have
+    failed, and such a share of the rows may be rejected, as the options say.
     """
     return "\n".join(_find_faults(plan, shards, ended)) or None
 
@@ -228,11 +234,18 @@ def _find_faults(plan: Plan, shards: Sequence[Shard], ended: Ended) -> Iterator[
             )
     if plan.shards != len(ended.reports) + len(ended.failures):
         yield f"{plan.shards:,} shards were planned, and {len(ended.reports) + len(ended.failures):,} are accounted for"
-    if len(ended.failures) > plan.options.max_failed_shards:
-        number, first = min(ended.failures.items())
+    if ended.changed:
+        yield (
+            f"{len(ended.changed):,} of {len(shards):,} shards found their file changed or removed since the run was "
+            f"planned, the first {plan.files[planned[min(ended.changed)].file].name}; start the batch again: that is "
+            "another run, over the files as they are then"
+        )
+    failures = {number: why for number, why in ended.failures.items() if number not in ended.changed}
+    if len(failures) > plan.options.max_failed_shards:
+        number, first = min(failures.items())
         shard = planned[number]
         yield (
-            f"{len(ended.failures):,} of {len(shards):,} shards failed, where max_failed_shards is "
+            f"{len(failures):,} of {len(shards):,} shards failed, where max_failed_shards is "
             f"{plan.options.max_failed_shards:,}; start the run again to do these alone. Shard {number} of "
             f"{plan.files[shard.file].name}, from row {shard.first_row:,} on: {first.error}: {first.cause}"
         )

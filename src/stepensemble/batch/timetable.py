@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from calendar import monthrange
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import count, islice
@@ -106,21 +107,32 @@ def _until(times: Iterator[datetime], end: datetime | None) -> Iterator[datetime
 
 def _read_moment(text: str, zone: ZoneInfo) -> datetime:
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=zone)
+        moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=zone)
     except ValueError:
         raise UnknownExpression(f"at({text}): write at(yyyy-mm-ddThh:mm:ss)") from None
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise UnknownExpression(f"at({text}): write a year from {FIRST_YEAR} to {LAST_YEAR}")
+    return moment
 
 
 def _read_rate(text: str) -> timedelta:
     found = re.fullmatch(r"([1-9][0-9]*)\s+(minute|hour|day)s?", text)
     if found is None:
         raise UnknownExpression(f"rate({text}): write a number and minutes, hours or days")
-    return timedelta(**{f"{found[2]}s": int(found[1])})
+    try:
+        return timedelta(**{f"{found[2]}s": int(found[1])})
+    except (OverflowError, ValueError):
+        raise UnknownExpression(f"rate({text}): write a smaller number") from None
 
 
 def _count_rate(step: timedelta, start: datetime, after: datetime) -> Iterator[datetime]:
     passed = max(0, (after - start) // step)
-    return (start.astimezone(UTC) + step * number for number in count(passed))
+    with suppress(OverflowError):  # beyond the calendar there are no times
+        for number in count(passed):
+            time = start.astimezone(UTC) + step * number
+            if time.year > LAST_YEAR:
+                return
+            yield time
 
 
 def _walk(cron: Cron, zone: ZoneInfo, first: date) -> Iterator[datetime]:

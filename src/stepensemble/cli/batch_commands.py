@@ -101,7 +101,7 @@ def batch(
     The same dataset, release, date and options are one run: asked for again it is joined while it works, returned once
     it is whole, and resumed after a failure. The current release predicts, as by `run`, but no canary.
     """
-    days = read_days(day, first, last)
+    days = read_days(day, first, last, datetime.now(UTC))  # now, and not when a stack is up and a dataset uploaded
     options = Options(
         id=id_,
         keep=tuple(dict.fromkeys(keep or ())),
@@ -283,12 +283,12 @@ def _upload(dataset: LocalDataset, stack: Stack, *, quiet: bool) -> str:
     return stack.data.pointer(dataset.key).s3
 
 
-def _find_input(named: str, day: str | None, *, several: bool) -> LocalDataset:
+def _find_input(named: str, day: str, *, several: bool) -> LocalDataset:
     """Find a day's dataset on this machine: by `{date}` in its name, or in a folder `dt=YYYY-MM-DD`."""
     from stepensemble.cli.local_datasets import find_local
 
-    path = Path(named.replace(DATE, day or f"{datetime.now(UTC):%Y-%m-%d}"))
-    if day is not None and (path / f"dt={day}").is_dir():
+    path = Path(named.replace(DATE, day))
+    if (path / f"dt={day}").is_dir():
         path /= f"dt={day}"
     elif several and DATE not in named:
         message = f"{path} has no folder dt={day}, and no {DATE} is in its name; every day needs a dataset of its own"

@@ -14,8 +14,14 @@ LEAST_SHARD = 1024
 """Bytes."""
 
 
-def read_days(day: str | None, first: str | None, last: str | None) -> list[str | None]:
-    """Return the days to run: one, or all from the first to the last; None alone for today.
+def read_days(day: str | None, first: str | None, last: str | None, now: datetime) -> list[str]:
+    """Return the days to run: one, or all from the first to the last.
+
+    Args:
+        day: the one.
+        first: of several.
+        last: likewise.
+        now: when the command was started, in UTC: its day where none is given.
 
     Raises:
         typer.BadParameter: one of them is no day, or they contradict each other.
@@ -23,7 +29,7 @@ def read_days(day: str | None, first: str | None, last: str | None) -> list[str 
     if (first is None) != (last is None):
         raise typer.BadParameter("several days need both --from and --to", param_hint="--from")
     if first is None or last is None:
-        return [None if day is None else f"{_read_day(day, '--date')}"]
+        return [f"{now.date()}" if day is None else f"{_read_day(day, '--date')}"]
     if day is not None:
         raise typer.BadParameter("it is one day, and --from says several; leave one out", param_hint="--date")
     begin, end = _read_day(first, "--from"), _read_day(last, "--to")
@@ -45,11 +51,16 @@ def read_moment(text: str | None) -> datetime:
     Raises:
         typer.BadParameter: it is no time.
     """
+    from stepensemble.batch.timetable import FIRST_YEAR, LAST_YEAR
+
     try:
         moment = datetime.now(UTC) if text is None else datetime.fromisoformat(text)
     except ValueError:
         message = f"{text} is no time; write ISO 8601, such as 2026-03-01T05:00:00Z"
         raise typer.BadParameter(message, param_hint="--at") from None
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        message = f"{text} is no time of a schedule; write one of the years {FIRST_YEAR} to {LAST_YEAR}"
+        raise typer.BadParameter(message, param_hint="--at")
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 

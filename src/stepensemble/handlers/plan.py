@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from stepensemble.batch.results import read_previous
 from stepensemble.batch.run import LabelValues, Plan, Shard, name_run
 from stepensemble.core.errors import DatasetRefused, EnsembleError, ObjectMissing, ShardUnreadable, StorageUnavailable
 from stepensemble.core.outputs import Floats
-from stepensemble.core.problems import Problem
+from stepensemble.core.problems import Problem, enumerate_values
 from stepensemble.core.releases.current import choose
 from stepensemble.core.releases.release import Release
 from stepensemble.core.task import RegressionTask, Task
@@ -32,7 +32,14 @@ from stepensemble.storage.keys import labelling_key, plan_key, run_prefix, sampl
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
 
-Edges = dict[str, tuple[float, ...]]
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Edges of the bins that drift is measured by, by feature; and what is to be noted of them."""
+
+    edges: dict[str, tuple[float, ...]]
+    notes: tuple[str, ...]
+
 
 MOST_LABELLINGS = 2
 """Attempts to read a run's labels that may end the process; more would end the same."""
@@ -127,38 +134,64 @@ class Planner:
         previous = read_previous(self.data, plan.output, plan.ensemble)
         if previous is not None:
             plan = structs.replace(plan, edges=previous.edges, previous=previous.key)
+        bins = self._choose_bins(plan, found.shards, release)
         plan = structs.replace(
             plan,
-            edges=self._choose_edges(plan, found.shards[:1], release),
+            edges=bins.edges,
+            notes=(*plan.notes, *bins.notes),
             label_values=self._choose_reading(plan, found.shards, release.task),
         )
         self.data.write(shards_key(plan.run), msgspec.json.encode(found.shards))
         self.data.write(plan_key(plan.run), msgspec.json.encode(plan))
         return found.shards
 
-    def _choose_edges(self, plan: Plan, some: tuple[Shard, ...], release: Release) -> Edges:
-        """Return the edges of the run before; those that it had not are taken from some shards."""
-        names = first_edges(release.features, release.task, {}).keys() - {PREDICTION}
-        known = {name: edges for name, edges in plan.edges.items() if name in names}
-        values = {} if known.keys() == names else self._read_values(plan, some, release)
-        edges = first_edges(release.features, release.task, values) | known
-        # Without a value a number has no edges: it is left to the next run to find some.
-        return {name: cuts for name, cuts in edges.items() if cuts or name in values or name in known}
+    def _choose_bins(self, plan: Plan, shards: Sequence[Shard], release: Release) -> Bins:
+        """Return the edges of the run before; those that it had not are taken from a sample.
 
-    def _read_values(self, plan: Plan, some: tuple[Shard, ...], release: Release) -> Mapping[str, Floats]:
-        """Return values of a shard; none where it cannot be read, which will be said where it is to be answered.
-
-        Damage in Parquet may end the process. Whoever has begun before has ended so, and does without.
+        What cannot be measured therefore, in this run or only from the next one on, is noted.
         """
-        if not self.data.create(sampling_key(plan.run), b""):
-            return {}
+        names = [name for name in first_edges(release.features, release.task, {}) if name != PREDICTION]
+        known = {name: edges for name, edges in plan.edges.items() if name in names}
+        values, reason = ({}, "") if len(known) == len(names) else self._read_values(plan, shards, release)
+        edges = first_edges(release.features, release.task, values) | known
+        edges = {name: cuts for name, cuts in edges.items() if cuts or name in values or name in known}
+        without = [name for name in names if name not in edges] if shards else []
+        new = [name for name in names if name in edges and name not in known] if plan.previous is not None else []
+        notes = []
+        if without:
+            notes.append(f"the drift of {enumerate_values(without)} is not measured in this run: {reason}")
+        if new:
+            notes.append(
+                f"the drift of {enumerate_values(new)} is measured from the next run on: the last one had no bins"
+            )
+        return Bins(edges, tuple(notes))
+
+    def _read_values(self, plan: Plan, shards: Sequence[Shard], release: Release) -> tuple[Mapping[str, Floats], str]:
+        """Return values of the first shard's rows, or none and why.
+
+        Damage in Parquet, or a shard that is too large, may end the process, and so may anything else. So the same is
+        tried twice, then another shard, and then none.
+        """
+        tried = self._count_samples(plan.run)
+        some = [*shards[:1], *shards[:1], *shards[1:][-1:]][tried : tried + 1]
         columns = wanted_columns(plan.options, [feature.name for feature in release.features])
         for shard in some:
             typed = plan.files[shard.file].format != "csv"
             with suppress(ShardUnreadable):
                 raw = read_shard(self.data, plan, shard, columns)
-                return encode_frame(release.features, raw.frame, typed=typed, original=raw.original).values
-        return {}
+                return encode_frame(release.features, raw.frame, typed=typed, original=raw.original).values, ""
+            return {}, f"its bins are chosen from shard {shard.number}, which cannot be read"
+        return {}, f"its bins are chosen from a sample of the rows, and reading one ended the function {tried} times"
+
+    def _count_samples(self, run: str) -> int:
+        """Return how often a sample of a run has been begun before, and note that it is once more."""
+        key = sampling_key(run)
+        try:
+            tried = int(self.data.read(key))
+        except ObjectMissing:
+            tried = 0
+        self.data.write(key, str(tried + 1).encode())
+        return tried
 
     def _choose_reading(self, plan: Plan, shards: tuple[Shard, ...], task: Task) -> LabelValues | None:
         """Return how the labels are read, the same in all shards.

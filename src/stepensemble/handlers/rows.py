@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
+import msgspec
+import numpy as np
+
+from stepensemble.batch.duplicates import find_suspects
 from stepensemble.core.errors import InvalidPayload, ObjectMissing
 from stepensemble.core.json_text import read_json
 from stepensemble.core.payload import Pointer, Rows, check_instances
@@ -9,27 +15,42 @@ from stepensemble.core.problems import Problem
 from stepensemble.storage.keys import PAYLOADS
 from stepensemble.storage.objects import Bucket
 
+ROWS_AT_ONCE = 256
+"""Looked at together for keys that are given twice."""
+
 
 def read_rows(data: Bucket, pointer: Pointer) -> Rows:
     """Read the rows a payload points at.
 
     Raises:
         InvalidPayload: the pointer leads elsewhere than into the data bucket's `payloads/`, to nothing, or to
-            something that is no list of rows.
+            something that is no list of rows; or a key is given twice in an object.
     """
     bucket, key = pointer.split()
     if bucket != data.name or not key.startswith(PAYLOADS):
         problem = Problem("$.instances.s3", f"{pointer.s3} is elsewhere", f"use s3://{data.name}/{PAYLOADS}…")
         raise InvalidPayload([problem])
     try:
-        instances = read_json(data.read(key))
+        body = data.read(key)
+        instances = msgspec.json.decode(body)
+        if isinstance(instances, list):
+            _refuse_repeated_keys(body)
     except ObjectMissing:
         problem = Problem("$.instances.s3", f"{pointer.s3} is not there", "upload the rows first")
         raise InvalidPayload([problem]) from None
-    except ValueError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         problem = Problem("$.instances.s3", f"{pointer.s3} is not JSON: {error}", "upload a JSON list of rows")
         raise InvalidPayload([problem]) from None
     rows, problems = check_instances(instances)
     if problems:
         raise InvalidPayload(problems)
     return rows
+
+
+def _refuse_repeated_keys(body: bytes) -> None:
+    """Refuse a list of rows, which is valid JSON, for what only its text shows: a key that is given twice."""
+    rows = iter(msgspec.json.decode(body, type=list[msgspec.Raw]))
+    while some := [bytes(row) for row in islice(rows, ROWS_AT_ONCE)]:
+        suspects = find_suspects(b"".join(some), np.cumsum([len(row) for row in some]))
+        for place in np.flatnonzero(suspects).tolist():
+            read_json(some[place])

@@ -145,7 +145,7 @@ def shards_key(run: str) -> str:
 
 
 def sampling_key(run: str) -> str:
-    """The empty object that says that somebody has begun to read a sample of the run's rows."""
+    """The object that says how often reading a sample of the run's rows has begun."""
     return f"{run_prefix(run)}/sampling"
 
 

@@ -96,6 +96,22 @@ def test_marks_line_ends_and_blank_lines_change_nothing(mark: bytes, end: bytes)
     assert numbers(raws) == [1, 2, 3]
 
 
+def test_every_invisible_character_is_read_alike_from_every_format() -> None:
+    marks = [chr(code) for code in range(0x3001) if not chr(code).isprintable() or chr(code) == " "]
+    texts = [text for mark in marks for text in (f"1{mark}", f"{mark}1", f"1{mark}5")]
+    written = io.StringIO()
+    csv.writer(written, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([["a"], *([text] for text in texts)])
+    plain = [text for text in texts if "\n" not in text and "\r" not in text]
+    bodies: list[tuple[str, Any, list[str]]] = [
+        ("a.csv", written.getvalue(), texts),
+        ("a.csv", "a\n" + "\n".join(plain), plain),
+        ("a.jsonl", "\n".join(json.dumps({"a": text}, ensure_ascii=False) for text in texts), texts),
+        ("a.parquet", write_parquet(pl.DataFrame({"a": texts})), texts),
+    ]
+    for name, body, expected in bodies:
+        assert read_values({name: body}) == expected
+
+
 def test_columns_are_taken_by_name_in_every_file() -> None:
     raws = read_all({"1.csv": "a,b\n1,2\n", "2.csv": "c,b,a\n5,4,3\n", "3.csv": "b\n6\n"}, ["b", "a"], features=(A, B))
     assert values(raws) == ["1", "3", None]

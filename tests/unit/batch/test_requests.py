@@ -10,6 +10,16 @@ from stepensemble.core.errors import InvalidPayload
 
 STARTED = "2026-03-01T23:30:00.000Z"
 DATASET = "s3://data/datasets/dt={date}/"
+MOMENTS = [
+    *["", "now", "2026-03-01", "2026-03-01T25:00:00Z", "2026-02-30T05:00:00Z", "<aws.scheduler.scheduled-time>"],
+    *[
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+23:00",
+        "1969-12-31T23:59:59Z",
+        "2200-01-01T00:00:00Z",
+    ],
+]
 
 
 def problems(**given: Any) -> list[str]:
@@ -29,6 +39,7 @@ def test_a_dataset_is_all_that_a_request_must_say() -> None:
         ({"date": "today"}, ["$.date"]),
         ({"scheduled_at": "five"}, ["$.scheduled_at"]),
         ({"scheduled_at": "2026-03-01T05:00:00"}, ["$.scheduled_at"]),  # of which timezone?
+        *(({"scheduled_at": given, "timezone": "Asia/Tokyo"}, ["$.scheduled_at"]) for given in MOMENTS),
         ({"timezone": "Europe/Berlyn"}, ["$.timezone"]),
         ({"timezone": "../etc/passwd"}, ["$.timezone"]),
         ({"output": "elsewhere"}, ["$.output"]),

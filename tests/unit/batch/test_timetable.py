@@ -126,6 +126,8 @@ def test_a_schedule_has_no_times_before_its_start_or_after_its_end() -> None:
         ("cron(0 10 ? * 3#1,6#3 *)", "day-of-week: '3#1' is no number"),
         ("cron(-5 10 * * ? *)", "minutes: '-5' is no number"),
         ("rate(0 days)", "write a number and minutes, hours or days"),
+        ("rate(99999999999999 days)", "write a smaller number"),
+        ("at(9999-12-31T23:59:59)", "write a year from 1970 to 2199"),
         ("at(tomorrow)", "write at\\(yyyy"),
     ],
 )
@@ -154,6 +156,12 @@ def test_the_times_are_those_minutes_that_fit_one_by_one(
         if time.minute in minutes and time.hour in hours and sunday_first.index(time.isoweekday()) + 1 in weekdays
     ]
     assert found == fitting
+
+
+@pytest.mark.parametrize(("days", "times"), [(50_000, 1), (100_000, 0), (999_999_999, 0)])
+def test_a_rate_ends_with_the_years_of_aws(days: int, times: int) -> None:
+    found = next_times(f"rate({days} days)", "Asia/Tokyo", NEW_YEAR, 5, start=NEW_YEAR)
+    assert found == [NEW_YEAR + timedelta(50_000)][:times]
 
 
 def test_every_year_of_aws_can_be_written() -> None:
