@@ -22,7 +22,7 @@ from stepensemble.core.features import normalize
 from stepensemble.core.soundness import parse_manifest
 from stepensemble.publishing.golden import draw_rows
 from stepensemble.runtimes import load_model
-from written import assert_as_shown
+from written import TRAINED, assert_as_shown
 
 README = (ROOT / "README.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
@@ -122,7 +122,7 @@ def test_the_shown_training_makes_the_file_that_the_session_adds(tmp_path: Path)
         load_model("litert", path.read_bytes()).predict(rows)
         for path in (tmp_path / "new" / "crossed.tflite", ROOT / "examples" / "titanic" / "crossed.tflite")
     )
-    np.testing.assert_allclose(again, kept, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(again, kept, rtol=0, atol=TRAINED)
 
 
 @pytest.mark.parametrize("text", FRAGMENTS)

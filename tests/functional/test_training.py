@@ -24,6 +24,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import train_test_split
 
 from stepensemble.runtimes import load_model
+from written import TOLERANCE, TRAINED
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "titanic"
@@ -185,7 +186,7 @@ def test_training_again_gives_the_shipped_members(retrained: tuple[Path, str], h
     folder, _ = retrained
     for member in MEMBERS:
         again = infer(folder / f"{member}.tflite", held_out_batch)
-        np.testing.assert_allclose(again, infer(shipped(member), held_out_batch), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(again, infer(shipped(member), held_out_batch), rtol=0, atol=TRAINED)
 
 
 @needs_tensorflow
@@ -194,7 +195,7 @@ def test_a_converted_member_answers_as_its_keras_model(retrained: tuple[Path, st
     _, printed = retrained
     differences = {name: float(number) for name, number in re.findall(r"(\w+)\.tflite: .* at most (\S+) from", printed)}
     assert set(differences) == set(MEMBERS)
-    assert max(differences.values()) <= 1e-6
+    assert max(differences.values()) <= TOLERANCE
 
 
 @needs_tensorflow
@@ -208,7 +209,7 @@ def test_a_shipped_member_answers_alike_in_both_runtimes(
     in_tensorflow = load_model("tensorflow", (folder / f"{member}.zip").read_bytes()).predict(taken)
     in_litert = load_model("litert", shipped(member).read_bytes()).predict(taken)
     assert in_tensorflow.dtype == in_litert.dtype == np.float32
-    np.testing.assert_allclose(in_tensorflow, in_litert, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(in_tensorflow, in_litert, rtol=0, atol=TOLERANCE)
     np.testing.assert_array_equal(in_tensorflow >= 0.5, in_litert >= 0.5)
 
 

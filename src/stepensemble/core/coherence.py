@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
+from stepensemble.core.magnitudes import LARGEST
 from stepensemble.core.manifest import Voice, select_voters
 from stepensemble.core.outputs import Label
 from stepensemble.core.policy import (
@@ -61,8 +62,10 @@ def check_support(member: Voice, aggregation: Aggregation, task: Task, path: str
 
 
 def check_weight(member: Voice, aggregation: Aggregation, quorum: Quorum, path: str) -> Iterator[Problem]:
-    """Check that a weight has an effect: in the method, or in the quorum."""
+    """Check that a weight is not too great to be added up, and has an effect: in the method, or in the quorum."""
     method = name_method(aggregation)
+    if member.weight > LARGEST:  # of a manifest that is found before, of a replay here
+        yield Problem(f"{path}.weight", f"{show(member.weight)} is out of bounds", f"it must be float <= {LARGEST:g}")
     if member.weight != 1.0 and method not in WEIGHTED_METHODS and quorum.min_weight is None:
         yield Problem(
             f"{path}.weight",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from stepensemble.core.magnitudes import LARGEST, Divisor, Number
 from stepensemble.core.outputs import Output
 from stepensemble.core.policy import Aggregation, Confidence, Mean, Policy, Quorum
 from stepensemble.core.task import Task
@@ -32,15 +33,15 @@ FeatureName = Annotated[str, Meta(pattern=r"^[^=$\s][^=]{0,127}$", description="
 class Standard(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="standard"):
     """(value - mean) / std."""
 
-    mean: float
-    std: Annotated[float, Meta(gt=0)]
+    mean: Number
+    std: Divisor
 
 
 class MinMax(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="min_max"):
     """(value - min) / (max - min); values outside are not clipped."""
 
-    min: float
-    max: float
+    min: Number
+    max: Number
 
 
 class Log1p(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="log1p"):
@@ -54,10 +55,10 @@ class NumberFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     """A finite number. One column, named as the feature."""
 
     name: FeatureName
-    min: Annotated[float | None, Meta(description="Smallest value accepted.")] = None
-    max: Annotated[float | None, Meta(description="Largest value accepted.")] = None
+    min: Annotated[Number | None, Meta(description="Smallest value accepted.")] = None
+    max: Annotated[Number | None, Meta(description="Largest value accepted.")] = None
     missing: Annotated[
-        float | None,
+        Number | None,
         Meta(description="Used, before scaling, where the value is absent; else that is an error."),
     ] = None
     scaling: Annotated[Scaling | None, Meta(description="How the model wants it; as it is by default.")] = None
@@ -130,12 +131,12 @@ class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     dtype: Annotated[
         Literal["float32", "uint8"], Meta(description="uint8: the samples as they are, without scale, mean and std.")
     ] = "float32"
-    scale: Annotated[float, Meta(gt=0, description="Divides every sample.")] = 255.0
-    mean: Annotated[tuple[float, ...] | None, Meta(description="Subtracted after that, a number for each channel.")] = (
-        None
-    )
+    scale: Annotated[Divisor, Meta(description="Divides every sample.")] = 255.0
+    mean: Annotated[
+        tuple[Number, ...] | None, Meta(description="Subtracted after that, a number for each channel.")
+    ] = None
     std: Annotated[
-        tuple[Annotated[float, Meta(gt=0)], ...] | None,
+        tuple[Divisor, ...] | None,
         Meta(description="Divides at last, a number for each channel."),
     ] = None
     layout: Annotated[
@@ -177,7 +178,9 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     artifact: Annotated[str, Meta(min_length=1, description="Path of the model file, relative to this manifest.")]
     output: Output
     runtime: Annotated[Runtime, Meta(description="What executes the artifact.")] = "litert"
-    weight: Annotated[float, Meta(ge=0, description="Used by weighted methods, relative to the others.")] = 1.0
+    weight: Annotated[
+        float, Meta(ge=0, le=LARGEST, description="Used by weighted methods, relative to the others.")
+    ] = 1.0
     role: Annotated[
         Literal["voter", "shadow"],
         Meta(description="A shadow is called and recorded, and never counts."),

@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 from stepensemble.core.aggregation.probability import complement, normalize_rows, row_sum, softmax
 from stepensemble.core.errors import InvalidOutput
+from stepensemble.core.magnitudes import MOST_VALUE, Divisor, Number
 from stepensemble.core.problems import enumerate_values, show
 from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task, name_classes
 
@@ -33,9 +34,8 @@ TOLERANCE = 1e-3
 """How far, by default, probabilities may be from [0, 1] and their sum from 1: what float16 arithmetic costs."""
 
 Temperature = Annotated[
-    float,
+    Divisor,
     Meta(
-        gt=0,
         description="Divides the logits (of a probability, its log-odds): above 1 makes the member less certain, below "
         "1 more.",
     ),
@@ -102,8 +102,8 @@ class Label(_Output, frozen=True, tag="label", kw_only=True):
 class Value(_Output, frozen=True, tag="value", kw_only=True):
     """The number of a regression; scale * number + offset is in the ensemble's unit."""
 
-    scale: Annotated[float, Meta(description="Not 0.")] = 1.0
-    offset: float = 0.0
+    scale: Annotated[Number, Meta(description="Not 0.")] = 1.0
+    offset: Number = 0.0
 
 
 Output = Probability | Probabilities | Logit | Logits | Label | Value
@@ -325,8 +325,11 @@ def _judge_rows(raw: Array, task: Task, output: Output) -> Iterator[tuple[Flags,
         yield infinite, None, INFINITE
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found already
         match output:
-            case Value() if output != Value():
-                yield ~np.isfinite(_scale(raw.astype(np.float64), output)), raw, "is not finite once scaled"
+            case Value():
+                values = _scale(raw.astype(np.float64), output)
+                if values.size and not (values.min() >= -MOST_VALUE and values.max() <= MOST_VALUE):
+                    far = f"is beyond {MOST_VALUE:g}{'' if output == Value() else ' once scaled'}"
+                    yield ~(np.abs(values) <= MOST_VALUE), raw, far
             case Label() if raw.dtype.kind == "U":
                 classes = name_classes(task)
                 yield ~np.isin(raw, classes), raw, f"is no label: not one of {enumerate_values(classes)}"

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, structs
 
+from stepensemble.core.magnitudes import Number
+
 TieRule = Annotated[
     Literal["first", "abstain", "highest_mean"],
     Meta(
@@ -68,7 +70,7 @@ class WeightedVote(_Method, frozen=True, tag="weighted_vote"):
     """One voter, as many votes as its weight."""
 
 
-Coefficient = float | tuple[tuple[float, ...], ...]
+Coefficient = Number | tuple[tuple[Number, ...], ...]
 
 
 class Stack(_Method, frozen=True, tag="stack", kw_only=True):
@@ -82,7 +84,7 @@ class Stack(_Method, frozen=True, tag="stack", kw_only=True):
         ),
     ]
     intercept: Annotated[
-        float | tuple[float, ...], Meta(description="A number; of a multiclass task a list of one a class.")
+        Number | tuple[Number, ...], Meta(description="A number; of a multiclass task a list of one a class.")
     ] = 0.0
     missing: Annotated[
         Literal["refuse", "mean"],

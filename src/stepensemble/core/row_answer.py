@@ -31,6 +31,7 @@ from stepensemble.core.answer import (
     state_policy,
 )
 from stepensemble.core.errors import InvalidOutput
+from stepensemble.core.magnitudes import MOST_VALUE
 from stepensemble.core.outputs import Array, Output, Probability, Value, canonical, check_output
 from stepensemble.core.policy import (
     VOTES,
@@ -183,7 +184,7 @@ def _prepare_reading(task: Task, output: Output) -> _Read:
 
 
 def _read_value(number: float) -> Floats | None:
-    return (number,) if math.isfinite(number) else None
+    return (number,) if -MOST_VALUE <= number <= MOST_VALUE else None
 
 
 def _read_second(number: float) -> Floats | None:

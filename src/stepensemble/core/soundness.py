@@ -27,7 +27,7 @@ from stepensemble.core.coherence import (
 )
 from stepensemble.core.columns import Array
 from stepensemble.core.errors import InvalidManifest, InvalidPayload
-from stepensemble.core.features import Reasons, normalize
+from stepensemble.core.features import Reasons, normalize, scale_numbers
 from stepensemble.core.manifest import (
     CategoryFeature,
     Feature,
@@ -37,6 +37,7 @@ from stepensemble.core.manifest import (
     Member,
     MinMax,
     NumberFeature,
+    Scaling,
     TensorFeature,
     column_names,
 )
@@ -184,14 +185,26 @@ def _check_number(feature: NumberFeature, path: str) -> Iterator[Problem]:
         yield Problem(f"{path}.min", f"{show(low)} is above max {show(high)}", "exchange them")
     elif missing is not None and ((low is not None and missing < low) or (high is not None and missing > high)):
         yield Problem(f"{path}.missing", f"{show(missing)} is outside min and max", "use a value inside")
-    if isinstance(scaling, MinMax) and scaling.min >= scaling.max:
+    elif missing is not None and _has_values(scaling, low):
+        column, _ = scale_numbers(feature, np.array([missing], dtype=np.float64))
+        if not np.isfinite(column).all():
+            scaled = " once scaled" if scaling else ""
+            yield Problem(f"{path}.missing", f"{show(missing)} is too large for float32{scaled}", "use one nearer to 0")
+    if isinstance(scaling, MinMax) and not _has_values(scaling, low):
         yield Problem(
             f"{path}.scaling.max",
             f"{show(scaling.max)} is not above min {show(scaling.min)}",
             "use a greater max",
         )
-    if isinstance(scaling, Log1p) and (low is None or low <= -1):
+    if isinstance(scaling, Log1p) and not _has_values(scaling, low):
         yield Problem(f"{path}.scaling", "log1p has no value at -1 and below", 'add a "min" above -1, such as "min": 0')
+
+
+def _has_values(scaling: Scaling | None, low: float | None) -> bool:
+    """Say whether a scaling has a value for every number from `low` on."""
+    if isinstance(scaling, MinMax):
+        return scaling.min < scaling.max
+    return not isinstance(scaling, Log1p) or (low is not None and low > -1)
 
 
 def _check_image(feature: ImageFeature, path: str) -> Iterator[Problem]:
@@ -200,6 +213,10 @@ def _check_image(feature: ImageFeature, path: str) -> Iterator[Problem]:
         if numbers is not None and len(numbers) != channels:
             remedy = f"give {channels}: one for each channel of mode {show(feature.mode)}"
             yield Problem(f"{path}.{key}", f"has {len(numbers)} numbers", remedy)
+    deviations = feature.std or (1.0,)
+    if max(255.0 / feature.scale, *map(abs, feature.mean or (0.0,))) / min(deviations) > np.finfo(np.float32).max / 2:
+        key, divisor = min(("scale", feature.scale), ("std", min(deviations)), key=lambda one: one[1])
+        yield Problem(f"{path}.{key}", f"{show(divisor)} makes samples too large for float32", "use a greater one")
     default = ImageFeature(feature.name, feature.size)
     for key in ("scale", "mean", "std") if feature.dtype == "uint8" else ():
         if getattr(feature, key) != getattr(default, key):

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-Threshold = Annotated[float, Meta(gt=0, lt=1)]
+from stepensemble.core.magnitudes import SMALLEST
+
+Threshold = Annotated[float, Meta(ge=SMALLEST, lt=1)]
 
 
 class BinaryTask(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="binary"):
@@ -15,7 +17,7 @@ class BinaryTask(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
 
     classes: Annotated[tuple[str, ...], Meta(min_length=2, description="Two names; the second is what is predicted.")]
     threshold: Annotated[
-        float, Meta(gt=0, lt=1, description="The second class is answered from this probability on.")
+        float, Meta(ge=SMALLEST, lt=1, description="The second class is answered from this probability on.")
     ] = 0.5
 
 
