@@ -18,8 +18,8 @@ Doubt = tuple[str, str]
 def doubt_meaning(said: Array, output: Output) -> Doubt | None:
     """Return what speaks against the kind that is declared of some answers; None where nothing does.
 
-    Logarithms of probabilities are logits: their softmax is the probabilities. Nothing tells a logit from the
-    logarithm of one class's probability.
+    Logarithms of probabilities are logits: their softmax is the probabilities. A logit cannot be
+    distinguished from the logarithm of one class's probability.
 
     Args:
         said: as `core.outputs.canonical` accepts them under that kind.

@@ -45,7 +45,7 @@ Result = Array | MemberError | None
 
 
 def list_repeats(golden: Columns, others: Columns | None) -> list[Repeat]:
-    """List what a member is to predict again, what tells most first.
+    """List what a member is to predict again, the most informative first.
 
     Args:
         golden: the golden rows, at least one.

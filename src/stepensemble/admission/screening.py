@@ -129,7 +129,7 @@ def screen(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a member is asked after the golden rows: these with columns moved, if it has several, and repeated."""
+    """What a member predicts after the golden rows: these with columns moved, if it has several, and repeated."""
 
     moved: Sequence[Columns]
     repeats: Sequence[Repeat]
@@ -146,10 +146,10 @@ class _Plan:
 
 
 def _look(subjects: Mapping[str, Subject]) -> dict[str, Showed]:
-    """Ask about the golden rows, with every column in another one's place, and again in every other way."""
+    """Predict the golden rows, then with every column in another one's place, and again in every other way."""
     plans = {id_: _Plan(_rotate(one), list_repeats(one.golden, one.others)) for id_, one in subjects.items()}
     first = _try({id_: one.ask(one.golden, *plans[id_].batches, must=plans[id_].must) for id_, one in subjects.items()})
-    # Who fails may have failed at any question but the first; and the signature tells what would have been taken.
+    # Who fails may have failed at any batch; and the signature says what would have been taken.
     failed = [id_ for id_, result in first.items() if isinstance(result, MemberError)]
     again = _try({(id_, rows): subjects[id_].ask(*[subjects[id_].golden] * rows) for id_ in failed for rows in (0, 1)})
     apart = _try(
@@ -180,11 +180,11 @@ def _look(subjects: Mapping[str, Subject]) -> dict[str, Showed]:
 def _read(
     subject: Subject, plan: _Plan, asked: Tried, tried: Sequence[tuple[Tried | MemberError, int]]
 ) -> Answer | MemberError:
-    """Read what a member said of the golden rows, and of what it was asked after them.
+    """Read what a member said of the golden rows, and of what it predicted after them.
 
     Args:
         subject: the member.
-        plan: what it was asked.
+        plan: what it predicted after them.
         asked: its first output is that of the golden rows.
         tried: for each of the plan's batches, what was tried, and the place of the batch's output in it.
     """

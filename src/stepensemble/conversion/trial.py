@@ -25,7 +25,7 @@ from stepensemble.runtimes.tensorflow import import_tensorflow
 SECONDS = 120.0
 """For each artifact, TensorFlow's import included."""
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds of predicting after which only what must be predicted still is."""
 
 STATUS = Path("/proc/self/status")
@@ -42,7 +42,7 @@ class Attempt:
         batches: inputs to ask for, one call each; none, where only the signature is wanted; None for a batch drawn from
             the signature.
         output: the output that is wanted; all of them by default.
-        must: how many of the batches are asked for even if that takes longer than `PATIENCE`; all of them by default.
+        must: how many of the batches are predicted even if that takes longer than `PATIENCE`; all of them by default.
         trusted: as for `load_model`.
     """
 

@@ -74,7 +74,7 @@ def make_fingerprint(
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One execution: in which way golden rows are asked about, and which of them, in their order."""
+    """One execution: which golden rows are predicted, in their order, and in which way."""
 
     how: str
     numbers: Sequence[int]
