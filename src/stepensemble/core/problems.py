@@ -74,8 +74,9 @@ def show(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except TypeError:
         text = repr(value)
-    except ValueError:  # such as an integer of more than 4,300 digits, which Python does not write
+    except (ValueError, RecursionError):  # such as an integer of more than 4,300 digits, which Python does not write
         text = f"a {type(value).__name__} too long to write"
+    text = text.encode(errors="backslashreplace").decode()  # half a surrogate pair cannot be printed
     return text if len(text) <= SHOWN_VALUE_LENGTH else text[: SHOWN_VALUE_LENGTH - 1] + "…"
 
 
