@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from builders import MODELS, model
-from stepensemble.conversion.formats import read_source
+from stepensemble.conversion.formats import Source, read_source
 from stepensemble.core.errors import FileDamaged, FileUnsafe, FormatUnknown, ModelFileError
 from stepensemble.runtimes.archives import read_archive, write_archive
 
