@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from builders import MODELS, model
-from stepensemble.conversion.formats import read_source
+from stepensemble.conversion.formats import Source, read_source
 from stepensemble.core.errors import FileDamaged, FileUnsafe, FormatUnknown, ModelFileError
 from stepensemble.runtimes.archives import read_archive, write_archive
 
@@ -153,7 +153,28 @@ def test_what_is_no_model_is_refused(
 
 def test_a_path_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     refused(tmp_path / "none.tflite", FormatUnknown, "none.tflite cannot be read: No such file or directory; give")
-    refused(write_folder(tmp_path / "empty", {"a": b""}), FormatUnknown, "empty has no saved_model.pb; give")
+    refused(write_folder(tmp_path / "empty", {"a": b""}), FormatUnknown, "empty has no saved_model.pb and no model")
+
+
+def test_a_litert_file_is_found_where_tensorflow_serving_looks_for_it(tmp_path: Path) -> None:
+    body = model("sigmoid")
+    for name, files in {
+        "plain": {"model.tflite": body},
+        "versions": {"00000123/model.tflite": body, "00000123/notes.txt": b"hi"},
+        "packed.zip": zipped({"up/1/model.tflite": body}),
+    }.items():
+        path = tmp_path / name
+        if isinstance(files, bytes):
+            path.write_bytes(files)
+        else:
+            write_folder(path, files)
+        assert read_source(path) == Source(name, "litert", body)
+    two = write_folder(tmp_path / "two", {"1/model.tflite": body, "2/saved_model.pb": b"graph"})
+    refused(two, FormatUnknown, 'holds 2 models: "1", "2"; add each by itself')
+    other = write_folder(tmp_path / "other", {"1/small.tflite": body})
+    refused(other, FormatUnknown, 'it has "1/small.tflite", which can be added alone')
+    inside = write_folder(tmp_path / "inside", {"saved_model.pb": b"graph", "assets/model.tflite": body})
+    assert read_source(inside).format == "saved_model"
 
 
 def test_every_truncated_litert_file_keeps_being_one_or_is_damaged(tmp_path: Path) -> None:

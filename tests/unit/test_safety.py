@@ -7,7 +7,9 @@ import json
 import marshal
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from stepensemble.conversion.safety import check_keras_config, find_keras_code
 from stepensemble.core.errors import FileDamaged, FileUnsafe
@@ -130,3 +132,33 @@ def test_of_a_key_that_stands_twice_the_one_that_keras_reads_counts() -> None:
 def test_what_is_not_json_is_damaged(text: bytes | str) -> None:
     with pytest.raises(FileDamaged, match="is not JSON: the file is damaged"):
         check_keras_config(text, "model.keras")
+
+
+WORDS = st.sampled_from(
+    ["Dense", "Lambda", "function", "builtins", "keras.layers", "relu", "__lambda__", "__typespec__", "\ud800", ""]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["class_name", "module", "config", "vocabulary", "layers"]), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_any_json_passes_or_is_refused_in_words_that_can_be_written(value: Any) -> None:
+    try:
+        check_keras_config(json.dumps(value), "model.keras")
+    except FileUnsafe as error:
+        str(error).encode()
+
+
+@pytest.mark.parametrize("depth", [100, 400])
+def test_a_deep_configuration_passes_or_is_refused(depth: int) -> None:
+    deep: Any = {"class_name": "function", "config": []}
+    for _ in range(depth):
+        deep = {"class_name": "function", "config": [deep]}
+    with pytest.raises((FileUnsafe, FileDamaged)):
+        check_keras_config(json.dumps(deep), "model.keras")

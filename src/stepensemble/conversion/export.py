@@ -7,6 +7,7 @@ can only be told with TensorFlow or h5py at hand is told here, before either of 
 from __future__ import annotations
 
 import io
+import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,8 +18,9 @@ from msgspec import Struct
 
 from stepensemble.conversion.deduction import Golden
 from stepensemble.conversion.formats import Format, pack_saved_model
+from stepensemble.conversion.keras_2 import is_of_keras_2, translate_config
 from stepensemble.conversion.parity import draw_inputs
-from stepensemble.conversion.safety import check_hdf5, check_keras_config
+from stepensemble.conversion.safety import check_hdf5, check_keras_config, find_keras_code
 from stepensemble.conversion.trial import pack_arrays, unpack_arrays
 from stepensemble.core.errors import ConversionFailed, FileDamaged, FileUnsafe
 from stepensemble.core.problems import enumerate_values, show
@@ -154,10 +156,13 @@ class Export(Struct, frozen=True, tag="export"):
                     if file.endswith(".h5"):
                         self._read_hdf5(body)
             return self._whole_model(keras, room / "model.keras")
-        config, legacy = self._read_hdf5(self.body)
+        config, legacy, version = self._read_hdf5(self.body)
         if config is not None:
             if not self.trust:
                 check_keras_config(config, self.name)
+            translated = self._translate(keras, config, version)
+            if translated is not None:
+                return self._model_and_weights(keras, translated, room / "model.h5")
             return self._whole_model(keras, room / "model.h5")
         if self.architecture is None:
             raise ConversionFailed(
@@ -168,6 +173,21 @@ class Export(Struct, frozen=True, tag="export"):
         if not self.trust:
             check_keras_config(architecture, "the architecture")
         path = room / ("weights.h5" if legacy else "model.weights.h5")  # Keras tells the two kinds by the name
+        return self._model_and_weights(keras, self._translate(keras, architecture, None) or architecture, path)
+
+    def _translate(self, keras: Any, config: str, version: str | None) -> str | None:
+        """Return an architecture of Keras 2 as Keras 3 would have written it; None of another, or with code in it."""
+        try:
+            read = json.loads(config)
+            if not is_of_keras_2(read, version) or any(find_keras_code(read)):
+                return None
+            return json.dumps(translate_config(read, keras))
+        except (ValueError, RecursionError):
+            return None
+        except ConversionFailed as error:
+            raise ConversionFailed(f"{self.name} was written by Keras 2, and {error}; {EXPORT}") from None
+
+    def _model_and_weights(self, keras: Any, architecture: str, path: Path) -> Callable[[], Any]:
         path.write_bytes(self.body)
 
         def build() -> Any:
@@ -183,19 +203,25 @@ class Export(Struct, frozen=True, tag="export"):
         path.write_bytes(self.body)
         return lambda: keras.models.load_model(path, compile=False, safe_mode=not self.trust)
 
-    def _read_hdf5(self, body: bytes) -> tuple[str | None, bool]:
-        """Check an HDF5 file; return the model's configuration in it, and whether its weights are as before Keras 3."""
+    def _read_hdf5(self, body: bytes) -> tuple[str | None, bool, str | None]:
+        """Check an HDF5 file; return the model in it, whether its weights are as before Keras 3, and Keras' version."""
         import h5py  # comes with TensorFlow
 
         try:
             with h5py.File(io.BytesIO(body), "r") as file:
                 if not self.trust:
                     check_hdf5(file, self.name)
-                config = file.attrs.get("model_config")
+                config, version = (_decode(file.attrs.get(key)) for key in ("model_config", "keras_version"))
                 legacy = "layer_names" in file.attrs
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise FileDamaged(f"{self.name} is truncated or damaged: {summarize(error)}; copy it again") from None
-        return config.decode() if isinstance(config, bytes) else config, legacy
+        return config, legacy, version
+
+
+def _decode(attribute: Any) -> str | None:
+    """Return an attribute of an HDF5 file as text, if it is text."""
+    text = attribute.decode() if isinstance(attribute, bytes) else attribute
+    return text if isinstance(text, str) else None
 
 
 def _convert(tf: Any, folder: Path, model: Model) -> tuple[bytes | None, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
@@ -36,6 +36,10 @@ PICKLE_NAMES = frozenset(
 EXPECTED: dict[str, bytes] = {".keras": ZIP, ".zip": ZIP, ".h5": HDF5, ".hdf5": HDF5}
 """How files of these extensions begin."""
 
+SAVED_MODEL_FILE, LITERT_FILE = "saved_model.pb", "model.tflite"
+MODEL_FILES = (SAVED_MODEL_FILE, LITERT_FILE)
+"""What models are called in folders; TensorFlow Serving looks for them under these names."""
+
 TAKEN = "give a .tflite, .keras or .h5 file, a SavedModel folder, or a .zip of one"
 
 
@@ -61,7 +65,7 @@ def read_source(path: Path) -> Source:
         FileUnsafe: it is a pickle, or an archive that harms who unpacks it.
     """
     if path.is_dir():
-        return Source(path.name, "saved_model", pack_saved_model(read_folder(path), path.name))
+        return Source(path.name, *_recognise_files(read_folder(path), path.name))
     try:
         size = path.stat().st_size
         if size > LIMITS.size:
@@ -108,9 +112,36 @@ def _recognise_zip(body: bytes, name: str) -> tuple[Format, bytes]:
         return "keras", body
     if any(PurePosixPath(entry).suffix.lower() in PICKLE_NAMES for entry in names):
         raise _pickle(name)
-    if not any(PurePosixPath(entry).name == "saved_model.pb" for entry in names):
+    if not any(PurePosixPath(entry).name in MODEL_FILES for entry in names):
         raise FormatUnknown(f"{name} is a zip without config.json (of Keras) and without saved_model.pb; {TAKEN}")
-    return "saved_model", pack_saved_model(read_archive(body), name)
+    return _recognise_files(read_archive(body), name)
+
+
+def _recognise_files(files: Mapping[str, bytes], name: str) -> tuple[Format, bytes]:
+    """Tell what a folder holds, or a zip of one, as TensorFlow Serving has them: at its top or under a version."""
+    model = _find_model(files, name)
+    if PurePosixPath(model).name == LITERT_FILE:
+        return recognise(files[model], f"{name}/{model}")
+    return "saved_model", pack_saved_model(files, name)
+
+
+def _find_model(files: Iterable[str], name: str) -> str:
+    """Return the file that tells where a model lies.
+
+    Raises:
+        FormatUnknown: there is none, or more than one.
+    """
+    found = [file for file in sorted(files) if PurePosixPath(file).name in MODEL_FILES and "__MACOSX" not in file]
+    saved = {PurePosixPath(file).parent for file in found if PurePosixPath(file).name == SAVED_MODEL_FILE}
+    # What lies in a SavedModel is a part of it.
+    found = [file for file in found if not saved & set(PurePosixPath(file).parent.parents)]
+    if len(found) > 1:
+        raise FormatUnknown(_several([str(PurePosixPath(file).parent) for file in found], name))
+    if not found:
+        others = [file for file in sorted(files) if PurePosixPath(file).suffix == ".tflite"]
+        near = f"; it has {enumerate_values(others)}, which can be added alone" if others else ""
+        raise FormatUnknown(f"{name} has no saved_model.pb and no model.tflite{near}; {TAKEN}")
+    return found[0]
 
 
 def pack_saved_model(files: Mapping[str, bytes], name: str) -> bytes:
@@ -122,16 +153,8 @@ def pack_saved_model(files: Mapping[str, bytes], name: str) -> bytes:
     Raises:
         FormatUnknown: there is no SavedModel among the files, or more than one.
     """
-    roots = [
-        str(PurePosixPath(file).parent)
-        for file in sorted(files)
-        if PurePosixPath(file).name == "saved_model.pb" and not file.startswith("__MACOSX/")
-    ]
-    if len(roots) > 1:
-        raise FormatUnknown(_several(roots, name))
-    if not roots:
-        raise FormatUnknown(f"{name} has no saved_model.pb; {TAKEN}")
-    prefix = "" if roots[0] == "." else f"{roots[0]}/"
+    root = str(PurePosixPath(_find_model(files, name)).parent)
+    prefix = "" if root == "." else f"{root}/"
     inside = {file.removeprefix(prefix): body for file, body in files.items() if file.startswith(prefix)}
     return write_archive({file: body for file, body in inside.items() if is_of_saved_model(file)})
 

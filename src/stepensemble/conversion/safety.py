@@ -145,8 +145,8 @@ def _judge_object(found: Mapping[str, Any]) -> Iterator[str]:
     elif kind in PLAIN:
         pass
     elif kind == "function":
-        known = config in ACTIVATIONS if module == "builtins" else module in KERAS_MODULES
-        if not isinstance(config, str) or not known:
+        known = isinstance(config, str) and (config in ACTIVATIONS if module == "builtins" else module in KERAS_MODULES)
+        if not known:
             yield f"a function of its own, {show(config)} of {_where(module)}"
     elif (module and not _of_keras(module)) or module is None or not re.fullmatch(r"_*[A-Z]\w*", kind):
         yield f"a class of its own, {show(kind)} of {_where(module)}"

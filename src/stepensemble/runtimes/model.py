@@ -203,6 +203,12 @@ def _join(parts: Sequence[Array]) -> Array:
         raise InvalidOutput(f"the output is no entry a row: of parts of the rows it has the shapes {shapes}") from None
 
 
+TEXT_REMEDY = (
+    'no feature carries text to a model: cut the model behind its lookup, and declare the feature as a "category" with '
+    "the lookup's vocabulary, or as a \"tensor\" of the words' numbers (docs/formats.md, Text)"
+)
+
+
 def accept(value: Array, tensor: Tensor, who: str) -> Array:
     """Return a value as an input takes it.
 
@@ -236,6 +242,8 @@ def accept(value: Array, tensor: Tensor, who: str) -> Array:
     more = ""
     if value.dtype.kind == "f" and tensor.dtype in ("int8", "uint8", "int16"):
         more = f", which it has no quantization for: give it a tensor feature of dtype {tensor.dtype}"
+    if tensor.dtype == STRING:
+        more = f"; {TEXT_REMEDY}"
     raise InputMismatch(f"{who} takes {tensor.dtype}, and its columns are {value.dtype.name}{more}")
 
 
