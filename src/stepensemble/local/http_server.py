@@ -27,6 +27,7 @@ from http import HTTPStatus
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import h11
 
@@ -277,10 +278,17 @@ def read_head(request: h11.Request) -> Head:
         # Which of the two is true, somebody between may see otherwise (RFC 9112, 6.1).
         raise Refusal(400, "BadRequest", "the request has Content-Length and Transfer-Encoding; give one of them")
     target = request.target.decode()
-    if not target.startswith(("/", "http://")):
+    if not (target.startswith("/") or _is_address(target)):
         raise Refusal(400, "BadRequest", "the target is neither a path nor an address")
     headers = tuple((name.decode(), value.decode("latin-1")) for name, value in request.headers.raw_items())
     return Head(request.method.decode(), target, headers, version)
+
+
+def _is_address(target: str) -> bool:
+    try:
+        return urlsplit(target).scheme == "http"
+    except ValueError:  # brackets that do not match
+        return False
 
 
 def encode_reply(connection: h11.Connection, reply: Reply, head: Head | None, *, close: bool) -> list[bytes]:
@@ -293,11 +301,7 @@ def encode_reply(connection: h11.Connection, reply: Reply, head: Head | None, *,
         close: say that the connection ends.
     """
     bare = (head is not None and head.method == "HEAD") or reply.status in {204, 304}
-    own = (
-        {"connection", "transfer-encoding", "date"}
-        if bare
-        else {"connection", "transfer-encoding", "date", "content-length"}
-    )
+    own = {"connection", "date", "transfer-encoding"} | (set() if bare else {"content-length"})
     headers = [(name.encode(), _clean(value)) for name, value in reply.headers if name.lower() not in own]
     headers.append((b"Date", _format_date(int(time.time()))))
     if not bare:
