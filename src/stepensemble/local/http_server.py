@@ -59,6 +59,7 @@ class Limits:
         rate: bytes a second.
         linger: for the rest of a request that was refused, so that the client reads why.
         connections: at once.
+        held: bytes of all bodies that have come and are not answered yet.
     """
 
     idle: float = 120.0
@@ -68,6 +69,7 @@ class Limits:
     rate: float = 16 * 1024
     linger: float = 5.0
     connections: int = 1000
+    held: int = 1024 * 1024 * 1024
 
 
 LIMITS = Limits()
@@ -85,6 +87,8 @@ class HttpServer(ThreadingTCPServer):
         self.site = site
         self.limits = limits
         self._open: set[socket.socket] = set()
+        self._held = 0
+        self._holding = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="gateway", daemon=True)
         self._thread.start()
 
@@ -120,6 +124,17 @@ class HttpServer(ThreadingTCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of connections that break."""
 
+    def hold(self, size: int) -> None:
+        """Count bytes of a body that have come; with a size below zero, those that are done with.
+
+        Raises:
+            Refusal: they are too many, together with those of other requests.
+        """
+        with self._holding:
+            if size > 0 and self._held + size > self.limits.held:
+                raise Refusal(503, "SlowDown", "too many requests have large bodies; send fewer at once")
+            self._held += size
+
     def close(self) -> None:
         """Stop listening and end every connection."""
         self.shutdown()
@@ -139,8 +154,16 @@ class _Handler(BaseRequestHandler):
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._limits = self.server.limits
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
-        while self._serve():
-            pass
+        self._holds = 0
+        try:
+            while self._serve():
+                self._let_go()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.server.hold(-self._holds)
+        self._holds = 0
 
     def _serve(self) -> bool:
         """Answer one request; return whether there may be another."""
@@ -190,6 +213,8 @@ class _Handler(BaseRequestHandler):
         begun = time.monotonic()
         while not isinstance(event := self._next_event(), h11.EndOfMessage):
             if isinstance(event, h11.Data):
+                self.server.hold(len(event.data))
+                self._holds += len(event.data)
                 body += event.data
                 if len(body) > most:
                     raise _too_large(most)

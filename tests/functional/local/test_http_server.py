@@ -250,6 +250,21 @@ def test_a_client_that_takes_no_replies_is_let_go(site: Echo, hasty_port: int) -
         assert site.answered
 
 
+def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answered(site: Echo) -> None:
+    for port in serve(site, Limits(held=1500, grace=5, linger=0.1)):
+        whole = HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST
+        with connect(port) as first:
+            first.sendall(whole[:-1])
+            for _ in range(100):  # until the server has read that
+                if 503 in statuses(exchange(port, whole, end=True)):
+                    break
+            else:
+                pytest.fail("a second body was taken beside the first")
+            first.sendall(whole[-1:])
+            assert first.recv(12) == b"HTTP/1.1 200"
+        assert statuses(exchange(port, whole * 3, end=True)) == [200] * 3
+
+
 def test_more_connections_than_there_may_be_are_told_so(site: Echo) -> None:
     for port in serve(site, Limits(connections=2, linger=0.1)):
         with connect(port) as first, connect(port) as second:
