@@ -186,6 +186,15 @@ def test_a_models_own_name_goes_before_a_feature_of_that_name_and_other_names_ar
     assert parse_predict({"instances": [{"x": 1.0}]}, own()).rows == [{"x": 1.0}]
 
 
+@pytest.mark.parametrize("body", [{"instances": [{"nope": 1.0}]}, {"inputs": {"nope": [1.0]}}])
+def test_a_name_that_is_neither_is_refused_with_those_that_are(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        parse_predict(body, own())
+    (problem,) = refused.value.problems
+    assert (problem.path, problem.message) == (f"$.{next(iter(body))}", '"nope" is no input of "half", and no feature')
+    assert problem.remedy == 'use "dense_input", or the features "x"'
+
+
 def test_metadata_lists_a_models_own_names_types_and_shapes() -> None:
     unsure = ModelSignature(
         (ModelTensor("tokens", "int64", (None,)),), (ModelTensor("a", "string", None), ModelTensor("b", "bfloat16", ()))

@@ -84,7 +84,7 @@ class Gateway:
         if target == STEP_FUNCTIONS + "StartExecution":
             return self._start(head, environ)
         if not target:
-            check_chunks(head.fields, environ["wsgi.input"].getbuffer())
+            check_chunks(head.fields, memoryview(environ["wsgi.input"].getvalue()))
             keep_names(environ, head)
         try:
             with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():

@@ -27,6 +27,7 @@ from http import HTTPStatus
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import h11
 
@@ -58,6 +59,7 @@ class Limits:
         rate: bytes a second.
         linger: for the rest of a request that was refused, so that the client reads why.
         connections: at once.
+        held: bytes of all bodies that have come and are not answered yet.
     """
 
     idle: float = 120.0
@@ -67,6 +69,7 @@ class Limits:
     rate: float = 16 * 1024
     linger: float = 5.0
     connections: int = 1000
+    held: int = 1024 * 1024 * 1024
 
 
 LIMITS = Limits()
@@ -84,6 +87,8 @@ class HttpServer(ThreadingTCPServer):
         self.site = site
         self.limits = limits
         self._open: set[socket.socket] = set()
+        self._held = 0
+        self._holding = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="gateway", daemon=True)
         self._thread.start()
 
@@ -119,6 +124,17 @@ class HttpServer(ThreadingTCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of connections that break."""
 
+    def hold(self, size: int) -> None:
+        """Count bytes of a body that have come; with a size below zero, those that are done with.
+
+        Raises:
+            Refusal: they are too many, together with those of other requests.
+        """
+        with self._holding:
+            if size > 0 and self._held + size > self.limits.held:
+                raise Refusal(503, "SlowDown", "too many requests have large bodies; send fewer at once")
+            self._held += size
+
     def close(self) -> None:
         """Stop listening and end every connection."""
         self.shutdown()
@@ -138,8 +154,16 @@ class _Handler(BaseRequestHandler):
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._limits = self.server.limits
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
-        while self._serve():
-            pass
+        self._holds = 0
+        try:
+            while self._serve():
+                self._let_go()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.server.hold(-self._holds)
+        self._holds = 0
 
     def _serve(self) -> bool:
         """Answer one request; return whether there may be another."""
@@ -189,6 +213,8 @@ class _Handler(BaseRequestHandler):
         begun = time.monotonic()
         while not isinstance(event := self._next_event(), h11.EndOfMessage):
             if isinstance(event, h11.Data):
+                self.server.hold(len(event.data))
+                self._holds += len(event.data)
                 body += event.data
                 if len(body) > most:
                     raise _too_large(most)
@@ -277,10 +303,17 @@ def read_head(request: h11.Request) -> Head:
         # Which of the two is true, somebody between may see otherwise (RFC 9112, 6.1).
         raise Refusal(400, "BadRequest", "the request has Content-Length and Transfer-Encoding; give one of them")
     target = request.target.decode()
-    if not target.startswith(("/", "http://")):
+    if not (target.startswith("/") or _is_address(target)):
         raise Refusal(400, "BadRequest", "the target is neither a path nor an address")
     headers = tuple((name.decode(), value.decode("latin-1")) for name, value in request.headers.raw_items())
     return Head(request.method.decode(), target, headers, version)
+
+
+def _is_address(target: str) -> bool:
+    try:
+        return urlsplit(target).scheme == "http"
+    except ValueError:  # brackets that do not match
+        return False
 
 
 def encode_reply(connection: h11.Connection, reply: Reply, head: Head | None, *, close: bool) -> list[bytes]:
@@ -293,11 +326,7 @@ def encode_reply(connection: h11.Connection, reply: Reply, head: Head | None, *,
         close: say that the connection ends.
     """
     bare = (head is not None and head.method == "HEAD") or reply.status in {204, 304}
-    own = (
-        {"connection", "transfer-encoding", "date"}
-        if bare
-        else {"connection", "transfer-encoding", "date", "content-length"}
-    )
+    own = {"connection", "date", "transfer-encoding"} | (set() if bare else {"content-length"})
     headers = [(name.encode(), _clean(value)) for name, value in reply.headers if name.lower() not in own]
     headers.append((b"Date", _format_date(int(time.time()))))
     if not bare:

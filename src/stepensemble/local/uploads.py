@@ -21,10 +21,14 @@ LONGEST_LINE = 1024
 def check_announcement(head: Head) -> None:
     """Make sure that an object that is written says how long it is, as S3 wants it.
 
+    One that is copied has no body, and needs to say nothing.
+
     Raises:
         Refusal: 411.
     """
-    if head.method == "PUT" and not {"content-length", "transfer-encoding"} & head.fields.keys():
+    if head.method != "PUT" or "x-amz-copy-source" in head.fields:
+        return
+    if not {"content-length", "transfer-encoding"} & head.fields.keys():
         raise Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
 
 

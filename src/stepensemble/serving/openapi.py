@@ -40,6 +40,7 @@ RESPONSES: Mapping[int, str] = {
     429: "Too many requests; `Retry-After` says in how many seconds to ask again.",
     500: "Something went wrong; its log says what.",
     503: "Not available now; `Retry-After` says in how many seconds to ask again.",
+    504: "The function did not answer in time.",
 }
 
 
@@ -89,7 +90,7 @@ def _own_paths() -> dict[str, Any]:
                 "operationId": "ask",
                 "summary": "Ask the ensemble, and get all that its members said",
                 "requestBody": asked,
-                "responses": _responses("Output", "Failure", 400, 409, 413, 415, 422, 429, 500, 503),
+                "responses": _responses("Output", "Refusal", 400, 409, 413, 415, 422, 429, 500, 503),
             }
         },
         "/predictions/{prediction_id}": {
@@ -97,21 +98,21 @@ def _own_paths() -> dict[str, Any]:
                 "operationId": "recall",
                 "summary": "What is recorded of a prediction",
                 "parameters": [_parameter("prediction_id", "As an answer names it.")],
-                "responses": _responses("Record", "Failure", 403, 404, 413, 429, 500, 503),
+                "responses": _responses("Record", "Refusal", 400, 403, 404, 413, 429, 500, 503),
             }
         },
         "/health": {
             "get": {
                 "operationId": "health",
                 "summary": "Whether something is published",
-                "responses": _responses("Health", "Failure", 429, 500, 503),
+                "responses": _responses("Health", "Refusal", 429, 500, 503),
             }
         },
         "/openapi.json": {
             "get": {
                 "operationId": "describe",
                 "summary": "This document",
-                "responses": _responses("Document", "Failure", 429, 500),
+                "responses": _responses("Document", "Refusal", 429, 500),
             }
         },
     }
@@ -143,7 +144,7 @@ def _serving_paths() -> dict[str, Any]:
                     "requestBody": {"required": True, "content": {JSON: {"schema": _ref(request)}}},
                     "responses": _responses(
                         f"{method.capitalize()}Response",
-                        "ServingError",
+                        "ServingRefusal",
                         *(400, 404, 409, 413, 415, 422, 429, 500, 503),
                     ),
                 }
@@ -152,7 +153,7 @@ def _serving_paths() -> dict[str, Any]:
 
 
 def _get(operation: str, summary: str, schema: str, parameters: list[Any]) -> dict[str, Any]:
-    responses = _responses(schema, "ServingError", 400, 404, 429, 500, 503)
+    responses = _responses(schema, "ServingRefusal", 400, 404, 429, 500, 503)
     return {
         "get": {"operationId": operation, "summary": summary, "parameters": parameters, "responses": responses},
     }
@@ -241,6 +242,12 @@ def _answers() -> dict[str, Any]:
         ),
         "Document": {"type": "object", "description": "An OpenAPI document."},
         "ServingError": _object(error={"type": "string", "description": "What is wrong."}),
+        "GatewayError": {
+            **_object(message={"type": "string", "description": "Why API Gateway did not hand the request on."}),
+            "additionalProperties": False,
+        },
+        "Refusal": {"oneOf": [_ref("Failure"), _ref("GatewayError")]},
+        "ServingRefusal": {"oneOf": [_ref("ServingError"), _ref("GatewayError")]},
         "Failure": {
             "type": "object",
             "required": ["error", "message"],
@@ -256,7 +263,7 @@ def _answers() -> dict[str, Any]:
 
 def _responses(schema: str, failure: str, *statuses: int) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": {"description": "The answer.", "content": {JSON: {"schema": _ref(schema)}}}}
-    for status in statuses:
+    for status in (*statuses, 504):
         responses[str(status)] = {
             "description": RESPONSES[status],
             "content": {JSON: {"schema": _ref(failure)}},

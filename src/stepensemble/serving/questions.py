@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -140,6 +140,7 @@ def _ask_rows(instances: Sequence[Any], servable: Servable, form: Form, *, by_fe
     if inputs and not by_features and all(one.keys() <= inputs.keys() for one in instances):
         columns = {name: [one.get(name) for one in instances] for name in inputs}
         return _ask(_Named(columns, len(instances)), servable, form, by_features=False)
+    _check_names({name for one in instances for name in one}, "$.instances", servable, inputs)
     return Question(form, rows=_read_features(servable.release.features, instances))
 
 
@@ -173,10 +174,20 @@ def _ask(named: _Named, servable: Servable, form: Form, *, by_features: bool) ->
     inputs = list_inputs(servable, named.columns)
     if inputs and not by_features and named.columns.keys() <= inputs.keys():
         return _read_tensors(named, inputs, form)
+    _check_names(named.columns.keys(), "$.inputs", servable, inputs)
     features = servable.release.features
     names = list(named.columns)
     rows = [dict(zip(names, row, strict=True)) for row in zip(*named.columns.values(), strict=True)]
     return Question(form, rows=_read_features(features, rows))
+
+
+def _check_names(names: Collection[str], path: str, servable: Servable, inputs: Mapping[str, Input]) -> None:
+    """Make sure that some name is a feature's, where a member is asked that has inputs of other names."""
+    features = [feature.name for feature in servable.release.features]
+    if inputs and names and not set(names) & set(features):
+        message = f"{enumerate_values(names)} is no input of {show(servable.name)}, and no feature"
+        remedy = f"use {enumerate_values(inputs)}, or the features {enumerate_values(features)}"
+        raise _refusal(path, message, remedy)
 
 
 def _read_tensors(named: _Named, inputs: Mapping[str, Input], form: Form) -> Question:

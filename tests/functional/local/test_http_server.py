@@ -105,6 +105,9 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "no colon": (HEAD + b"Content-Length\r\n\r\n", 400),
     "a zero byte": (HEAD + b"X: a\x00b\r\n\r\n", 400),
     "no such target": (b"GET here HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "an address with half a bracket": (b"GET http://[::1/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "an address of TLS": (b"GET https://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "a tunnel": (b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "length below zero": (HEAD + b"Content-Length: -1\r\n\r\n", 400),
     "length with a sign": (HEAD + b"Content-Length: +1\r\n\r\nx", 400),
     "length in words": (HEAD + b"Content-Length: abc\r\n\r\n", 400),
@@ -159,6 +162,19 @@ def test_a_request_that_breaks_off_is_nothing(site: Echo, port: int, name: str) 
     assert statuses(received) == [400]
     assert b"IncompleteBody: " in received
     assert site.answered == []
+
+
+def test_no_beginning_of_a_request_is_taken_for_the_whole(site: Echo, port: int) -> None:
+    for whole in (
+        HEAD + b"Content-Length: 3\r\n\r\nabc",
+        CHUNKED + b"1\r\na\r\n2;x=y\r\nbc\r\n0\r\nTrailer: 1\r\n\r\n",
+    ):
+        for end in range(1, len(whole)):
+            assert set(statuses(exchange(port, whole[:end], end=True))) <= {400}
+        assert site.answered == []
+        exchange(port, whole, end=True)
+        assert site.answered == [b"abc"]
+        site.answered.clear()
 
 
 @pytest.mark.parametrize(
@@ -232,6 +248,21 @@ def test_a_client_that_takes_no_replies_is_let_go(site: Echo, hasty_port: int) -
             while True:
                 connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST)
         assert site.answered
+
+
+def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answered(site: Echo) -> None:
+    for port in serve(site, Limits(held=1500, grace=5, linger=0.1)):
+        whole = HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST
+        with connect(port) as first:
+            first.sendall(whole[:-1])
+            for _ in range(100):  # until the server has read that
+                if 503 in statuses(exchange(port, whole, end=True)):
+                    break
+            else:
+                pytest.fail("a second body was taken beside the first")
+            first.sendall(whole[-1:])
+            assert first.recv(12) == b"HTTP/1.1 200"
+        assert statuses(exchange(port, whole * 3, end=True)) == [200] * 3
 
 
 def test_more_connections_than_there_may_be_are_told_so(site: Echo) -> None:

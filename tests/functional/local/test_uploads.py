@@ -6,12 +6,14 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepensemble.local.http_messages import Refusal
-from stepensemble.local.uploads import check_chunks, measure_chunks
+from stepensemble.local.http_messages import Head, Refusal
+from stepensemble.local.uploads import check_announcement, check_chunks, measure_chunks
 
 SIGNATURE = b";chunk-signature=" + b"a" * 64
 TRAILER = b"x-amz-checksum-crc32c:sOO8/Q==\r\n"
@@ -63,3 +65,20 @@ def test_the_announced_length_must_be_that_of_the_chunks(announced: str, status:
 def test_a_body_that_is_not_in_chunks_is_not_looked_at() -> None:
     check_chunks({"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}, memoryview(b"abc"))
     check_chunks({}, memoryview(b"abc"))
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "refused"),
+    [
+        ("PUT", {}, True),
+        ("PUT", {"Content-Length": "0"}, False),
+        ("PUT", {"Transfer-Encoding": "chunked"}, False),
+        ("PUT", {"X-Amz-Copy-Source": "/bucket/key"}, False),
+        ("GET", {}, False),
+        ("DELETE", {}, False),
+    ],
+)
+def test_an_object_that_is_written_says_how_long_it_is(method: str, headers: dict[str, str], refused: bool) -> None:
+    head = Head(method, "/bucket/key", (("Host", "localhost"), *headers.items()))
+    with pytest.raises(Refusal) if refused else nullcontext():
+        check_announcement(head)
