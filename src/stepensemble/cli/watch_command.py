@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import typer
 from rich.text import Text
 
 from stepensemble.cli.options import ManifestOption, StackOption, read_manifest
-from stepensemble.cli.terminal import STATUS_STYLES, err, out, show_status
+from stepensemble.cli.terminal import STATUS_STYLES, encode_line, err, out, show_status
 
 # Each command imports what it needs when it runs: `ensemble --help` should not wait for boto3 or NumPy.
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def watch(
 def _show(answered: Answered, *, as_json: bool) -> None:
     if as_json:
         told = {"file": answered.name, "answer": str(answered.place), **answered.document}
-        sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+        sys.stdout.write(encode_line(told) + "\n")
         sys.stdout.flush()
         return
     out.print(_describe(answered), soft_wrap=True)
