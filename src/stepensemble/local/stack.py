@@ -24,6 +24,7 @@ from stepensemble.core.errors import LocalStackError
 from stepensemble.core.releases.release import digest_of, name_add_on
 from stepensemble.local.errors import PortTaken
 from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
+from stepensemble.local.privacy import make_private
 from stepensemble.local.state import StateDatabase, lock_state, remove_database
 from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically
 
@@ -125,6 +126,7 @@ class LocalStack:
         """
         folder = (state_dir or project / STATE_FOLDER).resolve()
         folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         with ExitStack() as exits:
             exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None)))
             listener = exits.enter_context(_bind(port))
