@@ -120,6 +120,12 @@ def test_an_empty_folder_is_answered_at_once(shared_project: Path, stack: Stack,
     assert watch(shared_project, folder) == {}
 
 
+def test_the_stacks_state_is_its_owners(shared_project: Path, stack: Stack) -> None:
+    assert stack.local
+    state = shared_project / ".stepensemble"
+    assert [path.stat().st_mode & 0o077 for path in (state, state / "state.db")] == [0, 0]
+
+
 def test_answers_go_where_they_are_wanted_and_a_person_reads_a_line_a_file(
     shared_project: Path, stack: Stack, folder: Path, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from stepensemble.cli.options import DEFAULT_MANIFEST, JsonOption, ManifestOption
-from stepensemble.cli.terminal import out, print_json, show_status, warn
+from stepensemble.cli.terminal import announce, out, print_json, show_status, warn
 from stepensemble.core.errors import AdditionRefused, InvalidManifest
 from stepensemble.core.releases.release import SHORT
 
@@ -111,7 +111,7 @@ def add(
         warn(str(problem))
     out.print(draw_addition(addition))
     did = "added" if addition.replaced is None else "replaced"
-    out.print(f"[bold green]{did}[/]  {path} compiles to release {addition.release[:SHORT]}")
+    announce(did, f"{path} compiles to release {addition.release[:SHORT]}")
 
 
 def _read_weight(weight: float | None) -> float | int | None:

@@ -6,7 +6,6 @@ file that is not there or not JSON).
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from contextlib import ExitStack
@@ -29,7 +28,7 @@ from stepensemble.cli.options import (
     read_project_manifest,
 )
 from stepensemble.cli.release_commands import commands
-from stepensemble.cli.terminal import complain, err, note, out, print_json, show_status, warn
+from stepensemble.cli.terminal import announce, complain, encode_line, err, note, out, print_json, show_status, warn
 from stepensemble.cli.warm_command import commands as warming
 from stepensemble.cli.watch_command import commands as watches
 from stepensemble.core.errors import EnsembleError, InvalidManifest
@@ -83,7 +82,7 @@ def check(
     report.raise_if_refused()
     if not explain:
         out.print(draw_trials(report))
-    out.print(f"[bold green]ok[/]  {manifest} compiles to release {report.sources.digest[:SHORT]}")
+    announce("ok", f"{manifest} compiles to release {report.sources.digest[:SHORT]}")
 
 
 @app.command()
@@ -172,7 +171,7 @@ def show(
     out.print(draw_input(record))
     out.print(draw_fan_out(record.output, release, out.width))
     if record.failure is not None:
-        out.print(f"[red]{record.failure}[/]")
+        out.print(str(record.failure), style="red")
 
 
 @app.command()
@@ -342,10 +341,10 @@ def _read_event(event: str) -> object:
 
 def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(description) + "\n")
+        sys.stdout.write(encode_line(description) + "\n")
         sys.stdout.flush()
         return
-    out.print(f"[bold green]up[/]  {description['endpoint']}  (stack {description['stack']}, pid {description['pid']})")
+    announce("up", f"{description['endpoint']}  (stack {description['stack']}, pid {description['pid']})")
     for name, arn in description["state_machines"].items():
         out.print(f"  {name:<10} {arn}", soft_wrap=True)
     out.print(f"  {'records':<10} {description['table']}")
@@ -360,5 +359,4 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
         f"  aws stepfunctions start-execution --state-machine-arn {description['state_machines']['standard']} "
         "--input file://events/passenger.json",
         soft_wrap=True,
-        markup=False,
     )

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from stepensemble.cli.options import DEFAULT_MANIFEST, JsonOption, ManifestOption, StackOption, read_manifest
-from stepensemble.cli.terminal import err, note, out, print_json, show_status
+from stepensemble.cli.terminal import announce, err, note, out, print_json, show_status
 from stepensemble.core.errors import VerificationFailed
 from stepensemble.core.releases.release import SHORT
 
@@ -150,7 +150,7 @@ def diff(
     else:
         from stepensemble.cli.release_tables import draw_differences
 
-        out.print(f"{before} ({old[:SHORT]}) → {after} ({new[:SHORT]})", style="dim", markup=False)
+        out.print(f"{before} ({old[:SHORT]}) → {after} ({new[:SHORT]})", style="dim")
         out.print(draw_differences(differences))
     if differences and exit_code:
         raise typer.Exit(1)
@@ -185,10 +185,8 @@ def rollback(
     if not done.changed:
         out.print(f"release {done.release[:SHORT]} is the current one of {name} already")
         return
-    out.print(
-        f"[bold green]rolled back[/]  release {done.release[:SHORT]} is the current one of {name}; "
-        f"it was {done.previous[:SHORT]}"
-    )
+    before = f"it was {done.previous[:SHORT]}"
+    announce("rolled back", f"release {done.release[:SHORT]} is the current one of {name}; {before}")
     if done.ended is not None:
         out.print(f"the canary {done.ended.release[:SHORT]} ended with it")
 
@@ -257,10 +255,8 @@ def canary_promote(stack: StackOption = None, *, as_json: JsonOption = False) ->
     if as_json:
         print_json({"release": current.release, "previous": previous, "slots": current.slots})
         return
-    out.print(
-        f"[bold green]promoted[/]  release {current.release[:SHORT]} is the current one of {name}; "
-        f"it was {previous[:SHORT]}"
-    )
+    before = f"it was {previous[:SHORT]}"
+    announce("promoted", f"release {current.release[:SHORT]} is the current one of {name}; {before}")
 
 
 @canary.command("abort")
@@ -388,7 +384,12 @@ def _upload_bar(plan: Plan, *, quiet: bool) -> Iterator[Sent]:
     """Show the bytes that are uploaded, where somebody watches."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (TextColumn("Uploading {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (
+        TextColumn("Uploading {task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     hidden = quiet or not err.is_terminal or not plan.uploads
     with Progress(*columns, console=err, transient=True, disable=hidden) as progress:
         task = progress.add_task("", total=plan.upload_bytes)
@@ -440,7 +441,7 @@ def _show_published(published: Published, name: str) -> None:
         return
     for member, slot in published.slots.items():
         out.print(f"  {member:<24} slot {slot}{'   uploaded' if member in published.uploaded else ''}")
-    out.print(f"[bold green]published[/]  release {published.release[:SHORT]} {state} of {name}")
+    announce("published", f"release {published.release[:SHORT]} {state} of {name}")
 
 
 def _verification_to_json(verification: Verification) -> dict[str, Any]:
@@ -451,8 +452,10 @@ def _show_verification(verification: Verification) -> None:
     from stepensemble.cli.release_tables import draw_verification
 
     out.print(draw_verification(verification))
-    state = "[bold green]verified[/]" if verification.passed else "[bold red]not verified[/]"
-    out.print(
-        f"{state}  release {verification.release[:SHORT]} on {verification.rows} golden rows, asked first at "
-        f"{verification.taken_at[:19].replace('T', ' ')}, now kept as {verification.prediction_id}"
+    state, style = ("verified", "bold green") if verification.passed else ("not verified", "bold red")
+    announce(
+        state,
+        f"release {verification.release[:SHORT]} on {verification.rows} golden rows, asked first at "
+        f"{verification.taken_at[:19].replace('T', ' ')}, now kept as {verification.prediction_id}",
+        style=style,
     )

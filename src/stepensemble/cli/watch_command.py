@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import typer
 from rich.text import Text
 
 from stepensemble.cli.options import ManifestOption, StackOption, read_project_manifest
-from stepensemble.cli.terminal import STATUS_STYLES, err, note, out, show_status
+from stepensemble.cli.terminal import STATUS_STYLES, encode_line, err, note, out, show_status, warn
 
 # Each command imports what it needs when it runs: `ensemble --help` should not wait for boto3 or NumPy.
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def watch(
     from stepensemble.cli.stacks import open_stack, settle_release
     from stepensemble.cli.watching import Watch
 
+    if outbox is None and (folder / "outbox").is_symlink():
+        raise typer.BadParameter(f"{folder / 'outbox'} is a symbolic link; say by --outbox where answers go")
     failed = False
     with ExitStack() as exits:
         with show_status("Looking for the stack") as status:
@@ -62,7 +63,12 @@ def watch(
             err.print(f"watching {folder}; answers go to {outbox or folder / 'outbox'}; Ctrl-C stops it", style="dim")
         try:
             with show_status("Waiting for answers" if once else "Waiting for files") as status:
-                for answered in watched.answers(once=once, starts=lambda name: status.update(f"Asking about {name}")):
+                answers = watched.answers(
+                    once=once,
+                    starts=lambda name: status.update(f"Asking about {name}"),
+                    passes_over=_warn_of_link,
+                )
+                for answered in answers:
                     failed = failed or answered.failed
                     _show(answered, as_json=as_json)
         except KeyboardInterrupt:
@@ -70,10 +76,14 @@ def watch(
     raise typer.Exit(1 if failed and once else 0)
 
 
+def _warn_of_link(name: str) -> None:
+    warn(f"{name} is not read, since it or the place of its answer is a symbolic link; put the file itself there")
+
+
 def _show(answered: Answered, *, as_json: bool) -> None:
     if as_json:
         told = {"file": answered.name, "answer": str(answered.place), **answered.document}
-        sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+        sys.stdout.write(encode_line(told) + "\n")
         sys.stdout.flush()
         return
     out.print(_describe(answered), soft_wrap=True)

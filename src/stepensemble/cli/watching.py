@@ -7,6 +7,7 @@ twice: the next one waits for the same version of the object.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import time
@@ -26,7 +27,7 @@ from stepensemble.core.answer import Prediction
 from stepensemble.core.errors import ObjectMissing, StackOutdated
 from stepensemble.core.payload import Pointer
 from stepensemble.local.template import write_atomically
-from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, answer_key, underline
+from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, RESULTS, answer_key, underline
 
 NOTES = ".asked.json"
 AT_ONCE = 8
@@ -77,12 +78,16 @@ class Watch:
 
     Attributes:
         folder: where files are dropped; hidden ones are passed over, and so are `outbox`, and names that no object has.
-        outbox: where answers go.
+            Symbolic links are not followed: whoever may drop a file could read others by them, with the rights of
+            whoever watches.
+        outbox: where answers go; none goes through a symbolic link below it.
+        linked: names of files that were passed over for a link, their own or their answer's.
     """
 
     stack: Stack
     folder: Path
     outbox: Path
+    linked: set[str] = field(default_factory=set)
     _asked: dict[str, Asked] = field(default_factory=dict)
     _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -99,19 +104,30 @@ class Watch:
             for name, asked in list(self._asked.items()):
                 self._ask_again(name, asked)
 
-    def answers(self, *, once: bool, starts: Callable[[str], None] = lambda _: None) -> Iterator[Answered]:
+    def answers(
+        self,
+        *,
+        once: bool,
+        starts: Callable[[str], None] = lambda _: None,
+        passes_over: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[Answered]:
         """Yield answers as they come; for ever, or until every file that is there has one.
 
         Args:
             once: whether to end then.
-            starts: told the name of each file that is uploaded.
+            starts: called with the name of each file that is uploaded.
+            passes_over: called once with the name of each file that is not, for a symbolic link.
 
         Raises:
             StackOutdated: the stack's bucket keeps no versions.
         """
         pause = LOCAL_LOOK if self.stack.local else DEPLOYED_LOOK
+        passed_over: set[str] = set()
         while True:
             waiting = self._settled()
+            for name in sorted(self.linked - passed_over):
+                passes_over(name)
+            passed_over |= self.linked
             for name, (size, modified) in waiting[: AT_ONCE - len(self._asked)]:
                 starts(name)
                 self._ask(name, size, modified)
@@ -133,9 +149,21 @@ class Watch:
             if path.is_relative_to(self.outbox) or any(part.startswith(".") for part in name.parts):
                 continue
             with contextlib.suppress(FileNotFoundError):
-                if path.is_file() and _is_key(name.as_posix()):
+                if not _is_key(name.as_posix()):
+                    continue
+                if path.is_symlink() or (path.is_file() and self._is_linked(name)):
+                    self.linked.add(name.as_posix())
+                elif path.is_file():
                     found[name.as_posix()] = _observe(path)
         return found
+
+    def _is_linked(self, name: Path) -> bool:
+        answer = self._place(name.as_posix(), ANSWER).relative_to(self.outbox)
+        return (
+            _has_link(self.folder, name)
+            or _has_link(self.outbox, answer.parent)
+            or _has_link(self.outbox, Path(RESULTS))
+        )
 
     def _unanswered(self) -> dict[str, tuple[int, int]]:
         return {
@@ -164,12 +192,14 @@ class Watch:
     def _ask(self, name: str, size: int, modified: int) -> None:
         try:
             body: bytes | mmap.mmap = b""
-            with (self.folder / name).open("rb") as opened, contextlib.ExitStack() as exits:
+            with open(self.folder / name, "rb", opener=_open_unlinked) as opened, contextlib.ExitStack() as exits:
                 if size:
                     body = exits.enter_context(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
                 version = self.stack.data.add_version(INBOX + name, body)
-        except FileNotFoundError:
-            return  # taken away meanwhile
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
+            return  # taken away meanwhile, or a link now
         if version is None:
             raise StackOutdated(f"{self.stack.data.name} keeps no versions of its objects; deploy the stack again")
         self._asked[name] = Asked(size, modified, version)
@@ -207,7 +237,7 @@ class Watch:
     def _fetch_results(self, document: Mapping[str, Any]) -> Path:
         result = msgspec.convert(document, Result)
         summary = msgspec.json.decode(self.stack.data.read(Pointer(result.summary).split()[1]), type=Summary)
-        return fetch_results(self.stack, summary, self.outbox / "results")
+        return fetch_results(self.stack, summary, self.outbox / RESULTS)
 
     def _note(self) -> None:
         write_atomically(self.outbox / NOTES, msgspec.json.encode(self._asked))
@@ -217,6 +247,15 @@ def _observe(path: Path) -> tuple[int, int]:
     """Return a file's size, and when it was last written or moved; the time that its content claims may be any."""
     stat = path.stat()
     return stat.st_size, stat.st_ctime_ns
+
+
+def _has_link(folder: Path, name: Path) -> bool:
+    """Say whether a path below a folder is, or goes through, a symbolic link."""
+    return any((folder / part).is_symlink() for part in (name, *name.parents) if part != Path())
+
+
+def _open_unlinked(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _is_key(name: str) -> bool:

@@ -25,6 +25,7 @@ from stepensemble.core.errors import LocalStackError
 from stepensemble.core.releases.release import digest_of, name_add_on
 from stepensemble.local.errors import PortTaken, StackRuns, StateUnwritable
 from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
+from stepensemble.local.privacy import make_private
 from stepensemble.local.state import StateDatabase, copy_database, find_owner, lock_state, remove_database
 from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically, write_cache
 
@@ -131,6 +132,7 @@ class LocalStack:
         folder = (state_dir or project / STATE_FOLDER).resolve()
         with explain_faults(folder), ExitStack() as exits:
             folder.mkdir(parents=True, exist_ok=True)
+            make_private(folder)
             look = partial(refuse_second, folder)
             exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None), look))
             (folder / "stack.json").unlink(missing_ok=True)  # of a stack that was killed

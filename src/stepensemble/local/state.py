@@ -126,6 +126,8 @@ class StateDatabase:
         self._lock = threading.Lock()
         self._refuse_log_alone()
         with self._translated():
+            if not path.exists():
+                path.touch(mode=0o600)  # which SQLite's files beside it take over
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file only
             self._db.execute("PRAGMA secure_delete=OFF")  # what is deleted need not be overwritten
