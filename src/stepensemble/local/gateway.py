@@ -20,7 +20,7 @@ from uuid import uuid4
 from xml.sax.saxutils import escape
 
 from stepensemble.core.errors import LocalStackError
-from stepensemble.local.engine import forget_threads
+from stepensemble.local.engine import Retention
 from stepensemble.local.functions import FunctionPool, PoolClosed, encode_status
 from stepensemble.local.persistence import Journal
 from stepensemble.local.runtime_api import REQUEST_BYTES
@@ -58,12 +58,20 @@ class Refusal(Exception):
 class Gateway:
     """The WSGI application."""
 
-    def __init__(self, moto: Any, pool: FunctionPool, journal: Journal, engine: ExpressEngine, account: str) -> None:
+    def __init__(
+        self,
+        moto: Any,
+        pool: FunctionPool,
+        journal: Journal,
+        engine: ExpressEngine,
+        retention: Retention,
+    ) -> None:
         self._moto = moto
         self._pool = pool
         self._journal = journal
         self._engine = engine
-        self._account = account
+        self._retention = retention
+        self._account = retention.account
         # moto checks a condition and then writes, without a lock of its own.
         self._writes = threading.Lock()
         self._starts = threading.Lock()
@@ -131,10 +139,12 @@ class Gateway:
         body = json.dumps(request).encode()
         environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         with self._starts:
-            forget_threads()
+            self._retention.forget()
             return list(self._moto(environ, start_response))
 
     def _run(self, environ: Environ) -> Response:
+        with self._starts:
+            self._retention.forget()
         answer = self._engine.run(_read_request(environ))
         return Response("200 OK", json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.0"})
 
