@@ -8,7 +8,7 @@
 4. An execution's status changes before its output is there: who looks in between finds a success without an output.
    An output that is a string is described without its quotes, and one that is null not at all.
 5. `$$.Execution.StartTime` is no text, so a state that passes it on cannot be described; and not in AWS's format.
-6. It keeps every thread it ever started in a list.
+6. It keeps every thread it ever started, and every execution with its history, in lists.
 7. Items of a Map count their retries under a key that the first to fail makes up; two that fail at once make up two,
    and one of them tries once too often.
 8. It looks for what a Distributed Map's ResultWriter names by path in the Map's output; AWS in its input. And the more
@@ -23,7 +23,7 @@ import copy
 import json
 import marshal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -64,6 +64,9 @@ from stepensemble.local.programs import Programs
 
 PARALLEL_CALLS = 256
 LOOK_SECONDS = 0.05
+FORGET_EVERY = 50
+"""Executions that are started between two looks at what can be let go of."""
+
 IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 ATOMS = (bytes, datetime)
 """What boto3 answers besides JSON."""
@@ -144,9 +147,54 @@ def copy_json(value: Any, memo: dict[int, Any] | None = None) -> Any:
     return copy.deepcopy(value, memo)
 
 
-def forget_threads() -> None:
-    """Let go of the engine's threads that have ended."""
-    engine_utils.TMP_THREADS[:] = [thread for thread in engine_utils.TMP_THREADS if thread.is_alive()]
+@dataclass
+class Retention:
+    """How much of what has ended the engine keeps of one account.
+
+    AWS describes an execution for 90 days after its end, and then does not know it, nor its name. Here it is known
+    until so many later ones of its state machine have ended, or until their histories are so long.
+
+    Attributes:
+        executions: that have ended, a state machine.
+        characters: in their histories.
+    """
+
+    account: str
+    region: str
+    executions: int = 1_000
+    characters: int = 64 * 1024 * 1024
+    _starts: int = 0
+
+    def forget(self) -> None:
+        """Let go of what goes beyond, once in a while; call it where no execution is being started."""
+        self._starts += 1
+        if self._starts % FORGET_EVERY:
+            return
+        engine_utils.TMP_THREADS[:] = [thread for thread in engine_utils.TMP_THREADS if thread.is_alive()]
+        for machine in stepfunctions_parser_backends[self.account][self.region].state_machines:
+            # Another list, as the old one may be read at this moment.
+            machine.executions = self._choose(machine.executions)
+
+    def _choose(self, executions: Sequence[Any]) -> list[Any]:
+        """Return the executions to keep, in their order: those that run, and the latest of those that do not."""
+        kept, ended, characters = [], 0, 0
+        for execution in reversed(executions):
+            if execution.exec_status != ExecutionStatus.RUNNING:
+                ended += 1
+                characters += _measure_history(execution)
+                if ended > self.executions or (characters > self.characters and ended > 1):
+                    continue
+            kept.append(execution)
+        return kept[::-1]
+
+
+def _measure_history(execution: Any) -> int:
+    """Return the number of characters in the texts of an execution's history, which does not change any more."""
+    if not hasattr(execution, "history_characters"):
+        details = [value for event in execution.to_history_output()["events"] for value in event.values()]
+        texts = [text for one in details if isinstance(one, dict) for text in one.values() if isinstance(text, str)]
+        execution.history_characters = sum(map(len, texts))
+    return int(execution.history_characters)
 
 
 def _replace(name: str, original: object, replacement: object) -> None:

@@ -20,7 +20,7 @@ from uuid import uuid4
 from xml.sax.saxutils import escape
 
 from stepensemble.core.errors import LocalStackError
-from stepensemble.local.engine import forget_threads
+from stepensemble.local.engine import Retention
 from stepensemble.local.functions import FunctionPool, PoolClosed, encode_status
 from stepensemble.local.http_messages import Environ, Head, Refusal, Reply, run_wsgi
 from stepensemble.local.mistakes import find_mistake
@@ -51,12 +51,20 @@ EXECUTION_NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{
 class Gateway:
     """The site at the endpoint of every AWS API."""
 
-    def __init__(self, moto: Any, pool: FunctionPool, journal: Journal, engine: ExpressEngine, account: str) -> None:
+    def __init__(
+        self,
+        moto: Any,
+        pool: FunctionPool,
+        journal: Journal,
+        engine: ExpressEngine,
+        retention: Retention,
+    ) -> None:
         self._moto = moto
         self._pool = pool
         self._journal = journal
         self._engine = engine
-        self._account = account
+        self._retention = retention
+        self._account = retention.account
         # moto checks a condition and then writes, without a lock of its own.
         self._writes = threading.Lock()
         self._starts = threading.Lock()
@@ -149,10 +157,12 @@ class Gateway:
         body = json.dumps(request).encode()
         environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         with self._starts:
-            forget_threads()
+            self._retention.forget()
             return self._pass_on(head, environ)
 
     def _run(self, environ: Environ) -> Reply:
+        with self._starts:
+            self._retention.forget()
         answer = self._engine.run(_read_request(environ))
         return Reply(200, json.dumps(answer).encode(), (("Content-Type", "application/x-amz-json-1.0"),))
 

@@ -267,7 +267,7 @@ def _assemble(
 
     load_moto(blueprints.values())
 
-    from stepensemble.local.engine import Home, serve_executions
+    from stepensemble.local.engine import Home, Retention, serve_executions
     from stepensemble.local.gateway import ExpressEngine, Gateway
     from stepensemble.local.http_server import HttpServer
     from stepensemble.local.persistence import Journal
@@ -283,7 +283,7 @@ def _assemble(
     pool.define(created.functions)
     write_cache(kept, msgspec.json.encode(_Known(digests, templates, account, created.functions)))
     exits.callback(lambda: database.write_fact("used", json.dumps(sorted(pool.used()))))
-    gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), account)
+    gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), Retention(account, REGION))
     exits.callback(HttpServer(listener, gateway).close)
     pool.take_all_processors()
     return created.outputs[STACK_NAME], damaged

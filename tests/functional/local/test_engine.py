@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
+from botocore.exceptions import ClientError
+from moto.stepfunctions.parser import utils as engine_utils
+
+from driving import make_client
+from stepensemble.local.engine import FORGET_EVERY, Retention
 from stepensemble.local.stack import LocalStack
 
 Clients = Callable[[str], Any]
@@ -227,3 +235,48 @@ def test_other_services_are_tasks_too(stack: LocalStack, client: Clients, execut
 
     found = client("dynamodb").get_item(TableName=stack.outputs["Facts"], Key={"id": {"S": "by a task"}})
     assert found["Item"] == {"id": {"S": "by a task"}}
+
+
+def forget(retention: Retention) -> None:
+    for _ in range(FORGET_EVERY):
+        retention.forget()
+
+
+@pytest.mark.parametrize(
+    "bound", [{"executions": 2}, {"characters": 1}], ids=["by their number", "by the length of their histories"]
+)
+def test_executions_are_forgotten_beyond_a_bound_but_not_while_they_run(project: Path, bound: dict[str, int]) -> None:
+    with LocalStack.start(project, account="333333333333") as stack:
+        machines = make_client(stack.endpoint, "stepfunctions")
+        machine = stack.outputs["Machine"]
+
+        def start(sleep: float) -> str:
+            return machines.start_execution(stateMachineArn=machine, input=json.dumps({"sleep": sleep}))["executionArn"]
+
+        runs = start(100)
+        ended = [start(0) for _ in range(4)]
+        for arn in ended:
+            while machines.describe_execution(executionArn=arn)["status"] == "RUNNING":
+                time.sleep(0.01)
+        forget(Retention("333333333333", "us-east-1"))
+        assert {one["executionArn"] for one in list_all(machines, machine)} == {runs, *ended}
+        forget(Retention("333333333333", "us-east-1", **bound))
+        kept = ended[2:] if "executions" in bound else ended[3:]
+        assert {one["executionArn"] for one in list_all(machines, machine)} == {runs, *kept}
+        assert machines.get_execution_history(executionArn=kept[-1])["events"]
+        with pytest.raises(ClientError, match="ExecutionDoesNotExist"):
+            machines.describe_execution(executionArn=ended[0])
+
+
+def list_all(machines: Any, machine: str) -> list[dict[str, Any]]:
+    return list(machines.list_executions(stateMachineArn=machine)["executions"])
+
+
+def test_threads_of_synchronous_executions_are_forgotten_too(client: Clients, stack: LocalStack) -> None:
+    ended = threading.Thread()
+    engine_utils.TMP_THREADS.append(ended)
+    for _ in range(FORGET_EVERY):
+        client("stepfunctions").start_sync_execution(
+            stateMachineArn=stack.outputs["ExpressMachine"], input='{"failure": {"error": "E", "cause": "C"}}'
+        )
+    assert ended not in engine_utils.TMP_THREADS
