@@ -31,7 +31,7 @@ WHOLE_NUMBERS = ("max-keys", "max-parts", "max-uploads", "partNumber", "part-num
 """Parameters of S3."""
 
 POSTS = frozenset({"delete", "uploads", "uploadId", "select", "restore"})
-"""What S3 is asked by POST, as the query says it."""
+"""What a POST to S3 is for, as the query names it."""
 
 SCOPE_PARTS = 5
 MESSAGE_LENGTH = 1000

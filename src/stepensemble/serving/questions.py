@@ -188,7 +188,7 @@ def _ask(named: _Named, servable: Servable, form: Form, *, by_features: bool) ->
 
 
 def _check_names(names: Collection[str], path: str, servable: Servable, inputs: Mapping[str, Input]) -> None:
-    """Make sure that some name is a feature's, where a member is asked that has inputs of other names."""
+    """Make sure that some name is a feature's, for a member whose inputs have other names."""
     features = [feature.name for feature in servable.release.features]
     if inputs and names and not set(names) & set(features):
         message = f"{enumerate_values(names)} is no input of {show(servable.name)}, and no feature"
