@@ -89,7 +89,7 @@ def test_versions_and_labels_follow_the_canary_until_it_is_promoted_and_taken_ba
     for place in ("/labels/canary", f"/versions/{new}"):
         answered = ask(url, place)
         assert (answered.headers["x-release"], answered.json()) == (second.digest, {"predictions": [2.5]})
-        assert ask(url, place, "other").json() == {"predictions": [[2.5]]}  # a member that only the canary has
+        assert ask(url, place, "other").json() == {"predictions": [2.5]}  # a member that only the canary has
         described = requests.get(f"{url}{MODELS}/other{place}/metadata", timeout=60).json()
         assert described["model_spec"]["version"] == new
     for place in ("/labels/stable", f"/versions/{old}"):

@@ -221,8 +221,12 @@ def test_a_list_of_one_value_and_base64_text_are_the_value() -> None:
 def test_base64_is_for_the_feature_even_where_a_member_is_asked() -> None:
     servable = half(released("m", inputs={"": ("picture",)}), ImageFeature("picture", size=(8, 8)))
     picture = {"b64": "Zm9v"}
-    for body in ({"instances": [picture]}, {"inputs": [picture]}):
-        assert parse_predict(body, servable).rows == [{"picture": picture}]
+    named = replace(servable, signature=ModelSignature((ModelTensor("picture", "float32", (8, 8, 3)),), ()))
+    for asked in (servable, named):
+        for body in ({"instances": [picture]}, {"inputs": [picture]}):
+            assert parse_predict(body, asked).rows == [{"picture": picture}]
+        for body in ({"instances": [{"picture": picture}]}, {"inputs": {"picture": [picture]}}):
+            assert parse_predict(body, asked).rows == [{"picture": picture}]
 
 
 def test_examples_are_completed_by_their_context() -> None:

@@ -194,7 +194,7 @@ def _read_message(cause: str) -> str:
 
 
 def _translate(error: BotoCoreError | ClientError, service: str) -> EnsembleError:
-    """Return what a client is told of a call that failed; only of what may pass by itself, that it may try again."""
+    """Return what a client gets of a call that failed; only for what may pass by itself, that it may try again."""
     if isinstance(error, ReadTimeoutError):
         return StillRunning("there is no answer yet")
     if not isinstance(error, ClientError):

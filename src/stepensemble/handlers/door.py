@@ -54,7 +54,7 @@ for the status and the headers.
 """
 
 MOST_SIGNATURES = 100
-"""More models are asked once more."""
+"""With more models than these, their slots are called once more."""
 
 Method = Literal["predict", "classify", "regress"]
 
@@ -87,7 +87,7 @@ class Door:
         records: None where clients may not read them.
         function_prefix: the name of every score function without its slot.
         new_id: makes a name for an execution.
-        signatures: of the models that were asked for theirs.
+        signatures: of models, as their slots described them.
     """
 
     current: CurrentRelease
@@ -223,7 +223,7 @@ class Door:
         return servables.describe_metadata(servable, digest)
 
     def _describe(self, servable: Servable, slots: Mapping[str, str]) -> Servable:
-        """Return a servable with the signature of its model, which the member's slot is asked for once."""
+        """Return a servable with the signature of its model, which the member's slot describes once."""
         member = servable.member
         if member is None:
             return servable

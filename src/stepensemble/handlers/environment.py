@@ -51,7 +51,7 @@ class AggregateEnvironment(Environment, frozen=True, rename=str.upper):
 
 
 class ApiEnvironment(Environment, frozen=True, rename=str.upper):
-    """What the HTTP door has besides: what it asks, the records, and whether clients may read them."""
+    """What the HTTP function has besides: what it calls, the records, and whether clients may read them."""
 
     score_function_prefix: str
     express_machine_arn: str

@@ -15,7 +15,7 @@ from msgspec import Struct
 from stepensemble.core.releases.release import Artifact, Release
 
 DESCRIBE = "describe"
-"""The key of an event that asks a slot what a model takes and gives."""
+"""The key of an event that a slot answers with what a model takes and gives."""
 
 
 class MemberToScore(Struct, frozen=True, omit_defaults=True):

@@ -68,10 +68,10 @@ class Door:
         if len(event) > REQUEST_BYTES:
             return _say(413, "Request Entity Too Large")
         answer = self._pool.invoke(self._function, event)
-        told = json.loads(answer.payload)
+        returned = json.loads(answer.payload)
         if answer.error is None:
-            return read_answer(told)
-        if isinstance(told, Mapping) and told.get("errorType") == TIMED_OUT:
+            return read_answer(returned)
+        if isinstance(returned, Mapping) and returned.get("errorType") == TIMED_OUT:
             return _say(504, "Endpoint request timed out")
         return _say(500, "Internal Server Error")
 

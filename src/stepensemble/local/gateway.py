@@ -129,7 +129,7 @@ class Gateway:
             return _lambda_error(404, "ResourceNotFoundException", f"Function not found: {name}")
         try:
             json.loads(payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             message = f"Could not parse request body into json: {error}"
             return _lambda_error(400, "InvalidRequestContentException", message)
         if kind == "DryRun":
@@ -247,7 +247,7 @@ def _read_request(environ: Environ) -> dict[str, Any]:
     """
     try:
         request = json.loads(environ["wsgi.input"].read() or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         request = None
     if not isinstance(request, dict):
         raise Refusal(400, "SerializationException", "the body is no JSON object")
@@ -265,7 +265,7 @@ def _read_request(environ: Environ) -> dict[str, Any]:
         raise Refusal(400, "ValidationException", message)
     try:
         json.loads(request["input"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"Invalid State Machine Execution Input: '{error}'"
         raise Refusal(400, "InvalidExecutionInput", message) from None
     return request

@@ -99,7 +99,7 @@ class Site(Protocol):
 def make_environ(head: Head, body: bytes, client: tuple[str, int], server: tuple[str, int]) -> Environ:
     """Return a request as WSGI describes it.
 
-    Header names with underscores are left out: WSGI cannot tell them from those with hyphens.
+    Header names with underscores are left out: WSGI has no way to keep them apart from those with hyphens.
     """
     environ: Environ = {
         "wsgi.version": (1, 0),

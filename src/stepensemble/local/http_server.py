@@ -343,7 +343,7 @@ def encode_reply(connection: h11.Connection, reply: Reply, head: Head | None, *,
 
 
 def explain_fault(error: Exception) -> Refusal:
-    """Return what a client is told of an unexpected fault: what and where, without a value."""
+    """Return what a client gets of an unexpected fault: what and where, without a value."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return Refusal(500, "InternalFailure", f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}")
 

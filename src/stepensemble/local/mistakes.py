@@ -27,11 +27,14 @@ SERVICES: Mapping[str, str] = {
 }
 """Services by the prefix of their targets, as botocore calls them."""
 
+TARGETED = frozenset({"dynamodb", "events", "logs", "states"})
+"""The same, as credential scopes call them."""
+
 WHOLE_NUMBERS = ("max-keys", "max-parts", "max-uploads", "partNumber", "part-number-marker")
 """Parameters of S3."""
 
 POSTS = frozenset({"delete", "uploads", "uploadId", "select", "restore"})
-"""What S3 is asked by POST, as the query says it."""
+"""What a POST to S3 is for, as the query names it."""
 
 SCOPE_PARTS = 5
 MESSAGE_LENGTH = 1000
@@ -53,9 +56,9 @@ def find_mistake(fault: Exception, head: Head, body: bytes) -> Refusal | None:
     if authorization and service is None:
         message = "the Authorization header has no credential scope of the form key/date/region/service/aws4_request"
         return Refusal(400, "AuthorizationHeaderMalformed", message)
-    if service in SERVICES.values():
+    if service in TARGETED:
         return Refusal(400, "MissingAction", "the header X-Amz-Target is missing, which names the operation")
-    if service not in {None, "s3"} and not _is_known(str(service)):
+    if service not in {None, "s3"} and isinstance(fault, AttributeError) and not _is_known(str(service)):
         return Refusal(400, "UnknownServiceException", "the credential scope names a service that is unknown here")
     if isinstance(fault, OperationNotFoundError):
         return Refusal(400, "InvalidAction", "the service has no such action")
@@ -102,7 +105,7 @@ def _read_service(authorization: str) -> str | None:
 def _is_object(body: bytes) -> bool:
     try:
         return isinstance(json.loads(body), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -137,10 +137,12 @@ def _ask_rows(instances: Sequence[Any], servable: Servable, form: Form, *, by_fe
     if not any(objects):
         return _ask_unnamed(instances, "$.instances", servable, form, by_features=by_features)
     inputs = list_inputs(servable, {name for one in instances for name in one})
+    by_features = by_features or any(_is_binary(value) for one in instances for value in one.values())
     if inputs and not by_features and all(one.keys() <= inputs.keys() for one in instances):
         columns = {name: [one.get(name) for one in instances] for name in inputs}
         return _ask(_Named(columns, len(instances)), servable, form, by_features=False)
-    _check_names({name for one in instances for name in one}, "$.instances", servable, inputs)
+    if not by_features:
+        _check_names({name for one in instances for name in one}, "$.instances", servable, inputs)
     return Question(form, rows=_read_features(servable.release.features, instances))
 
 
@@ -163,18 +165,22 @@ def _ask_columns(inputs: Any, servable: Servable, *, by_features: bool) -> Quest
 
 
 def _ask_unnamed(values: Sequence[Any], path: str, servable: Servable, form: Form, *, by_features: bool) -> Question:
-    # What is base64 is no tensor: a picture, or a text, that the ensemble's feature is to be read from.
     by_features = by_features or all(map(_is_binary, values))
     name = _only_name(servable, path, by_features=by_features)
     return _ask(_Named({name: values}, len(values), single=True), servable, form, by_features=by_features)
 
 
 def _ask(named: _Named, servable: Servable, form: Form, *, by_features: bool) -> Question:
-    """Decide whether values are tensors or features; a model's own inputs go before."""
+    """Decide whether values are tensors or features; a model's own inputs go before.
+
+    What is base64 is no tensor: a picture, or a text, that the ensemble's feature is to be read from.
+    """
     inputs = list_inputs(servable, named.columns)
+    by_features = by_features or any(_is_binary(value) for values in named.columns.values() for value in values)
     if inputs and not by_features and named.columns.keys() <= inputs.keys():
         return _read_tensors(named, inputs, form)
-    _check_names(named.columns.keys(), "$.inputs", servable, inputs)
+    if not by_features:
+        _check_names(named.columns.keys(), "$.inputs", servable, inputs)
     features = servable.release.features
     names = list(named.columns)
     rows = [dict(zip(names, row, strict=True)) for row in zip(*named.columns.values(), strict=True)]
@@ -182,7 +188,7 @@ def _ask(named: _Named, servable: Servable, form: Form, *, by_features: bool) ->
 
 
 def _check_names(names: Collection[str], path: str, servable: Servable, inputs: Mapping[str, Input]) -> None:
-    """Make sure that some name is a feature's, where a member is asked that has inputs of other names."""
+    """Make sure that some name is a feature's, for a member whose inputs have other names."""
     features = [feature.name for feature in servable.release.features]
     if inputs and names and not set(names) & set(features):
         message = f"{enumerate_values(names)} is no input of {show(servable.name)}, and no feature"

@@ -338,6 +338,8 @@ def scope(service: str) -> str:
         ("nothing", b"{}", "UnknownOperationException"),
         (f"{STATES}.StartExecution", b"{", "SerializationException"),
         (f"{STATES}.StartExecution", b"[]", "SerializationException"),
+        (f"{STATES}.StartExecution", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "SerializationException"),
+        (f"{DYNAMODB}.GetItem", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "SerializationException"),
         (f"{STATES}.StartExecution", b"{}", "ValidationException"),
         (f"{STATES}.StartSyncExecution", b'{"stateMachineArn": "x", "input": 5}', "ValidationException"),
         (f"{STATES}.DescribeExecution", b"\xff", "SerializationException"),

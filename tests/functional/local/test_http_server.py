@@ -1,4 +1,4 @@
-"""The server of both ports, asked byte by byte: what is malformed, endless, slow or broken off, and what is not."""
+"""The server of both ports, byte by byte: what is malformed, endless, slow or broken off, and what is not."""
 
 from __future__ import annotations
 
