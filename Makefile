@@ -11,7 +11,7 @@ export SAM_CLI_TELEMETRY := 0
 # A stack is a dozen processes, the tests are thousands: what one of them has compiled is kept for the next.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tensorflow browser run test check lint format schemas pictures bench build deploy deploy-tensorflow clean
+.PHONY: help setup tensorflow browser run test check lint format schemas pictures bench campaigns build deploy deploy-tensorflow clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -84,6 +84,11 @@ BENCHMARKS := aggregation batch_speed in_process serving million growth footprin
 
 bench: $(VENV)/.bench ## Measure speed, and write benchmarks/results and docs/performance.md
 	@for name in $(BENCHMARKS); do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done
+
+CAMPAIGNS := executions batches publishers repeats connections
+
+campaigns: $(VENV)/.dev ## Kill, pause, corrupt, race and repeat on local stacks, and look whether every promise is kept
+	@for name in $(CAMPAIGNS); do $(VENV)/bin/python campaigns/$$name.py || exit 1; done
 
 build: $(VENV)/.dev ## Build what Lambda gets, without Docker
 	@PATH="$(abspath $(VENV)/bin):$(abspath .uv/bin):$$PATH" $(VENV)/bin/sam build

@@ -1,0 +1,120 @@
+"""The same prediction again and again: by many clients at once, by events that come twice, by versions of one object.
+
+Promises: one prediction under an id, whoever sends it and however often; one answer for each version of an object.
+
+    python campaigns/repeats.py --clients 20 --events 10 --versions 10
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from typing import Any
+
+from laboratory import Findings, read_size, start_stack, wait_for_end
+
+from stepensemble.cli.stacks import Stack
+
+PASSENGER = {"Pclass": 3, "Sex": "male", "Age": 22, "SibSp": 1, "Parch": 0, "Fare": 7.25, "Embarked": "S"}
+WAIT_SECONDS = 120
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the campaign and report."""
+    size = read_size(__doc__, arguments, clients=20, events=10, versions=10)
+    found = Findings("repeats", vars(size))
+    with start_stack() as (local, stack, _):
+        assert local.http is not None  # noqa: S101 (the template has an HTTP API)
+        send_one_id(found, stack, local.http.removeprefix("http://"), size.clients)
+        repeat_event(found, stack, size.events)
+        put_versions(found, stack, size.versions)
+    return found.report()
+
+
+def send_one_id(found: Findings, stack: Stack, address: str, clients: int) -> None:
+    """Send one prediction id from many clients at once."""
+    body = json.dumps({"features": PASSENGER, "prediction_id": "shared"})
+
+    def send(_: int) -> tuple[int, bytes]:
+        connection = HTTPConnection(address, timeout=WAIT_SECONDS)
+        connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+    with ThreadPoolExecutor(clients) as crowd:
+        answers = list(crowd.map(send, range(clients)))
+    found.counts["statuses of clients"] = dict(Counter(str(status) for status, _ in answers))
+    found.expect({status for status, _ in answers} == {200}, f"clients were answered {answers}")
+    found.expect(len({body for _, body in answers}) == 1, "clients were answered differently")
+    found.expect(count_records(stack, "shared") == 1, "the shared id is not recorded once")
+
+
+def repeat_event(found: Findings, stack: Stack, events: int) -> None:
+    """Start the inbox again and again by the same event."""
+    version = put(stack, "repeated.json", PASSENGER)
+    wait_for_answers(stack, "repeated.json", [version])
+    client = stack.step_functions
+    (first,) = client.list_executions(stateMachineArn=stack.inbox_machine)["executions"]
+    event = client.describe_execution(executionArn=first["executionArn"])["input"]
+    before = len(stack.records.latest(10_000))
+    with ThreadPoolExecutor(events) as crowd:
+        arns = list(
+            crowd.map(
+                lambda _: client.start_execution(stateMachineArn=stack.inbox_machine, input=event)["executionArn"],
+                range(events),
+            )
+        )
+        ended = list(crowd.map(lambda arn: wait_for_end(stack, arn), arns))
+    statuses = Counter("lost" if one is None else str(one["status"]) for one in ended)
+    found.counts["repeated events"] = dict(statuses)
+    found.expect(statuses == {"SUCCEEDED": events}, f"repeated events ended as {dict(statuses)}")
+    found.expect(len(stack.records.latest(10_000)) == before, "a repeated event was predicted again")
+    answers = [one.key for one in stack.data.list("outbox/") if one.key.startswith("outbox/repeated.json.")]
+    found.expect(len(answers) == 2, f"a repeated event has the answers {answers}")  # the version's, and the latest one
+
+
+def put_versions(found: Findings, stack: Stack, versions: int) -> None:
+    """Put one key again and again, faster than it is answered."""
+    before = len(stack.records.latest(10_000))
+    with ThreadPoolExecutor(versions) as crowd:
+        bodies = [{**PASSENGER, "Age": 20 + number} for number in range(versions)]
+        kept = list(crowd.map(lambda body: put(stack, "versions.json", body), bodies))
+    answered = wait_for_answers(stack, "versions.json", kept)
+    found.counts["versions answered"] = len(answered)
+    found.expect(len(answered) == versions, f"{versions} versions have {len(answered)} answers")
+    found.expect(len(stack.records.latest(10_000)) - before == versions, "versions are not recorded once each")
+    told = {answer["object"]["version_id"] for answer in answered}
+    found.expect(told == set(kept), "an answer names another version than its own")
+
+
+def put(stack: Stack, name: str, features: Any) -> str:
+    """Put an object into the inbox, and return its version."""
+    objects = stack.session.client("s3", endpoint_url=stack.endpoint)
+    body = json.dumps({"features": features}).encode()
+    return str(objects.put_object(Bucket=stack.data.name, Key=f"inbox/{name}", Body=body)["VersionId"])
+
+
+def wait_for_answers(stack: Stack, name: str, versions: Sequence[str]) -> list[Any]:
+    """Return the answers that there are of these versions after a while."""
+    wanted = {f"outbox/{name}.{version}.json" for version in versions}
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        there = {one.key for one in stack.data.list("outbox/")} & wanted
+        if there == wanted:
+            break
+        time.sleep(0.2)
+    return [json.loads(stack.data.read(key)) for key in sorted(there)]
+
+
+def count_records(stack: Stack, prediction_id: str) -> int:
+    """Return how many records have an id."""
+    return sum(one.prediction_id == prediction_id for one in stack.records.latest(10_000))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
