@@ -25,6 +25,7 @@ from stepensemble.core.features import NUMERAL, encode
 from stepensemble.core.manifest import NumberFeature
 from stepensemble.core.outputs import Array, Floats, Label, output_width
 from stepensemble.core.policy import Policy
+from stepensemble.core.problems import show
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, Task, name_classes
 
@@ -125,7 +126,10 @@ def as_text(given: pl.Series) -> pl.Series:
 
 
 def _write(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
+    try:
+        return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
+    except RecursionError:
+        return show(value)
 
 
 def read_truth(task: Task, given: pl.Series) -> pl.Series:
