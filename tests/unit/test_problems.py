@@ -73,6 +73,10 @@ def test_a_value_that_python_does_not_write_is_described() -> None:
     circular.append(circular)
     assert show(10**5000) == "a int too long to write"
     assert show(circular) == "a list too long to write"
+    nested: list[object] = []
+    for _ in range(200_000):
+        nested = [nested]
+    assert show(nested) == "a list nested too deeply to write"
 
 
 def test_many_allowed_values_are_counted() -> None:
@@ -82,7 +86,13 @@ def test_many_allowed_values_are_counted() -> None:
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("wieght", ', did you mean "weight"?'), ("WEIGHT", ', did you mean "weight"?'), ("zzz", ""), (7, "")],
+    [
+        ("wieght", ', did you mean "weight"?'),
+        ("WEIGHT", ', did you mean "weight"?'),
+        ("zzz", ""),
+        (7, ""),
+        (["weight"], ""),
+    ],
 )
 def test_a_near_word_is_suggested(word: object, hint: str) -> None:
     assert suggest(word, ["weight", "role"]) == hint

@@ -25,6 +25,7 @@ from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.answer import DECISIONS, AskMembers, Heard, decision_codes, hear, measures
 from stepensemble.core.outputs import Array, Floats, Label, find_usable, output_width
 from stepensemble.core.policy import Policy
+from stepensemble.core.problems import show
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.task import RegressionTask, Task, name_classes
 
@@ -146,7 +147,10 @@ def as_text(given: pl.Series) -> pl.Series:
 
 
 def _write(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
+    try:
+        return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
+    except RecursionError:
+        return show(value)
 
 
 def name_members(members: Iterable[ReleasedMember], columns: Iterable[str] = ()) -> dict[str, str]:

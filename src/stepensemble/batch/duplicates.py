@@ -2,7 +2,7 @@
 
 To look at each row's keys in Python takes many times as long as to decode it. So the keys of all rows are hashed
 together by NumPy, and only rows in which two hashes are equal, be it of different objects, or in which a key is
-written with escapes, are left to be looked at.
+written oddly, with escapes or far from its colon, are left to be looked at.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from stepensemble.batch.records import NEWLINE, QUOTE, RETURN, SPACE, TAB, Bytes
 BACKSLASH, COLON = b"\\:"
 WORD = 8
 """Bytes that are hashed together."""
+
+MOST_BLANKS, MOST_HASHED = 4, 256
+"""Blanks between a key and its colon, and bytes of a key, that are gone through; so no row takes long."""
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 """2⁶⁴ over the golden ratio, as Fibonacci hashing multiplies by (D. Knuth, The Art of Computer Programming, 6.4)."""
@@ -34,9 +37,9 @@ def find_suspects(text: bytes, ends: Integers) -> Mask:
     """
     suspects = np.zeros(len(ends), np.bool_)
     data = np.frombuffer(text, np.uint8)
-    starts, stops, escaped = _find_keys(data)
+    starts, stops, odd = _find_keys(data)
     rows = np.searchsorted(ends, starts, "right")
-    suspects[rows[escaped]] = True
+    suspects[rows[odd]] = True
     hashes = _hash(text, starts, stops) + rows.astype(np.uint64) * PRIME
     ordered = np.sort(hashes)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -46,7 +49,7 @@ def find_suspects(text: bytes, ends: Integers) -> Mask:
 
 
 def _find_keys(data: Bytes) -> tuple[Integers, Integers, Mask]:
-    """Return where each key begins and ends, and whether it has escapes; a key is a string before a colon."""
+    """Return where each key begins and ends, and whether it is written oddly; a key is a string before a colon."""
     quotes = np.flatnonzero(data == QUOTE)
     slashes = np.flatnonzero(data == BACKSLASH)
     if len(slashes):
@@ -54,13 +57,15 @@ def _find_keys(data: Bytes) -> tuple[Integers, Integers, Mask]:
     opening, closing = quotes[0::2], quotes[1::2]
     after = closing + 1
     blank = np.flatnonzero(_are_blank(data[after]))
-    while len(blank):  # as many times as the longest blank before a colon has characters
+    for _ in range(MOST_BLANKS):
         after[blank] += 1
         blank = blank[_are_blank(data[after[blank]])]
-    keys = data[after] == COLON
+    far = np.zeros(len(closing), np.bool_)
+    far[blank] = True
+    keys = far | (data[after] == COLON)
     starts, stops = opening[keys] + 1, closing[keys]
     escaped = np.searchsorted(slashes, starts) < np.searchsorted(slashes, stops)
-    return starts, stops, escaped
+    return starts, stops, escaped | far[keys]
 
 
 def _find_escaped(data: Bytes, quotes: Integers, slashes: Integers) -> Integers:
@@ -78,12 +83,12 @@ def _are_blank(data: Bytes) -> Mask:
 
 
 def _hash(text: bytes, starts: Integers, stops: Integers) -> Words:
-    """Hash pieces of a text, a word at a time: equal pieces have equal hashes."""
+    """Hash the first `MOST_HASHED` bytes of pieces of a text, a word at a time: equal pieces have equal hashes."""
     words: Words = np.ndarray(len(text) + 1, np.dtype("<u8"), text + bytes(WORD), strides=(1,))
     sizes = stops - starts
     hashes = sizes.astype(np.uint64)
     left = np.flatnonzero(sizes)
-    for done in range(0, int(sizes.max(initial=0)), WORD):
+    for done in range(0, min(int(sizes.max(initial=0)), MOST_HASHED), WORD):
         taken = np.minimum(sizes[left] - done, WORD)
         word = words[starts[left] + done] & MASKS[taken]
         mixed = (hashes[left] ^ word) * PRIME

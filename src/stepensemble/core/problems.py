@@ -76,6 +76,8 @@ def show(value: object) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # such as an integer of more than 4,300 digits, which Python does not write
         text = f"a {type(value).__name__} too long to write"
+    except RecursionError:
+        text = f"a {type(value).__name__} nested too deeply to write"
     if not text[:SHOWN_VALUE_LENGTH].isprintable():
         text = (
             "".join(mark if mark.isprintable() else json.dumps(mark)[1:-1] for mark in text[:SHOWN_VALUE_LENGTH])
@@ -92,6 +94,8 @@ def enumerate_values(values: Iterable[object], *, most: int = 12) -> str:
 
 def suggest(word: object, known: Iterable[object]) -> str:
     """Say `did you mean "…"?` with a leading comma, or nothing where nothing is near."""
+    if not isinstance(word, str | int | float):  # lists and objects are no words, and may be too deep to write
+        return ""
     by_text = {str(candidate).lower(): candidate for candidate in known}
     near = difflib.get_close_matches(str(word).lower(), by_text, n=1, cutoff=0.6)
     return f", did you mean {show(by_text[near[0]])}?" if near else ""

@@ -187,7 +187,7 @@ class Planner:
         """Return how often a sample of a run has been begun before, and note that it is once more."""
         key = sampling_key(run)
         try:
-            tried = int(self.data.read(key))
+            tried = int(self.data.read(key) or b"1")  # an earlier version wrote nothing into it
         except ObjectMissing:
             tried = 0
         self.data.write(key, str(tried + 1).encode())

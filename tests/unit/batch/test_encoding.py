@@ -6,6 +6,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import hypothesis.strategies as st
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 
 from builders import ROOT
+from stepensemble.batch.answering import as_text
 from stepensemble.batch.encoding import Encoded, encode_frame, find_distinct, read_texts
 from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.features import NUMERAL, all_column_names, normalize
@@ -185,6 +187,19 @@ def test_every_invisible_character_in_a_number_is_met_alike_by_both_doors(*, typ
     frame = pl.DataFrame({"x": [*texts, *ODD_NUMERALS]})
     for feature in features:
         check_both_doors([feature], frame, typed=typed)
+
+
+def test_a_value_that_is_nested_as_deeply_as_can_be_read_costs_only_its_row() -> None:
+    features = [NumberFeature("x"), CategoryFeature("x", (1,)), BooleanFeature("x"), TensorFeature("x", (1,))]
+    for depth in range(900, 1000):
+        frame = pl.DataFrame({"x": ["[" * depth + "]" * depth]})
+        with suppress(RecursionError):  # where it is nested too deeply to be read at all
+            value = msgspec.json.decode(frame["x"][0])
+            for feature in features:
+                encoded = encode_frame([feature], pl.DataFrame({"x": pl.Series([value], dtype=pl.Object)}), typed=True)
+                assert encoded.wrong.height == 1
+            assert as_text(pl.Series([value], dtype=pl.Object))[0] is not None
+        assert encode_frame([TensorFeature("x", (1,))], frame, typed=False).wrong.height == 1
 
 
 def test_a_number_may_stand_between_blanks_and_nothing_else_that_cannot_be_seen() -> None:
