@@ -196,8 +196,12 @@ def test_another_manifest_is_another_ensemble(served: Path) -> None:
     other.write_text(json.dumps(manifest))
     output = json.loads(run_ensemble(served, "run", "events/passenger.json", "--manifest", str(other), "--json").stdout)
     assert len(output["members"]) == 2
-    again = json.loads(run_ensemble(served, "run", "events/passenger.json", "--json").stdout)
-    assert len(again["members"]) == 4
+    again = run_ensemble(served, "run", "events/passenger.json", "--json")
+    assert len(json.loads(again.stdout)["members"]) == 2  # it is current now
+    assert "ensemble publish makes it current" in again.stderr
+    assert run_ensemble(served, "publish").returncode == 0
+    again = run_ensemble(served, "run", "events/passenger.json", "--json")
+    assert len(json.loads(again.stdout)["members"]) == 4
 
 
 def test_publish_is_idempotent(served: Path) -> None:

@@ -146,18 +146,21 @@ def test_sound_image_features(feature: dict[str, Any]) -> None:
     [
         ({"size": [4]}, "$.features[0].size: has 1 entries; give at least 2"),
         ({"size": [4, 5, 3]}, "$.features[0].size: has 3 entries; give at most 2"),
-        ({"size": [0, 5]}, "$.features[0].size[0]: 0 is out of bounds; it must be int >= 1"),
-        ({"size": [4, 9000]}, "$.features[0].size[1]: 9000 is out of bounds; it must be int <= 2048"),
+        ({"size": [0, 5]}, "$.features[0].size[0]: 0 is out of bounds; use a whole number of at least 1"),
+        ({"size": [4, 9000]}, "$.features[0].size[1]: 9000 is out of bounds; use a whole number of at most 2048"),
         ({"mode": "RGBA"}, '$.features[0].mode: "RGBA" is not allowed; use one of "L", "RGB", did you mean "RGB"?'),
-        ({"scale": 0}, "$.features[0].scale: 0 is out of bounds; it must be float > 0.0"),
-        ({"std": [1, 0, 1]}, "$.features[0].std[1]: 0 is out of bounds; it must be float > 0.0"),
+        ({"scale": 0}, "$.features[0].scale: 0 is out of bounds; use a number greater than 0"),
+        ({"std": [1, 0, 1]}, "$.features[0].std[1]: 0 is out of bounds; use a number greater than 0"),
         ({"mean": [1]}, '$.features[0].mean: has 1 numbers; give 3: one for each channel of mode "RGB"'),
         ({"mode": "L", "std": [1, 2]}, '$.features[0].std: has 2 numbers; give 1: one for each channel of mode "L"'),
         (
             {"dtype": "uint8", "scale": 2},
             '$.features[0].scale: is there beside dtype uint8; remove it, or use the dtype "float32"',
         ),
-        ({"max_pixels": 10**9}, "$.features[0].max_pixels: 1000000000 is out of bounds; it must be int <= 16000000"),
+        (
+            {"max_pixels": 10**9},
+            "$.features[0].max_pixels: 1000000000 is out of bounds; use a whole number of at most 16000000",
+        ),
         ({"missing": "x"}, '$.features[0].missing: "missing" is not known here; remove it'),
     ],
 )
