@@ -102,7 +102,7 @@ def _members_table(output: Output, release: Release) -> Table:
 def _summarize_member(member: MemberReport, contract: Contract, task: Task) -> Text:
     """Draw a member's mean over its rows in the form that all members share: a value, or a probability with a bar.
 
-    Of two classes it is the probability of the second, else of the class that is the member's most probable one. A label
+    Of two classes it is the probability of the second, else that of the member's most probable class. A label
     is named.
     """
     entries = member.outputs if isinstance(member.outputs, list) else []
