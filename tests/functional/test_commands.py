@@ -95,6 +95,8 @@ def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, numbe
         (("run", "events/nobody.json"), "cannot be read: No such file"),
         (("run", "events/passenger.json", "--manifest", "nowhere.json"), "nowhere.json is not there"),
         (("check", "nowhere.json"), "nowhere.json is not there"),
+        (("run", "examples/titanic/passengers.csv"), "is a dataset of rows"),
+        (("batch", "examples/titanic/passengers.csv", "--label-values", "names"), "there are no labels to read"),
         (("run",), "Missing argument"),
         (("records", "--limit", "0"), "--limit"),
         (("events", "--limit", "0"), "--limit"),
