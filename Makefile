@@ -5,6 +5,8 @@ UV_VERSION := 0.13.8
 # A uv on the PATH is used; otherwise one is installed from PyPI into .uv, beside the project.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 VENV := .venv
+# Where a person watches, uv shows how far it is: a first installation may take minutes.
+QUIET := $(shell test -t 2 || echo --quiet)
 export UV_PROJECT_ENVIRONMENT = $(VENV)
 # Nothing here calls home.
 export SAM_CLI_TELEMETRY := 0
@@ -21,27 +23,27 @@ help: ## Show this list
 	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(VENV)/.run: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
-	@echo "Installing the locked packages into $(VENV)"
-	@$(UV) sync --quiet --locked --inexact --extra local
+	@echo "Installing the locked packages into $(VENV) (a minute or two where nothing is cached)"
+	@$(UV) sync $(QUIET) --locked --inexact --extra local
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
 	@echo "Installing the locked packages and the development tools into $(VENV)"
-	@$(UV) sync --quiet --locked --inexact --extra local --group test --group lint
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --group test --group lint
 	@touch $(VENV)/.run $@
 
 $(VENV)/.tensorflow: $(VENV)/.dev
 	@echo "Installing TensorFlow into $(VENV) (0.6 GB to fetch, 1.6 GB on disk; for parity tests and training only)"
-	@$(UV) sync --quiet --locked --inexact --extra local --extra tensorflow --group test --group lint
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --extra tensorflow --group test --group lint
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.tensorflow
-	@$(UV) sync --quiet --locked --inexact --extra local --extra tensorflow --group test --group lint --group pictures --group bench
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --extra tensorflow --group test --group lint --group pictures --group bench
 	@touch $@
 
 $(VENV)/.pictures: $(VENV)/.dev
 	@echo "Installing Matplotlib into $(VENV)"
-	@$(UV) sync --quiet --locked --inexact --extra local --group test --group lint --group pictures
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --group test --group lint --group pictures
 	@touch $@
 
 setup: $(VENV)/.dev ## Make the environment for development

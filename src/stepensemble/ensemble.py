@@ -148,9 +148,10 @@ class Ensemble:
         It needs Polars: `pip install 'stepensemble[batch]'`. Pictures are for `predict`.
 
         Args:
-            table: a `polars.DataFrame`, or a mapping of column names to lists, arrays or series. A feature whose column
-                is not there has its default, and null is a missing value; columns that are no features are not looked
-                at.
+            table: a data frame of Polars, pandas or any library that speaks Arrow's PyCapsule interface; a mapping of
+                column names to lists, arrays or series; a NumPy array with named fields, or of two dimensions with a
+                column for each feature, in the manifest's order. A feature whose column is not there has its default,
+                and null (of pandas also NaN) is a missing value; columns that are no features are not looked at.
 
         Returns:
             A line a row, in the table's order, with the columns of the batch's results (docs/batch-data.md).

@@ -92,6 +92,8 @@ def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, numbe
         (("run", "events/nobody.json"), "cannot be read: No such file"),
         (("run", "events/passenger.json", "--manifest", "nowhere.json"), "nowhere.json is not there"),
         (("check", "nowhere.json"), "nowhere.json is not there"),
+        (("run", "examples/titanic/passengers.csv"), "is a dataset of rows"),
+        (("batch", "examples/titanic/passengers.csv", "--label-values", "names"), "there are no labels to read"),
         (("run",), "Missing argument"),
         (("records", "--limit", "0"), "--limit"),
         (("events", "--limit", "0"), "--limit"),
@@ -193,8 +195,12 @@ def test_another_manifest_is_another_ensemble(served: Path) -> None:
     other.write_text(json.dumps(manifest))
     output = json.loads(run_ensemble(served, "run", "events/passenger.json", "--manifest", str(other), "--json").stdout)
     assert len(output["members"]) == 2
-    again = json.loads(run_ensemble(served, "run", "events/passenger.json", "--json").stdout)
-    assert len(again["members"]) == 4
+    again = run_ensemble(served, "run", "events/passenger.json", "--json")
+    assert len(json.loads(again.stdout)["members"]) == 2  # it is current now
+    assert "ensemble publish makes it current" in again.stderr
+    assert run_ensemble(served, "publish").returncode == 0
+    again = run_ensemble(served, "run", "events/passenger.json", "--json")
+    assert len(json.loads(again.stdout)["members"]) == 4
 
 
 def test_publish_is_idempotent(served: Path) -> None:

@@ -17,17 +17,20 @@ from msgspec import structs
 
 from browser import BROWSER, Seen, look
 from stepensemble.batch.calibration import Calibration
+from stepensemble.batch.charts import choose_bounds
 from stepensemble.batch.cost import Cost, Used
-from stepensemble.batch.report import draw_report, name_shift, narrow
+from stepensemble.batch.report import draw_report, name_shift, share_out
 from stepensemble.batch.run import Options
 from stepensemble.batch.summary import Drift, FailedShard, MemberSummary, SlowShard, Summary
 from stepensemble.batch.tally import Bins, Rejection
+from stepensemble.batch.truth import LabelSummary
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium; make browser installs it")
 
 NAMES = ("linear", "wide", "deep", "wide_and_deep")
 AGREEMENT = ((1.0, 0.91, 0.83, 0.72), (0.91, 1.0, 0.85, None), (0.83, 0.85, 1.0, 0.95), (0.72, None, 0.95, 1.0))
 LOWEST = 0.7  # the scale begins at the tenth below the least agreement
+SHARED = Bins((1.0,), (500, 500))
 COUNTS, BEFORE = (400, 300, 200, 100, 0), (250, 250, 200, 200, 100)
 SAID = (0.1, 0.3, 0.5, 0.7, 0.9)
 TRUE = {
@@ -78,12 +81,15 @@ SUMMARY = Summary(
     members=tuple(MemberSummary(name, "1", "voter", 7, {}, 1_000, 2.5, 0.38, 0.02) for name in NAMES),
     agreement=AGREEMENT,
     calibration=tuple(
-        Calibration(
-            "" if name == "ensemble" else name, 1_000, 0.81, 0.19, 0.05, (*[200] * 5, 0), (*SAID, None), (*true, None)
-        )
+        Calibration("" if name == "ensemble" else name, 1_000, 0.81, 0.19, 0.05, (200,) * 5, SAID, true)
         for name, true in TRUE.items()
     ),
-    histograms={"": Bins((0.2, 0.4, 0.6, 0.8), COUNTS)},
+    histograms={
+        "": Bins((0.2, 0.4, 0.6, 0.8), COUNTS),
+        "Age": Bins((18.0, 40.0), (200, 500, 250), 50),
+        "Fare": Bins((10.0,), (900, 100)),
+        "Sex": Bins((1.0,), (400, 600)),
+    },
     drift=(Drift("Age", 0.03), Drift("Fare", 0.31), Drift("", 0.12), Drift("Sex", None)),
     previous="results-reports/ensemble=titanic/dt=2026-11-20/run=0/summary.json",
     before=Bins((0.2, 0.4, 0.6, 0.8), BEFORE),
@@ -95,6 +101,9 @@ SUMMARY = Summary(
     results="s3://data/results/",
     rejected="s3://data/results-rejected/",
     report="s3://data/results-reports/report.html",
+    truth=LabelSummary("Survived", "indexes", 1_000, 2, (("part-0.csv", 4), ("part-0.csv", 9))),
+    shifted={"Fare": Bins((10.0,), (500, 500)), "Age": Bins((18.0, 40.0), (250, 500, 250)), "Sex": SHARED},
+    bins={"Sex": ("female", "male")},
 )
 EMPTY = structs.replace(
     SUMMARY,
@@ -113,6 +122,8 @@ EMPTY = structs.replace(
     histograms={},
     drift=(),
     previous=None,
+    truth=None,
+    shifted={},
     slowest=(),
     cost=Cost((), 0.0, 0, 11, 0.0),
 )
@@ -122,8 +133,10 @@ CLASSES = structs.replace(
     classes=("setosa", "versicolor", "virginica"),
     labels={"setosa": 500, "virginica": 500},
     members=tuple(structs.replace(member, mean=None) for member in SUMMARY.members),
+    shifted={},
     histograms={"": Bins((1.0, 2.0), (500, 0, 500))},  # of the class's index, which bars by class tell better
 )
+SAMPLE = tuple((float(value), value + 3.0 if value % 2 else None) for value in range(0, 1_000, 3))
 NUMBERS = structs.replace(
     SUMMARY,
     before=None,
@@ -134,6 +147,10 @@ NUMBERS = structs.replace(
     agreement=(),
     members=tuple(structs.replace(member, pivotal=None) for member in SUMMARY.members),
     calibration=tuple(Calibration(one.name, 1_000, None, 1234.5) for one in SUMMARY.calibration),
+    truth=LabelSummary("y", None, 1_000, 0),
+    shifted={},
+    sample=SAMPLE,
+    sample_before=tuple(value + 100.0 for value, _ in SAMPLE),
 )
 ALONE = structs.replace(
     SUMMARY,
@@ -159,6 +176,10 @@ HOSTILE = structs.replace(
         for number, member in enumerate(SUMMARY.members)
     ),
     calibration=tuple(structs.replace(one, name=f"{one.name}{EVIL}") for one in SUMMARY.calibration),
+    truth=LabelSummary(EVIL, "indexes", 9, 1, ((EVIL, 1),), doubt=EVIL),
+    histograms=SUMMARY.histograms | {EVIL: SHARED},
+    shifted={EVIL: SHARED},
+    bins={EVIL: (EVIL, EVIL)},
     drift=(Drift(EVIL, 0.2),),
     rejections={EVIL: {EVIL: Rejection(1, ((EVIL, 1),))}},
     slowest=(SlowShard(0, EVIL, 1, 1.0),),
@@ -181,8 +202,10 @@ KINDS = {
         ),
         agreement=((0.5,) * MANY,) * MANY,
     ),
-    "votes": structs.replace(SUMMARY, histograms={"": Bins((0.5,), (700, 300))}, before=None),
-    "nothing in common": structs.replace(SUMMARY, agreement=((None,) * 4,) * 4, rows_out=0, labels={}, histograms={}),
+    "votes": structs.replace(SUMMARY, histograms={"": Bins((0.5,), (700, 300))}, before=None, shifted={}),
+    "nothing in common": structs.replace(
+        SUMMARY, agreement=((None,) * 4,) * 4, rows_out=0, labels={}, histograms={}, shifted={}
+    ),
 }
 
 
@@ -263,18 +286,36 @@ def test_bars_are_as_tall_as_their_counts_and_the_run_before_is_outlined(seen: S
 
 
 @needs_browser
-def test_bars_of_numbers_are_equally_wide_and_lie_between_the_edges_written_below(tmp_path: Path) -> None:
+def test_a_regressions_bars_are_equally_wide_and_its_points_lie_where_both_numbers_put_them(tmp_path: Path) -> None:
     shown = look(draw_report(NUMBERS), tmp_path, picture=False)
-    boxes = [shown.box(f"values-bar-{number}") for number in range(4)]
+    bounds = choose_bounds(np.array([value for value, _ in SAMPLE]), np.array(NUMBERS.sample_before))
+    assert np.ptp(np.diff(bounds)) == pytest.approx(0)
+    counts, _ = np.histogram([value for value, _ in SAMPLE], bounds)
+    boxes = [shown.box(f"values-bar-{number}") for number in range(len(counts))]
     np.testing.assert_allclose([right - left for left, _, right, _ in boxes], boxes[0][2] - boxes[0][0], rtol=0.001)
-    heights = [bottom - top for _, top, _, bottom in boxes]
-    np.testing.assert_allclose(np.divide(heights, heights[1]), np.divide((10, 500, 400, 90), 500), atol=0.002)
-    foot = boxes[0][3]
-    written = {
-        text: (left + right) / 2 for text, left, top, right, _ in shown.told["texts"] if foot - 5 < top < foot + 15
-    }
-    for box, edge in zip(boxes, ("-1e+06", "0", "10", "1e+06"), strict=True):
-        assert written[edge] == pytest.approx(box[2], abs=2)
+    heights = np.array([bottom - top for _, top, _, bottom in boxes])
+    np.testing.assert_allclose(heights / heights.max(), counts / counts.max(), atol=0.002)
+    left, top, right, bottom = shown.box("scatter-points")
+    assert right - left == pytest.approx(bottom - top, rel=0.01)  # the actual is the predicted and 3: a line
+
+
+@needs_browser
+def test_the_rows_of_a_calibrations_bins_stand_below_their_points(seen: Seen) -> None:
+    marks = np.array(seen.told["marks"]["calibration-curve-ensemble"])
+    for place, (left, _, right, _) in enumerate(marks):
+        for name in ("rows", "bounds"):
+            box = seen.box(f"calibration-{name}-{place}")
+            assert (box[0] + box[2]) / 2 == pytest.approx((left + right) / 2, abs=0.5)
+
+
+@needs_browser
+def test_shifted_features_are_drawn_beside_the_run_before(seen: Seen) -> None:
+    fare = [seen.box(f"shifts-0-bar-{number}") for number in range(2)]
+    heights = [bottom - top for _, top, _, bottom in fare]
+    assert heights[1] / heights[0] == pytest.approx(1 / 9, abs=0.01)
+    written = [text for text, *_ in seen.told["texts"]]
+    assert {"female", "male", "missing"} <= set(written)
+    assert "shifts-1-bar-3" in seen.told["boxes"]  # what is missing is a bin
 
 
 @needs_browser
@@ -397,17 +438,14 @@ def test_it_is_drawn_without_polars_and_without_any_runtime() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_bins_without_rows_at_the_ends_are_left_out_and_many_are_joined() -> None:
-    few = Bins((1.0, 2.0, 3.0, 4.0), (0, 5, 0, 7, 0))
-    assert narrow(few, None) == (["1", "2", "3", "4"], [5, 0, 7], None)
-    before = Bins(few.edges, (0, 0, 0, 0, 3))
-    assert narrow(few, before) == (["1", "2", "3", "4", ""], [5, 0, 7, 0], [0, 0, 0, 3])
-    assert narrow(few, Bins((1.0,), (1, 1))) == narrow(few, None)  # other edges cannot be compared
-    many = Bins(tuple(map(float, range(99))), (1,) * 100)
-    between, counts, _ = narrow(many, None)
-    assert between[:3] == ["", "2", "5"]  # 3 bins a bar: below 0, to 1, to 2; then to 3, to 4, to 5
-    assert counts == [3] * 33 + [1]
-    assert len(between) == 35
+def test_bins_of_a_regression_hold_all_rows_and_outliers_do_not_stretch_them() -> None:
+    values = np.array([*np.linspace(299_000, 301_000, 999), 1e9])
+    bounds = choose_bounds(values)
+    assert (bounds[0], bounds[-1]) == (299_000, 301_000)
+    counts = share_out(values, bounds)
+    assert sum(counts) == 1_000
+    assert max(counts) - min(counts) < 10
+    assert share_out(np.full(3, 7.0), choose_bounds(np.full(3, 7.0))).count(3) == 1
 
 
 @pytest.mark.parametrize(

@@ -146,8 +146,8 @@ def test_sound_image_features(feature: dict[str, Any]) -> None:
     [
         ({"size": [4]}, "$.features[0].size: has 1 entries; give at least 2"),
         ({"size": [4, 5, 3]}, "$.features[0].size: has 3 entries; give at most 2"),
-        ({"size": [0, 5]}, "$.features[0].size[0]: 0 is out of bounds; it must be int >= 1"),
-        ({"size": [4, 9000]}, "$.features[0].size[1]: 9000 is out of bounds; it must be int <= 2048"),
+        ({"size": [0, 5]}, "$.features[0].size[0]: 0 is out of bounds; use a whole number of at least 1"),
+        ({"size": [4, 9000]}, "$.features[0].size[1]: 9000 is out of bounds; use a whole number of at most 2048"),
         ({"mode": "RGBA"}, '$.features[0].mode: "RGBA" is not allowed; use one of "L", "RGB", did you mean "RGB"?'),
         ({"scale": 0}, "$.features[0].scale: 0 is out of bounds; it must be float >= 1e-50"),
         ({"std": [1, 0, 1]}, "$.features[0].std[1]: 0 is out of bounds; it must be float >= 1e-50"),
@@ -157,7 +157,10 @@ def test_sound_image_features(feature: dict[str, Any]) -> None:
             {"dtype": "uint8", "scale": 2},
             '$.features[0].scale: is there beside dtype uint8; remove it, or use the dtype "float32"',
         ),
-        ({"max_pixels": 10**9}, "$.features[0].max_pixels: 1000000000 is out of bounds; it must be int <= 16000000"),
+        (
+            {"max_pixels": 10**9},
+            "$.features[0].max_pixels: 1000000000 is out of bounds; use a whole number of at most 16000000",
+        ),
         ({"missing": "x"}, '$.features[0].missing: "missing" is not known here; remove it'),
     ],
 )

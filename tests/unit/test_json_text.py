@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stepensemble.core.errors import InvalidPayload
-from stepensemble.core.json_text import read_json
+from stepensemble.core.json_text import describe_syntax, read_json
 
 SCALARS = (
     st.none()
@@ -50,3 +51,18 @@ def test_infinities_are_read_where_they_are_asked_for() -> None:
 def test_a_key_that_is_there_twice_is_refused_by_its_name() -> None:
     with pytest.raises(InvalidPayload, match='"age" is given twice in one object; give it once'):
         read_json(b'{"features": {"age": 1, "sex": "male", "age": 2}}')
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"a": 1,}', "trailing comma in object, line 1, column 9"),
+        ('{"é": 1,\n  "b": [1,\n 2,]}', "line 3, column 4"),
+        (b'{"a": 1,\n}', "line 2, column 1"),
+        ("", "Input data was truncated"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said_by_line_and_column(text: str | bytes, place: str) -> None:
+    with pytest.raises(msgspec.DecodeError) as raised:
+        msgspec.json.decode(text)
+    assert describe_syntax(text, raised.value).endswith(place)

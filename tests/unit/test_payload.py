@@ -99,7 +99,7 @@ def test_one_to_ten_thousand_rows_are_taken(count: int) -> None:
         ({"features": {}, "quorum": []}, "$.quorum: [] is not an object; write an object"),
         (
             {"features": {}, "quorum": {"min_members": 0}},
-            "$.quorum.min_members: 0 is out of bounds; it must be int >= 1",
+            "$.quorum.min_members: 0 is out of bounds; use a whole number of at least 1",
         ),
         (
             {"features": {}, "quorum": {"minmembers": 1}},

@@ -154,17 +154,17 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (drop("schema_version"), '$: "schema_version" is missing; add "schema_version" (one of 1)'),
     (put("schema_version", 2), "$.schema_version: 2 is not allowed; use one of 1"),
     (put("schema_version", True), "$.schema_version: true is not allowed; use one of 1"),
-    (put("name", "Rich Men"), '$.name: "Rich Men" is out of bounds; it must be str matching regex'),
+    (put("name", "Rich Men"), '$.name: "Rich Men" is out of bounds; use a string that matches'),
     (put("name", 7), "$.name: 7 is not a string; write a string"),
     (drop("task"), '$: "task" is missing; add "task" (an object)'),
     (put("task", "binary"), '$.task: "binary" is not an object; write an object'),
     (put("task", {}), '$.task: "type" is missing; add "type" with one of "binary", "multiclass", "regression"'),
     (put("task.type", "binray"), '$.task.type: "binray" is not allowed; use one of "binary", "multiclass", "regression"'
         ', did you mean "binary"?'),
-    (put("task.threshold", 1), "$.task.threshold: 1 is out of bounds; it must be float < 1.0"),
+    (put("task.threshold", 1), "$.task.threshold: 1 is out of bounds; use a number less than 1"),
     (put("task.threshold", "half"), '$.task.threshold: "half" is not a number; write a number'),
     (put("task.thresholds", {}), '$.task.thresholds: "thresholds" is not known here; remove it'),
-    (put("task", {**THREE_TASK, "thresholds": {"a": 1}}), "$.task.thresholds.a: 1 is out of bounds; it must be float"),
+    (put("task", {**THREE_TASK, "thresholds": {"a": 1}}), "$.task.thresholds.a: 1 is out of bounds; use a number"),
     (put("task", {**THREE_TASK, "thresholds": [1]}), "$.task.thresholds: [1] is not an object; write an object"),
     (put("task", {**THREE_TASK, "threshold": 0.5}), '$.task.threshold: "threshold" is not known here; remove it, did '
         'you mean "thresholds"?'),
@@ -186,7 +186,7 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("features.3.encoding", "onehot"), '$.features[3].encoding: "onehot" is not allowed; '
         'use one of "index", "one_hot", did you mean "one_hot"?'),
     (put("features.5.missing", 0), "$.features[5].missing: 0 is not true or false; write true or false"),
-    (put("features.6.shape", [2, 0]), "$.features[6].shape[1]: 0 is out of bounds; it must be int >= 1"),
+    (put("features.6.shape", [2, 0]), "$.features[6].shape[1]: 0 is out of bounds; use a whole number of at least 1"),
     (put("features.6.dtype", "float"), '$.features[6].dtype: "float" is not allowed; use one of "float32", '),
     (put("aggregation.method", "medain"), '$.aggregation.method: "medain" is not allowed; use one of "mean", '
         '"weighted_mean", "median", "trimmed_mean", "geometric_mean", "min", "max", "soft_vote", "hard_vote", '
@@ -196,8 +196,8 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("aggregation", None), "$.aggregation: null is not an object; write an object"),
     (put("aggregation.tie", "last"), '$.aggregation.tie: "last" is not allowed; use one of "abstain", "first", '),
     (put("aggregation.trim", 0.1), '$.aggregation.trim: "trim" is not known here; remove it'),
-    (put("aggregation", {"method": "trimmed_mean", "trim": 0.5}), "$.aggregation.trim: 0.5 is out of bounds; it must "
-        "be float < 0.5"),
+    (put("aggregation", {"method": "trimmed_mean", "trim": 0.5}), "$.aggregation.trim: 0.5 is out of bounds; use a "
+        "number less than 0.5"),
     (put("aggregation", {"method": "stack", "missing": "mean"}), '$.aggregation: "coefficients" is missing; add '
         '"coefficients" (an object)'),
     (put("aggregation", {"method": "stack", "coefficients": {}}), '$.aggregation: "missing" is missing; add '
@@ -209,26 +209,26 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("aggregation", stack(coefficients={"a": [[0, None]]})), "$.aggregation.coefficients.a[0][1]: null is not a "
         "number; write a number"),
     (put("aggregation", stack(intercept=["0"])), '$.aggregation.intercept[0]: "0" is not a number; write a number'),
-    (put("quorum.min_members", 0), "$.quorum.min_members: 0 is out of bounds; it must be int >= 1"),
-    (put("quorum.min_weight", 0), "$.quorum.min_weight: 0 is out of bounds; it must be float > 0.0"),
-    (put("quorum.min_weight", 1.5), "$.quorum.min_weight: 1.5 is out of bounds; it must be float <= 1.0"),
+    (put("quorum.min_members", 0), "$.quorum.min_members: 0 is out of bounds; use a whole number of at least 1"),
+    (put("quorum.min_weight", 0), "$.quorum.min_weight: 0 is out of bounds; use a number greater than 0"),
+    (put("quorum.min_weight", 1.5), "$.quorum.min_weight: 1.5 is out of bounds; use a number of at most 1"),
     (put("quorum.min_weight", "1"), '$.quorum.min_weight: "1" is not a number; write a number'),
     (put("quorum.required", "a"), '$.quorum.required: "a" is not a list; write a list'),
     (put("quorum.required", [1]), "$.quorum.required[0]: 1 is not a string; write a string"),
     (put("quorum.minmembers", 1), '$.quorum.minmembers: "minmembers" is not known here; remove it'),
     (put("review", []), "$.review: [] is not an object; write an object"),
-    (put("review.min_agreement", 1.01), "$.review.min_agreement: 1.01 is out of bounds; it must be float <= 1.0"),
-    (put("review.max_spread", -1), "$.review.max_spread: -1 is out of bounds; it must be float >= 0.0"),
-    (put("review.min_margin", 0), "$.review.min_margin: 0 is out of bounds; it must be float > 0.0"),
+    (put("review.min_agreement", 1.01), "$.review.min_agreement: 1.01 is out of bounds; use a number of at most 1"),
+    (put("review.max_spread", -1), "$.review.max_spread: -1 is out of bounds; use a number of at least 0"),
+    (put("review.min_margin", 0), "$.review.min_margin: 0 is out of bounds; use a number greater than 0"),
     (put("cascade.min_spread", 0), '$.cascade.min_spread: "min_spread" is not known here; remove it, did you mean '
         '"max_spread"?'),
     (put("members", []), "$.members: has 0 entries; give at least 1"),
     (drop("members.0.artifact"), '$.members[0]: "artifact" is missing; add "artifact" (a string)'),
     (put("members.0.wieght", 1), '$.members[0].wieght: "wieght" is not known here; remove it'),
-    (put("members.0.weight", -1), "$.members[0].weight: -1 is out of bounds; it must be float >= 0.0"),
+    (put("members.0.weight", -1), "$.members[0].weight: -1 is out of bounds; use a number of at least 0"),
     (put("members.0.role", "judge"), '$.members[0].role: "judge" is not allowed; use one of "shadow", "voter"'),
-    (put("members.0.tier", 0), "$.members[0].tier: 0 is out of bounds; it must be int >= 1"),
-    (put("members.0.timeout", 51), "$.members[0].timeout: 51 is out of bounds; it must be int <= 50"),
+    (put("members.0.tier", 0), "$.members[0].tier: 0 is out of bounds; use a whole number of at least 1"),
+    (put("members.0.timeout", 51), "$.members[0].timeout: 51 is out of bounds; use a whole number of at most 50"),
     (put("members.0.timeout", 1.5), "$.members[0].timeout: 1.5 is not a whole number; write a whole number"),
     (put("members.0.id", "A b"), '$.members[0].id: "A b" is out of bounds'),
     (put("members.0.columns", "age"), '$.members[0].columns: "age" is not a list; write a list'),
@@ -245,15 +245,15 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("members.0.output", {}), '$.members[0].output: "kind" is missing; add "kind" with one of "probability", '),
     (put("members.0.output.kind", "prob"), '$.members[0].output.kind: "prob" is not allowed; use one of "probability", '
         '"probabilities", "logit", "logits", "label", "value"'),
-    (put("members.0.output.temperature", 0), "$.members[0].output.temperature: 0 is out of bounds; it must be float"),
-    (put("members.0.output.tolerance", 0.2), "$.members[0].output.tolerance: 0.2 is out of bounds; it must be float"),
+    (put("members.0.output.temperature", 0), "$.members[0].output.temperature: 0 is out of bounds; use a number"),
+    (put("members.0.output.tolerance", 0.2), "$.members[0].output.tolerance: 0.2 is out of bounds; use a number"),
     (put("members.1.output.tolerance", 0.1), '$.members[1].output.tolerance: "tolerance" is not known here; remove it'),
     (put("members.0.output.classes", ["no"]), '$.members[0].output.classes: "classes" is not known here; remove it'),
     (put("members.0.output.of", 1), "$.members[0].output.of: 1 is not a string; write a string"),
     (put("members.2.output.one_hot", 1), "$.members[2].output.one_hot: 1 is not true or false; write true or false"),
     (put("members.2.output.classes", [0, 1]), "$.members[2].output.classes[1]: 1 is not a string; write a string"),
     (put("members.0.output", {"kind": "value", "scale": "2"}), '$.members[0].output.scale: "2" is not a number; '),
-    (put("members.1.digest", "abc"), '$.members[1].digest: "abc" is out of bounds; it must be str matching regex'),
+    (put("members.1.digest", "abc"), '$.members[1].digest: "abc" is out of bounds; use a string that matches'),
     (put("agregation", {"method": "mean"}), '$.agregation: "agregation" is not known here; remove it'),
 ]  # fmt: skip
 

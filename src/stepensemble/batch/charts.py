@@ -66,6 +66,9 @@ MOST_BARS = 24
 MOST_TICKS = 10
 """Of a histogram."""
 
+ROWS_BELOW = 6
+"""How many times as tall a calibration is as the bars of its rows."""
+
 SHIFT_COLUMNS, SHIFT_TICKS, SHIFT_NAME = 2, 5, 10
 """Of distributions beside each other: how many in a row, ticks of each, characters of a bin's name."""
 
@@ -294,7 +297,7 @@ def draw_reliability(name: str, members: Sequence[Curve], ensemble: Curve | None
         if ensemble is None:
             axes = figure.add_subplot()
         else:
-            axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
+            axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(ROWS_BELOW, 1))
             _draw_rows(below, name, ensemble)
         axes.plot([0, 1], [0, 1], color=COLOURS["faint"], linewidth=0.8, linestyle="--")
         for place, curve in enumerate(members):
@@ -311,7 +314,8 @@ def draw_reliability(name: str, members: Sequence[Curve], ensemble: Curve | None
             )
         if ensemble is not None:
             for place, (said, (low, high)) in enumerate(zip(ensemble.predicted, ensemble.bounds, strict=False)):
-                axes.plot([said, said], [low, high], color=COLOURS["ink"], linewidth=1.0, gid=f"{name}-bounds-{place}")
+                gid = f"{name}-bounds-{place}"
+                axes.plot([said, said], [low, high], color=COLOURS["ink"], linewidth=1.0, zorder=1.5, gid=gid)
             axes.plot(
                 ensemble.predicted,
                 ensemble.observed,
@@ -332,6 +336,7 @@ def draw_reliability(name: str, members: Sequence[Curve], ensemble: Curve | None
 def _draw_rows(axes: Axes, name: str, curve: Curve) -> None:
     for place, (said, count) in enumerate(zip(curve.predicted, curve.counts, strict=True)):
         _draw_bar(axes, f"{name}-rows-{place}", (said - 0.006, 0), 0.012, count)
+    axes.set_box_aspect(1 / ROWS_BELOW)  # as wide as the square above it
     axes.set(xlim=(-0.02, 1.02), ylim=(0, max(curve.counts, default=0) * 1.1 or 1), ylabel="rows")
     axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
 

@@ -120,7 +120,7 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; margin
 dt, .note, .none, .name, small, caption, figcaption {{ color: var(--faint) }}
 dd {{ margin: 0; overflow-wrap: anywhere }}
 code {{ font: .95em ui-monospace, "DejaVu Sans Mono", monospace }}
-.counts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(7.4rem, 1fr)); gap: .75rem }}
+.counts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(6.7rem, 1fr)); gap: .75rem }}
 .counts div, section {{ background: var(--card); border: 1px solid var(--line); border-radius: 10px }}
 .counts div {{ padding: .7rem .9rem }}
 .number, .name {{ display: block }}
@@ -130,7 +130,7 @@ figure {{ margin: 0 }}
 .picture {{ display: block; width: 100%; height: auto; margin: 0 auto; overflow: visible; stroke-linejoin: round; \
 stroke-linecap: butt }}
 .picture text {{ white-space: pre }}
-.wide {{ overflow-x: auto }}
+.wide {{ overflow-x: auto; margin-top: .6rem }}
 table {{ border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums }}
 caption {{ text-align: left; padding-bottom: .4rem }}
 th, td {{ text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; \

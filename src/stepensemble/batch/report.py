@@ -208,6 +208,7 @@ def _tell_sample(summary: Summary) -> str:
 
 
 def _draw_members(summary: Summary) -> str:
+    classes = summary.task != "regression"
     lines = (
         (
             escape(member.id),
@@ -217,11 +218,12 @@ def _draw_members(summary: Summary) -> str:
             _name_failures(member.failures, member.unusable),
             write_duration(member.seconds) if member.shards else "–",
             write_number(member.mean),
-            "–" if member.pivotal is None else f"{member.pivotal:.1%}",
+            *((("–" if member.pivotal is None else f"{member.pivotal:.1%}"),) if classes else ()),
         )
         for member in summary.members
     )
-    heads = ("member", "version", "role", "rows", "failures", "time", "mean", "tips the answer")
+    tips = ("tips the answer",) if classes else ()
+    heads = ("member", "version", "role", "rows", "failures", "time", "mean", *tips)
     table = lay_out_table("What each member did; time is that of all its invocations together", heads, lines, texts=3)
     return lay_out_section("members", "Members", table if summary.members else say_none("No member was asked."))
 
@@ -234,11 +236,9 @@ def _name_failures(failures: Mapping[str, int], unusable: int) -> str:
 
 
 def _draw_agreement(summary: Summary) -> str:
-    names = [member.id for member in summary.members]
     if summary.task == "regression":
-        return lay_out_section(
-            "agreement", "Agreement", say_none("Numbers have no labels to agree on; each row has its spread.")
-        )
+        return ""  # numbers have no labels to agree on
+    names = [member.id for member in summary.members]
     if len(names) < 2 or not summary.agreement:
         alone = "One member has nobody to agree with." if len(names) == 1 else "There is nothing to compare."
         return lay_out_section("agreement", "Agreement", say_none(alone))
@@ -272,12 +272,18 @@ def _draw_calibration(summary: Summary) -> str:
         return lay_out_section("calibration", "Against the labels", told) if told else ""
     ordered = sorted(summary.calibration, key=lambda one: one.name != PREDICTION)
     probable = any(one.said for one in ordered)
-    heads = ("", "rows with label", "right", *(("ECE", "Brier score") if probable else ("mean absolute error",)))
+    classes = summary.task != "regression"
+    heads = (
+        "",
+        "rows with label",
+        *(("right",) if classes else ()),
+        *(("ECE", "Brier score") if probable else ("mean absolute error",)),
+    )
     lines = (
         (
             escape(one.name) if one.name else "<em>the ensemble</em>",
             f"{one.rows:,}",
-            "–" if one.right is None else f"{one.right:.1%}",
+            *((("–" if one.right is None else f"{one.right:.1%}"),) if classes else ()),
             *((write_number(one.expected),) if probable else ()),
             write_number(one.error),
         )
@@ -369,7 +375,7 @@ def _draw_shifts(summary: Summary) -> str:
     for name, before in summary.shifted.items():
         now = summary.histograms[name]
         names = summary.bins.get(name, ())
-        between = [] if names else ["", *(f"{edge:.4g}" for edge in now.edges), ""]
+        between = [] if names else ["", *(f"{edge:.6g}" for edge in now.edges), ""]
         counts, earlier = now.counts, before.counts
         if now.missing or before.missing:
             names = (*(names or _name_ranges(between)), "missing")

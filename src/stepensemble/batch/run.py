@@ -217,5 +217,8 @@ def name_run(files: tuple[File, ...], release: str, date: str, output: str, opti
         options: all of them.
     """
     known = [[file.key, file.version] for file in files]
-    decisive = msgspec.json.encode([known, release, date, output, options], order="sorted")
+    chosen = msgspec.to_builtins(options)
+    if options.label_values is None:
+        del chosen["label_values"]  # so that runs from before there was this option keep their names
+    decisive = msgspec.json.encode([known, release, date, output, chosen], order="sorted")
     return digest_of(decisive)[:RUN_DIGITS]

@@ -6,6 +6,7 @@ Nothing is put aside: who has the table at hand is told of every wrong value at 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from stepensemble.batch.encoding import encode_frame
 from stepensemble.batch.names import EXACTLY, find_lookalike
 from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.answer import AskMembers
-from stepensemble.core.columns import Columns
+from stepensemble.core.columns import Array, Columns
 from stepensemble.core.errors import InvalidPayload, QuorumNotMet
 from stepensemble.core.manifest import Feature
-from stepensemble.core.problems import Problem, show, suggest
+from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.core.releases.release import Release
 
-Table = pl.DataFrame | Mapping[str, Any]
-"""A frame, or a mapping of a column's name to its values: a sequence, an array or a series."""
+Table = Any
+"""A frame of any library, a mapping of a column's name to its values, or an array; see `encode_table`."""
+
+REMEDY = "give a data frame, a mapping of column names to values, or an array with a column for each feature"
 
 
 def encode_table(features: Sequence[Feature], table: Table) -> tuple[Columns, int]:
@@ -32,15 +35,16 @@ def encode_table(features: Sequence[Feature], table: Table) -> tuple[Columns, in
     Args:
         features: as the release has them.
         table: has a column of each feature's name, but of those that have a default; null is a missing value, and other
-            columns are not looked at.
+            columns are not looked at. It is a Polars frame; a mapping of names to sequences, arrays or series; anything
+            that hands its columns out by Arrow's PyCapsule interface (`__arrow_c_stream__`), as a pandas frame does;
+            a NumPy array with named fields; or one of two dimensions, whose columns are the features in their order.
 
     Raises:
         InvalidPayload: with every column that is missing or none, or else with every wrong value: `$.Age[3]` is that of
             the column "Age" in row 3, counted from 0.
     """
-    frame = _read(table, [feature.name for feature in features])
-    names = table.columns if isinstance(table, pl.DataFrame) else list(table)
     wanted = {feature.name for feature in features}
+    frame, names = _read(table, [feature.name for feature in features])
     others = [name for name in names if name not in wanted]
     problems = [
         Problem(
@@ -90,13 +94,48 @@ def answer_table(release: Release, rows: int, ask: AskMembers) -> pl.DataFrame:
     return frame
 
 
-def _read(table: Table, names: Collection[str]) -> pl.DataFrame:
+def _read(table: Table, features: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+    """Return a frame that has those columns of a table that are features, and the names of all of them."""
     if isinstance(table, pl.DataFrame):
-        return table
-    if not isinstance(table, Mapping):
-        kind = f"{type(table).__module__}.{type(table).__name__}"
-        remedy = "give a polars.DataFrame, or a mapping of column names to values"
-        raise InvalidPayload([Problem("$", f"{kind} is no table", remedy)])
+        return table, table.columns
+    if isinstance(table, Mapping):
+        return _read_columns(table, features), list(table)
+    if hasattr(table, "__arrow_c_stream__"):
+        with suppress(ImportError, TypeError, ValueError, pl.exceptions.PolarsError):
+            frame = pl.DataFrame(table)
+            return frame, frame.columns
+        # pandas hands its columns out through PyArrow alone; without that they are read one by one.
+        if hasattr(table, "columns"):
+            names = [str(name) for name in table.columns]
+            return _read_columns({name: _to_values(table[name]) for name in features if name in names}, features), names
+    if hasattr(table, "__array__"):
+        return _read_array(np.asarray(table), features)
+    raise _refuse(f"{type(table).__module__}.{type(table).__name__} is no table")
+
+
+def _to_values(series: Any) -> Any:
+    """Return a series' values; None where it says that there is none."""
+    values = np.asarray(series)
+    if values.dtype.kind not in "Of" or not hasattr(series, "isna"):
+        return values
+    missing = np.asarray(series.isna()).tolist()
+    return [None if gone else value for value, gone in zip(values.tolist(), missing, strict=True)]
+
+
+def _read_array(array: Array, features: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+    if array.dtype.names is not None and array.ndim == 1:
+        return _read_columns({name: array[name] for name in array.dtype.names}, features), list(array.dtype.names)
+    if array.ndim != 2 or array.shape[1] != len(features):
+        shape = " x ".join(map(str, array.shape))
+        raise _refuse(f"an array of {shape} is no table of the {len(features)} features {enumerate_values(features)}")
+    return _read_columns(dict(zip(features, array.T, strict=True)), features), list(features)
+
+
+def _refuse(message: str) -> InvalidPayload:
+    return InvalidPayload([Problem("$", message, REMEDY)])
+
+
+def _read_columns(table: Mapping[str, Any], names: Collection[str]) -> pl.DataFrame:
     given = {name: values for name, values in table.items() if name in names}
     problems = [
         Problem(f"$.{name}", f"{show(values)} is no column", "give a list, an array or a series of values")

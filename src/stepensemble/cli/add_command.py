@@ -74,9 +74,15 @@ def add(
     from stepensemble.admission.addition import Candidate, carry_out, plan_addition
 
     path = manifest or DEFAULT_MANIFEST
-    for needed, hint in ((file, "FILE"), (path, "--manifest"), (architecture, "--architecture")):
+    for needed, hint in ((file, "FILE"), (architecture, "--architecture")):
         if needed is not None and not needed.exists():
             raise typer.BadParameter(f"{needed} is not there", param_hint=hint)
+    if not path.exists():
+        message = (
+            f"{path} is not there; go to the project's folder, or name another manifest; or write this one first, with "
+            'a name, a task, features and "members": [], as docs/manifest.md shows'
+        )
+        raise typer.BadParameter(message, param_hint="--manifest")
     said = {
         "id": id_,
         "version": version,

@@ -324,10 +324,14 @@ def main() -> NoReturn:
 
 def _read_event(event: str) -> object:
     """Read a payload; a picture is its bytes."""
+    from stepensemble.batch.run import kind_of
     from stepensemble.core.json_text import read_json
     from stepensemble.imaging import sniff_image
 
     name = "standard input" if event == "-" else event
+    if kind_of(event) is not None and Path(event).is_file():
+        message = f"{event} is a dataset of rows, and an event is one JSON document; run: ensemble batch {event}"
+        raise typer.BadParameter(message, param_hint="EVENT")
     try:
         body = sys.stdin.buffer.read() if event == "-" else Path(event).read_bytes()
         if sniff_image(body):
@@ -357,6 +361,6 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
         f"\n  AWS_ENDPOINT_URL={description['endpoint']} AWS_DEFAULT_REGION={description['region']} "
         "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DISABLE_HOST_PREFIX_INJECTION=true \\\n"
         f"  aws stepfunctions start-execution --state-machine-arn {description['state_machines']['standard']} "
-        "--input file://events/passenger.json",
+        "--input file://EVENT.json",
         soft_wrap=True,
     )

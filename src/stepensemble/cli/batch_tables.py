@@ -56,14 +56,15 @@ def draw_schedule(scheduled: Scheduled, times: Sequence[datetime]) -> Renderable
 
 def _draw_members(summary: Summary) -> RenderableType:
     table = plain_table()
-    for name in ("member", "version", "rows", "mean", "tips", "failed shards", "time"):
+    classes = summary.task != "regression"
+    for name in ("member", "version", "rows", "mean", *(("tips",) if classes else ()), "failed shards", "time"):
         table.add_column(name, justify="left" if name in {"member", "version"} else "right")
     for member in summary.members:
-        table.add_row(*_describe_member(member))
+        table.add_row(*_describe_member(member, classes=classes))
     return table
 
 
-def _describe_member(member: MemberSummary) -> Iterator[str | Text]:
+def _describe_member(member: MemberSummary, *, classes: bool) -> Iterator[str | Text]:
     failed = sum(member.failures.values())
     names = f" {', '.join(member.failures)}" if failed else ""
     yield name_member(member.id, member.role)
@@ -72,7 +73,8 @@ def _describe_member(member: MemberSummary) -> Iterator[str | Text]:
         f", {member.unusable:,} unusable" if member.unusable else "", style="bold red"
     )
     yield "" if member.mean is None else f"{member.mean:.4g}"
-    yield "" if member.pivotal is None else f"{member.pivotal:.1%}"
+    if classes:
+        yield "" if member.pivotal is None else f"{member.pivotal:.1%}"
     yield Text(f"{failed:,}{names}", style="bold red" if failed else "")
     yield say_seconds(member.seconds)
 
@@ -86,8 +88,9 @@ def _draw_facts(followed: Followed, summary: Summary, folder: Path | None) -> Re
 
 def _tell(followed: Followed, summary: Summary, folder: Path | None) -> Iterator[tuple[str, str | Text]]:
     yield "rows", f"{summary.rows:,} in, {summary.rows_out:,} answered"
-    if summary.rows_out:
-        yield "answers", Text(", ".join(f"{count:,} {what}" for what, count in _count_answers(summary) if count))
+    answers = ", ".join(f"{count:,} {what}" for what, count in _count_answers(summary) if count)
+    if answers:
+        yield "answers", Text(answers)
     if summary.rows_rejected:
         yield "rejected", Text(_tell_rejected(summary))
     yield from _describe_labels(summary)
@@ -112,7 +115,8 @@ def _tell(followed: Followed, summary: Summary, folder: Path | None) -> Iterator
 
 def _tell_accuracy(one: Calibration) -> str:
     right = "" if one.right is None else f"{one.right:.1%} right, "
-    error = "" if one.error is None else f"{'absolute error' if one.right is None else 'Brier score'} {one.error:.4g}, "
+    kind = "mean absolute error" if one.right is None else "Brier score"
+    error = "" if one.error is None else f"{kind} {one.error:.4g}, "
     return f"{right}{error}of {one.rows:,} rows whose truth is known"
 
 

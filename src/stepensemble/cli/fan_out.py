@@ -83,15 +83,13 @@ def _members_table(output: Output, release: Release) -> Table:
     table.add_column("time", justify="right")
     table.add_column("")
     table.add_column("state")
-    predictions = list_rows(output)
-    answered = predictions[0].label if len(predictions) == 1 else None
     for member, declared in zip(output.members, release.members, strict=True):
         table.add_row(
             name_member(member.id, member.role),
             member.version,
             Text(member.error.type, style="red")
             if member.error and member.status == "failed"
-            else _summarize_member(member, declared.output, release.task, answered),
+            else _summarize_member(member, declared.output, release.task),
             f"{member.weight:.2f}",
             "" if member.duration_ms is None else f"{member.duration_ms:.1f} ms",
             "" if member.cold is None else "cold" if member.cold else "warm",
@@ -100,11 +98,11 @@ def _members_table(output: Output, release: Release) -> Table:
     return table
 
 
-def _summarize_member(member: MemberReport, contract: Contract, task: Task, answered: Any) -> Text:
+def _summarize_member(member: MemberReport, contract: Contract, task: Task) -> Text:
     """Draw a member's mean over its rows in the form that all members share: a value, or a probability with a bar.
 
-    Of two classes it is the probability of the second, else of the answered class, and of the most probable one where
-    there are several rows. A label is named.
+    Of two classes it is the probability of the second, else that of the member's most probable class. A label
+    is named.
     """
     entries = member.outputs if isinstance(member.outputs, list) else []
     said = [one for one in list_canonical(entries, contract, task) if one is not None]
@@ -120,7 +118,7 @@ def _summarize_member(member: MemberReport, contract: Contract, task: Task, answ
         return Text(name if len(said) == 1 else f"{name} in {counts.max()} of {len(said)}")
     if isinstance(task, BinaryTask):
         return draw_bar(float(mean[1])).append(f" {mean[1]:.3f}")
-    place = names.index(answered) if answered in names else int(mean.argmax())
+    place = int(mean.argmax())
     return draw_bar(float(mean[place])).append(f" {mean[place]:.3f} {names[place]}")
 
 

@@ -37,10 +37,6 @@ def read_manifest(manifest: Path | None) -> Sources:
 
     path = manifest or DEFAULT_MANIFEST
     if not path.is_file():
-        remedy = (
-            "go to the project's folder, or name one with --manifest; ensemble add MODEL makes the first one"
-            if manifest is None
-            else "look at its path"
-        )
+        remedy = "look at its path" if manifest else "go to the project's folder, or name one with --manifest"
         raise typer.BadParameter(f"{path} is not there; {remedy}", param_hint="MANIFEST")
     return read_sources(path)

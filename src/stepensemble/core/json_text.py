@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any, NoReturn
 
@@ -10,6 +11,9 @@ import msgspec
 
 from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.problems import Problem, show
+
+BYTE = re.compile(r"\(byte (\d+)\)$")
+"""How msgspec says where an error is."""
 
 SHOWN_REASON = 200
 """Characters of what is wrong with a text."""
@@ -38,6 +42,23 @@ def read_json(body: bytes, *, finite: bool = True) -> Any:
     except (ValueError, OverflowError) as error:
         raise ValueError(str(error)[:SHOWN_REASON]) from None
     return data
+
+
+def describe_syntax(text: bytes | str, error: Exception) -> str:
+    """Say what is wrong with the syntax of a text, by line and column where msgspec counts bytes from 0.
+
+    Args:
+        text: that msgspec could not decode.
+        error: what it raised.
+    """
+    message = str(error)
+    found = BYTE.search(message)
+    if found is None:
+        return message
+    body = text.encode() if isinstance(text, str) else text
+    before = body[: int(found[1])].decode("utf-8", "replace")
+    line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+    return f"{message[: found.start()].rstrip()}, line {line}, column {column}"
 
 
 def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

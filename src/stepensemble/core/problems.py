@@ -74,7 +74,7 @@ def show(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except TypeError:
         text = repr(value)
-    except (ValueError, RecursionError):  # such as an integer of more than 4,300 digits, which Python does not write
+    except ValueError:  # such as an integer of more than 4,300 digits, which Python does not write
         text = f"a {type(value).__name__} too long to write"
     except RecursionError:
         text = f"a {type(value).__name__} nested too deeply to write"

@@ -28,6 +28,7 @@ from stepensemble.core.coherence import (
 from stepensemble.core.columns import Array
 from stepensemble.core.errors import InvalidManifest, InvalidPayload
 from stepensemble.core.features import Reasons, normalize, scale_numbers
+from stepensemble.core.json_text import describe_syntax
 from stepensemble.core.manifest import (
     CategoryFeature,
     Feature,
@@ -74,7 +75,9 @@ def parse_manifest(text: bytes | str) -> Manifest:
     try:
         data = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidManifest([Problem("$", f"is not JSON: {error}", "mend the syntax")]) from None
+        raise InvalidManifest(
+            [Problem("$", f"is not JSON: {describe_syntax(text, error)}", "mend the syntax")]
+        ) from None
     problems = check_structure(data, Manifest)
     if isinstance(data, dict):
         problems += _check_meaning(data, broken=[problem.path for problem in problems])

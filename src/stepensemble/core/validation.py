@@ -6,6 +6,7 @@ in `manifest` stay the only description there is: of the decoder, of the publish
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -13,6 +14,12 @@ import msgspec
 from msgspec import inspect
 
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
+
+NUMBER_BOUND = re.compile(r"`(int|float)` (>=|<=|>|<) (.+)")
+"""How msgspec writes the bound of a number."""
+
+KINDS = {"int": "a whole number", "float": "a number"}
+BOUNDS = {">": "greater than", ">=": "of at least", "<": "less than", "<=": "of at most"}
 
 
 def check_structure(data: object, expected: Any, path: str = "$") -> list[Problem]:
@@ -163,10 +170,15 @@ def _annotated(kind: inspect.Type) -> Any:
 
 
 def _bound(message: str) -> str:
+    """Say in words which bound a value is beyond, from msgspec's message."""
     bound = message.removeprefix("Expected ")
     if bound == message:  # such as an integer that no float can hold: "Number out of range"
         return "use a number nearer to 0"
-    return f"it must be {bound.replace('`', '')}"
+    number = NUMBER_BOUND.fullmatch(bound)
+    if number is not None:
+        return f"use {KINDS[number[1]]} {BOUNDS[number[2]]} {float(number[3]):.15g}"
+    text = bound.replace("`", "").removeprefix("str ").replace("matching regex", "that matches")
+    return f"use a string {text}"
 
 
 def _wrong_type(data: object, path: str, expected: str) -> Problem:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stepensemble.batch.duplicates import find_suspects
 from stepensemble.core.errors import InvalidPayload, ObjectMissing
-from stepensemble.core.json_text import read_json
+from stepensemble.core.json_text import describe_syntax, read_json
 from stepensemble.core.payload import Pointer, Rows, check_instances
 from stepensemble.core.problems import Problem
 from stepensemble.storage.keys import PAYLOADS
@@ -30,6 +30,7 @@ def read_rows(data: Bucket, pointer: Pointer) -> Rows:
     if bucket != data.name or not key.startswith(PAYLOADS):
         problem = Problem("$.instances.s3", f"{pointer.s3} is elsewhere", f"use s3://{data.name}/{PAYLOADS}…")
         raise InvalidPayload([problem])
+    body = b""
     try:
         body = data.read(key)
         instances = msgspec.json.decode(body)
@@ -38,8 +39,9 @@ def read_rows(data: Bucket, pointer: Pointer) -> Rows:
     except ObjectMissing:
         problem = Problem("$.instances.s3", f"{pointer.s3} is not there", "upload the rows first")
         raise InvalidPayload([problem]) from None
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        problem = Problem("$.instances.s3", f"{pointer.s3} is not JSON: {error}", "upload a JSON list of rows")
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        message = f"{pointer.s3} is not JSON: {describe_syntax(body, error)}"
+        problem = Problem("$.instances.s3", message, "upload a JSON list of rows")
         raise InvalidPayload([problem]) from None
     rows, problems = check_instances(instances)
     if problems:

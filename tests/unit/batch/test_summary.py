@@ -8,10 +8,22 @@ import pytest
 from msgspec import structs
 
 from builders import BINARY, REGRESSION, release, released
+from stepensemble.batch.calibration import bound_share
 from stepensemble.batch.run import File, Options, Plan, Shard, ShardFailure
 from stepensemble.batch.summary import Ended, Published, Summary, Times, judge, summarize
-from stepensemble.batch.tally import Accuracy, Agreement, Bins, LabelTally, MemberTally, Rejection, ShardReport, Tally
+from stepensemble.batch.tally import (
+    CALIBRATION_BINS,
+    Accuracy,
+    Agreement,
+    Bins,
+    LabelTally,
+    MemberTally,
+    Rejection,
+    ShardReport,
+    Tally,
+)
 from stepensemble.batch.truth import describe_truth
+from stepensemble.core.manifest import BooleanFeature, CategoryFeature, NumberFeature
 
 TWO = release(
     BINARY, released("a", "probability"), released("b", "probability"), released("s", "probability", role="shadow")
@@ -141,18 +153,56 @@ def test_members_and_agreement_are_shares_of_what_was_answered() -> None:
     assert summary.agreement == ((1.0, 0.4, 25 / 30), (0.4, 1.0, 0.0), (25 / 30, 0.0, 1.0))
 
 
+def counted_in(bins: dict[int, tuple[int, float, int]], right: int, error: float) -> Accuracy:
+    """Return what rows add up to, by bins of a hundredth: rows, what was said of each, how often it was so."""
+    counts, said, true = [0] * CALIBRATION_BINS, [0.0] * CALIBRATION_BINS, [0] * CALIBRATION_BINS
+    for place, (rows, each, hits) in bins.items():
+        counts[place], said[place], true[place] = rows, rows * each, hits
+    rows = sum(counts)
+    return Accuracy(rows, right, rows, error, tuple(counts), tuple(said), tuple(true))
+
+
 def test_calibration_is_against_the_labels_that_are_known() -> None:
-    said, true, counts = [0.0] * 10, [0] * 10, [0] * 10
-    said[2], true[2], counts[2] = 1.0, 1, 4  # four rows said 0.25 each, one of them was so: perfectly calibrated
-    said[9], true[9], counts[9] = 5.7, 3, 6  # six rows said 0.95 each, half of them were so
-    accuracy = Accuracy(10, 6, 10, 3.0, tuple(counts), tuple(said), tuple(true))
+    # 40 rows said 0.25, a quarter of them was so; 60 said 0.95, half of them were so.
+    accuracy = counted_in({25: (40, 0.25, 10), 95: (60, 0.95, 30)}, right=60, error=30.0)
     summary = summary_of(*WHOLE[1:], report(0, 20, accuracy=accuracy, members={"a": MemberTally(accuracy=accuracy)}))
-    member, ensemble = summary.calibration
-    assert (member.name, ensemble.name) == ("a", "")
-    assert (ensemble.rows, ensemble.right, ensemble.error) == (10, 0.6, 0.3)
-    assert ensemble.expected == pytest.approx(6 / 10 * (0.95 - 0.5))
-    assert (ensemble.said[2], ensemble.true[2], ensemble.said[0]) == (0.25, 0.25, None)
+    member_, ensemble = summary.calibration
+    assert (member_.name, ensemble.name) == ("a", "")
+    assert (ensemble.rows, ensemble.right, ensemble.error) == (100, 0.6, 0.3)
+    assert ensemble.expected == pytest.approx(60 / 100 * (0.95 - 0.5))
+    assert (ensemble.counts, ensemble.true) == ((40, 60), (0.25, 0.5))
+    assert ensemble.said == pytest.approx((0.25, 0.95))
     assert summary_of(*WHOLE).calibration == ()
+
+
+def test_bins_of_a_calibration_have_about_as_many_rows_each_and_never_a_few() -> None:
+    even = counted_in({place: (4, place / 100, 1) for place in range(100)}, 0, 0.0)
+    (calibration,) = summary_of(*WHOLE[1:], report(0, 20, accuracy=even)).calibration
+    assert calibration.counts == (40,) * 10
+    few = counted_in({place: (1, place / 100, 0) for place in range(0, 100, 2)}, 0, 0.0)  # 50 rows, each alone
+    (calibration,) = summary_of(*WHOLE[1:], report(0, 20, accuracy=few)).calibration
+    assert calibration.counts == (25, 25)
+    uneven = counted_in({1: (900, 0.01, 9), 50: (50, 0.5, 25), 99: (50, 0.99, 50)}, 0, 0.0)
+    (calibration,) = summary_of(*WHOLE[1:], report(0, 20, accuracy=uneven)).calibration
+    assert calibration.counts == (900, 100)  # the first cannot be cut
+
+
+@pytest.mark.parametrize("hits", [0, 1, 5, 10])
+def test_bounds_of_a_share_are_wilsons(hits: int) -> None:
+    # Its bounds are where the share lies as many standard errors off as the quantile says: a root, found by halving.
+    def find(low: float, high: float) -> float:
+        for _ in range(60):
+            middle = (low + high) / 2
+            off = abs(hits / 10 - middle) - 1.959964 * (middle * (1 - middle) / 10) ** 0.5
+            if (off > 0) == (middle < hits / 10):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    low, high = bound_share(hits, 10)
+    assert low == pytest.approx(find(0.0, hits / 10) if hits else 0.0, abs=1e-6)
+    assert high == pytest.approx(find(hits / 10, 1.0) if hits < 10 else 1.0, abs=1e-6)
 
 
 def test_drift_is_measured_against_the_run_before_where_its_bins_are_the_same() -> None:
@@ -241,3 +291,27 @@ def test_how_labels_were_read_is_said_and_what_is_wrong_with_them() -> None:
     read = structs.replace(summary.truth, values="indexes", unknown=0, capitals=0, other=0, doubt=None)
     assert list(describe_truth(read, ("no", "yes"))) == [("labels read as indexes: 0 = no, 1 = yes", False)]
     assert summary_of(*WHOLE).truth is None
+
+
+def test_the_run_before_is_kept_of_the_features_that_have_shifted_most() -> None:
+    features = (
+        NumberFeature("x"),
+        CategoryFeature("port", ("C", "Q"), unknown="other"),
+        BooleanFeature("paid"),
+    )
+    read = release(BINARY, released("a", "probability"), features=features)
+    edges = {"x": (1.0,), "port": (1.0, 2.0), "paid": (1.0,), "": (0.5,)}
+    plan = structs.replace(PLAN, edges=edges, shards=1)
+
+    def counted(x: tuple[int, int], port: tuple[int, ...], previous: Summary | None) -> Summary:
+        bins = {"x": x, "port": port, "paid": (5, 5), "": (5, 5)}
+        histograms = {name: Bins(edges[name], counts) for name, counts in bins.items()}
+        one = (report(0, 20, histograms=histograms),)
+        return summarize(plan, SHARDS[:1], read, Ended(one, {}), TIMES, MEMORY, previous, PLACES)
+
+    before = counted((9, 1), (8, 1, 1), None)
+    now = counted((8, 2), (1, 1, 8), before)
+    assert (before.shifted, before.bins) == ({}, {})
+    assert list(now.shifted) == ["port", "x", "paid"]
+    assert now.shifted["port"] == Bins((1.0, 2.0), (8, 1, 1))
+    assert now.bins == {"port": ("C", "Q", "other"), "paid": ("false", "true")}

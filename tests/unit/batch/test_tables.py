@@ -9,6 +9,7 @@ import pytest
 
 from builders import ROOT, X, member, sources
 from stepensemble import Ensemble
+from stepensemble.batch.tables import REMEDY
 from stepensemble.core.errors import InvalidPayload, QuorumNotMet
 
 Y = {"name": "y", "type": "number", "missing": 0.5}
@@ -134,6 +135,60 @@ def test_a_column_is_a_sequence_an_array_or_a_series(tmp_path: Path, values: Any
     assert answered["value"].to_list() == [2.5, 3.25]  # half of it, plus two
 
 
+class Frame:
+    """A frame of another library, as far as it can be seen through Arrow's PyCapsule interface."""
+
+    def __init__(self, **columns: Any) -> None:
+        self._frame = pl.DataFrame(columns)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._frame.__arrow_c_stream__(requested_schema)
+
+
+class Series(list[Any]):
+    """A column that says what is missing in it, and hands itself out as an array."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(list(self), dtype=dtype or object)
+
+    def isna(self) -> list[bool]:
+        return [value is None for value in self]
+
+
+class FrameWithoutArrow:
+    """A frame that speaks Arrow only with a library that is not installed, as pandas' does without PyArrow."""
+
+    def __init__(self, **columns: Series) -> None:
+        self._columns = columns
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self._columns)
+
+    def __getitem__(self, name: str) -> Series:
+        return self._columns[name]
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        raise ImportError("pyarrow")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        Frame(y=[4.0, None], x=[1.0, 2.5], passenger=["a", "b"]),
+        FrameWithoutArrow(x=Series([1, 2.5]), y=Series([4, None]), passenger=Series(["a", "b"])),
+        np.array([(1.0, 4.0), (2.5, 0.5)], dtype=[("x", "f4"), ("y", "f8")]),
+        np.array([[1.0, 4.0], [2.5, 0.5]]),
+        np.array([[1, 4.0], [2.5, None]], dtype=object),
+    ],
+    ids=["arrow", "columns", "named fields", "two dimensions", "objects"],
+)
+def test_a_table_is_taken_from_any_library_by_protocol(tmp_path: Path, table: Any) -> None:
+    ensemble = load(tmp_path, member("a", columns=["x"]), member("b", columns=["y"]), features=[X, Y])
+    # Half of it, plus two; the mean of both members. What is missing in y is 0.5.
+    assert ensemble.predict_table(table)["value"].to_list() == [(2.5 + 4.0) / 2, (3.25 + 2.25) / 2]
+
+
 def test_a_table_without_rows_has_an_answer_without_rows(tmp_path: Path) -> None:
     ensemble = load(tmp_path)
     answered = ensemble.predict_table({"x": []})
@@ -163,7 +218,8 @@ def test_every_wrong_value_is_told_by_column_and_row(tmp_path: Path) -> None:
         ({"x": 1}, "$.x: 1 is no column; give a list, an array or a series of values"),
         ({"x": "one"}, '$.x: "one" is no column; give a list, an array or a series of values'),
         ({"x": [1, 2], "y": [1]}, '$.y: has 1 value, and "x" has 2; give each row one'),
-        ([{"x": 1}], "$: builtins.list is no table; give a polars.DataFrame, or a mapping of column names to values"),
+        ([{"x": 1}], f"$: builtins.list is no table; {REMEDY}"),
+        (np.zeros((3, 3)), f'$: an array of 3 x 3 is no table of the 2 features "x", "y"; {REMEDY}'),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, table: Any, told: str) -> None:

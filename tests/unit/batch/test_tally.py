@@ -45,11 +45,11 @@ def by_name(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]
     return st.dictionaries(NAMES, values, max_size=3)
 
 
-def tens(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+def hundreds(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.tuples(*[values] * CALIBRATION_BINS)
 
 
-ACCURACIES = st.builds(Accuracy, COUNTS, COUNTS, COUNTS, SUMS, tens(COUNTS), tens(SUMS), tens(COUNTS))
+ACCURACIES = st.builds(Accuracy, COUNTS, COUNTS, COUNTS, SUMS, hundreds(COUNTS), hundreds(SUMS), hundreds(COUNTS))
 MEMBERS = st.builds(MemberTally, COUNTS, by_name(COUNTS), COUNTS, SUMS, COUNTS, SUMS, SUMS, COUNTS, ACCURACIES)
 REJECTIONS = st.builds(
     Rejection, COUNTS, st.sets(PLACES, max_size=MOST_PLACES).map(lambda places: tuple(sorted(places)))
@@ -161,9 +161,16 @@ def test_a_binary_shard_by_hand() -> None:
     assert tally.members["failed"] == MemberTally(shards=1, failures={"ModelRefused": 1})
     # Of the two rows whose truth, "yes", is known, the answer is right in the first: 0.125² + 0.625² = 0.40625
     assert (tally.accuracy.rows, tally.accuracy.right, tally.accuracy.error) == (2, 1, 0.40625)
-    assert tally.accuracy.counts == (0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
-    assert tally.accuracy.said == (0, 0, 0, 0.375, 0, 0, 0, 0, 0.875, 0)
-    assert tally.accuracy.true == (0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
+    filled = {
+        place: (said, true)
+        for place, (rows, said, true) in enumerate(
+            zip(tally.accuracy.counts, tally.accuracy.said, tally.accuracy.true, strict=True)
+        )
+        if rows
+    }
+    assert filled == {37: (0.375, 1), 87: (0.875, 1)}  # bins of a hundredth
+    assert sum(tally.accuracy.counts) == 2
+    assert tally.confusion == {"yes": {"no": 1, "yes": 1}}
     assert (one.accuracy.rows, one.accuracy.right, two.accuracy.right) == (2, 1, 2)
 
 
@@ -179,7 +186,7 @@ def test_a_member_that_gives_labels_alone_has_no_probabilities_to_measure() -> N
     # (0.5² + 0.25² + 0.25²) + (0.125² + 0.125² + 0.25²)
     soft = tally.members["soft"].accuracy
     assert (soft.right, soft.scored, soft.error) == (2, 2, 0.375 + 0.09375)
-    assert (soft.counts[5], soft.counts[7], sum(soft.true)) == (1, 1, 2)
+    assert (soft.counts[50], soft.counts[75], sum(soft.true)) == (1, 1, 2)
     assert tally.members["soft"].total == 0.0
 
 
@@ -248,8 +255,10 @@ def test_accuracy_is_scikit_learns_whatever_is_asked(question: Any, generator: n
     if len(classes) == 2:
         said = np.clip(answers.value, 0, 1)
         assert tally.accuracy.error / question.rows == pytest.approx(brier_score_loss(truth, said, labels=[0, 1]))
-        if not np.any(np.isclose(said * 10 % 1, 0) | np.isclose(said * 10 % 1, 1)):  # it puts edges into the bin below
-            true, mean = calibration_curve(truth, said, n_bins=10)
+        if not np.any(
+            np.isclose(said * 100 % 1, 0) | np.isclose(said * 100 % 1, 1)
+        ):  # it puts edges into the bin below
+            true, mean = calibration_curve(truth, said, n_bins=CALIBRATION_BINS)
             full = np.array(tally.accuracy.counts) > 0
             counts = np.array(tally.accuracy.counts)[full]
             np.testing.assert_allclose(np.array(tally.accuracy.true)[full] / counts, true)
