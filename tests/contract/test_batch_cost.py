@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from batch import MemoryBatch
 from builders import member, sources
 from memory import MemoryStack
 from stepensemble.batch.summary import Summary
+from stepensemble.core.errors import InputMismatch
 
 PLAIN = (member("a"), member("b"))
 SHADOWED = (*PLAIN, member("s", role="shadow"))
-FAILING = (*PLAIN, member("log", "logarithm"))
-"""It has no answer to shards with numbers below zero."""
+FAILING = (*PLAIN, member("third"))
+"""It is refused the first shard's columns."""
 
 TIERED = (member("a"), member("b", "sigmoid"), member("late", tier=2), member("s", role="shadow", tier=2))
 CASCADE = {"cascade": {"max_spread": 5.0}}
@@ -43,6 +45,10 @@ def test_the_formula_counts_every_state_that_is_entered(
     stack = MemoryStack()
     stack.publish(sources(tmp_path, *members, **more))
     run, entered = MemoryBatch(stack), list[str]()
+    if members is FAILING:
+        run.breaks[list(stack.slots)[2]] = lambda event: (
+            InputMismatch("refused") if "/000000/" in json.dumps(event) else None
+        )
     run.put("a.csv", text)
     output = run.run("run-1", entered, options={"shard_size": 1024, "max_rejected": 1})
     summary = msgspec.json.decode(stack.data.read(output["summary"].removeprefix("s3://data/")), type=Summary)

@@ -423,7 +423,7 @@ def test_a_failing_shadow_leaves_the_answer_complete(stack: Stack, tmp_path: Pat
     assert (output["status"], output["members"][1]["error"]["type"]) == ("COMPLETE", "InvalidOutput")
     assert without_volatile(output) == without_volatile(in_process.predict({"features": {"x": -4}}))
     assert entered(history)[2:-3].count("Score a shadow") == 1
-    assert len(entered(history)) == 6 + 2 + 2 + 1  # two transitions for having shadows, and its failure is carried
+    assert len(entered(history)) == 6 + 2 + 2  # two transitions for having shadows
 
 
 def test_a_review_is_told_to_eventbridge_once_and_kept(stack: Stack, tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ kernels add in another order and approximate nothing, so that their last bits ar
 module at its start where its folder is on the path, in this process and in all that it starts:
 
     PYTHONPATH=tests/plain_kernels .venv/bin/pytest tests/contract/test_events.py
+
+They take one row by another path than many, so a test that compares a row alone with the same row among others, bit by
+bit, holds with XNNPACK only.
 """
 
 from __future__ import annotations

@@ -149,8 +149,8 @@ def test_sound_image_features(feature: dict[str, Any]) -> None:
         ({"size": [0, 5]}, "$.features[0].size[0]: 0 is out of bounds; use a whole number of at least 1"),
         ({"size": [4, 9000]}, "$.features[0].size[1]: 9000 is out of bounds; use a whole number of at most 2048"),
         ({"mode": "RGBA"}, '$.features[0].mode: "RGBA" is not allowed; use one of "L", "RGB", did you mean "RGB"?'),
-        ({"scale": 0}, "$.features[0].scale: 0 is out of bounds; it must be float >= 1e-50"),
-        ({"std": [1, 0, 1]}, "$.features[0].std[1]: 0 is out of bounds; it must be float >= 1e-50"),
+        ({"scale": 0}, "$.features[0].scale: 0 is out of bounds; use a number of at least 1e-50"),
+        ({"std": [1, 0, 1]}, "$.features[0].std[1]: 0 is out of bounds; use a number of at least 1e-50"),
         ({"mean": [1]}, '$.features[0].mean: has 1 numbers; give 3: one for each channel of mode "RGB"'),
         ({"mode": "L", "std": [1, 2]}, '$.features[0].std: has 2 numbers; give 1: one for each channel of mode "L"'),
         (

@@ -178,7 +178,7 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("features.0.mim", 3), '$.features[0].mim: "mim" is not known here; remove it'),
     (put("features.1.scaling.type", "zscore"), '$.features[1].scaling.type: "zscore" is not allowed; '
         'use one of "standard", "min_max", "log1p"'),
-    (put("features.1.scaling.std", 0), "$.features[1].scaling.std: 0 is out of bounds; it must be float >= 1e-50"),
+    (put("features.1.scaling.std", 0), "$.features[1].scaling.std: 0 is out of bounds; use a number of at least 1e-50"),
     (drop("features.1.scaling.mean"), '$.features[1].scaling: "mean" is missing; add "mean" (a number)'),
     (put("features.3.vocabulary", []), "$.features[3].vocabulary: has 0 entries; give at least 1"),
     (put("features.3.vocabulary.1", 1.5), "$.features[3].vocabulary[1]: 1.5 is not a string or a whole number; "),

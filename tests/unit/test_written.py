@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 import os
 import subprocess
@@ -93,7 +94,7 @@ def test_the_plain_kernels_are_not_xnnpacks() -> None:
             made = interpreter.Interpreter(model_path=str(ROOT / "models" / "titanic" / "deep.tflite"))
             made.allocate_tensors()
             taken.append("DELEGATE" in {operation["op_name"] for operation in made._get_ops_details()})
-    assert taken == [True, False]
+    assert taken == [not isinstance(Interpreter, functools.partial), False]  # where the whole run has the plain ones
 
 
 def test_the_plain_kernels_reach_a_process_of_its_own() -> None:

@@ -252,8 +252,8 @@ class Heard:
             faults, asked = self.faults.get(member.id), self.asked.get(member.tier)
             if faults is None or asked is None or member.id not in part.missing:
                 continue
-            for said, place in zip(reasons, np.searchsorted(asked, part.numbers).tolist(), strict=True):
-                reason = faults.explain(place)
+            explained = faults.explain(np.searchsorted(asked, part.numbers))
+            for said, reason in zip(reasons, explained, strict=True):
                 said += [] if reason is None else [f"{member.id}: {reason}"]
         return ["; ".join(said) for said in reasons]
 
@@ -306,15 +306,15 @@ def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Answ
     attendance = count_attendance(asked, [report.id for report in members if report.status in ("ok", "partial")])
     failures = [(part, heard.explain(part, release)) for part in decided.failed]
     cause = decided.cause
-    if not decided.settled and cause is None:
+    if decided.status == "FAILED" and cause is None:
         cause = min((int(part.numbers[0]), causes[0]) for part, causes in failures)[1]
     return Answer(
         status=decided.status,
         policy=state_policy(policy, attendance["voter"].asked),
         attendance=attendance,
-        predictions=list_predictions(release.task, decided.settled, failures, tiers=release.tiers)
-        if decided.settled
-        else [],
+        predictions=[]
+        if decided.status == "FAILED"
+        else list_predictions(release.task, decided.settled, failures, tiers=release.tiers),
         members=members,
         cause=cause,
     )

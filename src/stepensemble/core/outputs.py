@@ -155,12 +155,13 @@ class Faults:
         """How many of the `rows` there are."""
         return sum(len(fault.rows) for fault in self.found)
 
-    def explain(self, row: int) -> str | None:
-        """Say what is wrong with a row; None where nothing is."""
+    def explain(self, rows: Numbers) -> list[str | None]:
+        """Say what is wrong with each of some rows; None where nothing is."""
+        reasons: list[str | None] = [None] * len(rows)
         for fault in self.found:
-            if np.isin(row, fault.rows):
-                return f"its output{fault.describe(row)}"
-        return None
+            for place in np.flatnonzero(np.isin(rows, fault.rows)).tolist():
+                reasons[place] = f"its output{fault.describe(int(rows[place]))}"
+        return reasons
 
     def describe(self) -> str:
         """Say what is wrong with the first of them, and how many there are."""

@@ -143,10 +143,10 @@ class Decision:
     @property
     def status(self) -> Status:
         """FAILED where no row is answered; DEGRADED where one is not, or where a voter is missing in one."""
-        if not self.settled:
+        answered = [part for part in self.settled if len(part.numbers)]
+        if not answered:
             return "FAILED"
-        degraded = self.failed or any(part.missing and len(part.numbers) for part in self.settled)
-        return "DEGRADED" if degraded else "COMPLETE"
+        return "DEGRADED" if self.failed or any(part.missing for part in answered) else "COMPLETE"
 
 
 @dataclass(frozen=True, slots=True)
