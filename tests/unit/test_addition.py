@@ -259,6 +259,18 @@ def test_features_that_are_put_in_another_order_later_move_no_column_of_an_added
 # In the place of another
 
 
+def test_a_model_that_takes_other_columns_than_the_one_before_is_given_those_it_takes(folder: Path) -> None:
+    three = {"type": "multiclass", "classes": ["red", "green", "blue"]}
+    entry = member("a", "sign_label", "label", columns=["x"])
+    path = write(folder, manifest(entry, task=three, features=[X, Y], aggregation={"method": "hard_vote"}))
+    planned = add(path, "softmax", id="a", replace=True, output={"kind": "probabilities"})
+    assert (planned.member.columns, planned.deduced["columns"]) == (("x", "y"), "all, as many as the model takes")
+    with pytest.raises(InputMismatch, match="and there are 2 columns"):
+        plan(path, "cyclic", id="a", replace=True)
+    with pytest.raises(InputMismatch, match='"x" is given "x"'):
+        plan(path, "softmax", id="a", replace=True, columns=["x"])
+
+
 def test_of_a_member_that_is_replaced_only_what_differs_is_written(shipped: Path) -> None:
     before = shipped.read_text()
     wide = ROOT / "models" / "titanic" / "wide.tflite"

@@ -46,6 +46,7 @@ BELOW: dict[str, set[str]] = {
 
 PURE = {
     "__future__",
+    "bisect",
     "collections",
     "contextlib",
     "dataclasses",

@@ -128,7 +128,7 @@ def test_rows_of_another_width_are_refused(shape: tuple[int, ...]) -> None:
         load("half_plus_two").predict(np.zeros(shape, dtype=np.float32))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int32", "uint8"])
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
 def test_another_dtype_is_refused(dtype: str) -> None:
     with pytest.raises(InputMismatch, match=f"the model takes float32, and its columns are {dtype}"):
         load("half_plus_two").predict(np.zeros((1, 1), dtype=dtype))

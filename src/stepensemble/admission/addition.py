@@ -36,7 +36,7 @@ from stepensemble.conversion.deduction import (
 from stepensemble.conversion.parity import DRAWN_ROWS, Labels, default_labels
 from stepensemble.core.aggregation.labels import own_labels
 from stepensemble.core.columns import Columns
-from stepensemble.core.errors import AdditionRefused, InvalidManifest, InvalidOutput
+from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidManifest, InvalidOutput
 from stepensemble.core.manifest import Feature, Manifest, Member
 from stepensemble.core.outputs import Array, Output, canonical, check_output, name_kind
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
@@ -209,15 +209,25 @@ def plan_addition(
     output = draft.members[place.index].output if "output" in said else None
     bound: Inputs | None = said["inputs"] or (None if said["columns"] is None else {"": said["columns"]})
     notify(f"Reading {candidate.file.name}" + ("" if candidate.file.suffix == ".tflite" else " and converting it"))
-    converted = convert(
-        candidate.file,
-        signature=said["signature"],
-        architecture=candidate.architecture,
-        trust=candidate.trust,
-        golden=Golden(columns, bound),
-        labels=_tell_labels(draft.task, output),
-        run=run,
-    )
+
+    def convert_with(inputs: Inputs | None) -> Converted:
+        return convert(
+            candidate.file,
+            signature=said["signature"],
+            architecture=candidate.architecture,
+            trust=candidate.trust,
+            golden=Golden(columns, inputs),
+            labels=_tell_labels(draft.task, output),
+            run=run,
+        )
+
+    try:
+        converted = convert_with(bound)
+    except InputMismatch:
+        if bound is None or candidate.said.keys() & {"columns", "inputs"}:
+            raise
+        # The entry names what the model before took; features came or went since, and the new one takes others.
+        converted, bound = convert_with(None), None
     deduced: dict[str, str] = {}
     if bound is None:
         taken, deduced["columns"] = _name_columns(converted, columns)

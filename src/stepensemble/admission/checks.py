@@ -169,10 +169,13 @@ def check_repetition(applicant: Applicant, answer: Answer) -> Check:
     """Check that a row's answer does not depend on the rows beside it, on their order or on the call."""
     repetition, entry = answer.repetition, applicant.entry
     check = applicant.check("repetition", "same in every way", "same")
+    if repetition.failures:
+        check = structs.replace(check, figure="fails")
+        reason = f"it does not answer the same rows in every way: {'; '.join(repetition.failures)}"
+        return applicant.doubt(check, "refused", "", reason, "export it for any number of rows")
     if repetition.differences:
-        how = "; ".join(repetition.differences)
         check = structs.replace(check, figure="differs")
-        reason = f"it does not answer the same rows alike: {how}"
+        reason = f"it does not answer the same rows alike: {'; '.join(repetition.differences)}"
         if entry.varies:
             remedy = 'ignore this if its answers are meant to vary, else remove "varies"'
             return applicant.doubt(check, "warning", ".varies", reason, remedy)

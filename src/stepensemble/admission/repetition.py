@@ -8,7 +8,7 @@ such way, and compared with what was said of them at first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,13 +70,15 @@ def are_alike(inputs: Mapping[str, Array]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """How a member's answers compare.
+    """How a member's answers compare, a way each, in words.
 
     Attributes:
-        differences: in words, with the first row that differs, a way each; nothing where all are the same.
+        failures: it has no answer, or one of another shape; no declaration makes that right.
+        differences: the first row that differs.
         untried: ways that there was no time for, or for which drawn rows did not do.
     """
 
+    failures: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
     untried: tuple[str, ...] = ()
 
@@ -89,37 +91,35 @@ def compare_repeats(expected: Array, results: Sequence[tuple[Repeat, Result]], *
         results: what was said in each way.
         labels: the outputs are labels, and so the same only where they are equal.
     """
-    ways = dict.fromkeys(repeat.how for repeat, _ in results)
+    failures: list[str] = []
     differences: list[str] = []
     untried: list[str] = []
-    for how in ways:
-        tried = [(repeat, result) for repeat, result in results if repeat.how == how and result is not None]
-        if how == BESIDE and any(isinstance(result, MemberError) for _, result in tried):
-            tried = []  # the drawn rows may be wrong for the model, which is not its fault
-        if not tried:
-            untried.append(how)
-        differences += [f"{how}, {what}" for what in _compare_way(expected, tried, labels=labels)]
-    return Repetition(tuple(differences), tuple(untried))
-
-
-def _compare_way(expected: Array, tried: Sequence[tuple[Repeat, Result]], *, labels: bool) -> Iterator[str]:
-    numbers: list[int] = []
-    entries: list[Any] = []
-    for repeat, result in tried:
-        if not isinstance(result, np.ndarray):
-            yield f"it fails: {type(result).__name__}: {result}"
-            return
-        rows = len(next(iter(repeat.columns.values())))
-        if result.shape != (rows, *expected.shape[1:]):
-            yield f"its output has the shape {list(result.shape)}, not {[rows, *expected.shape[1:]]}"
-            return
-        numbers += repeat.numbers
-        entries += _list_entries(result)[: len(repeat.numbers)]
     listed = _list_entries(expected)
-    yield from compare(listed, place_rows(listed, numbers, entries), labels=labels)
+    for how in dict.fromkeys(repeat.how for repeat, _ in results):
+        tried = [(repeat, result) for repeat, result in results if repeat.how == how and result is not None]
+        failure = next(filter(None, (_name_failure(expected, *one) for one in tried)), None)
+        if not tried or (failure is not None and how == BESIDE):  # drawn rows may be wrong for the model
+            untried.append(how)
+        elif failure is not None:
+            failures.append(f"{how}, {failure}")
+        else:
+            numbers = [number for repeat, _ in tried for number in repeat.numbers]
+            said = [entry for repeat, result in tried for entry in _list_entries(result)[: len(repeat.numbers)]]
+            found = compare(listed, place_rows(listed, numbers, said), labels=labels)
+            differences += [f"{how}, {difference}" for difference in found]
+    return Repetition(tuple(failures), tuple(differences), tuple(untried))
 
 
-def _list_entries(output: Array) -> list[Any]:
+def _name_failure(expected: Array, repeat: Repeat, result: Result) -> str | None:
+    if not isinstance(result, np.ndarray):
+        return f"it fails: {type(result).__name__}: {result}"
+    shape = (len(next(iter(repeat.columns.values()))), *expected.shape[1:])
+    if result.shape != shape:
+        return f"its output has the shape {list(result.shape)}, not {list(shape)}"
+    return None
+
+
+def _list_entries(output: Any) -> list[Any]:
     """Return an entry a row: a number or a name, or a list where that is several."""
     flat = output.reshape(len(output), -1)
     entries: list[Any] = (flat[:, 0] if flat.shape[1] == 1 else flat).tolist()
