@@ -171,6 +171,14 @@ def test_hdf5_files_that_lead_to_other_files_are_refused(
         convert(hdf5(tmp_path / "model.h5", fill), run=run)
 
 
+def test_a_file_of_keras_with_arrays_of_numpy_is_refused(made: Path, run: Run, tmp_path: Path) -> None:
+    files = read_archive((made / "softmax.keras").read_bytes())
+    files["model.weights.npz"] = files.pop("model.weights.h5")  # where Keras looks next
+    (tmp_path / "model.keras").write_bytes(write_archive(files))
+    with pytest.raises(FileUnsafe, match=r'arrays that may be pickles, "model\.weights\.npz"'):
+        convert(tmp_path / "model.keras", run=run)
+
+
 def test_an_hdf5_file_that_holds_itself_comes_to_an_end(run: Run, tmp_path: Path) -> None:
     def fill(file: Any) -> None:
         file.create_group("a")["itself"] = file
