@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import site
 import socket
 import subprocess
 import sys
@@ -65,15 +66,15 @@ def try_all(tmp_path: Path) -> dict[str, Any]:
             [sys.executable, "-c", ATTEMPTS, *arguments], check=True, capture_output=True, text=True, timeout=60
         )
     assert (outside / "secret").read_text() == "secret" or not json.loads(done.stdout)["confined"]
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has Landlock")
 def test_a_confined_process_uses_its_own_folder_and_nothing_else(tmp_path: Path) -> None:
-    told = try_all(tmp_path)
-    assert (told.pop("file size"), told.pop("processor time")) == ([FILE, FILE], [60, 60])
-    if not told.pop("confined"):
+    seen = try_all(tmp_path)
+    assert (seen.pop("file size"), seen.pop("processor time")) == ([FILE, FILE], [60, 60])
+    if not seen.pop("confined"):
         pytest.skip("Landlock is not switched on here")
     allowed = (
         "write in the folder",
@@ -82,13 +83,13 @@ def test_a_confined_process_uses_its_own_folder_and_nothing_else(tmp_path: Path)
         "read the system",
         "read how much memory it fills",
     )
-    assert {deed: told.pop(deed) for deed in allowed} == dict.fromkeys(allowed, "done")
+    assert {deed: seen.pop(deed) for deed in allowed} == dict.fromkeys(allowed, "done")
     # Kernels before 6.7 know no rule for TCP, those before 6.12 none for signals.
     release = tuple(int(part) for part in os.uname().release.split(".")[:2])
     for deed, since in (("connect", (6, 7)), ("end the parent", (6, 12))):
         if release < since:
-            told.pop(deed)
-    assert told == dict.fromkeys(told, "PermissionError")
+            seen.pop(deed)
+    assert seen == dict.fromkeys(seen, "PermissionError")
 
 
 def test_the_environment_has_no_credentials() -> None:
@@ -99,6 +100,7 @@ def test_the_environment_has_no_credentials() -> None:
         **kept,
         "HOME": "/room",
         "TMPDIR": "/room",
+        "PYTHONUSERBASE": site.getuserbase(),
         "PYTHONHASHSEED": "0",
         "KERAS_BACKEND": "tensorflow",
     }

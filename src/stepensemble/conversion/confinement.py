@@ -15,6 +15,7 @@ import ctypes
 import os
 import resource
 import signal
+import site
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -81,7 +82,8 @@ def choose_environment(given: Mapping[str, str], room: str) -> dict[str, str]:
         room: the child's folder, which is its home, too.
     """
     kept = {name: value for name, value in given.items() if name in KEPT or name.startswith("LC_")}
-    return {**kept, "PYTHONHASHSEED": "0", "TMPDIR": room, "HOME": room, "KERAS_BACKEND": "tensorflow"}
+    own = {"HOME": room, "TMPDIR": room, "PYTHONUSERBASE": site.getuserbase()}  # packages may lie in the user's home
+    return {**kept, **own, "PYTHONHASHSEED": "0", "KERAS_BACKEND": "tensorflow"}
 
 
 def confine(room: Path, seconds: int) -> bool:

@@ -26,7 +26,7 @@ from stepensemble.core.errors import ConversionFailed, FileDamaged, FileUnsafe
 from stepensemble.core.problems import enumerate_values, show
 from stepensemble.runtimes import Model, Signature
 from stepensemble.runtimes.archives import extract_archive, read_archive, read_folder
-from stepensemble.runtimes.graphs import find_unknown_operations
+from stepensemble.runtimes.graphs import find_unknown_operations, refuse
 from stepensemble.runtimes.model import Array
 from stepensemble.runtimes.tensorflow import (
     check_saved_model,
@@ -152,6 +152,8 @@ class Export(Struct, frozen=True, tag="export"):
             files = read_archive(self.body)
             if not self.trust:
                 check_keras_config(files["config.json"], self.name)
+                arrays = [file for file in sorted(files) if file.endswith((".npz", ".npy"))]
+                refuse([f"arrays that may be pickles, {show(file)}" for file in arrays], show(self.name))
                 for file, body in files.items():
                     if file.endswith(".h5"):
                         self._read_hdf5(body)

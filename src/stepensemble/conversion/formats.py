@@ -118,7 +118,7 @@ def _recognise_zip(body: bytes, name: str) -> tuple[Format, bytes]:
 
 
 def _recognise_files(files: Mapping[str, bytes], name: str) -> tuple[Format, bytes]:
-    """Tell what a folder holds, or a zip of one, as TensorFlow Serving has them: at its top or under a version."""
+    """Find the model in a folder, or in a zip of one, as TensorFlow Serving has them: at its top or under a version."""
     model = _find_model(files, name)
     if PurePosixPath(model).name == LITERT_FILE:
         return recognise(files[model], f"{name}/{model}")
@@ -126,7 +126,7 @@ def _recognise_files(files: Mapping[str, bytes], name: str) -> tuple[Format, byt
 
 
 def _find_model(files: Iterable[str], name: str) -> str:
-    """Return the file that tells where a model lies.
+    """Return the file that marks where a model is.
 
     Raises:
         FormatUnknown: there is none, or more than one.

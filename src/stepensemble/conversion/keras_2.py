@@ -29,7 +29,7 @@ CHANGED = {"hard_sigmoid": "0.2 x + 0.5 in Keras 2 and x / 6 + 0.5 in Keras 3"}
 
 
 def is_of_keras_2(config: Any, version: str | None) -> bool:
-    """Tell whether an architecture was written before Keras 3.
+    """Return whether an architecture was written before Keras 3.
 
     Args:
         config: of the model.
@@ -81,7 +81,7 @@ def _write(module: str, name: str, config: Any, more: Mapping[str, Any]) -> dict
 
 
 def _translate_model(name: str, config: Any) -> Any:
-    """Return a model's configuration with a layer for what goes in, which Keras 2 told in the first layer."""
+    """Return a model's configuration with a layer for what goes in, which Keras 2 wrote into the first layer."""
     if name != "Sequential":
         return config
     if isinstance(config, list):  # until Keras 2.2.3

@@ -2,7 +2,7 @@
 
 It describes layers by the names of classes, and Keras calls what the names lead to. It is read here as data, before
 Keras sees it. What is found are sentences; none found means that the file computes, and does nothing else. What a
-SavedModel could do is told by `runtimes.graphs`.
+SavedModel could do is found by `runtimes.graphs`.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def extract_archive(
         body: the archive.
         target: the folder.
         limits: what the archive may hold.
-        keep: tells which files are unpacked, by name.
+        keep: whether a file is unpacked, by its name.
 
     Raises:
         FileUnsafe, FileDamaged: see `read_archive`; the folder is not there then.
@@ -132,7 +132,7 @@ def write_archive(files: Mapping[str, bytes]) -> bytes:
 
 
 def is_of_saved_model(name: str) -> bool:
-    """Tell whether a file, named from a SavedModel's folder on, is one that its loader needs.
+    """Return whether a file, named from a SavedModel's folder on, is one that its loader needs.
 
     Not `saved_model.pbtxt` and `saved_model.cpb`, of which the loader may read one for the other, nor notes on how the
     model was made.

@@ -40,7 +40,7 @@ Place: TypeAlias = tuple[Literal["node", "function"], str]
 """A node of the graph itself, or a function of its library with all its nodes."""
 
 Known: TypeAlias = Callable[[str], bool]
-"""Tells whether TensorFlow has an operation of that name."""
+"""Whether TensorFlow has an operation of that name."""
 
 
 def check_graphs(graphs: Iterable[Any], files: Collection[str], known: Known, what: str) -> None:
@@ -49,7 +49,7 @@ def check_graphs(graphs: Iterable[Any], files: Collection[str], known: Known, wh
     Args:
         graphs: all `MetaGraphDef` of it: which of them is loaded is the loader's choice.
         files: the names of its files, such as `assets/words.txt`.
-        known: tells which operations TensorFlow has.
+        known: whether TensorFlow has an operation, by its name.
         what: how the error names the SavedModel.
 
     Raises:
@@ -80,6 +80,8 @@ def find_deeds(graph: Any, files: Collection[str], known: Known) -> Iterator[str
             yield f"an asset that is not in its folder, {show(asset.filename)}"
     for name in wiring.twice:
         yield f"the name {show(name)} twice, and readers differ on which counts"
+    if "" in wiring.functions:
+        yield "a function without a name"
     calls = {name for name in wiring.functions if not known(name)}
     unlisted = {node.op for _, node in wiring.all_nodes()} - COMPUTES - calls - SAVES - RESTORES - set(TABLES)
     if unlisted:
@@ -95,20 +97,20 @@ def _judge_files(wiring: Wiring) -> Iterator[str]:
         if node.op in SAVES and where not in wiring.saving:
             yield f"{node.op}, which writes files, outside the part that saves its variables"
         elif node.op in RESTORES:
-            own = {(wiring.prefix, True)}
+            own = {(wiring.prefix, True)} - {UNKNOWN}
             if where not in wiring.restoring or not wiring.trace(place, node, PREFIX) <= own:
                 yield f"{node.op}, which reads files, outside the part that restores its variables"
         elif node.op in TABLES:
-            own = {(asset, False) for asset in wiring.assets}
+            own = {(asset, False) for asset in wiring.assets if asset}
             if not wiring.trace(place, node, TABLES[node.op]) <= own:
                 yield f"{node.op}, which reads a file that may be another than its assets"
 
 
 Origin: TypeAlias = tuple[str, bool]
-"""A node of the graph itself that a value comes from, "" where that cannot be told; and whether something else than the
+"""A node of the graph itself that a value comes from, "" where that is unknown; and whether something else than the
 model's initialization has the value used."""
 
-UNTOLD: Origin = ("", True)
+UNKNOWN: Origin = ("", True)
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ class Wiring:
         return self._reach(others) | self._by_signatures
 
     def _stands_in(self, function: str) -> bool:
-        """Tell whether TensorFlow may put a function in another one's place that is said to do the same."""
+        """Return whether TensorFlow may put a function in another one's place that is said to do the same."""
         return "api_implements" in self.functions[function].attr
 
     def all_nodes(self) -> Iterator[tuple[str, Any]]:
@@ -246,13 +248,13 @@ class Wiring:
             arguments = self.functions[place].signature.input_arg
             names = [argument.name for argument in arguments]
             if source not in names or any(one.number_attr or one.type_list_attr for one in arguments):
-                found.add(UNTOLD)
+                found.add(UNKNOWN)
                 continue
             argument = names.index(source)
             waiting += [(caller, call, argument) for caller, call in self._calls.get(place, ())]
             found |= self._bound(place, argument - len(names))
             if place in self._called_otherwise or self._stands_in(place):
-                found.add(UNTOLD)
+                found.add(UNKNOWN)
         return found
 
     def _source(self, place: str, node: Any, index: int) -> str:
@@ -297,11 +299,11 @@ class Wiring:
             return set()
         bound = saved.concrete_functions[function].bound_inputs
         if -argument > len(bound) or not 0 <= bound[argument] < len(saved.nodes):
-            return {UNTOLD}  # the caller gives it
+            return {UNKNOWN}  # the caller gives it
         found = saved.nodes[bound[argument]]
         index, assets = found.asset.asset_file_def_index, self.graph.asset_file_def
         if found.WhichOneof("kind") != "asset" or not 0 <= index < len(assets):
-            return {UNTOLD}
+            return {UNKNOWN}
         return {(node_of(assets[index].tensor_info.name), False)}
 
     @cached_property

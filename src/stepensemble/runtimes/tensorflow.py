@@ -105,7 +105,7 @@ def check_saved_model(saved_model: Any, files: Collection[str], what: str) -> No
 
 
 def is_operation(name: str) -> bool:
-    """Tell whether TensorFlow has an operation of that name."""
+    """Return whether TensorFlow has an operation of that name."""
     from tensorflow.python.framework import op_def_registry
 
     return op_def_registry.get(name) is not None

@@ -80,8 +80,8 @@ def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(m
     stack = MemoryStack()
     stack.releases.write_artifact(artifact(body), body)
     score = Scorer(ModelCache(stack.releases, 8 * GIBIBYTE, lambda: 0), stack.data)
-    asked = {one.id: msgspec.to_builtins(one) for one in list_members(sources.release, SLOTS, "score-")}
+    members = {one.id: msgspec.to_builtins(one) for one in list_members(sources.release, SLOTS, "score-")}
     event = {"columns": {"x": [3.0]}, "rows": 1}
-    assert score({**event, "member": asked["trusted"]})["outputs"] == [3.0]
+    assert score({**event, "member": members["trusted"]})["outputs"] == [3.0]
     with pytest.raises(ModelRefused, match="the SavedModel is refused"):
-        score({**event, "member": asked["strange"]})  # though the same file is in memory, trusted
+        score({**event, "member": members["strange"]})  # though the same file is in memory, trusted

@@ -171,6 +171,14 @@ def test_hdf5_files_that_lead_to_other_files_are_refused(
         convert(hdf5(tmp_path / "model.h5", fill), run=run)
 
 
+def test_a_file_of_keras_with_arrays_of_numpy_is_refused(made: Path, run: Run, tmp_path: Path) -> None:
+    files = read_archive((made / "softmax.keras").read_bytes())
+    files["model.weights.npz"] = files.pop("model.weights.h5")  # where Keras looks next
+    (tmp_path / "model.keras").write_bytes(write_archive(files))
+    with pytest.raises(FileUnsafe, match=r'arrays that may be pickles, "model\.weights\.npz"'):
+        convert(tmp_path / "model.keras", run=run)
+
+
 def test_an_hdf5_file_that_holds_itself_comes_to_an_end(run: Run, tmp_path: Path) -> None:
     def fill(file: Any) -> None:
         file.create_group("a")["itself"] = file
@@ -319,6 +327,26 @@ def test_variables_restored_from_elsewhere_are_refused(made: Path, tmp_path: Pat
 
     with pytest.raises(FileUnsafe, match="RestoreV2, which reads files, outside the part that restores"):
         check(changed(made / "half", tmp_path, restore_from_elsewhere))
+
+
+def test_variables_restored_by_a_saver_that_names_no_files_are_refused(made: Path, tmp_path: Path) -> None:
+    def forget_the_files(graph: Any) -> None:
+        call = next(node for node in graph.graph_def.node if "restore" in node.attr["f"].func.name)
+        graph.saver_def.restore_op_name, graph.saver_def.filename_tensor_name = call.name, ""
+        body = function_of(graph, "traced_restore").node_def
+        restoring = next(node for node in body if node.op == "RestoreV2")
+        restoring.input[0] = f"{body[0].name}:output:0"
+
+    with pytest.raises(FileUnsafe, match="RestoreV2, which reads files, outside the part that restores"):
+        check(changed(made / "half", tmp_path, forget_the_files))
+
+
+def test_a_function_without_a_name_is_refused(made: Path, tmp_path: Path) -> None:
+    def add_one(graph: Any) -> None:
+        graph.graph_def.library.function.add()
+
+    with pytest.raises(FileUnsafe, match="a function without a name"):
+        check(changed(made / "half", tmp_path, add_one))
 
 
 def test_a_graph_that_is_hidden_by_another_is_found(made: Path, tmp_path: Path) -> None:
