@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from uuid import uuid4
 
 from stepensemble.local.functions import FunctionPool
-from stepensemble.local.http_messages import Environ, Head, Refusal, Reply
+from stepensemble.local.http_messages import Environ, Refused, Reply, RequestHead
 from stepensemble.local.origins import check_origin
 from stepensemble.local.runtime_api import REQUEST_BYTES
 
@@ -50,14 +50,14 @@ class Door:
         self._account = account
         self._auth = auth
 
-    def admit(self, head: Head) -> int:
+    def admit(self, head: RequestHead) -> int:
         """Return the most bytes of a body: what a function may be sent, though an event holds fewer."""
         check_origin(head)
         if self._auth and not is_signed(head.fields):
-            raise Refusal(403, "Forbidden", "Forbidden")
+            raise Refused(403, "Forbidden", "Forbidden")
         return REQUEST_BYTES
 
-    def answer(self, head: Head, environ: Environ) -> Reply:
+    def answer(self, head: RequestHead, environ: Environ) -> Reply:
         """Answer one request."""
         if head.method not in {"GET", "POST"}:
             return _say(404, "Not Found")  # the API has routes for these two
@@ -75,7 +75,7 @@ class Door:
             return _say(504, "Endpoint request timed out")
         return _say(500, "Internal Server Error")
 
-    def refuse(self, refusal: Refusal, head: Head | None) -> Reply:  # noqa: ARG002 (a site's method)
+    def refuse(self, refusal: Refused, head: RequestHead | None) -> Reply:  # noqa: ARG002 (a site's method)
         """Return a refusal in API Gateway's form."""
         return _say(refusal.status, str(refusal))
 

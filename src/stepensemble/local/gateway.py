@@ -22,7 +22,7 @@ from xml.sax.saxutils import escape
 from stepensemble.core.errors import LocalStackError
 from stepensemble.local.engine import Retention
 from stepensemble.local.functions import FunctionPool, PoolClosed, encode_status
-from stepensemble.local.http_messages import Environ, Head, Refusal, Reply, run_wsgi
+from stepensemble.local.http_messages import Environ, Refused, Reply, RequestHead, run_wsgi
 from stepensemble.local.mistakes import find_mistake
 from stepensemble.local.origins import check_origin
 from stepensemble.local.persistence import Journal
@@ -69,7 +69,7 @@ class Gateway:
         self._writes = threading.Lock()
         self._starts = threading.Lock()
 
-    def admit(self, head: Head) -> int:
+    def admit(self, head: RequestHead) -> int:
         """Return the most bytes of a body, by what the request is for."""
         check_origin(head)
         if is_invocation(head):
@@ -79,7 +79,7 @@ class Gateway:
         check_announcement(head)
         return OBJECT_BYTES
 
-    def answer(self, head: Head, environ: Environ) -> Reply:
+    def answer(self, head: RequestHead, environ: Environ) -> Reply:
         """Answer one request."""
         target = head.fields.get("x-amz-target", "")
         if is_invocation(head):
@@ -100,7 +100,7 @@ class Gateway:
         except LocalStackError as error:  # it could not be written, and is undone; clients try it again
             raise Refusal(500, "InternalServerError" if target else "InternalError", str(error)) from None
 
-    def _pass_on(self, head: Head, environ: Environ) -> Reply:
+    def _pass_on(self, head: RequestHead, environ: Environ) -> Reply:
         body = environ["wsgi.input"]
         try:
             return run_wsgi(self._moto, environ)
@@ -110,7 +110,7 @@ class Gateway:
                 raise
             raise mistake from None
 
-    def refuse(self, refusal: Refusal, head: Head | None) -> Reply:
+    def refuse(self, refusal: Refused, head: RequestHead | None) -> Reply:
         """Return a refusal as the service that was called would write it: Lambda, one of those with JSON, or S3."""
         if head is not None and is_invocation(head):
             code = "RequestTooLargeException" if refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else refusal.code
@@ -121,7 +121,7 @@ class Gateway:
         body = f"{XML}<Error><Code>{refusal.code}</Code><Message>{escape(str(refusal))}</Message></Error>".encode()
         return Reply(refusal.status, body, (("Content-Type", "application/xml"),))
 
-    def _invoke(self, head: Head, environ: Environ) -> Reply:
+    def _invoke(self, head: RequestHead, environ: Environ) -> Reply:
         name = unquote(head.path[len(FUNCTIONS) : -len(INVOCATIONS)])
         payload = environ["wsgi.input"].read() or b"{}"
         kind = environ.get("HTTP_X_AMZ_INVOCATION_TYPE", "RequestResponse")
@@ -151,7 +151,7 @@ class Gateway:
         with suppress(PoolClosed):
             self._pool.invoke(name, payload)
 
-    def _start(self, head: Head, environ: Environ) -> Reply:
+    def _start(self, head: RequestHead, environ: Environ) -> Reply:
         """Start an execution by moto, which takes any name, needs one, and looks and appends without a lock."""
         request = _read_request(environ)
         body = json.dumps(request).encode()
@@ -181,17 +181,17 @@ class ExpressEngine:
         """Run an execution to its end and return what AWS returns.
 
         Raises:
-            Refusal: there is no such state machine, or it is not an EXPRESS one.
+            Refused: there is no such state machine, or it is not an EXPRESS one.
         """
         from moto.stepfunctions.parser.backend.execution import SyncExecution
 
         arn = str(request.get("stateMachineArn", ""))
         machine: Any = next((machine for machine in self._backend.state_machines if machine.arn == arn), None)
         if machine is None:
-            raise Refusal(400, "StateMachineDoesNotExist", f"State Machine Does Not Exist: '{arn}'")
+            raise Refused(400, "StateMachineDoesNotExist", f"State Machine Does Not Exist: '{arn}'")
         if machine.type != "EXPRESS":
             message = "This operation is not supported by this type of state machine"
-            raise Refusal(400, "StateMachineTypeNotSupported", message)
+            raise Refused(400, "StateMachineTypeNotSupported", message)
         name = request["name"]
         execution = SyncExecution(
             name=name,
@@ -234,7 +234,7 @@ def _describe_sync(execution: Any) -> dict[str, Any]:
     return described | {key: value for key, value in optional.items() if value is not None}
 
 
-def is_invocation(head: Head) -> bool:
+def is_invocation(head: RequestHead) -> bool:
     """Say whether a request is Lambda's Invoke."""
     return head.path.startswith(FUNCTIONS) and head.path.endswith(INVOCATIONS)
 
@@ -243,31 +243,31 @@ def _read_request(environ: Environ) -> dict[str, Any]:
     """Read a request to start an execution, with name and input filled in.
 
     Raises:
-        Refusal: the name or the input is not what AWS takes.
+        Refused: the name or the input is not what AWS takes.
     """
     try:
         request = json.loads(environ["wsgi.input"].read() or b"{}")
     except (ValueError, RecursionError):
         request = None
     if not isinstance(request, dict):
-        raise Refusal(400, "SerializationException", "the body is no JSON object")
+        raise Refused(400, "SerializationException", "the body is no JSON object")
     request = {"name": str(uuid4()), "input": "{}"} | request
     for name in ("stateMachineArn", "name", "input"):
         if not isinstance(request.get(name), str):
-            raise Refusal(400, "ValidationException", f"{name} is missing, or no text")
+            raise Refused(400, "ValidationException", f"{name} is missing, or no text")
     if not EXECUTION_NAME.fullmatch(request["name"]):
-        raise Refusal(400, "InvalidName", f"Invalid Name: '{request['name']}'")
+        raise Refused(400, "InvalidName", f"Invalid Name: '{request['name']}'")
     if len(request["input"].encode()) > INPUT_BYTES:
         message = (
             "1 validation error detected: Value at 'input' failed to satisfy constraint: "
             f"Member must have length less than or equal to {INPUT_BYTES}"
         )
-        raise Refusal(400, "ValidationException", message)
+        raise Refused(400, "ValidationException", message)
     try:
         json.loads(request["input"])
     except (ValueError, RecursionError) as error:
         message = f"Invalid State Machine Execution Input: '{error}'"
-        raise Refusal(400, "InvalidExecutionInput", message) from None
+        raise Refused(400, "InvalidExecutionInput", message) from None
     return request
 
 

@@ -15,7 +15,7 @@ Environ = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Head:
+class RequestHead:
     """A request without its body.
 
     Attributes:
@@ -61,7 +61,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Refusal(Exception):
+class Refused(Exception):
     """A request that is not answered.
 
     Attributes:
@@ -78,25 +78,25 @@ class Refusal(Exception):
 class Site(Protocol):
     """What a server serves. A connection has a thread of its own; all of them use one site."""
 
-    def admit(self, head: Head) -> int:
+    def admit(self, head: RequestHead) -> int:
         """Return how many bytes of body a request may have; no byte of it has been read yet.
 
         Raises:
-            Refusal: the request is not answered, whatever its body is.
+            Refused: the request is not answered, whatever its body is.
         """
 
-    def answer(self, head: Head, environ: Environ) -> Reply:
+    def answer(self, head: RequestHead, environ: Environ) -> Reply:
         """Answer a request that was read whole.
 
         Raises:
-            Refusal: it cannot be answered.
+            Refused: it cannot be answered.
         """
 
-    def refuse(self, refusal: Refusal, head: Head | None) -> Reply:
+    def refuse(self, refusal: Refused, head: RequestHead | None) -> Reply:
         """Put a refusal into the site's own form; without a head where none could be read."""
 
 
-def make_environ(head: Head, body: bytes, client: tuple[str, int], server: tuple[str, int]) -> Environ:
+def make_environ(head: RequestHead, body: bytes, client: tuple[str, int], server: tuple[str, int]) -> Environ:
     """Return a request as WSGI describes it.
 
     Header names with underscores are left out: WSGI has no way to keep them apart from those with hyphens.

@@ -6,7 +6,7 @@ number of threads could all wait for one another.
 
 A request is answered when it has been read whole, in one write, and the connection is kept. What a client may draw out
 has an end: a head has so many bytes and seconds, a body as many bytes as the site admits, and a client that sends or
-takes fewer bytes than `Limits.rate`, over more than `Limits.grace` seconds, is let go. A request that breaks off is
+takes fewer bytes than `rate`, over more than `grace` seconds, is let go (`ServerLimits`). A request that breaks off is
 never answered as if it were whole.
 """
 
@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from stepensemble.local.http_messages import Head, Refusal, Reply, Site, make_environ
+from stepensemble.local.http_messages import Refused, Reply, RequestHead, Site, make_environ
 
 PIECE = 256 * 1024
 """Bytes that are read at once."""
@@ -48,7 +48,7 @@ SHORT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENO
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """How long and how much a server waits for; times in seconds.
 
     Attributes:
@@ -72,7 +72,7 @@ class Limits:
     held: int = 1024 * 1024 * 1024
 
 
-LIMITS = Limits()
+LIMITS = ServerLimits()
 
 
 class HttpServer(ThreadingTCPServer):
@@ -80,7 +80,7 @@ class HttpServer(ThreadingTCPServer):
 
     daemon_threads = True
 
-    def __init__(self, bound: socket.socket, site: Site, limits: Limits = LIMITS) -> None:
+    def __init__(self, bound: socket.socket, site: Site, limits: ServerLimits = LIMITS) -> None:
         super().__init__(bound.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
@@ -105,7 +105,7 @@ class HttpServer(ThreadingTCPServer):
         """Say whether there is room for one more connection."""
         if len(self._open) < self.limits.connections:
             return True
-        reply = self.site.refuse(Refusal(503, "SlowDown", "there are too many connections; close some"), None)
+        reply = self.site.refuse(Refused(503, "SlowDown", "there are too many connections; close some"), None)
         with suppress(OSError):
             request.settimeout(0)
             request.send(b"".join(encode_reply(h11.Connection(h11.SERVER), reply, None, close=True)))
@@ -128,11 +128,11 @@ class HttpServer(ThreadingTCPServer):
         """Count bytes of a body that have come; with a size below zero, those that are done with.
 
         Raises:
-            Refusal: they are too many, together with those of other requests.
+            Refused: they are too many, together with those of other requests.
         """
         with self._holding:
             if size > 0 and self._held + size > self.limits.held:
-                raise Refusal(503, "SlowDown", "too many requests have large bodies; send fewer at once")
+                raise Refused(503, "SlowDown", "too many requests have large bodies; send fewer at once")
             self._held += size
 
     def close(self) -> None:
@@ -157,37 +157,40 @@ class _Handler(BaseRequestHandler):
         self._holds = 0
         try:
             while self._serve():
-                self._let_go()
+                pass
         finally:
             self._let_go()
 
     def _let_go(self) -> None:
+        """Count the body of this request no longer."""
         self.server.hold(-self._holds)
         self._holds = 0
 
     def _serve(self) -> bool:
         """Answer one request; return whether there may be another."""
-        head: Head | None = None
+        head: RequestHead | None = None
         try:
             head = self._read_head()
             if head is None:
                 return False
-            body = self._read_body(head, self.server.site.admit(head))
-        except Refusal as refusal:
+            reply = self._answer(head, self._read_body(head, self.server.site.admit(head)))
+        except Refused as refusal:
+            self._let_go()
             self._send(self.server.site.refuse(refusal, head), head, close=True)
             self._linger()
             return False
-        self._send(self._answer(head, body), head)
+        self._let_go()
+        self._send(reply, head)
         if self._connection.our_state is not h11.DONE or self._connection.their_state is not h11.DONE:
             return False
         self._connection.start_next_cycle()
         return True
 
-    def _read_head(self) -> Head | None:
+    def _read_head(self) -> RequestHead | None:
         """Read the head of a request; None where no more comes.
 
         Raises:
-            Refusal: it is malformed, too long, or takes too long.
+            Refused: it is malformed, too long, or takes too long.
         """
         deadline, begun = time.monotonic() + self._limits.idle, False
         while (event := self._next_event()) is h11.NEED_DATA:
@@ -199,11 +202,11 @@ class _Handler(BaseRequestHandler):
                 return None
         return read_head(event) if isinstance(event, h11.Request) else None
 
-    def _read_body(self, head: Head, most: int) -> bytes:
+    def _read_body(self, head: RequestHead, most: int) -> bytes:
         """Read a body to its announced end.
 
         Raises:
-            Refusal: it is larger than the site admits, malformed, breaks off, or comes too slowly.
+            Refused: it is larger than the site admits, malformed, breaks off, or comes too slowly.
         """
         if int(head.fields.get("content-length") or 0) > most:
             raise _too_large(most)
@@ -228,20 +231,20 @@ class _Handler(BaseRequestHandler):
         except h11.RemoteProtocolError as error:
             raise self._explain(error) from None
 
-    def _explain(self, error: h11.RemoteProtocolError) -> Refusal:
+    def _explain(self, error: h11.RemoteProtocolError) -> Refused:
         kept, ended = self._connection.trailing_data
         most = self._limits.head_bytes
         if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
             if b"\n" not in kept:
-                return Refusal(414, "RequestURITooLong", f"the target has more than {most:,} bytes")
-            return Refusal(431, "RequestHeaderSectionTooLarge", f"the request's head has more than {most:,} bytes")
+                return Refused(414, "RequestURITooLong", f"the target has more than {most:,} bytes")
+            return Refused(431, "RequestHeaderSectionTooLarge", f"the request's head has more than {most:,} bytes")
         if error.error_status_hint == HTTPStatus.NOT_IMPLEMENTED:
-            return Refusal(501, "NotImplemented", "Transfer-Encoding may be chunked, and nothing else")
+            return Refused(501, "NotImplemented", "Transfer-Encoding may be chunked, and nothing else")
         # What follows a colon is quoted from the request.
         reason = str(error).partition(":")[0]
         if ended:
-            return Refusal(400, "IncompleteBody", f"the request breaks off, and nothing was done ({reason})")
-        return Refusal(400, "BadRequest", f"this is no well-formed request of HTTP/1.1 ({reason})")
+            return Refused(400, "IncompleteBody", f"the request breaks off, and nothing was done ({reason})")
+        return Refused(400, "BadRequest", f"this is no well-formed request of HTTP/1.1 ({reason})")
 
     def _receive(self, deadline: float) -> bool:
         """Take what comes, be it the end; return whether it came in time."""
@@ -255,17 +258,17 @@ class _Handler(BaseRequestHandler):
         self._connection.receive_data(piece)
         return True
 
-    def _answer(self, head: Head, body: bytes) -> Reply:
+    def _answer(self, head: RequestHead, body: bytes) -> Reply:
         host, port = self.server.server_address[:2]
         environ = make_environ(head, body, self.client_address[:2], (str(host), int(port)))
         try:
             return self.server.site.answer(head, environ)
-        except Refusal as refusal:
+        except Refused as refusal:
             return self.server.site.refuse(refusal, head)
         except Exception as error:  # noqa: BLE001 (a fault of the emulator must reach its caller as an answer)
             return self.server.site.refuse(explain_fault(error), head)
 
-    def _send(self, reply: Reply, head: Head | None, *, close: bool = False) -> None:
+    def _send(self, reply: Reply, head: RequestHead | None, *, close: bool = False) -> None:
         self._write(encode_reply(self._connection, reply, head, close=close))
 
     def _write(self, pieces: Iterable[bytes]) -> None:
@@ -290,23 +293,23 @@ class _Handler(BaseRequestHandler):
                     return
 
 
-def read_head(request: h11.Request) -> Head:
+def read_head(request: h11.Request) -> RequestHead:
     """Return the head of a request.
 
     Raises:
-        Refusal: h11 takes it, and this server does not.
+        Refused: h11 takes it, and this server does not.
     """
     version = request.http_version.decode()
     if version not in {"1.0", "1.1"}:
-        raise Refusal(505, "BadRequest", f"this server speaks HTTP/1.1, and the request HTTP/{version}")
+        raise Refused(505, "BadRequest", f"this server speaks HTTP/1.1, and the request HTTP/{version}")
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
         # Which of the two is true, somebody between may see otherwise (RFC 9112, 6.1).
-        raise Refusal(400, "BadRequest", "the request has Content-Length and Transfer-Encoding; give one of them")
+        raise Refused(400, "BadRequest", "the request has Content-Length and Transfer-Encoding; give one of them")
     target = request.target.decode()
     if not (target.startswith("/") or _is_address(target)):
-        raise Refusal(400, "BadRequest", "the target is neither a path nor an address")
+        raise Refused(400, "BadRequest", "the target is neither a path nor an address")
     headers = tuple((name.decode(), value.decode("latin-1")) for name, value in request.headers.raw_items())
-    return Head(request.method.decode(), target, headers, version)
+    return RequestHead(request.method.decode(), target, headers, version)
 
 
 def _is_address(target: str) -> bool:
@@ -316,7 +319,7 @@ def _is_address(target: str) -> bool:
         return False
 
 
-def encode_reply(connection: h11.Connection, reply: Reply, head: Head | None, *, close: bool) -> list[bytes]:
+def encode_reply(connection: h11.Connection, reply: Reply, head: RequestHead | None, *, close: bool) -> list[bytes]:
     """Return a reply as bytes, an entry for each write; what is short is one.
 
     Args:
@@ -342,10 +345,10 @@ def encode_reply(connection: h11.Connection, reply: Reply, head: Head | None, *,
     return [start + body] if len(body) <= JOINED else [start, body]
 
 
-def explain_fault(error: Exception) -> Refusal:
+def explain_fault(error: Exception) -> Refused:
     """Return what a client gets of an unexpected fault: what and where, without a value."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return Refusal(500, "InternalFailure", f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}")
+    return Refused(500, "InternalFailure", f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}")
 
 
 def _clean(value: str) -> bytes:
@@ -370,9 +373,9 @@ def _find_phrase(status: int) -> bytes:
         return b""
 
 
-def _too_slow() -> Refusal:
-    return Refusal(408, "RequestTimeout", "the request did not arrive in time")
+def _too_slow() -> Refused:
+    return Refused(408, "RequestTimeout", "the request did not arrive in time")
 
 
-def _too_large(most: int) -> Refusal:
-    return Refusal(413, "EntityTooLarge", f"the body has more than {most:,} bytes, the most that is taken here")
+def _too_large(most: int) -> Refused:
+    return Refused(413, "EntityTooLarge", f"the body has more than {most:,} bytes, the most that is taken here")

@@ -17,7 +17,7 @@ from botocore.loaders import Loader
 from botocore.model import OperationNotFoundError, ServiceModel
 from botocore.validate import ParamValidator
 
-from stepensemble.local.http_messages import Head, Refusal
+from stepensemble.local.http_messages import Refused, RequestHead
 
 SERVICES: Mapping[str, str] = {
     "AWSEvents": "events",
@@ -40,7 +40,7 @@ SCOPE_PARTS = 5
 MESSAGE_LENGTH = 1000
 
 
-def find_mistake(fault: Exception, head: Head, body: bytes) -> Refusal | None:
+def find_mistake(fault: Exception, head: RequestHead, body: bytes) -> Refused | None:
     """Return what is wrong with a request that moto failed at; None where nothing is known to be.
 
     Args:
@@ -55,44 +55,44 @@ def find_mistake(fault: Exception, head: Head, body: bytes) -> Refusal | None:
     service = _read_service(authorization)
     if authorization and service is None:
         message = "the Authorization header has no credential scope of the form key/date/region/service/aws4_request"
-        return Refusal(400, "AuthorizationHeaderMalformed", message)
+        return Refused(400, "AuthorizationHeaderMalformed", message)
     if service in TARGETED:
-        return Refusal(400, "MissingAction", "the header X-Amz-Target is missing, which names the operation")
+        return Refused(400, "MissingAction", "the header X-Amz-Target is missing, which names the operation")
     if service not in {None, "s3"} and isinstance(fault, AttributeError) and not _is_known(str(service)):
-        return Refusal(400, "UnknownServiceException", "the credential scope names a service that is unknown here")
+        return Refused(400, "UnknownServiceException", "the credential scope names a service that is unknown here")
     if isinstance(fault, OperationNotFoundError):
-        return Refusal(400, "InvalidAction", "the service has no such action")
+        return Refused(400, "InvalidAction", "the service has no such action")
     if service not in {None, "s3"}:
-        return None if _is_object(body) else Refusal(400, "SerializationException", "the body is no JSON object")
+        return None if _is_object(body) else Refused(400, "SerializationException", "the body is no JSON object")
     return _check_s3(fault, head)
 
 
-def _check_call(target: str, body: bytes) -> Refusal | None:
+def _check_call(target: str, body: bytes) -> Refused | None:
     """Check a call in JSON against the service's own model, which botocore brings."""
     prefix, point, operation = target.rpartition(".")
     model = _load_model(SERVICES[prefix]) if prefix in SERVICES else None
     if not point or (model is not None and operation not in model.operation_names):
-        return Refusal(400, "UnknownOperationException", "the header X-Amz-Target names no operation of the service")
+        return Refused(400, "UnknownOperationException", "the header X-Amz-Target names no operation of the service")
     if body and not _is_object(body):
-        return Refusal(400, "SerializationException", "the body is no JSON object")
+        return Refused(400, "SerializationException", "the body is no JSON object")
     shape = None if model is None else model.operation_model(operation).input_shape
     if shape is None:
         return None
     report = ParamValidator().validate(json.loads(body or b"{}"), shape)
     if report.has_errors():
-        return Refusal(400, "ValidationException", report.generate_report()[:MESSAGE_LENGTH])
+        return Refused(400, "ValidationException", report.generate_report()[:MESSAGE_LENGTH])
     return None
 
 
-def _check_s3(fault: Exception, head: Head) -> Refusal | None:
+def _check_s3(fault: Exception, head: RequestHead) -> Refused | None:
     query = parse_qs(head.query, keep_blank_values=True)
     if isinstance(fault, ExpatError):
-        return Refusal(400, "MalformedXML", "the body is no well-formed XML")
+        return Refused(400, "MalformedXML", "the body is no well-formed XML")
     for name in WHOLE_NUMBERS:
         if not all(value.isascii() and value.isdigit() for value in query.get(name, ())):
-            return Refusal(400, "InvalidArgument", f"{name} is no whole number")
+            return Refused(400, "InvalidArgument", f"{name} is no whole number")
     if head.method == "POST" and not POSTS & query.keys():
-        return Refusal(400, "InvalidArgument", 'a POST to a bucket is a form with a field named "key"; use PUT')
+        return Refused(400, "InvalidArgument", 'a POST to a bucket is a form with a field named "key"; use PUT')
     return None
 
 

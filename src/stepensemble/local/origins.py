@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from ipaddress import ip_address
 
-from stepensemble.local.http_messages import Head, Refusal
+from stepensemble.local.http_messages import Refused, RequestHead
 
 OWN_SITES = frozenset({"", "none", "same-origin"})
 """What `Sec-Fetch-Site` says where no other page is behind a request; "" where the client is no browser."""
@@ -20,11 +20,11 @@ OWN_SITES = frozenset({"", "none", "same-origin"})
 AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^:\[\]@/\\]+)(:\d{1,5})?", flags=re.IGNORECASE)
 
 
-def check_origin(head: Head) -> None:
+def check_origin(head: RequestHead) -> None:
     """Make sure that a request comes from a program on this machine, or from no other page than one served here.
 
     Raises:
-        Refusal: 403; the message names the header, its value and what to do.
+        Refused: 403; the message names the header, its value and what to do.
     """
     fields = head.fields
     host = fields.get("host", "")
@@ -57,5 +57,5 @@ def is_loopback(authority: str) -> bool:
         return False
 
 
-def _forbid(header: str, value: str, remedy: str) -> Refusal:
-    return Refusal(403, "AccessDenied", f'{header} is "{value[:80]}"; {remedy}')
+def _forbid(header: str, value: str, remedy: str) -> Refused:
+    return Refused(403, "AccessDenied", f'{header} is "{value[:80]}"; {remedy}')

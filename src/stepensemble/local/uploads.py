@@ -11,25 +11,25 @@ from moto.core.request import (
     should_preserve_original_header_name,
 )
 
-from stepensemble.local.http_messages import Environ, Head, Refusal
+from stepensemble.local.http_messages import Environ, Refused, RequestHead
 
 CHUNK = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,16})(;[^\r\n]*)?\r\n")
 NUMBER = re.compile(r"[0-9]{1,19}")
 LONGEST_LINE = 1024
 
 
-def check_announcement(head: Head) -> None:
+def check_announcement(head: RequestHead) -> None:
     """Make sure that an object that is written says how long it is, as S3 wants it.
 
     One that is copied has no body, and needs to say nothing.
 
     Raises:
-        Refusal: 411.
+        Refused: 411.
     """
     if head.method != "PUT" or "x-amz-copy-source" in head.fields:
         return
     if not {"content-length", "transfer-encoding"} & head.fields.keys():
-        raise Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+        raise Refused(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
 
 
 def check_chunks(fields: Mapping[str, str], body: memoryview) -> None:
@@ -38,17 +38,17 @@ def check_chunks(fields: Mapping[str, str], body: memoryview) -> None:
     See https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html.
 
     Raises:
-        Refusal: 400 or 411.
+        Refused: 400 or 411.
     """
     if not fields.get("x-amz-content-sha256", "").startswith("STREAMING-"):
         return
     announced = fields.get("x-amz-decoded-content-length", "")
     if not NUMBER.fullmatch(announced):
-        raise Refusal(411, "MissingContentLength", "You must provide the x-amz-decoded-content-length HTTP header.")
+        raise Refused(411, "MissingContentLength", "You must provide the x-amz-decoded-content-length HTTP header.")
     found = measure_chunks(body)
     if int(announced) != found:
         came = "not all chunks" if found is None else f"{found:,} bytes"
-        raise Refusal(400, "IncompleteBody", f"{announced} bytes are announced, and {came} came; nothing was stored")
+        raise Refused(400, "IncompleteBody", f"{announced} bytes are announced, and {came} came; nothing was stored")
 
 
 def measure_chunks(body: memoryview) -> int | None:
@@ -67,7 +67,7 @@ def measure_chunks(body: memoryview) -> int | None:
     return None
 
 
-def keep_names(environ: Environ, head: Head) -> None:
+def keep_names(environ: Environ, head: RequestHead) -> None:
     """Hand moto the names of an object's metadata as they were sent, underscores included, which WSGI leaves out."""
     names = {
         environ_key_for_header(name): name for name, _ in head.headers if should_preserve_original_header_name(name)

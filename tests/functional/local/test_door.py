@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from stepensemble.local.door import Door, is_signed, make_event, read_answer, read_path
-from stepensemble.local.http_messages import Head, Refusal, Reply, make_environ
+from stepensemble.local.http_messages import Refused, Reply, RequestHead, make_environ
 from stepensemble.local.process import Answer
 
 SIGNED = (
@@ -126,7 +126,7 @@ class Answering:
 )
 def test_a_function_that_takes_too_long_is_a_timeout_and_one_that_fails_a_fault(answer: Answer, status: int) -> None:
     door = Door(Answering(answer), "api", "123456789012", auth=False)  # type: ignore[arg-type]
-    head = Head("GET", "/health", (("Host", "localhost"),))
+    head = RequestHead("GET", "/health", (("Host", "localhost"),))
     environ = make_environ(head, b"", ("127.0.0.1", 1), ("127.0.0.1", 2))
     replied = door.answer(head, environ)
     assert replied.status == status
@@ -136,11 +136,11 @@ def test_a_function_that_takes_too_long_is_a_timeout_and_one_that_fails_a_fault(
 
 def test_a_request_that_must_be_signed_is_refused_before_its_body_is_read() -> None:
     door = Door(Answering(Answer("1", b"{}")), "api", "123456789012", auth=True)  # type: ignore[arg-type]
-    with pytest.raises(Refusal) as refused:
-        door.admit(Head("POST", "/predict", (("Host", "localhost"),)))
+    with pytest.raises(Refused) as refused:
+        door.admit(RequestHead("POST", "/predict", (("Host", "localhost"),)))
     assert refused.value.status == 403
     signed = (("Host", "localhost"), ("Authorization", SIGNED), ("X-Amz-Date", "20260301T000000Z"))
-    assert door.admit(Head("POST", "/predict", signed)) == 6 * 1024 * 1024
+    assert door.admit(RequestHead("POST", "/predict", signed)) == 6 * 1024 * 1024
 
 
 @pytest.mark.parametrize(

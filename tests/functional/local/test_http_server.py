@@ -9,12 +9,12 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from stepensemble.local.http_messages import Environ, Head, Refusal, Reply
-from stepensemble.local.http_server import HttpServer, Limits
+from stepensemble.local.http_messages import Environ, Refused, Reply, RequestHead
+from stepensemble.local.http_server import HttpServer, ServerLimits
 
 MOST = 1000
-LIMITS = Limits(idle=5, head=5, head_bytes=4096, grace=5, linger=1, connections=300)
-HURRY = Limits(idle=5, head=0.5, grace=0.5, rate=1e6, linger=0.1, connections=300)
+LIMITS = ServerLimits(idle=5, head=5, head_bytes=4096, grace=5, linger=1, connections=300)
+HURRY = ServerLimits(idle=5, head=0.5, grace=0.5, rate=1e6, linger=0.1, connections=300)
 
 
 class Echo:
@@ -23,21 +23,21 @@ class Echo:
     def __init__(self) -> None:
         self.answered: list[bytes] = []
 
-    def admit(self, head: Head) -> int:
+    def admit(self, head: RequestHead) -> int:
         if head.path == "/forbidden":
-            raise Refusal(403, "AccessDenied", "no")
+            raise Refused(403, "AccessDenied", "no")
         return MOST
 
-    def answer(self, head: Head, environ: Environ) -> Reply:
+    def answer(self, head: RequestHead, environ: Environ) -> Reply:
         if head.path == "/broken":
             raise ValueError("a secret value")
         if head.path == "/missing":
-            raise Refusal(404, "NoSuchKey", "it is not there")
+            raise Refused(404, "NoSuchKey", "it is not there")
         body = environ["wsgi.input"].read()
         self.answered.append(body)
         return Reply(200, body, (("X-Path", head.path), ("X-Query", head.query), ("X-Host", head.fields["host"])))
 
-    def refuse(self, refusal: Refusal, _: Head | None) -> Reply:
+    def refuse(self, refusal: Refused, _: RequestHead | None) -> Reply:
         return Reply(refusal.status, f"{refusal.code}: {refusal}".encode())
 
 
@@ -57,7 +57,7 @@ def hasty_port(site: Echo) -> Iterator[int]:
     yield from serve(site, HURRY)
 
 
-def serve(site: Echo, limits: Limits) -> Iterator[int]:
+def serve(site: Echo, limits: ServerLimits) -> Iterator[int]:
     bound = socket.create_server(("127.0.0.1", 0), backlog=256)
     server = HttpServer(bound, site, limits)
     yield bound.getsockname()[1]
@@ -251,7 +251,7 @@ def test_a_client_that_takes_no_replies_is_let_go(site: Echo, hasty_port: int) -
 
 
 def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answered(site: Echo) -> None:
-    for port in serve(site, Limits(held=1500, grace=5, linger=0.1)):
+    for port in serve(site, ServerLimits(held=1500, grace=5, linger=0.1)):
         whole = HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST
         with connect(port) as first:
             first.sendall(whole[:-1])
@@ -266,7 +266,7 @@ def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answer
 
 
 def test_more_connections_than_there_may_be_are_told_so(site: Echo) -> None:
-    for port in serve(site, Limits(connections=2, linger=0.1)):
+    for port in serve(site, ServerLimits(connections=2, linger=0.1)):
         with connect(port) as first, connect(port) as second:
             for connection in (first, second):
                 connection.sendall(HEAD + b"\r\n")

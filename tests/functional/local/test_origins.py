@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepensemble.local.http_messages import Head, Refusal
+from stepensemble.local.http_messages import Refused, RequestHead
 from stepensemble.local.origins import check_origin, is_loopback
 
 LOOPBACK = (
@@ -52,9 +52,9 @@ def test_any_other_name_may_be_an_attackers(authority: str) -> None:
     assert not is_loopback(authority)
 
 
-def head(**headers: str) -> Head:
+def head(**headers: str) -> RequestHead:
     named = tuple((name.replace("_", "-"), value) for name, value in {"Host": "127.0.0.1:8501", **headers}.items())
-    return Head("POST", "/predict", named)
+    return RequestHead("POST", "/predict", named)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_programs_and_pages_served_here_are_answered(headers: dict[str, str]) ->
     ],
 )
 def test_any_other_page_is_refused_with_the_header_and_the_remedy(headers: dict[str, str], named: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(Refused) as refused:
         check_origin(head(**headers))
     assert refused.value.status == 403
     assert str(refused.value).startswith(named)
@@ -94,6 +94,6 @@ def test_any_other_page_is_refused_with_the_header_and_the_remedy(headers: dict[
 
 
 def test_a_target_with_a_host_of_its_own_counts_and_not_the_header() -> None:
-    with pytest.raises(Refusal):
-        check_origin(Head("GET", "http://example.com/", (("Host", "localhost"),)))
-    check_origin(Head("GET", "http://localhost/", (("Host", "example.com"),)))
+    with pytest.raises(Refused):
+        check_origin(RequestHead("GET", "http://example.com/", (("Host", "localhost"),)))
+    check_origin(RequestHead("GET", "http://localhost/", (("Host", "example.com"),)))

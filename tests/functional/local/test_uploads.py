@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepensemble.local.http_messages import Head, Refusal
+from stepensemble.local.http_messages import Refused, RequestHead
 from stepensemble.local.uploads import check_announcement, check_chunks, measure_chunks
 
 SIGNATURE = b";chunk-signature=" + b"a" * 64
@@ -57,7 +57,7 @@ def test_the_announced_length_must_be_that_of_the_chunks(announced: str, status:
     if status is None:
         check_chunks(fields, body)
         return
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(Refused) as refused:
         check_chunks(fields, body)
     assert refused.value.status == status
 
@@ -79,6 +79,6 @@ def test_a_body_that_is_not_in_chunks_is_not_looked_at() -> None:
     ],
 )
 def test_an_object_that_is_written_says_how_long_it_is(method: str, headers: dict[str, str], refused: bool) -> None:
-    head = Head(method, "/bucket/key", (("Host", "localhost"), *headers.items()))
-    with pytest.raises(Refusal) if refused else nullcontext():
+    head = RequestHead(method, "/bucket/key", (("Host", "localhost"), *headers.items()))
+    with pytest.raises(Refused) if refused else nullcontext():
         check_announcement(head)
