@@ -28,7 +28,7 @@ from stepensemble.cli.options import (
     read_manifest,
 )
 from stepensemble.cli.release_commands import commands
-from stepensemble.cli.terminal import announce, complain, encode_line, err, out, print_json, show_status, warn
+from stepensemble.cli.terminal import announce, complain, encode_line, err, note, out, print_json, show_status, warn
 from stepensemble.cli.warm_command import commands as warming
 from stepensemble.cli.watch_command import commands as watches
 from stepensemble.core.errors import EnsembleError, InvalidManifest
@@ -340,6 +340,8 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.flush()
         return
     announce("up", f"{description['endpoint']}  (stack {description['stack']}, pid {description['pid']})")
+    if description["resumed"]:
+        note(f"the inbox had objects without an answer, which are processed now: {', '.join(description['resumed'])}")
     for name, arn in description["state_machines"].items():
         out.print(f"  {name:<10} {arn}", soft_wrap=True)
     out.print(f"  {'records':<10} {description['table']}")

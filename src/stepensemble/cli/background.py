@@ -28,6 +28,7 @@ def serve_stack(
     Raises:
         LocalStackError: one is running already, or it cannot start.
     """
+    from stepensemble.cli.arrivals import resume_arrivals
     from stepensemble.local.stack import LocalStack, find_running
 
     forget_profile()
@@ -64,6 +65,7 @@ def serve_stack(
                 "artifacts": stack.outputs["ArtifactBucketName"],
                 "data": stack.outputs["DataBucketName"],
             },
+            "resumed": resume_arrivals(stack),
             "table": stack.outputs["RecordsTableName"],
             "release": sources.digest,
         }
