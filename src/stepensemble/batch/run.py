@@ -47,6 +47,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
         shard_size: bytes of input that one shard has, about.
         max_rejected: share of rows that may be rejected; with more of them the run fails.
         max_failed_shards: how many shards may have no answer; with more of them the run fails.
+        spreadsheet: whether text in CSV results that a spreadsheet takes for a formula has an apostrophe in front.
     """
 
     id: str | None = None
@@ -58,6 +59,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     shard_size: Annotated[int, Meta(ge=1024)] = SHARD_BYTES
     max_rejected: Annotated[float, Meta(ge=0, le=1)] = 0.5
     max_failed_shards: Annotated[int, Meta(ge=0)] = 0
+    spreadsheet: bool = False
 
 
 class Request(Struct, frozen=True, forbid_unknown_fields=True):
@@ -209,5 +211,8 @@ def name_run(files: tuple[File, ...], release: str, date: str, output: str, opti
         options: all of them.
     """
     known = [[file.key, file.version] for file in files]
-    decisive = msgspec.json.encode([known, release, date, output, options], order="sorted")
+    decided = msgspec.to_builtins(options)
+    if not options.spreadsheet:  # which runs of earlier versions did not know: they keep their names
+        del decided["spreadsheet"]
+    decisive = msgspec.json.encode([known, release, date, output, decided], order="sorted")
     return digest_of(decisive)[:RUN_DIGITS]
