@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import datetime
 import csv
+import datetime
 import io
 import json
 from pathlib import Path
