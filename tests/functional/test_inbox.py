@@ -20,6 +20,7 @@ from PIL import Image
 
 from builders import member, sources
 from driving import ROOT, ask, copy_project, wait
+from stepensemble.cli.arrivals import resume_arrivals
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.payload import MAX_ROWS
 from stepensemble.local.stack import LocalStack
@@ -460,6 +461,14 @@ def test_a_stack_whose_inbox_is_disabled_answers_nothing(tmp_path: Path) -> None
         asked = closed.executions(closed.stack.inbox_machine)
         assert [one["asked"]["object"]["key"] for one in asked] == ["inbox/b.json"]
         assert closed.arrivals("a.json") == []
+        # As of a stack that has ended before there was an answer.
+        assert resume_arrivals(closed.stack) == ["inbox/a.json"]
+        (arrival,) = closed.arrivals("a.json")
+        version = arrival["asked"]["object"]["version-id"]
+        closed.latest("a.json", closed.wait("a.json", version, ".error.json"), ".error.json")
+        assert resume_arrivals(closed.stack) == []
+        newer = closed.refusal("a.json", [[]])
+        closed.latest("a.json", newer, ".error.json")
 
 
 def test_nothing_of_what_is_asked_is_in_the_functions_logs(inbox: Inbox, shared_project: Path) -> None:

@@ -73,6 +73,11 @@ def test_a_tensor_is_never_mixed_with_other_columns() -> None:
         choose_inputs(signature(input_1=(4, 4)), columns("a", image=(4, 4)))
 
 
+def test_of_a_picture_in_another_layout_its_layout_is_named() -> None:
+    with pytest.raises(InputMismatch, match=r'takes 28 x 28 .* column "image" has 28 x 28 x 1; .*"layout".*"HW"'):
+        choose_inputs(signature(input_1=(28, 28)), columns(image=(28, 28, 1)))
+
+
 @pytest.mark.parametrize(
     ("model", "said", "complaint"),
     [

@@ -87,6 +87,12 @@ def test_a_feature_knows_its_shape(mode: Any, layout: Any, shape: tuple[int, ...
     assert ImageFeature("x", (4, 5), mode=mode, layout="flat").shape == (np.prod(shape),)
 
 
+def test_grey_may_come_without_an_axis_of_channels() -> None:
+    feature = ImageFeature("x", (1, 2), mode="L", layout="HW", dtype="uint8")
+    (column,) = normalize([feature], [{"x": [[[7], [9]]]}, {"x": [[[1], [2]]]}], images=given_samples).values()
+    assert column.tolist() == [[[7, 9]], [[1, 2]]]
+
+
 def test_pictures_are_read_in_their_rows_and_the_others_have_reasons() -> None:
     feature = ImageFeature("image", (8, 8), mode="L")
     picture = base64.b64encode(SEVEN.read_bytes()).decode()
@@ -135,6 +141,7 @@ def problems_of(feature: dict[str, Any], **more: Any) -> list[str]:
         {"mode": "L", "mean": [0.5], "std": [0.25]},
         {"mean": [1, 2, 3], "std": [1, 2, 3], "scale": 1, "layout": "CHW", "resize": "crop"},
         {"dtype": "uint8", "layout": "flat", "max_pixels": 100},
+        {"mode": "L", "layout": "HW", "filter": "lanczos", "antialias": False},
     ],
 )
 def test_sound_image_features(feature: dict[str, Any]) -> None:
@@ -156,6 +163,21 @@ def test_sound_image_features(feature: dict[str, Any]) -> None:
         (
             {"dtype": "uint8", "scale": 2},
             '$.features[0].scale: is there beside dtype uint8; remove it, or use the dtype "float32"',
+        ),
+        (
+            {"layout": "HW"},
+            '$.features[0].layout: "HW" has no place for the 3 channels of "RGB"; '
+            'use the mode "L", or the layout "HWC", "CHW" or "flat"',
+        ),
+        (
+            {"filter": "area", "antialias": False},
+            '$.features[0].antialias: is false beside the filter "area"; '
+            'remove it, or use the filter "bilinear", "bicubic" or "lanczos"',
+        ),
+        (
+            {"filter": "cubic"},
+            '$.features[0].filter: "cubic" is not allowed; use one of "area", "bicubic", "bilinear", "lanczos", '
+            '"nearest", did you mean "bicubic"?',
         ),
         (
             {"max_pixels": 10**9},

@@ -12,6 +12,7 @@ from stepensemble.admission.meaning import doubt_meaning
 from stepensemble.admission.precision import DOUBLES, list_narrowed
 from stepensemble.admission.repetition import BESIDE
 from stepensemble.admission.screening import Answer, Screened, Showed, Subject
+from stepensemble.conversion.deduction import SHAPE_REMEDY
 from stepensemble.core.capacity import MEBIBYTE, RESERVE, Capacity
 from stepensemble.core.columns import Array, bind_columns
 from stepensemble.core.errors import InputMismatch, MemberError
@@ -155,6 +156,8 @@ def check_inputs(applicant: Applicant, signature: Signature, answer: Answer | Me
         return applicant.doubt(check, "refused", ".artifact", reason, "convert it with a batch that is free, or 1")
     if isinstance(answer, InputMismatch):
         more = f" (it takes {takes}; its columns give {gives})"
+        if all(array.ndim > 1 for array in subject.golden.values()):  # nothing but tensors and pictures
+            remedy = SHAPE_REMEDY
         return applicant.refuse("inputs", takes, answer, key, remedy, more)
     narrowed = list_narrowed(signature, subject.member.inputs, applicant.features, DOUBLES)
     if narrowed:

@@ -52,6 +52,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
         shard_size: bytes of input that one shard has, about.
         max_rejected: share of rows that may be rejected; with more of them the run fails.
         max_failed_shards: how many shards may have no answer; with more of them the run fails.
+        spreadsheet: whether text in CSV results that a spreadsheet takes for a formula has an apostrophe in front.
     """
 
     id: str | None = None
@@ -64,6 +65,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     max_rejected: Annotated[float, Meta(ge=0, le=1)] = 0.5
     max_failed_shards: Annotated[int, Meta(ge=0)] = 0
     label_values: LabelValues | None = None
+    spreadsheet: bool = False
 
 
 class Request(Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,7 +220,10 @@ def name_run(files: tuple[File, ...], release: str, date: str, output: str, opti
     """
     known = [[file.key, file.version] for file in files]
     chosen = msgspec.to_builtins(options)
+    # Runs from before there were these options keep their names.
     if options.label_values is None:
-        del chosen["label_values"]  # so that runs from before there was this option keep their names
+        del chosen["label_values"]
+    if not options.spreadsheet:
+        del chosen["spreadsheet"]
     decisive = msgspec.json.encode([known, release, date, output, chosen], order="sorted")
     return digest_of(decisive)[:RUN_DIGITS]

@@ -6,6 +6,7 @@ The same frame is written as the same bytes, so that a shard that is done again 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Mapping
 
 import polars as pl
@@ -38,9 +39,19 @@ is no row at all has an empty column."""
 UNANSWERED = "has no answer: too few voters have a usable output"
 """The kind of a row whose voters do not hold the quorum."""
 
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+FORMULA = r"^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]"
+"""How a cell begins that spreadsheets may compute, with the wide forms that some take for the same
+(https://owasp.org/www-community/attacks/CSV_Injection)."""
 
-def encode_part(frame: pl.DataFrame, format_: Format) -> bytes:
+
+def encode_part(frame: pl.DataFrame, format_: Format, *, spreadsheet: bool = False) -> bytes:
     """Write results.
+
+    Args:
+        frame: the results.
+        format_: of the file.
+        spreadsheet: whether CSV has an apostrophe before text that is a formula to a spreadsheet; numbers have none.
 
     Parquet is compressed with zstd and has only types that polars, DuckDB and Athena all read: see `widen`. CSV has a
     header, nothing where a value is null, and lists as JSON; JSON Lines has them as they are.
@@ -53,7 +64,8 @@ def encode_part(frame: pl.DataFrame, format_: Format) -> bytes:
             wide = widen(frame, but=pl.Enum)
             wide.write_parquet(buffer, compression="zstd", compression_level=ZSTD_LEVEL, metadata=told)
         case "csv":
-            frame.with_columns(_write_nested(frame[name]) for name in _nested(frame)).write_csv(buffer)
+            flat = frame.with_columns(_write_nested(frame[name]) for name in _nested(frame))
+            (_neutralize(flat) if spreadsheet else flat).write_csv(buffer)
         case "jsonl":
             frame.write_ndjson(buffer)
     return buffer.getvalue()
@@ -92,6 +104,18 @@ def _wider(dtype: pl.DataType) -> pl.DataType | None:
     if dtype in (pl.Null, pl.Time, pl.Categorical, pl.Enum, pl.Int128, pl.UInt128):
         return pl.String()
     return None
+
+
+def _neutralize(frame: pl.DataFrame) -> pl.DataFrame:
+    """Put an apostrophe before text that begins as a formula and is no number, names of columns included."""
+    texts = [name for name, dtype in frame.schema.items() if dtype in (pl.String, pl.Enum, pl.Categorical)]
+    cells = [pl.col(name).cast(pl.String) for name in texts]
+    computed = [cell.str.contains(FORMULA) & ~cell.str.contains(NUMBER) for cell in cells]
+    written = frame.with_columns(
+        pl.when(formula).then(pl.lit("'") + cell).otherwise(cell).alias(name)
+        for name, cell, formula in zip(texts, cells, computed, strict=True)
+    )
+    return written.rename({name: f"'{name}" for name in frame.columns if re.match(r"[=+\-@\t\r\n＝＋－＠]", name)})
 
 
 def _nested(frame: pl.DataFrame) -> list[str]:

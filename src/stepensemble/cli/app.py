@@ -349,6 +349,8 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.flush()
         return
     announce("up", f"{description['endpoint']}  (stack {description['stack']}, pid {description['pid']})")
+    if description["resumed"]:
+        note(f"the inbox had objects without an answer, which are processed now: {', '.join(description['resumed'])}")
     for name, arn in description["state_machines"].items():
         out.print(f"  {name:<10} {arn}", soft_wrap=True)
     out.print(f"  {'records':<10} {description['table']}")

@@ -94,6 +94,9 @@ def batch(
     max_failed_shards: Annotated[int, typer.Option(min=0, help="With more shards failed the run fails.")] = 0,
     stack: StackOption = None,
     *,
+    spreadsheet: Annotated[
+        bool, typer.Option("--spreadsheet", help="Put ' before text of CSV results that would be a formula.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole dataset through the ensemble: CSV, JSON Lines or Parquet, one file or many.
@@ -113,10 +116,13 @@ def batch(
         max_rejected=read_share(max_rejected),
         max_failed_shards=max_failed_shards,
         label_values=label_values,
+        spreadsheet=spreadsheet,
     )
     if label_values is not None and label is None:
         message = "there are no labels to read; name their column with --label"
         raise typer.BadParameter(message, param_hint="--label-values")
+    if spreadsheet and format_ != "csv":
+        raise typer.BadParameter("it is for results as CSV; add --format csv", param_hint="--spreadsheet")
     if manifest is not None and (release is not None or stack is not None):
         other = "--release" if release is not None else "--stack"
         raise typer.BadParameter(f"which release answers is said by {other}; leave one out", param_hint="--manifest")

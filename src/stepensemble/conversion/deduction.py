@@ -30,6 +30,12 @@ from stepensemble.runtimes import Signature, Tensor
 Inputs = Mapping[str, Sequence[str]]
 """Input name to the columns it takes; the input of a model that has one is named ""."""
 
+SHAPE_REMEDY = (
+    'give the feature the shape that the model takes: by "shape", or, of a picture, by "size", "mode" and "layout", '
+    'which is "HWC", "CHW", "HW" for a model without channels, or "flat"'
+)
+"""What to do about a tensor or a picture of another shape than a model takes."""
+
 TELLING_ROWS = 8
 """Fewer rows in [0, 1] may be there by chance."""
 
@@ -73,6 +79,11 @@ def choose_inputs(signature: Signature, columns: Columns, said: Inputs | None = 
     named = {tensor.name: _columns_named(tensor.name, every) for tensor in inputs}
     if all(named[tensor.name] and _fits(tensor, columns, named[tensor.name]) for tensor in inputs):
         return {"": named[inputs[0].name]} if len(inputs) == 1 else named
+    if len(inputs) == len(every) == 1 and (shape := columns[every[0]].shape[1:]):
+        raise InputMismatch(
+            f"{_describe_inputs(signature)}, and the column {show(every[0])} has {' x '.join(map(str, shape))}; "
+            f"{SHAPE_REMEDY}"
+        )
     raise InputMismatch(
         f"{_describe_inputs(signature)}, and there are {len(every)} columns, {enumerate_values(every, most=24)}; say "
         f"which of them it takes, in its order: {_remedy(signature)}"

@@ -128,6 +128,17 @@ class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
             description="stretch: to the size, whatever its shape; crop: the greatest part of that shape, its middle."
         ),
     ] = "stretch"
+    filter: Annotated[
+        Literal["nearest", "bilinear", "bicubic", "lanczos", "area"],
+        Meta(description="What a resize mixes pixels by; take the one that the models were trained with."),
+    ] = "bilinear"
+    antialias: Annotated[
+        bool,
+        Meta(
+            description="Whether a picture that becomes smaller is averaged over all its pixels. False, for bilinear, "
+            "bicubic and lanczos: only the nearest pixels count, as in tf.image.resize where it does not antialias."
+        ),
+    ] = True
     dtype: Annotated[
         Literal["float32", "uint8"], Meta(description="uint8: the samples as they are, without scale, mean and std.")
     ] = "float32"
@@ -140,8 +151,11 @@ class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
         Meta(description="Divides at last, a number for each channel."),
     ] = None
     layout: Annotated[
-        Literal["HWC", "CHW", "flat"],
-        Meta(description="Order of height, width and channels; flat: as HWC, in one row of numbers."),
+        Literal["HWC", "CHW", "HW", "flat"],
+        Meta(
+            description="Order of height, width and channels; HW: without channels, for mode L; flat: as HWC, in one "
+            "row of numbers."
+        ),
     ] = "HWC"
     max_pixels: Annotated[
         int, Meta(ge=1, le=16_000_000, description="A picture that has more is refused before it is decoded.")
@@ -159,6 +173,7 @@ class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
         shapes: dict[str, tuple[int, ...]] = {
             "HWC": (height, width, self.channels),
             "CHW": (self.channels, height, width),
+            "HW": (height, width),
             "flat": (height * width * self.channels,),
         }
         return shapes[self.layout]

@@ -224,6 +224,12 @@ def _check_image(feature: ImageFeature, path: str) -> Iterator[Problem]:
     for key in ("scale", "mean", "std") if feature.dtype == "uint8" else ():
         if getattr(feature, key) != getattr(default, key):
             yield Problem(f"{path}.{key}", "is there beside dtype uint8", 'remove it, or use the dtype "float32"')
+    if feature.layout == "HW" and feature.mode != "L":
+        remedy = 'use the mode "L", or the layout "HWC", "CHW" or "flat"'
+        yield Problem(f"{path}.layout", f'"HW" has no place for the {channels} channels of "{feature.mode}"', remedy)
+    if not feature.antialias and feature.filter in ("nearest", "area"):
+        remedy = 'remove it, or use the filter "bilinear", "bicubic" or "lanczos"'
+        yield Problem(f"{path}.antialias", f"is false beside the filter {show(feature.filter)}", remedy)
 
 
 def _check_task(task: Task) -> Iterator[Problem]:

@@ -93,7 +93,7 @@ class ShardAggregator:
         if answered.cause is not None:
             # No report: a run that is resumed asks again.
             raise QuorumNotMet(_explain(answered))
-        part = encode_part(answered.answers, plan.options.format)
+        part = encode_part(answered.answers, plan.options.format, spreadsheet=plan.options.spreadsheet)
         data.upload(staged_key(event.run, "part", event.shard.number, plan.options.format), part)
         counted = [read.tally]
         if answered.heard is not None:

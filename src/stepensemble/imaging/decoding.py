@@ -2,8 +2,8 @@
 
 A file is a PNG, a JPEG or a WebP by its content; no name and no media type is asked. It is refused where it has more
 pixels than the feature takes, before any of them is decoded; where it is cut off; and where it is an animation. It is
-turned as its EXIF orientation says. What is transparent lies on white. A resize is Pillow's bilinear filter, which
-averages where a picture becomes smaller.
+turned as its EXIF orientation says. What is transparent lies on white. A resize is by Pillow's filter of the feature's
+name, which averages where a picture becomes smaller, unless the feature says otherwise.
 """
 
 from __future__ import annotations
@@ -17,8 +17,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from stepensemble.core.manifest import ImageFeature
 from stepensemble.core.problems import show
 from stepensemble.imaging.integrity import check_integrity
+from stepensemble.imaging.resampling import resample
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+"""Pillow's, which average where a picture becomes smaller, but for the first. Its BOX is no average by area: of a pixel
+on an edge it takes all or nothing."""
 
 GREY, RGB = 0, 2
 """A PNG's types of colour of which one may be transparent, as its header writes them."""
@@ -119,7 +129,18 @@ def _fit(image: Image.Image, feature: ImageFeature) -> Image.Image:
     height, width = feature.size
     if image.size == (width, height):
         return image
-    if feature.resize == "stretch":
-        return image.resize((width, height), Image.Resampling.BILINEAR)
     # Cut first, then resized: the other way round, a strip of one pixel's height would grow beyond all bounds.
-    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    box = _find_part(image, feature)
+    if feature.antialias and feature.filter in FILTERS:
+        return image.resize((width, height), FILTERS[feature.filter], box)
+    return Image.fromarray(resample(np.asarray(image), (height, width), box, feature.filter))
+
+
+def _find_part(image: Image.Image, feature: ImageFeature) -> tuple[float, float, float, float]:
+    """Return the left, upper, right and lower edge of what is resized: all, or the middle of the feature's shape."""
+    height, width = feature.size
+    kept = (float(image.width), float(image.height))
+    if feature.resize == "crop":
+        kept = (min(image.width, image.height * width / height), min(image.height, image.width * height / width))
+    left, upper = (image.width - kept[0]) / 2, (image.height - kept[1]) / 2
+    return left, upper, left + kept[0], upper + kept[1]

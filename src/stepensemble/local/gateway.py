@@ -98,7 +98,7 @@ class Gateway:
             with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():
                 return self._pass_on(head, environ)
         except LocalStackError as error:  # it could not be written, and is undone; clients try it again
-            raise Refusal(500, "InternalServerError" if target else "InternalError", str(error)) from None
+            raise Refused(500, "InternalServerError" if target else "InternalError", str(error)) from None
 
     def _pass_on(self, head: RequestHead, environ: Environ) -> Reply:
         body = environ["wsgi.input"]

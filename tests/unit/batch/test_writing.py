@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import datetime
 import io
 import json
@@ -60,6 +61,23 @@ def test_csv_is_read_back_by_polars_with_lists_as_json(results: pl.DataFrame) ->
     # An empty text is written in quotes and null without, but polars reads both alike.
     plain = results.drop(lists).with_columns(pl.col("Name").replace("", None))
     assert_frame_equal(read.drop(lists).with_columns(pl.col("Name").replace("", None)), plain, check_exact=True)
+
+
+HARMLESS = ["-5", "+1e3", "-.5", "a=b", "'=1", "", None, "5-3", "−1"]
+FORMULAS = ["=1+1", "@SUM(A1)", "-1+cmd|' /C calc'!A0", "+a", "-", "\t=1", "\r=1", "\n=1", "=1,\n2", "＝1", "--5"]
+
+
+def test_text_is_no_formula_to_a_spreadsheet_where_that_is_wanted_and_numbers_stay() -> None:
+    text = [*HARMLESS, *FORMULAS]
+    frame = pl.DataFrame({"=id": text, "score": np.arange(len(text)) - 9.5, "rank": np.arange(len(text)) - 9})
+    frame = frame.with_columns(pl.Series("class", text, pl.Enum(pl.Series(text).drop_nulls().unique())))
+    rows = list(csv.DictReader(io.StringIO(encode_part(frame, "csv", spreadsheet=True).decode(), newline="")))
+    expected = [one or "" for one in HARMLESS] + [f"'{one}" for one in FORMULAS]
+    assert [row["'=id"] for row in rows] == [row["class"] for row in rows] == expected
+    assert [float(row["score"]) for row in rows] == frame["score"].to_list()
+    assert [int(row["rank"]) for row in rows] == frame["rank"].to_list()
+    plain = list(csv.DictReader(io.StringIO(encode_part(frame, "csv").decode(), newline="")))
+    assert [row["=id"] for row in plain] == [one or "" for one in text]
 
 
 @pytest.mark.parametrize("format_", ["parquet", "csv", "jsonl"])
