@@ -18,6 +18,7 @@ from memory import MemoryStack
 from stepensemble.batch.run import Plan
 from stepensemble.batch.summary import Summary
 from stepensemble.handlers.aggregate_shard import ShardAggregator
+from stepensemble.handlers.plan import MOST_SAMPLES
 from stepensemble.handlers.runs import Runs
 from stepensemble.storage.keys import claim_key, labelling_key, plan_key, result_key, sampling_key
 
@@ -362,8 +363,8 @@ def test_a_feature_that_the_run_before_had_not_gets_edges_and_the_others_keep_th
     assert drift["y"] is None
 
 
-@pytest.mark.parametrize("died", [1, 2, 3])
-def test_a_plan_that_died_over_its_sample_reads_another_or_says_which_drift_is_not_measured(
+@pytest.mark.parametrize("died", [1, 2])
+def test_a_plan_that_died_over_its_sample_reads_it_again_or_says_which_drift_is_not_measured(
     tmp_path: Path, died: int
 ) -> None:
     run = batch(tmp_path)
@@ -379,8 +380,8 @@ def test_a_plan_that_died_over_its_sample_reads_another_or_says_which_drift_is_n
     again = read_plan(run, name)
     assert output["rows_out"] == 1000
     assert again.notes == read_summary(run, output).notes
-    if died < 3:
-        assert (again.edges == first.edges, again.edges.keys(), again.notes) == (died == 1, {"", "x"}, ())
+    if died < MOST_SAMPLES:
+        assert (again.edges, again.notes) == (first.edges, ())
         return
     assert again.edges.keys() == {""}
     (note,) = again.notes
@@ -395,7 +396,7 @@ def test_a_plan_that_died_over_its_sample_reads_another_or_says_which_drift_is_n
 
 def test_plan_is_called_again_until_it_goes_without_a_sample() -> None:
     (rule,) = [one for one in MACHINE["States"]["Plan"]["Retry"] if "Runtime.ExitError" in one["ErrorEquals"]]
-    assert rule["MaxAttempts"] == 3  # three samples are tried
+    assert rule["MaxAttempts"] == MOST_SAMPLES
 
 
 def test_a_run_that_is_whole_is_answered_without_asking_anybody(tmp_path: Path) -> None:

@@ -39,6 +39,14 @@ def problems_of(features: list[Feature], rows: list[Any], **more: Any) -> list[s
     return [str(problem) for problem in refused.value.problems]
 
 
+def test_half_a_surrogate_pair_is_refused_as_any_other_value() -> None:
+    features = [NumberFeature("x", missing=0.0), CategoryFeature("c", ("a",), missing="a")]
+    with pytest.raises(InvalidPayload) as refused:
+        normalize(features, [{"x": "\ud800", "c": "\ud800", "\ud800": 1}])
+    assert str(refused.value).encode().count(rb"\ud800") == 4
+    assert len(refused.value.problems) == 3
+
+
 def test_a_number_without_scaling_is_itself_in_float32() -> None:
     got = column(NumberFeature("x"), 1, -2.5, 0.1, 16_777_217)
     assert got.dtype == np.float32

@@ -173,8 +173,8 @@ def _publish(
     bucket.write(places.summary, msgspec.json.format(msgspec.json.encode(summary), indent=1))
     bucket.write(places.report, draw(summary).encode())
     if summary.cause is not None:
-        told = f"{summary.cause}\nsummary: {bucket.pointer(places.summary).s3}"
-        raise DatasetChanged(told) if ended.changed else BatchFailed(told)
+        message = f"{summary.cause}\nsummary: {bucket.pointer(places.summary).s3}"
+        raise DatasetChanged(message) if ended.changed else BatchFailed(message)
     bucket.write(success_key(places.results), b"")
     result = Result(
         run=plan.run,

@@ -45,8 +45,9 @@ def list_problems(problems: Sequence[Problem], *, max_bytes: int | None = None) 
     lines = [f"{count} problem{'s' if count > 1 else ''}:"]
     size = len(lines[0])
     for shown, problem in enumerate(problems):
-        line = f"- {problem}"
-        size += len(line.encode()) + 1
+        written = f"- {problem}".encode(errors="backslashreplace")  # half a surrogate pair may be in a name
+        line = written.decode()
+        size += len(written) + 1
         if max_bytes is not None and size > max_bytes - 40:  # 40 bytes hold the closing line
             lines.append(f"- and {count - shown} more")
             break

@@ -32,6 +32,9 @@ from stepensemble.storage.keys import labelling_key, plan_key, run_prefix, sampl
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
 
+MOST_SAMPLES = 2
+"""Attempts to read a sample of a run's rows that may end the process; the state machine calls Plan once more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bins:
@@ -169,11 +172,11 @@ class Planner:
     def _read_values(self, plan: Plan, shards: Sequence[Shard], release: Release) -> tuple[Mapping[str, Floats], str]:
         """Return values of the first shard's rows, or none and why.
 
-        Damage in Parquet, or a shard that is too large, may end the process, and so may anything else. So the same is
-        tried twice, then another shard, and then none.
+        Damage in Parquet, or a shard that is too large, may end the process, and so may what passes, as a machine that
+        is taken away. So it is tried `MOST_SAMPLES` times.
         """
         tried = self._count_samples(plan.run)
-        some = [*shards[:1], *shards[:1], *shards[1:][-1:]][tried : tried + 1]
+        some = shards[:1] if tried < MOST_SAMPLES else ()
         columns = wanted_columns(plan.options, [feature.name for feature in release.features])
         for shard in some:
             typed = plan.files[shard.file].format != "csv"

@@ -179,7 +179,7 @@ ODD_NUMERALS = [
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_every_invisible_character_in_a_number_is_met_alike_by_both_doors(*, typed: bool) -> None:
+def test_every_invisible_character_in_a_number_is_met_alike_in_a_payload_and_in_the_batch(*, typed: bool) -> None:
     features = [NumberFeature("x"), CategoryFeature("x", (1, 2)), BooleanFeature("x"), TensorFeature("x", (1,))]
     texts = [
         text for mark in INVISIBLE for text in (f"1{mark}", f"{mark}1", f"1{mark}5", mark, f"true{mark}", f"[1]{mark}")

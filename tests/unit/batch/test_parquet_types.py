@@ -100,8 +100,8 @@ def test_a_column_of_every_single_type_is_an_id_or_a_label(name: str) -> None:
 @pytest.mark.parametrize("name", [*NESTED, *BYTES])
 @pytest.mark.parametrize("role", ["id", "label"])
 def test_a_column_of_no_single_values_is_no_id_and_no_label(role: str, name: str) -> None:
-    told = refuse(write({**NESTED, **BYTES}[name]), Options(**{role: "k"}))
-    assert told.endswith(f"; {role} names a column of single values: write text, numbers, or days and times")
+    message = refuse(write({**NESTED, **BYTES}[name]), Options(**{role: "k"}))
+    assert message.endswith(f"; {role} names a column of single values: write text, numbers, or days and times")
 
 
 @pytest.mark.parametrize("name", BYTES)
@@ -109,8 +109,8 @@ def test_bytes_are_carried_into_parquet_and_refused_where_results_are_text(name:
     options = Options(keep=("k",))
     assert write_results(read(write(BYTES[name]), options), options)["k"].to_list() == BYTES[name].to_list()
     for format_ in ("csv", "jsonl"):
-        told = refuse(write(BYTES[name]), Options(keep=("k",), format=format_))
-        assert told.startswith(f'column "k" is {BYTES[name].dtype}; {format_} has no bytes: write text, or ')
+        message = refuse(write(BYTES[name]), Options(keep=("k",), format=format_))
+        assert message.startswith(f'column "k" is {BYTES[name].dtype}; {format_} has no bytes: write text, or ')
 
 
 @pytest.mark.parametrize("name", [*SINGLE, *NESTED, *BYTES])
@@ -169,5 +169,5 @@ def test_two_columns_of_one_name_are_refused_by_it() -> None:
 
 @pytest.mark.parametrize("name", ["interval", "list_view"])
 def test_a_file_with_a_type_that_is_not_read_is_refused_with_what_it_may_be(name: str) -> None:
-    told = refuse((FILES / f"{name}.parquet").read_bytes())
-    assert told.startswith("has a damaged footer, or a column of a type that is not read; ")
+    message = refuse((FILES / f"{name}.parquet").read_bytes())
+    assert message.startswith("has a damaged footer, or a column of a type that is not read; ")
