@@ -260,8 +260,8 @@ def settle_release(
         stack: a local one.
         sources: the manifest; None where the project has none.
         named: whether the caller names it, or it is the project's.
-        notify: told what takes a while.
-        remark: told what the caller may not expect.
+        notify: is given what takes a while.
+        remark: is given what the caller may not expect.
 
     Raises:
         NothingPublished: nothing is current, and there is no manifest.
@@ -298,7 +298,7 @@ def ensure_published(
 ) -> None:
     """Make the sources' release the stack's current one, through the gate, unless it is already, or is the canary.
 
-    `remark` is told where another ensemble's release was current.
+    `remark` is given a note where another ensemble's release was current.
     """
     from stepensemble.core.errors import NothingPublished
     from stepensemble.core.releases.current import serves
