@@ -130,7 +130,7 @@ def read_entries(entries: Sequence[Any], contract: Contract, task: Task) -> list
     """
     try:
         return list(canonical(check_output(np.array(entries), len(entries)), task, contract)) if entries else []
-    except (InvalidOutput, ValueError):
+    except (InvalidOutput, TypeError, ValueError):
         # Some row has no usable output: each is read by itself.
         return [read_entries([entry], contract, task)[0] for entry in entries] if len(entries) > 1 else [None]
 

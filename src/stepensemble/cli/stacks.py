@@ -302,18 +302,18 @@ def ensure_published(
     """
     from stepensemble.core.errors import NothingPublished
     from stepensemble.core.releases.current import serves
+    from stepensemble.publishing.publish import find_other, publish
 
     try:
         current, _ = stack.releases.read_current()
         if serves(current, sources.digest):
             return
-        replaced = stack.releases.read_release(current.release).name
-        if replaced != sources.release.name:
+        replaced = find_other(current, sources.release, stack.releases)
+        if replaced is not None:
             remark(f"the ensemble {sources.release.name} replaces {replaced} as the current one of {stack.name}")
     except NothingPublished:
         pass
     from stepensemble.cli.trials import admit
-    from stepensemble.publishing.publish import publish
 
     fingerprint = admit(sources, notify).fingerprint()
     notify("Publishing")
