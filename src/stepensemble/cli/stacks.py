@@ -282,7 +282,7 @@ def settle_release(
     if not serves(current, sources.digest):
         remark(
             f"release {current.release[:SHORT]} is current and predicts; the manifest, release "
-            f"{sources.digest[:SHORT]}, has not changed since it was replaced, and ensemble publish makes it current"
+            f"{sources.digest[:SHORT]}, was seen before and has not changed; ensemble publish makes it current"
         )
     if stack.releases.read_seen_manifest() != sources.digest:
         stack.releases.note_manifest(sources.digest)
