@@ -9,7 +9,6 @@ import msgspec
 
 from stepensemble.batch.run import KINDS, kind_of
 from stepensemble.core.errors import ArrivalRefused, EnsembleError, ObjectMissing, StorageUnavailable
-from stepensemble.core.json_text import describe_syntax
 from stepensemble.core.manifest import ImageFeature
 from stepensemble.core.payload import parse_payload
 from stepensemble.core.problems import enumerate_values, show
@@ -104,8 +103,7 @@ class Receiver:
         except RecursionError:
             raise ArrivalRefused(f"{arrival.key} is nested too deeply; write a payload of an execution") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            reason = describe_syntax(body.removeprefix(BOM), error)
-            raise ArrivalRefused(f"{arrival.key} is not JSON: {reason}; write a payload of an execution") from None
+            raise ArrivalRefused(f"{arrival.key} is not JSON: {error}; write a payload of an execution") from None
         parse_payload(payload)
         asked = dict(leave_rows(self.data, payload, ASKED_BYTES))
         size = len(msgspec.json.encode(asked))

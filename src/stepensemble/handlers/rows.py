@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from stepensemble.core.errors import InvalidPayload, ObjectMissing
-from stepensemble.core.json_text import describe_syntax
 from stepensemble.core.payload import Pointer, Rows, check_instances
 from stepensemble.core.problems import Problem
 from stepensemble.storage.keys import PAYLOADS
@@ -23,16 +22,13 @@ def read_rows(data: Bucket, pointer: Pointer) -> Rows:
     if bucket != data.name or not key.startswith(PAYLOADS):
         problem = Problem("$.instances.s3", f"{pointer.s3} is elsewhere", f"use s3://{data.name}/{PAYLOADS}…")
         raise InvalidPayload([problem])
-    body = b""
     try:
-        body = data.read(key)
-        instances = msgspec.json.decode(body)
+        instances = msgspec.json.decode(data.read(key))
     except ObjectMissing:
         problem = Problem("$.instances.s3", f"{pointer.s3} is not there", "upload the rows first")
         raise InvalidPayload([problem]) from None
     except msgspec.DecodeError as error:
-        message = f"{pointer.s3} is not JSON: {describe_syntax(body, error)}"
-        problem = Problem("$.instances.s3", message, "upload a JSON list of rows")
+        problem = Problem("$.instances.s3", f"{pointer.s3} is not JSON: {error}", "upload a JSON list of rows")
         raise InvalidPayload([problem]) from None
     rows, problems = check_instances(instances)
     if problems:
