@@ -168,18 +168,18 @@ def check_answers(read: Manifest, generator: np.random.Generator) -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
-    ("$.members[0].weight", {"weight": 1e308}, "1e+308 is out of bounds", "it must be float <= 1e+50"),
+    ("$.members[0].weight", {"weight": 1e308}, "1e+308 is out of bounds", "use a number of at most 1e+50"),
     (
         "$.members[0].output.scale",
         {"output": {"kind": "value", "scale": -1e300}},
         "-1e+300 is out of bounds",
-        "it must be float >= -1e+50",
+        "use a number of at least -1e+50",
     ),
     (
         "$.members[0].output.offset",
         {"output": {"kind": "value", "offset": 1e51}},
         "1e+51 is out of bounds",
-        "it must be float <= 1e+50",
+        "use a number of at most 1e+50",
     ),
 ]
 

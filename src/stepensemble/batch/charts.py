@@ -182,8 +182,10 @@ def draw_shifts(name: str, distributions: Sequence[Distribution], text: str) -> 
             axes.stairs(outline, color=COLOURS["before"], linewidth=1.4, gid=f"{name}-{place}-before")
             step = -(-len(one.counts) // SHIFT_TICKS)
             if one.bins:
-                centres = [number + 0.5 for number in range(0, len(one.bins), step)]
-                axes.set_xticks(centres, [_shorten(label)[:SHIFT_NAME] for label in one.bins[::step]])
+                last = len(one.bins) - 1  # is named in any case: it may be what is missing
+                named = [*range(0, max(1, last - step + 1), step), *([last] if last else [])]
+                labels = [_shorten(one.bins[place])[:SHIFT_NAME] for place in named]
+                axes.set_xticks([place + 0.5 for place in named], labels)
             else:
                 axes.set_xticks(range(0, len(one.between), step), [clean(label) for label in one.between[::step]])
             axes.tick_params(labelsize=7)

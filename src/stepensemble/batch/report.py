@@ -183,9 +183,11 @@ def _draw_values(summary: Summary, bins: Bins) -> str:
         between = ["0", *(f"{edge:.4g}" for edge in bins.edges), "1"]
         same = summary.before is not None and summary.before.edges == bins.edges
         before: Sequence[int] | None = summary.before.counts if summary.before is not None and same else None
-        return draw_histogram("values", between, bins.counts, before, label, _tell_bins(label, between, bins.counts))
+        return draw_histogram(
+            "values", between, bins.counts, before, label, _describe_bins(label, between, bins.counts)
+        )
     values, earlier = np.array([value for value, _ in summary.sample]), np.array(summary.sample_before)
-    label = f"prediction{_tell_sample(summary)}"
+    label = f"prediction{_describe_sample(summary)}"
     return _draw_numbers("values", values, earlier, label, "Distribution of predictions")
 
 
@@ -195,15 +197,15 @@ def _draw_numbers(name: str, values: Floats, earlier: Floats, label: str, title:
     between = [f"{bound:.6g}" for bound in bounds]
     counts = share_out(values, bounds)
     before = share_out(earlier, bounds) if len(earlier) else None
-    return draw_histogram(name, between, counts, before, label, _tell_bins(label, between, counts), title)
+    return draw_histogram(name, between, counts, before, label, _describe_bins(label, between, counts), title)
 
 
-def _tell_bins(label: str, between: Sequence[str], counts: Sequence[int]) -> str:
+def _describe_bins(label: str, between: Sequence[str], counts: Sequence[int]) -> str:
     named = (f"{low} to {high}: {count:,}" for (low, high), count in zip(pairwise(between), counts, strict=True))
     return f"Rows by {label}. " + "; ".join(named)
 
 
-def _tell_sample(summary: Summary) -> str:
+def _describe_sample(summary: Summary) -> str:
     return f", a sample of {len(summary.sample):,} rows" if len(summary.sample) < summary.rows_out else ""
 
 
@@ -267,9 +269,9 @@ def _draw_agreement(summary: Summary) -> str:
 
 
 def _draw_calibration(summary: Summary) -> str:
-    told = _draw_truth(summary)
+    reading = _draw_truth(summary)
     if not summary.calibration:
-        return lay_out_section("calibration", "Against the labels", told) if told else ""
+        return lay_out_section("calibration", "Against the labels", reading) if reading else ""
     ordered = sorted(summary.calibration, key=lambda one: one.name != PREDICTION)
     probable = any(one.said for one in ordered)
     classes = summary.task != "regression"
@@ -293,7 +295,7 @@ def _draw_calibration(summary: Summary) -> str:
     members = [_curve(one) for one in ordered if one.name and one.said][:CURVES]
     ensemble = next((_curve(one) for one in ordered if not one.name and one.said), None)
     if not members and ensemble is None:
-        return lay_out_section("calibration", "Against the labels", told + _draw_residuals(summary) + table)
+        return lay_out_section("calibration", "Against the labels", reading + _draw_residuals(summary) + table)
     text = "How often what was said came true, over what was said; on the diagonal both are equal. " + "; ".join(
         f"{one.name or 'the ensemble'}: ECE {write_number(one.expected)}" for one in ordered if one.said
     )
@@ -302,7 +304,7 @@ def _draw_calibration(summary: Summary) -> str:
     note = '<p class="note">ECE, the expected calibration error, is the mean distance of a bin from the diagonal, '
     note += "weighted by its rows. Of both scores smaller is better. Bins have about as many rows each; the bounds are "
     note += "those of 95 % (Wilson's score interval): where they hold the diagonal, the rows show no difference.</p>\n"
-    return lay_out_section("calibration", "Calibration", f"{told}<figure>{picture}</figure>\n{table}{bins}{note}")
+    return lay_out_section("calibration", "Calibration", f"{reading}<figure>{picture}</figure>\n{table}{bins}{note}")
 
 
 def _draw_truth(summary: Summary) -> str:

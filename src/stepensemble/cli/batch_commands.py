@@ -82,7 +82,7 @@ def batch(
     ] = None,
     label_values: Annotated[
         LabelValues | None,
-        typer.Option(help="What the labels are of the classes.", show_default="the one that all of them can be"),
+        typer.Option(help="Whether labels are classes' names or indexes.", show_default="as they can be read"),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="Of the results.")] = "parquet",
     encoding: Annotated[str, typer.Option(help="Of CSV and JSON Lines, by Python's name.")] = "utf-8",

@@ -126,7 +126,7 @@ def _describe_labels(summary: Summary) -> Iterator[tuple[str, str | Text]]:
     if summary.truth is None:
         return
     if not summary.calibration:
-        yield "labels", f'none of {summary.truth.given:,} in column "{summary.truth.column}" could be compared'
+        yield "labels", Text(f'none of {summary.truth.given:,} in column "{summary.truth.column}" could be compared')
     for line, serious in describe_truth(summary.truth, summary.classes):
         yield "", Text(line, style="bold yellow" if serious else "")
 

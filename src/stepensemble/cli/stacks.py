@@ -279,8 +279,8 @@ def settle_release(
         stack: a local one.
         sources: the manifest; None where the project has none.
         named: whether the caller names it, or it is the project's.
-        notify: told what takes a while.
-        remark: told what the caller may not expect.
+        notify: is given what takes a while.
+        remark: is given what the caller may not expect.
 
     Raises:
         NothingPublished: nothing is current, and there is no manifest.
@@ -301,7 +301,7 @@ def settle_release(
     if not serves(current, sources.digest):
         remark(
             f"release {current.release[:SHORT]} is current and predicts; the manifest, release "
-            f"{sources.digest[:SHORT]}, has not changed since it was replaced, and ensemble publish makes it current"
+            f"{sources.digest[:SHORT]}, was seen before and has not changed; ensemble publish makes it current"
         )
     if stack.releases.read_seen_manifest() != sources.digest:
         stack.releases.note_manifest(sources.digest)
@@ -317,22 +317,22 @@ def ensure_published(
 ) -> None:
     """Make the sources' release the stack's current one, through the gate, unless it is already, or is the canary.
 
-    `remark` is told where another ensemble's release was current.
+    `remark` is given a note where another ensemble's release was current.
     """
     from stepensemble.core.errors import NothingPublished
     from stepensemble.core.releases.current import serves
+    from stepensemble.publishing.publish import find_other, publish
 
     try:
         current, _ = stack.releases.read_current()
         if serves(current, sources.digest):
             return
-        replaced = stack.releases.read_release(current.release).name
-        if replaced != sources.release.name:
+        replaced = find_other(current, sources.release, stack.releases)
+        if replaced is not None:
             remark(f"the ensemble {sources.release.name} replaces {replaced} as the current one of {stack.name}")
     except NothingPublished:
         pass
     from stepensemble.cli.trials import admit
-    from stepensemble.publishing.publish import publish
 
     fingerprint = admit(sources, notify).fingerprint()
     notify("Publishing")

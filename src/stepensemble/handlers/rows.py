@@ -30,7 +30,6 @@ def read_rows(data: Bucket, pointer: Pointer) -> Rows:
     if bucket != data.name or not key.startswith(PAYLOADS):
         problem = Problem("$.instances.s3", f"{pointer.s3} is elsewhere", f"use s3://{data.name}/{PAYLOADS}…")
         raise InvalidPayload([problem])
-    body = b""
     try:
         body = data.read(key)
         instances = msgspec.json.decode(body)

@@ -224,18 +224,23 @@ def is_due(sources: Sources, store: ReleaseStore) -> bool:
     seen = store.read_seen_manifest()
     if seen is not None:
         return seen != sources.digest
-    return not store.has_release(sources.digest) and store.read_release(current.release).name == sources.release.name
+    return not store.has_release(sources.digest) and find_other(current, sources.release, store) is None
 
 
 def name_replaced(plan: Plan, store: ReleaseStore) -> str | None:
     """Return the name of another ensemble that a publish replaces, or becomes a canary beside; None without one."""
-    if plan.previous is None or not plan.changed:
+    return find_other(plan.current, plan.parcel.release, store) if plan.changed else None
+
+
+def find_other(current: Current | None, release: Release, store: ReleaseStore) -> str | None:
+    """Return the name of the current ensemble if a release is of another one; None where that cannot be read, too."""
+    if current is None:
         return None
     try:
-        name = store.read_release(plan.previous).name
+        name = store.read_release(current.release).name
     except ReleaseCorrupt:
         return None
-    return None if name == plan.parcel.release.name else name
+    return None if name == release.name else name
 
 
 def compare_with_current(plan: Plan, store: ReleaseStore) -> tuple[Difference, ...] | None:
