@@ -1,6 +1,6 @@
 """The same prediction again and again: by many clients at once, by events that come twice, by versions of one object.
 
-Promises: one prediction under an id, whoever sends it and however often; one answer for each version of an object.
+Promises: one prediction under an id, from any client and however often; one answer for each version of an object.
 
     python campaigns/repeats.py --clients 20 --events 10 --versions 10
 """
@@ -97,8 +97,8 @@ def put_versions(found: Findings, stack: Stack, versions: int) -> None:
     found.counts["versions answered"] = len(answered)
     found.expect(len(answered) == versions, f"{versions} versions have {len(answered)} answers")
     found.expect(len(stack.records.latest(10_000)) - before == versions, "versions are not recorded once each")
-    told = {answer["object"]["version_id"] for answer in answered}
-    found.expect(told == set(kept), "an answer names another version than its own")
+    named_versions = {answer["object"]["version_id"] for answer in answered}
+    found.expect(named_versions == set(kept), "an answer names another version than its own")
 
 
 def put(stack: Stack, name: str, features: Any) -> str:
