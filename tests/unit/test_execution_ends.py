@@ -14,10 +14,10 @@ from stepensemble.cli.execution import explain_end
 )
 def test_of_a_function_that_died_each_time_the_cause_is_a_sentence_with_a_remedy(name: str, remedy: str) -> None:
     cause = json.dumps({"errorType": name, "errorMessage": "Runtime exited with error: signal: killed"})
-    error, told = explain_end({"status": "FAILED", "error": name, "cause": cause})
+    error, explained = explain_end({"status": "FAILED", "error": name, "cause": cause})
     assert error == name
-    assert told.startswith("Runtime exited with error: signal: killed; ")
-    assert remedy in told
+    assert explained.startswith("Runtime exited with error: signal: killed; ")
+    assert remedy in explained
 
 
 def test_the_cause_of_an_error_of_ours_stays_as_it_is() -> None:

@@ -120,22 +120,22 @@ def wait_for_signal() -> signal.Signals:
     The system may hand a signal to any thread. A main thread that waits for a lock is not woken then, so it waits for
     the byte that Python writes in whichever thread it is.
     """
-    came: list[signal.Signals] = []
+    received: list[signal.Signals] = []
     reader, writer = socket.socketpair()
     with reader, writer:
         reader.settimeout(0)
         writer.settimeout(0)
-        before = {one: signal.signal(one, lambda number, _: came.append(signal.Signals(number))) for one in ENDINGS}
+        before = {one: signal.signal(one, lambda number, _: received.append(signal.Signals(number))) for one in ENDINGS}
         woken_by = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
-            while not came:
+            while not received:
                 select.select([reader], [], [])
                 reader.recv(64)
         finally:
             signal.set_wakeup_fd(woken_by)
             for one, handler in before.items():
                 signal.signal(one, handler)
-    return came[0]
+    return received[0]
 
 
 def stop_stack(patience: float = STOP_SECONDS) -> bool:

@@ -284,7 +284,7 @@ def remove_database(path: Path) -> None:
 
 
 def copy_database(path: Path, folder: Path) -> None:
-    """Copy a database that nobody writes, with its log and its count, into another folder."""
+    """Copy a database that is not being written, with its log and its count, into another folder."""
     for suffix in ("", "-wal", ".changes"):
         source = _beside(path, suffix)
         if source.exists():

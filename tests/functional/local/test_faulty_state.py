@@ -201,9 +201,9 @@ def test_an_object_that_cannot_be_read_is_named_and_stays(project: Path) -> None
 def test_a_function_that_cannot_write_its_log_says_so(tmp_path: Path, free: int, named: bool) -> None:
     launch = Launch("app.handler", tmp_path, {}, 0, tmp_path / "echo.log", 0)
     worker = Worker(launch, lambda _: None, lambda _: None, started=True, exit_code=120, free_bytes=lambda _: free)
-    told = worker.explain_end("1").payload.decode()
-    assert "exit status 120" in told
-    assert ("no space is left for its log" in told) == named
+    message = worker.explain_end("1").payload.decode()
+    assert "exit status 120" in message
+    assert ("no space is left for its log" in message) == named
 
 
 def test_a_state_can_be_read_from_a_copy(project: Path) -> None:

@@ -238,7 +238,7 @@ def test_a_damaged_database_is_named_with_the_remedy(project: Path):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     path.write_bytes(b"this is no database" * 1000)
 
-    with pytest.raises(StateUnreadable, match=rf"{path}.*--fresh"):
+    with pytest.raises(StateUnreadable, match=rf"{path} is damaged .*mv .*aside"):
         LocalStack.start(project)
     with LocalStack.start(project, fresh=True):
         pass
