@@ -4,7 +4,7 @@ XNNPACK picks its kernels by what the processor has, and no setting of it makes 
 kernels add in another order and approximate nothing, so that their last bits are others, too. Python imports this
 module at its start where its folder is on the path, in this process and in all that it starts:
 
-    PYTHONPATH=tests/plain_kernels .venv/bin/pytest tests/contract/test_events.py
+    PYTHONPATH=$PWD/tests/plain_kernels .venv/bin/pytest tests/contract/test_events.py
 
 They take one row by another path than many, so a test that compares a row alone with the same row among others, bit by
 bit, holds with XNNPACK only.
