@@ -64,7 +64,7 @@ def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(m
     strange = {**member("strange"), "artifact": "model.zip", "runtime": "tensorflow"}
     trusted = {**strange, "id": "trusted", "trusted": digest_of(body)}
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(manifest(strange, trusted, features=[X])))
+    path.write_text(json.dumps(manifest(strange, trusted, features=[X], quorum={"min_members": 1})))
     sources = read_sources(path)
 
     report = examine(sources)
