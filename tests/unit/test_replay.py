@@ -777,6 +777,6 @@ def test_a_record_in_which_no_row_has_an_answer_is_replayed_as_a_failure() -> No
 def test_a_weight_that_cannot_be_added_up_is_refused() -> None:
     made = release(BINARY, released("a", "probability"), released("b", "probability"), aggregation=WeightedMean())
     with pytest.raises(
-        ReplayRefused, match=r"\$.members\[1\].weight: 1e\+308 is out of bounds; it must be float <= 1e\+50"
+        ReplayRefused, match=r"\$.members\[1\].weight: 1e\+308 is out of bounds; use a number of at most 1e\+50"
     ):
         replay_of(made, keep(made, {"a": [0.5], "b": [0.5]}), weights={"b": 1e308})

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from stepensemble.batch.run import Request
+from stepensemble.batch.run import Options, Request
 from stepensemble.batch.timetable import FIRST_YEAR, LAST_YEAR
 from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.problems import Problem, show
@@ -37,6 +37,7 @@ def parse_request(data: object) -> Request:
             _check_output(request.output),
             _check_version(request),
             _check_labels(request),
+            _check_spreadsheet(request.options),
         )
         if problem is not None
     ]
@@ -124,4 +125,11 @@ def _check_labels(request: Request) -> Problem | None:
 def _check_version(request: Request) -> Problem | None:
     if request.version_id is not None and request.dataset.endswith("/"):
         return Problem("$.version_id", "is given of a folder", "name one object as the dataset, or leave it out")
+    return None
+
+
+def _check_spreadsheet(options: Options) -> Problem | None:
+    if options.spreadsheet and options.format != "csv":
+        remedy = 'add "format": "csv", or leave it out'
+        return Problem("$.options.spreadsheet", f"is for results as CSV, and they are {show(options.format)}", remedy)
     return None

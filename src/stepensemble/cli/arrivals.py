@@ -25,7 +25,7 @@ def resume_arrivals(stack: Stack) -> list[str]:
                 continue
             if answered & {answer_key(key, version, ending) for ending in (ANSWER, FAILURE)}:
                 continue
-            told = {
+            arrived = {
                 "key": key,
                 "size": one["Size"],
                 "etag": one["ETag"].strip('"'),
@@ -33,7 +33,7 @@ def resume_arrivals(stack: Stack) -> list[str]:
                 "sequencer": f"{next(SEQUENCE):016X}",  # so that its answer is the latest, and those to come later
             }
             stack.step_functions.start_execution(
-                stateMachineArn=stack.inbox_machine, input=msgspec.json.encode({"object": told}).decode()
+                stateMachineArn=stack.inbox_machine, input=msgspec.json.encode({"object": arrived}).decode()
             )
             resumed.append(key)
     return resumed

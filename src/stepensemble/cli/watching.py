@@ -78,8 +78,8 @@ class Watch:
 
     Attributes:
         folder: where files are dropped; hidden ones are passed over, and so are `outbox`, and names that no object has.
-            Symbolic links are not followed: whoever may drop a file could read others by them, with the rights of
-            whoever watches.
+            Symbolic links are not followed: by them, a person who may drop a file could read others with the rights of
+            the one who watches.
         outbox: where answers go; none goes through a symbolic link below it.
         linked: names of files that were passed over for a link, their own or their answer's.
     """

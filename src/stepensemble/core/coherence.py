@@ -65,7 +65,8 @@ def check_weight(member: Voice, aggregation: Aggregation, quorum: Quorum, path: 
     """Check that a weight is not too great to be added up, and has an effect: in the method, or in the quorum."""
     method = name_method(aggregation)
     if member.weight > LARGEST:  # of a manifest that is found before, of a replay here
-        yield Problem(f"{path}.weight", f"{show(member.weight)} is out of bounds", f"use a number of at most {LARGEST:g}")
+        remedy = f"use a number of at most {LARGEST:g}"
+        yield Problem(f"{path}.weight", f"{show(member.weight)} is out of bounds", remedy)
     if member.weight != 1.0 and method not in WEIGHTED_METHODS and quorum.min_weight is None:
         yield Problem(
             f"{path}.weight",

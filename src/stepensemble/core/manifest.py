@@ -128,17 +128,22 @@ class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
             description="stretch: to the size, whatever its shape; crop: the greatest part of that shape, its middle."
         ),
     ] = "stretch"
+    # These two are left out of a release where they are not given, so that releases keep the names they had before.
     filter: Annotated[
-        Literal["nearest", "bilinear", "bicubic", "lanczos", "area"],
-        Meta(description="What a resize mixes pixels by; take the one that the models were trained with."),
-    ] = "bilinear"
-    antialias: Annotated[
-        bool,
+        Literal["nearest", "bilinear", "bicubic", "lanczos", "area"] | UnsetType,
         Meta(
-            description="Whether a picture that becomes smaller is averaged over all its pixels. False, for bilinear, "
-            "bicubic and lanczos: only the nearest pixels count, as in tf.image.resize where it does not antialias."
+            description="What a resize mixes pixels by, bilinear by default; take the one that the models were trained "
+            "with."
         ),
-    ] = True
+    ] = UNSET
+    antialias: Annotated[
+        bool | UnsetType,
+        Meta(
+            description="Whether a picture that becomes smaller is averaged over all its pixels, as by default. False, "
+            "for bilinear, bicubic and lanczos: only the nearest pixels count, as in tf.image.resize where it does not "
+            "antialias."
+        ),
+    ] = UNSET
     dtype: Annotated[
         Literal["float32", "uint8"], Meta(description="uint8: the samples as they are, without scale, mean and std.")
     ] = "float32"

@@ -227,7 +227,7 @@ def _check_image(feature: ImageFeature, path: str) -> Iterator[Problem]:
     if feature.layout == "HW" and feature.mode != "L":
         remedy = 'use the mode "L", or the layout "HWC", "CHW" or "flat"'
         yield Problem(f"{path}.layout", f'"HW" has no place for the {channels} channels of "{feature.mode}"', remedy)
-    if not feature.antialias and feature.filter in ("nearest", "area"):
+    if feature.antialias is False and feature.filter in ("nearest", "area"):
         remedy = 'remove it, or use the filter "bilinear", "bicubic" or "lanczos"'
         yield Problem(f"{path}.antialias", f"is false beside the filter {show(feature.filter)}", remedy)
 

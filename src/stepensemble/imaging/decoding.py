@@ -131,9 +131,10 @@ def _fit(image: Image.Image, feature: ImageFeature) -> Image.Image:
         return image
     # Cut first, then resized: the other way round, a strip of one pixel's height would grow beyond all bounds.
     box = _find_part(image, feature)
-    if feature.antialias and feature.filter in FILTERS:
-        return image.resize((width, height), FILTERS[feature.filter], box)
-    return Image.fromarray(resample(np.asarray(image), (height, width), box, feature.filter))
+    filter_ = feature.filter or "bilinear"
+    if feature.antialias is not False and filter_ in FILTERS:
+        return image.resize((width, height), FILTERS[filter_], box)
+    return Image.fromarray(resample(np.asarray(image), (height, width), box, filter_))
 
 
 def _find_part(image: Image.Image, feature: ImageFeature) -> tuple[float, float, float, float]:

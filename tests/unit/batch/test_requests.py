@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from stepensemble.batch.requests import choose_date, locate_dataset, parse_request
-from stepensemble.batch.run import Options, Request
+from stepensemble.batch.run import File, Options, Request, name_run
 from stepensemble.core.errors import InvalidPayload
 
 STARTED = "2026-03-01T23:30:00.000Z"
@@ -32,6 +32,16 @@ def test_a_dataset_is_all_that_a_request_must_say() -> None:
     assert parse_request({"dataset": DATASET}) == Request(DATASET, options=Options())
 
 
+def test_an_option_that_came_later_leaves_the_names_of_other_runs_as_they_were() -> None:
+    files = (File("a", "a", 1, "v", "csv"),)
+    names = [
+        name_run(files, "r", "2026-03-01", "results", Options(keep=("x",), max_rejected=0.25, spreadsheet=spreadsheet))
+        for spreadsheet in (False, True)
+    ]
+    assert names[0] == "39736decd4d0c980"  # as it was before there was that option
+    assert names[1] != names[0]
+
+
 @pytest.mark.parametrize(
     ("given", "paths"),
     [
@@ -45,6 +55,7 @@ def test_a_dataset_is_all_that_a_request_must_say() -> None:
         ({"output": "elsewhere"}, ["$.output"]),
         ({"output": "results/"}, ["$.output"]),
         ({"options": {"shard_size": 1}}, ["$.options.shard_size"]),
+        ({"options": {"spreadsheet": True}}, ["$.options.spreadsheet"]),
         ({"option": {}}, ["$.option"]),
         ({"date": "2026-02-30", "timezone": "Mars"}, ["$.date", "$.timezone"]),
         ({"version_id": "v1"}, ["$.version_id"]),  # a folder has none
