@@ -34,6 +34,6 @@ def test_the_database_and_what_sqlite_puts_beside_it_are_the_owners(tmp_path: Pa
     database = StateDatabase(tmp_path / "state.db")
     database.write_fact("name", "value")
     assert {path.name: mode(path) for path in tmp_path.iterdir()} == dict.fromkeys(
-        ("state.db", "state.db-wal", "state.db-shm"), 0o600
+        ("state.db", "state.db-wal", "state.db-shm", "state.db.changes"), 0o600
     )
     database.close()
