@@ -355,7 +355,7 @@ def test_columns_are_said_in_one_way(folder: Path) -> None:
         ("[]", r"\$: .* object"),
         ('{"members": {}}', r"\$.members: "),
         ('{"members": [1]}', r"\$.members\[0\]: "),
-        ("\udcff", "is not JSON"),
+        ("\udcff", "is not UTF-8"),
         ('{"schema_version": 1, "name": "n", "members": []}', r"\$: .*task"),
     ],
 )

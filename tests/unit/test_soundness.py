@@ -455,7 +455,7 @@ def test_what_hangs_on_a_broken_part_is_not_judged(broken: dict[str, Any], spare
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": }', b"\xff\xfe", "[NaN]", "[Infinity]", "[1e400]"])
 def test_what_is_no_json_is_one_problem(text: str | bytes) -> None:
-    with pytest.raises(InvalidManifest, match=r"\$: is not JSON: .*; mend the syntax"):
+    with pytest.raises(InvalidManifest, match=r"\$: is not JSON: .*; fix the syntax"):
         parse_manifest(text)
 
 

@@ -296,7 +296,9 @@ def _read(manifest: Path) -> str:
     except OSError as error:
         raise _refuse(str(manifest), f"cannot be read: {error.strerror}", "give the path of a manifest") from None
     except UnicodeDecodeError as error:
-        raise InvalidManifest([Problem("$", f"is not JSON: {error}", "mend the syntax")]) from None
+        raise InvalidManifest(
+            [Problem("$", f"is not UTF-8: {error.reason} at byte {error.start}", "save it in UTF-8")]
+        ) from None
 
 
 def _gather(place: _Place, candidate: Candidate) -> dict[str, Any]:

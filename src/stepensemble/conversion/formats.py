@@ -133,7 +133,7 @@ def _find_model(files: Iterable[str], name: str) -> str:
     """
     found = [file for file in sorted(files) if PurePosixPath(file).name in MODEL_FILES and "__MACOSX" not in file]
     saved = {PurePosixPath(file).parent for file in found if PurePosixPath(file).name == SAVED_MODEL_FILE}
-    # What lies in a SavedModel is a part of it.
+    # What a SavedModel contains is a part of it.
     found = [file for file in found if not saved & set(PurePosixPath(file).parent.parents)]
     if len(found) > 1:
         raise FormatUnknown(_several([str(PurePosixPath(file).parent) for file in found], name))

@@ -76,7 +76,7 @@ def parse_manifest(text: bytes | str) -> Manifest:
         data = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidManifest(
-            [Problem("$", f"is not JSON: {describe_syntax(text, error)}", "mend the syntax")]
+            [Problem("$", f"is not JSON: {describe_syntax(text, error)}", "fix the syntax")]
         ) from None
     problems = check_structure(data, Manifest)
     if isinstance(data, dict):

@@ -252,7 +252,7 @@ def _assemble(
     account: str,
     folder: Path,
 ) -> tuple[Mapping[str, str], list[str]]:
-    """Put moto, the state and the functions together and open the door; also say what of the state is damaged."""
+    """Put moto, the state and the functions together and start serving; also say what of the state is damaged."""
     kept = folder / "cache" / "functions.json"
     digests = {name: blueprint.digest for name, blueprint in blueprints.items()}
     templates = {name: digest_of(msgspec.json.encode(one.template)) for name, one in blueprints.items()}
