@@ -83,6 +83,7 @@ def test_json_says_what_became_of_the_file(project: Path) -> None:
         "parity": None,
         "columns": list(Ensemble.load(project / "models" / "manifest.json").release.members[-1].inputs[""]),
         "inputs": None,
+        "trusted": False,
         "problems": [],
         "warnings": [],
     }

@@ -317,7 +317,7 @@ def test_a_member_that_has_nothing_for_one_row_is_missing_there_alone(
     try:
         run = batch(shared_project, str(tmp_path / "in"), "--manifest", str(tmp_path / "manifest.json"))
     finally:  # the stack is other tests', too
-        assert run_ensemble(shared_project, "publish").returncode == 0
+        assert run_ensemble(shared_project, "publish", "--replace").returncode == 0
     results, summary = read_results(run, shared_project), read_summary(run, shared_project)
     assert results["status"].to_list() == ["COMPLETE", "COMPLETE", "DEGRADED", "COMPLETE"]
     assert results["log_status"].to_list() == ["ok", "ok", "failed", "ok"]

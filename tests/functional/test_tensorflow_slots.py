@@ -155,7 +155,7 @@ def test_a_stack_without_the_add_on_says_how_to_get_it_and_is_left_as_it_was(tmp
     with LocalStack.start(copy_project(folder), tensorflow=False) as started:
         stack = local_stack(started.name, started.endpoint)
         assert list(stack.slots) == ["litert"]
-        with pytest.raises(NotEnoughSlots, match=r"needed by times, .*make deploy-tensorflow.* pip install"):
+        with pytest.raises(NotEnoughSlots, match=r"needed by times, .*make deploy-tensorflow.*\(pip install"):
             publish(mixed(tmp_path / "mixed", b"never loaded"), stack.releases, stack.slots)
         with pytest.raises(NothingPublished):
             stack.releases.read_current()

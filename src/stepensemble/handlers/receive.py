@@ -11,7 +11,7 @@ from stepensemble.batch.run import KINDS, kind_of
 from stepensemble.core.errors import ArrivalRefused, EnsembleError, ObjectMissing, StorageUnavailable
 from stepensemble.core.json_text import read_json
 from stepensemble.core.manifest import ImageFeature
-from stepensemble.core.payload import parse_payload
+from stepensemble.core.payload import ROWS, parse_payload
 from stepensemble.core.problems import enumerate_values, show
 from stepensemble.core.releases.release import digest_of
 from stepensemble.handlers.arrival import Arrival, read_arrival
@@ -103,7 +103,9 @@ class Receiver:
         except ValueError as error:
             raise ArrivalRefused(f"{arrival.key} is not JSON: {error}; write a payload of an execution") from None
         parse_payload(payload)
-        asked = dict(leave_rows(self.data, payload, ASKED_BYTES))
+        asked = {name: value for name, value in payload.items() if name not in ROWS}
+        if len(msgspec.json.encode(asked)) <= ASKED_BYTES:
+            asked = dict(leave_rows(self.data, payload, ASKED_BYTES))
         size = len(msgspec.json.encode(asked))
         if size > ASKED_BYTES:
             raise ArrivalRefused(

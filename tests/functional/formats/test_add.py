@@ -160,7 +160,7 @@ def test_trust_in_a_saved_model_is_written_down_where_it_is_needed(made: Path, r
     assert (added.member.runtime, added.member.trusted) == ("tensorflow", added.member.digest)
     assert predict(path, {"x": 3}) == [3.0]
     # In its place one that only computes, trusted without need.
-    added = add(path, made / "random", run, trust=True, replace=True)
+    added = add(path, made / "random", run, said={"varies": True}, trust=True, replace=True)
     assert (added.member.runtime, added.member.trusted) == ("tensorflow", None)
 
 
