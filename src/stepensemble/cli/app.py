@@ -125,11 +125,11 @@ def run(
         if isinstance(asked, bytes):
             from stepensemble.cli.images import find_image_feature, picture_payload
 
-            if sources is None or pinned is None:
-                current, _ = opened.releases.read_current()
-                features = opened.releases.read_release(current.release).features
-            else:
+            if sources is not None and pinned == sources.digest:
                 features = sources.release.features
+            else:
+                release = pinned or opened.releases.read_current()[0].release
+                features = opened.releases.read_release(release).features
             payload = picture_payload(find_image_feature(features), asked)
         status.update("Asking the members")
         outcome = run_execution(opened, payload, pinned)

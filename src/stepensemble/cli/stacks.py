@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
     from mypy_boto3_stepfunctions import SFNClient
 
+    from stepensemble.core.releases.release import Current
     from stepensemble.publishing.sources import Sources
     from stepensemble.storage.records import RecordTable
     from stepensemble.storage.reviews import ReviewLog
@@ -269,11 +270,12 @@ def settle_release(
     notify: Callable[[str], None],
     remark: Callable[[str], None] = lambda _: None,
 ) -> str | None:
-    """See to it that a local stack has a release to predict with, and return the one that must; None for any current.
+    """See to it that a local stack has a release to predict with, and return the one that must; None beside a canary.
 
     A manifest that the caller names is published unless it is current or the canary, and must predict. The project's is
     published where nothing is current, or where it has changed (`publishing.publish.is_due`); then whichever release is
-    current predicts, or the canary, by its share.
+    current predicts, or the canary, by its share. The current release is named, since Normalize keeps the pointer for
+    some seconds, and what was just published or rolled back must be seen at once.
 
     Args:
         stack: a local one.
@@ -290,8 +292,7 @@ def settle_release(
     from stepensemble.publishing.publish import is_due
 
     if sources is None:
-        stack.releases.read_current()
-        return None
+        return _name_current(stack.releases.read_current()[0])
     if named:
         ensure_published(stack, sources, notify=notify, remark=remark)
         return sources.digest
@@ -305,7 +306,11 @@ def settle_release(
         )
     if stack.releases.read_seen_manifest() != sources.digest:
         stack.releases.note_manifest(sources.digest)
-    return None
+    return _name_current(current)
+
+
+def _name_current(current: Current) -> str | None:
+    return current.release if current.canary is None else None
 
 
 def ensure_published(
