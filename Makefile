@@ -13,7 +13,7 @@ export SAM_CLI_TELEMETRY := 0
 # A stack is a dozen processes, the tests are thousands: what one of them has compiled is kept for the next.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tensorflow browser run test check lint format schemas pictures bench campaigns build deploy deploy-tensorflow clean
+.PHONY: help setup tensorflow browser run test quick check lint format schemas pictures bench campaigns build deploy deploy-tensorflow clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -60,6 +60,10 @@ run: $(VENV)/.run ## Ask the shipped ensemble about one passenger, on the local 
 # With --dist loadfile, what replaces a worker that crashed may wait for ever (pytest-xdist 3.8): the run ends instead.
 test: $(VENV)/.tensorflow ## Run every test
 	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+
+quick: $(VENV)/.dev ## Check style, types, and the tests that need no stack and take no seconds: a minute
+	@$(MAKE) --no-print-directory lint
+	@$(VENV)/bin/pytest tests/unit tests/contract -m "not slow" -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev ## Validate the manifest, its artifacts and the templates
 	@$(VENV)/bin/ensemble check

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from samcli.yamlhelper import yaml_parse
 
 import asl
@@ -90,6 +91,7 @@ def test_members_to_ask_take_no_more_of_a_state_than_is_reckoned_with(tmp_path: 
     assert len(json.dumps(asked["members"])) <= asked_bytes(read.release)[1]
 
 
+@pytest.mark.slow
 def test_the_largest_ensemble_that_is_let_through_can_be_asked(tmp_path: Path) -> None:
     # A list of members takes most of a state: 4 members, 4,100 names of columns.
     assert pointer_bytes(wide(tmp_path, 4_200).release) > STATE_BYTES

@@ -976,6 +976,7 @@ def test_samconfig_deploys_a_stage_without_questions(stage: str) -> None:
 # ------------------------------------------------------------------------------------------------------ linters
 
 
+@pytest.mark.slow
 def test_sam_finds_the_template_valid() -> None:
     command = [str(Path(sys.executable).with_name("sam")), "validate", "--lint"]
     quietly = os.environ | {"SAM_CLI_TELEMETRY": "0"}
@@ -984,5 +985,6 @@ def test_sam_finds_the_template_valid() -> None:
 
 
 @pytest.mark.parametrize(("stage", "slots", "retention"), [("dev", 8, 0), ("prod", 16, 365)])
+@pytest.mark.slow
 def test_nothing_is_wrong_with_the_translated_template(stage: str, slots: int, retention: int) -> None:
     assert lint(json.dumps(translated(stage, slots, retention)), config=ManualArgs()) == []

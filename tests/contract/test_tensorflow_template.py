@@ -235,6 +235,7 @@ def test_samconfig_deploys_it_beside_the_stage_under_the_name_that_a_publish_loo
     assert {key for key in beside if deploy[key] != beside[key]} == {"s3_prefix", "parameter_overrides"}
 
 
+@pytest.mark.slow
 def test_sam_finds_the_template_valid() -> None:
     command = [str(Path(sys.executable).with_name("sam")), "validate", "--lint", "--template-file", str(TEMPLATE)]
     quietly = os.environ | {"SAM_CLI_TELEMETRY": "0"}
@@ -243,6 +244,7 @@ def test_sam_finds_the_template_valid() -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"Stage": "prod", "Slots": "t1,t2,t3,t4", "MemorySize": "10240"}])
+@pytest.mark.slow
 def test_nothing_is_wrong_with_the_translated_template(given: dict[str, str]) -> None:
     document = translate(TEMPLATE, {"BaseStackName": BASE, **given})
     assert lint(json.dumps(document), config=ManualArgs()) == []

@@ -259,6 +259,7 @@ def test_what_gzip_did_not_make_is_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [BODY_BYTES + 1, 100 * BODY_BYTES])
+@pytest.mark.slow
 def test_a_body_that_is_too_large_is_refused_compressed_or_not(size: int) -> None:
     assert refused(gzip.compress(b" " * size), content_encoding="gzip")[0] == 413
     if size == BODY_BYTES + 1:

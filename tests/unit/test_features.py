@@ -199,6 +199,7 @@ def test_other_takes_words_and_whole_numbers_only(value: Any) -> None:
     assert "is not in the vocabulary" in found
 
 
+@pytest.mark.slow
 def test_suggestions_for_thousands_of_wrong_categories_stay_affordable() -> None:
     # 10,000 times difflib over 2,000 words would take minutes: a Lambda has one.
     feature = CategoryFeature("x", tuple(f"word-{number}" for number in range(2_000)))

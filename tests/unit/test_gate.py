@@ -241,6 +241,7 @@ def test_a_model_with_several_inputs_signatures_or_outputs_takes_part_by_name(tm
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_member_that_does_not_do_what_the_manifest_says_is_refused(
     tmp_path: Path, entry: dict[str, Any], more: dict[str, Any], check: str, path: str, expected: str
 ) -> None:
@@ -262,6 +263,7 @@ def test_every_member_that_fails_is_named_at_once(tmp_path: Path) -> None:
     assert [problem.path for problem in refused.value.problems] == ["$.members[0]", "$.members[2]"]
 
 
+@pytest.mark.slow
 def test_a_model_that_ends_its_process_is_refused_and_the_others_are_tried(tmp_path: Path) -> None:
     # Of the files with one flipped bit these end the process of LiteRT 2.3; another version may find out in time.
     path = sources(tmp_path, member("a", "softmax"), member("b", columns=["x"]), features=[X, Y]).path
@@ -428,6 +430,7 @@ def test_what_may_well_be_what_is_declared_is_not_doubted(said: Any, output: Out
 # What a slot and an execution cannot bear
 
 
+@pytest.mark.slow
 def test_a_model_too_slow_for_its_timeout_is_refused_and_one_that_is_near_warned_of(tmp_path: Path) -> None:
     # The model counts to sixteen million in the runtime's own loop, which takes seconds everywhere.
     slow = examine(sources(tmp_path, member("slow", "slow", timeout=1)))

@@ -114,6 +114,7 @@ def check_finite(document: Any) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(manifests(ADMITTED), manifests(EXTREMES)), strategies.SEEDS)
+@pytest.mark.slow
 def test_law_a_manifest_that_passes_its_check_never_overflows(
     document: dict[str, Any], generator: np.random.Generator
 ) -> None:

@@ -323,6 +323,7 @@ def test_when_s3_fails_the_state_machine_tries_again(stack: MemoryStack) -> None
         receive(stack, "inbox/a.json", b"{}")
 
 
+@pytest.mark.slow
 def test_a_refusal_fits_into_a_state_however_many_fields_are_bad(stack: MemoryStack) -> None:
     body = json.dumps({f"{number}" * 20: 1 for number in range(50_000)}).encode()
     error, cause = refusal(stack, "inbox/a.json", body)

@@ -90,6 +90,7 @@ def test_a_crop_is_the_middle_of_the_picture(filter_: Any) -> None:
 
 
 @pytest.mark.tensorflow
+@pytest.mark.slow
 def test_filters_are_tensorflows() -> None:
     import tensorflow as tf
 

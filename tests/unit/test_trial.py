@@ -84,6 +84,7 @@ def test_a_file_with_a_flipped_bit_is_tried_or_refused_whatever_it_does_to_the_p
     assert kinds[ModelRefused] > len(bits) / 3  # the rest are in weights and names, which only a digest can tell
 
 
+@pytest.mark.slow
 def test_an_artifact_that_takes_too_long_is_refused_and_the_next_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

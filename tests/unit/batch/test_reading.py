@@ -46,6 +46,7 @@ def test_shards_together_are_the_csv_as_python_reads_it(table: list[tuple[str, s
     assert reasons(raws) == []
 
 
+@pytest.mark.slow
 def test_a_large_csv_is_read_as_python_reads_it() -> None:
     """Some megabytes, so that polars' own threads cut them too."""
     generator = random.Random(7)  # noqa: S311 no secret
@@ -173,6 +174,7 @@ def test_records_that_are_no_rows_are_told_with_their_reason_and_the_others_are_
     assert sum(raw.rows for raw in raws) == 7
 
 
+@pytest.mark.slow
 def test_quotes_in_plain_fields_are_characters() -> None:
     body = "a,b\n" + "".join(f'5\'{n}" tall,x\n"q,{n}",y\n' for n in range(300))
     expected = [cell for n in range(300) for cell in (f"5'{n}\" tall", f"q,{n}")]
@@ -358,6 +360,7 @@ def write_parquet(frame: pl.DataFrame, **options: Any) -> bytes:
 
 @pytest.mark.parametrize("compression", ["uncompressed", "snappy", "zstd", "gzip"])
 @pytest.mark.parametrize("group", [7, 100, 1000])
+@pytest.mark.slow
 def test_slices_of_parquet_together_are_the_file(compression: str, group: int) -> None:
     frame = pl.DataFrame(
         {

@@ -115,6 +115,7 @@ def test_it_does_not_matter_in_which_pieces_a_text_comes(text: bytes, data: st.D
 
 
 @pytest.mark.parametrize("row", [b'1,"a\nb""c",3\n', b"5'10\",x,y\n", b'"open,x,y\n'])
+@pytest.mark.slow
 def test_windows_leave_no_trace(row: bytes) -> None:
     """Rows of which one is irregular are repeated over several windows, shifted by a first one."""
     plain = b'1,"two\nlines",3\n'

@@ -144,6 +144,7 @@ def test_a_whole_run_is_published_and_nothing_else_is_left() -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("successor", ["mine", "another"])
+@pytest.mark.slow
 def test_who_is_killed_at_any_call_leaves_nothing_that_looks_whole_and_a_retry_comes_to_the_same(
     late: bool, successor: str
 ) -> None:

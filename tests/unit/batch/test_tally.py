@@ -72,6 +72,7 @@ TALLIES = st.builds(
 
 @settings(max_examples=50, deadline=None)
 @given(TALLIES, TALLIES, TALLIES)
+@pytest.mark.slow
 def test_tallies_add_up_in_any_order_and_any_grouping(one: Tally, two: Tally, three: Tally) -> None:
     whole = add([one, two, three])
     assert add([add([one, two]), three]) == add([one, add([two, three])]) == whole
@@ -82,6 +83,7 @@ def test_tallies_add_up_in_any_order_and_any_grouping(one: Tally, two: Tally, th
 
 @settings(max_examples=50, deadline=None)
 @given(TALLIES)
+@pytest.mark.slow
 def test_a_report_is_the_same_after_its_travel_as_json(tally: Tally) -> None:
     report = ShardReport(3, 10, 8, 2, "DEGRADED", None, tally)
     assert msgspec.json.decode(msgspec.json.encode(report), type=ShardReport) == report
