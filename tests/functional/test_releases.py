@@ -282,6 +282,9 @@ def test_another_ensemble_is_replaced_only_where_that_is_meant(project: Path, st
     assert "give --replace" in refused
     assert stack.releases.read_current()[0] == before
     assert answer(project, *arguments, "--replace")["release"] == other.digest
+    done = run_ensemble(project, "run", "events/passenger.json", "--json")
+    assert json.loads(done.stdout)["release"] == before.release
+    assert "the ensemble titanic replaces other" in done.stderr
 
 
 def test_a_release_is_promoted_from_stack_to_stack(project: Path, tmp_path: Path) -> None:

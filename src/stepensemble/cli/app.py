@@ -101,8 +101,9 @@ def run(
     A picture (PNG, JPEG, WebP) may be given as it is to an ensemble whose only feature is one.
 
     The current release predicts, or the canary, by its share. The local stack publishes the project's manifest first,
-    where nothing is current or the manifest has changed. With --manifest the release of that one predicts: the local
-    stack publishes it first, a deployed stack refuses where it is neither current nor the canary.
+    where nothing is current, the manifest has changed, or another ensemble is current. With --manifest the release of
+    that one predicts: the local stack publishes it first, a deployed stack refuses where it is neither current nor the
+    canary.
     """
     from stepensemble.cli.execution import run_execution
     from stepensemble.cli.stacks import open_stack, settle_release

@@ -273,8 +273,8 @@ def settle_release(
     """See to it that a local stack has a release to predict with, and return the one that must; None beside a canary.
 
     A manifest that the caller names is published unless it is current or the canary, and must predict. The project's is
-    published where nothing is current, or where it has changed (`publishing.publish.is_due`); then whichever release is
-    current predicts, or the canary, by its share. The current release is named, since Normalize keeps the pointer for
+    published where nothing is current, where it has changed, or where another ensemble is current
+    (`publishing.publish.is_due`); then whichever release is current predicts, or the canary, by its share. The current release is named, since Normalize keeps the pointer for
     some seconds, and what was just published or rolled back must be seen at once.
 
     Args:

@@ -208,9 +208,9 @@ def is_due(sources: Sources, store: ReleaseStore) -> bool:
     """Say whether a project's manifest is to be published before a stack predicts by it.
 
     It is where nothing is current, and where the manifest has changed since it was last looked at
-    (`ReleaseStore.note_manifest`). So a rollback, a canary and another ensemble that was published stay what they are
-    until somebody edits the manifest. Where nothing was noted yet, a manifest counts as changed if its release was
-    never published and the current release is of the same ensemble.
+    (`ReleaseStore.note_manifest`). So a rollback and a canary stay what they are until somebody edits the manifest.
+    Where nothing was noted yet, a manifest counts as changed if its release was never published. It is due as well
+    where another ensemble, one of another name, is current without a canary: that one predicts other inputs.
 
     Args:
         sources: the project's manifest.
@@ -221,10 +221,13 @@ def is_due(sources: Sources, store: ReleaseStore) -> bool:
         return True
     if serves(current, sources.digest):
         return False
+    other = find_other(current, sources.release, store) is not None
+    if other and current.canary is None:
+        return True
     seen = store.read_seen_manifest()
     if seen is not None:
         return seen != sources.digest
-    return not store.has_release(sources.digest) and find_other(current, sources.release, store) is None
+    return not other and not store.has_release(sources.digest)
 
 
 def name_replaced(plan: Plan, store: ReleaseStore) -> str | None:
