@@ -17,12 +17,17 @@ from stepensemble.core.releases.release import Release
 from stepensemble.core.task import BinaryTask
 
 
-def show(asked: Release, rows: int, width: int = 160, **outputs: Any) -> list[str]:
-    """Decide what members said, and return the lines of the table of rows, without its header."""
+def decided_output(asked: Release, rows: int, **outputs: Any) -> Output:
+    """Decide what members said, as a caller reads it."""
     came = {id_: MemberResult(id_, np.array(said), 1.0, cold=False) for id_, said in outputs.items()}
     decided = decide(asked, asked.policy, rows, lambda *_: came)
     assert isinstance(decided, Answer)
-    output = msgspec.json.decode(msgspec.json.encode(decided.to_output("p", "0" * 64)), type=Output)
+    return msgspec.json.decode(msgspec.json.encode(decided.to_output("p", "0" * 64)), type=Output)
+
+
+def show(asked: Release, rows: int, width: int = 160, **outputs: Any) -> list[str]:
+    """Decide what members said, and return the lines of the table of rows, without its header."""
+    output = decided_output(asked, rows, **outputs)
     console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(draw_fan_out(output, asked, width))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined] of the StringIO
@@ -71,3 +76,41 @@ def test_no_answer_is_cut_and_members_that_do_not_fit_are_counted() -> None:
     shown = row.count("0.900") - 1  # the score is 0.900, too
     assert 0 < shown < 12
     assert any(line.startswith(f"and {12 - shown} members more") for line in lines)
+
+
+def test_remarks_stay_where_no_member_fits_beside_a_long_class_name() -> None:
+    longest = "".join(map(chr, range(ord("A"), ord("A") + 46)))
+    names = [f"member_with_a_long_identifier_{number}" for number in range(4)]
+    asked = release(BinaryTask(classes=("benign", longest)), *(released(name, "probability") for name in names))
+    lines = show(asked, 2, 80, **{name: [0.9, 0.5] for name in names})
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["row", "answer", "score", "agreement", "spread"]
+    row, *_ = [line for line in lines if line.startswith("  1 ")]
+    assert row.endswith("tie")
+    assert row.split()[1] + lines[lines.index(row) + 1].strip() == longest
+    assert "and 4 members more; a wider terminal or --json shows all" in lines
+    assert not any(line.startswith("of each member") for line in lines)  # none is shown
+
+
+def test_long_ids_that_differ_at_their_end_can_be_told_apart() -> None:
+    names = [f"member_with_a_long_identifier_{number}" for number in range(4)]
+    asked = release(BINARY, *(released(name, "probability") for name in names))
+    table = Console(file=io.StringIO(), width=80, color_system=None)
+    table.print(draw_fan_out(decided_output(asked, 1, **{name: [0.9] for name in names}), asked, 80))
+    drawn = table.file.getvalue()  # type: ignore[attr-defined] of the StringIO
+    assert "…" not in drawn
+    endings = [line.split()[0][-1] for line in drawn.splitlines() if line.startswith("dentifier_")]
+    assert endings == ["0", "1", "2", "3"]
+
+
+def test_a_class_name_is_measured_as_it_is_printed() -> None:
+    # Two marks of direction, of no cell to Rich, are printed as symbols of one; a bell would be dropped.
+    asked = release(
+        BinaryTask(classes=("benign", "left\u202e\u202eright\nbell\a")),
+        *(released(name, "probability") for name in "ab"),
+    )
+    lines = show(asked, 2, 80, a=[0.9, 0.8], b=[0.9, 0.8])
+    rows = [line for line in lines if line.startswith(("  0 ", "  1 "))]
+    assert [row.split()[1] for row in rows] == ["left\ufffd\ufffdright\u240abell\u2407"] * 2
+    places = [line.index(word) + len(word) for line, word in zip(lines, ("score", "0.900", "0.800"), strict=False)]
+    assert len(set(places)) == 1

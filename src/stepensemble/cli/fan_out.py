@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepensemble.cli.pictures import name_member, plain_table
-from stepensemble.cli.terminal import STATUS_STYLES
+from stepensemble.cli.terminal import STATUS_STYLES, clean_line
 from stepensemble.core.answer import MemberReport, Output, Prediction
 from stepensemble.core.outputs import Label, find_usable, read_entries, read_output, shape_output
 from stepensemble.core.outputs import Output as Contract
@@ -76,9 +76,9 @@ def list_rows(output: Output) -> Sequence[Prediction]:
 
 def _members_table(output: Output, release: Release) -> Table:
     table = plain_table()
-    table.add_column("member", style="bold")
+    table.add_column("member", style="bold", overflow="fold")
     table.add_column("version")
-    table.add_column("output" if len(list_rows(output)) <= 1 else "output, mean of its rows")
+    table.add_column("output" if len(list_rows(output)) <= 1 else "output, mean of its rows", overflow="fold")
     table.add_column("weight", justify="right")
     table.add_column("time", justify="right")
     table.add_column("")
@@ -111,7 +111,7 @@ def _summarize_member(member: MemberReport, contract: Contract, task: Task) -> T
     mean = np.mean(said, axis=0)
     if isinstance(task, RegressionTask):
         return Text(f"{float(mean):.6g}")
-    names = name_classes(task)
+    names = [clean_line(name) for name in name_classes(task)]
     if isinstance(contract, Label):
         counts = np.bincount([int(one.argmax()) for one in said], minlength=len(names))
         name = names[int(counts.argmax())]
@@ -172,7 +172,8 @@ def _predictions_table(output: Output, release: Release, width: int) -> Renderab
     """Draw a line a row: the answer, and in the same terms what each member says.
 
     That is the member's own probability of the answered class, however it says it; the label of one that gives labels;
-    of a regression the value in the ensemble's unit. As many members are shown as fit into the width.
+    of a regression the value in the ensemble's unit. As many members are shown as fit into the width; where not even
+    the answers fit without any, they are folded, so that the remarks stay.
     """
     predictions = list_rows(output)
     classes = not isinstance(release.task, RegressionTask)
@@ -185,42 +186,47 @@ def _predictions_table(output: Output, release: Release, width: int) -> Renderab
     spread = ".3f" if classes else ".3g"
     after = [_Column("spread", [_write(one.spread, spread) for one in shown])]
     if classes:
-        labels = [one.label if isinstance(one.label, str) else "none" for one in shown]
+        labels = [clean_line(one.label) if isinstance(one.label, str) else "none" for one in shown]
         before.append(_Column("answer", labels, "left", "bold cyan"))
         before.append(_Column("score", [_write(one.score, ".3f") for one in shown]))
         after.insert(0, _Column("agreement", [_percent(one) for one in shown]))
     else:
         before.append(_Column("value", [_write(one.value, ".6g") for one in shown]))
     after.append(_Column("", [_remarks(one).removeprefix("needs ") for one in shown], "left", "yellow"))
-    room = width - sum(column.cells for column in [*before, *after])
+    room = width + GAP - sum(column.cells for column in [*before, *after])  # there is no gap after the last
+    folded = [column for column in before if column.name == "answer"] if room < 0 else []
     fitting: list[_Column] = []
     for member in output.members:
-        column = _Column(member.id, [cells[member.id].get(row, "–") for row in range(len(shown))], style="dim")
+        said = [clean_line(cells[member.id].get(row, "–")) for row in range(len(shown))]
+        column = _Column(member.id, said, style="dim")
         room -= max(column.body_cells, MEMBER_CELLS) + GAP
-        if room < 0 and fitting:
+        if room < 0:
             break
         fitting.append(column)
     table = plain_table()
     columns = [*before, *fitting, *after]
     for column in columns:
-        folded = column in fitting
-        least = max(column.body_cells, MEMBER_CELLS) if folded else column.cells - GAP
+        least = column.cells - GAP
+        if column in fitting:
+            least = max(column.body_cells, MEMBER_CELLS)
+        elif column in folded:
+            least = MEMBER_CELLS
         table.add_column(
             column.name,
             justify=column.justify,
             style=column.style,
             min_width=least,
             overflow="fold",
-            no_wrap=not folded,
+            no_wrap=column not in fitting and column not in folded,
         )
     for line in zip(*(column.lines for column in columns), strict=True):
         table.add_row(*map(Text, line))
     notes = []
-    if len(predictions) > SHOWN_ROWS:
-        notes.append(f"and {len(predictions) - SHOWN_ROWS:,} rows more; --json shows all")
-    if len(fitting) < len(output.members):
-        notes.append(f"and {len(output.members) - len(fitting)} members more; a wider terminal or --json shows all")
-    if classes:
+    if (more := len(predictions) - SHOWN_ROWS) > 0:
+        notes.append(f"and {more:,} row{'' if more == 1 else 's'} more; --json shows all")
+    if (more := len(output.members) - len(fitting)) > 0:
+        notes.append(f"and {more} member{'' if more == 1 else 's'} more; a wider terminal or --json shows all")
+    if classes and fitting:
         notes.insert(0, "of each member: its probability of the row's answer, or its label")
     return Group(table, *(Text(note, style="dim") for note in notes))
 

@@ -28,6 +28,16 @@ SYMBOLS = (
 )
 """What is printed in the place of a character that does something to a terminal."""
 
+LINE_FEED = "\u240a"
+
+
+def clean_line(text: str) -> str:
+    """Return a text as it is printed on one line: with symbols for control characters, line feeds too.
+
+    What is laid out by its width is cleaned first: Rich drops some of these characters, and counts others as no cell.
+    """
+    return text.translate(SYMBOLS).replace("\n", LINE_FEED)
+
 
 class PlainConsole(Console):
     """A console that prints text, whatever is in it, with the styles that this package gives it."""
