@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from builders import MODELS, model
-from stepensemble.conversion.formats import Source, read_source
+from stepensemble.conversion.formats import Source, is_model_file, read_source
 from stepensemble.core.errors import FileDamaged, FileUnsafe, FormatUnknown, ModelFileError
 from stepensemble.runtimes.archives import read_archive, write_archive
 
@@ -185,3 +185,16 @@ def test_every_truncated_litert_file_keeps_being_one_or_is_damaged(tmp_path: Pat
             refused(path, FileDamaged)
         else:
             assert read_source(path).format == "litert"  # the trial tells
+
+
+def test_what_is_meant_as_a_model_is_told_from_other_files(tmp_path: Path) -> None:
+    keras = zipped({"config.json": b"{}", "metadata.json": b"{}", "model.weights.h5": b""})
+    for name, body in (("a.bin", model("sigmoid")), ("a.keras", keras), ("a", keras), ("a", b"\x89HDF\r\n\x1a\n")):
+        assert is_model_file(Path(name), body)
+    assert is_model_file(Path("a.zip"), zipped(GRAPH))
+    assert is_model_file(Path("a.zip"), zipped(GRAPH)[:-30])  # cut off, which is for `read_source` to say
+    assert is_model_file(Path("a.tflite"), b"cut")
+    assert is_model_file(write_folder(tmp_path / "saved", GRAPH))
+    assert not is_model_file(tmp_path)
+    assert not is_model_file(Path("a.zip"), zipped({"notes.txt": b""}))
+    assert not is_model_file(Path("a.json"), b"{")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
-from stepensemble.cli.options import DEFAULT_MANIFEST, JsonOption, ManifestOption
+from stepensemble.cli.options import DEFAULT_MANIFEST, JsonOption, ManifestOption, require_manifest
 from stepensemble.cli.terminal import announce, out, print_json, show_status, warn
 from stepensemble.core.errors import AdditionRefused, InvalidManifest
 from stepensemble.core.releases.release import SHORT
@@ -77,12 +77,7 @@ def add(
     for needed, hint in ((file, "FILE"), (architecture, "--architecture")):
         if needed is not None and not needed.exists():
             raise typer.BadParameter(f"{needed} is not there", param_hint=hint)
-    if not path.exists():
-        message = (
-            f"{path} is not there; go to the project's folder, or name another manifest; or write this one first, with "
-            'a name, a task, features and "members": [], as docs/manifest.md shows'
-        )
-        raise typer.BadParameter(message, param_hint="--manifest")
+    require_manifest(path, "--manifest")
     said = {
         "id": id_,
         "version": version,

@@ -333,15 +333,27 @@ def _read_event(event: str) -> object:
     if kind_of(event) is not None and Path(event).is_file():
         message = f"{event} is a dataset of rows, and an event is one JSON document; run: ensemble batch {event}"
         raise typer.BadParameter(message, param_hint="EVENT")
+    body = b""
     try:
         body = sys.stdin.buffer.read() if event == "-" else Path(event).read_bytes()
         if sniff_image(body):
             return body
         return read_json(body)
-    except OSError as error:
-        raise typer.BadParameter(f"{name} cannot be read: {error.strerror}", param_hint="EVENT") from None
-    except ValueError as error:
-        raise typer.BadParameter(f"{name} is not JSON: {error}", param_hint="EVENT") from None
+    except (OSError, ValueError) as error:
+        from stepensemble.conversion.formats import is_model_file
+
+        if not isinstance(error, FileNotFoundError) and is_model_file(Path(event), body):
+            message = f"{name} is a model file, and an event is one JSON document; run: ensemble add " + (
+                "FILE" if event == "-" else event
+            )
+        elif isinstance(error, OSError):
+            remedy = "go to the project's folder, or give another file, or - for standard input"
+            message = f"{name} cannot be read: {error.strerror}; {remedy}"
+        elif isinstance(error, UnicodeDecodeError):
+            message = f"{name} is not text in UTF-8; give a JSON document, or a picture (PNG, JPEG, WebP)"
+        else:
+            message = f"{name} is not JSON: {error}"
+        raise typer.BadParameter(message, param_hint="EVENT") from None
 
 
 def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:

@@ -36,7 +36,19 @@ def read_manifest(manifest: Path | None) -> Sources:
     from stepensemble.publishing.sources import read_sources
 
     path = manifest or DEFAULT_MANIFEST
-    if not path.is_file():
-        remedy = "look at its path" if manifest else "go to the project's folder, or name one with --manifest"
-        raise typer.BadParameter(f"{path} is not there; {remedy}", param_hint="MANIFEST")
+    require_manifest(path, "MANIFEST")
     return read_sources(path)
+
+
+def require_manifest(path: Path, hint: str) -> None:
+    """Refuse a manifest that is not there, with how to make one.
+
+    Raises:
+        typer.BadParameter: there is no such file.
+    """
+    if not path.is_file():
+        message = (
+            f"{path} is not there; go to the project's folder, or name another manifest; or write this one first, with "
+            'a name, a task, features and "members": [], as docs/manifest.md shows; ensemble add FILE adds the members'
+        )
+        raise typer.BadParameter(message, param_hint=hint)

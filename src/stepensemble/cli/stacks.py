@@ -274,8 +274,9 @@ def settle_release(
 
     A manifest that the caller names is published unless it is current or the canary, and must predict. The project's is
     published where nothing is current, where it has changed, or where another ensemble is current
-    (`publishing.publish.is_due`); then whichever release is current predicts, or the canary, by its share. The current release is named, since Normalize keeps the pointer for
-    some seconds, and what was just published or rolled back must be seen at once.
+    (`publishing.publish.is_due`); then whichever release is current predicts, or the canary, by its share. The current
+    release is named, since Normalize keeps the pointer for some seconds, and what was just published or rolled back
+    must be seen at once.
 
     Args:
         stack: a local one.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
-from stepensemble.core.errors import FileDamaged, FileUnsafe, FormatUnknown
+from stepensemble.core.errors import FileDamaged, FileUnsafe, FormatUnknown, ModelFileError
 from stepensemble.core.problems import enumerate_values, show
 from stepensemble.runtimes.archives import (
     LIMITS,
@@ -39,6 +39,9 @@ EXPECTED: dict[str, bytes] = {".keras": ZIP, ".zip": ZIP, ".h5": HDF5, ".hdf5": 
 SAVED_MODEL_FILE, LITERT_FILE = "saved_model.pb", "model.tflite"
 MODEL_FILES = (SAVED_MODEL_FILE, LITERT_FILE)
 """What models are called in folders; TensorFlow Serving looks for them under these names."""
+
+MODEL_NAMES = frozenset({".tflite", ".keras", ".h5", ".hdf5"})
+"""Extensions that nothing but models has here."""
 
 TAKEN = "give a .tflite, .keras or .h5 file, a SavedModel folder, or a .zip of one"
 
@@ -104,6 +107,26 @@ def recognise(body: bytes, name: str) -> tuple[Format, bytes]:
     if extension == ".pb":
         raise FormatUnknown(f"{name} is one file of a SavedModel, or a frozen graph; give the SavedModel's folder")
     raise FormatUnknown(f"{name} is no model file that is known; {TAKEN}")
+
+
+def is_model_file(path: Path, body: bytes = b"") -> bool:
+    """Say whether a file or folder is meant as a model, sound or not; `read_source` says what is wrong with it.
+
+    Args:
+        path: its name, or the folder itself.
+        body: the file's content.
+    """
+    if path.is_dir():
+        return any((path / name).is_file() for name in MODEL_FILES)
+    if body.startswith(ZIP):
+        try:
+            _recognise_zip(body, path.name)
+        except FormatUnknown:
+            return False
+        except ModelFileError:
+            return True
+        return True
+    return body[4:8] == LITERT or body.startswith(HDF5) or path.suffix.lower() in MODEL_NAMES
 
 
 def _recognise_zip(body: bytes, name: str) -> tuple[Format, bytes]:
