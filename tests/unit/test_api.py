@@ -220,6 +220,7 @@ def test_a_key_that_is_given_twice_is_refused(path: str) -> None:
         (b" \n", "the body is empty; send a JSON object"),
         (b"{", "the body is not JSON: Expecting property name"),
         (b"[" * 100_000, "the body is not JSON: it is nested too deeply"),
+        (b'{"features": {"x": "\\udc00"}}', "the body is not JSON: it has half a surrogate pair, \\udc00, which is no"),
         ('{"Sex": "é"}'.encode("latin-1"), "the body is not text in UTF-8; send a JSON object"),
         ("{}".encode("utf-16"), "the body is not text in UTF-8; send a JSON object"),
     ],

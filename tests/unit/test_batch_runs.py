@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +10,13 @@ from typing import Any
 
 import msgspec
 from obstore.store import MemoryStore
+from rich.console import Console
 
 from stepensemble.batch.cost import Cost
 from stepensemble.batch.run import Options
 from stepensemble.batch.summary import Summary
-from stepensemble.cli.batch_runs import fetch_results
+from stepensemble.cli.batch_runs import Followed, fetch_results
+from stepensemble.cli.batch_tables import draw_run
 from stepensemble.storage.objects import Bucket
 
 BELOW = "ensemble=halves/dt=2026-03-01/run=run-1"
@@ -77,3 +80,22 @@ def test_what_a_failed_run_left_goes_when_it_has_succeeded(tmp_path: Path) -> No
     assert set(contents(failed)) == {"rejected-00003.parquet", "summary.json", "report.html"}
     assert contents(fetch_results(stack, make_summary(), tmp_path)) == WHOLE
     assert not failed.exists()
+
+
+def test_rows_that_are_degraded_are_counted_as_rows() -> None:
+    counted = msgspec.structs.replace(
+        make_summary(),
+        rows=1_000,
+        rows_out=1_000,
+        statuses={"COMPLETE": 999, "DEGRADED": 1},
+        decisions={"answer": 997, "abstain": 3},
+        labels={"no": 600, "yes": 397},
+        rejections={},
+        members=(),
+        calibration=(),
+        drift=(),
+    )
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    console.print(draw_run(Followed("execution", "run-1"), counted, None))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined] of the StringIO
+    assert ["answers", "600", "no,", "397", "yes,", "3", "abstained,", "1", "DEGRADED"] in lines

@@ -146,9 +146,11 @@ def choose_reading(column: str, task: Task, found: Readings) -> LabelValues:
     if not can_differ(task):
         return "indexes" if found.indexes > found.names else "names"
     if found.names and found.indexes:
+        names = "is a class's name and no index" if found.names == 1 else "are classes' names and no indexes"
+        indexes = "is an index and no name" if found.indexes == 1 else "are indexes and no names"
         message = (
-            f"column {show(column)} fits neither reading as a whole: {_extent(found, 'names')} are classes' names and "
-            f"no indexes, {_extent(found, 'indexes')} are indexes and no names"
+            f"column {show(column)} fits neither reading as a whole: {_extent(found, 'names')} {names}, "
+            f"{_extent(found, 'indexes')} {indexes}"
         )
         raise DatasetRefused([Problem("label", message, REMEDY)])
     if found.both and not found.names and not found.indexes:

@@ -135,7 +135,7 @@ def _count_answers(summary: Summary) -> Iterator[tuple[str, int]]:
     yield from summary.labels.items()
     yield "abstained", summary.decisions.get("abstain", 0)
     yield "for review", summary.needs_review
-    yield "from shards that are DEGRADED", summary.statuses.get("DEGRADED", 0)
+    yield "DEGRADED", summary.statuses.get("DEGRADED", 0)
 
 
 def _tell_rejected(summary: Summary) -> str:

@@ -39,6 +39,9 @@ def read_json(body: bytes, *, finite: bool = True) -> Any:
         msgspec.json.encode(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise ValueError(f"it has half a surrogate pair, {half}, which is no character, write both halves") from None
     except (ValueError, OverflowError) as error:
         raise ValueError(str(error)[:SHOWN_REASON]) from None
     return data

@@ -101,7 +101,8 @@ class Receiver:
         try:
             payload = read_json(body)
         except ValueError as error:
-            raise ArrivalRefused(f"{arrival.key} is not JSON: {error}; write a payload of an execution") from None
+            reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error
+            raise ArrivalRefused(f"{arrival.key} is not JSON: {reason}; write a payload of an execution") from None
         parse_payload(payload)
         asked = {name: value for name, value in payload.items() if name not in ROWS}
         if len(msgspec.json.encode(asked)) <= ASKED_BYTES:

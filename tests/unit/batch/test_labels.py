@@ -111,9 +111,14 @@ def test_a_column_has_one_reading_or_the_caller_must_choose(
 def test_a_refusal_shows_where_the_labels_are() -> None:
     with pytest.raises(DatasetRefused, match=r'column "y" can be read .* for 2 labels \(first: a.csv row 1\)'):
         choose_reading("y", FROM_ONE, count(FROM_ONE, [1, 2]))
-    message = r"1 label \(first: a.csv row 4\) are classes' names .* 1 label \(first: a.csv row 1\) are indexes"
+    message = (
+        r"1 label \(first: a.csv row 4\) is a class's name and no index, 1 label \(.* row 1\) is an index and no name"
+    )
     with pytest.raises(DatasetRefused, match=message):
         choose_reading("y", FROM_ONE, count(FROM_ONE, [0, 1, 2, 3]))
+    message = r"2 labels \(first: a.csv row 3\) are classes' names and no indexes, 2 labels .* are indexes and no names"
+    with pytest.raises(DatasetRefused, match=message):
+        choose_reading("y", FROM_ONE, count(FROM_ONE, [0, 0, 3, 3]))
 
 
 CLASSES = st.permutations(["0", "1", "2", "red"]).flatmap(lambda names: st.integers(2, 4).map(lambda n: names[:n]))
