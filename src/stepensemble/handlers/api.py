@@ -77,6 +77,7 @@ class _Http(Struct, frozen=True):
 
 class _Context(Struct, frozen=True):
     http: _Http
+    stage: str
 
 
 class _Event(Struct, frozen=True):
