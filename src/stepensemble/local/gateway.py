@@ -27,7 +27,7 @@ from stepensemble.local.mistakes import find_mistake
 from stepensemble.local.origins import check_origin
 from stepensemble.local.persistence import Journal
 from stepensemble.local.runtime_api import REQUEST_BYTES
-from stepensemble.local.uploads import check_announcement, check_chunks, keep_names
+from stepensemble.local.uploads import check_announcement, check_chunks, check_digests, keep_names
 
 FUNCTIONS, INVOCATIONS = "/2015-03-31/functions/", "/invocations"
 STATUS = "/_stack/functions"
@@ -92,7 +92,9 @@ class Gateway:
         if target == STEP_FUNCTIONS + "StartExecution":
             return self._start(head, environ)
         if not target:
-            check_chunks(head.fields, memoryview(environ["wsgi.input"].getvalue()))
+            body = memoryview(environ["wsgi.input"].getvalue())
+            check_chunks(head.fields, body)
+            check_digests(head, body)
             keep_names(environ, head)
         try:
             with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():
