@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape
 
 from stepensemble.core.errors import LocalStackError
 from stepensemble.local.engine import Retention
+from stepensemble.local.errors import StateUnwritable
 from stepensemble.local.functions import FunctionPool, PoolClosed, encode_status
 from stepensemble.local.http_messages import Environ, Refused, Reply, RequestHead, run_wsgi
 from stepensemble.local.mistakes import find_mistake
@@ -99,6 +100,8 @@ class Gateway:
         try:
             with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():
                 return self._pass_on(head, environ)
+        except StateUnwritable as error:  # undone too; 507 is tried again by none of boto3's clients
+            raise Refused(507, "StateUnwritable", str(error)) from None
         except LocalStackError as error:  # it could not be written, and is undone; clients try it again
             raise Refused(500, "InternalServerError" if target else "InternalError", str(error)) from None
 
