@@ -40,8 +40,8 @@ RESPONSES: Mapping[int, str] = {
     429: "Too many requests; `Retry-After` says in how many seconds to ask again.",
     500: "Something went wrong; its log says what.",
     503: "Not available now; `Retry-After` says in how many seconds to ask again.",
-    507: "The disk of the local stack takes no writes, and nothing was recorded; the message names it.",
     504: "The function did not answer in time.",
+    507: "The disk of the local stack takes no writes, and nothing was recorded; the message names it.",
 }
 
 
