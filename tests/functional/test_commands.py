@@ -226,7 +226,7 @@ def test_local_detached_serves_until_stopped(project: Path) -> None:
     finally:
         stopped = run_ensemble(project, "local", "stop")
     assert stopped.stdout.strip() == "stopped"
-    wait_for_end([description["pid"]])
+    assert not _alive(description["pid"])
     assert run_ensemble(project, "local", "stop").stdout.strip() == "no local stack is running"
 
 

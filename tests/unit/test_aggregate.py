@@ -252,6 +252,18 @@ def test_a_table_that_fails_in_passing_is_raised_for_the_state_machine_to_try_ag
     assert stack.aggregate(event(published, *ALL))["status"] == "COMPLETE"
 
 
+def test_a_table_without_space_is_named_and_not_tried_again(stack: MemoryStack, published: Sources) -> None:
+    stack.dynamo.fails_with = ClientError(
+        {
+            "Error": {"Code": "StateUnwritable", "Message": "no space left on device"},
+            "ResponseMetadata": {"HTTPStatusCode": 507},  # type: ignore[typeddict-item]
+        },
+        "PutItem",
+    )
+    failure = stack.aggregate(event(published, *ALL))["failure"]
+    assert failure == {"error": "StorageFull", "cause": "nothing was recorded: no space left on device"}
+
+
 def test_a_table_that_refuses_is_a_fault(stack: MemoryStack, published: Sources) -> None:
     stack.dynamo.fails_with = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "PutItem")
     with pytest.raises(ClientError, match="AccessDenied"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import gzip
 import json
 from collections.abc import Iterator
@@ -70,17 +71,69 @@ def refused(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, s
 # --------------------------------------------------------------------------------------------------------- events
 
 
+HTTP = {"method": "GET", "path": "/health"}
 EVENT = {
     "version": "2.0",
     "rawPath": "/health",
     "headers": {},
-    "requestContext": {"http": {"method": "GET", "path": "/health"}, "stage": "$default"},
+    "requestContext": {"http": HTTP, "stage": "$default"},
 }
 
 
 def test_an_event_of_api_gateway_is_one() -> None:
     check_event(EVENT)
     check_event({**EVENT, "body": "{}", "isBase64Encoded": False, "cookies": ["a=b"]})
+
+
+WHOLE_EVENT = {
+    **EVENT,
+    "routeKey": "$default",
+    "rawQueryString": "a=b",
+    "cookies": ["a=b"],
+    "headers": {"content-type": "application/json", "host": "localhost"},
+    "queryStringParameters": {"a": "b"},
+    "pathParameters": {"proxy": "health"},
+    "stageVariables": {"a": "b"},
+    "requestContext": {
+        "accountId": "123456789012",
+        "authorizer": {},
+        "http": {"method": "GET", "path": "/health", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1"},
+        "requestId": "JKJaXmPLvHcESHA=",
+        "stage": "$default",
+        "timeEpoch": 1583348638390,
+    },
+    "body": "{}",
+    "isBase64Encoded": False,
+}
+
+
+def list_places(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield (*place, key)
+        yield from list_places(value, (*place, key))
+
+
+def test_an_event_that_lacks_a_key_or_has_another_value_there_is_answered_or_invalid() -> None:
+    api = make_api(StubDoor(NothingPublished("nothing")))  # type: ignore[arg-type]
+    answered, invalid = set(), set()
+    for place in list_places(WHOLE_EVENT):
+        for value in (None, 7, "x", [], {}, ...):
+            event: Any = copy.deepcopy(WHOLE_EVENT)
+            node = event
+            for key in place[:-1]:
+                node = node[key]
+            node[place[-1]] = value
+            if value is ...:
+                del node[place[-1]]
+            try:
+                check_event(event)
+            except InvalidPayload:
+                invalid.add(place)
+                continue
+            api.resolve(event, None)  # type: ignore[arg-type]
+            answered.add(place)
+    assert ("requestContext", "stage") in invalid
+    assert ("queryStringParameters",) in answered - invalid
 
 
 @pytest.mark.parametrize(
@@ -92,6 +145,7 @@ def test_an_event_of_api_gateway_is_one() -> None:
         (None, "$: Expected `object`, got `null`"),
         ({**EVENT, "version": "1.0"}, "$.version: Invalid enum value '1.0'"),
         ({**EVENT, "requestContext": {}}, "$.requestContext: Object missing required field `http`"),
+        ({**EVENT, "requestContext": {"http": HTTP}}, "$.requestContext: Object missing required field `stage`"),
         ({**EVENT, "body": {"Age": 22}}, "$.body: Expected `str | null`, got `object`"),
         ({**EVENT, "headers": None}, "$.headers: Expected `object`, got `null`"),
     ],

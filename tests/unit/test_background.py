@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from stepensemble.cli.background import wait_for_signal
+from stepensemble.cli.background import process_runs, wait_for_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -26,3 +29,15 @@ def test_a_signal_that_another_thread_gets_ends_the_wait(number: signal.Signals)
     assert wait_for_signal() is number
     sender.join()
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process that is not collected counts as running")
+def test_a_process_runs_until_it_has_ended_collected_or_not() -> None:
+    assert process_runs(os.getpid())
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert process_runs(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process_runs(child.pid)
+    child.communicate()
+    assert not process_runs(child.pid)

@@ -159,7 +159,8 @@ def stop_stack(patience: float = STOP_SECONDS) -> bool:
         message = f"the local stack (pid {running.pid}) belongs to another user, who can stop it"
         raise LocalStackError(message) from None
     deadline = time.monotonic() + patience
-    while find_owner(folder / "lock") == running.pid:
+    # The lock is free a little before the process ends.
+    while find_owner(folder / "lock") == running.pid or process_runs(running.pid):
         if time.monotonic() > deadline:
             raise LocalStackError(
                 f"the local stack (pid {running.pid}) has not ended {patience:.0f} s after SIGTERM; wait, or end it "
@@ -167,3 +168,21 @@ def stop_stack(patience: float = STOP_SECONDS) -> bool:
             )
         time.sleep(0.05)
     return True
+
+
+def process_runs(pid: int) -> bool:
+    """Return whether a process has not ended; one that has, and that its parent has not collected, does not run."""
+    try:
+        if sys.platform != "linux":
+            os.kill(pid, 0)
+            return True
+        # Readable once it has ended. The first process of a container may never collect its children.
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        return not select.select([descriptor], [], [], 0)[0]
+    finally:
+        os.close(descriptor)

@@ -281,6 +281,10 @@ class StorageUnavailable(EnsembleError):
     """S3 or DynamoDB failed in a way worth a retry; the state machines retry exactly this name."""
 
 
+class StorageFull(EnsembleError):
+    """DynamoDB's place takes no writes, and a retry would not help: the disk of a local stack is full, say."""
+
+
 class StackNotFound(EnsembleError):
     """No such deployed or local stack."""
 

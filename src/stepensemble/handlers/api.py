@@ -46,6 +46,7 @@ STATUSES: Mapping[type[EnsembleError], int] = {
     errors.NothingPublished: 503,
     errors.StillRunning: 503,
     errors.StorageUnavailable: 503,
+    errors.StorageFull: 507,
 }
 """Every other error is 500."""
 
@@ -77,6 +78,7 @@ class _Http(Struct, frozen=True):
 
 class _Context(Struct, frozen=True):
     http: _Http
+    stage: str
 
 
 class _Event(Struct, frozen=True):

@@ -21,13 +21,14 @@ from xml.sax.saxutils import escape
 
 from stepensemble.core.errors import LocalStackError
 from stepensemble.local.engine import Retention
+from stepensemble.local.errors import StateUnwritable
 from stepensemble.local.functions import FunctionPool, PoolClosed, encode_status
 from stepensemble.local.http_messages import Environ, Refused, Reply, RequestHead, run_wsgi
 from stepensemble.local.mistakes import find_mistake
 from stepensemble.local.origins import check_origin
 from stepensemble.local.persistence import Journal
 from stepensemble.local.runtime_api import REQUEST_BYTES
-from stepensemble.local.uploads import check_announcement, check_chunks, keep_names
+from stepensemble.local.uploads import check_announcement, check_chunks, check_digests, keep_names
 
 FUNCTIONS, INVOCATIONS = "/2015-03-31/functions/", "/invocations"
 STATUS = "/_stack/functions"
@@ -92,11 +93,15 @@ class Gateway:
         if target == STEP_FUNCTIONS + "StartExecution":
             return self._start(head, environ)
         if not target:
-            check_chunks(head.fields, memoryview(environ["wsgi.input"].getvalue()))
+            body = memoryview(environ["wsgi.input"].getvalue())
+            check_chunks(head.fields, body)
+            check_digests(head, body)
             keep_names(environ, head)
         try:
             with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():
                 return self._pass_on(head, environ)
+        except StateUnwritable as error:  # undone too; 507 is tried again by none of boto3's clients
+            raise Refused(507, "StateUnwritable", str(error)) from None
         except LocalStackError as error:  # it could not be written, and is undone; clients try it again
             raise Refused(500, "InternalServerError" if target else "InternalError", str(error)) from None
 

@@ -193,14 +193,21 @@ class _Handler(BaseRequestHandler):
             Refused: it is malformed, too long, or takes too long.
         """
         deadline, begun = time.monotonic() + self._limits.idle, False
+        received = self._connection.trailing_data[0]
         while (event := self._next_event()) is h11.NEED_DATA:
-            if not begun and self._connection.trailing_data[0]:
+            if not begun and received:
                 deadline, begun = time.monotonic() + self._limits.head, True
             if not self._receive(deadline):
                 if begun:
                     raise _too_slow()
                 return None
-        return read_head(event) if isinstance(event, h11.Request) else None
+            received = self._connection.trailing_data[0]
+        if not isinstance(event, h11.Request):
+            return None
+        # h11 limits what is incomplete only, and a whole head may arrive at once.
+        if len(received) - len(self._connection.trailing_data[0]) > self._limits.head_bytes:
+            raise self._too_long(received)
+        return read_head(event)
 
     def _read_body(self, head: RequestHead, most: int) -> bytes:
         """Read a body to its announced end.
@@ -233,11 +240,8 @@ class _Handler(BaseRequestHandler):
 
     def _explain(self, error: h11.RemoteProtocolError) -> Refused:
         kept, ended = self._connection.trailing_data
-        most = self._limits.head_bytes
         if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-            if b"\n" not in kept:
-                return Refused(414, "RequestURITooLong", f"the target has more than {most:,} bytes")
-            return Refused(431, "RequestHeaderSectionTooLarge", f"the request's head has more than {most:,} bytes")
+            return self._too_long(kept)
         if error.error_status_hint == HTTPStatus.NOT_IMPLEMENTED:
             return Refused(501, "NotImplemented", "Transfer-Encoding may be chunked, and nothing else")
         # What follows a colon is quoted from the request.
@@ -245,6 +249,13 @@ class _Handler(BaseRequestHandler):
         if ended:
             return Refused(400, "IncompleteBody", f"the request breaks off, and nothing was done ({reason})")
         return Refused(400, "BadRequest", f"this is no well-formed request of HTTP/1.1 ({reason})")
+
+    def _too_long(self, received: bytes) -> Refused:
+        """Return the refusal of a head, of which at least the first bytes beyond the limit were received."""
+        most = self._limits.head_bytes
+        if b"\n" not in received[: most + 1]:
+            return Refused(414, "RequestURITooLong", f"the target has more than {most:,} bytes")
+        return Refused(431, "RequestHeaderSectionTooLarge", f"the request's head has more than {most:,} bytes")
 
     def _receive(self, deadline: float) -> bool:
         """Take what comes, be it the end; return whether it came in time."""

@@ -41,6 +41,7 @@ RESPONSES: Mapping[int, str] = {
     500: "Something went wrong; its log says what.",
     503: "Not available now; `Retry-After` says in how many seconds to ask again.",
     504: "The function did not answer in time.",
+    507: "The disk of the local stack takes no writes, and nothing was recorded; the message names it.",
 }
 
 
@@ -90,7 +91,7 @@ def _own_paths() -> dict[str, Any]:
                 "operationId": "ask",
                 "summary": "Ask the ensemble, and get all that its members said",
                 "requestBody": asked,
-                "responses": _responses("Output", "Refusal", 400, 409, 413, 415, 422, 429, 500, 503),
+                "responses": _responses("Output", "Refusal", 400, 409, 413, 415, 422, 429, 500, 503, 507),
             }
         },
         "/predictions/{prediction_id}": {
@@ -145,7 +146,7 @@ def _serving_paths() -> dict[str, Any]:
                     "responses": _responses(
                         f"{method.capitalize()}Response",
                         "ServingRefusal",
-                        *(400, 404, 409, 413, 415, 422, 429, 500, 503),
+                        *(400, 404, 409, 413, 415, 422, 429, 500, 503, 507),
                     ),
                 }
             }

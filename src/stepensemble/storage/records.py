@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stepensemble.core.errors import ObjectMissing, RecordNotFound, RecordUnreadable, StorageUnavailable
+from stepensemble.core.errors import ObjectMissing, RecordNotFound, RecordUnreadable, StorageFull, StorageUnavailable
 from stepensemble.core.limits import ITEM_BYTES
 from stepensemble.core.payload import Pointer
 from stepensemble.core.records import Record, RecordSummary, decode_record, encode_record
@@ -59,7 +60,7 @@ TRANSIENT = frozenset(
 class RecordTable:
     """The records' table and the bucket for large bodies.
 
-    Raises, from every method: StorageUnavailable where a retry may help.
+    Raises, from every method: StorageUnavailable where a retry may help, StorageFull where no space is left.
     """
 
     client: DynamoDBClient
@@ -189,6 +190,9 @@ def _translated() -> Iterator[None]:
     except ClientError as error:
         if error.response["Error"]["Code"] in TRANSIENT:
             raise StorageUnavailable(f"DynamoDB: {error}") from None
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == HTTPStatus.INSUFFICIENT_STORAGE:
+            # Of the local stack's only; the message names the disk and what to do.
+            raise StorageFull(f"nothing was recorded: {error.response['Error']['Message']}") from None
         raise
     except BotoCoreError as error:
         raise StorageUnavailable(f"DynamoDB: {error}") from None

@@ -81,6 +81,8 @@ def test_what_a_full_disk_does_not_take_is_undone(project: Path, monkeypatch: py
             with pytest.raises(ClientError, match="no space left on device") as refused:
                 write()
             assert "fresh" not in str(refused.value)
+            answered = refused.value.response["ResponseMetadata"]
+            assert (answered["HTTPStatusCode"], answered["RetryAttempts"]) == (507, 0)
             assert see() == before
         SmallDatabase.opened.limit(UNLIMITED)
         for write in writes:

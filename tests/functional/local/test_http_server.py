@@ -129,6 +129,9 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "a long target": (b"GET /" + b"x" * 5000, 414),
     "a long header": (HEAD + b"X: " + b"x" * 5000, 431),
     "many headers": (HEAD + b"X: y\r\n" * 1000, 431),
+    "a long target in a whole head": (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+    "a long header in a whole head": (HEAD + b"X: " + b"x" * 5000 + b"\r\n\r\n", 431),
+    "a byte too many in a whole head": (HEAD + b"X: " + b"x" * (4097 - len(HEAD) - 7) + b"\r\n\r\n", 431),
     "endless trailers": (CHUNKED + b"0\r\n" + b"X: y\r\n" * 1000, 431),
     "refused at once": (b"POST /forbidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", 403),
 }
@@ -187,6 +190,7 @@ def test_no_beginning_of_a_request_is_taken_for_the_whole(site: Echo, port: int)
         (CHUNKED + b"1\r\na\r\n2;x=y\r\nbc\r\n0\r\nTrailer: 1\r\n\r\n", b"abc"),
         (HEAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc", b"abc"),
         (HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST, b"x" * MOST),
+        (HEAD + b"X: " + b"x" * (4096 - len(HEAD) - 7) + b"\r\n\r\n", b""),  # the longest head
     ],
 )
 def test_a_whole_request_is_answered_and_the_connection_kept(site: Echo, port: int, sent: bytes, body: bytes) -> None:

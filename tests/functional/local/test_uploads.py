@@ -1,7 +1,8 @@
-"""Bodies in AWS's own chunks, whole and cut; expectations are S3's documentation's.
+"""Bodies in AWS's own chunks, whole and cut, and digests of bodies; expectations are S3's documentation's.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepensemble.local.http_messages import Refused, RequestHead
-from stepensemble.local.uploads import check_announcement, check_chunks, measure_chunks
+from stepensemble.local.uploads import check_announcement, check_chunks, check_digests, measure_chunks
 
 SIGNATURE = b";chunk-signature=" + b"a" * 64
 TRAILER = b"x-amz-checksum-crc32c:sOO8/Q==\r\n"
@@ -82,3 +83,42 @@ def test_an_object_that_is_written_says_how_long_it_is(method: str, headers: dic
     head = RequestHead(method, "/bucket/key", (("Host", "localhost"), *headers.items()))
     with pytest.raises(Refused) if refused else nullcontext():
         check_announcement(head)
+
+
+ABC_SHA256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+"""Digests of b"abc": FIPS 180-2, appendix B.1 and A.1; RFC 1321, A.5; CRC-32 352441c2."""
+
+DIGESTS = {
+    "x-amz-content-sha256": (ABC_SHA256, "XAmzContentSHA256Mismatch", "InvalidArgument"),
+    "Content-MD5": ("kAFQmDzST7DWlj99KOF/cg==", "BadDigest", "InvalidDigest"),
+    "x-amz-checksum-crc32": ("NSRBwg==", "BadDigest", "InvalidRequest"),
+    "x-amz-checksum-sha1": ("qZk+NkcGgWq6PiVxeFDCbJzQ2J0=", "BadDigest", "InvalidRequest"),
+    "x-amz-checksum-sha256": ("ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", "BadDigest", "InvalidRequest"),
+}
+"""Each header's value for b"abc", and the error's name where the body is another's, and where it is no digest."""
+
+
+def put(headers: dict[str, str], method: str = "PUT") -> RequestHead:
+    return RequestHead(method, "/bucket/key", (("Host", "localhost"), *headers.items()))
+
+
+@pytest.mark.parametrize("header", DIGESTS)
+def test_a_body_must_have_the_digests_that_are_announced(header: str) -> None:
+    value, mismatch, malformed = DIGESTS[header]
+    check_digests(put({header: value}), memoryview(b"abc"))
+    for body in (b"", b"abd", b"abcabc"):
+        with pytest.raises(Refused) as refused:
+            check_digests(put({header: value}), memoryview(body))
+        assert (refused.value.status, refused.value.code) == (400, mismatch)
+    for wrong in ("", "abc", value[:-4], f"{value},{value}", "é"):
+        with pytest.raises(Refused) as refused:
+            check_digests(put({header: wrong}), memoryview(b"abc"))
+        assert (refused.value.status, refused.value.code) == (400, malformed)
+
+
+def test_what_is_no_digest_of_this_body_is_not_compared() -> None:
+    check_digests(put({}), memoryview(b"abc"))
+    check_digests(put({"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}), memoryview(b"abc"))
+    check_digests(put({"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}), memoryview(b"abc"))
+    # It completes an upload of parts: the checksum is the object's.
+    check_digests(put({"x-amz-checksum-crc32": "NSRBwg=="}, "POST"), memoryview(b"<CompleteMultipartUpload/>"))
