@@ -23,6 +23,7 @@ from stepensemble.core.manifest import Feature, Manifest
 from stepensemble.core.outputs import shape_output
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
 from stepensemble.core.policy import Policy
+from stepensemble.core.precision import list_narrow_inputs
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
 from stepensemble.core.row_answer import AnswerRow, prepare_answer
@@ -30,6 +31,7 @@ from stepensemble.core.row_features import EncodeRow, prepare_binding, prepare_r
 from stepensemble.imaging import read_images
 from stepensemble.publishing.sources import read_sources
 from stepensemble.runtimes import Model, load_model
+from stepensemble.runtimes.precision import reject_narrowed
 
 if TYPE_CHECKING:
     import polars
@@ -106,9 +108,9 @@ class Ensemble:
         models: dict[str, Model | MemberFailure] = {}
         for member in release.members:
             try:
-                models[member.id] = load_model(
-                    member.runtime, artifacts[member.id], member.signature, trusted=member.trusted
-                )
+                model = load_model(member.runtime, artifacts[member.id], member.signature, trusted=member.trusted)
+                reject_narrowed(model.signature, list_narrow_inputs(member.inputs, release.features))
+                models[member.id] = model
             except MemberError as error:
                 models[member.id] = _failure(error)
         return cls(release, digest, models)

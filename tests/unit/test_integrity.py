@@ -74,6 +74,21 @@ def chunk_of(body: bytes, name: bytes) -> tuple[int, int]:
     return start + 20, start + int.from_bytes(body[start - 4 : start], "little")
 
 
+@pytest.mark.parametrize("subsampling", ["4:2:2", "4:2:0"])
+def test_a_picture_that_cannot_be_checked_is_rejected_with_a_remedy_that_works(subsampling: str) -> None:
+    image = photograph().convert("CMYK")
+    with pytest.raises(ImageRefused) as caught:
+        decode_image(save(image, "JPEG", subsampling=subsampling), FEATURE)
+    assert caught.value.reason == ("samples its channels in a way that cannot be checked for damage", "save it as PNG")
+    decode_image(save(image.convert("RGB"), "PNG"), FEATURE)
+
+
+def test_what_is_wrong_with_a_file_names_no_function_of_a_library() -> None:
+    with pytest.raises(ImageRefused) as caught:
+        decode_image(JPEGS["baseline"]()[:-2000], FEATURE)
+    assert "()" not in str(caught.value)
+
+
 Damage = Callable[[bytes, int, int, random.Random], bytes]
 """Damages a file somewhere between two places."""
 

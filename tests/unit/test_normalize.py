@@ -55,6 +55,7 @@ def to_ask(
         "signature": None,
         "output": None,
         "outputs_key": outputs_key,
+        "narrow": {"": "x"},
     }
 
 

@@ -17,7 +17,6 @@ from builders import REGRESSION, ROOT, X, fingerprint, member, model, release, r
 from memory import SLOTS, MemoryStack
 from stepensemble import Ensemble
 from stepensemble.admission.gate import examine
-from stepensemble.admission.precision import DOUBLES, WHOLES, list_narrowed
 from stepensemble.batch.encoding import encode_frame
 from stepensemble.core.columns import columns_from_bytes, columns_from_json, columns_to_bytes, columns_to_json
 from stepensemble.core.errors import InputMismatch, InvalidPayload
@@ -37,6 +36,7 @@ from stepensemble.core.releases.release import encode_release
 from stepensemble.core.row_features import prepare_row
 from stepensemble.publishing.publish import publish
 from stepensemble.runtimes import Signature, Tensor, load_model
+from stepensemble.runtimes.precision import DOUBLES, WHOLES, list_narrowed
 from stepensemble.serving.questions import parse_predict
 from stepensemble.serving.servables import Servable, describe_metadata, list_inputs
 
@@ -146,6 +146,29 @@ def test_a_member_asked_by_its_inputs_takes_all_digits_too() -> None:
     assert [one.dtype for one in list_inputs(servable).values()] == ["float64"]
     signatures = describe_metadata(servable, "d" * 64)["metadata"]["signature_def"]["signature_def"]
     assert [one["dtype"] for one in signatures["features"]["inputs"].values()] == ["DT_DOUBLE"]
+
+
+@pytest.mark.parametrize("dtype", [None, "float32", "float64"])
+def test_a_model_of_float64_that_passed_no_gate_fails_rather_than_lose_digits(
+    tmp_path: Path, dtype: str | None
+) -> None:
+    features = [X if dtype is None else {**X, "dtype": dtype}]
+    members = (member("double", "doubles"), member("half"))
+    read = sources(tmp_path, *members, features=features, golden=[{"x": 1}], quorum={"min_members": 1})
+    ensemble = Ensemble.load(read.path)
+    stack = MemoryStack()
+    publish(read, stack.releases, SLOTS, fingerprint=fingerprint(read))
+    functions = {**stack.slots, "${NormalizeFunctionArn}": stack.normalize, "${AggregateFunctionArn}": stack.aggregate}
+    payload = {"features": {"x": ODD}}
+    for output in (ensemble.predict(payload), asl.run(ENSEMBLE, functions, payload, "one")):
+        double, half = output["members"]
+        assert half["outputs"] == [ODD // 2 + 2]
+        if dtype is None:
+            assert double["error"]["type"] == "InputMismatch"
+            assert 'such as "x", "dtype": "float64"' in double["error"]["message"]
+        else:
+            given = float(np.dtype(dtype).type(ODD))
+            assert double["outputs"] == load_model("litert", model("doubles")).predict(column(given)).ravel().tolist()
 
 
 # The gate

@@ -263,6 +263,8 @@ MEANING: list[tuple[Edit, str]] = [
     (put("features.1.name", "age"), '$.features[1].name: the feature "age" is there already; '),
     (put("features.0.min", 100), "$.features[0].min: 100.0 is above max 99.0; exchange them"),
     (put("features.0.missing", 100), "$.features[0].missing: 100.0 is outside min and max; use a value inside"),
+    (put("features.2.scaling.max", 1e-300), "$.features[2].scaling.max: 1e-300 is above min 0.0 by less than 1e-50, "
+        "which numbers are divided by; use a max that is at least 1e-50 above it"),
     (put("features.2.scaling.max", 0), "$.features[2].scaling.max: 0.0 is not above min 0.0; use a greater max"),
     (put("features.0.min", -1), '$.features[0].scaling: log1p has no value at -1 and below; add a "min" above -1'),
     (drop("features.0.min"), '$.features[0].scaling: log1p has no value at -1 and below; add a "min" above -1'),

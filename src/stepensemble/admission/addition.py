@@ -22,7 +22,6 @@ from msgspec import NODEFAULT, UNSET, Struct, UnsetType, structs
 
 from stepensemble.admission.document import append_item, set_value
 from stepensemble.admission.gate import Report, examine
-from stepensemble.admission.precision import DOUBLES, WHOLES, list_narrowed, widen
 from stepensemble.conversion.child import run_apart
 from stepensemble.conversion.converting import Converted, Run, convert
 from stepensemble.conversion.deduction import (
@@ -45,6 +44,7 @@ from stepensemble.core.soundness import parse_manifest
 from stepensemble.core.task import RegressionTask, Task
 from stepensemble.publishing.golden import draw_rows, read_golden
 from stepensemble.publishing.sources import read_artifacts
+from stepensemble.runtimes.precision import DOUBLES, WHOLES, list_narrowed, widen
 
 FIELDS = (
     "id",

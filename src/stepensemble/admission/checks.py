@@ -9,7 +9,6 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from stepensemble.admission.meaning import doubt_meaning
-from stepensemble.admission.precision import DOUBLES, list_narrowed
 from stepensemble.admission.repetition import BESIDE
 from stepensemble.admission.screening import Answer, Screened, Showed, Subject
 from stepensemble.conversion.deduction import SHAPE_REMEDY
@@ -24,6 +23,7 @@ from stepensemble.core.task import Task
 from stepensemble.runtimes import Signature, Tensor
 from stepensemble.runtimes.archives import measure_archive
 from stepensemble.runtimes.model import select_output
+from stepensemble.runtimes.precision import DOUBLES, list_narrowed
 
 Verdict = Literal["ok", "warning", "refused"]
 

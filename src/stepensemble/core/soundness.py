@@ -29,6 +29,7 @@ from stepensemble.core.columns import Array
 from stepensemble.core.errors import InvalidManifest, InvalidPayload
 from stepensemble.core.features import Reasons, normalize, scale_numbers
 from stepensemble.core.json_text import describe_syntax
+from stepensemble.core.magnitudes import SMALLEST
 from stepensemble.core.manifest import (
     CategoryFeature,
     Feature,
@@ -198,6 +199,13 @@ def _check_number(feature: NumberFeature, path: str) -> Iterator[Problem]:
             f"{path}.scaling.max",
             f"{show(scaling.max)} is not above min {show(scaling.min)}",
             "use a greater max",
+        )
+    elif isinstance(scaling, MinMax) and scaling.max - scaling.min < SMALLEST:  # as no "std" may be below it
+        yield Problem(
+            f"{path}.scaling.max",
+            f"{show(scaling.max)} is above min {show(scaling.min)} by less than {SMALLEST:g}, which numbers are "
+            "divided by",
+            f"use a max that is at least {SMALLEST:g} above it",
         )
     if isinstance(scaling, Log1p) and not _has_values(scaling, low):
         yield Problem(f"{path}.scaling", "log1p has no value at -1 and below", 'add a "min" above -1, such as "min": 0')

@@ -19,6 +19,7 @@ from stepensemble.core.payload import WARMUP, Pointer
 from stepensemble.handlers.models import ModelCache
 from stepensemble.handlers.tiers import DESCRIBE, MemberToScore
 from stepensemble.handlers.warming import MemberToLoad, SlotToLoad
+from stepensemble.runtimes.precision import reject_narrowed
 from stepensemble.storage.objects import Bucket
 
 
@@ -64,6 +65,7 @@ class Scorer:
         asked = msgspec.convert(event, ScoreEvent)
         member = asked.member
         model, cold = self.models.get(member.runtime, member.artifact, member.signature, trusted=member.trusted)
+        reject_narrowed(model.signature, member.narrow)
         inputs = bind_columns(self._columns(asked.columns), member.inputs)
         given = model.predict(inputs, member.output)
         outputs = shape_output(given, asked.rows)

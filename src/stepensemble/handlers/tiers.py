@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from stepensemble.core.precision import list_narrow_inputs
 from stepensemble.core.releases.release import Artifact, Release
 
 DESCRIBE = "describe"
@@ -25,6 +26,7 @@ class MemberToScore(Struct, frozen=True, omit_defaults=True):
         output: name of the output that is wanted, of a model that has several.
         outputs_key: where outputs go that are too large to travel.
         trusted: as a release has it; left out where it is false.
+        narrow: the inputs that a model of float64 may not have, as `list_narrow_inputs` returns them.
     """
 
     id: str
@@ -35,6 +37,7 @@ class MemberToScore(Struct, frozen=True, omit_defaults=True):
     output: str | None
     outputs_key: str | None
     trusted: bool = False
+    narrow: Mapping[str, str] = {}
 
 
 class MemberToAsk(MemberToScore, frozen=True, kw_only=True):
@@ -102,6 +105,7 @@ def list_members(release: Release, slots: Mapping[str, str], function_prefix: st
             function=f"{function_prefix}{slots[member.id]}",
             timeout=member.timeout,
             trusted=member.trusted,
+            narrow=list_narrow_inputs(member.inputs, release.features),
         )
         for member in release.members
     ]

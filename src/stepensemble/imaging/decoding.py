@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stepensemble.core.manifest import ImageFeature
 from stepensemble.core.problems import show
-from stepensemble.imaging.integrity import check_integrity
+from stepensemble.imaging.integrity import CheckUnknown, check_integrity
 from stepensemble.imaging.resampling import resample
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -62,6 +62,8 @@ def decode_image(body: bytes, feature: ImageFeature) -> Samples:
             fitted = _fit(_to_mode(plain, feature.mode), feature)
     except ImageRefused:
         raise
+    except CheckUnknown as error:
+        raise ImageRefused(str(error), "save it as PNG") from None
     except UnidentifiedImageError:
         raise ImageRefused("is no PNG, JPEG or WebP picture", "convert it to one of these") from None
     except Image.DecompressionBombError:

@@ -27,6 +27,9 @@ from PIL import Image
 NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """What ends a scan: a marker that is neither an escaped byte, a restart, nor filling."""
 
+LIBRARY_FUNCTION = re.compile(r"^\w+\(\): ")
+"""How an error of libjpeg-turbo begins: with the function that found it."""
+
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 """The markers of frames whose scans bring 64 coefficients a block: all that Pillow decodes, but lossless ones."""
@@ -38,6 +41,15 @@ UNNEEDED = 8
 
 PICTURE_CHUNKS = (b"VP8 ", b"VP8L", b"ALPH")
 VP8_HEADER = 10
+
+
+UNCHECKED = "Could not determine subsampling level"
+"""What libjpeg-turbo says of a picture whose channels are sampled in a way that it has no name for, such as CMYK of
+which Pillow halves the first channel only, or all but one."""
+
+
+class CheckUnknown(Exception):
+    """Whether a file is whole cannot be checked; the message says why."""
 
 
 class DataLost(Exception):
@@ -52,7 +64,8 @@ def check_integrity(body: bytes, kind: str) -> None:
         kind: its format, as Pillow calls it.
 
     Raises:
-        DataLost: it is not, or it cannot be checked.
+        DataLost: it is not.
+        CheckUnknown: it cannot be checked.
     """
     if kind == "PNG":
         with Image.open(io.BytesIO(body), formats=("PNG",)) as image:
@@ -67,7 +80,10 @@ def _check_jpeg(body: bytes) -> None:
     try:
         simplejpeg.decode_jpeg(body, "GRAY", min_height=1, min_width=1, strict=True)
     except ValueError as error:
-        raise DataLost(str(error)) from None
+        if UNCHECKED in str(error):
+            raise CheckUnknown("samples its channels in a way that cannot be checked for damage") from None
+        # "tjDecompress2(): Premature end of JPEG file": the function says nothing to who sent the file.
+        raise DataLost(LIBRARY_FUNCTION.sub("", str(error))) from None
     if not _has_all_scans(body):
         raise DataLost("scans are missing")
 

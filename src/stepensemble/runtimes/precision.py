@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import UNSET, structs
 
-from stepensemble.core.manifest import Feature, NumberFeature, TensorFeature
-from stepensemble.runtimes import Signature
+from stepensemble.core.errors import InputMismatch
+from stepensemble.core.manifest import Feature, NumberFeature
+from stepensemble.core.precision import is_narrow
+from stepensemble.core.problems import show
+from stepensemble.runtimes.model import Signature
 
 DOUBLES = frozenset({"float64"})
 """Inputs that lose digits without an error: a float32 column has seven of them."""
@@ -19,10 +22,7 @@ WHOLES = frozenset({"int32", "int64"})
 def list_narrowed(
     signature: Signature, inputs: Mapping[str, Sequence[str]], features: Sequence[Feature], dtypes: Collection[str]
 ) -> list[str]:
-    """Name the features that inputs of some types are given in float32.
-
-    Categories and booleans are small whole numbers there, and pictures have 256 values a channel: nothing is lost of
-    them. A number feature that says `"dtype": "float32"` itself declares that this is enough.
+    """Name the features that inputs of some types are given in float32, of those that `is_narrow` names.
 
     Args:
         signature: the model's.
@@ -30,7 +30,7 @@ def list_narrowed(
         features: as the manifest has them.
         dtypes: of the inputs that are looked at.
     """
-    narrow = {one.name for one in features if _is_narrow(one)}
+    narrow = {one.name for one in features if is_narrow(one)}
     taken = {name for tensor in signature.inputs if tensor.dtype in dtypes for name in _columns_of(tensor.name, inputs)}
     return [one.name for one in features if one.name in narrow & taken]
 
@@ -42,10 +42,26 @@ def widen(feature: Feature) -> Feature:
     return feature
 
 
-def _is_narrow(feature: Feature) -> bool:
-    if isinstance(feature, NumberFeature):
-        return feature.dtype is UNSET
-    return isinstance(feature, TensorFeature) and feature.dtype == "float32"
+def reject_narrowed(signature: Signature, narrow: Mapping[str, str]) -> None:
+    """Reject a model that takes float64 where its columns are float32 and no manifest declares that as enough.
+
+    The gate rejects such a member before it is published; this is for those that did not pass it.
+
+    Args:
+        signature: the model's.
+        narrow: as `core.precision.list_narrow_inputs` returns it.
+
+    Raises:
+        InputMismatch: with a feature and the remedy.
+    """
+    for tensor in signature.inputs:
+        feature = narrow.get("" if set(narrow) == {""} else tensor.name)
+        if tensor.dtype in DOUBLES and feature is not None:
+            raise InputMismatch(
+                f"the model takes float64, and is given {show(feature)} in float32, in which 16777217 is 16777216: "
+                f'give the features that it takes, such as {show(feature)}, "dtype": "float64", or number features '
+                '"float32" where seven digits are enough'
+            )
 
 
 def _columns_of(name: str, inputs: Mapping[str, Sequence[str]]) -> Sequence[str]:
