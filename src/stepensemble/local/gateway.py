@@ -36,7 +36,8 @@ STEP_FUNCTIONS = "AWSStepFunctions."
 KEEPERS = ("DynamoDB_", "Logs_", "AWSEvents.")
 """Services, by the beginning of their targets, that change what is kept; EventBridge by what its rules do."""
 
-XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
+XML = '<?xml version="1.0" encoding="UTF-8"?>'
+"""No line end after it: obstore's message has the first line of an error's body, which is to name the reason."""
 
 CALL_BYTES = 16 * 1024 * 1024
 """Most bytes of a call in JSON: those of DynamoDB's largest, BatchWriteItem; the other services take fewer."""

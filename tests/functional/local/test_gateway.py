@@ -439,9 +439,19 @@ STREAMED = b"x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-d
         (STREAMED + b"Content-Length: 16\r\n", CHUNKS[:16], 400),
         (STREAMED + b"Content-Length: 10\r\n", CHUNKS[:8] + b"0\r\n\r\n", 400),
         (b"", b"", 411),
+        (b"Content-Length: 5\r\nContent-MD5: kAFQmDzST7DWlj99KOF/cg==\r\n", b"12345", 400),
         (STREAMED + b"Content-Length: %d\r\n" % len(CHUNKS), CHUNKS, 200),
     ],
-    ids=["cut", "no last chunk", "endless chunk", "no last chunk of S3", "fewer than announced", "no length", "whole"],
+    ids=[
+        "cut",
+        "no last chunk",
+        "endless chunk",
+        "no last chunk of S3",
+        "fewer than announced",
+        "no length",
+        "another digest",
+        "whole",
+    ],
 )
 def test_an_upload_that_is_not_whole_is_not_stored(
     stack: LocalStack, client: Clients, headers: bytes, body: bytes, status: int
