@@ -23,7 +23,7 @@ from stepensemble.core.task import Task
 from stepensemble.runtimes import Signature, Tensor
 from stepensemble.runtimes.archives import measure_archive
 from stepensemble.runtimes.graphs import TRUST
-from stepensemble.runtimes.model import select_output
+from stepensemble.runtimes.model import NO_WHOLE, select_output
 from stepensemble.runtimes.precision import DOUBLES, list_narrowed
 
 Verdict = Literal["ok", "warning", "refused"]
@@ -54,6 +54,8 @@ class Check(Struct, frozen=True):
 
 DENIED = "Permission denied"
 """What the system says where a model that is trusted to do more than compute leaves its confinement."""
+
+WHOLE_REMEDY = 'give the manifest "golden" rows with whole numbers where the model takes them'
 
 CONFINED_REMEDY = (
     "the model writes or reads a file when it predicts, which it may not, trusted or not: export it without that"
@@ -173,6 +175,8 @@ def check_inputs(applicant: Applicant, signature: Signature, answer: Answer | Me
         return applicant.doubt(check, "refused", ".artifact", reason, "convert it with a batch that is free, or 1")
     if isinstance(answer, InputMismatch) and subject.member.trusted and DENIED in str(answer):
         return applicant.refuse("inputs", takes, answer, ".artifact", CONFINED_REMEDY)
+    if isinstance(answer, InputMismatch) and NO_WHOLE in str(answer):
+        return applicant.refuse("inputs", takes, answer, key, WHOLE_REMEDY)
     if isinstance(answer, InputMismatch):
         more = f" (it takes {takes}; its columns give {gives})"
         if all(array.ndim > 1 for array in subject.golden.values()):  # nothing but tensors and pictures
