@@ -204,6 +204,13 @@ def test_columns_that_do_not_fit_are_refused_with_those_there_are(folder: Path) 
         plan(path, columns=["p", "q"])
 
 
+def test_a_model_of_whole_numbers_needs_golden_rows_of_whole_numbers(folder: Path) -> None:
+    path = write(folder, manifest(members=[member("half")]))
+    with pytest.raises(InputMismatch, match='drawn from the features: give the manifest "golden" rows with whole'):
+        plan(path, "long_plus_one")
+    assert add(write(folder, manifest(golden=[{"x": 2}, {"x": 6}])), "long_plus_one").member.id == "new"
+
+
 def test_golden_rows_of_the_manifest_are_the_ones_that_are_asked(folder: Path) -> None:
     path = write(folder, manifest(golden=[{"x": 2}, {"x": 6}]))
     (said,) = plan(path).converted.outputs.values()

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, UNSET, Struct, UnsetType, structs
 
+from stepensemble.admission.checks import WHOLE_REMEDY
 from stepensemble.admission.document import append_item, set_value
 from stepensemble.admission.gate import Report, examine
 from stepensemble.conversion.child import run_apart
@@ -44,6 +45,7 @@ from stepensemble.core.soundness import parse_manifest
 from stepensemble.core.task import RegressionTask, Task
 from stepensemble.publishing.golden import draw_rows, read_golden
 from stepensemble.publishing.sources import read_artifacts
+from stepensemble.runtimes.model import NO_WHOLE
 from stepensemble.runtimes.precision import DOUBLES, WHOLES, list_narrowed, widen
 
 FIELDS = (
@@ -223,7 +225,9 @@ def plan_addition(
 
     try:
         converted = convert_with(bound)
-    except InputMismatch:
+    except InputMismatch as error:
+        if NO_WHOLE in str(error) and not draft.golden:
+            raise InputMismatch(f"{error}; the rows were drawn from the features: {WHOLE_REMEDY}") from None
         if bound is None or candidate.said.keys() & {"columns", "inputs"}:
             raise
         # The entry names what the model before took; features came or went since, and the new one takes others.

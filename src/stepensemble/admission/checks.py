@@ -22,7 +22,8 @@ from stepensemble.core.releases.release import SHORT
 from stepensemble.core.task import Task
 from stepensemble.runtimes import Signature, Tensor
 from stepensemble.runtimes.archives import measure_archive
-from stepensemble.runtimes.model import select_output
+from stepensemble.runtimes.graphs import TRUST
+from stepensemble.runtimes.model import NO_WHOLE, select_output
 from stepensemble.runtimes.precision import DOUBLES, list_narrowed
 
 Verdict = Literal["ok", "warning", "refused"]
@@ -49,6 +50,16 @@ class Check(Struct, frozen=True):
     limit: str | None = None
     verdict: Verdict = "ok"
     problem: Problem | None = None
+
+
+DENIED = "Permission denied"
+"""What the system says where a model that is trusted to do more than compute leaves its confinement."""
+
+WHOLE_REMEDY = 'give the manifest "golden" rows with whole numbers where the model takes them'
+
+CONFINED_REMEDY = (
+    "the model writes or reads a file when it predicts, which it may not, trusted or not: export it without that"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +105,7 @@ def check_member(applicant: Applicant, task: Task, capacity: Capacity) -> Iterat
     yield applicant.check("digest", artifact.digest[:SHORT], None if entry.digest is None else entry.digest[:SHORT])
     match applicant.showed:
         case MemberError() as error:
-            remedy = "give a model file of that runtime, and a signature that it has"
-            yield applicant.refuse("artifact", entry.runtime, error, ".artifact", remedy)
+            yield refuse_artifact(applicant, error)
         case Screened(signature, answer):
             trusted = ", trusted to do more than compute" if applicant.subject.member.trusted else ""
             yield applicant.check("artifact", f"{artifact.size:,} bytes{trusted}")
@@ -109,6 +119,15 @@ def check_member(applicant: Applicant, task: Task, capacity: Capacity) -> Iterat
                 if entry.runtime == "tensorflow":
                     yield check_disk(applicant, capacity)
                 yield check_time(applicant, answer, capacity)
+
+
+def refuse_artifact(applicant: Applicant, error: MemberError) -> Check:
+    """Return the check of a member that cannot be loaded, with the one remedy that helps."""
+    check = applicant.check("artifact", type(error).__name__, applicant.entry.runtime)
+    reason, remedy = str(error), "give a model file of that runtime, and a signature that it has"
+    if reason.endswith(f". {TRUST}"):
+        reason, remedy = reason.removesuffix(f". {TRUST}"), TRUST[0].lower() + TRUST[1:]
+    return applicant.doubt(check, "refused", ".artifact", f"{type(error).__name__}: {reason}", remedy)
 
 
 def check_contract(
@@ -154,6 +173,10 @@ def check_inputs(applicant: Applicant, signature: Signature, answer: Answer | Me
     if signature.batch not in (None, 1):
         reason = f"it takes exactly {signature.batch} rows at once, and is asked about any number"
         return applicant.doubt(check, "refused", ".artifact", reason, "convert it with a batch that is free, or 1")
+    if isinstance(answer, InputMismatch) and subject.member.trusted and DENIED in str(answer):
+        return applicant.refuse("inputs", takes, answer, ".artifact", CONFINED_REMEDY)
+    if isinstance(answer, InputMismatch) and NO_WHOLE in str(answer):
+        return applicant.refuse("inputs", takes, answer, key, WHOLE_REMEDY)
     if isinstance(answer, InputMismatch):
         more = f" (it takes {takes}; its columns give {gives})"
         if all(array.ndim > 1 for array in subject.golden.values()):  # nothing but tensors and pictures

@@ -256,6 +256,10 @@ def _narrow(values: Array, who: str) -> Array:
     return narrowed
 
 
+NO_WHOLE = "holds no whole number"
+"""By which an error is known whose remedy depends on where the rows come from."""
+
+
 def _as_whole(values: Array, dtype: str, who: str) -> Array:
     """Return whole numbers, such as indices into a vocabulary, that columns hold as floats."""
     # Beyond that a float has no neighbours one apart.
@@ -268,7 +272,7 @@ def _as_whole(values: Array, dtype: str, who: str) -> Array:
         most = "2^31" if dtype == "int32" and digits == 53 else f"2^{digits}"
         more = '; for greater ones give their features "dtype": "float64"' if digits == 24 else ""
         raise InputMismatch(
-            f"{who} takes {dtype}, and row {_first_row(~whole)} of its columns holds no whole number below {most}{more}"
+            f"{who} takes {dtype}, and row {_first_row(~whole)} of its columns {NO_WHOLE} below {most}{more}"
         )
     return values.astype(dtype)
 

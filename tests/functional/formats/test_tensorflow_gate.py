@@ -58,6 +58,18 @@ def test_members_of_both_runtimes_are_tried_each_with_its_own(made: Path, tmp_pa
     assert report.answers["lite"].peak_bytes < 200 * MEBIBYTE < report.answers["saved"].peak_bytes
 
 
+def test_a_trusted_model_that_writes_a_file_is_refused_for_that(made: Path, tmp_path: Path) -> None:
+    body = read_source(made / "writes").body
+    (tmp_path / "model.zip").write_bytes(body)
+    writes = {**member("writes"), "artifact": "model.zip", "runtime": "tensorflow", "trusted": digest_of(body)}
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(manifest(writes, features=[X])))
+    (problem,) = examine(read_sources(path)).refused
+    assert problem.path == "$.members[0].artifact"
+    assert "Permission denied" in problem.message
+    assert problem.remedy.endswith("which it may not, trusted or not: export it without that")
+
+
 def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(made: Path, tmp_path: Path) -> None:
     body = read_source(made / "branches").body  # a file is read where the column is larger than a billion
     (tmp_path / "model.zip").write_bytes(body)
@@ -71,6 +83,7 @@ def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(m
     (problem,) = report.refused
     assert problem.path == "$.members[0].artifact"
     assert re.search(r'the SavedModel is refused, .*"ReadFile"', str(problem))
+    assert str(problem).endswith("; if you know who made it and what it does, take it with ensemble add --trust")
     assert list(report.answers) == ["trusted"]
 
     ensemble = Ensemble.load(path)
