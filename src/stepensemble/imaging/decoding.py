@@ -63,7 +63,7 @@ def decode_image(body: bytes, feature: ImageFeature) -> Samples:
     except ImageRefused:
         raise
     except CheckUnknown as error:
-        raise ImageRefused(str(error), "save it as PNG") from None
+        raise ImageRefused(str(error), "convert it to RGB and save it as PNG") from None
     except UnidentifiedImageError:
         raise ImageRefused("is no PNG, JPEG or WebP picture", "convert it to one of these") from None
     except Image.DecompressionBombError:
