@@ -60,6 +60,7 @@ def test_a_tab_may_be_written_as_a_word() -> None:
         (lambda: read_share("5"), "5 is no share; write it like 0.05 or 5%"),
         (lambda: read_share("nan"), "nan is no share"),
         (lambda: read_days("1 March", None, None, NOW), "1 March is no day"),
+        (lambda: read_days("9999-12-31", None, None, NOW), "9999-12-31 is out of range; .* 1970 to 2199"),
         (lambda: read_days(None, "2026-03-01", None, NOW), "both --from and --to"),
         (lambda: read_days(None, "2026-03-02", "2026-03-01", NOW), "is before"),
         (lambda: read_days("2026-03-02", "2026-03-01", "2026-03-02", NOW), "leave one out"),

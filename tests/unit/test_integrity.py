@@ -79,7 +79,10 @@ def test_a_picture_that_cannot_be_checked_is_rejected_with_a_remedy_that_works(s
     image = photograph().convert("CMYK")
     with pytest.raises(ImageRefused) as caught:
         decode_image(save(image, "JPEG", subsampling=subsampling), FEATURE)
-    assert caught.value.reason == ("samples its channels in a way that cannot be checked for damage", "convert it to RGB and save it as PNG")
+    assert caught.value.reason == (
+        "samples its channels in a way that cannot be checked for damage",
+        "convert it to RGB and save it as PNG",
+    )
     decode_image(save(image.convert("RGB"), "PNG"), FEATURE)
 
 

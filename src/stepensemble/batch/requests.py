@@ -81,9 +81,13 @@ def locate_dataset(request: Request, day: str, bucket: str) -> str:
 
 def _check_date(given: str | None) -> Problem | None:
     try:
-        date.fromisoformat("2000-01-01" if given is None else given)
+        day = date.fromisoformat("2000-01-01" if given is None else given)
     except ValueError:
         return Problem("$.date", f"{show(given)} is no day", "write YYYY-MM-DD")
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        return Problem(
+            "$.date", f"{show(given)} is out of range", f"write a day of the years {FIRST_YEAR} to {LAST_YEAR}"
+        )
     return None
 
 

@@ -51,8 +51,12 @@ _REPORT = msgspec.json.Decoder(ShardReport)
 _FAILURE = msgspec.json.Decoder(ShardFailure)
 
 
-class Latest(Struct, frozen=True):
-    """Which whole run of an ensemble is the latest: that of the latest day, and of several the last one.
+KEPT_DAYS = 400
+"""Days of which an ensemble's runs are kept in mind, so that a run is compared with the one before its own day."""
+
+
+class DaysRun(Struct, frozen=True):
+    """The whole run of a day: of several the last one.
 
     Attributes:
         summary: the key of its summary.
@@ -61,6 +65,17 @@ class Latest(Struct, frozen=True):
     run: str
     date: str
     summary: str
+
+
+class Latest(DaysRun, frozen=True):
+    """The run of the latest day, and those of the days before it, latest first."""
+
+    earlier: tuple[DaysRun, ...] = ()
+
+    @property
+    def days(self) -> tuple[DaysRun, ...]:
+        """All of them, latest first."""
+        return (DaysRun(self.run, self.date, self.summary), *self.earlier)
 
 
 class Previous(Struct, frozen=True):
@@ -95,20 +110,24 @@ def find_places(plan: Plan) -> Places:
     return Places(*(partition(f"{plan.output}{kind}", plan.ensemble, plan.date, plan.run) for kind in kinds))
 
 
-def read_previous(bucket: Bucket, output: str, ensemble: str) -> Previous | None:
-    """Return what the next run of an ensemble is compared with; None where it is the first.
+def read_previous(bucket: Bucket, output: str, ensemble: str, date: str) -> Previous | None:
+    """Return the run with which the next one is compared: of its day, or the latest day before; None without one.
 
     Args:
         bucket: with the data.
         output: the prefix of results.
         ensemble: the release's name.
+        date: the day of the next run.
     """
     try:
         latest = msgspec.json.decode(bucket.read(latest_key(output, ensemble)), type=Latest)
-        summary = msgspec.json.decode(bucket.read(latest.summary), type=Summary)
+        found = next((one for one in latest.days if one.date <= date), None)
+        if found is None:
+            return None
+        summary = msgspec.json.decode(bucket.read(found.summary), type=Summary)
     except (ObjectMissing, msgspec.DecodeError):  # deleted, or of another version: the next one is the first again
         return None
-    return Previous(latest.summary, {name: one.edges for name, one in summary.histograms.items()})
+    return Previous(found.summary, {name: one.edges for name, one in summary.histograms.items()})
 
 
 def put_together(
@@ -235,15 +254,18 @@ def _copy(bucket: Bucket, folder: str, staged: Sequence[tuple[str, int]]) -> Non
 
 
 def _move_latest(bucket: Bucket, plan: Plan) -> None:
-    """Let the next run be compared with this one, unless one of a later day is there."""
+    """Let runs of this day and of later ones be compared with this one."""
     key = latest_key(plan.output, plan.ensemble)
-    latest = Latest(plan.run, plan.date, find_places(plan).summary)
+    whole = DaysRun(plan.run, plan.date, find_places(plan).summary)
     while True:
         held, tag = _read_latest(bucket, key)
-        if held is not None and (held.date > latest.date or held == latest):
+        days = () if held is None else held.days
+        if whole in days:
             return
+        others = [one for one in days if one.date != whole.date]
+        first, *rest = sorted([*others, whole], key=lambda one: one.date, reverse=True)[:KEPT_DAYS]
         try:
-            bucket.replace(key, msgspec.json.encode(latest), tag)
+            bucket.replace(key, msgspec.json.encode(Latest(first.run, first.date, first.summary, tuple(rest))), tag)
         except PublishConflict:
             continue
         return

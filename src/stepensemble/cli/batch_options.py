@@ -39,10 +39,16 @@ def read_days(day: str | None, first: str | None, last: str | None, now: datetim
 
 
 def _read_day(text: str, hint: str) -> date:
+    from stepensemble.batch.timetable import FIRST_YEAR, LAST_YEAR
+
     try:
-        return datetime.strptime(text, "%Y-%m-%d").date()
+        day = datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError:
         raise typer.BadParameter(f"{text} is no day; write YYYY-MM-DD, such as 2026-03-01", param_hint=hint) from None
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        message = f"{text} is out of range; write a day of the years {FIRST_YEAR} to {LAST_YEAR}"
+        raise typer.BadParameter(message, param_hint=hint)
+    return day
 
 
 def read_moment(text: str | None) -> datetime:

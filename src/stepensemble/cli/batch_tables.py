@@ -155,7 +155,8 @@ def _tell_drift(summary: Summary) -> Iterator[tuple[str, str | Text]]:
     if known:
         index, name = max(known)
         style = "bold red" if index >= 0.25 else "bold yellow" if index >= 0.1 else ""
-        yield "drift", Text(f"{index:.3f} at most ({name}), since the run before", style=style)
+        day = (summary.previous or "").partition("/dt=")[2].partition("/")[0]
+        yield "drift", Text(f"{index:.3f} at most ({name}), since the run of {day}", style=style)
 
 
 def say_seconds(seconds: float) -> str:

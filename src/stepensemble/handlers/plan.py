@@ -134,7 +134,7 @@ class Planner:
         plan = structs.replace(
             plan, files=found.files, columns=found.columns, shards=len(found.shards), notes=found.notes
         )
-        previous = read_previous(self.data, plan.output, plan.ensemble)
+        previous = read_previous(self.data, plan.output, plan.ensemble, plan.date)
         if previous is not None:
             plan = structs.replace(plan, edges=previous.edges, previous=previous.key)
         bins = self._choose_bins(plan, found.shards, release)

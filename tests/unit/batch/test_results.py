@@ -222,12 +222,12 @@ def test_parts_have_the_formats_extension(format_: Any) -> None:
     assert f"{RESULTS}/part-00000.{format_}" in contents(bucket)
 
 
-def test_the_next_run_is_compared_with_the_latest_day() -> None:
+def test_the_next_run_is_compared_with_the_latest_day_before_its_own() -> None:
     bucket = Bucket("data", MemoryStore())
-    assert read_previous(bucket, "results", "halves") is None
+    assert read_previous(bucket, "results", "halves", "2026-03-02") is None
 
     def do(run_name: str, date: str) -> Summary:
-        previous = read_previous(bucket, "results", "halves")
+        previous = read_previous(bucket, "results", "halves", date)
         plan = make_plan(run_name, date, previous=None if previous is None else previous.key)
         work_on(bucket, plan)
         result = run(bucket, plan)
@@ -238,14 +238,19 @@ def test_the_next_run_is_compared_with_the_latest_day() -> None:
     assert second.previous == f"{REPORTS}/summary.json"
     assert [drift.name for drift in second.drift] == ["x", ""]
     assert all(drift.index == pytest.approx(0) for drift in second.drift)
-    do("run-0", "2026-02-28")  # a day that was made up for later
-    latest = msgspec.json.decode(bucket.read(latest_key("results", "halves")), type=Latest)
-    assert (latest.run, latest.date) == ("run-2", "2026-03-02")
+    assert do("run-0", "2026-02-28").previous is None  # a day that was made up for later
+    mistyped = do("run-9", "2199-12-31")
+    assert mistyped.previous is not None
+    assert "dt=2026-03-02/run=run-2/" in mistyped.previous
     do("run-3", "2026-03-02")  # another release's, of the same day
-    assert msgspec.json.decode(bucket.read(latest_key("results", "halves")), type=Latest).run == "run-3"
-    found = read_previous(bucket, "results", "halves")
+    latest = msgspec.json.decode(bucket.read(latest_key("results", "halves")), type=Latest)
+    days = {"2199-12-31": "run-9", "2026-03-02": "run-3", "2026-03-01": "run-1", "2026-02-28": "run-0"}
+    assert [(one.date, one.run) for one in latest.days] == list(days.items())
+    found = read_previous(bucket, "results", "halves", "2026-03-05")
     assert found is not None
+    assert "dt=2026-03-02/run=run-3/" in found.key
     assert found.edges == EDGES
+    assert read_previous(bucket, "results", "halves", "2026-02-27") is None
 
 
 def test_two_that_end_at_once_both_move_on_and_the_later_day_stays() -> None:
@@ -273,7 +278,7 @@ def test_a_run_of_no_rows_is_whole_and_nothing_is_compared_with_it() -> None:
     result = put_together(bucket, plan, (), RELEASE, Times("mine", 1, NOW), {}, lambda _: "<html>")
     assert (result.rows_in, result.rows_out, result.rejected) == (0, 0, None)
     assert f"{RESULTS}/_SUCCESS" in contents(bucket)
-    assert read_previous(bucket, "results", "halves") is None
+    assert read_previous(bucket, "results", "halves", "2026-03-02") is None
 
 
 def test_a_run_whose_results_were_deleted_is_not_compared_with_itself() -> None:
