@@ -47,6 +47,7 @@ def test_an_option_that_came_later_leaves_the_names_of_other_runs_as_they_were()
     [
         ({"date": "2026-02-30"}, ["$.date"]),
         ({"date": "today"}, ["$.date"]),
+        ({"date": "9999-12-31"}, ["$.date"]),
         ({"scheduled_at": "five"}, ["$.scheduled_at"]),
         ({"scheduled_at": "2026-03-01T05:00:00"}, ["$.scheduled_at"]),  # of which timezone?
         *(({"scheduled_at": given, "timezone": "Asia/Tokyo"}, ["$.scheduled_at"]) for given in MOMENTS),
