@@ -55,6 +55,7 @@ The class names are contract: a Lambda's `errorType` is the class name, and that
     ├── AnswerTooLarge           an answer is more than a response holds
     ├── ObjectMissing            an object is not in S3, or may not be read
     ├── StorageUnavailable       S3 or DynamoDB failed in a way worth a retry
+    ├── StorageFull              the disk under the local stack has no room; a retry does not help
     ├── StackNotFound            no such deployed or local stack
     ├── StackOutdated            a stack lacks an output that this version reads
     └── LocalStackError          the local stack cannot start or go on (see `stepensemble.local`)
