@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ import polars as pl
 import pytest
 
 import asl
-from batch import MACHINE, MemoryBatch
+from batch import DATASET, MACHINE, MemoryBatch
 from builders import X, member, sources
 from memory import MemoryStack
 from stepensemble.batch.run import Plan
 from stepensemble.batch.summary import Summary
 from stepensemble.handlers.aggregate_shard import ShardAggregator
-from stepensemble.handlers.plan import MOST_SAMPLES
+from stepensemble.handlers.plan import MOST_LABELLINGS, MOST_SAMPLES, Planner
 from stepensemble.handlers.runs import Runs
 from stepensemble.storage.keys import claim_key, labelling_key, plan_key, result_key, sampling_key
+from stepensemble.storage.objects import Bucket
 
 ENSEMBLE = json.loads((Path(asl.__file__).parents[1] / "statemachine" / "ensemble.asl.json").read_text())["States"]
 SHARD = MACHINE["States"]["Run shards"]["ItemProcessor"]["States"]
@@ -394,9 +396,52 @@ def test_a_plan_that_died_over_its_sample_reads_it_again_or_says_which_drift_is_
     assert (third.notes, {one.name: one.index for one in third.drift}) == ((), {"": 0.0, "x": 0.0})
 
 
-def test_plan_is_called_again_until_it_goes_without_a_sample() -> None:
+class Ended(BaseException):
+    """The end of a process, which no handler outlives."""
+
+
+class EndingBucket(Bucket):
+    """A bucket as one process sees it, which ends where it reads rows after its sampling has begun.
+
+    From then on no call reaches the bucket, so nothing that is written while the error is raised is stored.
+    """
+
+    __slots__ = ("ended", "sampling")
+
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__(bucket.name, bucket.store)
+        object.__setattr__(self, "sampling", False)
+        object.__setattr__(self, "ended", False)
+
+    def write(self, key: str, body: bytes) -> Any:
+        if self.ended:
+            raise Ended
+        if key.endswith("/sampling"):
+            object.__setattr__(self, "sampling", True)
+        return super().write(key, body)
+
+    def read_range(self, *arguments: Any) -> bytes:
+        if self.sampling:
+            object.__setattr__(self, "ended", True)
+            raise Ended
+        return super().read_range(*arguments)
+
+
+def test_plan_is_called_often_enough_where_rows_end_it_until_it_refuses_the_labels(tmp_path: Path) -> None:
     (rule,) = [one for one in MACHINE["States"]["Plan"]["Retry"] if "Runtime.ExitError" in one["ErrorEquals"]]
-    assert rule["MaxAttempts"] == MOST_SAMPLES
+    run = labelled(tmp_path, "1", "2")
+    execution = {"id": "arn:run-1", "name": "run-1", "started_at": asl.STARTED_AT}
+    event = {"request": {"dataset": DATASET, "options": {"label": "y"}}, "execution": execution}
+    answers = []
+    for _ in range(1 + rule["MaxAttempts"]):
+        with suppress(Ended):
+            answers.append(
+                Planner(run.stack.releases, EndingBucket(run.stack.data), run.running.__contains__, 4)(event)
+            )
+    assert rule["MaxAttempts"] == MOST_SAMPLES + MOST_LABELLINGS  # neither one too few nor one in vain
+    (answer,) = answers
+    assert answer["failure"]["error"] == "DatasetRefused"
+    assert "reading the labels ended the process repeatedly" in answer["failure"]["cause"]
 
 
 def test_a_run_that_is_whole_is_answered_without_asking_anybody(tmp_path: Path) -> None:

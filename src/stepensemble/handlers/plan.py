@@ -33,7 +33,10 @@ from stepensemble.storage.objects import Bucket
 from stepensemble.storage.releases import ReleaseStore
 
 MOST_SAMPLES = 2
-"""Attempts to read a sample of a run's rows that may end the process; the state machine calls Plan once more."""
+"""Attempts to read a sample of a run's rows that may end the process.
+
+After these, and as many of the labels, the state machine calls Plan once more: its `MaxAttempts` is the sum of both.
+"""
 
 
 @dataclass(frozen=True, slots=True)
