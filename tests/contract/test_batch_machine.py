@@ -444,6 +444,17 @@ def test_plan_is_called_often_enough_where_rows_end_it_until_it_refuses_the_labe
     assert "reading the labels ended the process repeatedly" in answer["failure"]["cause"]
 
 
+def test_a_sample_that_was_read_is_not_counted_among_those_that_ended_plan(tmp_path: Path) -> None:
+    run = labelled(tmp_path, "1", "1")
+    execution = {"id": "arn:run-1", "name": "run-1", "started_at": asl.STARTED_AT}
+    event = {"request": {"dataset": DATASET, "options": {"label": "y"}}, "execution": execution}
+    planner = Planner(run.stack.releases, run.stack.data, run.running.__contains__, 4)
+    for _ in range(MOST_SAMPLES + 1):
+        assert planner(event)["failure"]["error"] == "DatasetRefused"  # for its labels, which come after the sample
+    (key,) = [one.key for one in run.stack.data.list("batch/") if one.key.endswith("/sampling")]
+    assert run.stack.data.read(key) == b"0"
+
+
 def test_a_run_that_is_whole_is_answered_without_asking_anybody(tmp_path: Path) -> None:
     run, entered = batch(tmp_path), []
     run.put("a.csv", lines(range(10)))
