@@ -23,7 +23,7 @@ from timing import Machine, Spread, compare, describe_machine, rate, run_in_turn
 from stepensemble.core.aggregation.decision import answer_rows
 from stepensemble.core.aggregation.pooling import Vote, pool
 from stepensemble.core.aggregation.probability import softmax
-from stepensemble.core.policy import (
+from stepensemble.core.schema.policy import (
     Aggregation,
     GeometricMean,
     HardVote,
@@ -39,7 +39,7 @@ from stepensemble.core.policy import (
     WeightedVote,
     name_method,
 )
-from stepensemble.core.task import MulticlassTask
+from stepensemble.core.schema.task import MulticlassTask
 
 RESULT = Path(__file__).parent / "results" / "aggregation.json"
 

@@ -25,14 +25,15 @@ from msgspec import Struct
 from timing import Machine, Spread, describe_machine, rate, run_in_turns
 
 from stepensemble import Ensemble
-from stepensemble.batch.encoding import encode_frame
-from stepensemble.batch.records import find_records
-from stepensemble.batch.run import SHARD_BYTES
+from stepensemble.batch.documents import SHARD_BYTES
+from stepensemble.batch.input.csv_records import find_records
+from stepensemble.batch.input.frame_encoder import encode_frame
+from stepensemble.core.aggregation.canonical import canonical, check_output
 from stepensemble.core.aggregation.decision import answer_rows
 from stepensemble.core.aggregation.pooling import Vote
-from stepensemble.core.answer import MemberFailure
-from stepensemble.core.columns import Columns, bind_columns
-from stepensemble.core.outputs import Array, canonical, check_output
+from stepensemble.core.aggregation.prediction import MemberFailure
+from stepensemble.core.arrays import Array
+from stepensemble.core.preprocessing.columns import Columns, bind_columns
 from stepensemble.core.releases.release import ReleasedMember
 from stepensemble.runtimes import Model
 

@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from timing import Claim
 
-from stepensemble.batch.charts import COLOURS, MEMBER_COLOURS
-from stepensemble.batch.charts import STYLE as REPORTS
+from stepensemble.batch.report.charts import COLOURS, MEMBER_COLOURS
+from stepensemble.batch.report.charts import STYLE as REPORTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -38,7 +38,7 @@ from prices import (
 from scale import CORE_MEMORY, DEFAULT_CONCURRENCY, SCORE_MEMORY, STATE_SECONDS, reckon_run, reckon_shard, walk
 from timing import Spread
 
-from stepensemble.batch.cost import FRAME_TRANSITIONS
+from stepensemble.batch.report.cost import FRAME_TRANSITIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

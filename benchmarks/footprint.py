@@ -27,7 +27,7 @@ from stacks import start_stack
 from swap import run_command
 from timing import Claim, Machine, Spread, compare, describe_machine, show, summarize
 
-from stepensemble.local.functions import LocalFunction
+from stepensemble.local.lambdas.pool import LocalFunction
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "footprint.json"

@@ -30,7 +30,7 @@ from stacks import copy_project, start_stack, write_members, write_passengers
 from timing import Claim, Machine, Seconds, Spread, describe_machine, run_in_turns, show, summarize
 
 from stepensemble import Ensemble
-from stepensemble.batch.run import SHARD_BYTES, Options, Request
+from stepensemble.batch.documents import SHARD_BYTES, Options, Request
 from stepensemble.cli.batch_runs import start_run
 from stepensemble.cli.local_datasets import find_local, upload_dataset
 from stepensemble.cli.stacks import Stack

@@ -31,7 +31,7 @@ from peers.keras_models import train_models
 from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
 
 from stepensemble import Ensemble
-from stepensemble.core.features import normalize
+from stepensemble.core.preprocessing.encoding import normalize
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "in_process.json"

@@ -38,7 +38,7 @@ from peers.keras_models import train_models
 from stacks import start_stack, write_passengers
 from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
 
-from stepensemble.batch.run import Request
+from stepensemble.batch.documents import Request
 from stepensemble.cli.batch_runs import fetch_results, follow_run, read_summary, start_run
 from stepensemble.cli.local_datasets import find_local, upload_dataset
 from stepensemble.cli.stacks import Stack

@@ -1,6 +1,7 @@
 """AWS's list prices, in one place: us-east-1, x86, without free tiers, discounts and taxes.
 
-Prices of Lambda and Step Functions are those by which a run's own cost is reckoned (`stepensemble.batch.cost`). All
+Prices of Lambda and Step Functions are those by which a run's own cost is reckoned (`stepensemble.batch.report.cost`).
+All
 were looked up in stored copies of AWS's and others' pages, on the date given, not on a bill; those of SageMaker, whose
 page names none without a script, in aws-samples/sagemaker-serverless-inference-benchmarking.
 """
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from stepensemble.batch.cost import GB_SECOND, REQUEST, TRANSITION
+from stepensemble.batch.report.cost import GB_SECOND, REQUEST, TRANSITION
 
 LOOKED_UP = "2026-11-21"
 

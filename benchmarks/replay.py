@@ -17,15 +17,15 @@ from command import add_rounds, make_parser, report
 from msgspec import Struct, structs
 from timing import Machine, Spread, compare, describe_machine, rate, run_in_turns
 
-from stepensemble.core.answer import Answer, MemberFailure, MemberResult, ask_once, decide
-from stepensemble.core.manifest import NumberFeature
-from stepensemble.core.outputs import Probability
-from stepensemble.core.policy import Median, Policy, Quorum
-from stepensemble.core.records import Record, decode_record, encode_record
+from stepensemble.core.aggregation.prediction import Answer, MemberFailure, MemberResult, ask_once, decide
+from stepensemble.core.record import Record, decode_record, encode_record
 from stepensemble.core.releases.release import FORMAT, Artifact, Release, ReleasedMember, encode_release
-from stepensemble.core.replay.replaying import replay
+from stepensemble.core.replay.replay import replay
 from stepensemble.core.replay.what_if import WhatIf
-from stepensemble.core.task import BinaryTask
+from stepensemble.core.schema.manifest import NumberFeature
+from stepensemble.core.schema.outputs import Probability
+from stepensemble.core.schema.policy import Median, Policy, Quorum
+from stepensemble.core.schema.task import BinaryTask
 
 RESULT = Path(__file__).parent / "results" / "replay.json"
 

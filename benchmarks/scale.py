@@ -23,10 +23,10 @@ from batch_speed import ENCODE, FIND, MEMBERS, READ, RESULT, SCORE, Result, name
 from msgspec import Struct
 from prices import LAMBDA_REQUEST, LAMBDA_TIME, S3_READ, S3_WRITE, STATE_TRANSITION, format_prices
 
-from stepensemble.batch.cutting import HEADS_AT_ONCE
-from stepensemble.batch.results import AT_ONCE
-from stepensemble.batch.run import SHARD_BYTES
-from stepensemble.core.limits import FRAME_BYTES, MEMBER_BYTES, STATE_BYTES
+from stepensemble.batch.documents import SHARD_BYTES
+from stepensemble.batch.input.sharding import HEADS_AT_ONCE
+from stepensemble.batch.publication import AT_ONCE
+from stepensemble.core.state_size import FRAME_BYTES, MEMBER_BYTES, STATE_BYTES
 from stepensemble.storage.objects import DELETED_AT_ONCE
 
 ROOT = Path(__file__).resolve().parents[1]

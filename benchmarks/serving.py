@@ -38,10 +38,10 @@ from stacks import SLOTS, copy_project, start_stack
 from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
 
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.columns import columns_to_json
-from stepensemble.core.features import normalize
-from stepensemble.handlers.tiers import list_members
-from stepensemble.local.functions import Code
+from stepensemble.core.preprocessing.columns import columns_to_json
+from stepensemble.core.preprocessing.encoding import normalize
+from stepensemble.handlers.state import list_members
+from stepensemble.local.lambdas.pool import Code
 from stepensemble.local.stack import LocalStack
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,9 +10,9 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.local.functions import Code
+from stepensemble.local.lambdas.pool import Code
 from stepensemble.local.stack import LocalStack
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSENGERS = ROOT / "examples" / "titanic" / "passengers.csv"

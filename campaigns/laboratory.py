@@ -19,7 +19,7 @@ from typing import Any
 
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.local.stack import LocalStack
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("events", "functions", "models", "statemachine", "template.yaml", "examples/titanic/passengers.csv")

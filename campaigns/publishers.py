@@ -22,15 +22,15 @@ from laboratory import Findings, choose, read_size, start_stack
 
 from stepensemble.cli.stacks import Stack
 from stepensemble.core.errors import EnsembleError
+from stepensemble.publishing.manifest_loader import Sources, read_sources
 from stepensemble.publishing.publish import publish
-from stepensemble.publishing.sources import Sources, read_sources
 
 CHILD = """
 import sys
 from pathlib import Path
 from stepensemble.cli.stacks import local_stack
 from stepensemble.publishing.publish import publish
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 stack = local_stack(sys.argv[1], sys.argv[2])
 sources = read_sources(Path(sys.argv[3]))
 stack.slots, stack.releases

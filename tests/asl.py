@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from stepensemble.core.limits import STATE_BYTES
+from stepensemble.core.state_size import STATE_BYTES
 
 Function = Callable[[Any], Any]
 PUT_EVENTS = "events:putEvents"

@@ -10,11 +10,11 @@ from typing import Any
 import asl
 from builders import ROOT
 from memory import PREFIX, MemoryStack
-from stepensemble.handlers.aggregate_shard import ShardAggregator
-from stepensemble.handlers.normalize_shard import ShardNormalizer
-from stepensemble.handlers.plan import Planner
-from stepensemble.handlers.runs import Runs
-from stepensemble.handlers.summarize import Summarizer
+from stepensemble.handlers.batch.aggregate_shard import ShardAggregator
+from stepensemble.handlers.batch.normalize_shard import ShardNormalizer
+from stepensemble.handlers.batch.plan import Planner
+from stepensemble.handlers.batch.run_documents import Runs
+from stepensemble.handlers.batch.summarize import Summarizer
 
 MACHINE = json.loads((ROOT / "statemachine" / "batch.asl.json").read_text())
 DATASET = "s3://data/datasets/"

@@ -10,16 +10,17 @@ from typing import Any
 
 import msgspec
 
-from stepensemble.core.columns import bind_columns
-from stepensemble.core.features import normalize
-from stepensemble.core.manifest import Feature, NumberFeature
-from stepensemble.core.outputs import Output, check_output
-from stepensemble.core.policy import Aggregation, Confidence, Mean, Policy, Quorum
+from stepensemble.core.aggregation.canonical import check_output
+from stepensemble.core.preprocessing.columns import bind_columns
+from stepensemble.core.preprocessing.encoding import normalize
 from stepensemble.core.releases.fingerprint import Fingerprint
 from stepensemble.core.releases.release import FORMAT, Artifact, Release, ReleasedMember, digest_of
-from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
+from stepensemble.core.schema.manifest import Feature, NumberFeature
+from stepensemble.core.schema.outputs import Output
+from stepensemble.core.schema.policy import Aggregation, Confidence, Mean, Policy, Quorum
+from stepensemble.core.schema.task import BinaryTask, MulticlassTask, RegressionTask, Task
 from stepensemble.publishing.golden import golden_rows
-from stepensemble.publishing.sources import Sources, read_sources
+from stepensemble.publishing.manifest_loader import Sources, read_sources
 from stepensemble.publishing.verification import make_fingerprint
 from stepensemble.runtimes import load_model
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
-from stepensemble.batch.cutting import Cut, cut
-from stepensemble.batch.datasets import find_files
-from stepensemble.batch.reading import Raw, read_shard
-from stepensemble.batch.run import Options, Plan
-from stepensemble.core.manifest import Feature, NumberFeature
+from stepensemble.batch.documents import Options, Plan
+from stepensemble.batch.input.datasets import find_files
+from stepensemble.batch.input.shard_reader import Raw, read_shard
+from stepensemble.batch.input.sharding import Cut, cut
+from stepensemble.core.schema.manifest import Feature, NumberFeature
 from stepensemble.storage.objects import Bucket
 
 DATASET = "s3://lake/day/"

@@ -11,15 +11,16 @@ from typing import Any
 from botocore.exceptions import ClientError
 from obstore.store import MemoryStore
 
-from stepensemble.core.limits import ITEM_BYTES
-from stepensemble.handlers.aggregate import Aggregator
-from stepensemble.handlers.models import ModelCache
-from stepensemble.handlers.normalize import CurrentRelease, Normalizer
-from stepensemble.handlers.score import Scorer
+from stepensemble.core.state_size import ITEM_BYTES
+from stepensemble.handlers.current_release import CurrentRelease
+from stepensemble.handlers.prediction.aggregate import Aggregator
+from stepensemble.handlers.prediction.model_cache import ModelCache
+from stepensemble.handlers.prediction.normalize import Normalizer
+from stepensemble.handlers.prediction.score import Scorer
+from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.publishing.publish import Published, publish
-from stepensemble.publishing.sources import Sources
 from stepensemble.storage.objects import Bucket
-from stepensemble.storage.records import RecordTable
+from stepensemble.storage.record_table import RecordTable
 from stepensemble.storage.releases import ReleaseStore
 
 PREFIX = "stack-score-"

@@ -15,8 +15,9 @@ import numpy as np
 
 from builders import released
 from stepensemble.core.aggregation.pooling import Vote
-from stepensemble.core.outputs import Label, Probabilities, Value
-from stepensemble.core.policy import (
+from stepensemble.core.releases.release import ReleasedMember
+from stepensemble.core.schema.outputs import Label, Probabilities, Value
+from stepensemble.core.schema.policy import (
     CLASS_METHODS,
     WEIGHTED_METHODS,
     Aggregation,
@@ -32,8 +33,7 @@ from stepensemble.core.policy import (
     WeightedMean,
     WeightedVote,
 )
-from stepensemble.core.releases.release import ReleasedMember
-from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task, name_classes
+from stepensemble.core.schema.task import BinaryTask, MulticlassTask, RegressionTask, Task, name_classes
 
 SIMPLE: dict[str, Any] = {
     "mean": Mean,

@@ -22,8 +22,8 @@ def train_models() -> Mapping[str, tuple[Any, tuple[str, ...]]]:
     from architectures import ARCHITECTURES
     from passengers import read_passengers, split
 
-    from stepensemble.core.features import normalize
-    from stepensemble.core.soundness import parse_manifest
+    from stepensemble.core.preprocessing.encoding import normalize
+    from stepensemble.core.validation.manifest import parse_manifest
 
     manifest = parse_manifest((ROOT / "models" / "manifest.json").read_bytes())
     training, _ = split(read_passengers())

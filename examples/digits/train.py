@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
 from stepensemble import Ensemble
-from stepensemble.core.features import normalize
-from stepensemble.core.manifest import Manifest
-from stepensemble.core.soundness import parse_manifest
+from stepensemble.core.preprocessing.encoding import normalize
+from stepensemble.core.schema.manifest import Manifest
+from stepensemble.core.validation.manifest import parse_manifest
 from stepensemble.imaging import read_images
 from stepensemble.runtimes import load_model
 

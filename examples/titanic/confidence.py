@@ -16,7 +16,7 @@ import numpy.typing as npt
 from passengers import Passengers
 
 from stepensemble import Ensemble
-from stepensemble.core.task import BinaryTask
+from stepensemble.core.schema.task import BinaryTask
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

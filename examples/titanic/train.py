@@ -39,9 +39,9 @@ from passengers import SEED, Passengers, Value, read_passengers, split
 from sklearn.model_selection import StratifiedKFold
 
 from stepensemble import Ensemble
-from stepensemble.core.columns import Columns, stack_columns
-from stepensemble.core.features import all_column_names, normalize
-from stepensemble.core.manifest import (
+from stepensemble.core.preprocessing.columns import Columns, stack_columns
+from stepensemble.core.preprocessing.encoding import all_column_names, normalize
+from stepensemble.core.schema.manifest import (
     CategoryFeature,
     Feature,
     Manifest,
@@ -50,8 +50,8 @@ from stepensemble.core.manifest import (
     NumberFeature,
     Standard,
 )
-from stepensemble.core.outputs import Probability
-from stepensemble.core.soundness import parse_manifest
+from stepensemble.core.schema.outputs import Probability
+from stepensemble.core.validation.manifest import parse_manifest
 from stepensemble.runtimes import load_model
 from stepensemble.runtimes.archives import read_folder, write_archive
 

@@ -7,8 +7,8 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from stepensemble.handlers.faults import conceal_values
-from stepensemble.handlers.wiring import wire_shard_normalizer
+from stepensemble.handlers.bootstrap import wire_shard_normalizer
+from stepensemble.handlers.redaction import conceal_values
 
 logger = Logger()
 normalize_shard = wire_shard_normalizer()
@@ -17,5 +17,5 @@ normalize_shard = wire_shard_normalizer()
 @logger.inject_lambda_context
 @conceal_values
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """See `stepensemble.handlers.normalize_shard`."""
+    """See `stepensemble.handlers.batch.normalize_shard`."""
     return normalize_shard(event)

@@ -7,8 +7,8 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from stepensemble.handlers.faults import conceal_values
-from stepensemble.handlers.wiring import wire_planner
+from stepensemble.handlers.bootstrap import wire_planner
+from stepensemble.handlers.redaction import conceal_values
 
 logger = Logger()
 plan = wire_planner()
@@ -17,5 +17,5 @@ plan = wire_planner()
 @logger.inject_lambda_context
 @conceal_values
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """See `stepensemble.handlers.plan`."""
+    """See `stepensemble.handlers.batch.plan`."""
     return plan(event)

@@ -7,8 +7,8 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from stepensemble.handlers.faults import conceal_values
-from stepensemble.handlers.wiring import wire_receiver
+from stepensemble.handlers.bootstrap import wire_receiver
+from stepensemble.handlers.redaction import conceal_values
 
 logger = Logger()
 receive = wire_receiver()
@@ -17,5 +17,5 @@ receive = wire_receiver()
 @logger.inject_lambda_context
 @conceal_values
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """See `stepensemble.handlers.receive`."""
+    """See `stepensemble.handlers.inbox.receive`."""
     return receive(event)

@@ -7,8 +7,8 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from stepensemble.handlers.faults import conceal_values
-from stepensemble.handlers.wiring import wire_scorer
+from stepensemble.handlers.bootstrap import wire_scorer
+from stepensemble.handlers.redaction import conceal_values
 
 logger = Logger()
 score = wire_scorer()
@@ -17,5 +17,5 @@ score = wire_scorer()
 @logger.inject_lambda_context
 @conceal_values
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """See `stepensemble.handlers.score`."""
+    """See `stepensemble.handlers.prediction.score`."""
     return score(event)

@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 import numpy as np
 
-from stepensemble.core.aggregation.decision import Numbers
-from stepensemble.core.answer import Answer, MemberFailure, MemberResult, Results, ask_once, decide
-from stepensemble.core.columns import Array, Columns, bind_columns, select_rows
+from stepensemble.core.aggregation.canonical import shape_output
+from stepensemble.core.aggregation.prediction import Answer, MemberFailure, MemberResult, Results, ask_once, decide
+from stepensemble.core.aggregation.single_row import AnswerRow, prepare_answer
+from stepensemble.core.arrays import Array, Integers
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
-from stepensemble.core.features import all_column_names, normalize
-from stepensemble.core.manifest import Feature, Manifest
-from stepensemble.core.outputs import shape_output
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
-from stepensemble.core.policy import Policy
-from stepensemble.core.precision import list_narrow_inputs
+from stepensemble.core.preprocessing.columns import Columns, bind_columns, select_rows
+from stepensemble.core.preprocessing.encoding import all_column_names, normalize
+from stepensemble.core.preprocessing.precision import list_narrow_inputs
+from stepensemble.core.preprocessing.single_row import EncodeRow, prepare_binding, prepare_row
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
-from stepensemble.core.row_answer import AnswerRow, prepare_answer
-from stepensemble.core.row_features import EncodeRow, prepare_binding, prepare_row
+from stepensemble.core.schema.manifest import Feature, Manifest
+from stepensemble.core.schema.policy import Policy
 from stepensemble.imaging import read_images
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 from stepensemble.runtimes import Model, load_model
 from stepensemble.runtimes.precision import reject_narrowed
 
 if TYPE_CHECKING:
     import polars
 
-    from stepensemble.batch.tables import Table
+    from stepensemble.batch.in_memory import Table
 
 Given = TypeVar("Given")
 """Columns, as many or as one row has them."""
@@ -44,13 +44,15 @@ Given = TypeVar("Given")
 ONLY = np.arange(1)
 """The number of a row that is there by itself."""
 
-# Threads do not meet at the first use of what a payload or a manifest may hold; see `batch.results`.
+# Threads do not meet at the first use of what a payload or a manifest may hold; see `batch.publication`.
 _MET = msgspec.json.Decoder(tuple[Pointer, Manifest])
 
 
 @dataclass(frozen=True, slots=True)
 class _Single:
-    """What is known of one row by itself before it comes; see `core.row_features` and `core.row_answer`.
+    """What can be prepared for predicting one row alone, before a row arrives.
+
+    See `core.preprocessing.single_row` and `core.aggregation.single_row`.
 
     Attributes:
         asks: of each member, what asks it about all columns of the row.
@@ -162,7 +164,7 @@ class Ensemble:
             InvalidPayload: with every column that is missing, or every wrong value by column and row.
             QuorumNotMet: too few members answered.
         """
-        from stepensemble.batch.tables import answer_table, encode_table  # Polars, which `predict` does without
+        from stepensemble.batch.in_memory import answer_table, encode_table  # Polars, which `predict` does without
 
         columns, rows = encode_table(self.release.features, table)
         return answer_table(self.release, rows, partial(self._ask_tier, columns))
@@ -173,7 +175,7 @@ class Ensemble:
         # Every tier answers as soon as it is asked, so nothing is left undecided.
         return cast("Answer", decide(self.release, policy, len(rows), partial(self._ask_tier, columns)))
 
-    def _ask_tier(self, columns: Columns, tier: int, numbers: Numbers) -> Results:
+    def _ask_tier(self, columns: Columns, tier: int, numbers: Integers) -> Results:
         reaching = select_rows(columns, numbers)
         return {
             member.id: self._ask(member, partial(self._predict, member), reaching, len(numbers))
@@ -190,7 +192,7 @@ class Ensemble:
         if single is None or columns is None:
             return None
 
-        def ask(tier: int, _: Numbers) -> Results:
+        def ask(tier: int, _: Integers) -> Results:
             return {
                 member.id: self._ask(member, single.asks[member.id], columns, 1) for member in release.in_tier(tier)
             }

@@ -12,7 +12,7 @@ import pytest
 from batch import MemoryBatch
 from builders import member, sources
 from memory import MemoryStack
-from stepensemble.batch.summary import Summary
+from stepensemble.batch.report.summary import Summary
 from stepensemble.core.errors import InputMismatch
 
 PLAIN = (member("a"), member("b"))

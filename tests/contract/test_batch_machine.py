@@ -16,11 +16,11 @@ import asl
 from batch import DATASET, MACHINE, MemoryBatch
 from builders import X, member, sources
 from memory import MemoryStack
-from stepensemble.batch.run import Plan
-from stepensemble.batch.summary import Summary
-from stepensemble.handlers.aggregate_shard import ShardAggregator
-from stepensemble.handlers.plan import MOST_LABELLINGS, MOST_SAMPLES, Planner
-from stepensemble.handlers.runs import Runs
+from stepensemble.batch.documents import Plan
+from stepensemble.batch.report.summary import Summary
+from stepensemble.handlers.batch.aggregate_shard import ShardAggregator
+from stepensemble.handlers.batch.plan import MOST_LABELLINGS, MOST_SAMPLES, Planner
+from stepensemble.handlers.batch.run_documents import Runs
 from stepensemble.storage.keys import claim_key, labelling_key, plan_key, result_key, sampling_key
 from stepensemble.storage.objects import Bucket
 

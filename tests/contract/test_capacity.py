@@ -12,7 +12,7 @@ from samcli.yamlhelper import yaml_parse
 import asl
 from builders import ROOT, X, member, sources
 from memory import MemoryStack
-from stepensemble.core.capacity import (
+from stepensemble.core.slot_capacity import (
     AGGREGATE_SECONDS,
     CAPACITIES,
     MEBIBYTE,
@@ -21,8 +21,8 @@ from stepensemble.core.capacity import (
     TIMEOUT_ATTEMPTS,
     TIMEOUT_WAIT,
 )
-from stepensemble.core.limits import INPUT_BYTES, STATE_BYTES, asked_bytes, pointer_bytes
-from stepensemble.publishing.sources import Sources
+from stepensemble.core.state_size import INPUT_BYTES, STATE_BYTES, asked_bytes, pointer_bytes
+from stepensemble.publishing.manifest_loader import Sources
 
 ENSEMBLE = json.loads((ROOT / "statemachine" / "ensemble.asl.json").read_text())
 STATES = ENSEMBLE["States"]

@@ -15,10 +15,10 @@ from memory import SLOTS, MemoryStack
 from stepensemble import Ensemble
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload
-from stepensemble.handlers.normalize import POINTER_SECONDS
-from stepensemble.handlers.plan import MOST_LABELLINGS, MOST_SAMPLES
+from stepensemble.handlers.batch.plan import MOST_LABELLINGS, MOST_SAMPLES
+from stepensemble.handlers.current_release import POINTER_SECONDS
+from stepensemble.publishing.manifest_loader import read_sources
 from stepensemble.publishing.publish import publish as publish_release
-from stepensemble.publishing.sources import read_sources
 from stepensemble.storage.keys import artifact_key
 
 DEFINITIONS = sorted((ROOT / "statemachine").glob("*.asl.json"))

@@ -22,12 +22,12 @@ from cfnlint.config import ManualArgs
 from samcli.yamlhelper import yaml_parse
 
 from cloudformation import ARNS, GRANTED_ON_EVERYTHING, as_list, list_grants, properties_of, resolve
-from stepensemble.batch.answering import CLASS_COLUMNS, FILE, ID, ROW
-from stepensemble.batch.requests import choose_date, locate_dataset, parse_request
-from stepensemble.batch.writing import REJECTED
+from stepensemble.batch.output.result_files import REJECTED
+from stepensemble.batch.output.result_table import CLASS_COLUMNS, FILE, ID, ROW
+from stepensemble.batch.request import choose_date, locate_dataset, parse_request
 from stepensemble.core.errors import InvalidPayload
-from stepensemble.core.manifest import Member
 from stepensemble.core.payload import is_warmup, parse_payload
+from stepensemble.core.schema.manifest import Member
 from stepensemble.handlers.environment import (
     AggregateEnvironment,
     ApiEnvironment,
@@ -40,7 +40,7 @@ from stepensemble.handlers.environment import (
 from stepensemble.local.errors import TemplateRefused
 from stepensemble.local.template import translate
 from stepensemble.storage import keys
-from stepensemble.storage.records import INDEX
+from stepensemble.storage.record_table import INDEX
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "template.yaml"

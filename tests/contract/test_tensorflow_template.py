@@ -22,9 +22,9 @@ from docker.utils.build import exclude_paths
 from samcli.yamlhelper import yaml_parse
 
 from cloudformation import ARNS, GRANTED_ON_EVERYTHING, list_grants, properties_of, resolve
-from stepensemble.core.capacity import CAPACITIES, MEBIBYTE
-from stepensemble.core.manifest import Member
 from stepensemble.core.releases.release import name_add_on
+from stepensemble.core.schema.manifest import Member
+from stepensemble.core.slot_capacity import CAPACITIES, MEBIBYTE
 from stepensemble.local.errors import TemplateRefused
 from stepensemble.local.template import translate
 

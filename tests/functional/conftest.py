@@ -11,10 +11,10 @@ import pytest
 from driving import copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.errors import NothingPublished
-from stepensemble.core.releases.current import serves
-from stepensemble.handlers.normalize import POINTER_SECONDS
+from stepensemble.core.releases.pointer import serves
+from stepensemble.handlers.current_release import POINTER_SECONDS
 from stepensemble.local.stack import LocalStack
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from builders import ROOT
 from driving import ask, copy_project, run_ensemble, start, wait
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.local.stack import LocalStack
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 
 PASSENGER = json.loads((ROOT / "events" / "passenger.json").read_text())
 (SHOWN,) = (

@@ -22,18 +22,18 @@ import pytest
 
 from builders import X, manifest, member, model
 from driving import ENSEMBLE, ask, run_ensemble
-from stepensemble.batch.claims import list_finished
-from stepensemble.batch.run import Options, Request
-from stepensemble.batch.summary import Summary
+from stepensemble.batch.documents import Options, Request
+from stepensemble.batch.report.summary import Summary
+from stepensemble.batch.run_lock import list_finished
 from stepensemble.cli.batch_runs import Progress, follow_run, start_run
 from stepensemble.cli.stacks import Stack, local_stack
-from stepensemble.core.answer import Output
-from stepensemble.core.soundness import parse_manifest
+from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.validation.manifest import parse_manifest
 from stepensemble.local.stack import find_running
-from stepensemble.local.state import StateDatabase
+from stepensemble.local.state_database import StateDatabase
 from stepensemble.publishing.golden import draw_rows
 from stepensemble.storage.keys import BATCH, reports_folder
-from stepensemble.storage.pointers import follow_pointers
+from stepensemble.storage.payload_pointers import follow_pointers
 
 Row = dict[str, Any]
 SMALL = ("--shard-size", "1KB")

@@ -9,7 +9,7 @@ import pytest
 
 from builders import ROOT
 from driving import replay_session, run_ensemble, shown_commands
-from stepensemble.batch.run import Options
+from stepensemble.batch.documents import Options
 from stepensemble.cli.batch_runs import HOWS
 
 PAGE = (ROOT / "docs" / "batch.md").read_text()

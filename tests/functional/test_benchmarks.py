@@ -17,7 +17,7 @@ from typing import Any, get_args
 import pytest
 
 from driving import ROOT
-from stepensemble.core.policy import Aggregation
+from stepensemble.core.schema.policy import Aggregation
 
 BENCHMARKS = ROOT / "benchmarks"
 METHODS = {str(method.__struct_config__.tag) for method in get_args(Aggregation)}

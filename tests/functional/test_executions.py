@@ -24,8 +24,8 @@ from stepensemble import Ensemble
 from stepensemble.cli.execution import run_execution
 from stepensemble.cli.stacks import Stack, ensure_published
 from stepensemble.local.stack import LocalStack
+from stepensemble.publishing.manifest_loader import read_sources
 from stepensemble.publishing.publish import publish
-from stepensemble.publishing.sources import read_sources
 from stepensemble.storage.keys import artifact_key
 
 TEST_MODELS = ROOT / "tests" / "data" / "models"

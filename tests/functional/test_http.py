@@ -28,7 +28,7 @@ from driving import ROOT, copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.errors import RecordNotFound
 from stepensemble.local.stack import LocalStack
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 
 PASSENGER = {"Pclass": 3, "Sex": "male", "Age": 22, "SibSp": 1, "Parch": 0, "Fare": 7.25, "Embarked": "S"}
 MODELS = "/v1/models"

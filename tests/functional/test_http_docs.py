@@ -13,7 +13,7 @@ import pytest
 from builders import ROOT
 from driving import shown_commands
 from stepensemble.cli.stacks import Stack
-from stepensemble.handlers.api import STATUSES
+from stepensemble.handlers.http.routes import STATUSES
 from stepensemble.local.stack import LocalStack
 from stepensemble.serving.openapi import describe_api
 from written import assert_as_written

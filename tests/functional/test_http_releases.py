@@ -13,7 +13,7 @@ from builders import member, sources
 from driving import copy_project
 from memory import SLOTS
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.local.functions import Code
+from stepensemble.local.lambdas.pool import Code
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.canary import promote_canary
 from stepensemble.publishing.publish import publish

@@ -16,10 +16,10 @@ import pytest
 
 from driving import ROOT, ask, copy_project, run_ensemble, shown_commands, start, steady, wait
 from expected_events import EVENTS, list_pictures, picture_payload, without_volatile
-from stepensemble.cli.images import SHADES
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.cli.tables.image_preview import SHADES
 from stepensemble.local.stack import LocalStack
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 from written import assert_as_shown, assert_as_written
 
 PAGE = (ROOT / "docs" / "images.md").read_text()

@@ -20,11 +20,11 @@ from PIL import Image
 
 from builders import member, sources
 from driving import ROOT, ask, copy_project, wait
-from stepensemble.cli.arrivals import resume_arrivals
+from stepensemble.cli.inbox import resume_arrivals
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.payload import MAX_ROWS
 from stepensemble.local.stack import LocalStack
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 
 PASSENGER = {"Pclass": 3, "Sex": "male", "Age": 22, "SibSp": 1, "Parch": 0, "Fare": 7.25, "Embarked": "S"}
 ROWS = [

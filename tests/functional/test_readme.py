@@ -17,9 +17,9 @@ import pytest
 
 from driving import ENSEMBLE, ROOT, replay_session, run_ensemble, shown_commands, steady
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.columns import stack_columns
-from stepensemble.core.features import normalize
-from stepensemble.core.soundness import parse_manifest
+from stepensemble.core.preprocessing.columns import stack_columns
+from stepensemble.core.preprocessing.encoding import normalize
+from stepensemble.core.validation.manifest import parse_manifest
 from stepensemble.publishing.golden import draw_rows
 from stepensemble.runtimes import load_model
 from written import TRAINED, assert_as_shown

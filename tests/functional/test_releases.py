@@ -18,9 +18,9 @@ from builders import member, sources
 from driving import ENSEMBLE, ask, copy_project, run_ensemble
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.errors import NoCanary, NothingPublished
-from stepensemble.core.releases.current import choose
+from stepensemble.core.releases.pointer import choose
 from stepensemble.publishing.canary import abort_canary
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 from stepensemble.storage.keys import artifact_key, fingerprint_key
 
 PASSENGER = json.loads((Path(__file__).parents[2] / "events" / "passenger.json").read_text())["features"]

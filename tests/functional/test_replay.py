@@ -12,7 +12,7 @@ import pytest
 from builders import member, sources
 from driving import run_ensemble
 from stepensemble.cli.stacks import Stack, ensure_published
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ import pytest
 from msgspec import structs
 
 from browser import BROWSER, Seen, look
-from stepensemble.batch.calibration import Calibration
-from stepensemble.batch.charts import choose_bounds
-from stepensemble.batch.cost import Cost, Used
-from stepensemble.batch.report import draw_report, name_shift, share_out
-from stepensemble.batch.run import Options
-from stepensemble.batch.summary import Drift, FailedShard, MemberSummary, SlowShard, Summary
-from stepensemble.batch.tally import Bins, Rejection
-from stepensemble.batch.truth import LabelSummary
+from stepensemble.batch.documents import Options
+from stepensemble.batch.report.calibration import Calibration
+from stepensemble.batch.report.charts import choose_bounds
+from stepensemble.batch.report.cost import Cost, Used
+from stepensemble.batch.report.html import draw_report, name_shift, share_out
+from stepensemble.batch.report.label_summary import LabelSummary
+from stepensemble.batch.report.statistics import Bins, Rejection
+from stepensemble.batch.report.summary import Drift, FailedShard, MemberSummary, SlowShard, Summary
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium; make browser installs it")
 
@@ -434,7 +434,7 @@ def test_classes_are_drawn_as_classes_and_numbers_as_numbers() -> None:
 
 def test_it_is_drawn_without_polars_and_without_any_runtime() -> None:
     blocked = ["polars", "ai_edge_litert", "tensorflow", "boto3"]
-    code = f"import sys\nfor name in {blocked}: sys.modules[name] = None\nimport stepensemble.batch.report"
+    code = f"import sys\nfor name in {blocked}: sys.modules[name] = None\nimport stepensemble.batch.report.html"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

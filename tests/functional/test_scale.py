@@ -15,7 +15,7 @@ import pytest
 from samcli.yamlhelper import yaml_parse
 
 from driving import ROOT
-from stepensemble.batch.cost import ROUND_TRANSITIONS, SHARD_TRANSITIONS
+from stepensemble.batch.report.cost import ROUND_TRANSITIONS, SHARD_TRANSITIONS
 
 BENCHMARKS = ROOT / "benchmarks"
 

@@ -16,11 +16,11 @@ from driving import ask, copy_project, run_ensemble
 from expected_events import without_volatile
 from stepensemble import Ensemble
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.cli.warming import warm_up_twice
+from stepensemble.cli.warmup import warm_up_twice
 from stepensemble.core.errors import NotEnoughSlots, NothingPublished
 from stepensemble.local.stack import LocalStack
+from stepensemble.publishing.manifest_loader import Sources, read_sources
 from stepensemble.publishing.publish import publish
-from stepensemble.publishing.sources import Sources, read_sources
 from stepensemble.runtimes.archives import read_folder, write_archive
 from stepensemble.runtimes.tensorflow import import_tensorflow
 from stepensemble.storage.keys import artifact_key

@@ -13,14 +13,14 @@ import pytest
 
 from builders import ROOT, member, sources
 from driving import ask, copy_project, replay_session, run_ensemble, shown_commands, start, wait
-from stepensemble.batch.cost import GB_SECOND, REQUEST
+from stepensemble.batch.report.cost import GB_SECOND, REQUEST
 from stepensemble.cli.schedules import fire, read_schedule
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.cli.warming import warm_up_twice
+from stepensemble.cli.warmup import warm_up_twice
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.canary import abort_canary
+from stepensemble.publishing.manifest_loader import read_sources
 from stepensemble.publishing.publish import publish
-from stepensemble.publishing.sources import read_sources
 from stepensemble.storage.keys import artifact_key
 
 PAGE = (ROOT / "docs" / "warm-up.md").read_text()

@@ -16,9 +16,9 @@ import polars as pl
 import pytest
 
 from driving import ENSEMBLE, run_ensemble
-from stepensemble.cli import watching
+from stepensemble.cli import folder_watch
+from stepensemble.cli.folder_watch import NOTES, Watch
 from stepensemble.cli.stacks import Stack
-from stepensemble.cli.watching import NOTES, Watch
 
 PASSENGER = {"Pclass": 3, "Sex": "male", "Age": 22, "SibSp": 1, "Parch": 0, "Fare": 7.25, "Embarked": "S"}
 GOOD = json.dumps({"features": PASSENGER})
@@ -169,7 +169,7 @@ def pass_time(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> N
         happens()
         time.sleep(seconds)
 
-    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(folder_watch, "time", SimpleNamespace(sleep=sleep))
 
 
 def test_a_file_that_is_still_written_is_asked_when_it_rests(

@@ -14,9 +14,9 @@ import pytest
 
 from driving import ROOT, copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.local.functions import Code
+from stepensemble.local.lambdas.pool import Code
 from stepensemble.local.stack import LocalStack
-from stepensemble.publishing.sources import read_sources
+from stepensemble.publishing.manifest_loader import read_sources
 
 BUILD_PARTS = (".dockerignore", "LICENSE", "README.md", "layers", "pyproject.toml", "samconfig.toml", "src", "uv.lock")
 TOOLS = Path(sys.executable).parent

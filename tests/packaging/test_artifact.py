@@ -24,14 +24,15 @@ from driving import ask
 from expected_events import without_volatile
 from memory import GIBIBYTE
 from stepensemble import Ensemble
-from stepensemble.batch.run import Options
-from stepensemble.batch.run import Request as BatchRequest
+from stepensemble.batch.documents import Options
+from stepensemble.batch.documents import Request as BatchRequest
 from stepensemble.cli.batch_runs import follow_run, start_run
 from stepensemble.cli.stacks import Stack
 from stepensemble.core.payload import Pointer
-from stepensemble.handlers.models import ModelCache
-from stepensemble.handlers.normalize import CurrentRelease, Normalizer
-from stepensemble.handlers.score import Scorer
+from stepensemble.handlers.current_release import CurrentRelease
+from stepensemble.handlers.prediction.model_cache import ModelCache
+from stepensemble.handlers.prediction.normalize import Normalizer
+from stepensemble.handlers.prediction.score import Scorer
 from stepensemble.local.stack import LocalStack
 
 PROVIDED = ("awslambdaric", "simplejson", "snapshot-restore-py")
@@ -71,12 +72,12 @@ def test_a_batch_of_built_functions_comes_to_results_and_a_drawn_report(stack: S
 @pytest.mark.parametrize(
     ("function", "modules"),
     [
-        ("NormalizeFunction", ["handlers.normalize", "imaging.decoding"]),
-        ("Score1", ["handlers.score"]),
-        ("PlanFunction", ["handlers.plan"]),
-        ("NormalizeShardFunction", ["handlers.normalize_shard"]),
-        ("AggregateShardFunction", ["handlers.aggregate_shard"]),
-        ("SummarizeFunction", ["handlers.summarize", "batch.charts"]),
+        ("NormalizeFunction", ["handlers.prediction.normalize", "imaging.decoding"]),
+        ("Score1", ["handlers.prediction.score"]),
+        ("PlanFunction", ["handlers.batch.plan"]),
+        ("NormalizeShardFunction", ["handlers.batch.normalize_shard"]),
+        ("AggregateShardFunction", ["handlers.batch.aggregate_shard"]),
+        ("SummarizeFunction", ["handlers.batch.summarize", "batch.report.charts"]),
     ],
 )
 def test_a_functions_layers_hold_what_it_imports(

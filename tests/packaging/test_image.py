@@ -140,7 +140,7 @@ def test_it_is_built_once_of_what_it_copies_and_every_slot_gets_it(project: Path
     docker = {"DOCKER_HOST": daemon.endpoint}
     run("sam", "build", "--template-file", "template-tensorflow.yaml", "--build-dir", "image", folder=project, **docker)
     (context,) = daemon.builds
-    assert {"functions/score/app.py", "src/stepensemble/handlers/score.py", "uv.lock"} <= set(context)
+    assert {"functions/score/app.py", "src/stepensemble/handlers/prediction/score.py", "uv.lock"} <= set(context)
     assert not [path for path in context if path.startswith(("models/", ".venv", "src/stepensemble/cli/"))]
 
     where = ["--template-file", "image/template.yaml", "--config-file", str(project / "samconfig.toml")]

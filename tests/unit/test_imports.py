@@ -121,21 +121,21 @@ def test_core_imports_without_aws_and_without_any_runtime() -> None:
     ("handler", "blocked"),
     [
         (
-            "normalize",
+            "prediction.normalize",
             ["boto3", "botocore", "ai_edge_litert", "tensorflow", "polars", "matplotlib", "PIL", "simplejpeg"],
         ),
-        ("score", ["boto3", "botocore", "tensorflow", "polars", "matplotlib", "PIL", "simplejpeg"]),
-        ("aggregate", ["ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
-        ("api", ["ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
-        ("plan", ["ai_edge_litert", "tensorflow", "matplotlib"]),
-        ("normalize_shard", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "matplotlib"]),
-        ("aggregate_shard", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "matplotlib"]),
-        ("summarize", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "polars"]),
+        ("prediction.score", ["boto3", "botocore", "tensorflow", "polars", "matplotlib", "PIL", "simplejpeg"]),
+        ("prediction.aggregate", ["ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
+        ("http.routes", ["ai_edge_litert", "tensorflow", "polars", "matplotlib"]),
+        ("batch.plan", ["ai_edge_litert", "tensorflow", "matplotlib"]),
+        ("batch.normalize_shard", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "matplotlib"]),
+        ("batch.aggregate_shard", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "matplotlib"]),
+        ("batch.summarize", ["boto3", "botocore", "ai_edge_litert", "tensorflow", "polars"]),
     ],
 )
 def test_a_function_imports_only_what_it_needs_at_a_cold_start(handler: str, blocked: list[str]) -> None:
     kitchen = ["samcli", "samtranslator", "moto", "typer", "rich"]
-    run_blocked(blocked + kitchen, f"import stepensemble.handlers.wiring, stepensemble.handlers.{handler}")
+    run_blocked(blocked + kitchen, f"import stepensemble.handlers.bootstrap, stepensemble.handlers.{handler}")
 
 
 def test_an_ensemble_in_process_needs_polars_for_tables_only() -> None:

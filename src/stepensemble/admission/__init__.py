@@ -1,7 +1,8 @@
-"""Nothing is published that was not tried.
+"""Checks a manifest and its models before anything is published.
 
-- `gate`: let nothing through that is not what the manifest says
-- `screening`: ask every member; `checks` and `feasibility` judge members and ensemble
-- `addition`: make a member of a model file, and have the gate examine the manifest as it would be
-- `document`: a JSON file changed as little as possible
+- `gate`: runs every check, and reports what it found
+- `probes`: predicts the golden rows with every member; `member_checks`, `output_meaning`, `repeatability` and
+  `ensemble_checks` judge the results
+- `new_member`: adds a model file to the manifest as a member, after the gate has passed the manifest that results
+- `json_edit`: edits a JSON file and keeps its formatting
 """

@@ -12,17 +12,17 @@ from typing import Any
 
 import msgspec
 
-from stepensemble.admission.checks import Applicant, Check, check_member
-from stepensemble.admission.feasibility import check_deadline, check_states
-from stepensemble.admission.screening import Answer, Screened, Subject, screen
-from stepensemble.core.capacity import CAPACITIES, Capacity
+from stepensemble.admission.ensemble_checks import check_deadline, check_states
+from stepensemble.admission.member_checks import Applicant, Check, check_member
+from stepensemble.admission.probes import Answer, Screened, Subject, screen
+from stepensemble.core.aggregation.canonical import check_output
 from stepensemble.core.errors import InvalidManifest
-from stepensemble.core.outputs import check_output
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.fingerprint import Fingerprint
+from stepensemble.core.slot_capacity import CAPACITIES, Capacity
 from stepensemble.publishing.golden import GOLDEN_ROWS, draw_rows, golden_rows, read_golden
+from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.publishing.publish import Now
-from stepensemble.publishing.sources import Sources
 from stepensemble.publishing.verification import make_fingerprint
 
 FEWEST_ROWS = 2

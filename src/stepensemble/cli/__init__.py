@@ -1,5 +1,5 @@
 """The command line: `ensemble`.
 
-`app` declares the commands and turns errors into exit codes; `stacks` finds or starts the stack a command talks to;
-`execution` starts executions and waits for them; `pictures` draws what people see. Every command also has `--json`.
+`app` collects the `commands` and turns errors into exit codes; `stacks` finds or starts the stack that a command works
+on; `execution` and `batch_runs` start executions and wait for them; `tables` has what is printed.
 """

@@ -39,7 +39,7 @@ def read_days(day: str | None, first: str | None, last: str | None, now: datetim
 
 
 def _read_day(text: str, hint: str) -> date:
-    from stepensemble.batch.timetable import FIRST_YEAR, LAST_YEAR
+    from stepensemble.batch.schedule_times import FIRST_YEAR, LAST_YEAR
 
     try:
         day = datetime.strptime(text, "%Y-%m-%d").date()
@@ -57,7 +57,7 @@ def read_moment(text: str | None) -> datetime:
     Raises:
         typer.BadParameter: it is no time.
     """
-    from stepensemble.batch.timetable import FIRST_YEAR, LAST_YEAR
+    from stepensemble.batch.schedule_times import FIRST_YEAR, LAST_YEAR
 
     try:
         moment = datetime.now(UTC) if text is None else datetime.fromisoformat(text)

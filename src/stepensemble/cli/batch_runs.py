@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from stepensemble.batch.claims import list_finished
-from stepensemble.batch.run import Plan, Request, Result, Shard
-from stepensemble.batch.summary import Summary
+from stepensemble.batch.documents import Plan, Request, Result, Shard
+from stepensemble.batch.report.summary import Summary
+from stepensemble.batch.run_lock import list_finished
 from stepensemble.cli.stacks import Stack
 from stepensemble.core.errors import ObjectMissing
 from stepensemble.core.payload import Pointer

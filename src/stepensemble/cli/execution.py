@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.answer import Output
+from stepensemble.core.aggregation.prediction import Output
 from stepensemble.core.errors import RecordNotFound
-from stepensemble.handlers.results import name_failure
-from stepensemble.storage.pointers import follow_pointers, leave_rows
+from stepensemble.handlers.prediction.member_results import name_failure
+from stepensemble.storage.payload_pointers import follow_pointers, leave_rows
 
 POLL_SECONDS = (0.02, 0.02, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 """Waits between looks at an execution; the last one repeats."""

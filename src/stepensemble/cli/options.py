@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from stepensemble.publishing.sources import Sources
+    from stepensemble.publishing.manifest_loader import Sources
 
 DEFAULT_MANIFEST = Path("models/manifest.json")
 
@@ -33,7 +33,7 @@ def read_manifest(manifest: Path | None) -> Sources:
         typer.BadParameter: there is no such file.
         InvalidManifest: with every problem.
     """
-    from stepensemble.publishing.sources import read_sources
+    from stepensemble.publishing.manifest_loader import read_sources
 
     path = manifest or DEFAULT_MANIFEST
     require_manifest(path, "MANIFEST")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from stepensemble.batch.timetable import next_times
+from stepensemble.batch.schedule_times import next_times
 from stepensemble.cli.stacks import Stack
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
     from stepensemble.core.releases.release import Current
-    from stepensemble.publishing.sources import Sources
-    from stepensemble.storage.records import RecordTable
-    from stepensemble.storage.reviews import ReviewLog
+    from stepensemble.publishing.manifest_loader import Sources
+    from stepensemble.storage.record_table import RecordTable
+    from stepensemble.storage.review_log import ReviewLog
 
 LOCAL_REGION = "us-east-1"
 
@@ -111,7 +111,7 @@ class Stack:
     @cached_property
     def records(self) -> RecordTable:
         """The records."""
-        from stepensemble.storage.records import RecordTable
+        from stepensemble.storage.record_table import RecordTable
 
         client = self.session.client("dynamodb", endpoint_url=self.endpoint)
         return RecordTable(client, self._output("RecordsTableName"), self.data)
@@ -119,7 +119,7 @@ class Stack:
     @cached_property
     def reviews(self) -> ReviewLog:
         """The events that ask for a review."""
-        from stepensemble.storage.reviews import ReviewLog
+        from stepensemble.storage.review_log import ReviewLog
 
         client = self.session.client("logs", endpoint_url=self.endpoint)
         return ReviewLog(client, self._output("ReviewLogGroupName"))
@@ -288,7 +288,7 @@ def settle_release(
     Raises:
         NothingPublished: nothing is current, and there is no manifest.
     """
-    from stepensemble.core.releases.current import serves
+    from stepensemble.core.releases.pointer import serves
     from stepensemble.core.releases.release import SHORT
     from stepensemble.publishing.publish import is_due
 
@@ -326,7 +326,7 @@ def ensure_published(
     `remark` is given a note where another ensemble's release was current.
     """
     from stepensemble.core.errors import NothingPublished
-    from stepensemble.core.releases.current import serves
+    from stepensemble.core.releases.pointer import serves
     from stepensemble.publishing.publish import find_other, publish
 
     try:
@@ -338,7 +338,7 @@ def ensure_published(
             remark(f"the ensemble {sources.release.name} replaces {replaced} as the current one of {stack.name}")
     except NothingPublished:
         pass
-    from stepensemble.cli.trials import admit
+    from stepensemble.cli.gate import admit
 
     fingerprint = admit(sources, notify).fingerprint()
     notify("Publishing")

@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.progress import track
 
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.manifest import Manifest
 from stepensemble.core.problems import enumerate_values, show, suggest
-from stepensemble.core.records import Record
+from stepensemble.core.record import Record
 from stepensemble.core.releases.release import digest_of
-from stepensemble.core.replay.changes import Replay
-from stepensemble.core.replay.replaying import replay
+from stepensemble.core.replay.replay import replay
+from stepensemble.core.replay.report import Replay
 from stepensemble.core.replay.what_if import METHODS, WhatIf
-from stepensemble.core.soundness import parse_manifest
-from stepensemble.storage.records import DAYS_BACK
+from stepensemble.core.schema.manifest import Manifest
+from stepensemble.core.validation.manifest import parse_manifest
+from stepensemble.storage.record_table import DAYS_BACK
 
 
 @dataclass(frozen=True, slots=True)

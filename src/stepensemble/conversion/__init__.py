@@ -1,9 +1,10 @@
-"""From a model file of any kind to an artifact that a runtime loads.
+"""Converts a model file of any supported format to an artifact that a runtime loads.
 
-- `converting`: what is done with a file, and what comes of it
-- `formats`: which kind of file it is; `safety`: whether it could do harm
-- `deduction`: what a model tells of its inputs and outputs
-- `parity`: how far the converted model is from the original
-- `trial`: load and ask artifacts in a process of their own, by `child` and `work`
-- `export`: the part that TensorFlow does, in a child too
+- `converter`: the steps, from file to artifact
+- `formats`: recognizes a file's format; `safety`: finds what could run code; `keras_2`: reads Keras 2 configurations
+- `contract_inference`: infers inputs and outputs from the model
+- `parity`: measures how far the converted model is from the original
+- `sandbox`: loads and runs artifacts in a child process: `child_process` starts it, `child_main` is its entry point,
+  `confinement` restricts what it may do
+- `export`: the part that TensorFlow does, in a child process too
 """

@@ -16,18 +16,18 @@ from typing import Any
 
 from msgspec import Struct
 
-from stepensemble.conversion.deduction import Golden
+from stepensemble.conversion.contract_inference import Golden
 from stepensemble.conversion.formats import Format, pack_saved_model
 from stepensemble.conversion.keras_2 import is_of_keras_2, translate_config
 from stepensemble.conversion.parity import draw_inputs
 from stepensemble.conversion.safety import check_hdf5, check_keras_config, find_keras_code
-from stepensemble.conversion.trial import pack_arrays, unpack_arrays
+from stepensemble.conversion.sandbox import pack_arrays, unpack_arrays
+from stepensemble.core.arrays import Array
 from stepensemble.core.errors import ConversionFailed, FileDamaged, FileUnsafe
 from stepensemble.core.problems import enumerate_values, show
 from stepensemble.runtimes import Model, Signature
 from stepensemble.runtimes.archives import extract_archive, read_archive, read_folder
-from stepensemble.runtimes.graphs import find_unknown_operations, refuse
-from stepensemble.runtimes.model import Array
+from stepensemble.runtimes.graph_checks import find_unknown_operations, refuse
 from stepensemble.runtimes.tensorflow import (
     check_saved_model,
     import_tensorflow,

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepensemble.core.closeness import TOLERANCE, scale_of
+from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InputMismatch
 from stepensemble.core.problems import show
+from stepensemble.core.tolerance import TOLERANCE, scale_of
 from stepensemble.runtimes import Signature
-from stepensemble.runtimes.model import STRING, Array, Tensor
+from stepensemble.runtimes.model import STRING, Tensor
 
 DRAWN_ROWS = 16
 """Rows to compare on where none are given."""
@@ -27,7 +28,7 @@ class Tolerance:
     """How far a converted model may be from the original.
 
     Attributes:
-        deviation: of any number of any output, relative to the scale of that output; see `core.closeness`.
+        deviation: of any number of any output, relative to the scale of that output; see `core.tolerance`.
         labels: rows whose label may change.
     """
 

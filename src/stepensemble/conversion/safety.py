@@ -2,7 +2,7 @@
 
 It describes layers by the names of classes, and Keras calls what the names lead to. It is read here as data, before
 Keras sees it. What is found are sentences; none found means that the file computes, and does nothing else. What a
-SavedModel could do is found by `runtimes.graphs`.
+SavedModel could do is found by `runtimes.graph_checks`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from stepensemble.core.errors import FileDamaged
 from stepensemble.core.problems import show
-from stepensemble.runtimes.graphs import refuse
+from stepensemble.runtimes.graph_checks import refuse
 
 KERAS_MODULES = frozenset(
     {

@@ -22,12 +22,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from stepensemble.core.coherence import check_quorum
 from stepensemble.core.errors import InvalidPayload, PayloadTooLarge
-from stepensemble.core.manifest import Voice
-from stepensemble.core.policy import Policy, Quorum, override_quorum
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
-from stepensemble.core.validation import check_structure
+from stepensemble.core.schema.manifest import Voice
+from stepensemble.core.schema.policy import Policy, Quorum, override_quorum
+from stepensemble.core.validation.policy import check_quorum
+from stepensemble.core.validation.structure import check_structure
 
 MAX_ROWS = 10_000
 KEYS = ("features", "instances", "prediction_id", "metadata", "release", "quorum")

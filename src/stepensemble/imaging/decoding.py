@@ -11,11 +11,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stepensemble.core.manifest import ImageFeature
+from stepensemble.core.arrays import Bytes
 from stepensemble.core.problems import show
+from stepensemble.core.schema.manifest import ImageFeature
 from stepensemble.imaging.integrity import CheckUnknown, check_integrity
 from stepensemble.imaging.resampling import resample
 
@@ -33,8 +33,6 @@ on an edge it takes all or nothing."""
 GREY, RGB = 0, 2
 """A PNG's types of colour of which one may be transparent, as its header writes them."""
 
-Samples = npt.NDArray[np.uint8]
-
 
 class ImageRefused(Exception):
     """A picture is not taken; `reason` says what is wrong with it, and what to do."""
@@ -44,7 +42,7 @@ class ImageRefused(Exception):
         super().__init__(f"{message}; {remedy}")
 
 
-def decode_image(body: bytes, feature: ImageFeature) -> Samples:
+def decode_image(body: bytes, feature: ImageFeature) -> Bytes:
     """Decode a picture to the feature's size and mode.
 
     Returns samples of shape `(height, width, channels)`.
@@ -74,7 +72,7 @@ def decode_image(body: bytes, feature: ImageFeature) -> Samples:
     return np.asarray(fitted).reshape(*feature.size, feature.channels)
 
 
-def encode_png(samples: Samples) -> bytes:
+def encode_png(samples: Bytes) -> bytes:
     """Return samples of shape `(height, width, channels)` as a PNG, the same bytes every time.
 
     It is not compressed: how small zlib makes it depends on zlib's version.

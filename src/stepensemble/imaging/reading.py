@@ -9,17 +9,14 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from stepensemble.core.columns import Array
-from stepensemble.core.features import Images, Reasons
-from stepensemble.core.manifest import ImageFeature
+from stepensemble.core.arrays import Array, Bytes
+from stepensemble.core.preprocessing.encoding import Images, Reasons
 from stepensemble.core.problems import show
-
-if TYPE_CHECKING:
-    from stepensemble.imaging.decoding import Samples
+from stepensemble.core.schema.manifest import ImageFeature
 
 Fetch = Callable[[str], bytes | tuple[str, str]]
 """Returns what lies at an `s3://…`, or why not and what to do."""
@@ -45,7 +42,7 @@ def image_reader(fetch: Fetch) -> Images:
 
 
 def read_images(feature: ImageFeature, values: Sequence[Any], fetch: Fetch = nowhere) -> tuple[Array, Reasons]:
-    """Read an image feature's values; see `core.features.Images`.
+    """Read an image feature's values; see `core.preprocessing.encoding.Images`.
 
     Args:
         feature: whose size and mode the samples have.
@@ -63,7 +60,7 @@ def read_images(feature: ImageFeature, values: Sequence[Any], fetch: Fetch = now
     return samples, reasons
 
 
-def _read_image(feature: ImageFeature, value: object, fetch: Fetch) -> Samples | tuple[str, str]:
+def _read_image(feature: ImageFeature, value: object, fetch: Fetch) -> Bytes | tuple[str, str]:
     from stepensemble.imaging.decoding import ImageRefused, decode_image
 
     body = _read_body(value, fetch)

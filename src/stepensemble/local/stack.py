@@ -24,9 +24,9 @@ from msgspec import Struct
 from stepensemble.core.errors import LocalStackError
 from stepensemble.core.releases.release import digest_of, name_add_on
 from stepensemble.local.errors import PortTaken, StackRuns, StateUnwritable
-from stepensemble.local.functions import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
-from stepensemble.local.privacy import make_private
-from stepensemble.local.state import StateDatabase, copy_database, find_owner, lock_state, remove_database
+from stepensemble.local.file_permissions import make_private
+from stepensemble.local.lambdas.pool import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
+from stepensemble.local.state_database import StateDatabase, copy_database, find_owner, lock_state, remove_database
 from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically, write_cache
 
 STACK_NAME = "stepensemble-local"
@@ -115,7 +115,7 @@ class LocalStack:
             parameters: overrides of the template's defaults.
             port: 0 for a free one.
             http_port: of the HTTP API; likewise.
-            auth: whether a request to the HTTP API must be signed, in form; see `local.door`.
+            auth: whether a request to the HTTP API must be signed, in form; see `local.http.api_gateway`.
             concurrency: processes a function may have; the number of processors, at least 4, if not given.
             on_wait: told if another command has to finish first.
             code: functions' code by logical id, instead of what the template says.
@@ -263,15 +263,15 @@ def _assemble(
         pool.prestart(function.name for function in known.functions if function.logical_id in used)
 
     # While these processes start on another processor, moto is imported; hence imports in the middle of things.
-    from stepensemble.local.emulator import create_stacks, load_moto
+    from stepensemble.local.emulation.server import create_stacks, load_moto
 
     load_moto(blueprints.values())
 
-    from stepensemble.local.engine import Home, Retention, serve_executions
-    from stepensemble.local.gateway import ExpressEngine, Gateway
-    from stepensemble.local.http_server import HttpServer
-    from stepensemble.local.persistence import Journal
-    from stepensemble.local.programs import Programs
+    from stepensemble.local.emulation.asl_cache import Programs
+    from stepensemble.local.emulation.persistence import Journal
+    from stepensemble.local.emulation.stepfunctions import Home, Retention, serve_executions
+    from stepensemble.local.http.aws_endpoint import ExpressEngine, Gateway
+    from stepensemble.local.http.server import HttpServer
 
     exits.enter_context(_brisk_threads())
     exits.enter_context(serve_executions(Home(account, endpoint, pool, Programs(folder / "cache" / "programs"))))
@@ -293,8 +293,8 @@ def _open_door(
     exits: ExitStack, blueprint: Blueprint, pool: FunctionPool, listener: socket, account: str, *, auth: bool
 ) -> None:
     """Serve the HTTP API, in front of the function that the template puts behind it."""
-    from stepensemble.local.door import Door
-    from stepensemble.local.http_server import HttpServer
+    from stepensemble.local.http.api_gateway import Door
+    from stepensemble.local.http.server import HttpServer
 
     name = next(function.name for function in pool.describe() if function.logical_id == blueprint.door)
     exits.callback(HttpServer(listener, Door(pool, name, account, auth=auth)).close)

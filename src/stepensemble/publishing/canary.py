@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from msgspec import Meta, Struct
 
-from stepensemble.core.answer import Output, Prediction
+from stepensemble.core.aggregation.prediction import Output, Prediction
 from stepensemble.core.errors import EnsembleError
-from stepensemble.core.records import Record, RecordSummary
-from stepensemble.core.releases import current as pointer
+from stepensemble.core.record import Record, RecordSummary
+from stepensemble.core.releases import pointer
 from stepensemble.core.releases.release import Canary, Current, Release
-from stepensemble.core.replay.changes import Outcome, Shift, Tally, compare
-from stepensemble.core.task import MulticlassTask, Task, name_classes, name_task
+from stepensemble.core.replay.report import Outcome, Shift, Tally, compare
+from stepensemble.core.schema.task import MulticlassTask, Task, name_classes, name_task
 from stepensemble.publishing.publish import Now
 from stepensemble.storage.releases import ReleaseStore
 
 if TYPE_CHECKING:
-    from stepensemble.storage.records import RecordTable
+    from stepensemble.storage.record_table import RecordTable
 
 Answer = Callable[[Mapping[str, Any]], Output]
 """Answers a payload in process, or raises an `EnsembleError`."""

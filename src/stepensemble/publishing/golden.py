@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stepensemble.core.columns import Columns
 from stepensemble.core.errors import InvalidManifest, InvalidPayload
-from stepensemble.core.features import normalize
-from stepensemble.core.manifest import (
+from stepensemble.core.preprocessing.columns import Columns
+from stepensemble.core.preprocessing.encoding import normalize
+from stepensemble.core.schema.manifest import (
     BooleanFeature,
     CategoryFeature,
     Feature,

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 from stepensemble.core.errors import CanaryConflict, NothingPublished, ReleaseCorrupt
-from stepensemble.core.releases.current import begin_canary, refuse_canary, serves, succeed
-from stepensemble.core.releases.differences import Difference, compare_releases
+from stepensemble.core.releases.diff import Difference, compare_releases
 from stepensemble.core.releases.fingerprint import Fingerprint
+from stepensemble.core.releases.pointer import begin_canary, refuse_canary, serves, succeed
 from stepensemble.core.releases.release import SHORT, Current, Release, ReleasedMember, Slots, place
-from stepensemble.publishing.sources import Sources
+from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.storage.releases import ReleaseStore
 
 Now = Callable[[], datetime]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from stepensemble.core.errors import MemberError, ReleaseCorrupt
-from stepensemble.core.releases.current import succeed
+from stepensemble.core.releases.pointer import succeed
 from stepensemble.core.releases.release import SHORT, Canary, Release, Slots, place
 from stepensemble.publishing.publish import Now
-from stepensemble.publishing.references import find_release
+from stepensemble.publishing.release_lookup import find_release
 from stepensemble.storage.releases import ReleaseStore
 
 

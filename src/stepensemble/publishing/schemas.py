@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stepensemble.core.answer import output_schema
-from stepensemble.core.manifest import json_schema
+from stepensemble.core.aggregation.prediction import output_schema
+from stepensemble.core.schema.manifest import json_schema
 from stepensemble.serving.openapi import describe_api
 
 PUBLISHED = {"models/manifest.schema.json": json_schema, "docs/output.schema.json": output_schema}

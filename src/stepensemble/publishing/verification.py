@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from stepensemble.core.answer import Output
-from stepensemble.core.closeness import compare, measure_deviation, place_rows
+from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.arrays import Array
 from stepensemble.core.errors import VerificationFailed
-from stepensemble.core.outputs import Array, Label
 from stepensemble.core.payload import Pointer
 from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
+from stepensemble.core.schema.outputs import Label
+from stepensemble.core.tolerance import compare, measure_deviation, place_rows
 
 Ask = Callable[[dict[str, Any]], tuple[Output | None, str]]
 """Runs an execution with a payload; returns its output with pointers followed, or None and why there is none."""

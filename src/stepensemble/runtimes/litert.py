@@ -1,7 +1,7 @@
 """LiteRT: the default runtime. Milliseconds to load, microseconds a row, no TensorFlow.
 
 A file that nobody has tried may end the process: LiteRT does not check everything it reads. Published artifacts were
-tried in a process of their own (`conversion/trial.py`) and have their digest checked.
+tried in a process of their own (`conversion/sandbox.py`) and have their digest checked.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InputMismatch, ModelRefused
 from stepensemble.core.problems import show
 from stepensemble.runtimes.model import (
     STRING,
-    Array,
     Invoke,
     Model,
     Quantization,

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec import UNSET, structs
 
 from stepensemble.core.errors import InputMismatch
-from stepensemble.core.manifest import Feature, NumberFeature
-from stepensemble.core.precision import is_narrow
+from stepensemble.core.preprocessing.precision import is_narrow
 from stepensemble.core.problems import show
+from stepensemble.core.schema.manifest import Feature, NumberFeature
 from stepensemble.runtimes.model import Signature
 
 DOUBLES = frozenset({"float64"})
@@ -49,7 +49,7 @@ def reject_narrowed(signature: Signature, narrow: Mapping[str, str]) -> None:
 
     Args:
         signature: the model's.
-        narrow: as `core.precision.list_narrow_inputs` returns it.
+        narrow: as `core.preprocessing.precision.list_narrow_inputs` returns it.
 
     Raises:
         InputMismatch: with a feature and the remedy.

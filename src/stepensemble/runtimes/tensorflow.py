@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InputMismatch, ModelFileError, ModelRefused, TensorFlowMissing
 from stepensemble.core.problems import show
 from stepensemble.runtimes.archives import extract_archive, is_of_saved_model, list_archive
-from stepensemble.runtimes.graphs import check_graphs
-from stepensemble.runtimes.model import STRING, Array, Model, Signature, Tensor, describe, select_signature
+from stepensemble.runtimes.graph_checks import check_graphs
+from stepensemble.runtimes.model import STRING, Model, Signature, Tensor, describe, select_signature
 
 SETTINGS = {
     "CUDA_VISIBLE_DEVICES": "-1",

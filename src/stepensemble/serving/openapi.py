@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from stepensemble.core.answer import Output
+from stepensemble.core.aggregation.prediction import Output
 from stepensemble.core.payload import MAX_ROWS
 from stepensemble.core.problems import Problem
-from stepensemble.core.records import Record
+from stepensemble.core.record import Record
 from stepensemble.core.releases.release import SHORT
 
 JSON = "application/json"

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from stepensemble.core.errors import LabelUnknown, ServableNotFound
-from stepensemble.core.manifest import (
+from stepensemble.core.releases.release import Current, Release, ReleasedMember
+from stepensemble.core.schema.manifest import (
     BooleanFeature,
     CategoryFeature,
     Feature,
@@ -17,9 +18,8 @@ from stepensemble.core.manifest import (
     NumberFeature,
     TensorFeature,
 )
-from stepensemble.core.outputs import Label, output_width
-from stepensemble.core.releases.release import Current, Release, ReleasedMember
-from stepensemble.core.task import BinaryTask, RegressionTask
+from stepensemble.core.schema.outputs import Label, output_width
+from stepensemble.core.schema.task import BinaryTask, RegressionTask
 
 VERSION_DIGITS = 13
 """Of a release's 64 hex digits: 52 bits, which every JSON number holds exactly."""

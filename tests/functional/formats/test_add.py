@@ -16,8 +16,8 @@ from msgspec import structs
 from builders import X, manifest
 from driving import run_ensemble
 from stepensemble import Ensemble
-from stepensemble.admission.addition import Addition, Candidate, carry_out, plan_addition
-from stepensemble.conversion.trial import pack_arrays, unpack_arrays
+from stepensemble.admission.new_member import Addition, Candidate, carry_out, plan_addition
+from stepensemble.conversion.sandbox import pack_arrays, unpack_arrays
 from stepensemble.core.errors import FileDamaged, FileUnsafe, InputMismatch
 
 pytestmark = [

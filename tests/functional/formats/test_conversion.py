@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepensemble.conversion.child import Crash, run_apart
-from stepensemble.conversion.converting import Converted, convert
+from stepensemble.conversion.child_process import Crash, run_apart
+from stepensemble.conversion.converter import Converted, convert
 from stepensemble.conversion.export import Export, Exported
 from stepensemble.conversion.formats import read_source
 from stepensemble.core.errors import (

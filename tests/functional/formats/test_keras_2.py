@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 
 from builders import ROOT
-from stepensemble.conversion.converting import Converted, convert
+from stepensemble.conversion.converter import Converted, convert
 from stepensemble.conversion.keras_2 import is_of_keras_2, translate_config
 from stepensemble.core.errors import ConversionFailed, FileUnsafe
 from stepensemble.runtimes import load_model

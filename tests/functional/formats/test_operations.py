@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stepensemble.runtimes import operations
-from stepensemble.runtimes.graphs import RESTORES, SAVES, TABLES
+from stepensemble.runtimes import allowed_operations
+from stepensemble.runtimes.graph_checks import RESTORES, SAVES, TABLES
 
 pytestmark = pytest.mark.tensorflow
 
@@ -46,35 +46,37 @@ def definition(name: str) -> Any:
 
 def test_every_operation_exists_and_is_in_one_group() -> None:
     groups = [
-        operations.NUMBERS,
-        operations.TEXT,
-        operations.LISTS,
-        operations.CALLS,
-        operations.VARIABLES,
-        operations.TABLES,
-        operations.RANDOM,
+        allowed_operations.NUMBERS,
+        allowed_operations.TEXT,
+        allowed_operations.LISTS,
+        allowed_operations.CALLS,
+        allowed_operations.VARIABLES,
+        allowed_operations.TABLES,
+        allowed_operations.RANDOM,
     ]
-    assert sum(map(len, groups)) == len(operations.COMPUTES)
+    assert sum(map(len, groups)) == len(allowed_operations.COMPUTES)
     judged = {*SAVES, *RESTORES, *TABLES}
-    assert [name for name in sorted(operations.COMPUTES | judged) if definition(name) is None] == []
-    assert not judged & operations.COMPUTES
+    assert [name for name in sorted(allowed_operations.COMPUTES | judged) if definition(name) is None] == []
+    assert not judged & allowed_operations.COMPUTES
 
 
 def test_what_computes_with_numbers_or_text_has_no_state_and_no_function() -> None:
-    assert [name for name in sorted(operations.NUMBERS | operations.TEXT) if definition(name).is_stateful] == ["Assert"]
+    assert [
+        name for name in sorted(allowed_operations.NUMBERS | allowed_operations.TEXT) if definition(name).is_stateful
+    ] == ["Assert"]
     takes_functions = {
         name
-        for name in operations.COMPUTES
+        for name in allowed_operations.COMPUTES
         if any(attribute.type in ("func", "list(func)") for attribute in definition(name).attr)
     }
-    assert takes_functions == operations.CALLS
+    assert takes_functions == allowed_operations.CALLS
 
 
 def test_no_argument_and_no_attribute_names_a_file() -> None:
     from tensorflow.core.framework import types_pb2
 
     arguments, attributes = set(), set()
-    for name in operations.COMPUTES:
+    for name in allowed_operations.COMPUTES:
         one = definition(name)
         arguments |= {
             (argument.name, name)
@@ -88,12 +90,12 @@ def test_no_argument_and_no_attribute_names_a_file() -> None:
         }
     unread = {(argument, name) for argument, name in arguments if argument not in TEXT_ARGUMENTS}
     assert {argument for argument, _ in unread} == {"handle"}
-    assert {name for _, name in unread} <= operations.LISTS
+    assert {name for _, name in unread} <= allowed_operations.LISTS
     assert {attribute for attribute, _ in attributes} <= TEXT_ATTRIBUTES
 
 
 def test_nothing_in_it_is_called_like_what_does_more_than_compute() -> None:
-    assert [name for name in sorted(operations.COMPUTES) if READ.search(name)] == ["ShardedFilename"]
+    assert [name for name in sorted(allowed_operations.COMPUTES) if READ.search(name)] == ["ShardedFilename"]
 
 
 @pytest.mark.parametrize(
@@ -107,4 +109,4 @@ def test_nothing_in_it_is_called_like_what_does_more_than_compute() -> None:
 )
 def test_what_touches_files_or_runs_code_exists_and_is_not_in_it(name: str) -> None:
     assert definition(name) is not None
-    assert name not in operations.COMPUTES
+    assert name not in allowed_operations.COMPUTES

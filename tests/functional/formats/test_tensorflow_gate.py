@@ -15,14 +15,14 @@ from memory import GIBIBYTE, MemoryStack
 from stepensemble import Ensemble
 from stepensemble.admission.gate import examine
 from stepensemble.conversion.formats import read_source
-from stepensemble.core.answer import MemberFailure
-from stepensemble.core.capacity import MEBIBYTE
+from stepensemble.core.aggregation.prediction import MemberFailure
 from stepensemble.core.errors import ModelRefused
 from stepensemble.core.releases.release import digest_of
-from stepensemble.handlers.models import ModelCache
-from stepensemble.handlers.score import Scorer
-from stepensemble.handlers.tiers import list_members
-from stepensemble.publishing.sources import read_sources
+from stepensemble.core.slot_capacity import MEBIBYTE
+from stepensemble.handlers.prediction.model_cache import ModelCache
+from stepensemble.handlers.prediction.score import Scorer
+from stepensemble.handlers.state import list_members
+from stepensemble.publishing.manifest_loader import read_sources
 
 pytestmark = pytest.mark.tensorflow
 

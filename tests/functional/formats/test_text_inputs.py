@@ -13,7 +13,7 @@ import pytest
 
 from builders import ROOT, X, manifest
 from stepensemble import Ensemble
-from stepensemble.admission.addition import Candidate, carry_out, plan_addition
+from stepensemble.admission.new_member import Candidate, carry_out, plan_addition
 from stepensemble.core.errors import InputMismatch
 
 pytestmark = [

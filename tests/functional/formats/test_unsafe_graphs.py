@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stepensemble.conversion import safety
-from stepensemble.conversion.converting import convert
+from stepensemble.conversion.converter import convert
 from stepensemble.conversion.formats import read_source
 from stepensemble.core.errors import ConversionFailed, FileUnsafe, ModelRefused
 from stepensemble.runtimes import load_model

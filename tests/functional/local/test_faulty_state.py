@@ -15,9 +15,9 @@ from botocore.exceptions import ClientError
 from driving import make_client
 from stepensemble.local import stack as stacks
 from stepensemble.local.errors import StateUnreadable, StateUnwritable
-from stepensemble.local.process import Launch, Worker
+from stepensemble.local.lambdas.process import Launch, Worker
 from stepensemble.local.stack import LocalStack
-from stepensemble.local.state import StateDatabase, StoredItem
+from stepensemble.local.state_database import StateDatabase, StoredItem
 
 LARGE = 4 * 1024 * 1024
 UNLIMITED = 1_000_000

@@ -9,8 +9,8 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from stepensemble.local.http_messages import Environ, Refused, Reply, RequestHead
-from stepensemble.local.http_server import HttpServer, ServerLimits
+from stepensemble.local.http.messages import Environ, Refused, Reply, RequestHead
+from stepensemble.local.http.server import HttpServer, ServerLimits
 
 MOST = 1000
 LIMITS = ServerLimits(idle=5, head=5, head_bytes=4096, grace=5, linger=1, connections=300)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stepensemble.local.http_messages import Refused, RequestHead
-from stepensemble.local.origins import check_origin, is_loopback
+from stepensemble.local.http.messages import Refused, RequestHead
+from stepensemble.local.http.origins import check_origin, is_loopback
 
 LOOPBACK = (
     "127.0.0.1",

@@ -19,7 +19,7 @@ import pytest
 
 from stepensemble.local.errors import PortTaken, StackRuns, StateLocked
 from stepensemble.local.stack import LocalStack, RunningStack, find_running
-from stepensemble.local.state import lock_state
+from stepensemble.local.state_database import lock_state
 
 SERVE = """
 import signal, sys, time

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepensemble.local.http_messages import Refused, RequestHead
-from stepensemble.local.uploads import check_announcement, check_chunks, check_digests, measure_chunks
+from stepensemble.local.http.messages import Refused, RequestHead
+from stepensemble.local.http.uploads import check_announcement, check_chunks, check_digests, measure_chunks
 
 SIGNATURE = b";chunk-signature=" + b"a" * 64
 TRAILER = b"x-amz-checksum-crc32c:sOO8/Q==\r\n"

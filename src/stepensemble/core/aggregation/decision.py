@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from stepensemble.core.aggregation.labels import ABSTAINED, TIE_TOLERANCE, Labels, elect, own_labels
+from stepensemble.core.aggregation.canonical import find_usable
+from stepensemble.core.aggregation.classification import ABSTAINED, TIE_TOLERANCE, elect, own_labels
 from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
 from stepensemble.core.aggregation.quorum import Status, explain_failure, judge
 from stepensemble.core.aggregation.uncertainty import (
@@ -26,20 +26,16 @@ from stepensemble.core.aggregation.uncertainty import (
     measure_spread,
     select_class,
 )
-from stepensemble.core.manifest import Voice, select_voters
-from stepensemble.core.outputs import Label, find_usable
-from stepensemble.core.policy import VOTES, Confidence, Policy, Stack, name_method
-from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
-
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.int64]
-"""Numbers of rows, ascending, counted from 0 in the order of the payload."""
+from stepensemble.core.arrays import Flags, Floats, Integers
+from stepensemble.core.schema.manifest import Voice, select_voters
+from stepensemble.core.schema.outputs import Label
+from stepensemble.core.schema.policy import VOTES, Confidence, Policy, Stack, name_method
+from stepensemble.core.schema.task import BinaryTask, MulticlassTask, RegressionTask, Task
 
 Outputs = Mapping[str, Floats]
 """Canonical outputs by member id; a member that failed is not there, and NaN in the rows in which it failed."""
 
-Ask = Callable[[int, Numbers], Outputs | None]
+Ask = Callable[[int, Integers], Outputs | None]
 """Returns what the members of a tier say of these rows; None where they are yet to be asked."""
 
 
@@ -67,7 +63,7 @@ class ClassAnswers:
         pivotal: `(rows, voters)`.
     """
 
-    label: Labels
+    label: Integers
     probabilities: Floats
     agreement: Floats
     tie: Flags
@@ -105,7 +101,7 @@ class Settled:
     """
 
     tier: int
-    numbers: Numbers
+    numbers: Integers
     voters: tuple[str, ...]
     missing: tuple[str, ...]
     answers: Answers
@@ -115,7 +111,7 @@ class Settled:
 class Failed:
     """Rows without an answer: the voters that have an output for them do not hold the quorum, and the cause says so."""
 
-    numbers: Numbers
+    numbers: Integers
     missing: tuple[str, ...]
     cause: str
 
@@ -154,7 +150,7 @@ class Undecided:
     """Rows for which the next tier must be asked first."""
 
     tier: int
-    numbers: Numbers
+    numbers: Integers
 
 
 def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask: Ask) -> Decision | Undecided:
@@ -166,7 +162,7 @@ def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask:
     """
     last = max(member.tier for member in members)
     numbers = np.arange(rows)
-    heard: dict[str, tuple[Numbers, Floats]] = {}
+    heard: dict[str, tuple[Integers, Floats]] = {}
     settled: list[Settled] = []
     weights: dict[str, float] = {}
     for tier in range(1, last + 1):
@@ -178,8 +174,8 @@ def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask:
         voters = select_voters(reached)
         said_now = {member.id: _select_rows(*heard[member.id], numbers) for member in reached if member.id in heard}
         counted: set[str] = set()
-        short: list[tuple[Numbers, tuple[str, ...]]] = []
-        unsure: list[Numbers] = []
+        short: list[tuple[Integers, tuple[str, ...]]] = []
+        unsure: list[Integers] = []
         for places, usable in _divide_by_presence(said_now, len(numbers)):
             if judge(policy, voters, usable) == "FAILED":
                 short.append((numbers[places], tuple(usable)))
@@ -213,7 +209,7 @@ def _name_missing(voters: Sequence[Voice], present: Collection[str]) -> tuple[st
     return tuple(voter.id for voter in voters if voter.id not in present)
 
 
-def _divide_by_presence(outputs: Outputs, rows: int) -> Iterator[tuple[Numbers, Outputs]]:
+def _divide_by_presence(outputs: Outputs, rows: int) -> Iterator[tuple[Integers, Outputs]]:
     """Yield the rows for which the same members have an output: their places, and those outputs of them."""
     usable = [find_usable(output) for output in outputs.values()]
     if all(flags.all() for flags in usable):
@@ -282,7 +278,7 @@ def _view_shadow(
     task: BinaryTask | MulticlassTask,
     policy: Policy,
     votes: Sequence[Vote],
-    label: Labels,
+    label: Integers,
     shadow: Voice,
     said: Floats,
 ) -> ShadowView:
@@ -311,7 +307,7 @@ def shows(confidence: Confidence, answers: Answers) -> Flags:
     return enough
 
 
-def _select_rows(asked: Numbers, output: Floats, numbers: Numbers) -> Floats:
+def _select_rows(asked: Integers, output: Floats, numbers: Integers) -> Floats:
     """Return a member's output for some of the rows it was asked."""
     return output if len(asked) == len(numbers) else output[np.searchsorted(asked, numbers)]
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-import numpy.typing as npt
 
-from stepensemble.core.aggregation.labels import own_labels
+from stepensemble.core.aggregation.classification import own_labels
 from stepensemble.core.aggregation.probability import complement, normalize_rows, sigmoid, softmax
-from stepensemble.core.policy import (
+from stepensemble.core.arrays import Floats
+from stepensemble.core.schema.policy import (
     WEIGHTED_METHODS,
     Aggregation,
     Coefficient,
@@ -37,9 +37,7 @@ from stepensemble.core.policy import (
     WeightedVote,
     name_method,
 )
-from stepensemble.core.task import BinaryTask, MulticlassTask, RegressionTask, Task
-
-Floats = npt.NDArray[np.float64]
+from stepensemble.core.schema.task import BinaryTask, MulticlassTask, RegressionTask, Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from stepensemble.core.arrays import Floats
 
 LEAST = 5e-324
 """The smallest positive number: it has a logarithm."""

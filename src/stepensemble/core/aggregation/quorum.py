@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from stepensemble.core.manifest import Voice
-from stepensemble.core.policy import WEIGHTED_METHODS, Policy, Quorum, Stack, name_method
+from stepensemble.core.schema.manifest import Voice
+from stepensemble.core.schema.policy import WEIGHTED_METHODS, Policy, Quorum, Stack, name_method
 
 Status = Literal["COMPLETE", "DEGRADED", "FAILED"]
 

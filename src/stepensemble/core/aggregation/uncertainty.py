@@ -10,17 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from stepensemble.core.aggregation.labels import divide_by_thresholds, elect, find_tied, own_labels
+from stepensemble.core.aggregation.classification import divide_by_thresholds, elect, find_tied, own_labels
 from stepensemble.core.aggregation.pooling import Vote, effective_weights, highest, lowest, pool, weighted_mean
 from stepensemble.core.aggregation.probability import entropy, row_max, row_sum
-from stepensemble.core.policy import WEIGHTED_METHODS, Aggregation, Stack, name_method
-from stepensemble.core.task import BinaryTask, MulticlassTask
-
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.int64]
+from stepensemble.core.arrays import Flags, Floats, Integers
+from stepensemble.core.schema.policy import WEIGHTED_METHODS, Aggregation, Stack, name_method
+from stepensemble.core.schema.task import BinaryTask, MulticlassTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +35,13 @@ def measure_spread(values: Sequence[Floats]) -> Spread:
     return Spread(np.sqrt(variance), highest(values) - lowest(values))
 
 
-def select_class(outputs: Sequence[Floats], labels: Labels) -> list[Floats]:
+def select_class(outputs: Sequence[Floats], labels: Integers) -> list[Floats]:
     """Return each voter's probability for each row's class."""
     rows = np.arange(len(labels))
     return [output[rows, labels] for output in outputs]
 
 
-def measure_agreement(task: BinaryTask | MulticlassTask, outputs: Sequence[Floats], labels: Labels) -> Floats:
+def measure_agreement(task: BinaryTask | MulticlassTask, outputs: Sequence[Floats], labels: Integers) -> Floats:
     """Return the share of the voters whose own label is the row's; each counts alike."""
     agreeing = np.zeros(len(labels))
     for output in outputs:
@@ -83,7 +79,7 @@ def measure_margin(task: BinaryTask | MulticlassTask, pooled: Floats, *, voted: 
 
 
 def find_pivotal(
-    task: BinaryTask | MulticlassTask, aggregation: Aggregation, votes: Sequence[Vote], labels: Labels
+    task: BinaryTask | MulticlassTask, aggregation: Aggregation, votes: Sequence[Vote], labels: Integers
 ) -> Flags:
     """Return `(rows, voters)`: whether the row's label would be another one without that voter.
 
@@ -108,7 +104,7 @@ def find_pivotal(
     return pivotal
 
 
-def _find_contested(task: BinaryTask | MulticlassTask, aggregation: Aggregation, votes: Sequence[Vote]) -> Labels:
+def _find_contested(task: BinaryTask | MulticlassTask, aggregation: Aggregation, votes: Sequence[Vote]) -> Integers:
     """Return the rows in which one voter can make a difference at all.
 
     Where all voters have the same label, and none of them is of two minds, every method but a stack has it too, and so

@@ -1,7 +1,7 @@
-"""What a stack serves, and what else there is.
+"""What a stack serves, and what it served before.
 
 - `release`: a manifest compiled, named by its digest; which slot serves which member
-- `current`: the pointer to the release that is served, its history and its canary
-- `differences`: two releases compared, in words
-- `fingerprint`: what the members said when a release was admitted
+- `pointer`: the pointer to the current release, its history and its canary
+- `diff`: compares two releases, in words
+- `fingerprint`: the members' outputs when a release was admitted
 """

@@ -15,11 +15,11 @@ import msgspec
 from msgspec import Struct
 
 from stepensemble.core.errors import NotEnoughSlots, ReleaseCorrupt
-from stepensemble.core.features import all_column_names
-from stepensemble.core.manifest import Feature, Manifest, input_columns, select_voters
-from stepensemble.core.outputs import Output
-from stepensemble.core.policy import Policy
-from stepensemble.core.task import Task
+from stepensemble.core.preprocessing.encoding import all_column_names
+from stepensemble.core.schema.manifest import Feature, Manifest, input_columns, select_voters
+from stepensemble.core.schema.outputs import Output
+from stepensemble.core.schema.policy import Policy
+from stepensemble.core.schema.task import Task
 
 SHORT = 12
 """Digits of a digest that a person is shown."""

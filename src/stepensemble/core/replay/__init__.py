@@ -1,7 +1,7 @@
-"""Records decided again under other terms, without a model being asked.
+"""Recomputes recorded predictions under another policy, without invoking a model.
 
-- `replaying`: records and releases in, what changes out
-- `recall`: what members said, from records
-- `what_if`: what is tried: another manifest, method or weights
-- `changes`: how two decisions of a row differ, and the sums of that
+- `replay`: records and releases in, changes out
+- `recorded_outputs`: the members' outputs, read from records
+- `what_if`: what to try: another manifest, method or weights
+- `report`: how two predictions for a row differ, and the totals
 """

@@ -8,13 +8,13 @@ from typing import get_args
 
 from msgspec import structs
 
-from stepensemble.core.coherence import check_method, check_support, check_tiers, check_voters, check_weight
 from stepensemble.core.errors import ReplayRefused
-from stepensemble.core.manifest import Manifest, Member, select_voters
-from stepensemble.core.policy import Aggregation, Policy, Stack
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.core.releases.release import Release, ReleasedMember
-from stepensemble.core.task import Task, name_classes, name_task
+from stepensemble.core.schema.manifest import Manifest, Member, select_voters
+from stepensemble.core.schema.policy import Aggregation, Policy, Stack
+from stepensemble.core.schema.task import Task, name_classes, name_task
+from stepensemble.core.validation.policy import check_method, check_support, check_tiers, check_voters, check_weight
 
 AnyMember = Member | ReleasedMember
 

@@ -1,0 +1,243 @@
+"""Which files a dataset has, and which columns they have."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import msgspec
+import polars as pl
+
+from stepensemble.batch.documents import KINDS, File, Options, kind_of
+from stepensemble.batch.input.csv_records import (
+    BLANK,
+    UNCLOSED,
+    RecordTooLong,
+    find_records,
+    has_bare_return,
+    read_fields,
+)
+from stepensemble.batch.input.parquet_footer import Footer, fetched, read_footer
+from stepensemble.batch.input.text_stream import FIRST_PIECE_BYTES, Text, TextRefused
+from stepensemble.core.errors import DatasetMissing, DatasetRefused, ObjectMissing
+from stepensemble.core.problems import Problem, enumerate_values, show
+from stepensemble.storage.objects import Bucket, Listed
+
+MAX_HEADER_BYTES = 1024 * 1024
+
+DAMAGED = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""What polars raises of damaged Parquet. Some damage makes it end the process, which fails the shard."""
+
+LOCATION = re.compile(r"s3://([^/]+)/(.*)", re.DOTALL)
+PARTITION = re.compile(r"(?:^|/)dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/")
+
+
+def locate(dataset: str) -> tuple[str, str]:
+    """Return bucket and key of `s3://bucket/key`.
+
+    Raises:
+        DatasetMissing: nothing is written like that.
+    """
+    found = LOCATION.fullmatch(dataset)
+    if found is None:
+        raise DatasetMissing(f"{show(dataset)} is no place in S3; write s3://bucket/key, or s3://bucket/prefix/")
+    return found[1], found[2]
+
+
+def find_files(
+    bucket: Bucket, dataset: str, date: str | None = None, version_id: str | None = None
+) -> tuple[File, ...]:
+    """Find the files of a dataset, in the order of their keys.
+
+    Files and folders whose names begin with `_` or `.` are passed over, as Spark does.
+
+    Args:
+        bucket: that the dataset lies in.
+        dataset: `s3://bucket/key` of a file, or of a prefix that ends with a slash.
+        date: where files lie in folders `dt=YYYY-MM-DD/`, only those of this date are the dataset.
+        version_id: of a file, which version of the object; the latest if not given.
+
+    Returns:
+        No file at all where there is nothing but a marker of success: an empty dataset.
+
+    Raises:
+        DatasetMissing: there is nothing.
+        DatasetRefused: there are files of unknown or of several formats.
+    """
+    key = locate(dataset)[1]
+    if key and not key.endswith("/"):
+        listed = [_head(bucket, key, version_id)]
+        folder = key[: key.rfind("/") + 1]
+    else:
+        listed = sorted(bucket.list(key), key=lambda found: found.key)
+        folder = key
+        if not listed:
+            raise DatasetMissing(f"there is nothing under s3://{bucket.name}/{key}; put the dataset's files there")
+        if not (listed := [found for found in listed if not _is_passed_over(found.key.removeprefix(folder))]):
+            return ()
+        listed = _of_date(bucket, listed, folder, date)
+    problems = [
+        Problem(
+            found.key.removeprefix(folder),
+            "is of no known kind",
+            f"name it *{', *'.join(KINDS)}, or with a leading _ that it be passed over",
+        )
+        for found in listed
+        if kind_of(found.key) is None
+    ]
+    if problems:
+        raise DatasetRefused(problems)
+    files = tuple(_describe(found, folder, version_id) for found in listed)
+    first = {file.format: file.name for file in reversed(files)}
+    if len(first) > 1:
+        examples = " and ".join(f"{name} is {format_}" for format_, name in sorted(first.items()))
+        raise DatasetRefused(
+            [Problem(folder or "/", f"holds files of several formats: {examples}", "give each format its own prefix")]
+        )
+    return files
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a text begins with.
+
+    Attributes:
+        columns: of CSV the header's; of JSON Lines the keys in the first lines. None at all of a file without bytes.
+        length: bytes of the header.
+        text: what follows it; its `start` is that of the first row.
+    """
+
+    columns: tuple[str, ...]
+    length: int
+    text: Text
+
+
+def read_head(text: Text, file: File, options: Options) -> Head:
+    """Read what a text begins with; errors as of `read_header`."""
+    return read_keys(text) if file.format == "jsonl" else read_header(text, options.separator)
+
+
+def read_header(text: Text, separator: str) -> Head:
+    """Read the header of a CSV.
+
+    Raises:
+        TextRefused: it is empty, too long, not closed or not of the encoding, or names a column twice.
+    """
+    begin = b""
+    final = False
+    while True:
+        try:
+            records = find_records(begin, separator, final=final, most=MAX_HEADER_BYTES)
+        except RecordTooLong:
+            if begin.count(b"\r") > begin.count(b"\r\n"):
+                raise _ends_in_returns() from None
+            raise TextRefused(f"has a header of more than {MAX_HEADER_BYTES:,} bytes", "write a shorter one") from None
+        if final or len(records.ends):
+            break
+        piece = next(text.pieces, None)
+        begin, final = begin + (piece or b""), piece is None
+    if not begin:
+        return Head((), 0, text)
+    length = int(records.ends[0])
+    if records.fields[0] == BLANK:
+        raise TextRefused("has an empty header", "name the columns in the first line")
+    if records.fields[0] == UNCLOSED:
+        raise TextRefused("has a header with a quoted name that is not closed", "close it")
+    if has_bare_return(begin[:length], separator):
+        raise _ends_in_returns()
+    try:
+        columns = tuple(field.decode(text.encoding) for field in read_fields(begin[:length], separator))
+    except UnicodeDecodeError:
+        raise TextRefused(f"has a header that is not {text.encoding}", "write it so, or name its encoding") from None
+    if any("\0" in name for name in columns):
+        raise TextRefused("has a header with zero bytes", "name its encoding, which may be utf-16-le or utf-16-be")
+    refuse_twins([name for name in columns if name])
+    if not any(columns):
+        raise TextRefused("has an empty header", "name the columns in the first line")
+    rest = Text(chain([begin[length:]], text.pieces), text.encoding, text.start + length, text.whole)
+    return Head(columns, length, rest)
+
+
+def refuse_twins(columns: Sequence[str]) -> None:
+    """Refuse columns of one name.
+
+    Raises:
+        TextRefused: naming them.
+    """
+    twice = sorted(name for name, times in Counter(columns).items() if times > 1)
+    if twice:
+        raise TextRefused(f"has several columns named {enumerate_values(twice)}", "name each of them once")
+
+
+def _ends_in_returns() -> TextRefused:
+    return TextRefused("has lines that end in a carriage return (CR) alone", "end them in LF or CRLF")
+
+
+def read_keys(text: Text) -> Head:
+    """Read the keys in the first lines of JSON Lines; what is no object has none."""
+    begin = next((piece for piece in text.pieces if piece), b"")
+    decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+    columns: dict[str, None] = {}
+    for line in begin[:FIRST_PIECE_BYTES].split(b"\n"):
+        try:
+            columns.update(dict.fromkeys(decoder.decode(line)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+    return Head(tuple(columns), 0, Text(chain([begin], text.pieces), text.encoding, text.start, text.whole))
+
+
+def read_schema(bucket: Bucket, file: File) -> tuple[dict[str, pl.DataType], Footer | None]:
+    """Read which columns a Parquet file has; one without bytes has none, and no footer.
+
+    Raises:
+        TextRefused: it is no Parquet file, or is damaged.
+    """
+    if not file.size:
+        return {}, None
+    footer = read_footer(bucket, file)
+    refuse_twins(footer.columns)
+    with fetched(bucket, file, footer, ()) as path:
+        try:
+            return dict(pl.read_parquet_schema(path)), footer
+        except DAMAGED:
+            remedy = "write it again; leave out columns of intervals and list views, which are not read, if it has some"
+            raise TextRefused("has a damaged footer, or a column of a type that is not read", remedy) from None
+
+
+def wanted_columns(options: Options, features: Sequence[str]) -> tuple[str, ...]:
+    """Return which columns a run reads: features, id, label, and those that are carried through."""
+    asked = (options.id, options.label, *options.keep)
+    return tuple(dict.fromkeys([*features, *(name for name in asked if name is not None)]))
+
+
+def _head(bucket: Bucket, key: str, version_id: str | None) -> Listed:
+    try:
+        return bucket.head(key, version_id)
+    except ObjectMissing:
+        folder = next(bucket.list(f"{key}/"), None)
+        remedy = f"did you mean s3://{bucket.name}/{key}/?" if folder else "look at bucket, key and permissions"
+        raise DatasetMissing(f"s3://{bucket.name}/{key} is not there; {remedy}") from None
+
+
+def _is_passed_over(name: str) -> bool:
+    return name.endswith("/") or not name or any(part.startswith(("_", ".")) for part in name.split("/"))
+
+
+def _of_date(bucket: Bucket, listed: Sequence[Listed], folder: str, date: str | None) -> list[Listed]:
+    dates = [PARTITION.search(found.key.removeprefix(folder)) for found in listed]
+    if date is None or not any(dates):
+        return list(listed)
+    of_date = [found for found, part in zip(listed, dates, strict=True) if part and part[1] == date]
+    if not of_date:
+        last = max(part[1] for part in dates if part)
+        raise DatasetMissing(f"there is no dt={date}/ under s3://{bucket.name}/{folder}; the last one is dt={last}/")
+    return of_date
+
+
+def _describe(found: Listed, folder: str, version_id: str | None) -> File:
+    kind = kind_of(found.key)
+    assert kind is not None, "unknown kinds were refused"  # noqa: S101 tells the type
+    return File(found.key, found.key.removeprefix(folder), found.size, found.version, *kind, version_id=version_id)

@@ -1,0 +1,99 @@
+"""Types of Parquet's columns: which can be what they are wanted for, and as what those are read that JSON has not.
+
+Categories are read as the text they stand for, durations as ISO 8601 has them (`PT1.5S`), and an extension of a type as
+that type. Decimals of more than 38 digits are not read, and bytes only as what a Parquet file of results carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+import polars as pl
+
+from stepensemble.batch.documents import File, Options
+from stepensemble.core.problems import Problem, show
+from stepensemble.core.schema.manifest import CategoryFeature, Feature, TensorFeature
+
+MOST_DIGITS = 38
+"""Of a decimal."""
+
+
+def read_plainly(given: pl.Series) -> pl.Series:
+    """Return a column as it is read; see the module."""
+    if given.dtype.is_extension():
+        given = given.ext.storage()
+    if isinstance(given.dtype, pl.Duration):
+        return given.dt.to_string("iso")
+    return given.cast(pl.String) if isinstance(given.dtype, pl.Categorical | pl.Enum) else given
+
+
+def type_problems(
+    file: File, types: Mapping[str, pl.DataType], options: Options, features: Sequence[Feature]
+) -> Iterator[Problem]:
+    """Refuse columns whose values can never be what they are wanted for, or that are not read.
+
+    Args:
+        file: of the dataset.
+        types: of its columns.
+        options: of the run.
+        features: of the release.
+    """
+    roles = [(name, role) for role, name in (("id", options.id), ("label", options.label)) if name is not None]
+    wanted = [*((feature.name, feature) for feature in features), *roles, *((name, "keep") for name in options.keep)]
+    for name, use in wanted:
+        if (kind := types.get(name)) is not None and (remedy := _find_remedy(_storage(kind), use, options)):
+            yield Problem(file.name, f"column {show(name)} is {_storage(kind)}", remedy)
+
+
+def _find_remedy(kind: pl.DataType, use: Feature | str, options: Options) -> str | None:
+    """Say what to do about a column that cannot be what it is wanted for; None where it can."""
+    leaves = list(_list_leaves(kind))
+    if any(isinstance(leaf, pl.Decimal) and leaf.precision > MOST_DIGITS for leaf in leaves):
+        return f"write decimals of at most {MOST_DIGITS} digits, or text"
+    if use == "keep":
+        if options.format != "parquet" and any(leaf == pl.Binary for leaf in leaves):
+            return (
+                f"{options.format} has no bytes: write text, or have the results written as Parquet (--format parquet)"
+            )
+        return None
+    if isinstance(use, str):
+        if kind.is_nested() or kind == pl.Binary:
+            return f"{use} names a column of single values: write text, numbers, or days and times"
+        return None
+    if isinstance(use, TensorFeature):
+        return None if _is_tensor(kind) else "a tensor is a list of numbers"
+    return None if _is_scalar(kind, use) else "a feature is a number, a text, or true or false"
+
+
+def _storage(kind: pl.DataType) -> pl.DataType:
+    return cast("pl.DataType", kind.ext_storage()) if kind.is_extension() else kind  # type: ignore[attr-defined] # it has one
+
+
+def _list_leaves(kind: pl.DataType) -> Iterator[pl.DataType]:
+    """Yield the types of the single values in a column."""
+    inner: Sequence[object]
+    if isinstance(kind, pl.List | pl.Array):
+        inner = [kind.inner]
+    elif isinstance(kind, pl.Struct):
+        inner = [field.dtype for field in kind.fields]
+    elif isinstance(kind, pl.Map):
+        inner = [kind.key, kind.value]
+    else:
+        yield kind
+        return
+    for one in inner:
+        yield from _list_leaves(cast("pl.DataType", one))
+
+
+def _is_scalar(kind: pl.DataType, feature: Feature) -> bool:
+    if kind.is_temporal():
+        return isinstance(feature, CategoryFeature)  # by its text
+    return kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
+
+
+def _is_tensor(kind: pl.DataType) -> bool:
+    nested = kind.is_nested()
+    while isinstance(kind, pl.List | pl.Array):
+        kind = cast("pl.DataType", kind.inner)
+    return nested and (kind.is_numeric() or kind == pl.Null)

@@ -1,0 +1,196 @@
+"""The text of a dataset's file, piece by piece: read ahead, decompressed, and in an encoding that can be cut.
+
+A text can be cut anywhere where quotes, separators and line ends are single bytes that mean nothing else: UTF-8, and
+every encoding of one byte a character that has ASCII in it. Others (UTF-16, UTF-32, Shift JIS, GBK) are turned into
+UTF-8 and, as gzip, read as a whole.
+"""
+
+from __future__ import annotations
+
+import codecs
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+
+from stepensemble.batch.documents import File, Options
+from stepensemble.storage.objects import Bucket
+
+FIRST_PIECE_BYTES = 64 * 1024
+"""Of a file whose header alone may be wanted."""
+
+PIECE_BYTES = 4 * 1024 * 1024
+AHEAD = 4
+"""Pieces that are on their way while one is looked at: one connection to S3 is slower than NumPy."""
+
+WHOLE_SHARDS = 8
+"""A file that cannot be cut has at most the bytes of so many shards, decompressed."""
+
+MARKS = (  # those of UTF-32 first: that of UTF-16 is the begin of one
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+LONGEST_MARK = 4
+
+FOREIGN = "日表한é"
+"""Shift JIS, and encodings that shift between alphabets, write some of these with bytes of ASCII."""
+
+
+class TextRefused(Exception):
+    """A text cannot be read.
+
+    Attributes:
+        message: what is wrong.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(f"{message}; {remedy}")
+        self.message, self.remedy = message, remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A file's text.
+
+    Attributes:
+        pieces: its bytes in order, without a byte order mark; reading on may raise `TextRefused`.
+        encoding: of the pieces; one that can be cut.
+        start: where in the file the pieces begin.
+        whole: the pieces are not the file's own bytes, so it must be read from its begin.
+    """
+
+    pieces: Iterator[bytes]
+    encoding: str
+    start: int
+    whole: bool
+
+
+def open_text(bucket: Bucket, file: File, options: Options) -> Text:
+    """Open a file's text.
+
+    Raises:
+        TextRefused: it is no gzip although it is named so, or too large to be read as a whole.
+        DatasetChanged: it is not of the version any more that the file names.
+    """
+    most = WHOLE_SHARDS * options.shard_size
+    packed = file.compression == "gzip"
+    pieces = read_pieces(bucket, file)
+    if packed:
+        pieces = inflate(pieces, most)
+    begin = b""
+    while len(begin) < LONGEST_MARK and (piece := next(pieces, b"")):
+        begin += piece
+    encoding, skipped = recognize(begin, options.encoding)
+    pieces = chain([begin[skipped:]], pieces)
+    if can_be_cut(encoding):
+        return Text(pieces, encoding, skipped, whole=packed)
+    if file.size > most:
+        raise TextRefused(
+            f"is {encoding} and has {file.size:,} bytes; text that cannot be cut may have {most:,}",
+            "write it as UTF-8, or as several files, or give a larger shard size",
+        )
+    return Text(_transcode(pieces, encoding), "utf-8", 0, whole=True)
+
+
+def read_pieces(bucket: Bucket, file: File) -> Iterator[bytes]:
+    """Yield a file's bytes: a little first, then more, with some of them always on their way."""
+    if file.size:
+        yield bucket.read_range(file.key, 0, min(FIRST_PIECE_BYTES, file.size), file.version, file.version_id)
+    coming: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for start in range(FIRST_PIECE_BYTES, file.size, PIECE_BYTES):
+            end = min(start + PIECE_BYTES, file.size)
+            coming.append(pool.submit(bucket.read_range, file.key, start, end, file.version, file.version_id))
+            if len(coming) > AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def inflate(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """Decompress gzip of one member or several, a bounded number of bytes at a time.
+
+    Args:
+        pieces: of the compressed bytes.
+        most: decompressed bytes there may be.
+
+    Raises:
+        TextRefused: there are more, or it is no gzip, damaged, or truncated.
+    """
+    left = most
+    engine = zlib.decompressobj(wbits=31)
+    begun = False
+    for piece in chain(pieces, [b""]):  # the empty one at last: the engine may hold something back
+        tail = piece
+        while True:
+            if engine.eof:
+                tail = tail.lstrip(b"\0")  # some tools fill up with zeros
+                if not tail:
+                    break
+                engine = zlib.decompressobj(wbits=31)
+            try:
+                out = engine.decompress(tail, PIECE_BYTES)
+            except zlib.error:
+                raise TextRefused("is no gzip, or is damaged", "write it again") from None
+            begun = begun or bool(tail)
+            left -= len(out)
+            if left < 0:
+                raise TextRefused(
+                    f"has more than {most:,} bytes when it is decompressed, and gzip cannot be cut",
+                    "write it uncompressed, or as several files, or give a larger shard size",
+                )
+            if out:
+                yield out
+            tail = engine.unused_data if engine.eof else engine.unconsumed_tail
+            if not tail and not out:
+                break
+    if begun and not engine.eof:
+        raise TextRefused("is truncated gzip", "write it again")
+
+
+def recognize(begin: bytes, encoding: str) -> tuple[str, int]:
+    """Return the encoding of a text that begins so, by its byte order mark if it has one, and that mark's length."""
+    for mark, name in MARKS:
+        if begin.startswith(mark):
+            return name, len(mark)
+    return codecs.lookup(encoding).name.replace("utf-8-sig", "utf-8"), 0
+
+
+@cache
+def can_be_cut(encoding: str) -> bool:
+    """Say whether every ASCII character is its own byte in an encoding, and that byte nothing else."""
+    if codecs.lookup(encoding).name == "utf-8":
+        return True
+    plain = bytes(range(128))
+    foreign = FOREIGN.encode(encoding, "ignore")
+    if plain.decode(encoding, "ignore") != plain.decode() or any(byte in plain for byte in foreign):
+        return False
+    return all(len(bytes([byte, byte]).decode(encoding, "replace")) == 2 for byte in range(256))
+
+
+def is_text_encoding(name: str) -> bool:
+    """Say whether Python knows an encoding of text by this name."""
+    try:
+        b"a".decode(name)
+    except UnicodeDecodeError:
+        return True
+    except (LookupError, ValueError):  # ValueError: a name with a zero in it
+        return False
+    return True
+
+
+def _transcode(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        for piece in pieces:
+            yield decoder.decode(piece).encode()
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError:
+        raise TextRefused(f"is not {encoding} throughout", "write it again, or name its encoding") from None

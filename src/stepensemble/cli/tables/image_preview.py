@@ -1,0 +1,109 @@
+"""A picture as an event: the payload that asks about it, and what people see of it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import typer
+from rich.color import Color
+from rich.console import RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from stepensemble.cli.tables.prediction import draw_bar, list_rows
+from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.arrays import Bytes
+from stepensemble.core.problems import enumerate_values
+from stepensemble.core.releases.release import Release
+from stepensemble.core.schema.manifest import Feature, ImageFeature
+from stepensemble.core.schema.task import name_classes
+from stepensemble.imaging.decoding import decode_image
+
+FEWEST_CELLS, MOST_CELLS = 16, 32
+"""Columns of the terminal that a picture fills: a smaller one is enlarged, a larger one made smaller."""
+
+SHADES = " ░▒▓█"
+"""From black to white, where a terminal has no colours."""
+
+SHOWN_CLASSES = 10
+
+
+def find_image_feature(features: Sequence[Feature]) -> ImageFeature:
+    """Return the one feature of an ensemble that takes a picture and nothing else.
+
+    Raises:
+        typer.BadParameter: the ensemble takes something else, or more.
+    """
+    if len(features) == 1 and isinstance(features[0], ImageFeature):
+        return features[0]
+    names = enumerate_values(feature.name for feature in features)
+    raise typer.BadParameter(
+        f"it is a picture, and the ensemble asks for {names}; write a payload as JSON", param_hint="EVENT"
+    )
+
+
+def picture_payload(feature: ImageFeature, body: bytes) -> dict[str, Any]:
+    """Return the payload that asks about a picture."""
+    return {"features": {feature.name: base64.b64encode(body).decode()}}
+
+
+def draw_picture(body: bytes, output: Output, release: Release, *, colour: bool) -> RenderableType:
+    """Draw what the members see of a picture, beside the probability of each class."""
+    feature = find_image_feature(release.features)
+    grid = Table.grid(padding=(0, 3))
+    parts: list[RenderableType] = [draw_samples(_fit(body, feature), colour=colour)]
+    probabilities = [one.probabilities for one in list_rows(output)]
+    if len(probabilities) == 1 and isinstance(probabilities[0], list):
+        parts.append(_draw_classes(name_classes(release.task), probabilities[0]))
+    grid.add_row(*parts)
+    return grid
+
+
+def draw_samples(samples: Bytes, *, colour: bool) -> Text:
+    """Draw samples of shape `(height, width, channels)`: a cell of the terminal is two pixels, one above the other.
+
+    Without colours a cell is a shade: the mean of the two, from black to white.
+    """
+    pixels = np.broadcast_to(samples, (*samples.shape[:2], 3))
+    if len(pixels) % 2:
+        pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
+    lines = [
+        _draw_colours(above, below) if colour else _draw_shades(above, below)
+        for above, below in zip(pixels[::2], pixels[1::2], strict=True)
+    ]
+    return Text("\n").join(lines)
+
+
+def _draw_colours(above: Bytes, below: Bytes) -> Text:
+    line = Text()
+    for upper, lower in zip(above.tolist(), below.tolist(), strict=True):
+        line.append("▀", Style(color=Color.from_rgb(*upper), bgcolor=Color.from_rgb(*lower)))
+    return line
+
+
+def _draw_shades(above: Bytes, below: Bytes) -> Text:
+    light = np.stack([above, below]).mean(axis=(0, 2)) / 255
+    return Text("".join(SHADES[round(share * (len(SHADES) - 1))] for share in light.tolist()))
+
+
+def _fit(body: bytes, feature: ImageFeature) -> Bytes:
+    height, width = feature.size
+    if width > MOST_CELLS:
+        smaller = (max(round(height * MOST_CELLS / width), 1), MOST_CELLS)
+        return decode_image(body, msgspec.structs.replace(feature, size=smaller))
+    times = -(-FEWEST_CELLS // width)
+    return decode_image(body, feature).repeat(times, axis=0).repeat(times, axis=1)
+
+
+def _draw_classes(classes: Sequence[str], probabilities: Sequence[float]) -> Table:
+    likeliest = sorted(range(len(classes)), key=probabilities.__getitem__, reverse=True)[:SHOWN_CLASSES]
+    grid = Table.grid(padding=(0, 1))
+    for index in sorted(likeliest):
+        style = "bold cyan" if index == likeliest[0] else ""
+        grid.add_row(Text(classes[index], style=style), draw_bar(probabilities[index]), f"{probabilities[index]:.3f}")
+    return grid

@@ -1,0 +1,153 @@
+"""What people see of releases: lists, differences, verifications, canaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from stepensemble.cli.tables.common import name_member, plain_table
+from stepensemble.cli.terminal import STATUS_STYLES
+from stepensemble.core.releases.diff import Difference
+from stepensemble.core.releases.release import SHORT
+from stepensemble.core.replay.report import Tally
+from stepensemble.publishing.canary import Activity, Agreement, CanaryReport
+from stepensemble.publishing.publish import Plan
+from stepensemble.publishing.release_list import MemberLine, Overview, ReleaseLine
+from stepensemble.publishing.verification import Verification
+
+MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "reordered": ("~", "yellow")}
+VERDICT_STYLES = {"same": "green", "varies": "yellow", "differs": "bold red", "failed": "bold red"}
+
+
+def draw_overview(overview: Overview) -> RenderableType:
+    """Draw a line a release, then what was current when."""
+    table = plain_table()
+    for name in ("release", "written", "members", "state"):
+        table.add_column(name)
+    for line in overview.releases:
+        members = ", ".join(_name_version(member) for member in line.members)
+        shown = Text(members) if line.problem is None else Text(line.problem, style="red")
+        table.add_row(line.release[:SHORT], _say_time(line.written_at), shown, _name_state(line, overview))
+    parts: list[RenderableType] = [table]
+    if overview.kept > len(overview.releases):
+        parts.append(f"{overview.kept - len(overview.releases)} more; --limit shows them")
+    if overview.history:
+        parts += ["", _draw_history(overview)]
+    return Group(*parts)
+
+
+def _name_version(member: MemberLine) -> str:
+    """Name a member and its version; they stay on one line, whatever the width."""
+    return f"{name_member(member.id, member.role)}\N{NO-BREAK SPACE}{member.version}"
+
+
+def _name_state(line: ReleaseLine, overview: Overview) -> Text:
+    if line.state == "current":
+        since = f" since {_say_time(overview.since)}" if overview.since else ""
+        return Text(f"current{since}", style="bold green")
+    if line.state == "canary":
+        return Text(f"canary of {overview.percent}% since {_say_time(overview.canary_since)}", style="bold yellow")
+    return Text("")
+
+
+def _draw_history(overview: Overview) -> RenderableType:
+    table = plain_table()
+    for name in ("current before", "since", "until"):
+        table.add_column(name)
+    for term in overview.history:
+        table.add_row(term.release[:SHORT], _say_time(term.since), _say_time(term.until))
+    return table
+
+
+def draw_differences(differences: Sequence[Difference]) -> RenderableType:
+    """Draw a line a difference."""
+    if not differences:
+        return Text("no difference")
+    lines = Text()
+    for difference in differences:
+        mark, style = MARKS[difference.change]
+        lines.append(f"{mark} ", style=style)
+        lines.append(f"{difference.words}\n")
+    lines.rstrip()
+    return lines
+
+
+def draw_plan(plan: Plan, differences: Sequence[Difference] | None) -> RenderableType:
+    """Draw what a publish would do."""
+    table = plain_table()
+    for name in ("member", "slot", "artifact", ""):
+        table.add_column(name)
+    uploads = {member.artifact.digest for member in plan.uploads}
+    for member in plan.parcel.release.members:
+        what = f"upload {member.artifact.size:,} bytes" if member.artifact.digest in uploads else "there already"
+        table.add_row(
+            name_member(member.id, member.role), plan.slots[member.id], member.artifact.digest[:SHORT], Text(what)
+        )
+    return table if differences is None else Group(table, "", draw_differences(differences))
+
+
+def draw_verification(verification: Verification) -> RenderableType:
+    """Draw a line a member."""
+    table = plain_table()
+    for name in ("member", "result", "deviation", ""):
+        table.add_column(name, justify="right" if name == "deviation" else "left")
+    for verdict in verification.members:
+        deviation = "" if verdict.deviation is None else f"{verdict.deviation:.1g}"
+        result = Text(verdict.status, style=VERDICT_STYLES[verdict.status])
+        table.add_row(verdict.member, result, deviation, Text("; ".join(verdict.reasons)))
+    return table
+
+
+def draw_canary(report: CanaryReport) -> RenderableType:
+    """Draw both releases beside each other, then how they agree."""
+    table = plain_table()
+    for name in ("", "release", "share", "executions", "status", "value", "labels"):
+        table.add_column(name, justify="right" if name in {"share", "executions"} else "left")
+    sides = (("current", report.current, 100 - report.percent), ("canary", report.canary, report.percent))
+    for name, activity, share in sides:
+        table.add_row(
+            name,
+            activity.release[:SHORT],
+            f"{share}%",
+            f"{activity.executions:,}",
+            _say_statuses(activity),
+            "" if activity.mean is None else f"{activity.mean:.4g} ± {activity.std:.2g}",
+            ", ".join(f"{label} {count:,}" for label, count in activity.labels.items()),
+        )
+    lines = [f"since {_say_time(report.since)}", *_say_agreement(report.agreement)]
+    return Group(table, "", *(Text(line) for line in lines))
+
+
+def _say_statuses(activity: Activity) -> Text:
+    said = Text()
+    for status, count in activity.statuses.items():
+        said.append(f"{', ' if said else ''}{count:,} ")
+        said.append(status, style=STATUS_STYLES.get(status, ""))
+    return said
+
+
+def _say_agreement(agreement: Agreement | None) -> Iterator[str]:
+    if agreement is None:
+        yield "the two answer different questions: their tasks differ"
+        return
+    yield f"compared: {agreement.rows:,} rows of {agreement.records:,} records, each answered by both releases"
+    if agreement.shift is not None:
+        flips = f": {_say_flips(agreement.flips)}" if agreement.flips else ""
+        yield f"labels that differ: {agreement.labels_differ:,}{flips}"
+        shift = agreement.shift
+        yield (
+            f"shift, canary less current: mean {shift.mean:+.3g}, mean of the absolute {shift.mean_absolute:.3g}, "
+            f"greatest {shift.greatest:+.3g}"
+        )
+    for refusal in agreement.refusals:
+        yield f"not answered by {refusal.release[:SHORT]}: {refusal.records:,} records, such as: {refusal.example}"
+
+
+def _say_flips(flips: Iterable[Tally]) -> str:
+    return ", ".join(f"{tally.change.before} → {tally.change.after} {tally.count:,}" for tally in flips)
+
+
+def _say_time(moment: str | None) -> str:
+    return "unknown" if moment is None else moment[:19].replace("T", " ")

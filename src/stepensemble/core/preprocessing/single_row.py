@@ -1,0 +1,143 @@
+"""One row's features by themselves: the columns that `features.normalize` has, to the last bit, and many times sooner.
+
+An array operation on one number takes as long as twenty operations on Python's own. So what a value becomes is looked
+up, where there are few values, in what `features.encode` said of them; and a number is scaled as a float. Nothing is
+refused here: where a value is not plainly right, there is no answer, and `normalize` says what is wrong with it, if
+anything is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stepensemble.core.arrays import Array
+from stepensemble.core.preprocessing.encoding import all_column_names, encode
+from stepensemble.core.schema.manifest import (
+    BooleanFeature,
+    CategoryFeature,
+    Feature,
+    Log1p,
+    MinMax,
+    NumberFeature,
+    Scaling,
+    Standard,
+)
+
+EncodeRow = Callable[[Any], Array | None]
+"""From a row to all its columns, `(1, columns)` of float32; None where it is not plainly right."""
+
+BindRow = Callable[[Array], list[Array]]
+"""From all columns of a row to a member's inputs, in their order; see `columns.bind_columns`."""
+
+_Encode = Callable[[Any], Sequence[float] | None]
+"""From a feature's value to its columns; None where it is not plainly right."""
+
+EXACT = 2**53
+"""Up to here every integer is a float."""
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def prepare_row(features: Sequence[Feature]) -> EncodeRow | None:
+    """Return what encodes a row; None where there is a tensor, a picture or a number of 64 bits among the features."""
+    encoders: list[tuple[str, _Encode]] = []
+    for feature in features:
+        if isinstance(feature, NumberFeature) and feature.column_dtype == "float32":
+            encoders.append((feature.name, _prepare_number(feature)))
+        elif isinstance(feature, CategoryFeature | BooleanFeature):
+            encoders.append((feature.name, _prepare_choice(feature)))
+        else:
+            return None
+    names = frozenset(name for name, _ in encoders)
+
+    def encode_row(row: Any) -> Array | None:
+        if type(row) is not dict or not row.keys() <= names:
+            return None
+        numbers: list[float] = []
+        for name, encode_value in encoders:
+            encoded = encode_value(row.get(name))
+            if encoded is None:
+                return None
+            numbers += encoded
+        return np.array([numbers], np.float32)
+
+    return encode_row
+
+
+def prepare_binding(features: Sequence[Feature], inputs: Mapping[str, Sequence[str]]) -> BindRow:
+    """Return what puts a member's columns together, given that `prepare_row` encodes these features.
+
+    Args:
+        features: as the release has them.
+        inputs: input name to the columns it takes, in its order.
+    """
+    columns = all_column_names(features)
+    every = tuple(range(len(columns)))
+    taken = [tuple(map(columns.index, names)) for names in inputs.values()]
+    places = [None if some == every else np.array(some) for some in taken]
+    return lambda row: [row if some is None else row.take(some, axis=1) for some in places]
+
+
+def _encode_one(feature: Feature, value: Any) -> Sequence[float] | None:
+    columns, reasons = encode(feature, [value])
+    return None if reasons else tuple(float(column[0]) for column in columns.values())
+
+
+def _prepare_choice(feature: CategoryFeature | BooleanFeature) -> _Encode:
+    values: Sequence[Any] = (False, True)
+    types: Collection[type] = {bool}
+    other: Sequence[float] | None = None
+    if isinstance(feature, CategoryFeature):
+        values, types = feature.vocabulary, {str, int, float}
+        # Where all others are one more category, "other" is its name, and so none of the vocabulary.
+        other = _encode_one(feature, "other") if feature.unknown == "other" else None
+    known = {value: _encode_one(feature, value) for value in values}
+    missing = _encode_one(feature, None)
+
+    def encode_choice(value: Any) -> Sequence[float] | None:
+        if value is None:
+            return missing
+        kind = type(value)
+        if kind not in types:  # True equals 1, and a list has no hash
+            return None
+        return known.get(value, None if kind is float else other)
+
+    return encode_choice
+
+
+def _prepare_number(feature: NumberFeature) -> _Encode:
+    missing = _encode_one(feature, None)
+    low = -math.inf if feature.min is None else feature.min
+    high = math.inf if feature.max is None else feature.max
+    scale = _prepare_scaling(feature.scaling)
+
+    def encode_number(value: Any) -> Sequence[float] | None:
+        if type(value) is not float:
+            if value is None:
+                return missing
+            if type(value) is not int or not -EXACT <= value <= EXACT:
+                return None
+            value = float(value)
+        if not low <= value <= high:
+            return None
+        scaled = scale(value)
+        return (scaled,) if -LARGEST <= scaled <= LARGEST else None
+
+    return encode_number
+
+
+def _prepare_scaling(scaling: Scaling | None) -> Callable[[float], float]:
+    match scaling:
+        case None:
+            return float
+        case Standard(mean=mean, std=std):
+            return lambda number: (number - mean) / std
+        case MinMax(min=low, max=high):
+            width = high - low
+            return lambda number: (number - low) / width
+        case Log1p():  # NumPy's, which may differ in its last bit from that of `math`
+            return lambda number: float(np.log1p(number))

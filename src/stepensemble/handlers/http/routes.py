@@ -1,0 +1,310 @@
+"""The HTTP API: routes, and how an error becomes a response.
+
+Under `/v1` errors are TensorFlow Serving's, `{"error": text}`, with its status codes: a path or a method that it does
+not know is a malformed request, 400. Elsewhere they say more: `error` is the error's name, `message` its text,
+`problems` every bad field of a payload with its remedy, and `prediction_id` under which id the record is kept, if one
+is.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import traceback
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from itertools import accumulate, takewhile
+from typing import Any, Literal
+
+import msgspec
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from msgspec import Struct
+
+from stepensemble.core import errors
+from stepensemble.core.errors import EnsembleError, InvalidPayload
+from stepensemble.core.problems import Problem, list_problems, show
+from stepensemble.core.strict_json import read_json
+from stepensemble.handlers.failures import Failure
+from stepensemble.handlers.http.service import BODY_BYTES, Answered, Door, Method, Unanswered, within_a_response
+from stepensemble.imaging import sniff_image
+from stepensemble.serving.openapi import describe_api
+
+STATUSES: Mapping[type[EnsembleError], int] = {
+    errors.InvalidPayload: 400,
+    errors.LabelUnknown: 400,
+    errors.RecordsClosed: 403,
+    errors.RecordNotFound: 404,
+    errors.ServableNotFound: 404,
+    errors.PredictionConflict: 409,
+    errors.PayloadTooLarge: 413,
+    errors.ReleaseNotCurrent: 409,
+    errors.AnswerTooLarge: 413,
+    errors.QuorumNotMet: 422,
+    errors.Throttled: 429,
+    errors.NothingPublished: 503,
+    errors.StillRunning: 503,
+    errors.StorageUnavailable: 503,
+    errors.StorageFull: 507,
+}
+"""Every other error is 500."""
+
+RETRY_SECONDS = {429: 1, 503: 2}
+"""What `Retry-After` says."""
+
+PROBLEM_BYTES = 512 * 1024
+"""Most bytes of problems that are told, as text and as data each; a response would not hold those of every body."""
+
+SERVING = "/v1/"
+METHODS: tuple[Method, ...] = ("predict", "classify", "regress")
+PLACES = ("", "/versions/<version>", "/labels/<label>")
+DIGITS = re.compile(r"\d+", flags=re.ASCII)
+VERSION_DIGITS = 19
+"""Of the largest version that TensorFlow Serving's 64 bits hold."""
+
+JSON = "application/json"
+PICTURE = ", or a picture as PNG, JPEG or WebP"
+BASE64 = ', and in it a file as {"b64": …}'
+IMAGES = frozenset({"image/png", "image/jpeg", "image/webp"})
+
+logger = Logger()
+
+
+class _Http(Struct, frozen=True):
+    method: str
+    path: str
+
+
+class _Context(Struct, frozen=True):
+    http: _Http
+    stage: str
+
+
+class _Event(Struct, frozen=True):
+    """What this module reads of an event of API Gateway's."""
+
+    requestContext: _Context  # noqa: N815 (API Gateway's name)
+    rawPath: str  # noqa: N815
+    version: Literal["2.0"]
+    headers: Mapping[str, str]
+    body: str | None = None
+    isBase64Encoded: bool = False  # noqa: N815
+
+
+class HttpError(Exception):
+    """A request that HTTP itself has a word for: its status, the error's name and what to do."""
+
+    def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers or {}
+
+
+def check_event(event: object) -> None:
+    """Make sure that an event is API Gateway's, in payload format 2.0; a function can be invoked with anything.
+
+    Raises:
+        InvalidPayload: it is not; with what is missing, and how requests get here.
+    """
+    try:
+        msgspec.convert(event, _Event)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `")
+        remedy = "send a request to the stack's HttpUrl, or start an execution of its state machine with the payload"
+        reason = f"{message}, and this function takes events of API Gateway alone, payload format 2.0"
+        raise InvalidPayload([Problem(place.rstrip("`") or "$", reason, remedy)]) from None
+
+
+def make_api(door: Door) -> APIGatewayHttpResolver:
+    """Return the resolver of API Gateway's events, payload format 2.0."""
+    api = APIGatewayHttpResolver()
+    routes: list[tuple[str, str, Callable[..., Response[str]]]] = [
+        ("GET", "/health", lambda: _answer(door.health())),
+        ("GET", "/openapi.json", lambda: _answer(describe_api())),
+        ("POST", "/predict", lambda: _predict(api, door)),
+        ("GET", "/predictions/<prediction_id>", lambda prediction_id: _respond(200, door.recall(prediction_id))),
+    ]
+    for place in PLACES:
+        path = f"{SERVING}models/<name>{place}"
+        routes += [("POST", f"{path}:{method}", _serve(api, door, method)) for method in METHODS]
+        routes += [
+            ("GET", f"{path}/metadata", _describe(api, door.metadata)),
+            ("GET", path, _describe(api, door.status)),
+        ]
+    for verb, rule, answer in routes:
+        api.route(rule, verb)(answer)
+
+    @api.not_found
+    def refuse_path(_: Exception) -> Response[str]:
+        path, verb = api.current_event.path, api.current_event.http_method
+        if path.startswith(SERVING):
+            return _refuse(api, _malformed(api))
+        allowed = [known for known, rule, _ in routes if _fits(rule, path)]
+        if allowed and verb not in allowed:
+            error = HttpError(HTTPStatus.METHOD_NOT_ALLOWED, f"{verb} is not for {path}", {"Allow": ", ".join(allowed)})
+            return _refuse(api, error)
+        message = f"there is nothing at {path}; GET /openapi.json lists what there is"
+        return _refuse(api, HttpError(HTTPStatus.NOT_FOUND, message))
+
+    api.exception_handler(Exception)(lambda error: _refuse(api, error))
+    return api
+
+
+def _predict(api: APIGatewayHttpResolver, door: Door) -> Response[str]:
+    kind, body = _read_body(api)
+    # By its bytes as well: curl --data-binary says that a picture is a form.
+    picture = kind in IMAGES or sniff_image(body)
+    output = door.predict_image(body) if picture else door.predict(_read_json(body, PICTURE, strict=True))
+    return _answer(output, {"X-Prediction-Id": output.prediction_id, "X-Release": output.release})
+
+
+def _serve(api: APIGatewayHttpResolver, door: Door, method: Method) -> Callable[..., Response[str]]:
+    def serve(name: str, version: str | None = None, label: str | None = None) -> Response[str]:
+        number = _read_version(api, name, version, label)
+        _, body = _read_body(api)
+        answered = door.ask(method, name, number, label, _read_json(body, BASE64, strict=False))
+        return _answer(answered.body, _headers(answered))
+
+    return serve
+
+
+def _describe(
+    api: APIGatewayHttpResolver, describe: Callable[[str, int | None, str | None], object]
+) -> Callable[..., Response[str]]:
+    def answer(name: str, version: str | None = None, label: str | None = None) -> Response[str]:
+        return _answer(describe(name, _read_version(api, name, version, label), label))
+
+    return answer
+
+
+def _read_version(api: APIGatewayHttpResolver, name: str, version: str | None, label: str | None) -> int | None:
+    # A method that is not known ends up in what is before it, as does one that is asked for by GET.
+    if ":" in f"{name}{label}" or not (version is None or DIGITS.fullmatch(version)):
+        raise _malformed(api)
+    if version is None:
+        return None
+    if len(version) > VERSION_DIGITS:
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"Failed to convert version: {version[:40]} to numeric.")
+    return int(version)
+
+
+def _malformed(api: APIGatewayHttpResolver) -> HttpError:
+    event = api.current_event
+    return HttpError(HTTPStatus.BAD_REQUEST, f"Malformed request: {event.http_method} {event.path}")
+
+
+def _read_body(api: APIGatewayHttpResolver) -> tuple[str, bytes]:
+    """Return the request's media type and its bytes.
+
+    curl sends JSON as a form unless told otherwise, and TensorFlow Serving asks no type: what is not known to be
+    something else is taken for JSON.
+    """
+    event = api.current_event.raw_event
+    headers = event.get("headers", {})
+    kind = str(headers.get("content-type", "")).partition(";")[0].strip().lower()
+    if kind.startswith(("multipart/", "audio/", "video/")) or (kind.startswith("image/") and kind not in IMAGES):
+        message = f"{kind} is not taken; send application/json, or a picture as image/png, image/jpeg or image/webp"
+        raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
+    text = event.get("body") or ""
+    sent = base64.b64decode(text) if event.get("isBase64Encoded") else str(text).encode("utf-8", "surrogatepass")
+    body = _decompress(sent, str(headers.get("content-encoding", "")).strip().lower())
+    if len(body) > BODY_BYTES:
+        message = (
+            f"the body has {len(body):,} bytes, and {BODY_BYTES:,} are taken; send fewer rows, or a pointer to them"
+        )
+        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+    return kind, body
+
+
+def _decompress(body: bytes, coding: str) -> bytes:
+    """Return a body as it was before it was compressed, or as much of it as shows that it is too large."""
+    if coding in {"", "identity"}:
+        return body
+    if coding not in {"gzip", "x-gzip"}:
+        message = f"the content coding {show(coding)} is not taken; send gzip, or the body as it is"
+        raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, {"Accept-Encoding": "gzip"})
+    reader = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        plain = reader.decompress(body, BODY_BYTES + 1)
+    except zlib.error:
+        plain = b""
+    if len(plain) <= BODY_BYTES and (not reader.eof or reader.unused_data):
+        raise InvalidPayload([Problem("$", "the body is not what gzip makes", "leave Content-Encoding out")])
+    return plain
+
+
+def _read_json(body: bytes, file: str, *, strict: bool) -> Any:
+    """Read JSON in UTF-8, with a byte order mark or without.
+
+    Args:
+        body: of the request.
+        file: how a file is sent here; for the message.
+        strict: refuse NaN and infinities, which TensorFlow Serving's clients may write.
+    """
+    try:
+        return read_json(body, finite=strict)
+    except UnicodeDecodeError:
+        raise InvalidPayload([Problem("$", "the body is not text in UTF-8", f"send a JSON object{file}")]) from None
+    except ValueError as error:
+        message = f"the body is not JSON: {error}" if body.strip() else "the body is empty"
+        raise InvalidPayload([Problem("$", message, "send a JSON object")]) from None
+
+
+def _headers(answered: Answered) -> dict[str, str]:
+    kept = {} if answered.prediction_id is None else {"X-Prediction-Id": answered.prediction_id}
+    return {"X-Release": answered.release, **kept}
+
+
+def _answer(data: object, headers: Mapping[str, str] | None = None) -> Response[str]:
+    return _respond(200, within_a_response(msgspec.json.encode(data), "ask for fewer rows"), headers)
+
+
+def _respond(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response[str]:
+    return Response(status_code=status, content_type=JSON, body=body.decode(), headers=dict(headers or {}))
+
+
+def _refuse(api: APIGatewayHttpResolver, error: Exception) -> Response[str]:
+    status, failure, headers = _explain(error)
+    if status in RETRY_SECONDS:
+        headers = {"Retry-After": str(RETRY_SECONDS[status]), **headers}
+    if failure.prediction_id is not None:
+        headers = {"X-Prediction-Id": failure.prediction_id, **headers}
+    serving = api.current_event.path.startswith(SERVING)
+    body: object = {"error": _tell(failure)} if serving else failure
+    return _respond(status, msgspec.json.encode(body), headers)
+
+
+def _explain(error: Exception) -> tuple[int, Failure, Mapping[str, str]]:
+    recorded: str | None = None
+    if isinstance(error, Unanswered):
+        recorded = error.recorded
+        error = error.error
+    if isinstance(error, HttpError):
+        return error.status, Failure(error.status.phrase.replace(" ", ""), str(error)), error.headers
+    status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
+    if isinstance(error, InvalidPayload):
+        message = list_problems(error.problems, max_bytes=PROBLEM_BYTES)
+        return status, Failure(type(error).__name__, message, _cut_problems(error.problems)), {}
+    if isinstance(error, EnsembleError):
+        return status, Failure(type(error).__name__, str(error), prediction_id=recorded), {}
+    # Of what nobody expects, the log gets where it happened, but no message: it might quote what was sent.
+    logger.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+    return 500, Failure("InternalError", "something went wrong here; the function's log says what"), {}
+
+
+def _cut_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    sizes = accumulate(len(msgspec.json.encode(problem)) + 1 for problem in problems)
+    kept = sum(1 for _ in takewhile(lambda size: size <= PROBLEM_BYTES, sizes))
+    if kept == len(problems):
+        return tuple(problems)
+    return *problems[:kept], Problem("$", f"and {len(problems) - kept} more problems", "mend these first")
+
+
+def _tell(failure: Failure) -> str:
+    kept = "" if failure.prediction_id is None else f" (recorded as {failure.prediction_id})"
+    return failure.message + kept
+
+
+def _fits(rule: str, path: str) -> bool:
+    return re.fullmatch(re.sub(r"<\w+>", "[^/:]+", rule), path) is not None

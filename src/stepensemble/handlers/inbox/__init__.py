@@ -1,0 +1,1 @@
+"""The inbox: `receive` reads an object that was uploaded, `deliver` writes the response."""

@@ -1,0 +1,1 @@
+"""The functions of an execution: `normalize`, `score`, `aggregate`; `cascade` and `warmup` belong to all three."""

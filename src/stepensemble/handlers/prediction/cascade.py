@@ -1,0 +1,66 @@
+"""The next tier, asked about the rows that are left undecided, in the words in which the first was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from stepensemble.core.aggregation.decision import Undecided
+from stepensemble.core.errors import TierMismatch
+from stepensemble.core.payload import Pointer
+from stepensemble.core.preprocessing.columns import (
+    columns_from_bytes,
+    columns_from_json,
+    columns_to_bytes,
+    columns_to_json,
+    select_rows,
+)
+from stepensemble.handlers.prediction.member_results import MEANWHILE
+from stepensemble.handlers.state import AskedTier, Cascade, Frame, ask_tier
+from stepensemble.storage.keys import columns_key
+from stepensemble.storage.objects import Bucket
+
+
+def ask_next(
+    data: Bucket,
+    frame: Frame,
+    cascade: Cascade | None,
+    undecided: Undecided,
+    *,
+    prefix: str,
+    earlier: Sequence[AskedTier],
+) -> dict[str, Any]:
+    """Return the state from which the next tier is asked, with the number of `undecided` rows.
+
+    Args:
+        data: the data bucket.
+        frame: of the execution.
+        cascade: what was kept for later tiers.
+        undecided: the tier that is next, and the rows.
+        prefix: of the objects under which their columns go.
+        earlier: the tiers that have been asked.
+
+    Raises:
+        TierMismatch: nothing was kept for that tier.
+    """
+    if cascade is None:
+        raise TierMismatch(f"no members were kept for tier {undecided.tier}; {MEANWHILE}")
+    if frame.inline:
+        columns = columns_to_json(select_rows(columns_from_json(cascade.columns), undecided.numbers))
+    else:
+        _, key = msgspec.convert(cascade.columns, Pointer).split()
+        selected = select_rows(columns_from_bytes(data.read(key)), undecided.numbers)
+        pointer = data.write(columns_key(prefix, undecided.tier), columns_to_bytes(selected))
+        columns = msgspec.to_builtins(pointer)
+    asked = ask_tier(
+        frame,
+        undecided.tier,
+        cascade.later,
+        rows=len(undecided.numbers),
+        columns=columns,
+        all_columns=cascade.columns,
+        earlier=earlier,
+    )
+    return {**asked, "undecided": len(undecided.numbers)}

@@ -1,0 +1,166 @@
+"""What travels in a warm-up: which slot is to load which models.
+
+A slot is asked once about all of its members, the canary's too: asked about each at once it would answer from as many
+environments, of which each had one of the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from stepensemble.core.aggregation.prediction import MemberFailure
+from stepensemble.core.releases.release import Artifact, Release, ReleasedMember
+from stepensemble.handlers.prediction.member_results import name_failure
+from stepensemble.serving.servables import Input, Servable, list_inputs
+
+
+class MemberToLoad(Struct, frozen=True, omit_defaults=True):
+    """The part of a member that its slot needs to load it, and to ask it one row of zeros.
+
+    Attributes:
+        inputs: input name to its type and the shape of a row, as an execution would give it; the input of a model that
+            has one is named "".
+        output: name of the output that is wanted, of a model that has several.
+        trusted: as a release has it; left out where it is false.
+    """
+
+    runtime: str
+    artifact: Artifact
+    signature: str | None
+    inputs: Mapping[str, Input]
+    output: str | None
+    trusted: bool = False
+
+
+class MemberToWarm(MemberToLoad, frozen=True, kw_only=True):
+    """A member as the state machine carries it; `release` is the one that it is of."""
+
+    id: str
+    version: str
+    role: Literal["voter", "shadow"]
+    release: str
+
+
+class SlotToLoad(Struct, frozen=True):
+    """What a slot is sent."""
+
+    members: tuple[MemberToLoad, ...]
+
+
+class SlotToWarm(Struct, frozen=True):
+    """A slot as the state machine carries it: `function` is its name, `timeout` is in seconds."""
+
+    function: str
+    timeout: int
+    members: tuple[MemberToWarm, ...]
+
+
+class Serving(Struct, frozen=True):
+    """Which releases answer: the current one, and the canary if there is one."""
+
+    release: str
+    canary: str | None
+
+
+def list_slots(
+    served: Iterable[tuple[str, Mapping[str, str], Release]], function_prefix: str
+) -> tuple[SlotToWarm, ...]:
+    """Return every slot that has members, with all of them; one that two releases have there is named once.
+
+    Args:
+        served: releases with their digests and placements, the current one first.
+        function_prefix: the name of every score function without its slot.
+    """
+    slots: dict[str, dict[tuple[str, ...], tuple[int, MemberToWarm]]] = {}
+    for digest, placement, release in served:
+        for member in release.members:
+            known = slots.setdefault(f"{function_prefix}{placement[member.id]}", {})
+            same = (
+                member.id,
+                member.version,
+                member.runtime,
+                member.artifact.digest,
+                member.signature or "",
+                str(member.trusted),
+            )
+            known.setdefault(same, (member.timeout, _describe(digest, release, member)))
+    return tuple(
+        # A slot loads one after the other, so it may take as long as all of them together.
+        SlotToWarm(function, sum(timeout for timeout, _ in known.values()), tuple(one for _, one in known.values()))
+        for function, known in slots.items()
+    )
+
+
+def _describe(digest: str, release: Release, member: ReleasedMember) -> MemberToWarm:
+    return MemberToWarm(
+        runtime=member.runtime,
+        artifact=member.artifact,
+        signature=member.signature,
+        inputs=dict(zip(member.inputs, list_inputs(Servable(release, member)).values(), strict=True)),
+        output=member.output.name,
+        trusted=member.trusted,
+        id=member.id,
+        version=member.version,
+        role=member.role,
+        release=digest,
+    )
+
+
+class WarmedMember(Struct, frozen=True):
+    """What became of a member.
+
+    Attributes:
+        release: its digest; the current one where the canary has the same member.
+        function: the slot's.
+        cold: whether the model had to be loaded; None where that failed, as is `duration_ms`.
+        duration_ms: what loading it took, or finding it there, and asking it one row of zeros.
+    """
+
+    id: str
+    version: str
+    role: Literal["voter", "shadow"]
+    release: str
+    function: str
+    cold: bool | None = None
+    duration_ms: float | None = None
+    error: MemberFailure | None = None
+
+
+class WarmUp(Struct, frozen=True, kw_only=True):
+    """The output: which releases answer, and what became of each member of theirs, slot by slot."""
+
+    warmup: Literal[True] = True
+    release: str
+    canary: str | None
+    members: tuple[WarmedMember, ...]
+
+
+def read_warm_up(event: Mapping[str, Any]) -> WarmUp:
+    """Put together what Normalize has said (`warmup`, `slots`) and what came back (`results`, one a slot)."""
+    served = msgspec.convert(event["warmup"], Serving)
+    slots = msgspec.convert(event["slots"], tuple[SlotToWarm, ...])
+    members = tuple(
+        warmed for slot, result in zip(slots, event["results"], strict=True) for warmed in _read_slot(slot, result)
+    )
+    return WarmUp(release=served.release, canary=served.canary, members=members)
+
+
+def _read_slot(slot: SlotToWarm, result: Mapping[str, Any]) -> Iterator[WarmedMember]:
+    if "error" in result:
+        failure = name_failure(str(result["error"]["Error"]), result["error"].get("Cause", ""))
+        yield from (_note(slot, member, error=failure) for member in slot.members)
+        return
+    told: Sequence[Mapping[str, Any]] = result["members"]
+    for member, one in zip(slot.members, told, strict=True):
+        if "error" in one:
+            yield _note(slot, member, error=msgspec.convert(one["error"], MemberFailure))
+        else:
+            yield _note(slot, member, cold=one["cold"], duration_ms=one["duration_ms"])
+
+
+def _note(slot: SlotToWarm, member: MemberToWarm, **more: Any) -> WarmedMember:
+    return WarmedMember(member.id, member.version, member.role, member.release, slot.function, **more)

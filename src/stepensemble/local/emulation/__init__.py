@@ -1,0 +1,1 @@
+"""moto, with what it lacks: its start (`server`), corrections, speed-ups and persistence."""

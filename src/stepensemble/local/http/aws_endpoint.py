@@ -1,0 +1,289 @@
+"""The one door of the stack: invocations go to the processes, `StartSyncExecution` to the engine, all else to moto.
+
+What S3, DynamoDB and CloudWatch Logs are told to change is in the state database before it is answered.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any
+from urllib.parse import unquote
+from uuid import uuid4
+from xml.sax.saxutils import escape
+
+from stepensemble.core.errors import LocalStackError
+from stepensemble.local.emulation.persistence import Journal
+from stepensemble.local.emulation.stepfunctions import Retention
+from stepensemble.local.errors import StateUnwritable
+from stepensemble.local.http.messages import Environ, Refused, Reply, RequestHead, run_wsgi
+from stepensemble.local.http.origins import check_origin
+from stepensemble.local.http.request_errors import find_mistake
+from stepensemble.local.http.uploads import check_announcement, check_chunks, check_digests, keep_names
+from stepensemble.local.lambdas.pool import FunctionPool, PoolClosed, encode_status
+from stepensemble.local.lambdas.runtime_api import REQUEST_BYTES
+
+FUNCTIONS, INVOCATIONS = "/2015-03-31/functions/", "/invocations"
+STATUS = "/_stack/functions"
+STEP_FUNCTIONS = "AWSStepFunctions."
+KEEPERS = ("DynamoDB_", "Logs_", "AWSEvents.")
+"""Services, by the beginning of their targets, that change what is kept; EventBridge by what its rules do."""
+
+XML = '<?xml version="1.0" encoding="UTF-8"?>'
+"""No line end after it: obstore's message has the first line of an error's body, which is to name the reason."""
+
+CALL_BYTES = 16 * 1024 * 1024
+"""Most bytes of a call in JSON: those of DynamoDB's largest, BatchWriteItem; the other services take fewer."""
+
+OBJECT_BYTES = 512 * 1024 * 1024
+"""Most bytes of an object, or a part of one, in one request. S3 takes 5 GB; here an object is in memory, twice while it
+is written. A larger one can be sent in parts."""
+
+INPUT_BYTES = 256 * 1024
+EXECUTION_NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}")
+
+
+class Gateway:
+    """The site at the endpoint of every AWS API."""
+
+    def __init__(
+        self,
+        moto: Any,
+        pool: FunctionPool,
+        journal: Journal,
+        engine: ExpressEngine,
+        retention: Retention,
+    ) -> None:
+        self._moto = moto
+        self._pool = pool
+        self._journal = journal
+        self._engine = engine
+        self._retention = retention
+        self._account = retention.account
+        # moto checks a condition and then writes, without a lock of its own.
+        self._writes = threading.Lock()
+        self._starts = threading.Lock()
+
+    def admit(self, head: RequestHead) -> int:
+        """Return the most bytes of a body, by what the request is for."""
+        check_origin(head)
+        if is_invocation(head):
+            return REQUEST_BYTES
+        if "x-amz-target" in head.fields:
+            return CALL_BYTES
+        check_announcement(head)
+        return OBJECT_BYTES
+
+    def answer(self, head: RequestHead, environ: Environ) -> Reply:
+        """Answer one request."""
+        target = head.fields.get("x-amz-target", "")
+        if is_invocation(head):
+            return self._invoke(head, environ)
+        if head.path == STATUS:
+            return Reply(200, encode_status(self._pool.describe()), (("Content-Type", "application/json"),))
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._account
+        if target == STEP_FUNCTIONS + "StartSyncExecution":
+            return self._run(environ)
+        if target == STEP_FUNCTIONS + "StartExecution":
+            return self._start(head, environ)
+        if not target:
+            body = memoryview(environ["wsgi.input"].getvalue())
+            check_chunks(head.fields, body)
+            check_digests(head, body)
+            keep_names(environ, head)
+        try:
+            with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():
+                return self._pass_on(head, environ)
+        except StateUnwritable as error:  # undone too; 507 is tried again by none of boto3's clients
+            raise Refused(507, "StateUnwritable", str(error)) from None
+        except LocalStackError as error:  # it could not be written, and is undone; clients try it again
+            raise Refused(500, "InternalServerError" if target else "InternalError", str(error)) from None
+
+    def _pass_on(self, head: RequestHead, environ: Environ) -> Reply:
+        body = environ["wsgi.input"]
+        try:
+            return run_wsgi(self._moto, environ)
+        except Exception as fault:
+            mistake = find_mistake(fault, head, body.getvalue())
+            if mistake is None:
+                raise
+            raise mistake from None
+
+    def refuse(self, refusal: Refused, head: RequestHead | None) -> Reply:
+        """Return a refusal as the service that was called would write it: Lambda, one of those with JSON, or S3."""
+        if head is not None and is_invocation(head):
+            code = "RequestTooLargeException" if refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else refusal.code
+            return _lambda_error(refusal.status, code, str(refusal))
+        if head is not None and "x-amz-target" in head.fields:
+            body = json.dumps({"__type": refusal.code, "message": str(refusal)}).encode()
+            return Reply(refusal.status, body, (("Content-Type", "application/x-amz-json-1.0"),))
+        body = f"{XML}<Error><Code>{refusal.code}</Code><Message>{escape(str(refusal))}</Message></Error>".encode()
+        return Reply(refusal.status, body, (("Content-Type", "application/xml"),))
+
+    def _invoke(self, head: RequestHead, environ: Environ) -> Reply:
+        name = unquote(head.path[len(FUNCTIONS) : -len(INVOCATIONS)])
+        payload = environ["wsgi.input"].read() or b"{}"
+        kind = environ.get("HTTP_X_AMZ_INVOCATION_TYPE", "RequestResponse")
+        if not self._pool.knows(name):
+            return _lambda_error(404, "ResourceNotFoundException", f"Function not found: {name}")
+        try:
+            json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            message = f"Could not parse request body into json: {error}"
+            return _lambda_error(400, "InvalidRequestContentException", message)
+        if kind == "DryRun":
+            return Reply(204)
+        if kind == "Event":
+            threading.Thread(target=self._invoke_later, args=(name, payload), daemon=True).start()
+            return Reply(202, headers=(("x-amzn-RequestId", str(uuid4())),))
+        answer = self._pool.invoke(name, payload, environ.get("HTTP_X_AMZ_CLIENT_CONTEXT"))
+        headers = {
+            "Content-Type": "application/json",
+            "X-Amz-Executed-Version": "$LATEST",
+            "x-amzn-RequestId": answer.request_id,
+        }
+        if answer.error is not None:
+            headers["X-Amz-Function-Error"] = answer.error
+        return Reply(200, answer.payload, tuple(headers.items()))
+
+    def _invoke_later(self, name: str, payload: bytes) -> None:
+        with suppress(PoolClosed):
+            self._pool.invoke(name, payload)
+
+    def _start(self, head: RequestHead, environ: Environ) -> Reply:
+        """Start an execution by moto, which takes any name, needs one, and looks and appends without a lock."""
+        request = _read_request(environ)
+        body = json.dumps(request).encode()
+        environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        with self._starts:
+            self._retention.forget()
+            return self._pass_on(head, environ)
+
+    def _run(self, environ: Environ) -> Reply:
+        with self._starts:
+            self._retention.forget()
+        answer = self._engine.run(_read_request(environ))
+        return Reply(200, json.dumps(answer).encode(), (("Content-Type", "application/x-amz-json-1.0"),))
+
+
+class ExpressEngine:
+    """Runs synchronous executions of one account's EXPRESS state machines, which moto leaves out."""
+
+    def __init__(self, account: str, region: str) -> None:
+        from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+
+        self._account = account
+        self._region = region
+        self._backend = stepfunctions_parser_backends[account][region]
+
+    def run(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Run an execution to its end and return what AWS returns.
+
+        Raises:
+            Refused: there is no such state machine, or it is not an EXPRESS one.
+        """
+        from moto.stepfunctions.parser.backend.execution import SyncExecution
+
+        arn = str(request.get("stateMachineArn", ""))
+        machine: Any = next((machine for machine in self._backend.state_machines if machine.arn == arn), None)
+        if machine is None:
+            raise Refused(400, "StateMachineDoesNotExist", f"State Machine Does Not Exist: '{arn}'")
+        if machine.type != "EXPRESS":
+            message = "This operation is not supported by this type of state machine"
+            raise Refused(400, "StateMachineTypeNotSupported", message)
+        name = request["name"]
+        execution = SyncExecution(
+            name=name,
+            sm_type=machine.sm_type,
+            role_arn=machine.roleArn,
+            exec_arn=f"arn:aws:states:{self._region}:{self._account}:express:{machine.name}:{name}:{uuid4()}",
+            account_id=self._account,
+            region_name=self._region,
+            state_machine=machine,
+            start_date=datetime.now(UTC),
+            cloud_watch_logging_session=None,
+            activity_store={},
+            input_data=request["input"],
+            trace_header=request.get("traceHeader"),
+        )
+        execution.start()
+        return _describe_sync(execution)
+
+
+def _describe_sync(execution: Any) -> dict[str, Any]:
+    status = str(execution.exec_status.value)
+    milliseconds = (execution.stop_date - execution.start_date).total_seconds() * 1000
+    described = {
+        "executionArn": execution.exec_arn,
+        "stateMachineArn": execution.state_machine_arn,
+        "name": execution.name,
+        "startDate": execution.start_date.timestamp(),
+        "stopDate": execution.stop_date.timestamp(),
+        "status": status,
+        "input": execution.execution_input,
+        "inputDetails": {"included": True},
+        "billingDetails": {
+            "billedMemoryUsedInMB": 64,
+            "billedDurationInMilliseconds": max(1, math.ceil(milliseconds / 100)) * 100,
+        },
+    }
+    if status == "SUCCEEDED":
+        described |= {"output": execution.output, "outputDetails": {"included": True}}
+    optional = {"error": execution.error, "cause": execution.cause, "traceHeader": execution.trace_header}
+    return described | {key: value for key, value in optional.items() if value is not None}
+
+
+def is_invocation(head: RequestHead) -> bool:
+    """Say whether a request is Lambda's Invoke."""
+    return head.path.startswith(FUNCTIONS) and head.path.endswith(INVOCATIONS)
+
+
+def _read_request(environ: Environ) -> dict[str, Any]:
+    """Read a request to start an execution, with name and input filled in.
+
+    Raises:
+        Refused: the name or the input is not what AWS takes.
+    """
+    try:
+        request = json.loads(environ["wsgi.input"].read() or b"{}")
+    except (ValueError, RecursionError):
+        request = None
+    if not isinstance(request, dict):
+        raise Refused(400, "SerializationException", "the body is no JSON object")
+    request = {"name": str(uuid4()), "input": "{}"} | request
+    for name in ("stateMachineArn", "name", "input"):
+        if not isinstance(request.get(name), str):
+            raise Refused(400, "ValidationException", f"{name} is missing, or no text")
+    if not EXECUTION_NAME.fullmatch(request["name"]):
+        raise Refused(400, "InvalidName", f"Invalid Name: '{request['name']}'")
+    if len(request["input"].encode()) > INPUT_BYTES:
+        message = (
+            "1 validation error detected: Value at 'input' failed to satisfy constraint: "
+            f"Member must have length less than or equal to {INPUT_BYTES}"
+        )
+        raise Refused(400, "ValidationException", message)
+    try:
+        json.loads(request["input"])
+    except (ValueError, RecursionError) as error:
+        message = f"Invalid State Machine Execution Input: '{error}'"
+        raise Refused(400, "InvalidExecutionInput", message) from None
+    return request
+
+
+def _may_write(environ: Environ, target: str) -> bool:
+    """Say whether a request may change what is kept: a PUT, POST or DELETE of S3, anything of the other services."""
+    if target:
+        return target.startswith(KEEPERS)
+    return environ["REQUEST_METHOD"] in {"PUT", "POST", "DELETE"}
+
+
+def _lambda_error(status: int, kind: str, message: str) -> Reply:
+    body = json.dumps({"Type": "User", "Message": message}).encode()
+    return Reply(status, body, (("Content-Type", "application/json"), ("x-amzn-ErrorType", kind)))

@@ -1,0 +1,158 @@
+"""What stands in for API Gateway: requests as events, answers as responses.
+
+Expectations are of https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from io import BytesIO
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+
+from stepensemble.local.http.api_gateway import Door, is_signed, make_event, read_answer, read_path
+from stepensemble.local.http.messages import Refused, Reply, RequestHead, make_environ
+from stepensemble.local.lambdas.process import Answer
+
+SIGNED = (
+    "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260301/us-east-1/execute-api/aws4_request, "
+    "SignedHeaders=content-type;host;x-amz-date, Signature=" + "a" * 64
+)
+
+
+def event(body: bytes = b"", query: str = "", path: str = "/predict", **headers: str) -> dict[str, Any]:
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "QUERY_STRING": query,
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.input": BytesIO(body),
+    }
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return make_event(environ, path, named, "123456789012")
+
+
+def test_a_request_is_an_event_of_payload_format_2() -> None:
+    made = event(b"{}", content_type="application/json", host="here", user_agent="curl")
+    assert (made["version"], made["rawPath"], made["routeKey"]) == ("2.0", "/predict", "POST /{proxy+}")
+    assert made["requestContext"]["http"] == {
+        "method": "POST",
+        "path": "/predict",
+        "protocol": "HTTP/1.1",
+        "sourceIp": "127.0.0.1",
+        "userAgent": "curl",
+    }
+    assert (made["requestContext"]["stage"], made["pathParameters"]) == ("$default", {"proxy": "predict"})
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "text/plain"])
+def test_text_travels_as_it_is(kind: str) -> None:
+    made = event("{é}".encode(), content_type=kind)
+    assert (made["body"], made["isBase64Encoded"]) == ("{é}", False)
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/x-www-form-urlencoded", "application/ld+json", ""])
+def test_anything_else_travels_as_base64(kind: str) -> None:
+    made = event(b"\x89PNG", content_type=kind)
+    assert (base64.b64decode(made["body"]), made["isBase64Encoded"]) == (b"\x89PNG", True)
+
+
+def test_without_a_body_cookies_or_a_query_there_are_no_such_keys() -> None:
+    assert not {"body", "cookies", "queryStringParameters"} & set(event())
+
+
+def test_cookies_leave_the_headers_and_doubled_parameters_are_joined() -> None:
+    made = event(query="a=1&a=2&b=", cookie="x=1; y=2")
+    assert (made["cookies"], "cookie" in made["headers"]) == (["x=1", "y=2"], False)
+    assert made["queryStringParameters"] == {"a": "1,2", "b": ""}
+
+
+def test_what_is_compressed_travels_as_base64_whatever_it_was_before() -> None:
+    made = event(b"\x1f\x8b", content_type="application/json", content_encoding="gzip")
+    assert (base64.b64decode(made["body"]), made["isBase64Encoded"]) == (b"\x1f\x8b", True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        ("/plain", "/plain"),
+        ("/space%20value", "/space value"),
+        ("/question%3Fvalue", "/question"),
+        ("/percent%25done", None),
+        ("/hash%23value", "/hash#value"),
+        ("/slash%2Fvalue", "/slash/value"),
+        ("/unicode-%CE%BB", "/unicode-λ"),
+        ("/literal%252Fvalue", "/literal/value"),
+        ("/literal%253Fvalue", "/literal?value"),
+        ("/literal%2525value", "/literal%value"),
+        ("/titanic%3Apredict", "/titanic:predict"),
+        ("/not-utf8-%E9", "/not-utf8-\ufffd"),
+    ],
+)
+def test_a_path_is_decoded_as_by_a_deployed_http_api(sent: str, path: str | None) -> None:
+    assert read_path(unquote_to_bytes(sent).decode("latin-1")) == path
+
+
+def test_an_answer_without_a_status_is_all_body() -> None:
+    assert read_answer({"a": 1}) == Reply(200, b'{"a": 1}', (("Content-Type", "application/json"),))
+
+
+def test_an_answer_with_a_status_is_taken_at_its_word() -> None:
+    answered = {"statusCode": 404, "headers": {"X": "1"}, "cookies": ["a=b"], "body": "AAE=", "isBase64Encoded": True}
+    assert read_answer(answered) == Reply(404, b"\x00\x01", (("X", "1"), ("Set-Cookie", "a=b")))
+
+
+class Answering:
+    """A function that always answers the same."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+    def invoke(self, name: str, _: bytes) -> Answer:
+        assert name == "api"
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (Answer("1", b'{"statusCode": 404, "body": "{}"}'), 404),
+        (Answer("1", b'{"errorType": "Sandbox.Timedout", "errorMessage": "29.00 seconds"}', "Unhandled"), 504),
+        (Answer("1", b'{"errorType": "Runtime.ExitError", "errorMessage": "killed"}', "Unhandled"), 500),
+        (Answer("1", b"null", "Unhandled"), 500),
+    ],
+)
+def test_a_function_that_takes_too_long_is_a_timeout_and_one_that_fails_a_fault(answer: Answer, status: int) -> None:
+    door = Door(Answering(answer), "api", "123456789012", auth=False)  # type: ignore[arg-type]
+    head = RequestHead("GET", "/health", (("Host", "localhost"),))
+    environ = make_environ(head, b"", ("127.0.0.1", 1), ("127.0.0.1", 2))
+    replied = door.answer(head, environ)
+    assert replied.status == status
+    if status >= 500:
+        assert list(json.loads(replied.body)) == ["message"]
+
+
+def test_a_request_that_must_be_signed_is_refused_before_its_body_is_read() -> None:
+    door = Door(Answering(Answer("1", b"{}")), "api", "123456789012", auth=True)  # type: ignore[arg-type]
+    with pytest.raises(Refused) as refused:
+        door.admit(RequestHead("POST", "/predict", (("Host", "localhost"),)))
+    assert refused.value.status == 403
+    signed = (("Host", "localhost"), ("Authorization", SIGNED), ("X-Amz-Date", "20260301T000000Z"))
+    assert door.admit(RequestHead("POST", "/predict", signed)) == 6 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("headers", "signed"),
+    [
+        ({"authorization": SIGNED, "x-amz-date": "20260301T000000Z"}, True),
+        ({"authorization": SIGNED}, False),
+        ({"authorization": SIGNED.replace("execute-api", "s3"), "x-amz-date": "20260301T000000Z"}, False),
+        ({"authorization": SIGNED.replace("host;", ""), "x-amz-date": "20260301T000000Z"}, False),
+        ({"authorization": SIGNED[:-1], "x-amz-date": "20260301T000000Z"}, False),
+        ({}, False),
+    ],
+)
+def test_a_request_is_signed_in_form_or_not(headers: dict[str, str], signed: bool) -> None:
+    assert is_signed(headers) == signed

@@ -1,0 +1,116 @@
+"""What is kept of a parsed definition stands for the definition, and is never needed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+DEFINITION = json.dumps({"StartAt": "Only", "States": {"Only": {"Type": "Succeed"}}})
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _moto():
+    from stepensemble.local.emulation.server import load_moto
+
+    load_moto([])
+
+
+def parse(folder: Path, definition: str = DEFINITION) -> Any:
+    from stepensemble.local.emulation.asl_cache import Programs
+
+    return Programs(folder).parse(definition)
+
+
+def test_a_parsed_definition_is_kept(tmp_path: Path):
+    program = parse(tmp_path)
+
+    (kept,) = tmp_path.iterdir()
+    assert type(pickle.loads(kept.read_bytes())) is type(program)  # noqa: S301 (just written)
+
+
+def test_what_was_kept_is_not_parsed_again(tmp_path: Path):
+    parse(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(pickle.dumps("kept"))
+
+    assert parse(tmp_path) == "kept"
+    assert parse(tmp_path, DEFINITION.replace("Only", "Other")) != "kept"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", b"cno_such_module\nname\n."])
+def test_a_damaged_file_is_written_anew(tmp_path: Path, content: bytes):
+    program = parse(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(content)
+
+    assert type(parse(tmp_path)) is type(program)
+    assert pickle.loads(kept.read_bytes())  # noqa: S301 (just written)
+
+
+def test_executions_that_start_at_once_share_one_program(tmp_path: Path):
+    from stepensemble.local.emulation.asl_cache import Programs
+
+    programs = Programs(tmp_path)
+    with ThreadPoolExecutor(8) as starting:
+        parsed = list(starting.map(programs.parse, [DEFINITION] * 8))
+
+    assert len({id(program) for program in parsed}) == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_program_that_cannot_be_kept_runs_all_the_same(tmp_path: Path):
+    folder = tmp_path / "programs"
+    folder.write_text("a file")
+
+    assert parse(folder) is not None
+
+
+def test_a_wrong_definition_is_refused_and_nothing_is_kept(tmp_path: Path):
+    from moto.stepfunctions.parser.asl.parse.asl_parser import ASLParserException
+
+    with pytest.raises(ASLParserException):
+        parse(tmp_path, "{}")
+
+    assert not list(tmp_path.iterdir())
+
+
+@given(value=JSON)
+def test_a_state_is_copied_whole_and_apart(value: Any):
+    from stepensemble.local.emulation.stepfunctions import copy_json
+
+    listed, named = copy_json([value]), copy_json({"state": value})
+
+    assert (listed, named) == ([value], {"state": value})
+    assert json.dumps([listed, named]) == json.dumps([[value], {"state": value}])  # 1 is not 1.0, nor is it true
+    if isinstance(value, list | dict):
+        assert listed[0] is not value
+        assert named["state"] is not value
+
+
+def test_what_boto_answers_is_copied_as_it_is():
+    from stepensemble.local.emulation.stepfunctions import copy_json
+
+    answered = {"Body": b"bytes", "At": datetime(2026, 3, 1, tzinfo=UTC), "Sizes": [1, 2.0]}
+
+    assert copy_json(answered) == answered
+
+
+def test_what_is_no_json_is_copied_as_well():
+    from stepensemble.local.emulation.stepfunctions import copy_json
+
+    state = {"inner": [Path("somewhere"), {1, 2}]}
+
+    assert copy_json(state) == state

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import gzip
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lake import DATASET, fill, packed
+from stepensemble.batch.documents import Options
+from stepensemble.batch.input.datasets import find_files
+from stepensemble.batch.input.text_stream import (
+    FIRST_PIECE_BYTES,
+    PIECE_BYTES,
+    TextRefused,
+    can_be_cut,
+    inflate,
+    is_text_encoding,
+    open_text,
+    read_pieces,
+    recognize,
+)
+from stepensemble.core.errors import DatasetChanged
+
+PLENTY = 10**9
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, FIRST_PIECE_BYTES, FIRST_PIECE_BYTES + 1, FIRST_PIECE_BYTES + 6 * PIECE_BYTES + 7]
+)
+def test_pieces_are_the_file(size: int) -> None:
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    bucket = fill({"a.csv": body})
+    (file,) = find_files(bucket, DATASET)
+    pieces = list(read_pieces(bucket, file))
+    assert b"".join(pieces) == body
+    assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
+
+
+def test_a_file_that_is_changed_meanwhile_is_not_read_on() -> None:
+    bucket = fill({"a.csv": b"x" * (FIRST_PIECE_BYTES + 1)})
+    (file,) = find_files(bucket, DATASET)
+    pieces = read_pieces(bucket, file)
+    next(pieces)
+    bucket.write("day/a.csv", b"y" * (FIRST_PIECE_BYTES + 1))
+    with pytest.raises(DatasetChanged):
+        next(pieces)
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.integers(1, 50), st.integers(0, 9))
+def test_gzip_of_several_members_in_any_pieces_is_their_texts(members: list[bytes], size: int, zeros: int) -> None:
+    body = b"".join(map(gzip.compress, members)) + bytes(zeros)
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    assert b"".join(inflate(pieces, PLENTY)) == b"".join(members)
+
+
+def test_an_empty_file_is_empty_gzip() -> None:
+    assert list(inflate(iter([]), PLENTY)) == []
+
+
+def test_every_truncation_of_gzip_is_found() -> None:
+    body = packed("a,b\n1,2\n" * 9)
+    for size in range(1, len(body)):
+        with pytest.raises(TextRefused, match="truncated"):
+            list(inflate(iter([body[:size]]), PLENTY))
+
+
+def test_damaged_gzip_is_refused() -> None:
+    body = bytearray(packed("a,b\n1,2\n"))
+    body[-6] ^= 1  # of the checksum
+    with pytest.raises(TextRefused, match="damaged"):
+        list(inflate(iter([bytes(body)]), PLENTY))
+    with pytest.raises(TextRefused, match="is no gzip"):
+        list(inflate(iter([b"a,b\n1,2\n"]), PLENTY))
+
+
+def test_a_bomb_is_left_when_it_has_grown_too_large_and_no_later() -> None:
+    bomb = packed(bytes(50 * PIECE_BYTES))
+    assert len(bomb) < PIECE_BYTES
+    most = 3 * PIECE_BYTES
+    pieces = inflate(iter([bomb]), most)
+    assert sum(map(len, islice(pieces, 3))) == most
+    with pytest.raises(TextRefused, match=r"more than 12,582,912 bytes when it is decompressed"):
+        next(pieces)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "cuttable"),
+    [
+        ("utf-8", True),
+        ("ascii", True),
+        ("latin-1", True),
+        ("cp1252", True),
+        ("koi8-r", True),
+        ("mac-roman", True),
+        ("utf-16", False),
+        ("utf-16-le", False),
+        ("utf-32", False),
+        ("utf-7", False),
+        ("shift_jis", False),
+        ("gb18030", False),
+        ("big5", False),
+        ("iso2022_jp", False),
+        ("iso2022_kr", False),
+        ("hz", False),
+        ("euc_kr", False),
+        ("cp037", False),  # EBCDIC: one byte a character, but no ASCII
+    ],
+)
+def test_what_can_be_cut_has_ascii_bytes_for_ascii_characters_only(encoding: str, cuttable: bool) -> None:
+    assert can_be_cut(encoding) is cuttable
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "latin-1", "shift_jis"])
+def test_a_byte_order_mark_is_taken_for_what_it_is(encoding: str) -> None:
+    text = "é,b\n" if encoding != "shift_jis" else "日,b\n"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    bucket = fill({"a.csv": (mark + text).encode(encoding)})
+    (file,) = find_files(bucket, DATASET)
+    named = encoding if encoding in ("latin-1", "shift_jis") else "cp1252"
+    opened = open_text(bucket, file, Options(encoding=named))
+    assert b"".join(opened.pieces).decode(opened.encoding) == text
+    assert opened.whole is (encoding[:5] in ("utf-1", "utf-3", "shift"))
+    assert opened.start == (3 if encoding == "utf-8-sig" else 0)
+
+
+def test_text_that_cannot_be_cut_may_not_be_too_large() -> None:
+    bucket = fill({"a.csv": ("a\n" * 20_000).encode("utf-16")})
+    (file,) = find_files(bucket, DATASET)
+    with pytest.raises(TextRefused, match=r"is utf-16-le and has 80,002 bytes; text that cannot be cut may have 8,192"):
+        open_text(bucket, file, Options(shard_size=1024))
+
+
+def test_text_that_is_not_of_an_encoding_that_cannot_be_cut_is_refused() -> None:
+    bucket = fill({"a.csv": "a\n".encode("utf-16") + b"x"})
+    (file,) = find_files(bucket, DATASET)
+    with pytest.raises(TextRefused, match="is not utf-16-le throughout"):
+        list(open_text(bucket, file, Options()).pieces)
+
+
+def test_names_of_encodings() -> None:
+    assert is_text_encoding("latin-1")
+    assert not is_text_encoding("base64")
+    assert not is_text_encoding("nonsense")
+    assert not is_text_encoding("a\0b")
+    assert recognize(b"a", "UTF8") == ("utf-8", 0)
+    assert recognize(b"", "latin1") == ("iso8859-1", 0)

@@ -1,0 +1,43 @@
+"""A sample of a run's rows is the same however they were cut into shards."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis import given
+
+from stepensemble.batch.report.sampling import SAMPLED, Sample, add_samples, draw_keys, take_sample
+
+ROWS = 3 * SAMPLED
+NUMBERS = np.arange(1, ROWS + 1)
+VALUES = NUMBERS / 7
+TRUTH = np.where(NUMBERS % 3 == 0, np.nan, NUMBERS.astype(np.float64))
+
+
+def sample(start: int, end: int, file: str = "a.csv") -> Sample:
+    part = slice(start, end)
+    return take_sample(draw_keys(file, NUMBERS[part]), VALUES[part], TRUTH[part])
+
+
+@given(st.lists(st.integers(0, ROWS), max_size=4), st.booleans())
+def test_samples_of_parts_add_up_to_that_of_the_whole(cuts: list[int], reverse: bool) -> None:
+    parts = [sample(start, end) for start, end in pairwise(sorted({0, *cuts, ROWS}))]
+    whole = Sample()
+    for part in reversed(parts) if reverse else parts:
+        whole = add_samples(whole, part)
+    assert whole == sample(0, ROWS)
+    assert len(whole.rows) == SAMPLED
+
+
+def test_a_sample_is_of_all_rows_alike() -> None:
+    rows = np.array([value for _, value, _ in sample(0, ROWS).rows]) * 7
+    # Of 500 of 1,500 rows a third is in each third, 167; the deviation is that of a hypergeometric count, 8.6.
+    for third in range(3):
+        there = np.count_nonzero((rows > third * SAMPLED) & (rows <= (third + 1) * SAMPLED))
+        assert abs(there - SAMPLED / 3) < 5 * 8.6
+    keys = draw_keys("a.csv", NUMBERS)
+    assert len(set(keys.tolist())) == ROWS
+    assert not set(keys.tolist()) & set(draw_keys("b.csv", NUMBERS).tolist())
+    assert all((true is None) == (round(value * 7) % 3 == 0) for _, value, true in sample(0, ROWS).rows)

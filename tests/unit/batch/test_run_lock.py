@@ -1,0 +1,189 @@
+"""Whoever asks for a run, and whenever: exactly one execution has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Semaphore, Thread
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from obstore.store import MemoryStore
+
+from meddling import Killed, MeddledBucket, kill_at
+from stepensemble.batch.documents import Result
+from stepensemble.batch.run_lock import Claim, Claimed, Mine, Theirs, Whole, claim, holds, list_finished, read_result
+from stepensemble.storage.keys import claim_key, partition, result_key, shard_report_key, success_key
+from stepensemble.storage.objects import Bucket
+
+RUN = "0123456789abcdef"
+FOLDER = partition("results", "halves", "2026-03-01", RUN)
+RESULT = Result(
+    RUN, "2026-03-01", "r" * 64, 10, 9, 1, 0, f"s3://data/{FOLDER}/", None, "s3://data/report.html", "s3://data/s.json"
+)
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket("data", MemoryStore())
+
+
+def everybody(_: str) -> bool:
+    return True
+
+
+def nobody(_: str) -> bool:
+    return False
+
+
+def finish(bucket: Bucket) -> None:
+    bucket.write(success_key(FOLDER), b"")
+    bucket.write(result_key(RUN), msgspec.json.encode(RESULT))
+
+
+def test_the_first_has_it_and_asking_again_changes_nothing(bucket: Bucket) -> None:
+    assert claim(bucket, RUN, "first", everybody) == Mine(1)
+    assert claim(bucket, RUN, "first", everybody) == Mine(1)
+    assert holds(bucket, RUN, "first")
+    assert not holds(bucket, RUN, "second")
+    assert not holds(bucket, "another", "first")
+
+
+def test_the_second_joins_who_runs_and_takes_over_who_does_not(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", nobody)
+    assert claim(bucket, RUN, "second", everybody) == Theirs("first")
+    assert claim(bucket, RUN, "second", nobody) == Mine(2)
+    assert not holds(bucket, RUN, "first")
+    assert claim(bucket, RUN, "third", lambda execution: execution == "second") == Theirs("second")
+
+
+def test_a_whole_run_is_claimed_by_nobody(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", nobody)
+    finish(bucket)
+    assert claim(bucket, RUN, "second", nobody) == Whole(RESULT)
+    assert claim(bucket, RUN, "first", nobody) == Whole(RESULT)
+    assert holds(bucket, RUN, "first")
+
+
+def test_a_run_that_ends_well_while_its_end_is_looked_at_is_not_taken_over(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", nobody)
+
+    def ends_now(_: str) -> bool:
+        finish(bucket)
+        return False
+
+    assert claim(bucket, RUN, "second", ends_now) == Whole(RESULT)
+
+
+def test_a_run_whose_results_were_deleted_is_done_again(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", nobody)
+    finish(bucket)
+    bucket.delete([success_key(FOLDER)])
+    assert read_result(bucket, RUN) is None
+    assert claim(bucket, RUN, "second", nobody) == Mine(2)
+
+
+def test_of_many_threads_exactly_one_wins(bucket: Bucket) -> None:
+    for held in (None, Claim("dead", 3)):
+        bucket.delete([claim_key(RUN)])
+        if held is not None:
+            bucket.write(claim_key(RUN), msgspec.json.encode(held))
+        start = Barrier(16)
+
+        def race(name: str, start: Barrier = start) -> Claimed:
+            start.wait()
+            return claim(bucket, RUN, name, lambda execution: execution != "dead")
+
+        with ThreadPoolExecutor(16) as pool:
+            claims = list(pool.map(race, map(str, range(16))))
+        (winner,) = (number for number, claimed in enumerate(claims) if isinstance(claimed, Mine))
+        assert claims[winner] == Mine(1 if held is None else 4)
+        assert all(claimed == Theirs(str(winner)) for number, claimed in enumerate(claims) if number != winner)
+
+
+def interleave(works: Sequence[Callable[[Callable[[int], None]], None]], order: Sequence[int]) -> None:
+    """Run works side by side, but only one at a time: `order` says, again and again, whose next call is let through.
+
+    Each work is given what it has to call before every step.
+    """
+    turns, steps = [Semaphore(0) for _ in works], Semaphore(0)
+    ended: set[int] = set()
+
+    def go(number: int) -> None:
+        def wait_for_turn(_: int) -> None:
+            steps.release()
+            turns[number].acquire()
+
+        try:
+            works[number](wait_for_turn)
+        finally:
+            ended.add(number)
+            steps.release()
+
+    threads = [Thread(target=go, args=(number,)) for number in range(len(works))]
+    for thread in threads:
+        thread.start()
+        steps.acquire()
+    choices = iter(order)
+    while len(ended) < len(works):
+        going = [number for number in range(len(works)) if number not in ended]
+        turns[going[next(choices, 0) % len(going)]].release()
+        steps.acquire()
+    for thread in threads:
+        thread.join()
+
+
+@given(
+    st.integers(2, 4),
+    st.sampled_from([None, "dead", "running"]),
+    st.lists(st.integers(0, 3), max_size=24),
+)
+def test_in_every_order_of_their_calls_exactly_one_wins(many: int, holder: str | None, order: list[int]) -> None:
+    bucket = Bucket("data", MemoryStore())
+    if holder is not None:
+        bucket.write(claim_key(RUN), msgspec.json.encode(Claim(holder, 1)))
+    claims: dict[str, Claimed] = {}
+
+    def asking(name: str) -> Callable[[Callable[[int], None]], None]:
+        def ask(before: Callable[[int], None]) -> None:
+            claims[name] = claim(MeddledBucket(bucket, before), RUN, name, lambda execution: execution != "dead")
+
+        return ask
+
+    interleave([asking(str(number)) for number in range(many)], order)
+    winners = [name for name, claimed in claims.items() if isinstance(claimed, Mine)]
+    assert len(winners) == (0 if holder == "running" else 1)
+    winner = winners[0] if winners else "running"
+    assert all(claimed == Theirs(winner) for name, claimed in claims.items() if name != winner)
+    assert holds(bucket, RUN, winner)
+
+
+def test_a_claim_whose_answer_was_lost_is_still_ones_own(bucket: Bucket) -> None:
+    class Forgetful(MeddledBucket):
+        """As a client that tries again because the first answer did not arrive."""
+
+        def replace(self, key: str, body: bytes, tag: str | None) -> None:
+            super().replace(key, body, tag)
+            super().replace(key, body, tag)
+
+    assert claim(Forgetful(bucket), RUN, "first", everybody) == Mine(1)
+    assert claim(Forgetful(bucket), RUN, "second", nobody) == Mine(2)
+
+
+def test_who_is_killed_while_claiming_is_taken_over(bucket: Bucket) -> None:
+    for number in range(3):
+        with pytest.raises(Killed):
+            claim(MeddledBucket(bucket, kill_at(number)), RUN, "killed", everybody)
+    with pytest.raises(Killed):
+        claim(MeddledBucket(bucket, after=kill_at(2)), RUN, "killed", everybody)
+    assert holds(bucket, RUN, "killed")
+    assert claim(bucket, RUN, "next", nobody) == Mine(2)
+
+
+def test_shards_with_reports_are_finished(bucket: Bucket) -> None:
+    assert list_finished(bucket, RUN) == frozenset()
+    for shard in (0, 7, 123_456):
+        bucket.write(shard_report_key(RUN, shard), b"{}")
+    assert list_finished(bucket, RUN) == {0, 7, 123_456}

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from builders import BINARY, REGRESSION, THREE, release, released
+from stepensemble.core.aggregation.prediction import Answer, MemberFailure, MemberResult, ask_once, decide
+from stepensemble.core.aggregation.single_row import AnswerRow, prepare_answer
+from stepensemble.core.releases.release import Release
+from stepensemble.core.schema.outputs import (
+    Label,
+    Logit,
+    Logits,
+    Output,
+    Probabilities,
+    Probability,
+    Value,
+)
+from stepensemble.core.schema.policy import Confidence, GeometricMean, Mean, Quorum, Stack, WeightedMean
+from stepensemble.core.schema.task import BinaryTask, RegressionTask, Task, name_classes
+from strategies import METHODS, Question, questions
+
+REVIEWS = [
+    None,
+    Confidence(min_agreement=0.6, max_spread=0.2, min_margin=0.1),
+    Confidence(max_spread=1.0),
+    Confidence(min_margin=0.5),
+]
+
+
+def prepared(asked: Release) -> AnswerRow:
+    answer = prepare_answer(asked)
+    assert answer is not None
+    return answer
+
+
+def answer_as_array(asked: Release, results: dict[str, MemberResult]) -> Answer:
+    answer = decide(asked, asked.policy, 1, ask_once(results))
+    assert isinstance(answer, Answer)
+    return answer
+
+
+def declare(task: Task, output: Any, kind: int) -> tuple[Output, Any]:
+    """Return one of the forms in which a model may say what a voter says of a row, `(1, …)`, and its declaration."""
+    if isinstance(task, RegressionTask):
+        return [(Value(), output), (Value(scale=-2.5, offset=0.1), output)][kind % 2]
+    classes = name_classes(task)
+    forms: list[tuple[Output, Any]] = [
+        (Probabilities(), output),
+        (Probabilities(classes=classes[::-1], tolerance=0.1), output[:, ::-1]),
+        (Probabilities(temperature=2.0), output),
+        (Label(one_hot=True), output.argmax(axis=1)),
+        (Logits(), output * 7),
+    ]
+    if isinstance(task, BinaryTask):
+        forms += [
+            (Probability(), output[:, 1]),
+            (Probability(), output[:, 1].astype(np.float32)),
+            (Probability(of=classes[0]), output[:, 0]),
+            (Logit(), output[:, 1] * 3),
+        ]
+    return forms[kind % len(forms)]
+
+
+@settings(max_examples=600)
+@given(questions(methods=METHODS - {"stack", "geometric_mean"}), st.data())
+@pytest.mark.slow
+def test_law_a_row_by_itself_is_answered_as_an_array_answers_it(question: Question, data: st.DataObject) -> None:
+    kinds = data.draw(st.lists(st.integers(0, 8), min_size=len(question.votes), max_size=len(question.votes)))
+    review = data.draw(st.sampled_from(REVIEWS))
+    for row in range(question.rows):
+        members, results = [], {}
+        for vote, kind in zip(question.votes, kinds, strict=True):
+            output, raw = declare(question.task, vote.output[row : row + 1], kind)
+            members.append(released(vote.id, output, weight=vote.weight))
+            results[vote.id] = MemberResult(vote.id, raw, 0.25, cold=False)
+        asked = release(question.task, *members, aggregation=question.aggregation, review=review)
+        # Equal floats, not near ones: every operation is that of the arrays.
+        assert prepared(asked)(results) == answer_as_array(asked, results)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        release(BINARY, released("a", "probability"), aggregation=GeometricMean()),
+        release(REGRESSION, released("a"), aggregation=Stack(coefficients={"a": 1.0}, missing="refuse")),
+        release(BINARY, released("a", "probability"), released("b", "probability", role="shadow")),
+        release(
+            BINARY,
+            released("a", "probability"),
+            released("b", "probability", tier=2),
+            cascade=Confidence(min_margin=0.5),
+        ),
+        release(BINARY, released("a", "probability"), quorum=Quorum(min_members=2)),
+        release(BINARY, released("a", "probability", weight=0.0), aggregation=WeightedMean()),
+    ],
+    ids=["logarithms", "coefficients", "shadows", "cascade", "no quorum", "no weight"],
+)
+def test_what_else_there_is_is_left_to_arrays(asked: Release) -> None:
+    assert prepare_answer(asked) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "raw"),
+    [
+        (BINARY, Probability(), np.array([1.5])),
+        (BINARY, Probability(), np.array([np.nan])),
+        (BINARY, Probability(), np.array([0.25, 0.5])),
+        (BINARY, Probability(of="no"), np.array([-1.0])),
+        (THREE, Probabilities(), np.array([[0.5, 0.5]])),
+        (THREE, Label(), np.array([3])),
+        (REGRESSION, Value(), np.array([np.inf])),
+        (REGRESSION, Value(scale=1e300), np.array([1e300])),
+        (REGRESSION, Value(), np.array(["red"])),
+    ],
+)
+def test_an_output_that_is_not_what_was_declared_is_left_to_arrays(task: Task, output: Output, raw: Any) -> None:
+    asked = release(task, released("a", output), aggregation=Mean())
+    assert prepared(asked)({"a": MemberResult("a", raw)}) is None
+
+
+def test_a_member_that_failed_or_did_not_come_is_left_to_arrays() -> None:
+    asked = release(REGRESSION, released("a"), released("b"))
+    came = MemberResult("a", np.array([1.0]))
+    failed = MemberResult("b", failure=MemberFailure("ModelRefused", "broken"))
+    assert prepared(asked)({"a": came}) is None
+    assert prepared(asked)({"a": came, "b": failed}) is None
+
+
+def test_a_probability_a_little_beyond_1_counts_as_1() -> None:
+    asked = release(BINARY, released("a", "probability"))
+    results = {"a": MemberResult("a", np.array([1.0005]))}
+    answer = prepared(asked)(results)
+    assert answer == answer_as_array(asked, results)
+    assert answer is not None
+    assert answer.predictions[0].value == 1.0

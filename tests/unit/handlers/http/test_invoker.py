@@ -1,0 +1,191 @@
+"""What an execution's failure becomes at the HTTP door."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
+
+from builders import REGRESSION, release, released
+from stepensemble.core import errors
+from stepensemble.core.problems import Problem, list_problems, read_problems
+from stepensemble.handlers.http.invoker import Asker, name_failure
+from stepensemble.handlers.state import list_members
+
+PROBLEMS = [
+    Problem("$.instances[0].Age", '"x" is not a number', "write a number, without unit or words"),
+    Problem("$.instances[1].Sex", '"a; b" is not in the vocabulary', 'use one of "female", "male"'),
+]
+
+
+def test_the_problems_of_a_refused_payload_are_read_back() -> None:
+    assert read_problems(list_problems(PROBLEMS)) == PROBLEMS
+    refused = name_failure("InvalidPayload", list_problems(PROBLEMS), "e")
+    assert isinstance(refused, errors.InvalidPayload)
+    assert refused.problems == tuple(PROBLEMS)
+
+
+def test_problems_that_were_cut_off_are_counted() -> None:
+    cause = list_problems(PROBLEMS * 20, max_bytes=300)
+    found = read_problems(cause)
+    assert found[0] == PROBLEMS[0]
+    assert found[-1].message == f"and {40 - len(found) + 1} more problems"
+
+
+@pytest.mark.parametrize("name", ["QuorumNotMet", "PredictionConflict", "NothingPublished", "ArtifactCorrupt"])
+def test_our_own_errors_keep_their_name_and_their_text(name: str) -> None:
+    error = name_failure(name, "what is wrong; what to do", "e")
+    assert (type(error).__name__, str(error)) == (name, "what is wrong; what to do")
+
+
+def test_of_an_error_that_was_raised_in_a_function_only_the_message_is_told() -> None:
+    cause = {"errorMessage": "S3 is slow", "errorType": "StorageUnavailable", "stackTrace": ['File "secret.py"']}
+    error = name_failure("StorageUnavailable", json.dumps(cause), "e")
+    assert (type(error), str(error)) == (errors.StorageUnavailable, "S3 is slow")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Lambda.TooManyRequestsException", errors.Throttled),
+        ("States.Timeout", errors.StorageUnavailable),
+        ("TIMED_OUT", errors.StorageUnavailable),
+        ("KeyError", errors.ExecutionFailed),
+        ("EnsembleError2", errors.ExecutionFailed),
+        ("list_problems", errors.ExecutionFailed),
+    ],
+)
+def test_of_any_other_failure_only_its_name_is_told(name: str, kind: type[errors.EnsembleError]) -> None:
+    error = name_failure(name, 'Traceback (most recent call last): File "secret.py"', "e")
+    assert type(error) is kind
+    assert "secret" not in str(error)
+
+
+class Refusing:
+    """A client that refuses every call."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def start_sync_execution(self, **_: object) -> object:
+        raise self.error
+
+    def invoke(self, **_: object) -> object:
+        raise self.error
+
+
+def refusal(code: str, status: int = 400) -> ClientError:
+    response = {"Error": {"Code": code, "Message": "secret"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "StartSyncExecution")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (refusal("ThrottlingException"), errors.Throttled),
+        (refusal("Whatever", 429), errors.Throttled),
+        (refusal("InternalServerError", 500), errors.StorageUnavailable),
+        (refusal("ExpiredTokenException"), errors.StorageUnavailable),
+        (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
+        (ConnectTimeoutError(endpoint_url="http://secret"), errors.StorageUnavailable),
+    ],
+)
+def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
+    asker = Asker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    with pytest.raises(kind) as raised:
+        asker.run("e", {"features": {}})
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("ValidationException", 400, errors.ExecutionFailed),
+        ("InvalidExecutionInput", 400, errors.ExecutionFailed),
+        ("InvalidName", 400, errors.ExecutionFailed),
+        ("StateMachineDoesNotExist", 400, errors.ExecutionFailed),
+        ("AccessDeniedException", 400, errors.ExecutionFailed),
+        ("ResourceNotFoundException", 404, errors.ExecutionFailed),
+        ("RequestTooLargeException", 413, errors.PayloadTooLarge),
+        ("RequestEntityTooLargeException", 413, errors.PayloadTooLarge),
+    ],
+)
+def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
+    code: str, status: int, kind: type[errors.EnsembleError]
+) -> None:
+    client = Refusing(refusal(code, status))
+    asker = Asker(client, "arn", client, None)  # type: ignore[arg-type]
+    (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
+    for call in (lambda: asker.run("e", {}), lambda: asker.score("e", member, {"x": np.zeros(1)}, 1, 1)):
+        with pytest.raises(kind) as raised:
+            call()
+        assert not isinstance(raised.value, errors.StorageUnavailable | errors.Throttled)
+        assert code in str(raised.value)
+        assert "secret" not in str(raised.value)
+
+
+def test_metadata_that_no_execution_carries_is_refused_before_anything_is_written() -> None:
+    asker = Asker(None, "arn", None, None)  # type: ignore[arg-type]
+    with pytest.raises(errors.PayloadTooLarge) as refused:
+        asker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})
+    (problem,) = refused.value.problems
+    assert (problem.path, "300,011 bytes" in problem.message) == ("$.metadata", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (refusal("TooManyRequestsException", 429), errors.Throttled),
+        (refusal("ServiceException", 500), errors.StorageUnavailable),
+        (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
+    ],
+)
+def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
+    asker = Asker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
+    with pytest.raises(kind) as raised:
+        asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
+    assert "secret" not in str(raised.value)
+
+
+class Answering:
+    """Lambda, which answers one call after the other."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self.answers = list(answers)
+
+    def invoke(self, **_: object) -> object:
+        answer = self.answers.pop(0)
+        failed = {"FunctionError": "Unhandled"} if "errorType" in answer else {}
+        return {"Payload": io.BytesIO(json.dumps(answer).encode()), **failed}
+
+
+DIED = {"errorType": "Runtime.ExitError", "errorMessage": "Runtime exited with error: signal: killed"}
+REFUSED = {"errorType": "InvalidOutput", "errorMessage": "is not finite"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "left"),
+    [
+        ([DIED, {"outputs": [2.0]}], None, 0),
+        ([DIED, DIED, {"outputs": [2.0]}], errors.ExecutionFailed, 1),
+        ([DIED, REFUSED], errors.InvalidOutput, 0),
+        ([REFUSED, {"outputs": [2.0]}], errors.InvalidOutput, 1),
+    ],
+)
+def test_a_slot_whose_process_died_is_called_once_more(
+    answers: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
+) -> None:
+    client: Any = Answering(*answers)
+    asker = Asker(client, "arn", client, None)  # type: ignore[arg-type]
+    (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
+    if kind is None:
+        assert asker.score("e", member, {"x": np.zeros(1)}, 1, 1) == [2.0]
+    else:
+        with pytest.raises(kind):
+            asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
+    assert len(client.answers) == left

@@ -1,0 +1,327 @@
+"""The HTTP API's function, by API Gateway's events: what is taken for a body, and what an error becomes."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from stepensemble.core import errors
+from stepensemble.core.errors import EnsembleError, InvalidPayload, NothingPublished, QuorumNotMet
+from stepensemble.core.problems import Problem
+from stepensemble.handlers.http.routes import RETRY_SECONDS, STATUSES, check_event, make_api
+from stepensemble.handlers.http.service import BODY_BYTES, RESPONSE_BYTES, Unanswered
+
+SERVING = "/v1/models/titanic:predict"
+BODY = b'{"instances": [{"Age": 22}]}'
+
+
+class StubDoor:
+    """Keeps what it is asked, and raises always the same."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def refuse(*arguments: Any) -> None:
+            self.asked.append((name, *arguments))
+            raise self.error
+
+        return refuse
+
+
+def ask(
+    error: Exception, verb: str = "POST", path: str = "/predict", body: bytes = BODY, **headers: str
+) -> tuple[int, dict[str, str], Any, list[tuple[Any, ...]]]:
+    """Send one request; return status, headers, body, and what the door was asked."""
+    event = {
+        "version": "2.0",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {name.replace("_", "-"): value for name, value in headers.items()},
+        "requestContext": {"http": {"method": verb, "path": path}, "stage": "$default"},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
+    }
+    door = StubDoor(error)
+    answered: Any = make_api(door).resolve(event, None)  # type: ignore[arg-type]
+    return answered["statusCode"], answered["headers"], json.loads(answered["body"]), door.asked
+
+
+def taken(body: bytes, path: str = "/predict", **headers: str) -> Any:
+    """Return what the door is asked with; it says that nothing is published."""
+    status, _, _, asked = ask(NothingPublished("nothing"), path=path, body=body, **headers)
+    assert status == 503
+    return asked[0][-1]
+
+
+def refused(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, str]:
+    """Return status and message of a request that does not reach the door."""
+    status, _, answer, asked = ask(NothingPublished("nothing"), path=path, body=body, **headers)
+    assert not asked
+    return status, answer["error"] if path.startswith("/v1/") else answer["message"]
+
+
+# --------------------------------------------------------------------------------------------------------- events
+
+
+HTTP = {"method": "GET", "path": "/health"}
+EVENT = {
+    "version": "2.0",
+    "rawPath": "/health",
+    "headers": {},
+    "requestContext": {"http": HTTP, "stage": "$default"},
+}
+
+
+def test_an_event_of_api_gateway_is_one() -> None:
+    check_event(EVENT)
+    check_event({**EVENT, "body": "{}", "isBase64Encoded": False, "cookies": ["a=b"]})
+
+
+WHOLE_EVENT = {
+    **EVENT,
+    "routeKey": "$default",
+    "rawQueryString": "a=b",
+    "cookies": ["a=b"],
+    "headers": {"content-type": "application/json", "host": "localhost"},
+    "queryStringParameters": {"a": "b"},
+    "pathParameters": {"proxy": "health"},
+    "stageVariables": {"a": "b"},
+    "requestContext": {
+        "accountId": "123456789012",
+        "authorizer": {},
+        "http": {"method": "GET", "path": "/health", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1"},
+        "requestId": "JKJaXmPLvHcESHA=",
+        "stage": "$default",
+        "timeEpoch": 1583348638390,
+    },
+    "body": "{}",
+    "isBase64Encoded": False,
+}
+
+
+def list_places(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield (*place, key)
+        yield from list_places(value, (*place, key))
+
+
+def test_an_event_that_lacks_a_key_or_has_another_value_there_is_answered_or_invalid() -> None:
+    api = make_api(StubDoor(NothingPublished("nothing")))  # type: ignore[arg-type]
+    answered, invalid = set(), set()
+    for place in list_places(WHOLE_EVENT):
+        for value in (None, 7, "x", [], {}, ...):
+            event: Any = copy.deepcopy(WHOLE_EVENT)
+            node = event
+            for key in place[:-1]:
+                node = node[key]
+            node[place[-1]] = value
+            if value is ...:
+                del node[place[-1]]
+            try:
+                check_event(event)
+            except InvalidPayload:
+                invalid.add(place)
+                continue
+            api.resolve(event, None)  # type: ignore[arg-type]
+            answered.add(place)
+    assert ("requestContext", "stage") in invalid
+    assert ("queryStringParameters",) in answered - invalid
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({}, "$: Object missing required field `requestContext`"),
+        ({"features": {"Age": 22}}, "$: Object missing required field `requestContext`"),
+        ([], "$: Expected `object`, got `array`"),
+        (None, "$: Expected `object`, got `null`"),
+        ({**EVENT, "version": "1.0"}, "$.version: Invalid enum value '1.0'"),
+        ({**EVENT, "requestContext": {}}, "$.requestContext: Object missing required field `http`"),
+        ({**EVENT, "requestContext": {"http": HTTP}}, "$.requestContext: Object missing required field `stage`"),
+        ({**EVENT, "body": {"Age": 22}}, "$.body: Expected `str | null`, got `object`"),
+        ({**EVENT, "headers": None}, "$.headers: Expected `object`, got `null`"),
+    ],
+)
+def test_any_other_event_is_refused_with_what_it_lacks_and_where_to_go(event: Any, said: str) -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        check_event(event)
+    (problem,) = refused.value.problems
+    assert str(problem).startswith(said)
+    assert "HttpUrl" in problem.remedy
+    assert "22" not in str(problem)
+
+
+# --------------------------------------------------------------------------------------------------------- errors
+
+
+def descendants(kind: type[EnsembleError]) -> Iterator[type[EnsembleError]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from descendants(below)
+
+
+@pytest.mark.parametrize("kind", sorted(set(descendants(EnsembleError)), key=str), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("path", ["/predict", SERVING])
+def test_every_error_of_ours_has_a_status_and_says_when_to_ask_again(kind: type[EnsembleError], path: str) -> None:
+    many = hasattr(errors, kind.__name__) and issubclass(kind, errors._WithProblems)
+    error = kind([Problem("$.x", "is wrong", "mend it")]) if many else kind("what is wrong; what to do")  # type: ignore[arg-type]
+    status, headers, answer, _ = ask(error, path=path)
+    assert status == STATUSES.get(kind, 500)
+    assert headers["Content-Type"] == "application/json"
+    assert headers.get("Retry-After") == (str(RETRY_SECONDS[status]) if status in {429, 503} else None)
+    if path == SERVING:
+        assert answer == {"error": str(error)}
+    else:
+        assert (answer["error"], answer["message"]) == (kind.__name__, str(error))
+
+
+@pytest.mark.parametrize("path", ["/predict", SERVING])
+def test_of_what_nobody_expects_nothing_is_told(path: str) -> None:
+    status, _, answer, _ = ask(RuntimeError("secret"), path=path)
+    assert status == 500
+    assert "secret" not in json.dumps(answer)
+    assert "Traceback" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize("path", ["/predict", SERVING])
+def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -> None:
+    problems = [Problem(f"$.instances[{row}]", "é" * 40, "mend it") for row in range(100_000)]
+    status, _, answer, _ = ask(InvalidPayload(problems), path=path)
+    assert status == 400
+    assert len(json.dumps(json.dumps(answer))) < RESPONSE_BYTES
+    text = answer["error"] if path == SERVING else answer["message"]
+    first, *lines, last = text.splitlines()
+    assert first == "100000 problems:"
+    assert lines == [f"- {problem}" for problem in problems[: len(lines)]]
+    assert last == f"- and {100_000 - len(lines)} more"
+    if path == "/predict":
+        *told, rest = answer["problems"]
+        assert told == [
+            {"path": one.path, "message": one.message, "remedy": one.remedy} for one in problems[: len(told)]
+        ]
+        assert rest["message"] == f"and {100_000 - len(told)} more problems"
+
+
+def test_a_record_is_named_where_there_is_one() -> None:
+    failed = Unanswered(QuorumNotMet("too few"), "here")
+    status, headers, answer, _ = ask(failed)
+    assert (status, headers["X-Prediction-Id"], answer["prediction_id"]) == (422, "here", "here")
+    assert ask(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
+    assert "prediction_id" not in ask(Unanswered(NothingPublished("nothing"), None))[2]
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [
+        ("GET", SERVING),
+        ("POST", "/v1/models/titanic"),
+        ("POST", "/v1/models/titanic:explain"),
+        ("GET", "/v1/models/titanic:explain"),
+        ("POST", "/v1/models/titanic/metadata"),
+        ("POST", "/v1/models/titanic/versions/x:predict"),
+        ("GET", "/v1/models/titanic/versions/-1"),
+        ("GET", "/v1/models/titanic/versions/1:predict"),
+        ("GET", "/v1/models/titanic/labels/stable:predict"),
+        ("POST", "/v1/models/a:b:predict"),
+        ("POST", "/v1/models/a/b:predict"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/else"),
+    ],
+)
+def test_tensorflow_serving_calls_a_path_or_a_method_that_it_does_not_know_malformed(verb: str, path: str) -> None:
+    status, _, answer, asked = ask(NothingPublished("nothing"), verb, path)
+    assert (status, answer, asked) == (400, {"error": f"Malformed request: {verb} {path}"}, [])
+
+
+@pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])
+def test_a_version_beyond_64_bits_is_none(digits: str) -> None:
+    status, _, answer, _ = ask(NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}")
+    assert (status, answer) == (400, {"error": f"Failed to convert version: {digits[:40]} to numeric."})
+
+
+@pytest.mark.parametrize("name", ["a b", "é", "名", "a%b", "a+b", "a=b", "50%"])
+def test_a_name_is_taken_as_api_gateway_decoded_it(name: str) -> None:
+    _, _, _, asked = ask(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
+    assert asked == [("metadata", name, None, None)]
+
+
+# --------------------------------------------------------------------------------------------------------- bodies
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    assert taken(b"\xef\xbb\xbf" + BODY) == json.loads(BODY)
+
+
+@pytest.mark.parametrize("path", ["/predict", SERVING])
+def test_a_key_that_is_given_twice_is_refused(path: str) -> None:
+    status, said = refused(b'{"instances": [{"Age": 1, "Sex": "male", "Age": 2}]}', path)
+    assert status == 400
+    assert '"Age" is given twice in one object; give it once' in said
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the body is empty; send a JSON object"),
+        (b" \n", "the body is empty; send a JSON object"),
+        (b"{", "the body is not JSON: Expecting property name"),
+        (b"[" * 100_000, "the body is not JSON: it is nested too deeply"),
+        (b'{"features": {"x": "\\udc00"}}', "the body is not JSON: it has half a surrogate pair, \\udc00, which is no"),
+        ('{"Sex": "é"}'.encode("latin-1"), "the body is not text in UTF-8; send a JSON object"),
+        ("{}".encode("utf-16"), "the body is not text in UTF-8; send a JSON object"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/predict", SERVING])
+def test_what_is_no_json_is_refused(path: str, body: bytes, said: str) -> None:
+    status, message = refused(body, path)
+    assert status == 400
+    assert said in message
+
+
+def test_where_a_picture_might_have_been_sent_it_is_said_how() -> None:
+    gif = b"GIF89a\xff"
+    assert refused(gif)[1].endswith("send a JSON object, or a picture as PNG, JPEG or WebP")
+    assert refused(gif, SERVING)[1].endswith('send a JSON object, and in it a file as {"b64": …}')
+
+
+@pytest.mark.parametrize("path", ["/predict", SERVING])
+def test_a_compressed_body_is_taken_as_tensorflow_serving_takes_it(path: str) -> None:
+    assert taken(gzip.compress(BODY), path, content_encoding="gzip") == json.loads(BODY)
+    assert taken(BODY, path, content_encoding="identity") == json.loads(BODY)
+
+
+def test_a_compressed_picture_is_one() -> None:
+    picture = b"\x89PNG\r\n\x1a\nwhatever"
+    assert taken(gzip.compress(picture), content_encoding="gzip") == picture
+
+
+@pytest.mark.parametrize(
+    "body",
+    [BODY, b"", gzip.compress(BODY)[:-9], gzip.compress(BODY) + b"more"],
+    ids=["plain", "empty", "cut", "longer"],
+)
+def test_what_gzip_did_not_make_is_refused(body: bytes) -> None:
+    status, said = refused(body, content_encoding="gzip")
+    assert (status, said) == (400, "1 problem:\n- $: the body is not what gzip makes; leave Content-Encoding out")
+
+
+@pytest.mark.parametrize("size", [BODY_BYTES + 1, 100 * BODY_BYTES])
+@pytest.mark.slow
+def test_a_body_that_is_too_large_is_refused_compressed_or_not(size: int) -> None:
+    assert refused(gzip.compress(b" " * size), content_encoding="gzip")[0] == 413
+    if size == BODY_BYTES + 1:
+        assert refused(b" " * size)[0] == 413
+
+
+def test_another_compression_is_refused_with_the_one_that_is_taken() -> None:
+    status, headers, answer, _ = ask(NothingPublished("nothing"), content_encoding="br")
+    assert (status, headers["Accept-Encoding"]) == (415, "gzip")
+    assert answer["message"] == 'the content coding "br" is not taken; send gzip, or the body as it is'

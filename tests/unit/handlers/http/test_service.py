@@ -1,0 +1,287 @@
+"""The HTTP door over the real handlers: which release answers while the pointer moves, and what labels are."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import asl
+from builders import ROOT, member, sources
+from memory import PREFIX, SLOTS, Clock, MemoryStack
+from stepensemble.core.errors import (
+    ExecutionFailed,
+    InvalidPayload,
+    LabelUnknown,
+    QuorumNotMet,
+    RecordsClosed,
+    ServableNotFound,
+)
+from stepensemble.handlers.current_release import POINTER_SECONDS, CurrentRelease
+from stepensemble.handlers.http.invoker import Asker
+from stepensemble.handlers.http.service import BODY_BYTES, RESPONSE_BYTES, Door, Unanswered, fits_response
+from stepensemble.publishing.canary import abort_canary, promote_canary
+from stepensemble.publishing.manifest_loader import Sources
+from stepensemble.publishing.publish import publish
+from stepensemble.serving.servables import version_of
+
+ENSEMBLE = json.loads((ROOT / "statemachine" / "ensemble.asl.json").read_text())
+ROW = {"instances": [{"x": 1.0}]}
+
+
+class Clients:
+    """Step Functions and Lambda, as far as the door asks them."""
+
+    def __init__(self, stack: MemoryStack) -> None:
+        self.functions = {
+            **stack.slots,
+            "${NormalizeFunctionArn}": stack.normalize,
+            "${AggregateFunctionArn}": stack.aggregate,
+            asl.PUT_EVENTS: stack.put_events,
+        }
+
+    def start_sync_execution(self, **request: Any) -> dict[str, Any]:
+        try:
+            output = asl.run(ENSEMBLE, self.functions, json.loads(request["input"]), request["name"])
+        except asl.Failed as failed:
+            return {"status": "FAILED", "error": failed.error, "cause": failed.cause}
+        return {"status": "SUCCEEDED", "output": msgspec.json.encode(output).decode()}
+
+    def invoke(self, **request: Any) -> dict[str, Any]:
+        answer = self.functions[request["FunctionName"]](json.loads(request["Payload"]))
+        return {"Payload": io.BytesIO(msgspec.json.encode(answer))}
+
+
+def open_door(stack: MemoryStack, clock: Clock) -> Door:
+    """Return a door whose pointer ages by a clock of its own."""
+    clients: Any = Clients(stack)
+    ids = iter(range(1000))
+    asker = Asker(clients, "machine", clients, stack.data)
+    return Door(CurrentRelease(stack.releases, clock), stack.records, asker, PREFIX, lambda: f"http-{next(ids)}")
+
+
+def versions(folder: Path) -> tuple[Sources, Sources]:
+    """An ensemble that answers x / 2 + 2, and its next version, which has another member beside."""
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+    return sources(folder / "first", member("half")), sources(folder / "second", member("half"), member("other"))
+
+
+@pytest.fixture
+def stack() -> MemoryStack:
+    return MemoryStack()
+
+
+def predict(door: Door, name: str = "halves", version: int | None = None, label: str | None = None) -> str:
+    """Ask, make sure of the answer, and return which release gave it."""
+    answered = door.ask("predict", name, version, label, ROW)
+    assert answered.body == {"predictions": [2.5]}
+    return answered.release
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["records first", "dies first"])
+def test_an_execution_that_died_names_its_record_where_there_is_one(
+    stack: MemoryStack, tmp_path: Path, first: bool
+) -> None:
+    stack.publish(sources(tmp_path, member("half")))
+    door = open_door(stack, Clock())
+
+    def die(event: Any) -> Any:
+        if first:
+            stack.aggregate(event)
+        raise type("Runtime.ExitError", (Exception,), {})
+
+    door.asker.step_functions.functions["${AggregateFunctionArn}"] = die  # type: ignore[attr-defined]
+    with pytest.raises(Unanswered) as failed:
+        door.predict({"features": {"x": 1.0}})
+    assert isinstance(failed.value.error, ExecutionFailed)
+    assert failed.value.recorded == ("http-0" if first else None)
+
+
+def test_a_prediction_without_a_quorum_names_its_record(stack: MemoryStack, tmp_path: Path) -> None:
+    stack.publish(sources(tmp_path, member("log", "logarithm")))
+    with pytest.raises(Unanswered) as failed:
+        open_door(stack, Clock()).predict({"features": {"x": -1.0}})
+    assert isinstance(failed.value.error, QuorumNotMet)
+    assert failed.value.recorded == "http-0"
+
+
+def test_a_canary_is_served_by_its_label_and_its_version_as_soon_as_it_is_published(
+    stack: MemoryStack, tmp_path: Path
+) -> None:
+    first, second = versions(tmp_path)
+    stack.publish(first)
+    door = open_door(stack, Clock())
+    assert predict(door) == first.digest
+    publish(second, stack.releases, SLOTS, canary=1)
+    # The door's clock stands still, and so does the pointer that it has read.
+    assert predict(door, label="canary") == second.digest
+    assert predict(door, version=version_of(second.digest)) == second.digest
+    assert predict(door, "other", label="canary") == second.digest
+    assert predict(door, label="stable") == first.digest
+    assert door.status("halves", None, "canary") == door.status("halves", version_of(second.digest), None)
+    assert [one["version"] for one in door.status("halves", None, None)["model_version_status"]] == [
+        str(version_of(digest)) for digest in (first.digest, second.digest)
+    ]
+    assert len(door.status("other", None, None)["model_version_status"]) == 1
+
+
+def test_a_release_that_is_replaced_while_it_is_asked_is_no_conflict_for_who_named_none(
+    stack: MemoryStack, tmp_path: Path
+) -> None:
+    first, second = versions(tmp_path)
+    stack.publish(first)
+    door = open_door(stack, Clock())
+    assert predict(door) == first.digest
+    stack.publish(second)
+    stack.clock.seconds += POINTER_SECONDS  # Normalize knows, the door does not
+    assert predict(door) == second.digest
+    assert predict(door, label="stable") == second.digest
+    with pytest.raises(ServableNotFound):
+        predict(door, version=version_of(first.digest))
+
+
+def test_a_canary_that_was_promoted_is_stable_and_its_label_is_gone(stack: MemoryStack, tmp_path: Path) -> None:
+    first, second = versions(tmp_path)
+    stack.publish(first)
+    publish(second, stack.releases, SLOTS, canary=50)
+    door = open_door(stack, Clock())
+    assert predict(door, label="canary") == second.digest
+    promote_canary(stack.releases)
+    stack.clock.seconds += POINTER_SECONDS
+    assert predict(door, label="stable") == second.digest
+    assert predict(door, version=version_of(second.digest)) == second.digest
+    with pytest.raises(LabelUnknown):
+        predict(door, label="canary")
+    with pytest.raises(ServableNotFound):
+        predict(door, version=version_of(first.digest))
+
+
+def test_a_canary_that_was_aborted_is_not_asked_any_more(stack: MemoryStack, tmp_path: Path) -> None:
+    first, second = versions(tmp_path)
+    stack.publish(first)
+    publish(second, stack.releases, SLOTS, canary=99)
+    door = open_door(stack, Clock())
+    assert predict(door, label="canary") == second.digest
+    abort_canary(stack.releases)
+    stack.clock.seconds += POINTER_SECONDS
+    with pytest.raises(LabelUnknown):
+        predict(door, label="canary")
+    assert {predict(door) for _ in range(20)} == {first.digest}
+
+
+def test_a_status_that_is_not_there_is_told_in_tensorflow_servings_words(stack: MemoryStack, tmp_path: Path) -> None:
+    first, _ = versions(tmp_path)
+    stack.publish(first)
+    door = open_door(stack, Clock())
+    with pytest.raises(ServableNotFound, match=r"^Could not find any versions of model half_plus$"):
+        door.status("half_plus", None, None)
+    with pytest.raises(ServableNotFound, match=r"^Could not find version 3 of model half$"):
+        door.status("half", 3, None)
+    with pytest.raises(ServableNotFound, match=r"^Servable not found for request: Latest\(half_plus\)$"):
+        door.metadata("half_plus", None, None)
+
+
+def test_metadata_has_the_models_own_names_types_and_shapes(stack: MemoryStack, tmp_path: Path) -> None:
+    read = sources(
+        tmp_path,
+        member("index", "sign_label", kind="label"),
+        member("name", "text", kind="label", output={"kind": "label", "name": "label", "classes": ["no", "yés"]}),
+        member("whole", "int8", kind="logit"),
+        task={"type": "binary", "classes": ["no", "yés"]},
+        aggregation={"method": "hard_vote"},
+    )
+    stack.publish(read)
+    door = open_door(stack, Clock())
+
+    def tensors(name: str, group: str) -> dict[str, tuple[str, list[str]]]:
+        described = door.metadata(name, None, None)["metadata"]["signature_def"]["signature_def"]
+        return {
+            name: (tensor["dtype"], [one["size"] for one in tensor["tensor_shape"]["dim"]])
+            for name, tensor in described["serving_default"][group].items()
+        }
+
+    assert tensors("index", "inputs") == tensors("name", "inputs") == {"x": ("DT_FLOAT", ["-1", "1"])}
+    assert [dtype for dtype, _ in tensors("index", "outputs").values()] == ["DT_INT32"]
+    assert tensors("name", "outputs") == {"label": ("DT_STRING", ["-1"])}
+    # Of quantized tensors, the floats.
+    assert {dtype for group in ("inputs", "outputs") for dtype, _ in tensors("whole", group).values()} == {"DT_FLOAT"}
+
+
+SCALED = {"name": "x", "type": "number", "scaling": {"type": "standard", "mean": 1, "std": 2}}
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        # y = x / 2 + 2 of what was sent
+        ({"instances": [5.0]}, {"predictions": [4.5]}),
+        ({"instances": [[5.0]]}, {"predictions": [[4.5]]}),
+        ({"instances": [{"x": 5.0}, {"x": 1}]}, {"predictions": [4.5, 2.5]}),
+        ({"instances": [{"x": [5.0]}]}, {"predictions": [[4.5]]}),
+        ({"instances": [{"inputs": [5.0]}]}, {"predictions": [[4.5]]}),
+        ({"inputs": [5.0, 1.0]}, {"outputs": [4.5, 2.5]}),
+        ({"inputs": {"x": [[5.0]]}}, {"outputs": [[4.5]]}),
+        ({"inputs": {"x": [1.0, 2.0]}}, {"outputs": [2.5, 3.0]}),
+        ({"inputs": {"inputs": [1.0, 2.0]}, "signature_name": "serving_default"}, {"outputs": [2.5, 3.0]}),
+        # of (x - 1) / 2, which is what the ensemble makes of its feature
+        ({"instances": [{"x": 5.0}], "signature_name": "features"}, {"predictions": [[3.0]]}),
+        ({"inputs": {"x": [5.0]}, "signature_name": "features"}, {"outputs": [[3.0]]}),
+    ],
+)
+def test_a_members_own_input_is_what_its_model_takes_by_any_form_of_tensorflow_servings(
+    stack: MemoryStack, tmp_path: Path, body: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
+    door = open_door(stack, Clock())
+    assert door.ask("predict", "half", None, None, body).body == answer
+    examples = {"examples": [{"x": 5.0}], "signature_name": "tensorflow/serving/regress"}
+    assert door.ask("regress", "half", None, None, examples).body == {"results": [4.5]}
+    assert door.ask("predict", "halves", None, None, {"instances": [{"x": 5.0}]}).body == {"predictions": [3.0]}
+
+
+def test_a_bad_value_is_named_by_the_name_that_the_client_used(stack: MemoryStack, tmp_path: Path) -> None:
+    stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
+    door = open_door(stack, Clock())
+    for name in ("x", "inputs"):
+        with pytest.raises(InvalidPayload) as refused:
+            door.ask("predict", "half", None, None, {"inputs": {name: [1.0, "a"]}})
+        assert [problem.path for problem in refused.value.problems] == [f"$.inputs.{name}[1]"]
+
+
+def test_where_clients_may_not_read_records_none_is_looked_for(stack: MemoryStack) -> None:
+    door = replace(open_door(stack, Clock()), records=None)
+    for prediction_id in ("http-1", "no id at all"):
+        with pytest.raises(RecordsClosed, match="HttpRecords"):
+            door.recall(prediction_id)
+
+
+def test_a_slot_says_once_what_its_model_takes(stack: MemoryStack, tmp_path: Path) -> None:
+    stack.publish(sources(tmp_path, member("half")))
+    door = open_door(stack, Clock())
+    for _ in range(3):
+        door.ask("predict", "half", None, None, ROW)
+    assert len(door.signatures) == 1
+
+
+@pytest.mark.parametrize(("character", "size"), [("1", 1), ('"', 2), ("\n", 2), ("é", 6)])
+def test_a_response_holds_a_body_as_the_string_that_it_is_in_a_functions_answer(character: str, size: int) -> None:
+    most = character * ((RESPONSE_BYTES - 2) // size)
+    assert fits_response(most.encode())
+    assert not fits_response((most + character).encode())
+    headers = {"Content-Type": "application/json", "X-Prediction-Id": "x" * 128, "X-Release": "0" * 64}
+    assert len(json.dumps({"statusCode": 200, "headers": headers, "body": most})) <= BODY_BYTES
+
+
+def test_a_model_of_bare_numbers_is_answered_in_bare_numbers(tmp_path: Path) -> None:
+    # As TensorFlow Serving's half_plus_two is asked: https://www.tensorflow.org/tfx/serving/api_rest
+    stack = MemoryStack()
+    stack.publish(sources(tmp_path, member("half", "bare")))
+    door = open_door(stack, Clock())
+    answered = door.ask("predict", "half", None, None, {"instances": [1.0, 2.0, 5.0]})
+    assert answered.body == {"predictions": [2.5, 3.0, 4.5]}

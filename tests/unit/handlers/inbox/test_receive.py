@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import codecs
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from builders import member, sources
+from memory import CountingBucket, MemoryStack
+from stepensemble.batch.documents import KINDS
+from stepensemble.core.errors import ObjectMissing, StorageUnavailable
+from stepensemble.core.payload import MAX_ROWS
+from stepensemble.core.releases.release import digest_of
+from stepensemble.handlers.current_release import CurrentRelease
+from stepensemble.handlers.inbox.receive import ASKED_BYTES, PICTURES, Receiver
+from stepensemble.handlers.prediction.payload_objects import FILE_BYTES
+from stepensemble.storage.keys import picture_key
+
+PAYLOAD = {"features": {"x": 1.5}}
+PIXELS = {"name": "image", "type": "image", "size": [2, 2], "mode": "L"}
+DEEP = b'{"features": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+class Versions(CountingBucket):
+    """A bucket that keeps the versions which are put into `kept`."""
+
+    __slots__ = ("fails", "kept")
+
+    def __init__(self) -> None:
+        super().__init__("data")
+        object.__setattr__(self, "kept", {})
+        object.__setattr__(self, "fails", False)
+
+    def read_version(self, key: str, version_id: str | None) -> bytes:
+        if self.fails:
+            raise StorageUnavailable("slow down")
+        if version_id is None:
+            return self.read(key)
+        if (key, version_id) not in self.kept:
+            raise ObjectMissing(key)
+        body: bytes = self.kept[key, version_id]
+        return body
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> MemoryStack:
+    made = MemoryStack()
+    made.data = Versions()
+    made.publish(sources(tmp_path, member("half")))
+    return made
+
+
+@pytest.fixture
+def seeing(tmp_path: Path) -> MemoryStack:
+    """A stack whose ensemble asks for a picture alone."""
+    made = MemoryStack()
+    made.data = Versions()
+    made.publish(sources(tmp_path, member("half"), features=[PIXELS]))
+    return made
+
+
+def receive(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any) -> dict[str, Any]:
+    """Put an object's version into the bucket and receive its event; without a body, the event alone."""
+    size = 7 if body is None else len(body)
+    told = {"key": key, "etag": "e1", "sequencer": "0A", "version-id": "v1", "size": size, **more}
+    if body is not None:
+        stack.data.kept[key, told["version-id"]] = body
+    answer = Receiver(CurrentRelease(stack.releases, stack.clock), stack.data)({"object": told})
+    assert answer["object"]["key"] == key
+    json.dumps(answer, allow_nan=False)  # Lambda's runtime client must be able to write it
+    return answer
+
+
+def refusal(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any) -> tuple[str, str]:
+    answer = receive(stack, key, body, **more)
+    assert answer.keys() == {"object", "kind", "failure"}
+    assert answer["kind"] == "refused"
+    return answer["failure"]["error"], answer["failure"]["cause"]
+
+
+def picture(kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 255], [128, 3]], np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+# ----------------------------------------------------------------------------------------------------------- kinds
+
+
+def test_json_is_a_prediction(stack: MemoryStack) -> None:
+    answer = receive(stack, "inbox/a.json", json.dumps(PAYLOAD).encode())
+    assert (answer["kind"], answer["input"]) == ("prediction", PAYLOAD)
+    size = len(json.dumps(PAYLOAD))
+    told = {"key": "inbox/a.json", "size": size, "etag": "e1", "sequencer": "0A", "version_id": "v1"}
+    assert answer["object"] == told
+    assert stack.data.written == []
+
+
+@pytest.mark.parametrize("key", ["inbox/A.JSON", "inbox/a b/ü #%+?.Json", "inbox/.json"])
+def test_the_kind_is_told_by_the_name_in_any_case(stack: MemoryStack, key: str) -> None:
+    assert receive(stack, key, json.dumps(PAYLOAD).encode())["input"] == PAYLOAD
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_a_dataset_is_a_run_over_this_version_of_it_and_is_not_read(stack: MemoryStack, ending: str) -> None:
+    for key in (f"inbox/a b/ü{ending}", f"inbox/A{ending.upper()}"):
+        answer = receive(stack, key, size=10**12)
+        assert (answer["kind"], answer["input"]) == ("run", {"dataset": f"s3://data/{key}", "version_id": "v1"})
+    assert stack.data.calls.total() == 0
+
+
+def test_of_a_bucket_without_versions_the_dataset_is_the_object(stack: MemoryStack) -> None:
+    answer = receive(stack, "inbox/a.csv", **{"version-id": "null"})
+    assert answer["input"] == {"dataset": "s3://data/inbox/a.csv"}
+
+
+def test_each_version_is_read_for_itself(stack: MemoryStack) -> None:
+    stack.data.kept["inbox/a.json", "v2"] = json.dumps({"features": {"x": 2}}).encode()
+    first = receive(stack, "inbox/a.json", json.dumps(PAYLOAD).encode())
+    second = receive(stack, "inbox/a.json", size=20, **{"version-id": "v2"})
+    assert (first["input"], second["input"]) == (PAYLOAD, {"features": {"x": 2}})
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("name", ["a.png", "a.JPG", "a.webp", "a.scan", "a"])
+def test_a_picture_is_known_by_its_bytes_and_copied_under_its_digest(seeing: MemoryStack, kind: str, name: str) -> None:
+    body = picture(kind)
+    answer = receive(seeing, f"inbox/{name}", body)
+    key = picture_key(body)
+    assert answer["kind"] == "prediction"
+    assert answer["input"] == {"features": {"image": {"s3": f"s3://data/{key}"}}}
+    assert digest_of(body) in key
+    assert seeing.data.read(key) == body
+
+
+def test_a_picture_that_is_cut_is_the_ensembles_to_refuse(seeing: MemoryStack) -> None:
+    assert receive(seeing, "inbox/a.png", picture()[:20])["kind"] == "prediction"
+
+
+def test_a_folders_marker_asks_nothing(stack: MemoryStack) -> None:
+    for key in ("inbox/", "inbox/a/", "inbox/a.json/", "inbox//"):
+        answer = receive(stack, key, b"")
+        assert answer.keys() == {"object", "kind"}
+        assert answer["kind"] == "nothing"
+
+
+# ----------------------------------------------------------------------------------------------------------- names
+
+
+def test_the_same_version_has_the_same_name_and_another_another(stack: MemoryStack) -> None:
+    def name(key: str = "inbox/a.csv", **more: Any) -> str:
+        return str(receive(stack, key, **more)["name"])
+
+    plain = {"version-id": None}
+    names = [
+        name(),
+        name("inbox/b.csv"),
+        name(**{"version-id": "v2"}),
+        name(**plain),
+        name(**plain, sequencer="0B"),
+        name(**plain, etag="e2"),
+    ]
+    assert len(set(names)) == len(names)
+    assert name() == name(sequencer="0F", etag="e9", size=9) == names[0]  # an event that comes twice, told otherwise
+    for one in names:  # the role starts executions that are called so, of at most 80 characters
+        assert one.startswith("inbox-")
+        assert set(one.removeprefix("inbox-")) <= set("0123456789abcdef")
+        assert len(one) == len("inbox-") + 32
+
+
+# ------------------------------------------------------------------------------------------------------------ rows
+
+
+def test_rows_above_4_kb_stay_in_s3_and_those_below_travel(stack: MemoryStack) -> None:
+    def rows(many: int) -> dict[str, Any]:
+        return {"instances": [{"x": 1}] * many, "metadata": {"from": "here"}, "prediction_id": "p"}
+
+    most = next(many for many in range(1, 10_000) if len(msgspec.json.encode(rows(many + 1))) > ASKED_BYTES)
+    body = json.dumps(rows(most), indent=4).encode()  # what counts is not how it was written
+    assert len(body) > ASKED_BYTES
+    assert receive(stack, "inbox/a.json", body)["input"] == rows(most)
+    asked = receive(stack, "inbox/a.json", json.dumps(rows(most + 1)).encode())["input"]
+    pointer = asked.pop("instances")["s3"]
+    assert asked == {"metadata": {"from": "here"}, "prediction_id": "p"}
+    assert json.loads(stack.data.read(pointer.removeprefix("s3://data/"))) == [{"x": 1}] * (most + 1)
+    assert pointer.startswith("s3://data/payloads/")
+
+
+def test_one_large_row_stays_in_s3_as_a_list_of_one(stack: MemoryStack) -> None:
+    row = {"x": 1, "note": "n" * ASKED_BYTES}
+    asked = receive(stack, "inbox/a.json", json.dumps({"features": row}).encode())["input"]
+    assert json.loads(stack.data.read(asked["instances"]["s3"].removeprefix("s3://data/"))) == [row]
+    assert "features" not in asked
+
+
+def test_rows_that_lie_in_s3_already_stay_where_they_are(stack: MemoryStack) -> None:
+    payload = {"instances": {"s3": "s3://data/payloads/rows.json"}, "metadata": {"note": "n" * 3000}}
+    assert receive(stack, "inbox/a.json", json.dumps(payload).encode())["input"] == payload
+    assert stack.data.written == []
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(stack: MemoryStack) -> None:
+    assert receive(stack, "inbox/a.json", codecs.BOM_UTF8 + json.dumps(PAYLOAD).encode())["input"] == PAYLOAD
+
+
+# -------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "inbox/a.json is not JSON: Expecting property name"),
+        (json.dumps(PAYLOAD).encode()[:-3], "inbox/a.json is not JSON"),
+        (b'{"features": {"x": NaN}}', "inbox/a.json is not JSON"),
+        (b'{"features": {"x": 1e999}}', "inbox/a.json is not JSON: 1e999 is no finite number"),
+        (b'{"features": {"x": ' + b"9" * 5000 + b"}}", "inbox/a.json is not JSON: Exceeds the limit"),
+        (b'{"features": {"x": "\\ud800"}}', "inbox/a.json is not JSON: it has half a surrogate pair"),
+        (b'{"features": {"x": "\xff"}}', "inbox/a.json is not JSON: it is not text in UTF-8; write a payload"),
+        (json.dumps(PAYLOAD).encode("utf-16"), "inbox/a.json is not JSON"),
+        (b"\x89PNG\r\n\x1a\n", "inbox/a.json is not JSON"),
+        (DEEP, "inbox/a.json is not JSON: it is nested too deeply; write a payload of an execution"),
+        (
+            json.dumps({**PAYLOAD, "metadata": {"note": "n" * ASKED_BYTES}}).encode(),
+            "bytes of JSON without its rows; shorten its metadata until there are at most 4,096",
+        ),
+    ],
+)
+def test_json_that_cannot_be_asked_is_refused_with_its_reason(stack: MemoryStack, body: bytes, words: str) -> None:
+    error, cause = refusal(stack, "inbox/a.json", body)
+    assert error == "ArrivalRefused"
+    assert words in cause
+
+
+def test_json_with_a_key_twice_is_refused_as_elsewhere(stack: MemoryStack) -> None:
+    error, cause = refusal(stack, "inbox/a.json", b'{"features": {"x": 1, "x": 2}}')
+    assert error == "InvalidPayload"
+    assert cause == '1 problem:\n- $: "x" is given twice in one object; give it once'
+
+
+@pytest.mark.parametrize(
+    ("payload", "paths"),
+    [
+        ([PAYLOAD], ["$"]),
+        (None, ["$"]),
+        ({}, ["$"]),
+        ({"features": [1], "prediction_id": "a b", "extra": 1}, ["$.extra", "$.features", "$.prediction_id"]),
+        ({"instances": []}, ["$.instances"]),
+        ({"instances": [{"x": 1}] * (MAX_ROWS + 1)}, ["$.instances"]),
+    ],
+)
+def test_a_payload_whose_frame_is_wrong_is_refused_in_an_executions_words(
+    stack: MemoryStack, payload: Any, paths: list[str]
+) -> None:
+    error, cause = refusal(stack, "inbox/a.json", json.dumps(payload).encode())
+    assert error == "InvalidPayload"
+    assert [line[2 : line.index(": ")] for line in cause.splitlines()[1:]] == paths
+    assert stack.data.written == []
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json.txt", "a", "a.gz", "a.xlsx", "a.zip", "a.csv.bz2", "a.gif", "json"])
+def test_what_is_of_no_known_kind_is_told_those_that_are(stack: MemoryStack, name: str) -> None:
+    error, cause = refusal(stack, f"inbox/{name}", b"GIF89a and so on")
+    assert error == "ArrivalRefused"
+    assert f"inbox/{name} is of no known kind" in cause
+    assert all(f'"{ending}"' in cause for ending in (".json", *PICTURES, *KINDS))
+
+
+@pytest.mark.parametrize("ending", PICTURES)
+def test_a_pictures_name_alone_makes_no_picture(seeing: MemoryStack, ending: str) -> None:
+    error, cause = refusal(seeing, f"inbox/a{ending}", b"GIF89a and so on")
+    assert error == "ArrivalRefused"
+    assert "does not begin as a PNG, JPEG or WebP does" in cause
+
+
+def test_a_picture_for_an_ensemble_that_asks_for_something_else_is_told_what(stack: MemoryStack) -> None:
+    error, cause = refusal(stack, "inbox/a.png", picture())
+    assert (error, cause.split("; ")[1]) == ("ArrivalRefused", "send a payload as JSON")
+    assert 'the ensemble asks for "x"' in cause
+    assert stack.data.written == []
+
+
+def test_before_anything_is_published_a_picture_is_refused() -> None:
+    empty = MemoryStack()
+    empty.data = Versions()
+    assert refusal(empty, "inbox/a.png", picture())[0] == "NothingPublished"
+
+
+@pytest.mark.parametrize("ending", [".json", ".png", "", *KINDS])
+def test_what_is_empty_is_refused_whatever_it_is_called(stack: MemoryStack, ending: str) -> None:
+    error, cause = refusal(stack, f"inbox/a{ending}", b"")
+    assert (error, cause) == ("ArrivalRefused", f"inbox/a{ending} is empty; upload it again")
+
+
+def test_a_large_file_is_refused_unread(stack: MemoryStack) -> None:
+    error, cause = refusal(stack, "inbox/a.json", size=FILE_BYTES + 1)
+    assert error == "ArrivalRefused"
+    assert f"has {FILE_BYTES + 1:,} bytes; use at most {FILE_BYTES:,}, or one of *.csv" in cause
+    assert stack.data.calls.total() == 0
+
+
+def test_what_was_removed_meanwhile_is_refused(stack: MemoryStack) -> None:
+    error, cause = refusal(stack, "inbox/a.json", size=10)
+    assert (error, cause) == ("ArrivalRefused", "inbox/a.json was removed before it was read; upload it again")
+
+
+@pytest.mark.parametrize("name", ["/a.json", "a//b.csv", "./a.json", "a/../b.parquet", "a\n.json", "\x7f.csv"])
+def test_a_key_that_cannot_be_named_everywhere_is_refused(stack: MemoryStack, name: str) -> None:
+    error, cause = refusal(stack, f"inbox/{name}", size=10)
+    assert error == "ArrivalRefused"
+    assert "upload it under another" in cause
+    assert "\n" not in cause
+
+
+def test_when_s3_fails_the_state_machine_tries_again(stack: MemoryStack) -> None:
+    object.__setattr__(stack.data, "fails", True)
+    with pytest.raises(StorageUnavailable):
+        receive(stack, "inbox/a.json", b"{}")
+
+
+@pytest.mark.slow
+def test_a_refusal_fits_into_a_state_however_many_fields_are_bad(stack: MemoryStack) -> None:
+    body = json.dumps({f"{number}" * 20: 1 for number in range(50_000)}).encode()
+    error, cause = refusal(stack, "inbox/a.json", body)
+    assert error == "InvalidPayload"
+    assert len(cause.encode()) < 32_768

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given
+
+from stepensemble.handlers.inbox.s3_object import Arrival, read_arrival
+from stepensemble.storage.keys import ANSWER, FAILURE, KEY_BYTES, OUTBOX, answer_key, underline
+
+TOLD = {"key": "inbox/a.json", "size": 3, "etag": "abc", "version-id": "v1", "sequencer": "0A"}
+SEQUENCERS = st.text("0123456789ABCDEF", min_size=1, max_size=20)
+PARTS = st.text("a.é漢😀 _%#?+\n\x7f", max_size=12)
+NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
+
+
+def arrival(sequencer: str = "0", **more: Any) -> Arrival:
+    return Arrival(**{"key": "inbox/a", "size": 1, "etag": "e", "sequencer": sequencer, **more})
+
+
+# ------------------------------------------------------------------------------------------------------ sequencers
+
+
+@given(SEQUENCERS, SEQUENCERS, SEQUENCERS)
+def test_older_is_a_strict_order(first: str, second: str, third: str) -> None:
+    assert not arrival(first).is_older(first)
+    assert not (arrival(first).is_older(second) and arrival(second).is_older(first))
+    if arrival(first).is_older(second) and arrival(second).is_older(third):
+        assert arrival(first).is_older(third)
+
+
+@given(SEQUENCERS, SEQUENCERS)
+def test_a_sequencer_counts_as_the_hex_fraction_that_its_digits_are(first: str, second: str) -> None:
+    fractions = [Fraction(int(digits, 16), 16 ** len(digits)) for digits in (first, second)]
+    assert arrival(first).is_older(second) == (fractions[0] < fractions[1])
+
+
+def test_a_shorter_one_is_padded_on_its_right() -> None:
+    assert arrival("0A").is_older("0A1")
+    assert not arrival("0B").is_older("0A1")
+    assert not arrival("0A").is_older("0A00")
+    assert not arrival("0A00").is_older("0A")
+
+
+# ---------------------------------------------------------------------------------------------------------- events
+
+
+def test_the_object_of_an_event_is_read_and_what_else_s3_tells_is_left() -> None:
+    assert read_arrival({**TOLD, "more": 1}) == Arrival("inbox/a.json", 3, "abc", "0A", "v1")
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"key": "inbox/a"}, {**TOLD, "size": "3"}, {**TOLD, "key": None}, "inbox/a", None]
+)
+def test_what_is_no_object_is_refused(told: Any) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        read_arrival(told)
+
+
+@pytest.mark.parametrize("unversioned", [{}, {"version-id": None}, {"version-id": "null"}])
+def test_without_a_version_id_a_version_is_named_by_when_it_came_and_what_it_is(unversioned: dict[str, Any]) -> None:
+    told = {name: value for name, value in TOLD.items() if name != "version-id"} | unversioned
+    found = read_arrival(told)
+    assert (found.version_id, found.version) == (None, "0A-abc")
+    assert read_arrival({**told, "sequencer": "0B"}).version != found.version
+    assert read_arrival({**told, "etag": "abd"}).version != found.version
+
+
+def test_a_version_id_alone_names_a_version() -> None:
+    assert read_arrival(TOLD).version == read_arrival({**TOLD, "sequencer": "0F"}).version == "v1"
+
+
+# ------------------------------------------------------------------------------------------------------------ keys
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        ("inbox/a.json", "outbox/a.json.json"),
+        ("inbox/a/b c/d.csv", "outbox/a/b c/d.csv.json"),
+        ("inbox/ü/漢😀.png", "outbox/ü/漢😀.png.json"),
+        ("inbox/a+%2F#?'\".json", "outbox/a+%2F#?'\".json.json"),
+        ("inbox/inbox/a", "outbox/inbox/a.json"),
+        ("inbox//a", "outbox/_/a.json"),
+        ("inbox/a//b", "outbox/a/_/b.json"),
+        ("inbox/./../a", "outbox/._/.._/a.json"),
+        ("inbox/..", "outbox/.._.json"),
+        ("inbox/.a/b.", "outbox/.a/b..json"),
+        ("inbox/a\n\x00b", "outbox/a__b.json"),
+    ],
+)
+def test_an_answer_is_called_as_the_object_is(key: str, answer: str) -> None:
+    assert answer_key(key, None, ANSWER) == answer
+    assert answer_key(key, None, FAILURE) == answer.removesuffix(".json") + ".error.json"
+    assert answer_key(key, "v1", ANSWER) == answer.removesuffix(".json") + ".v1.json"
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "漢", "😀"])
+@pytest.mark.parametrize("version", [None, "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"])
+def test_the_answer_to_the_longest_key_has_a_key_too(letter: str, version: str | None) -> None:
+    # S3 counts bytes of UTF-8: 1024 for the key, 6 of them for the prefix.
+    longest = "inbox/" + letter * ((KEY_BYTES - len("inbox/")) // len(letter.encode()))
+    key = answer_key(longest, version, FAILURE)
+    assert KEY_BYTES - len("😀".encode()) < len(key.encode()) <= KEY_BYTES
+    assert key.endswith(FAILURE if version is None else f".{version}{FAILURE}")
+    assert answer_key(longest[:-1] + "b", version, FAILURE) != key
+
+
+def test_a_name_is_cut_only_where_it_must_be() -> None:
+    fits = "a" * (KEY_BYTES - len(OUTBOX) - len(ANSWER))
+    assert answer_key(f"inbox/{fits}", None, ANSWER) == f"outbox/{fits}.json"
+    assert "~" in answer_key(f"inbox/{fits}a", None, ANSWER)
+
+
+@given(NAMES, st.sampled_from([None, "v1"]), st.sampled_from([ANSWER, FAILURE]))
+def test_every_answer_has_a_key_in_the_outbox_that_all_can_read(name: str, version: str | None, ending: str) -> None:
+    key = answer_key(f"inbox/{name}", version, ending)
+    assert key.startswith(OUTBOX)
+    assert len(key.encode()) <= KEY_BYTES
+    assert all(part.strip(".") for part in key.split("/"))
+    assert underline(key) == key
+
+
+@given(NAMES, st.text("abc0123456789-", min_size=1, max_size=40), st.text("abc0123456789-", min_size=1, max_size=40))
+def test_versions_of_a_key_are_answered_apart(name: str, first: str, second: str) -> None:
+    keys = {answer_key(f"inbox/{name}", version, ANSWER) for version in (first, second, None)}
+    assert len(keys) == len({first, second, None})
