@@ -20,7 +20,7 @@ from command import add_rounds, make_parser, report
 from msgspec import Struct
 from timing import Machine, Spread, compare, describe_machine, rate, run_in_turns
 
-from stepensemble.core.aggregation.decision import answer_rows
+from stepensemble.core.aggregation.decision import predict_rows
 from stepensemble.core.aggregation.pooling import Vote, pool
 from stepensemble.core.aggregation.probability import softmax
 from stepensemble.core.schema.policy import (
@@ -33,7 +33,7 @@ from stepensemble.core.schema.policy import (
     Min,
     Policy,
     SoftVote,
-    Stack,
+    Stacking,
     TrimmedMean,
     WeightedMean,
     WeightedVote,
@@ -102,7 +102,7 @@ def list_methods(votes: list[Vote]) -> list[Aggregation]:
         Max(),
         HardVote(),
         WeightedVote(),
-        Stack(coefficients={vote.id: coefficient for vote in votes}, intercept=(0.0,) * CLASSES, missing="mean"),
+        Stacking(coefficients={vote.id: coefficient for vote in votes}, intercept=(0.0,) * CLASSES, missing="mean"),
     ]
 
 
@@ -145,7 +145,7 @@ def _pooling(task: MulticlassTask, method: Aggregation, votes: list[Vote]) -> Ca
 
 def _answering(task: MulticlassTask, method: Aggregation, votes: list[Vote]) -> Callable[[], object]:
     policy = Policy(method)
-    return lambda: answer_rows(task, policy, votes)
+    return lambda: predict_rows(task, policy, votes)
 
 
 def format_table(result: Result) -> str:

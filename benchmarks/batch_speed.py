@@ -29,7 +29,7 @@ from stepensemble.batch.documents import SHARD_BYTES
 from stepensemble.batch.input.csv_records import find_records
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.core.aggregation.canonical import canonical, check_output
-from stepensemble.core.aggregation.decision import answer_rows
+from stepensemble.core.aggregation.decision import predict_rows
 from stepensemble.core.aggregation.pooling import Vote
 from stepensemble.core.aggregation.prediction import MemberFailure
 from stepensemble.core.arrays import Array
@@ -97,7 +97,7 @@ def measure(rounds: int) -> Result:
         votes = [Vote(f"member-{number}", 1.0, outputs[number % len(outputs)]) for number in range(members)]
         columns = {vote.id: vote.output[:, 1] for vote in votes}
         part = pl.DataFrame({"row": np.arange(rows), "prediction": outputs[0][:, 1], **columns})
-        tasks[name_answer(members)] = partial(answer_rows, release.task, release.policy, votes)
+        tasks[name_answer(members)] = partial(predict_rows, release.task, release.policy, votes)
         tasks[name_write(members)] = partial(_write, part)
     seconds = run_in_turns(tasks, rounds)
     seconds[SCORE] = [taken / len(asks) for taken in seconds[SCORE]]

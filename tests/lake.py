@@ -8,7 +8,7 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
-from stepensemble.batch.documents import Options, Plan
+from stepensemble.batch.documents import Options, RunPlan
 from stepensemble.batch.input.datasets import find_files
 from stepensemble.batch.input.shard_reader import Raw, read_shard
 from stepensemble.batch.input.sharding import Cut, cut
@@ -31,9 +31,9 @@ def cut_all(bucket: Bucket, options: Options = Options(), features: Sequence[Fea
     return cut(bucket, find_files(bucket, DATASET), options, features)
 
 
-def plan_for(done: Cut, options: Options) -> Plan:
+def plan_for(done: Cut, options: Options) -> RunPlan:
     """Make a plan as it is before any shard is read."""
-    return Plan(
+    return RunPlan(
         run="0" * 16,
         execution="arn:aws:states:eu-west-1:123456789012:execution:batch:one",
         started_at="2026-01-02T03:04:05Z",

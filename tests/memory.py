@@ -18,7 +18,7 @@ from stepensemble.handlers.prediction.model_cache import ModelCache
 from stepensemble.handlers.prediction.normalize import Normalizer
 from stepensemble.handlers.prediction.score import Scorer
 from stepensemble.publishing.manifest_loader import Sources
-from stepensemble.publishing.publish import Published, publish
+from stepensemble.publishing.publish import PublishedRelease, publish
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.record_table import RecordTable
 from stepensemble.storage.releases import ReleaseStore
@@ -152,5 +152,5 @@ class MemoryStack:
     def put_events(self, request: dict[str, Any]) -> None:
         self.events += request["Entries"]
 
-    def publish(self, sources: Sources) -> Published:
+    def publish(self, sources: Sources) -> PublishedRelease:
         return publish(sources, self.releases, SLOTS, now=lambda: self.now)

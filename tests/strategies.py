@@ -28,7 +28,7 @@ from stepensemble.core.schema.policy import (
     Median,
     Min,
     SoftVote,
-    Stack,
+    Stacking,
     TrimmedMean,
     WeightedMean,
     WeightedVote,
@@ -112,7 +112,9 @@ def aggregations(draw: st.DrawFn, method: str, task: Task, ids: Collection[str])
     shape = (len(task.classes),) if isinstance(task, MulticlassTask) else ()
     levels = [-2.0, -1.0, 0.0, 0.5, 1.0, 3.0]
     coefficients: Any = {id_: generator.choice(levels, shape * 2).tolist() for id_ in ids}
-    return Stack(tie=tie, coefficients=coefficients, intercept=generator.choice(levels, shape).tolist(), missing="mean")
+    return Stacking(
+        tie=tie, coefficients=coefficients, intercept=generator.choice(levels, shape).tolist(), missing="mean"
+    )
 
 
 def speak(generator: np.random.Generator, task: Task, rows: int) -> Any:

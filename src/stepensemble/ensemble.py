@@ -15,8 +15,15 @@ import msgspec
 import numpy as np
 
 from stepensemble.core.aggregation.canonical import shape_output
-from stepensemble.core.aggregation.prediction import Answer, MemberFailure, MemberResult, Results, ask_once, decide
-from stepensemble.core.aggregation.single_row import AnswerRow, prepare_answer
+from stepensemble.core.aggregation.prediction import (
+    ExecutionResult,
+    MemberFailure,
+    MemberResult,
+    Results,
+    ask_once,
+    decide,
+)
+from stepensemble.core.aggregation.single_row import PredictRow, prepare_prediction
 from stepensemble.core.arrays import Array, Integers
 from stepensemble.core.errors import InvalidPayload, MemberError, QuorumNotMet, ReleaseNotCurrent
 from stepensemble.core.payload import Payload, Pointer, Rows, apply_quorum, parse_payload
@@ -61,7 +68,7 @@ class _Single:
 
     encode: EncodeRow
     asks: Mapping[str, Callable[[Array], Array]]
-    answer: AnswerRow | None
+    answer: PredictRow | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +171,16 @@ class Ensemble:
             InvalidPayload: with every column that is missing, or every wrong value by column and row.
             QuorumNotMet: too few members answered.
         """
-        from stepensemble.batch.in_memory import answer_table, encode_table  # Polars, which `predict` does without
+        from stepensemble.batch.in_memory import encode_table, predict_table  # Polars, which `predict` does without
 
         columns, rows = encode_table(self.release.features, table)
-        return answer_table(self.release, rows, partial(self._ask_tier, columns))
+        return predict_table(self.release, rows, partial(self._ask_tier, columns))
 
-    def _answer(self, asked: Payload, policy: Policy) -> Answer:
+    def _answer(self, asked: Payload, policy: Policy) -> ExecutionResult:
         rows = cast("Rows", asked.rows)
         columns = normalize(self.release.features, rows, locate=asked.locate, images=read_images)
         # Every tier answers as soon as it is asked, so nothing is left undecided.
-        return cast("Answer", decide(self.release, policy, len(rows), partial(self._ask_tier, columns)))
+        return cast("ExecutionResult", decide(self.release, policy, len(rows), partial(self._ask_tier, columns)))
 
     def _ask_tier(self, columns: Columns, tier: int, numbers: Integers) -> Results:
         reaching = select_rows(columns, numbers)
@@ -185,7 +192,7 @@ class Ensemble:
     def _predict(self, member: ReleasedMember, columns: Columns) -> Array:
         return cast("Model", self.models[member.id]).predict(bind_columns(columns, member.inputs), member.output.name)
 
-    def _answer_single(self, row: Any, policy: Policy) -> Answer | None:
+    def _answer_single(self, row: Any, policy: Policy) -> ExecutionResult | None:
         """Answer one row by itself as `_answer` does; None where it is not plainly right, or not a row of numbers."""
         single, release = self._single, self.release
         columns = None if single is None else single.encode(row)
@@ -198,9 +205,9 @@ class Ensemble:
             }
 
         if single.answer is None or policy is not release.policy:
-            return cast("Answer", decide(release, policy, 1, ask))
+            return cast("ExecutionResult", decide(release, policy, 1, ask))
         results = ask(1, ONLY)
-        return single.answer(results) or cast("Answer", decide(release, policy, 1, ask_once(results)))
+        return single.answer(results) or cast("ExecutionResult", decide(release, policy, 1, ask_once(results)))
 
     def _ask(
         self, member: ReleasedMember, predict: Callable[[Given], Array], columns: Given, rows: int
@@ -223,7 +230,7 @@ def _prepare(release: Release, models: Mapping[str, Model | MemberFailure]) -> _
     if encode is None:
         return None
     asks = {member.id: _prepare_ask(release.features, member, models[member.id]) for member in release.members}
-    return _Single(encode, asks, prepare_answer(release))
+    return _Single(encode, asks, prepare_prediction(release))
 
 
 def _prepare_ask(

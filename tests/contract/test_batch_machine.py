@@ -16,7 +16,7 @@ import asl
 from batch import DATASET, MACHINE, MemoryBatch
 from builders import X, member, sources
 from memory import MemoryStack
-from stepensemble.batch.documents import Plan
+from stepensemble.batch.documents import RunPlan
 from stepensemble.batch.report.summary import Summary
 from stepensemble.handlers.batch.aggregate_shard import ShardAggregator
 from stepensemble.handlers.batch.plan import MOST_LABELLINGS, MOST_SAMPLES, Planner
@@ -328,8 +328,8 @@ def test_of_a_function_that_died_the_cause_says_what_to_do(tmp_path: Path) -> No
         run.run()
 
 
-def read_plan(run: MemoryBatch, name: str) -> Plan:
-    return msgspec.json.decode(run.stack.data.read(plan_key(name)), type=Plan)
+def read_plan(run: MemoryBatch, name: str) -> RunPlan:
+    return msgspec.json.decode(run.stack.data.read(plan_key(name)), type=RunPlan)
 
 
 def read_summary(run: MemoryBatch, output: dict[str, Any]) -> Summary:

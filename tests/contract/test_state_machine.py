@@ -430,7 +430,7 @@ def test_a_tier_that_nobody_needs_is_not_asked(tmp_path: Path) -> None:
     payload = {"instances": [ROWS[0], ROWS[3]]}
     output = run(stack, payload)
     assert [one["status"] for one in output["members"]] == ["ok", "skipped"]
-    assert (output["status"], output["attendance"]["voter"]["asked"]) == ("COMPLETE", 1)
+    assert (output["status"], output["participation"]["voter"]["invoked"]) == ("COMPLETE", 1)
     assert without_volatile(output) == without_volatile(ensemble.predict(payload))
 
 
@@ -524,7 +524,7 @@ def reviewing(tmp_path: Path) -> MemoryStack:
 def test_a_review_is_asked_for_once_and_without_features(reviewing: MemoryStack) -> None:
     entered: list[str] = []
     output = run(reviewing, {"instances": ROWS, "prediction_id": "p"}, entered=entered)
-    assert [one["decision"] for one in output["predictions"]] == ["answer", "review", "review", "answer"]
+    assert [one["decision"] for one in output["predictions"]] == ["accept", "review", "review", "accept"]
     assert reviewing.events == [
         {
             "Source": "stepensemble",

@@ -238,7 +238,7 @@ def test_nan_and_a_timeout_degrade_the_answer(stack: Stack, tmp_path: Path) -> N
     assert output["status"] == "DEGRADED"
     (prediction,) = output["predictions"]
     assert prediction.pop("missing") == ["logarithm", "slow"]
-    assert prediction == {"value": 0.0, "spread": 0.0, "range": 0.0, "decision": "answer"}  # -4 / 2 + 2
+    assert prediction == {"value": 0.0, "spread": 0.0, "range": 0.0, "decision": "accept"}  # -4 / 2 + 2
     errors = {member["id"]: member["error"] and member["error"]["type"] for member in output["members"]}
     assert errors == {"half_plus_two": None, "logarithm": "InvalidOutput", "slow": "States.Timeout"}
     weights = {member["id"]: member["weight"] for member in output["members"]}
@@ -406,7 +406,7 @@ def test_a_slow_shadow_is_given_up_after_its_own_timeout_and_not_asked_again(sta
     output, history = run_watched(stack, {"features": {"x": 4}})
     assert (output["status"], output["predictions"][0]["value"]) == ("COMPLETE", 4.0)
     assert output["members"][2]["error"]["type"] == "States.Timeout"
-    assert output["attendance"]["shadow"] == {"asked": 1, "answered": 0, "weight": 0.0}
+    assert output["participation"]["shadow"] == {"invoked": 1, "responded": 0, "weight": 0.0}
     assert entered(history).count("Score a shadow") == 1
     pointer, _ = stack.releases.read_current()
     slot = f"{stack.outputs['ScoreFunctionPrefix']}{pointer.slots['shadow']}"
@@ -430,7 +430,7 @@ def test_a_review_is_told_to_eventbridge_once_and_kept(stack: Stack, tmp_path: P
     publish_tiers(stack, tmp_path, review={"min_margin": 0.1})
     payload = {"instances": [SURE, UNSURE, NOBODY], "prediction_id": "for-a-person"}
     output, history = run_watched(stack, payload)
-    assert [one["decision"] for one in output["predictions"]] == ["answer", "answer", "review"]
+    assert [one["decision"] for one in output["predictions"]] == ["accept", "accept", "review"]
     assert entered(history)[-2:] == ["Ask for review", "Answer"]
     (event,) = [one for one in stack.reviews.latest(1000) if one.prediction_id == "for-a-person"]
     assert (event.needs_review, event.status, event.release) == (1, "COMPLETE", output["release"])

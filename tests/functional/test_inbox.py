@@ -20,7 +20,7 @@ from PIL import Image
 
 from builders import member, sources
 from driving import ROOT, ask, copy_project, wait
-from stepensemble.cli.inbox import resume_arrivals
+from stepensemble.cli.inbox import resume_inbox
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.payload import MAX_ROWS
 from stepensemble.local.stack import LocalStack
@@ -462,11 +462,11 @@ def test_a_stack_whose_inbox_is_disabled_answers_nothing(tmp_path: Path) -> None
         assert [one["asked"]["object"]["key"] for one in asked] == ["inbox/b.json"]
         assert closed.arrivals("a.json") == []
         # As of a stack that has ended before there was an answer.
-        assert resume_arrivals(closed.stack) == ["inbox/a.json"]
+        assert resume_inbox(closed.stack) == ["inbox/a.json"]
         (arrival,) = closed.arrivals("a.json")
         version = arrival["asked"]["object"]["version-id"]
         closed.latest("a.json", closed.wait("a.json", version, ".error.json"), ".error.json")
-        assert resume_arrivals(closed.stack) == []
+        assert resume_inbox(closed.stack) == []
         newer = closed.refusal("a.json", [[]])
         closed.latest("a.json", newer, ".error.json")
 

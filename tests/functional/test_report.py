@@ -19,10 +19,10 @@ from browser import BROWSER, Seen, look
 from stepensemble.batch.documents import Options
 from stepensemble.batch.report.calibration import Calibration
 from stepensemble.batch.report.charts import choose_bounds
-from stepensemble.batch.report.cost import Cost, Used
+from stepensemble.batch.report.cost import Cost, FunctionUse
 from stepensemble.batch.report.html import draw_report, name_shift, share_out
 from stepensemble.batch.report.label_summary import LabelSummary
-from stepensemble.batch.report.statistics import Bins, Rejection
+from stepensemble.batch.report.statistics import Histogram, Rejection
 from stepensemble.batch.report.summary import Drift, FailedShard, MemberSummary, SlowShard, Summary
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium; make browser installs it")
@@ -30,7 +30,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium
 NAMES = ("linear", "wide", "deep", "wide_and_deep")
 AGREEMENT = ((1.0, 0.91, 0.83, 0.72), (0.91, 1.0, 0.85, None), (0.83, 0.85, 1.0, 0.95), (0.72, None, 0.95, 1.0))
 LOWEST = 0.7  # the scale begins at the tenth below the least agreement
-SHARED = Bins((1.0,), (500, 500))
+SHARED = Histogram((1.0,), (500, 500))
 COUNTS, BEFORE = (400, 300, 200, 100, 0), (250, 250, 200, 200, 100)
 SAID = (0.1, 0.3, 0.5, 0.7, 0.9)
 TRUE = {
@@ -71,7 +71,7 @@ SUMMARY = Summary(
     rows_rejected=25,
     rows_failed=0,
     statuses={"COMPLETE": 900, "DEGRADED": 100},
-    decisions={"answer": 960, "review": 40},
+    decisions={"accept": 960, "review": 40},
     labels={"died": 700, "survived": 300},
     tiers={"1": 1_000},
     rejections={
@@ -85,24 +85,24 @@ SUMMARY = Summary(
         for name, true in TRUE.items()
     ),
     histograms={
-        "": Bins((0.2, 0.4, 0.6, 0.8), COUNTS),
-        "Age": Bins((18.0, 40.0), (200, 500, 250), 50),
-        "Fare": Bins((10.0,), (900, 100)),
-        "Sex": Bins((1.0,), (400, 600)),
+        "": Histogram((0.2, 0.4, 0.6, 0.8), COUNTS),
+        "Age": Histogram((18.0, 40.0), (200, 500, 250), 50),
+        "Fare": Histogram((10.0,), (900, 100)),
+        "Sex": Histogram((1.0,), (400, 600)),
     },
     drift=(Drift("Age", 0.03), Drift("Fare", 0.31), Drift("", 0.12), Drift("Sex", None)),
     previous="results-reports/ensemble=titanic/dt=2026-11-20/run=0/summary.json",
-    before=Bins((0.2, 0.4, 0.6, 0.8), BEFORE),
+    before=Histogram((0.2, 0.4, 0.6, 0.8), BEFORE),
     slowest=(SlowShard(3, "part-0.csv", 150, 4.25),),
     failures=(),
     seconds_by_function={},
     bytes={},
-    cost=Cost((Used("normalize-shard", 2_048, 7, 617.0),), 1_234.0, 7, 77, 0.0225),
+    cost=Cost((FunctionUse("normalize-shard", 2_048, 7, 617.0),), 1_234.0, 7, 77, 0.0225),
     results="s3://data/results/",
     rejected="s3://data/results-rejected/",
     report="s3://data/results-reports/report.html",
     truth=LabelSummary("Survived", "indexes", 1_000, 2, (("part-0.csv", 4), ("part-0.csv", 9))),
-    shifted={"Fare": Bins((10.0,), (500, 500)), "Age": Bins((18.0, 40.0), (250, 500, 250)), "Sex": SHARED},
+    shifted={"Fare": Histogram((10.0,), (500, 500)), "Age": Histogram((18.0, 40.0), (250, 500, 250)), "Sex": SHARED},
     bins={"Sex": ("female", "male")},
 )
 EMPTY = structs.replace(
@@ -134,7 +134,7 @@ CLASSES = structs.replace(
     labels={"setosa": 500, "virginica": 500},
     members=tuple(structs.replace(member, mean=None) for member in SUMMARY.members),
     shifted={},
-    histograms={"": Bins((1.0, 2.0), (500, 0, 500))},  # of the class's index, which bars by class tell better
+    histograms={"": Histogram((1.0, 2.0), (500, 0, 500))},  # of the class's index, which bars by class tell better
 )
 SAMPLE = tuple((float(value), value + 3.0 if value % 2 else None) for value in range(0, 1_000, 3))
 NUMBERS = structs.replace(
@@ -143,7 +143,7 @@ NUMBERS = structs.replace(
     task="regression",
     classes=(),
     labels={},
-    histograms={"": Bins((-1e9, -1e6, 0.0, 10.0, 1e6, 1e9), (0, 10, 500, 400, 90, 0, 0))},
+    histograms={"": Histogram((-1e9, -1e6, 0.0, 10.0, 1e6, 1e9), (0, 10, 500, 400, 90, 0, 0))},
     agreement=(),
     members=tuple(structs.replace(member, pivotal=None) for member in SUMMARY.members),
     calibration=tuple(Calibration(one.name, 1_000, None, 1234.5) for one in SUMMARY.calibration),
@@ -184,7 +184,7 @@ HOSTILE = structs.replace(
     rejections={EVIL: {EVIL: Rejection(1, ((EVIL, 1),))}},
     slowest=(SlowShard(0, EVIL, 1, 1.0),),
     failures=(FailedShard(0, EVIL, 1, 1, EVIL, EVIL),),
-    cost=Cost((Used(EVIL, 1, 1, 1.0),), 1.0, 1, 1, 1.0),
+    cost=Cost((FunctionUse(EVIL, 1, 1, 1.0),), 1.0, 1, 1, 1.0),
 )
 MANY = 31
 KINDS = {
@@ -202,7 +202,7 @@ KINDS = {
         ),
         agreement=((0.5,) * MANY,) * MANY,
     ),
-    "votes": structs.replace(SUMMARY, histograms={"": Bins((0.5,), (700, 300))}, before=None, shifted={}),
+    "votes": structs.replace(SUMMARY, histograms={"": Histogram((0.5,), (700, 300))}, before=None, shifted={}),
     "nothing in common": structs.replace(
         SUMMARY, agreement=((None,) * 4,) * 4, rows_out=0, labels={}, histograms={}, shifted={}
     ),
@@ -412,7 +412,7 @@ def test_an_empty_run_and_a_failed_one_say_so() -> None:
 
 
 def test_every_row_is_in_one_of_the_counts() -> None:
-    votes = structs.replace(SUMMARY, rows=1_325, rows_failed=300, decisions={"answer": 300, "abstain": 700})
+    votes = structs.replace(SUMMARY, rows=1_325, rows_failed=300, decisions={"accept": 300, "abstain": 700})
     numbers = dict(re.findall(r'class="name">([^<]*)</span> <small>([^<]*)</small>', draw_report(votes)))
     assert numbers["answered"] == "75.5%"  # 1,000 of 1,325
     assert numbers["abstained"] == "70.0%"  # of the 1,000

@@ -28,7 +28,7 @@ def test_a_regression_by_hand(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"), quorum={"min_members": 1})
     answer = ensemble.predict({"instances": [{"x": 1}, {"x": 1.0}], "prediction_id": "mine"})
     # half_plus_two(1) = 2.5, log(1) = 0
-    assert answer["predictions"] == [{"value": 1.25, "spread": 1.25, "range": 2.5, "decision": "answer"}] * 2
+    assert answer["predictions"] == [{"value": 1.25, "spread": 1.25, "range": 2.5, "decision": "accept"}] * 2
     assert (answer["prediction_id"], answer["release"], answer["status"]) == ("mine", ensemble.digest, "COMPLETE")
     assert [one["outputs"] for one in answer["members"]] == [[2.5, 2.5], [0.0, 0.0]]
 

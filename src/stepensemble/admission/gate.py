@@ -14,7 +14,7 @@ import msgspec
 
 from stepensemble.admission.ensemble_checks import check_deadline, check_states
 from stepensemble.admission.member_checks import Applicant, Check, check_member
-from stepensemble.admission.probes import Answer, Screened, Subject, screen
+from stepensemble.admission.probes import ProbedMember, ProbeResult, Subject, screen
 from stepensemble.core.aggregation.canonical import check_output
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.problems import Problem
@@ -30,7 +30,7 @@ FEWEST_ROWS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class GateReport:
     """What the gate found.
 
     Attributes:
@@ -43,7 +43,7 @@ class Report:
     sources: Sources
     golden: Sequence[Mapping[str, Any]]
     checks: tuple[Check, ...]
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, ProbeResult]
 
     @property
     def asked(self) -> int:
@@ -114,7 +114,7 @@ class Report:
 
 def examine(
     sources: Sources, notify: Callable[[str], None] = lambda _: None, capacities: Mapping[str, Capacity] = CAPACITIES
-) -> Report:
+) -> GateReport:
     """Try every member in processes of their own, and check it and the ensemble.
 
     A member may do to its process what it likes: it is refused, and the others are tried all the same. The golden rows
@@ -145,12 +145,14 @@ def examine(
         checks += check_member(applicant, release.task, capacities[entry.runtime])
     checks += [check_states(release, columns, golden), check_deadline(release)]
     answers = {
-        id_: one.answer for id_, one in showed.items() if isinstance(one, Screened) and isinstance(one.answer, Answer)
+        id_: one.answer
+        for id_, one in showed.items()
+        if isinstance(one, ProbedMember) and isinstance(one.answer, ProbeResult)
     }
-    return Report(sources, golden, tuple(checks), answers)
+    return GateReport(sources, golden, tuple(checks), answers)
 
 
-def try_members(sources: Sources, notify: Callable[[str], None] = lambda _: None) -> Report:
+def try_members(sources: Sources, notify: Callable[[str], None] = lambda _: None) -> GateReport:
     """Examine, and refuse what is to be refused: what every publish begins with.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from stepensemble.admission.output_meaning import doubt_meaning
-from stepensemble.admission.probes import Answer, Screened, Showed, Subject
+from stepensemble.admission.probes import ProbedMember, ProbeResult, Showed, Subject
 from stepensemble.admission.repeatability import BESIDE
 from stepensemble.conversion.contract_inference import SHAPE_REMEDY
 from stepensemble.core.aggregation.canonical import canonical, check_output
@@ -108,14 +108,14 @@ def check_member(applicant: Applicant, task: Task, capacity: Capacity) -> Iterat
     match applicant.showed:
         case MemberError() as error:
             yield refuse_artifact(applicant, error)
-        case Screened(signature, answer):
+        case ProbedMember(signature, answer):
             trusted = ", trusted to do more than compute" if applicant.subject.member.trusted else ""
             yield applicant.check("artifact", f"{artifact.size:,} bytes{trusted}")
             checks = list(check_contract(applicant, signature, answer, task))
-            if isinstance(answer, Answer) and all(check.verdict != "refused" for check in checks):
+            if isinstance(answer, ProbeResult) and all(check.verdict != "refused" for check in checks):
                 checks.append(check_repetition(applicant, answer))
             yield from checks
-            if isinstance(answer, Answer) and all(check.verdict != "refused" for check in checks):
+            if isinstance(answer, ProbeResult) and all(check.verdict != "refused" for check in checks):
                 yield check_order(applicant, answer)
                 yield check_memory(applicant, answer, capacity)
                 if entry.runtime == "tensorflow":
@@ -133,7 +133,7 @@ def refuse_artifact(applicant: Applicant, error: MemberError) -> Check:
 
 
 def check_contract(
-    applicant: Applicant, signature: Signature, answer: Answer | MemberError, task: Task
+    applicant: Applicant, signature: Signature, answer: ProbeResult | MemberError, task: Task
 ) -> Iterator[Check]:
     """Check what a model takes and gives, up to the first thing that is wrong."""
     output = applicant.entry.output
@@ -165,7 +165,7 @@ def check_contract(
     yield check if doubt is None else applicant.doubt(check, "warning", ".output.kind", *doubt)
 
 
-def check_inputs(applicant: Applicant, signature: Signature, answer: Answer | MemberError) -> Check:
+def check_inputs(applicant: Applicant, signature: Signature, answer: ProbeResult | MemberError) -> Check:
     """Check that a model takes what its columns give, any number of rows of it."""
     entry, subject = applicant.entry, applicant.subject
     takes, gives = describe_inputs(signature), describe_columns(subject)
@@ -193,7 +193,7 @@ def check_inputs(applicant: Applicant, signature: Signature, answer: Answer | Me
     return check
 
 
-def check_repetition(applicant: Applicant, answer: Answer) -> Check:
+def check_repetition(applicant: Applicant, answer: ProbeResult) -> Check:
     """Check that a row's answer does not depend on the rows beside it, on their order or on the call."""
     repetition, entry = answer.repetition, applicant.entry
     check = applicant.check("repetition", "same in every way", "same")
@@ -221,7 +221,7 @@ def check_repetition(applicant: Applicant, answer: Answer) -> Check:
     return check
 
 
-def check_order(applicant: Applicant, answer: Answer) -> Check:
+def check_order(applicant: Applicant, answer: ProbeResult) -> Check:
     """Check that exchanged columns change an answer, so that the fingerprint tells of them."""
     columns = len(applicant.subject.movable)
     if answer.repetition.differences:
@@ -236,7 +236,7 @@ def check_order(applicant: Applicant, answer: Answer) -> Check:
     return applicant.doubt(check, "warning", "", reason, remedy)
 
 
-def check_memory(applicant: Applicant, answer: Answer, capacity: Capacity) -> Check:
+def check_memory(applicant: Applicant, answer: ProbeResult, capacity: Capacity) -> Check:
     """Check that a member fits into its slot beside an invocation's rows."""
     needed = answer.peak_bytes
     check = applicant.check("memory", show_mebibytes(needed), show_mebibytes(capacity.memory))
@@ -263,7 +263,7 @@ def check_disk(applicant: Applicant, capacity: Capacity) -> Check:
     return applicant.doubt(check, "refused", ".artifact", reason, "make it smaller")
 
 
-def check_time(applicant: Applicant, answer: Answer, capacity: Capacity) -> Check:
+def check_time(applicant: Applicant, answer: ProbeResult, capacity: Capacity) -> Check:
     """Check that a member's first answer in a new environment comes before its timeout, and well before."""
     timeout = applicant.entry.timeout
     taken = capacity.start + (answer.load_ms + answer.predict_ms) / 1000

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, UNSET, Struct, UnsetType, structs
 
-from stepensemble.admission.gate import Report, examine
+from stepensemble.admission.gate import GateReport, examine
 from stepensemble.admission.json_edit import append_item, set_value
 from stepensemble.admission.member_checks import WHOLE_REMEDY
 from stepensemble.conversion.child_process import run_apart
@@ -124,7 +124,7 @@ class Addition:
     body: bytes | None
     converted: Converted
     deduced: Mapping[str, str]
-    report: Report
+    report: GateReport
 
     @property
     def release(self) -> str:

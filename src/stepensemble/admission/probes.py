@@ -66,7 +66,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeResult:
     """What a member said of the golden rows.
 
     Attributes:
@@ -89,14 +89,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Screened:
+class ProbedMember:
     """A member that can be loaded, and its answer, or why it has none."""
 
     signature: Signature
-    answer: Answer | MemberError
+    answer: ProbeResult | MemberError
 
 
-Showed = Screened | MemberError
+Showed = ProbedMember | MemberError
 """What a member showed; of one that cannot be loaded, why."""
 
 
@@ -167,20 +167,20 @@ def _look(subjects: Mapping[str, Subject]) -> dict[str, Showed]:
         if isinstance(loaded, MemberError):
             showed[id_] = loaded
             continue
-        answer: Answer | MemberError
+        answer: ProbeResult | MemberError
         if isinstance(asked, MemberError):
             answer = asked
         else:
             numbers = range(len(plans[id_].batches))
             tried = [(apart[id_, n], 1) if (id_, n) in apart else (asked, n + 1) for n in numbers]
             answer = _read(one, plans[id_], asked, tried)
-        showed[id_] = Screened(loaded.signature, answer)
+        showed[id_] = ProbedMember(loaded.signature, answer)
     return showed
 
 
 def _read(
     subject: Subject, plan: _Plan, asked: Tried, tried: Sequence[tuple[Tried | MemberError, int]]
-) -> Answer | MemberError:
+) -> ProbeResult | MemberError:
     """Read what a member said of the golden rows, and of what it predicted after them.
 
     Args:
@@ -202,7 +202,7 @@ def _read(
     notices = None
     if moved and not repetition.differences:
         notices = not isinstance(moved[0], np.ndarray) or _differ(subject, output, moved[0])
-    return Answer(output, notices, repetition, asked.load_ms, asked.predict_ms[0], asked.peak_bytes)
+    return ProbeResult(output, notices, repetition, asked.load_ms, asked.predict_ms[0], asked.peak_bytes)
 
 
 def _find_result(tried: Tried | MemberError, place: int, name: str) -> Result:
@@ -211,10 +211,10 @@ def _find_result(tried: Tried | MemberError, place: int, name: str) -> Result:
     return tried.outputs[place][name] if place < len(tried.outputs) else None
 
 
-def _exchange_pairs(unmoved: Sequence[tuple[Subject, Answer]]) -> dict[str, Answer]:
+def _exchange_pairs(unmoved: Sequence[tuple[Subject, ProbeResult]]) -> dict[str, ProbeResult]:
     """Ask about the golden rows with columns exchanged pair by pair."""
     results = _try({one.member.id: one.ask(_exchange(one)) for one, _ in unmoved})
-    looked: dict[str, Answer] = {}
+    looked: dict[str, ProbeResult] = {}
     for one, answer in unmoved:
         result = results[one.member.id]
         notices = isinstance(result, MemberError) or any(
@@ -224,21 +224,23 @@ def _exchange_pairs(unmoved: Sequence[tuple[Subject, Answer]]) -> dict[str, Answ
     return looked
 
 
-def _weigh(subject: Subject, answer: Answer) -> Answer:
+def _weigh(subject: Subject, answer: ProbeResult) -> ProbeResult:
     """Measure memory with nothing else in the process."""
     (alone,) = try_artifacts([subject.ask(subject.golden)])
     return answer if isinstance(alone, MemberError) else replace(answer, peak_bytes=alone.peak_bytes)
 
 
-def _answers(showed: Mapping[str, Showed]) -> list[tuple[str, Answer]]:
+def _answers(showed: Mapping[str, Showed]) -> list[tuple[str, ProbeResult]]:
     return [
-        (id_, one.answer) for id_, one in showed.items() if isinstance(one, Screened) and isinstance(one.answer, Answer)
+        (id_, one.answer)
+        for id_, one in showed.items()
+        if isinstance(one, ProbedMember) and isinstance(one.answer, ProbeResult)
     ]
 
 
-def _with_answers(showed: Mapping[str, Showed], answers: Mapping[str, Answer]) -> dict[str, Showed]:
+def _with_answers(showed: Mapping[str, Showed], answers: Mapping[str, ProbeResult]) -> dict[str, Showed]:
     return {
-        id_: replace(one, answer=answers[id_]) if id_ in answers and isinstance(one, Screened) else one
+        id_: replace(one, answer=answers[id_]) if id_ in answers and isinstance(one, ProbedMember) else one
         for id_, one in showed.items()
     }
 

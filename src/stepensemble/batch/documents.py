@@ -130,7 +130,7 @@ class Shard(Struct, frozen=True):
     rows: int | None
 
 
-class Plan(Struct, frozen=True):
+class RunPlan(Struct, frozen=True):
     """A run before its first shard; written once, read by every shard.
 
     Attributes:

@@ -14,7 +14,7 @@ import polars as pl
 
 from stepensemble.batch.input.column_names import EXACTLY, find_lookalike
 from stepensemble.batch.input.frame_encoder import encode_frame
-from stepensemble.batch.output.result_table import ROW, answer_shard
+from stepensemble.batch.output.result_table import ROW, predict_shard
 from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.aggregation.prediction import AskMembers
 from stepensemble.core.arrays import Array
@@ -74,7 +74,7 @@ def encode_table(features: Sequence[Feature], table: Table) -> tuple[Columns, in
     return encoded.columns, frame.height
 
 
-def answer_table(release: Release, rows: int, ask: AskMembers) -> pl.DataFrame:
+def predict_table(release: Release, rows: int, ask: AskMembers) -> pl.DataFrame:
     """Return a line a row, with the columns of the batch's results.
 
     Args:
@@ -85,7 +85,7 @@ def answer_table(release: Release, rows: int, ask: AskMembers) -> pl.DataFrame:
     Raises:
         QuorumNotMet: too few members answered, in every row.
     """
-    answered = answer_shard(release, release.policy, pl.DataFrame({ROW: np.arange(1, rows + 1)}), ask)
+    answered = predict_shard(release, release.policy, pl.DataFrame({ROW: np.arange(1, rows + 1)}), ask)
     if isinstance(answered, Undecided):
         raise TypeError("a table's members are asked at once, tier after tier")
     if answered.status == "FAILED":

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from stepensemble.batch.documents import Plan, Result, Shard, ShardFailure
+from stepensemble.batch.documents import Result, RunPlan, Shard, ShardFailure
 from stepensemble.batch.report.statistics import ShardReport
-from stepensemble.batch.report.summary import Ended, Published, Summary, Times, summarize
+from stepensemble.batch.report.summary import Ended, RunLocations, Summary, Times, summarize
 from stepensemble.batch.run_lock import holds, read_result
 from stepensemble.core.errors import BatchFailed, DatasetChanged, ObjectMissing, PublishConflict, RunTakenOver
 from stepensemble.core.releases.release import Release
@@ -104,7 +104,7 @@ class Places:
         return f"{self.reports}/{REPORT}"
 
 
-def find_places(plan: Plan) -> Places:
+def find_places(plan: RunPlan) -> Places:
     """Return where a run's files go."""
     kinds = ("", "-rejected", "-reports")
     return Places(*(partition(f"{plan.output}{kind}", plan.ensemble, plan.date, plan.run) for kind in kinds))
@@ -132,7 +132,7 @@ def read_previous(bucket: Bucket, output: str, ensemble: str, date: str) -> Prev
 
 def put_together(
     bucket: Bucket,
-    plan: Plan,
+    plan: RunPlan,
     shards: Sequence[Shard],
     release: Release,
     times: Times,
@@ -168,7 +168,7 @@ def put_together(
 
 def _publish(
     bucket: Bucket,
-    plan: Plan,
+    plan: RunPlan,
     shards: Sequence[Shard],
     release: Release,
     times: Times,
@@ -180,7 +180,7 @@ def _publish(
     previous = None if plan.previous is None else _read_summary(bucket, plan.previous)
     if previous is not None and previous.run == plan.run:  # its results were deleted, and it is done again
         previous = None
-    published = Published(
+    published = RunLocations(
         *(bucket.pointer(place).s3 for place in (f"{places.results}/", f"{places.rejected}/", places.report))
     )
     summary = summarize(plan, shards, release, ended, times, memory, previous, published)
@@ -253,7 +253,7 @@ def _copy(bucket: Bucket, folder: str, staged: Sequence[tuple[str, int]]) -> Non
         list(pool.map(lambda one: copy(*one), staged))
 
 
-def _move_latest(bucket: Bucket, plan: Plan) -> None:
+def _move_latest(bucket: Bucket, plan: RunPlan) -> None:
     """Let runs of this day and of later ones be compared with this one."""
     key = latest_key(plan.output, plan.ensemble)
     whole = DaysRun(plan.run, plan.date, find_places(plan).summary)

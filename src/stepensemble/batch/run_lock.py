@@ -33,27 +33,27 @@ class Claim(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Mine:
+class ClaimHeld:
     """The run is the asking execution's; `attempt` counts from 1 and stays the same when it asks again."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
-class Theirs:
+class ClaimedElsewhere:
     """Another execution, which runs, has it."""
 
     execution: str
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class RunComplete:
     """There is nothing left to do."""
 
     result: Result
 
 
-Claimed: TypeAlias = Mine | Theirs | Whole
+Claimed: TypeAlias = ClaimHeld | ClaimedElsewhere | RunComplete
 
 
 def claim(bucket: Bucket, run: str, execution: str, is_running: Callable[[str], bool]) -> Claimed:
@@ -68,18 +68,18 @@ def claim(bucket: Bucket, run: str, execution: str, is_running: Callable[[str], 
     while True:
         held, tag = _read_claim(bucket, run)
         if held is not None and held.execution != execution and is_running(held.execution):
-            return Theirs(held.execution)
+            return ClaimedElsewhere(held.execution)
         result = read_result(bucket, run)  # looked for after the other one's end: it may have ended well just now
         if result is not None:
-            return Whole(result)
+            return RunComplete(result)
         if held is not None and held.execution == execution:
-            return Mine(held.attempt)
+            return ClaimHeld(held.attempt)
         attempt = 1 if held is None else held.attempt + 1
         try:
             bucket.replace(claim_key(run), msgspec.json.encode(Claim(execution, attempt)), tag)
         except PublishConflict:
             continue  # somebody else took it, or a write of ours whose answer was lost and that was tried again
-        return Mine(attempt)
+        return ClaimHeld(attempt)
 
 
 def holds(bucket: Bucket, run: str, execution: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from stepensemble.batch.documents import Plan, Request, Result, Shard
+from stepensemble.batch.documents import Request, Result, RunPlan, Shard
 from stepensemble.batch.report.summary import Summary
 from stepensemble.batch.run_lock import list_finished
 from stepensemble.cli.stacks import Stack
@@ -214,7 +214,7 @@ class _Watcher:
         return Progress(len(self.rows), len(self.finished), sum(self.rows.values()), done)
 
 
-def _open_watcher(stack: Stack, plan: Plan) -> _Watcher | None:
+def _open_watcher(stack: Stack, plan: RunPlan) -> _Watcher | None:
     """Return what counts; None where the list of shards, which is written before the plan, is tidied up already."""
     try:
         shards = msgspec.json.decode(stack.data.read(shards_key(plan.run)), type=list[Shard])
@@ -223,12 +223,12 @@ def _open_watcher(stack: Stack, plan: Plan) -> _Watcher | None:
     return _Watcher(stack, plan.run, {shard.number: shard.rows or 0 for shard in shards})
 
 
-def _read_plan(stack: Stack, followed: Followed, tell: Callable[[str], None]) -> Plan | None:
+def _read_plan(stack: Stack, followed: Followed, tell: Callable[[str], None]) -> RunPlan | None:
     """Return the plan of a run, and tell its notes; None where it is not written yet."""
     if followed.run is None:
         return None
     try:
-        plan = msgspec.json.decode(stack.data.read(plan_key(followed.run)), type=Plan)
+        plan = msgspec.json.decode(stack.data.read(plan_key(followed.run)), type=RunPlan)
     except ObjectMissing:
         return None
     followed.notes = plan.notes
@@ -262,7 +262,7 @@ def _read_plan_answers(stack: Stack, execution: str) -> Sequence[Mapping[str, An
     return [msgspec.json.decode(exited["output"]) for exited in exits if exited.get("name") == "Plan"]
 
 
-def _find_reports(stack: Stack, plan: Plan, execution: str) -> str | None:
+def _find_reports(stack: Stack, plan: RunPlan, execution: str) -> str | None:
     """Return `s3://bucket/prefix/` where the summary of a failed execution lies; None where it came to none.
 
     One of an execution before, which failed in another way or succeeded, is not its own.

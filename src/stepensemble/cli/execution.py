@@ -16,7 +16,7 @@ from stepensemble.cli.stacks import Stack
 from stepensemble.core.aggregation.prediction import Output
 from stepensemble.core.errors import RecordNotFound
 from stepensemble.handlers.prediction.member_results import name_failure
-from stepensemble.storage.payload_pointers import follow_pointers, leave_rows
+from stepensemble.storage.payload_pointers import follow_pointers, store_rows
 
 POLL_SECONDS = (0.02, 0.02, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 """Waits between looks at an execution; the last one repeats."""
@@ -29,7 +29,7 @@ REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExecutionEnd:
     """How an execution ended.
 
     Attributes:
@@ -52,7 +52,7 @@ class Outcome:
         return document
 
 
-def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome:
+def run_execution(stack: Stack, payload: object, release: str | None) -> ExecutionEnd:
     """Run one execution to its end.
 
     Args:
@@ -62,7 +62,7 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
     """
     sent = payload
     if isinstance(payload, Mapping):
-        sent = leave_rows(stack.data, payload)
+        sent = store_rows(stack.data, payload)
         if release is not None and "release" not in sent:
             sent = {**sent, "release": release}
     name = name_execution()
@@ -74,7 +74,7 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
     prediction_id = prediction_id if isinstance(prediction_id, str) else name
     if described["status"] == "SUCCEEDED":
         output = msgspec.json.decode(described["output"], type=Output)
-        return Outcome(name, prediction_id, follow_pointers(stack.data, output))
+        return ExecutionEnd(name, prediction_id, follow_pointers(stack.data, output))
     error, cause = explain_end(described)
     recorded = None
     if error == "QuorumNotMet":
@@ -82,7 +82,7 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Outcome
             recorded = stack.records.read(prediction_id).output
         except RecordNotFound:
             recorded = None
-    return Outcome(name, prediction_id, recorded, error, cause)
+    return ExecutionEnd(name, prediction_id, recorded, error, cause)
 
 
 def explain_end(described: Mapping[str, Any]) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from stepensemble.core.aggregation.prediction import Prediction
 from stepensemble.core.errors import ObjectMissing, StackOutdated
 from stepensemble.core.payload import Pointer
 from stepensemble.local.template import write_atomically
-from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, RESULTS, answer_key, underline
+from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, RESULTS, response_key, underline
 
 NOTES = ".asked.json"
 AT_ONCE = 8
@@ -37,7 +37,7 @@ LOCAL_LOOK, DEPLOYED_LOOK = 0.1, 1.0
 """Seconds between looks at the folder, and at the answers."""
 
 
-class Asked(Struct, frozen=True):
+class UploadedFile(Struct, frozen=True):
     """A file that was uploaded: as it was then, and the object's version."""
 
     size: int
@@ -46,7 +46,7 @@ class Asked(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class FileResponse:
     """A file that has an answer.
 
     Attributes:
@@ -88,14 +88,14 @@ class Watch:
     folder: Path
     outbox: Path
     linked: set[str] = field(default_factory=set)
-    _asked: dict[str, Asked] = field(default_factory=dict)
+    _asked: dict[str, UploadedFile] = field(default_factory=dict)
     _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take over what an earlier command has asked, of files that are still the same."""
         self.outbox.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-            noted = msgspec.json.decode((self.outbox / NOTES).read_bytes(), type=dict[str, Asked])
+            noted = msgspec.json.decode((self.outbox / NOTES).read_bytes(), type=dict[str, UploadedFile])
             found = self._look()
             self._asked = {
                 name: asked for name, asked in noted.items() if found.get(name) == (asked.size, asked.modified)
@@ -110,7 +110,7 @@ class Watch:
         once: bool,
         starts: Callable[[str], None] = lambda _: None,
         passes_over: Callable[[str], None] = lambda _: None,
-    ) -> Iterator[Answered]:
+    ) -> Iterator[FileResponse]:
         """Yield answers as they come; for ever, or until every file that is there has one.
 
         Args:
@@ -187,7 +187,7 @@ class Watch:
         return False
 
     def _place(self, name: str, ending: str) -> Path:
-        return self.outbox / answer_key(INBOX + name, None, ending).removeprefix(OUTBOX)
+        return self.outbox / response_key(INBOX + name, None, ending).removeprefix(OUTBOX)
 
     def _ask(self, name: str, size: int, modified: int) -> None:
         try:
@@ -202,10 +202,10 @@ class Watch:
             return  # taken away meanwhile, or a link now
         if version is None:
             raise StackOutdated(f"{self.stack.data.name} keeps no versions of its objects; deploy the stack again")
-        self._asked[name] = Asked(size, modified, version)
+        self._asked[name] = UploadedFile(size, modified, version)
         self._note()
 
-    def _ask_again(self, name: str, asked: Asked) -> None:
+    def _ask_again(self, name: str, asked: UploadedFile) -> None:
         """Start what the local stack could not end, as it has ended itself; by the same names, so nothing is twice."""
         try:
             found = self.stack.data.head(INBOX + name, asked.version)
@@ -217,10 +217,10 @@ class Watch:
             stateMachineArn=self.stack.inbox_machine, input=msgspec.json.encode({"object": told}).decode()
         )
 
-    def _fetch(self, name: str, asked: Asked) -> Answered | None:
+    def _fetch(self, name: str, asked: UploadedFile) -> FileResponse | None:
         for ending in (ANSWER, FAILURE):
             with contextlib.suppress(ObjectMissing):
-                body = self.stack.data.read(answer_key(INBOX + name, asked.version, ending))
+                body = self.stack.data.read(response_key(INBOX + name, asked.version, ending))
                 document = msgspec.json.decode(body)
                 results = self._fetch_results(document) if "summary" in document else None
                 place = self._place(name, ending)
@@ -231,7 +231,7 @@ class Watch:
                         # It was changed since it was asked, and shall be again.
                         os.utime(place, ns=(asked.modified, asked.modified))
                 self._place(name, FAILURE if ending == ANSWER else ANSWER).unlink(missing_ok=True)
-                return Answered(name, document, place, results)
+                return FileResponse(name, document, place, results)
         return None
 
     def _fetch_results(self, document: Mapping[str, Any]) -> Path:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from stepensemble.admission.gate import Report, try_members
+from stepensemble.admission.gate import GateReport, try_members
 from stepensemble.cli.terminal import warn
 from stepensemble.publishing.manifest_loader import Sources
 
 
-def admit(sources: Sources, notify: Callable[[str], None]) -> Report:
+def admit(sources: Sources, notify: Callable[[str], None]) -> GateReport:
     """Try every member before anything is written, and say on standard error what a person should look at.
 
     Raises:

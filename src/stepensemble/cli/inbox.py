@@ -6,10 +6,10 @@ import msgspec
 
 from stepensemble.cli.stacks import Stack
 from stepensemble.local.emulation.eventbridge import SEQUENCE
-from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, answer_key
+from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, response_key
 
 
-def resume_arrivals(stack: Stack) -> list[str]:
+def resume_inbox(stack: Stack) -> list[str]:
     """Start the inbox's state machine for the latest version of every object that has no answer; return their keys.
 
     What is started has the names that it had before, so nothing is recorded twice. Call it in the process of the stack,
@@ -23,7 +23,7 @@ def resume_arrivals(stack: Stack) -> list[str]:
             key, version = one["Key"], one["VersionId"]
             if not one["IsLatest"] or key.endswith("/"):  # the marker of a folder
                 continue
-            if answered & {answer_key(key, version, ending) for ending in (ANSWER, FAILURE)}:
+            if answered & {response_key(key, version, ending) for ending in (ANSWER, FAILURE)}:
                 continue
             arrived = {
                 "key": key,

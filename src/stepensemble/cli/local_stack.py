@@ -42,7 +42,7 @@ def serve_stack(
     Raises:
         LocalStackError: one is running already (StackRuns), or it cannot start.
     """
-    from stepensemble.cli.inbox import resume_arrivals
+    from stepensemble.cli.inbox import resume_inbox
     from stepensemble.local.stack import LocalStack
 
     forget_profile()
@@ -74,7 +74,7 @@ def serve_stack(
                 "artifacts": stack.outputs["ArtifactBucketName"],
                 "data": stack.outputs["DataBucketName"],
             },
-            "resumed": resume_arrivals(stack),
+            "resumed": resume_inbox(stack),
             "table": stack.outputs["RecordsTableName"],
             "release": stack.releases.read_current()[0].release,
             "losses": list(started.losses),

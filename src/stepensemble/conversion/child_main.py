@@ -18,7 +18,7 @@ def main(room: Path, seconds: int) -> None:
     # Only now, since confinement binds the threads that are started after it.
     import msgspec
 
-    from stepensemble.conversion.child_process import LENGTH, Answer, Refusal
+    from stepensemble.conversion.child_process import LENGTH, ChildError, ChildResult
     from stepensemble.conversion.export import Export
     from stepensemble.conversion.sandbox import Try
     from stepensemble.core.errors import EnsembleError
@@ -28,9 +28,9 @@ def main(room: Path, seconds: int) -> None:
     os.dup2(2, 1)
     for job in msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[Try | Export]):
         try:
-            answer = Answer(result=msgspec.msgpack.encode(job.run()))
+            answer = ChildResult(result=msgspec.msgpack.encode(job.run()))
         except EnsembleError as error:
-            answer = Answer(refusal=Refusal(type(error).__name__, str(error)))
+            answer = ChildResult(refusal=ChildError(type(error).__name__, str(error)))
         body = msgspec.msgpack.encode(answer)
         answers.write(len(body).to_bytes(LENGTH) + body)
         answers.flush()

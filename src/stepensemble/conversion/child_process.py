@@ -41,18 +41,18 @@ GRACE = 10.0
 T = TypeVar("T")
 
 
-class Refusal(Struct, frozen=True):
+class ChildError(Struct, frozen=True):
     """An error in the child, by its name in the error tree."""
 
     error: str
     message: str
 
 
-class Answer(Struct, frozen=True):
+class ChildResult(Struct, frozen=True):
     """What the child writes for a job: one of the two. The result is encoded by itself: its type is the caller's."""
 
     result: bytes | None = None
-    refusal: Refusal | None = None
+    refusal: ChildError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _collect(pipe: IO[bytes], count: int, seconds: float) -> tuple[list[bytes], 
 
 def _result(body: bytes, answer: type[T]) -> T | EnsembleError | Crash:
     try:
-        said = msgspec.msgpack.decode(body, type=Answer)
+        said = msgspec.msgpack.decode(body, type=ChildResult)
         if said.refusal is None and said.result is not None:
             return msgspec.msgpack.decode(said.result, type=answer)
     except msgspec.MsgspecError as error:

@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from stepensemble.core.errors import InvalidPayload, PayloadTooLarge
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
-from stepensemble.core.schema.manifest import Voice
+from stepensemble.core.schema.manifest import EnsembleMember
 from stepensemble.core.schema.policy import Policy, Quorum, override_quorum
 from stepensemble.core.validation.policy import check_quorum
 from stepensemble.core.validation.structure import check_structure
@@ -187,7 +187,7 @@ def check_instances(instances: object) -> tuple[Rows, list[Problem]]:
     return instances, []
 
 
-def apply_quorum(payload: Payload, policy: Policy, members: Sequence[Voice]) -> Policy:
+def apply_quorum(payload: Payload, policy: Policy, members: Sequence[EnsembleMember]) -> Policy:
     """Return the policy that is in force: the release's, with the payload's own quorum where it has one.
 
     Raises:

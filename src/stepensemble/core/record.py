@@ -11,7 +11,11 @@ from msgspec import Struct
 from stepensemble.core.aggregation.prediction import Output
 from stepensemble.core.errors import RecordUnreadable
 
-FORMAT = 2
+FORMAT = 3
+"""Version of the stored form; `decode_record` reads the one before it too."""
+
+DECISIONS_BEFORE_3 = {"answer": "accept"}
+"""Values of `decision` that format 3 renamed."""
 
 
 class Record(Struct, frozen=True):
@@ -61,14 +65,34 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(body: bytes | str) -> Record:
-    """Read a record back.
+    """Decode a record of this format or of format 2.
 
     Raises:
-        RecordUnreadable: it is of a format this version does not know.
+        RecordUnreadable: it is of another format.
     """
     try:
         return msgspec.json.decode(body, type=Record)
     except msgspec.ValidationError as error:
+        mismatch = error
+    try:
+        return msgspec.convert(_upgrade(msgspec.json.decode(body)), Record)
+    except (msgspec.ValidationError, KeyError, TypeError, AttributeError):
         raise RecordUnreadable(
-            f"the record is not of format {FORMAT}, which this version reads ({error}); use another prediction id"
+            f"the record is not of format {FORMAT}, which this version reads ({mismatch}); use another prediction id"
         ) from None
+
+
+def _upgrade(record: dict[str, Any]) -> dict[str, Any]:
+    """Rename what format 3 renamed in the output of format 2."""
+    output = dict(record["output"])
+    participation = {
+        role: {"invoked": counts["asked"], "responded": counts["answered"], "weight": counts["weight"]}
+        for role, counts in output.pop("attendance").items()
+    }
+    predictions = [
+        {**prediction, "decision": DECISIONS_BEFORE_3.get(prediction["decision"], prediction["decision"])}
+        for prediction in output["predictions"]
+    ]
+    rows_failed = output.pop("unanswered", 0)
+    output |= {"participation": participation, "predictions": predictions, "rows_failed": rows_failed}
+    return {**record, "output": output, "format": FORMAT}

@@ -148,16 +148,16 @@ def wire_api() -> APIGatewayHttpResolver:
     _quieten()
 
     from stepensemble.handlers.current_release import CurrentRelease
-    from stepensemble.handlers.http.invoker import Asker
+    from stepensemble.handlers.http.invoker import Invoker
     from stepensemble.handlers.http.routes import make_api
-    from stepensemble.handlers.http.service import Door
+    from stepensemble.handlers.http.service import PredictionService
     from stepensemble.storage.record_table import RecordTable
 
     env = read_environment(ApiEnvironment, os.environ)
     data = open_bucket(env.data_bucket)
     # Within the 30 seconds that API Gateway waits. Not tried again: whoever asks is told when to.
     config = Config(connect_timeout=2, read_timeout=26, retries={"total_max_attempts": 1})
-    asker = Asker(
+    asker = Invoker(
         boto3.client("stepfunctions", config=config),
         env.express_machine_arn,
         boto3.client("lambda", config=config),
@@ -165,7 +165,9 @@ def wire_api() -> APIGatewayHttpResolver:
     )
     records = RecordTable(boto3.client("dynamodb"), env.records_table, data) if env.reads_records else None
     current = CurrentRelease(ReleaseStore(open_bucket(env.artifact_bucket)), time.monotonic)
-    return make_api(Door(current, records, asker, env.score_function_prefix, lambda: f"http-{uuid4().hex}"))
+    return make_api(
+        PredictionService(current, records, asker, env.score_function_prefix, lambda: f"http-{uuid4().hex}")
+    )
 
 
 def _quieten() -> None:

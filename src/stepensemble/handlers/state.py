@@ -40,7 +40,7 @@ class MemberToScore(Struct, frozen=True, omit_defaults=True):
     narrow: Mapping[str, str] = {}
 
 
-class MemberToAsk(MemberToScore, frozen=True, kw_only=True):
+class MemberToInvoke(MemberToScore, frozen=True, kw_only=True):
     """A member as the state machine carries it: `function` serves it, `timeout` is in seconds."""
 
     tier: int
@@ -61,7 +61,7 @@ class TierResults(Struct, frozen=True):
         return self.voters + self.shadows
 
 
-class AskedTier(Struct, frozen=True):
+class TierRequest(Struct, frozen=True):
     """A tier that was asked, about how many rows, and what came back."""
 
     rows: int
@@ -72,7 +72,7 @@ class Cascade(Struct, frozen=True):
     """What the tiers after the present one need: the columns of all rows, inline or as a pointer, and the members."""
 
     columns: Mapping[str, Any]
-    later: tuple[MemberToAsk, ...]
+    later: tuple[MemberToInvoke, ...]
 
 
 class Frame(Struct, frozen=True):
@@ -83,7 +83,7 @@ class Frame(Struct, frozen=True):
     inline: bool
 
 
-def list_members(release: Release, slots: Mapping[str, str], function_prefix: str) -> list[MemberToAsk]:
+def list_members(release: Release, slots: Mapping[str, str], function_prefix: str) -> list[MemberToInvoke]:
     """Return a release's members as the state machine carries them.
 
     Args:
@@ -92,7 +92,7 @@ def list_members(release: Release, slots: Mapping[str, str], function_prefix: st
         function_prefix: the name of every score function without its slot.
     """
     return [
-        MemberToAsk(
+        MemberToInvoke(
             id=member.id,
             runtime=member.runtime,
             artifact=member.artifact,
@@ -111,15 +111,15 @@ def list_members(release: Release, slots: Mapping[str, str], function_prefix: st
     ]
 
 
-def ask_tier(
+def prepare_tier(
     frame: Frame,
     tier: int,
-    members: Iterable[MemberToAsk],
+    members: Iterable[MemberToInvoke],
     *,
     rows: int,
     columns: Mapping[str, Any],
     all_columns: Mapping[str, Any],
-    earlier: Sequence[AskedTier] = (),
+    earlier: Sequence[TierRequest] = (),
 ) -> dict[str, Any]:
     """Return the state from which the state machine asks a tier.
 

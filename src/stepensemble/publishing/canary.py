@@ -16,7 +16,7 @@ from stepensemble.core.errors import EnsembleError
 from stepensemble.core.record import Record, RecordSummary
 from stepensemble.core.releases import pointer
 from stepensemble.core.releases.release import Canary, Current, Release
-from stepensemble.core.replay.report import Outcome, Shift, Tally, compare
+from stepensemble.core.replay.report import ChangeCount, DecidedExecution, Shift, compare
 from stepensemble.core.schema.task import MulticlassTask, Task, name_classes, name_task
 from stepensemble.publishing.publish import Now
 from stepensemble.storage.releases import ReleaseStore
@@ -51,7 +51,7 @@ class Activity(Struct, frozen=True):
     labels: Mapping[str, int]
 
 
-class Refusal(Struct, frozen=True):
+class RejectedInputs(Struct, frozen=True):
     """Recorded inputs that the other release does not answer."""
 
     release: Annotated[str, Meta(description="The one that does not answer.")]
@@ -59,7 +59,7 @@ class Refusal(Struct, frozen=True):
     example: Annotated[str, Meta(description="What it said of the first of them.")]
 
 
-class Agreement(Struct, frozen=True):
+class ReleaseAgreement(Struct, frozen=True):
     """How both releases answer the same recorded inputs: one answered in the execution, the other in process.
 
     Attributes:
@@ -70,9 +70,9 @@ class Agreement(Struct, frozen=True):
     records: int
     rows: int
     labels_differ: int
-    flips: tuple[Tally, ...]
+    flips: tuple[ChangeCount, ...]
     shift: Shift | None
-    refusals: tuple[Refusal, ...]
+    refusals: tuple[RejectedInputs, ...]
 
 
 class CanaryReport(Struct, frozen=True):
@@ -88,7 +88,7 @@ class CanaryReport(Struct, frozen=True):
     since: str
     current: Activity
     canary: Activity
-    agreement: Agreement | None
+    agreement: ReleaseAgreement | None
 
 
 def promote_canary(store: ReleaseStore, *, now: Now = lambda: datetime.now(UTC)) -> Current:
@@ -182,12 +182,12 @@ def _count(side: _Side, summaries: Iterable[RecordSummary], records: Iterable[Re
     )
 
 
-def _compare(old: _Side, new: _Side, records: Sequence[Record]) -> Agreement | None:
+def _compare(old: _Side, new: _Side, records: Sequence[Record]) -> ReleaseAgreement | None:
     if _question(old.release.task) != _question(new.release.task):
         return None
     answered = [record for record in records if record.failure is None]
     refused: dict[str, list[str]] = {}
-    pairs: list[tuple[Outcome, Outcome]] = []
+    pairs: list[tuple[DecidedExecution, DecidedExecution]] = []
     for record in answered:
         other = new if record.release == old.digest else old
         try:
@@ -198,13 +198,13 @@ def _compare(old: _Side, new: _Side, records: Sequence[Record]) -> Agreement | N
         said = _outcome(record.output)
         pairs.append((said, tried) if other is new else (tried, said))
     report = compare(old.release.task, pairs, sum(len(one.predictions) for one, _ in pairs), (), ())
-    return Agreement(
+    return ReleaseAgreement(
         records=report.records,
         rows=report.compared,
         labels_differ=report.labels_flipped,
         flips=report.flips,
         shift=report.shift,
-        refusals=tuple(Refusal(digest, len(reasons), reasons[0]) for digest, reasons in refused.items()),
+        refusals=tuple(RejectedInputs(digest, len(reasons), reasons[0]) for digest, reasons in refused.items()),
     )
 
 
@@ -212,8 +212,8 @@ def _question(task: Task) -> tuple[str, tuple[str, ...]]:
     return name_task(task), name_classes(task)
 
 
-def _outcome(output: Output) -> Outcome:
-    return Outcome(output.prediction_id, output.status, list(_predictions(output)))
+def _outcome(output: Output) -> DecidedExecution:
+    return DecidedExecution(output.prediction_id, output.status, list(_predictions(output)))
 
 
 def _predictions(output: Output) -> Iterator[Prediction]:

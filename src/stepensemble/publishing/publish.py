@@ -42,7 +42,7 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PublishPlan:
     """What a publish is going to do.
 
     Attributes:
@@ -74,7 +74,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedRelease:
     """What a publish did.
 
     Attributes:
@@ -110,7 +110,7 @@ def publish(
     canary: int | None = None,
     sent: Sent = lambda *_: None,
     now: Now = lambda: datetime.now(UTC),
-) -> Published:
+) -> PublishedRelease:
     """Make the sources' release the current one of a stack, or its canary: `plan` and `carry_out` at once."""
     return carry_out(plan(pack(sources, fingerprint), store, slots, canary=canary, now=now), store, sent=sent, now=now)
 
@@ -122,7 +122,7 @@ def plan(
     *,
     canary: int | None = None,
     now: Now = lambda: datetime.now(UTC),
-) -> Plan:
+) -> PublishPlan:
     """Decide what publishing a release takes; nothing is written.
 
     Args:
@@ -156,7 +156,7 @@ def plan(
     for member in members:
         if member.artifact.digest not in absent and not store.has_artifact(member.artifact):
             absent[member.artifact.digest] = member
-    return Plan(parcel, current, tag, placed, canary, tuple(absent.values()), changed=aimed != current)
+    return PublishPlan(parcel, current, tag, placed, canary, tuple(absent.values()), changed=aimed != current)
 
 
 def _read_pointer(store: ReleaseStore) -> tuple[Current | None, str | None]:
@@ -182,8 +182,8 @@ def _aim(current: Current | None, release: str, slots: Mapping[str, str], canary
 
 
 def carry_out(
-    plan: Plan, store: ReleaseStore, *, sent: Sent = lambda *_: None, now: Now = lambda: datetime.now(UTC)
-) -> Published:
+    plan: PublishPlan, store: ReleaseStore, *, sent: Sent = lambda *_: None, now: Now = lambda: datetime.now(UTC)
+) -> PublishedRelease:
     """Publish what was planned.
 
     Raises:
@@ -201,7 +201,7 @@ def carry_out(
         store.write_fingerprint(parcel.fingerprint)
     if plan.changed:
         store.move_current(_aim(plan.current, parcel.digest, plan.slots, plan.canary, now), plan.tag)
-    return Published(parcel.digest, plan.previous, plan.changed, tuple(uploaded), plan.slots, plan.canary)
+    return PublishedRelease(parcel.digest, plan.previous, plan.changed, tuple(uploaded), plan.slots, plan.canary)
 
 
 def is_due(sources: Sources, store: ReleaseStore) -> bool:
@@ -230,7 +230,7 @@ def is_due(sources: Sources, store: ReleaseStore) -> bool:
     return not other and not store.has_release(sources.digest)
 
 
-def name_replaced(plan: Plan, store: ReleaseStore) -> str | None:
+def name_replaced(plan: PublishPlan, store: ReleaseStore) -> str | None:
     """Return the name of another ensemble that a publish replaces, or becomes a canary beside; None without one."""
     return find_other(plan.current, plan.parcel.release, store) if plan.changed else None
 
@@ -246,7 +246,7 @@ def find_other(current: Current | None, release: Release, store: ReleaseStore) -
     return None if name == release.name else name
 
 
-def compare_with_current(plan: Plan, store: ReleaseStore) -> tuple[Difference, ...] | None:
+def compare_with_current(plan: PublishPlan, store: ReleaseStore) -> tuple[Difference, ...] | None:
     """List what a publish changes of the current release; None where there is none, or none that can be read."""
     if plan.previous is None:
         return None

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from stepensemble.core.errors import NothingPublished, ReleaseCorrupt
 from stepensemble.core.releases.release import Current, Term
-from stepensemble.storage.releases import KeptRelease, ReleaseStore
+from stepensemble.storage.releases import ReleaseStore, StoredRelease
 
 
 class MemberLine(Struct, frozen=True):
@@ -78,7 +78,7 @@ def survey(store: ReleaseStore, limit: int) -> Overview:
     )
 
 
-def _read_line(store: ReleaseStore, kept: KeptRelease, current: Current) -> ReleaseLine:
+def _read_line(store: ReleaseStore, kept: StoredRelease, current: Current) -> ReleaseLine:
     state: Literal["current", "canary"] | None = None
     if kept.digest == current.release:
         state = "current"

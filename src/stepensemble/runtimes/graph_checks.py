@@ -55,7 +55,7 @@ def check_graphs(graphs: Iterable[Any], files: Collection[str], known: Known, wh
     Raises:
         FileUnsafe: with every reason.
     """
-    refuse(sorted({reason for graph in graphs for reason in find_deeds(graph, files, known)}), what)
+    refuse(sorted({reason for graph in graphs for reason in find_side_effects(graph, files, known)}), what)
 
 
 def refuse(reasons: Collection[str], what: str) -> None:
@@ -72,7 +72,7 @@ def find_unknown_operations(graph: Any, known: Known) -> list[str]:
     return sorted(op for op in found if op not in wiring.functions and not known(op))
 
 
-def find_deeds(graph: Any, files: Collection[str], known: Known) -> Iterator[str]:
+def find_side_effects(graph: Any, files: Collection[str], known: Known) -> Iterator[str]:
     """Yield what a `MetaGraphDef` could do besides computing."""
     wiring = Wiring(graph)
     for asset in graph.asset_file_def:

@@ -70,7 +70,7 @@ def record_key(body: bytes) -> str:
     return f"{RECORDS}{digest_of(body)}.json.gz"
 
 
-def picture_key(body: bytes) -> str:
+def image_key(body: bytes) -> str:
     """A picture's file, by its SHA-256."""
     return f"{PAYLOADS}{digest_of(body)}"
 
@@ -95,7 +95,7 @@ def underline(key: str) -> str:
     return "/".join(part if part.strip(".") else f"{part}_" for part in parts)
 
 
-def answer_key(key: str, version: str | None, ending: str) -> str:
+def response_key(key: str, version: str | None, ending: str) -> str:
     """The answer to what arrived under a key: to one version of it, or, for None, to the latest that is answered.
 
     A name that would be too long for a key is cut, with its digest in place of the rest; see `underline` for others.

@@ -17,7 +17,7 @@ from stepensemble.storage.keys import payload_key
 from stepensemble.storage.objects import Bucket
 
 
-def leave_rows(data: Bucket, payload: Mapping[str, Any], most: int = INPUT_BYTES) -> Mapping[str, Any]:
+def store_rows(data: Bucket, payload: Mapping[str, Any], most: int = INPUT_BYTES) -> Mapping[str, Any]:
     """Return a payload of at most so many bytes of JSON: its rows, or else a pointer to where they are written now.
 
     Args:

@@ -32,7 +32,7 @@ from stepensemble.storage.objects import Bucket
 
 
 @dataclass(frozen=True, slots=True)
-class KeptRelease:
+class StoredRelease:
     """A release that lies in the bucket."""
 
     digest: str
@@ -90,9 +90,9 @@ class ReleaseStore:
             return False
         return True
 
-    def list_releases(self) -> list[KeptRelease]:
+    def list_releases(self) -> list[StoredRelease]:
         """Return every release in the bucket, newest first."""
-        kept = [KeptRelease(released_under(one.key), one.last_modified) for one in self.bucket.list(RELEASES)]
+        kept = [StoredRelease(released_under(one.key), one.last_modified) for one in self.bucket.list(RELEASES)]
         return sorted(kept, key=lambda one: (one.written_at, one.digest), reverse=True)
 
     def read_release(self, digest: str) -> Release:

@@ -16,7 +16,7 @@ import asl
 from builders import BINARY, ROOT, X, member, model, release, released, sources
 from memory import SLOTS, MemoryStack
 from stepensemble.admission.ensemble_checks import check_deadline, check_states, count_inline
-from stepensemble.admission.gate import Report, examine, try_members
+from stepensemble.admission.gate import GateReport, examine, try_members
 from stepensemble.admission.member_checks import Check
 from stepensemble.admission.output_meaning import doubt_meaning
 from stepensemble.core.aggregation import prediction
@@ -24,7 +24,7 @@ from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.preprocessing.columns import Columns
 from stepensemble.core.schema.manifest import NumberFeature
 from stepensemble.core.schema.outputs import Label, Logit, Logits, Output, Probability, Value
-from stepensemble.core.schema.policy import Confidence, Stack
+from stepensemble.core.schema.policy import Confidence, Stacking
 from stepensemble.core.schema.task import MulticlassTask
 from stepensemble.core.slot_capacity import (
     AGGREGATE_SECONDS,
@@ -50,11 +50,11 @@ Y, Z = {**X, "name": "y"}, {**X, "name": "z"}
 IMAGE = {"name": "image", "type": "tensor", "shape": [2, 2]}
 
 
-def verdicts(report: Report, id_: str | None) -> dict[str, str]:
+def verdicts(report: GateReport, id_: str | None) -> dict[str, str]:
     return {check.name: check.verdict for check in report.checks if check.member == id_}
 
 
-def find(report: Report, id_: str | None, name: str) -> Check:
+def find(report: GateReport, id_: str | None, name: str) -> Check:
     (found,) = [check for check in report.checks if (check.member, check.name) == (id_, name)]
     return found
 
@@ -504,7 +504,7 @@ def test_a_policy_too_large_for_a_state_is_refused() -> None:
     classes = tuple(f"class-{number}" for number in range(100))
     members = [released(id_, "probabilities") for id_ in "abcdefgh"]
     square = tuple(tuple(row) for row in np.full((100, 100), 1 / 300).tolist())
-    stack = Stack(coefficients=dict.fromkeys("abcdefgh", square), missing="refuse")
+    stack = Stacking(coefficients=dict.fromkeys("abcdefgh", square), missing="refuse")
     large = release(MulticlassTask(classes), *members, aggregation=stack)
     rows = draw_rows(large.features, GOLDEN_ROWS)
     columns: Columns = {"x": np.zeros(GOLDEN_ROWS, dtype=np.float32)}

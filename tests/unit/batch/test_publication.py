@@ -12,11 +12,11 @@ from obstore.store import MemoryStore
 from builders import BINARY, release, released
 from first_use import run_watched
 from meddling import Killed, MeddledBucket, kill_at
-from stepensemble.batch.documents import File, Options, Plan, Result, Shard, ShardFailure
+from stepensemble.batch.documents import File, Options, Result, RunPlan, Shard, ShardFailure
 from stepensemble.batch.publication import Latest, put_together, read_previous
-from stepensemble.batch.report.statistics import Bins, ShardReport, Tally
+from stepensemble.batch.report.statistics import Histogram, ShardReport, ShardStatistics
 from stepensemble.batch.report.summary import Summary, Times
-from stepensemble.batch.run_lock import Mine, Whole, claim, list_finished
+from stepensemble.batch.run_lock import ClaimHeld, RunComplete, claim, list_finished
 from stepensemble.core.errors import BatchFailed, RunTakenOver
 from stepensemble.storage.keys import (
     claim_key,
@@ -39,7 +39,7 @@ REPORTS = "results-reports/ensemble=halves/dt=2026-03-01/run=run-1"
 SHARDS = tuple(Shard(number, 0, 10 * number, 10 * number + 10, 10 * number + 1, 10) for number in range(3))
 
 
-def make_plan(run: str = "run-1", date: str = "2026-03-01", **more: Any) -> Plan:
+def make_plan(run: str = "run-1", date: str = "2026-03-01", **more: Any) -> RunPlan:
     known: dict[str, Any] = {
         "run": run,
         "execution": "first",
@@ -56,28 +56,28 @@ def make_plan(run: str = "run-1", date: str = "2026-03-01", **more: Any) -> Plan
         "shards": len(SHARDS),
         "edges": EDGES,
     }
-    return Plan(**known | more)
+    return RunPlan(**known | more)
 
 
-def finish_shard(bucket: Bucket, plan: Plan, number: int, wrong: int = 0) -> None:
+def finish_shard(bucket: Bucket, plan: RunPlan, number: int, wrong: int = 0) -> None:
     """Leave what a shard leaves that was answered."""
     bucket.write(staged_key(plan.run, "part", number, plan.options.format), f"part {number}".encode())
     if wrong:
         bucket.write(staged_key(plan.run, "rejected", number, "parquet"), f"rejected {number}".encode())
-    tally = Tally(histograms={name: Bins(edges, (wrong, 10 - wrong)) for name, edges in EDGES.items()})
+    tally = ShardStatistics(histograms={name: Histogram(edges, (wrong, 10 - wrong)) for name, edges in EDGES.items()})
     report = ShardReport(number, 10, 10 - wrong, wrong, "COMPLETE", None, tally)
     bucket.write(shard_report_key(plan.run, number), msgspec.json.encode(report))
 
 
-def worked(plan: Plan, *, failed: bool = False) -> Bucket:
+def worked(plan: RunPlan, *, failed: bool = False) -> Bucket:
     """Return a bucket in which all shards have been done, the second with rejected rows, the third perhaps in vain."""
     bucket = Bucket("data", MemoryStore())
     work_on(bucket, plan, failed=failed)
     return bucket
 
 
-def work_on(bucket: Bucket, plan: Plan, *, failed: bool = False) -> None:
-    assert isinstance(claim(bucket, plan.run, "mine", lambda _: False), Mine)
+def work_on(bucket: Bucket, plan: RunPlan, *, failed: bool = False) -> None:
+    assert isinstance(claim(bucket, plan.run, "mine", lambda _: False), ClaimHeld)
     bucket.write(plan_key(plan.run), msgspec.json.encode(plan))
     finish_shard(bucket, plan, 0)
     finish_shard(bucket, plan, 1, wrong=2)
@@ -88,7 +88,7 @@ def work_on(bucket: Bucket, plan: Plan, *, failed: bool = False) -> None:
         finish_shard(bucket, plan, 2)
 
 
-def run(bucket: Bucket, plan: Plan, execution: str = "mine", attempt: int = 1) -> Result:
+def run(bucket: Bucket, plan: RunPlan, execution: str = "mine", attempt: int = 1) -> Result:
     return put_together(bucket, plan, SHARDS, RELEASE, Times(execution, attempt, NOW), {}, lambda _: "<html>")
 
 
@@ -139,7 +139,7 @@ def test_a_whole_run_is_published_and_nothing_else_is_left() -> None:
         f"s3://data/{RESULTS}/", f"s3://data/{REJECTED}/", f"s3://data/{REPORTS}/report.html",
         f"s3://data/{REPORTS}/summary.json",
     )  # fmt: skip
-    assert claim(bucket, "run-1", "another", lambda _: False) == Whole(result)
+    assert claim(bucket, "run-1", "another", lambda _: False) == RunComplete(result)
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -165,7 +165,7 @@ def test_who_is_killed_at_any_call_leaves_nothing_that_looks_whole_and_a_retry_c
             assert whole == {key: body for key, body in contents(expected).items() if key in whole}
             assert len(whole) == 7
         again = claim(bucket, plan.run, successor, lambda _: False)
-        if isinstance(again, Whole) and successor == "another":
+        if isinstance(again, RunComplete) and successor == "another":
             continue  # what else lies there expires
         run(bucket, plan, successor)
         differing = {key for key in contents(expected) if contents(expected)[key] != contents(bucket)[key]}
@@ -188,7 +188,7 @@ def test_a_failed_run_tells_why_and_keeps_what_its_shards_left_to_be_resumed() -
     assert msgspec.json.decode(left[f"{REPORTS}/summary.json"], type=Summary).status == "FAILED"
     assert latest_key("results", "halves") not in left
     assert list_finished(bucket, plan.run) == {0, 1}
-    assert claim(bucket, plan.run, "another", lambda _: False) == Mine(2)
+    assert claim(bucket, plan.run, "another", lambda _: False) == ClaimHeld(2)
     finish_shard(bucket, plan, 2)
     run(bucket, plan, "another", 2)
     assert {f"{RESULTS}/part-0000{number}.parquet" for number in range(3)} <= set(contents(bucket))
@@ -207,7 +207,7 @@ def test_a_shard_that_left_nothing_has_failed_too() -> None:
 def test_who_lost_the_run_leaves_it_alone() -> None:
     plan = make_plan()
     bucket = worked(plan)
-    assert claim(bucket, plan.run, "another", lambda _: False) == Mine(2)
+    assert claim(bucket, plan.run, "another", lambda _: False) == ClaimHeld(2)
     before = contents(bucket)
     with pytest.raises(RunTakenOver):
         run(bucket, plan, "mine")

@@ -14,7 +14,17 @@ from obstore.store import MemoryStore
 
 from meddling import Killed, MeddledBucket, kill_at
 from stepensemble.batch.documents import Result
-from stepensemble.batch.run_lock import Claim, Claimed, Mine, Theirs, Whole, claim, holds, list_finished, read_result
+from stepensemble.batch.run_lock import (
+    Claim,
+    Claimed,
+    ClaimedElsewhere,
+    ClaimHeld,
+    RunComplete,
+    claim,
+    holds,
+    list_finished,
+    read_result,
+)
 from stepensemble.storage.keys import claim_key, partition, result_key, shard_report_key, success_key
 from stepensemble.storage.objects import Bucket
 
@@ -44,8 +54,8 @@ def finish(bucket: Bucket) -> None:
 
 
 def test_the_first_has_it_and_asking_again_changes_nothing(bucket: Bucket) -> None:
-    assert claim(bucket, RUN, "first", everybody) == Mine(1)
-    assert claim(bucket, RUN, "first", everybody) == Mine(1)
+    assert claim(bucket, RUN, "first", everybody) == ClaimHeld(1)
+    assert claim(bucket, RUN, "first", everybody) == ClaimHeld(1)
     assert holds(bucket, RUN, "first")
     assert not holds(bucket, RUN, "second")
     assert not holds(bucket, "another", "first")
@@ -53,17 +63,17 @@ def test_the_first_has_it_and_asking_again_changes_nothing(bucket: Bucket) -> No
 
 def test_the_second_joins_who_runs_and_takes_over_who_does_not(bucket: Bucket) -> None:
     claim(bucket, RUN, "first", nobody)
-    assert claim(bucket, RUN, "second", everybody) == Theirs("first")
-    assert claim(bucket, RUN, "second", nobody) == Mine(2)
+    assert claim(bucket, RUN, "second", everybody) == ClaimedElsewhere("first")
+    assert claim(bucket, RUN, "second", nobody) == ClaimHeld(2)
     assert not holds(bucket, RUN, "first")
-    assert claim(bucket, RUN, "third", lambda execution: execution == "second") == Theirs("second")
+    assert claim(bucket, RUN, "third", lambda execution: execution == "second") == ClaimedElsewhere("second")
 
 
 def test_a_whole_run_is_claimed_by_nobody(bucket: Bucket) -> None:
     claim(bucket, RUN, "first", nobody)
     finish(bucket)
-    assert claim(bucket, RUN, "second", nobody) == Whole(RESULT)
-    assert claim(bucket, RUN, "first", nobody) == Whole(RESULT)
+    assert claim(bucket, RUN, "second", nobody) == RunComplete(RESULT)
+    assert claim(bucket, RUN, "first", nobody) == RunComplete(RESULT)
     assert holds(bucket, RUN, "first")
 
 
@@ -74,7 +84,7 @@ def test_a_run_that_ends_well_while_its_end_is_looked_at_is_not_taken_over(bucke
         finish(bucket)
         return False
 
-    assert claim(bucket, RUN, "second", ends_now) == Whole(RESULT)
+    assert claim(bucket, RUN, "second", ends_now) == RunComplete(RESULT)
 
 
 def test_a_run_whose_results_were_deleted_is_done_again(bucket: Bucket) -> None:
@@ -82,7 +92,7 @@ def test_a_run_whose_results_were_deleted_is_done_again(bucket: Bucket) -> None:
     finish(bucket)
     bucket.delete([success_key(FOLDER)])
     assert read_result(bucket, RUN) is None
-    assert claim(bucket, RUN, "second", nobody) == Mine(2)
+    assert claim(bucket, RUN, "second", nobody) == ClaimHeld(2)
 
 
 def test_of_many_threads_exactly_one_wins(bucket: Bucket) -> None:
@@ -98,9 +108,11 @@ def test_of_many_threads_exactly_one_wins(bucket: Bucket) -> None:
 
         with ThreadPoolExecutor(16) as pool:
             claims = list(pool.map(race, map(str, range(16))))
-        (winner,) = (number for number, claimed in enumerate(claims) if isinstance(claimed, Mine))
-        assert claims[winner] == Mine(1 if held is None else 4)
-        assert all(claimed == Theirs(str(winner)) for number, claimed in enumerate(claims) if number != winner)
+        (winner,) = (number for number, claimed in enumerate(claims) if isinstance(claimed, ClaimHeld))
+        assert claims[winner] == ClaimHeld(1 if held is None else 4)
+        assert all(
+            claimed == ClaimedElsewhere(str(winner)) for number, claimed in enumerate(claims) if number != winner
+        )
 
 
 def interleave(works: Sequence[Callable[[Callable[[int], None]], None]], order: Sequence[int]) -> None:
@@ -153,10 +165,10 @@ def test_in_every_order_of_their_calls_exactly_one_wins(many: int, holder: str |
         return ask
 
     interleave([asking(str(number)) for number in range(many)], order)
-    winners = [name for name, claimed in claims.items() if isinstance(claimed, Mine)]
+    winners = [name for name, claimed in claims.items() if isinstance(claimed, ClaimHeld)]
     assert len(winners) == (0 if holder == "running" else 1)
     winner = winners[0] if winners else "running"
-    assert all(claimed == Theirs(winner) for name, claimed in claims.items() if name != winner)
+    assert all(claimed == ClaimedElsewhere(winner) for name, claimed in claims.items() if name != winner)
     assert holds(bucket, RUN, winner)
 
 
@@ -168,8 +180,8 @@ def test_a_claim_whose_answer_was_lost_is_still_ones_own(bucket: Bucket) -> None
             super().replace(key, body, tag)
             super().replace(key, body, tag)
 
-    assert claim(Forgetful(bucket), RUN, "first", everybody) == Mine(1)
-    assert claim(Forgetful(bucket), RUN, "second", nobody) == Mine(2)
+    assert claim(Forgetful(bucket), RUN, "first", everybody) == ClaimHeld(1)
+    assert claim(Forgetful(bucket), RUN, "second", nobody) == ClaimHeld(2)
 
 
 def test_who_is_killed_while_claiming_is_taken_over(bucket: Bucket) -> None:
@@ -179,7 +191,7 @@ def test_who_is_killed_while_claiming_is_taken_over(bucket: Bucket) -> None:
     with pytest.raises(Killed):
         claim(MeddledBucket(bucket, after=kill_at(2)), RUN, "killed", everybody)
     assert holds(bucket, RUN, "killed")
-    assert claim(bucket, RUN, "next", nobody) == Mine(2)
+    assert claim(bucket, RUN, "next", nobody) == ClaimHeld(2)
 
 
 def test_shards_with_reports_are_finished(bucket: Bucket) -> None:

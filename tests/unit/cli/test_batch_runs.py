@@ -88,7 +88,7 @@ def test_rows_that_are_degraded_are_counted_as_rows() -> None:
         rows=1_000,
         rows_out=1_000,
         statuses={"COMPLETE": 999, "DEGRADED": 1},
-        decisions={"answer": 997, "abstain": 3},
+        decisions={"accept": 997, "abstain": 3},
         labels={"no": 600, "yes": 397},
         rejections={},
         members=(),

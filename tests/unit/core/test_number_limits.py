@@ -16,10 +16,10 @@ from hypothesis import event, given, settings
 
 import strategies
 from builders import manifest, member, release, released
-from stepensemble.batch.output.result_table import Answered, answer_shard
-from stepensemble.batch.report.statistics import tally_answers
-from stepensemble.core.aggregation.prediction import Answer, MemberResult, ask_once, decide
-from stepensemble.core.aggregation.single_row import prepare_answer
+from stepensemble.batch.output.result_table import ShardPredictions, predict_shard
+from stepensemble.batch.report.statistics import count_predictions
+from stepensemble.core.aggregation.prediction import ExecutionResult, MemberResult, ask_once, decide
+from stepensemble.core.aggregation.single_row import prepare_prediction
 from stepensemble.core.errors import InvalidManifest, InvalidPayload
 from stepensemble.core.preprocessing.encoding import normalize
 from stepensemble.core.schema.manifest import Manifest
@@ -155,13 +155,13 @@ def check_answers(read: Manifest, generator: np.random.Generator) -> None:
     members = [released(one.id, one.output, weight=one.weight) for one in read.members]
     made = release(read.task, *members, aggregation=read.aggregation, review=read.review)
     decided = decide(made, made.policy, rows, ask_once(said))
-    assert isinstance(decided, Answer)
+    assert isinstance(decided, ExecutionResult)
     check_finite(msgspec.to_builtins(decided.to_output("p", "r")))
-    answered = answer_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), ask_once(said))
-    assert isinstance(answered, Answered)
+    answered = predict_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), ask_once(said))
+    assert isinstance(answered, ShardPredictions)
     if answered.heard is not None:
-        check_finite(msgspec.to_builtins(tally_answers(made, answered.heard, {})))
-    answer_row = prepare_answer(made)
+        check_finite(msgspec.to_builtins(count_predictions(made, answered.heard, {})))
+    answer_row = prepare_prediction(made)
     for row in range(rows if answer_row is not None else 0):
         alone = answer_row({id_: MemberResult(id_, one.outputs[[row]]) for id_, one in said.items()})
         if alone is not None:

@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from builders import BINARY, REGRESSION, THREE, released
 from builders import release as make_release
 from stepensemble.core.aggregation.prediction import (
-    Attendance,
     MemberFailure,
     MemberReport,
     Output,
+    Participation,
     Prediction,
     ShadowReport,
 )
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import Label, Probabilities, Probability, Value, output_width
-from stepensemble.core.schema.policy import Confidence, Mean, Stack
+from stepensemble.core.schema.policy import Confidence, Mean, Stacking
 from stepensemble.core.schema.task import MulticlassTask, RegressionTask, Task, name_classes
 from stepensemble.core.state_size import STATE_BYTES, travels_inline
-from stepensemble.handlers.state import AskedTier, Frame, MemberToAsk, TierResults, ask_tier
+from stepensemble.handlers.state import Frame, MemberToInvoke, TierRequest, TierResults, prepare_tier
 
 WORST = -2.2250738585072014e-308
 """No float64 is longer in JSON."""
@@ -54,7 +54,7 @@ def build(task: Task, *roles: str, stacked: bool = False) -> Release:
     return make_release(
         task,
         *members,
-        aggregation=Stack(coefficients=coefficients, intercept=intercept, missing="refuse", tie="highest_mean")
+        aggregation=Stacking(coefficients=coefficients, intercept=intercept, missing="refuse", tie="highest_mean")
         if stacked
         else Mean(),
         review=BOUNDS,
@@ -71,7 +71,7 @@ class States:
         self.input = {"instances": [dict.fromkeys(names, WORST)] * rows}
         self.columns = {name: [WORST] * rows for name in names}
         self.members = [
-            MemberToAsk(
+            MemberToInvoke(
                 id=member.id,
                 runtime="litert",
                 artifact=member.artifact,
@@ -152,7 +152,7 @@ class States:
             release="0" * 64,
             status="DEGRADED",
             policy=self.release.policy,
-            attendance={"voter": Attendance(99, 99, WORST), "shadow": Attendance(99, 99, WORST)},
+            participation={"voter": Participation(99, 99, WORST), "shadow": Participation(99, 99, WORST)},
             needs_review=self.rows,
             predictions=[Prediction(**said)] * self.rows,
             members=reports,
@@ -162,9 +162,9 @@ class States:
         """Return every state, and what Aggregate is sent."""
         frame = Frame("p" * 128, "0" * 64, inline=True)
         execution = {"id": "a" * 256, "name": "n" * 80, "started_at": "2026-03-01T12:00:00.000Z"}
-        earlier: list[AskedTier] = []
+        earlier: list[TierRequest] = []
         for tier in range(1, self.release.tiers + 1):
-            asked = ask_tier(
+            asked = prepare_tier(
                 frame,
                 tier,
                 [member for member in self.members if member.tier >= tier],
@@ -177,7 +177,7 @@ class States:
             yield {**asked, "undecided": self.rows, "results": results}
             sent = {key: asked[key] for key in ("prediction_id", "release", "inline", "rows", "earlier", "cascade")}
             yield {**sent, "results": results, "payload": self.input, "execution": execution}
-            earlier.append(AskedTier(self.rows, results))
+            earlier.append(TierRequest(self.rows, results))
         yield self.output()
 
 

@@ -24,7 +24,7 @@ from stepensemble.core.record import Record
 from stepensemble.core.releases.release import Release, place
 from stepensemble.publishing.canary import Answer, CanaryReport, abort_canary, promote_canary, report_canary
 from stepensemble.publishing.manifest_loader import Sources
-from stepensemble.publishing.publish import Published, publish
+from stepensemble.publishing.publish import PublishedRelease, publish
 from stepensemble.storage.keys import artifact_key
 
 CLASSES = {"task": {"type": "binary", "classes": ["no", "yes"]}}
@@ -35,7 +35,7 @@ def load(release: Release, digest: str, artifacts: Mapping[str, bytes]) -> Answe
     return lambda payload: msgspec.convert(ensemble.predict(payload), Output)
 
 
-def begin(stack: MemoryStack, read: Sources, percent: int = 10) -> Published:
+def begin(stack: MemoryStack, read: Sources, percent: int = 10) -> PublishedRelease:
     return publish(read, stack.releases, SLOTS, canary=percent, now=lambda: stack.now)
 
 

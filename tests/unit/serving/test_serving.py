@@ -337,7 +337,7 @@ def test_whatever_is_sent_is_read_or_refused_as_a_payload(body: dict[str, Any]) 
 
 
 def prediction(value: float | None, label: str | None = None, probabilities: list[float] | None = None) -> Prediction:
-    return Prediction(value, 0.0, 0.0, "answer", label=label, probabilities=probabilities or [])
+    return Prediction(value, 0.0, 0.0, "accept", label=label, probabilities=probabilities or [])
 
 
 def test_of_one_output_the_name_is_left_out() -> None:

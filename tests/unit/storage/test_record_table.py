@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from builders import BINARY, THREE, release, released
-from stepensemble.core.aggregation.prediction import Answer, MemberFailure, MemberResult, ask_once, decide
+from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, ask_once, decide
 from stepensemble.core.errors import RecordUnreadable
 from stepensemble.core.record import Record, decode_record, encode_record
-from stepensemble.core.schema.policy import Confidence, Stack
+from stepensemble.core.schema.policy import Confidence, Stacking
 from stepensemble.core.schema.task import Task
 
 
@@ -28,11 +28,11 @@ def record(task: Task = BINARY, failure: str | None = None) -> Record:
         released("a", kind),
         released("b", kind),
         released("shadow", "label", role="shadow"),
-        aggregation=Stack(coefficients={"a": coefficient, "b": coefficient}, missing="mean"),
+        aggregation=Stacking(coefficients={"a": coefficient, "b": coefficient}, missing="mean"),
         review=Confidence(min_margin=0.5),
     )
     answer = decide(made, made.policy, 2, ask_once(results))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ExecutionResult)
     return Record(
         prediction_id="p",
         release="0" * 64,
@@ -60,12 +60,28 @@ def test_a_record_is_listed_under_the_day_it_was_recorded() -> None:
     assert record().day == "2026-03-01"
 
 
-def test_a_record_says_its_format() -> None:
-    assert msgspec.json.decode(encode_record(record()))["format"] == 2
+def test_a_record_states_its_format() -> None:
+    assert msgspec.json.decode(encode_record(record()))["format"] == 3
 
 
-def test_a_record_of_an_earlier_version_is_refused_by_name() -> None:
+def test_a_record_of_format_2_is_read_with_the_names_of_format_3() -> None:
+    kept = record()
+    earlier = msgspec.json.decode(encode_record(kept))
+    output = earlier["output"]
+    output["attendance"] = {
+        role: {"asked": counts["invoked"], "answered": counts["responded"], "weight": counts["weight"]}
+        for role, counts in output.pop("participation").items()
+    }
+    output["unanswered"] = output.pop("rows_failed")
+    decisions = [prediction["decision"] for prediction in output["predictions"]]
+    for prediction in output["predictions"]:
+        prediction["decision"] = prediction["decision"].replace("accept", "answer")
+    assert "accept" in decisions
+    assert decode_record(msgspec.json.encode({**earlier, "format": 2})) == kept
+
+
+def test_a_record_of_format_1_is_rejected_by_name() -> None:
     earlier = msgspec.json.decode(encode_record(record()))
     del earlier["output"]["policy"]
-    with pytest.raises(RecordUnreadable, match=r"not of format 2, .* missing required field `policy`"):
+    with pytest.raises(RecordUnreadable, match=r"not of format 3, .* missing required field `policy`"):
         decode_record(msgspec.json.encode({**earlier, "format": 1}))

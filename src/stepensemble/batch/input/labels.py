@@ -21,7 +21,7 @@ import polars as pl
 
 from stepensemble.batch.documents import LabelValues
 from stepensemble.batch.input.frame_encoder import find_distinct, give_json_type
-from stepensemble.batch.report.statistics import MOST_PLACES, LabelTally, Place, Rejection
+from stepensemble.batch.report.statistics import MOST_PLACES, LabelCounts, Place, Rejection
 from stepensemble.core.arrays import Flags, Floats, Integers
 from stepensemble.core.errors import DatasetRefused
 from stepensemble.core.preprocessing.encoding import NUMERAL, encode
@@ -206,7 +206,7 @@ def code_truth(task: Task, truth: pl.Series) -> Floats:
 
 def tally_labels(
     task: Task, given: pl.Series, truth: pl.Series, reading: LabelValues, file: str, numbers: Integers
-) -> LabelTally:
+) -> LabelCounts:
     """Count the labels of a shard's accepted rows, and those that were not understood.
 
     Args:
@@ -232,7 +232,7 @@ def tally_labels(
         for value, count in zip(values, counts, strict=True):
             other += count * (lookup.find(value, otherwise) is not None)
             capitals += count * (reading == "names" and str(value).strip().casefold() in lookup.folded)
-    return LabelTally(int(np.count_nonzero(there)), Rejection(len(rows), places), capitals, other)
+    return LabelCounts(int(np.count_nonzero(there)), Rejection(len(rows), places), capitals, other)
 
 
 def _count_values(given: pl.Series) -> tuple[list[Any], list[int], list[int]]:

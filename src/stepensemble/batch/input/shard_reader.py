@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from stepensemble.batch.documents import File, Options, Plan, Shard
+from stepensemble.batch.documents import File, Options, RunPlan, Shard
 from stepensemble.batch.input.csv_records import (
     BLANK,
     NEWLINE,
@@ -98,7 +98,7 @@ class Raw:
         return len(self.numbers) + len(self.malformed)
 
 
-def read_shard(bucket: Bucket, plan: Plan, shard: Shard, columns: Sequence[str]) -> Raw:
+def read_shard(bucket: Bucket, plan: RunPlan, shard: Shard, columns: Sequence[str]) -> Raw:
     """Read a shard.
 
     Args:

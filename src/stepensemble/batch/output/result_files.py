@@ -154,7 +154,7 @@ def list_rejected(
     )
 
 
-def list_unanswered(rows: pl.DataFrame, unanswered: Mapping[int, str]) -> pl.DataFrame:
+def list_failed_rows(rows: pl.DataFrame, unanswered: Mapping[int, str]) -> pl.DataFrame:
     """Return the rows that have no answer as `REJECTED`; there is no value that would be wrong.
 
     Args:

@@ -20,7 +20,7 @@ from stepensemble.batch.documents import Format, LabelValues, Options
 from stepensemble.batch.input.labels import TRUTH, read_truth
 from stepensemble.core.aggregation.canonical import find_usable
 from stepensemble.core.aggregation.classification import own_labels
-from stepensemble.core.aggregation.decision import Settled, Undecided
+from stepensemble.core.aggregation.decision import DecidedRows, Undecided
 from stepensemble.core.aggregation.prediction import DECISIONS, AskMembers, Heard, decision_codes, hear, measures
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.arrays import Array, Flags, Floats, Integers
@@ -58,7 +58,7 @@ RESERVED = frozenset({ID, FILE, ROW, TRUTH, *CLASS_COLUMNS, "decision", "tier", 
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ShardPredictions:
     """A shard's answer.
 
     Attributes:
@@ -211,7 +211,9 @@ def _output_type(task: Task, member: ReleasedMember) -> Any:
     return pl.Float64 if output_width(task, member.output) == 1 else pl.List(pl.Float64)
 
 
-def answer_shard(release: Release, policy: Policy, rows: pl.DataFrame, ask: AskMembers) -> Answered | Undecided:
+def predict_shard(
+    release: Release, policy: Policy, rows: pl.DataFrame, ask: AskMembers
+) -> ShardPredictions | Undecided:
     """Combine what the members said of a shard's rows, as `core.aggregation.prediction.decide` does for an execution.
 
     Args:
@@ -222,12 +224,12 @@ def answer_shard(release: Release, policy: Policy, rows: pl.DataFrame, ask: AskM
     """
     schema = result_schema(release, rows.schema)
     if not rows.height:
-        return Answered(pl.DataFrame(schema=schema), None, {})
+        return ShardPredictions(pl.DataFrame(schema=schema), None, {})
     heard = hear(release, policy, rows.height, ask)
     if isinstance(heard, Undecided):
         return heard
     if heard.decided.cause is not None:
-        return Answered(pl.DataFrame(schema=schema), heard, {})
+        return ShardPredictions(pl.DataFrame(schema=schema), heard, {})
     columns = {name: rows[name] for name in rows.columns} | _tabulate_answers(release, heard, rows.height)
     if FILE in columns and (rows[FILE] == (file := rows[FILE][0])).all():
         columns[FILE] = _repeat(file, rows.height)
@@ -238,7 +240,7 @@ def answer_shard(release: Release, policy: Policy, rows: pl.DataFrame, ask: AskM
     nothing = pl.Series([None]).new_from_index(0, rows.height)
     coded = pl.DataFrame({name: _type(columns.get(name, nothing), dtype) for name, dtype in schema.items()})
     failures = [zip(part.numbers.tolist(), heard.explain(part, release), strict=True) for part in heard.decided.failed]
-    return Answered(coded, heard, dict(sorted(chain.from_iterable(failures))))
+    return ShardPredictions(coded, heard, dict(sorted(chain.from_iterable(failures))))
 
 
 def _type(given: pl.Series, dtype: pl.DataType) -> pl.Series:
@@ -282,7 +284,7 @@ def _tabulate_answers(release: Release, heard: Heard, rows: int) -> dict[str, pl
     return columns
 
 
-def _find_pivotal(part: Settled, voters: Sequence[str]) -> Flags:
+def _find_pivotal(part: DecidedRows, voters: Sequence[str]) -> Flags:
     """Return `(rows, voters)` for all voters of the release: those of a part are some of these, in the same order."""
     if part.answers.classes is not None and part.voters == tuple(voters):
         return part.answers.classes.pivotal
@@ -340,7 +342,7 @@ def _tabulate_output(task: Task, member: ReleasedMember, raw: Array, said: Float
     return columns
 
 
-def _tabulate_shadow(id_: str, settled: Sequence[Settled], rows: int) -> dict[str, pl.Series]:
+def _tabulate_shadow(id_: str, settled: Sequence[DecidedRows], rows: int) -> dict[str, pl.Series]:
     """Return how a shadow would have fared; nothing where the row was settled before it was asked."""
     agrees, flips = np.full(rows, -1), np.full(rows, -1)  # places in `(False, True)`
     for part in settled:

@@ -7,7 +7,7 @@ import math
 from msgspec import Struct, structs
 
 from stepensemble.batch.report.drift import PREDICTION
-from stepensemble.batch.report.statistics import Accuracy, Tally
+from stepensemble.batch.report.statistics import Accuracy, ShardStatistics
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.task import RegressionTask
 
@@ -43,7 +43,7 @@ class Calibration(Struct, frozen=True):
     true: tuple[float, ...] = ()
 
 
-def calibrate(release: Release, tally: Tally) -> tuple[Calibration, ...]:
+def calibrate(release: Release, tally: ShardStatistics) -> tuple[Calibration, ...]:
     """Return the calibration of the members and, last, of the ensemble; nothing without labels."""
     if not tally.accuracy.rows:
         return ()

@@ -17,7 +17,7 @@ LEAST_RATIO = 2.0
 """So many times as many answers must be right in the other order."""
 
 
-def find_doubt(classes: Sequence[str], confusion: Mapping[str, Mapping[str, int]]) -> str | None:
+def find_suspicion(classes: Sequence[str], confusion: Mapping[str, Mapping[str, int]]) -> str | None:
     """Say what is strange about answers and labels; None where nothing is.
 
     - Each class's labels are mostly answered as another class, a different one each: then these classes may be in

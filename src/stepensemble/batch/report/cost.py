@@ -36,7 +36,7 @@ UNASKED_TRANSITIONS = 2
 """Of a shard without accepted rows: Aggregate shard, Answered?."""
 
 
-class Used(Struct, frozen=True):
+class FunctionUse(Struct, frozen=True):
     """Invocations of one function, or of several with as much memory (MB)."""
 
     function: str
@@ -50,7 +50,7 @@ class Used(Struct, frozen=True):
         return self.memory / 1024 * self.seconds
 
 
-class Asked(Struct, frozen=True):
+class MemberInvocations(Struct, frozen=True):
     """In how many shards a member was asked, and in how many of these it did not answer."""
 
     shards: int
@@ -60,20 +60,20 @@ class Asked(Struct, frozen=True):
 class Cost(Struct, frozen=True):
     """What a run took; `dollars` by list prices."""
 
-    used: tuple[Used, ...]
+    used: tuple[FunctionUse, ...]
     gb_seconds: float
     requests: int
     state_transitions: int
     dollars: float
 
 
-def add_up(used: Iterable[Used], state_transitions: int) -> Cost:
+def add_up(used: Iterable[FunctionUse], state_transitions: int) -> Cost:
     """Add up what a run took; invocations of the same function, with the same memory, become one entry."""
-    by_function: dict[tuple[str, int], Used] = {}
+    by_function: dict[tuple[str, int], FunctionUse] = {}
     for one in used:
         key = (one.function, one.memory)
-        before = by_function.get(key, Used(*key, 0, 0.0))
-        by_function[key] = Used(*key, before.requests + one.requests, before.seconds + one.seconds)
+        before = by_function.get(key, FunctionUse(*key, 0, 0.0))
+        by_function[key] = FunctionUse(*key, before.requests + one.requests, before.seconds + one.seconds)
     whole = tuple(by_function.values())
     gb_seconds = sum(one.gb_seconds for one in whole)
     requests = sum(one.requests for one in whole)
@@ -81,7 +81,7 @@ def add_up(used: Iterable[Used], state_transitions: int) -> Cost:
     return Cost(whole, gb_seconds, requests, state_transitions, dollars)
 
 
-def count_transitions(release: Release, shards: int, unasked: int, asked: Sequence[Asked]) -> int:
+def count_transitions(release: Release, shards: int, unasked: int, asked: Sequence[MemberInvocations]) -> int:
     """Return the state transitions of a run whose shards were all done at once, none of them tried again.
 
     `statemachine/batch.asl.json` says what they are; a test holds that the two agree.

@@ -39,7 +39,7 @@ from stepensemble.batch.report.html_elements import (
     write_share,
 )
 from stepensemble.batch.report.label_summary import describe_truth
-from stepensemble.batch.report.statistics import Bins
+from stepensemble.batch.report.statistics import Histogram
 from stepensemble.batch.report.summary import Summary
 from stepensemble.core.arrays import Floats
 
@@ -177,7 +177,7 @@ def _draw_labels(summary: Summary) -> str:
     return draw_bars("classes", shown, [counts[name] for name in shown], summary.rows_out, text)
 
 
-def _draw_values(summary: Summary, bins: Bins) -> str:
+def _draw_values(summary: Summary, bins: Histogram) -> str:
     if summary.task == "binary":
         label = f"probability of “{summary.classes[1]}”"
         between = ["0", *(f"{edge:.4g}" for edge in bins.edges), "1"]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from stepensemble.batch.documents import LabelValues, Plan
-from stepensemble.batch.report.confusion import find_doubt
-from stepensemble.batch.report.statistics import Place, Tally
+from stepensemble.batch.documents import LabelValues, RunPlan
+from stepensemble.batch.report.confusion import find_suspicion
+from stepensemble.batch.report.statistics import Place, ShardStatistics
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.task import name_classes
 
@@ -42,7 +42,7 @@ class LabelSummary(Struct, frozen=True):
     doubt: str | None = None
 
 
-def summarize_labels(plan: Plan, release: Release, tally: Tally) -> LabelSummary | None:
+def summarize_labels(plan: RunPlan, release: Release, tally: ShardStatistics) -> LabelSummary | None:
     """Return what there is to say of the labels; None where the run has no column of them."""
     if plan.options.label is None:
         return None
@@ -56,7 +56,7 @@ def summarize_labels(plan: Plan, release: Release, tally: Tally) -> LabelSummary
         capitals=read.capitals,
         other=read.other,
         confusion=tally.confusion,
-        doubt=find_doubt(name_classes(release.task), tally.confusion),
+        doubt=find_suspicion(name_classes(release.task), tally.confusion),
     )
 
 

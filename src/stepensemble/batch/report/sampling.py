@@ -24,7 +24,7 @@ class Sample(Struct, frozen=True):
     rows: tuple[tuple[int, float, float | None], ...] = ()
 
 
-def draw_keys(file: str, numbers: npt.NDArray[np.int64]) -> Hashes:
+def compute_keys(file: str, numbers: npt.NDArray[np.int64]) -> Hashes:
     """Return a key for each row of a file: the finalizer of SplitMix64 (G. Steele, D. Lea, C. Flood, 2014)."""
     seed = np.uint64(int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "little"))
     keys = seed + numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)

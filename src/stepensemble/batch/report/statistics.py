@@ -18,7 +18,7 @@ from stepensemble.batch.report.drift import PREDICTION
 from stepensemble.batch.report.sampling import Sample, add_samples, take_sample
 from stepensemble.core.aggregation.canonical import find_usable
 from stepensemble.core.aggregation.classification import ABSTAINED, own_labels
-from stepensemble.core.aggregation.decision import Settled
+from stepensemble.core.aggregation.decision import DecidedRows
 from stepensemble.core.aggregation.prediction import DECISIONS, Heard, decision_codes
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.arrays import Array, Floats, Hashes, Integers
@@ -44,7 +44,7 @@ FEW = 40
 EMPTY = (0,) * CALIBRATION_BINS
 
 
-class Bins(Struct, frozen=True):
+class Histogram(Struct, frozen=True):
     """A histogram: values below the first edge, from there on to the next, …, from the last on; and none at all."""
 
     edges: tuple[float, ...]
@@ -76,7 +76,7 @@ class Accuracy(Struct, frozen=True):
     true: tuple[int, ...] = EMPTY
 
 
-class MemberTally(Struct, frozen=True):
+class MemberStatistics(Struct, frozen=True):
     """One member's part.
 
     Attributes:
@@ -103,7 +103,7 @@ class MemberTally(Struct, frozen=True):
     unusable: int = 0
 
 
-class Agreement(Struct, frozen=True):
+class PairAgreement(Struct, frozen=True):
     """Rows that two members both answered, and those in which they alone would give the same label."""
 
     rows: int = 0
@@ -117,7 +117,7 @@ class Rejection(Struct, frozen=True):
     places: tuple[Place, ...] = ()
 
 
-class LabelTally(Struct, frozen=True):
+class LabelCounts(Struct, frozen=True):
     """The labels of accepted rows.
 
     Attributes:
@@ -133,7 +133,7 @@ class LabelTally(Struct, frozen=True):
     other: int = 0
 
 
-class Tally(Struct, frozen=True):
+class ShardStatistics(Struct, frozen=True):
     """What is counted; the default is that of no shard.
 
     Attributes:
@@ -154,12 +154,12 @@ class Tally(Struct, frozen=True):
     decisions: dict[str, int] = {}
     labels: dict[str, int] = {}
     tiers: dict[str, int] = {}
-    members: dict[str, MemberTally] = {}
-    agreement: dict[str, dict[str, Agreement]] = {}
-    histograms: dict[str, Bins] = {}
+    members: dict[str, MemberStatistics] = {}
+    agreement: dict[str, dict[str, PairAgreement]] = {}
+    histograms: dict[str, Histogram] = {}
     accuracy: Accuracy = Accuracy()
     confusion: dict[str, dict[str, int]] = {}
-    truth: LabelTally = LabelTally()
+    truth: LabelCounts = LabelCounts()
     sample: Sample = Sample()
     rejected: dict[str, dict[str, Rejection]] = {}
     seconds: dict[str, float] = {}
@@ -181,16 +181,16 @@ class ShardReport(Struct, frozen=True):
     rows_rejected: int
     status: Status
     cause: str | None
-    tally: Tally
+    tally: ShardStatistics
 
 
-def add(tallies: Iterable[Tally]) -> Tally:
+def add(tallies: Iterable[ShardStatistics]) -> ShardStatistics:
     """Add tallies up.
 
     Raises:
         ValueError: histograms have different edges.
     """
-    return reduce(_add, tallies, Tally())
+    return reduce(_add, tallies, ShardStatistics())
 
 
 def _add(one: Any, other: Any) -> Any:
@@ -200,10 +200,10 @@ def _add(one: Any, other: Any) -> Any:
             return {**one, **other, **both}
         case tuple():
             return tuple(_add(*pair) for pair in zip(one, other, strict=True))
-        case Bins() if one.edges != other.edges:
+        case Histogram() if one.edges != other.edges:
             raise ValueError(f"histograms of different edges: {one.edges} and {other.edges}")
-        case Bins():
-            return Bins(one.edges, _add(one.counts, other.counts), one.missing + other.missing)
+        case Histogram():
+            return Histogram(one.edges, _add(one.counts, other.counts), one.missing + other.missing)
         case Sample():
             return add_samples(one, other)
         case Rejection():
@@ -215,13 +215,13 @@ def _add(one: Any, other: Any) -> Any:
             return one + other
 
 
-def tally_rows(
+def count_rows_read(
     values: Mapping[str, Floats],
     edges: Mapping[str, Sequence[float]],
     wrong: Iterable[tuple[str, str, Place]] = (),
     *,
-    truth: LabelTally = LabelTally(),  # noqa: B008 frozen
-) -> Tally:
+    truth: LabelCounts = LabelCounts(),  # noqa: B008 frozen
+) -> ShardStatistics:
     """Count a shard's rows before they are answered.
 
     Args:
@@ -233,7 +233,7 @@ def tally_rows(
     rejected: dict[str, dict[str, list[Place]]] = {}
     for column, kind, place in wrong:
         rejected.setdefault(column, {}).setdefault(kind, []).append(place)
-    return Tally(
+    return ShardStatistics(
         histograms={name: count_bins(numbers, edges[name]) for name, numbers in values.items() if name in edges},
         truth=truth,
         rejected={
@@ -245,7 +245,7 @@ def tally_rows(
     )
 
 
-def count_bins(values: Floats, edges: Sequence[float]) -> Bins:
+def count_bins(values: Floats, edges: Sequence[float]) -> Histogram:
     """Count values by edges, ascending, each of which belongs to the bin above it; NaN is missing."""
     given = len(values) - int(np.count_nonzero(np.isnan(values)))
     if len(edges) > FEW:
@@ -255,16 +255,16 @@ def count_bins(values: Floats, edges: Sequence[float]) -> Bins:
     else:
         reached = [given, *(int(np.count_nonzero(values >= edge)) for edge in edges), 0]
         counts = [before - after for before, after in pairwise(reached)]
-    return Bins(tuple(edges), tuple(counts), len(values) - given)
+    return Histogram(tuple(edges), tuple(counts), len(values) - given)
 
 
-def tally_answers(
+def count_predictions(
     release: Release,
     heard: Heard,
     edges: Mapping[str, Sequence[float]],
     truth: Floats | None = None,
     keys: Hashes | None = None,
-) -> Tally:
+) -> ShardStatistics:
     """Count a shard's answers; without a quorum there are none, and members alone are counted.
 
     Args:
@@ -282,7 +282,7 @@ def tally_answers(
     return add(
         [
             *parts,
-            Tally(
+            ShardStatistics(
                 members=members,
                 agreement={} if isinstance(task, RegressionTask) else _count_agreement(task, release, heard),
             ),
@@ -295,8 +295,8 @@ def _was_asked(member: ReleasedMember, heard: Heard) -> bool:
 
 
 def _tally_settled(
-    task: Task, part: Settled, edges: Mapping[str, Sequence[float]], truth: Floats | None, keys: Hashes | None
-) -> Tally:
+    task: Task, part: DecidedRows, edges: Mapping[str, Sequence[float]], truth: Floats | None, keys: Hashes | None
+) -> ShardStatistics:
     answers, classes = part.answers, part.answers.classes
     histograms = {PREDICTION: count_bins(answers.value, edges[PREDICTION])} if PREDICTION in edges else {}
     known = None if truth is None else truth[part.numbers]
@@ -310,12 +310,12 @@ def _tally_settled(
         accuracy = Accuracy() if known is None else _measure_classes(task, classes.label, classes.probabilities, known)
         labels = _count(classes.label[classes.label != ABSTAINED], name_classes(task))
         pivotal = dict(zip(part.voters, map(int, map(np.count_nonzero, classes.pivotal.T)), strict=True))
-    return Tally(
+    return ShardStatistics(
         statuses={"DEGRADED" if part.missing else "COMPLETE": len(part.numbers)} if len(part.numbers) else {},
         decisions=_count(decision_codes(answers), DECISIONS),
         labels=labels,
         tiers={str(part.tier): len(part.numbers)},
-        members={id_: MemberTally(pivotal=rows) for id_, rows in pivotal.items()},
+        members={id_: MemberStatistics(pivotal=rows) for id_, rows in pivotal.items()},
         histograms=histograms,
         accuracy=accuracy,
         confusion=confusion,
@@ -338,11 +338,11 @@ def _count(codes: Integers, names: Sequence[str]) -> dict[str, int]:
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
-def _tally_member(task: Task, member: ReleasedMember, heard: Heard, truth: Floats | None) -> MemberTally:
+def _tally_member(task: Task, member: ReleasedMember, heard: Heard, truth: Floats | None) -> MemberStatistics:
     result, said = heard.results[member.id], heard.outputs.get(member.id)
     if said is None:
         failure = "NoResult" if result.failure is None else result.failure.type
-        return MemberTally(shards=1, failures={failure: 1})
+        return MemberStatistics(shards=1, failures={failure: 1})
     known = None if truth is None else truth[heard.asked[member.tier]]
     asked = len(said)
     if member.id in heard.faults:
@@ -355,7 +355,7 @@ def _tally_member(task: Task, member: ReleasedMember, heard: Heard, truth: Float
         values = said[:, 1] if len(task.classes) == 2 else np.zeros(0)
         stated = None if isinstance(member.output, Label) else said
         accuracy = Accuracy() if known is None else _measure_classes(task, own_labels(task, said), stated, known)
-    return MemberTally(
+    return MemberStatistics(
         shards=1,
         rows=len(said),
         seconds=(result.duration_ms or 0.0) / 1000,
@@ -395,10 +395,10 @@ def _measure_classes(task: Task, labels: Integers, probabilities: Floats | None,
     return Accuracy(rows, right, rows, float(error), tuple(counts), tuple(sums), tuple(hits))
 
 
-def _count_agreement(task: Any, release: Release, heard: Heard) -> dict[str, dict[str, Agreement]]:
+def _count_agreement(task: Any, release: Release, heard: Heard) -> dict[str, dict[str, PairAgreement]]:
     heard_of = [member for member in release.members if member.id in heard.outputs and _was_asked(member, heard)]
     labels = {member.id: own_labels(task, heard.outputs[member.id]) for member in heard_of}
-    counted: dict[str, dict[str, Agreement]] = {}
+    counted: dict[str, dict[str, PairAgreement]] = {}
     for one, other in combinations(heard_of, 2):
         # A later tier was asked about some of the rows of an earlier one.
         both = heard.asked[max(one.tier, other.tier)]
@@ -407,7 +407,7 @@ def _count_agreement(task: Any, release: Release, heard: Heard) -> dict[str, dic
                 usable = find_usable(heard.outputs[member.id])
                 both = both[_select(usable, heard.asked[member.tier], both)]
         first, second = (_select(labels[member.id], heard.asked[member.tier], both) for member in (one, other))
-        counted.setdefault(one.id, {})[other.id] = Agreement(len(both), int(np.count_nonzero(first == second)))
+        counted.setdefault(one.id, {})[other.id] = PairAgreement(len(both), int(np.count_nonzero(first == second)))
     return counted
 
 

@@ -12,12 +12,19 @@ from typing import Literal
 
 from msgspec import Struct
 
-from stepensemble.batch.documents import Options, Plan, Shard, ShardFailure
+from stepensemble.batch.documents import Options, RunPlan, Shard, ShardFailure
 from stepensemble.batch.report.calibration import Calibration, calibrate
-from stepensemble.batch.report.cost import Asked, Cost, Used, add_up, count_transitions
+from stepensemble.batch.report.cost import Cost, FunctionUse, MemberInvocations, add_up, count_transitions
 from stepensemble.batch.report.drift import PREDICTION, stability_index
 from stepensemble.batch.report.label_summary import LabelSummary, summarize_labels
-from stepensemble.batch.report.statistics import Bins, MemberTally, Rejection, ShardReport, Tally, add
+from stepensemble.batch.report.statistics import (
+    Histogram,
+    MemberStatistics,
+    Rejection,
+    ShardReport,
+    ShardStatistics,
+    add,
+)
 from stepensemble.core.errors import DatasetChanged
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.schema.manifest import BooleanFeature, CategoryFeature
@@ -150,10 +157,10 @@ class Summary(Struct, frozen=True):
     members: tuple[MemberSummary, ...]
     agreement: tuple[tuple[float | None, ...], ...]
     calibration: tuple[Calibration, ...]
-    histograms: dict[str, Bins]
+    histograms: dict[str, Histogram]
     drift: tuple[Drift, ...]
     previous: str | None
-    before: Bins | None
+    before: Histogram | None
     slowest: tuple[SlowShard, ...]
     failures: tuple[FailedShard, ...]
     seconds_by_function: dict[str, float]
@@ -164,7 +171,7 @@ class Summary(Struct, frozen=True):
     report: str
     notes: tuple[str, ...] = ()
     truth: LabelSummary | None = None
-    shifted: dict[str, Bins] = {}
+    shifted: dict[str, Histogram] = {}
     bins: dict[str, tuple[str, ...]] = {}
     sample: tuple[tuple[float, float | None], ...] = ()
     sample_before: tuple[float, ...] = ()
@@ -203,7 +210,7 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class RunLocations:
     """Where things go: see `Summary`."""
 
     results: str
@@ -211,7 +218,7 @@ class Published:
     report: str
 
 
-def judge(plan: Plan, shards: Sequence[Shard], ended: Ended) -> str | None:
+def explain_run_failure(plan: RunPlan, shards: Sequence[Shard], ended: Ended) -> str | None:
     """Say why a run fails, a line a reason; None where it succeeds.
 
     No file may have changed; every row that Plan counted must have been answered or rejected; so many shards may have
@@ -220,7 +227,7 @@ def judge(plan: Plan, shards: Sequence[Shard], ended: Ended) -> str | None:
     return "\n".join(_find_faults(plan, shards, ended)) or None
 
 
-def _find_faults(plan: Plan, shards: Sequence[Shard], ended: Ended) -> Iterator[str]:
+def _find_faults(plan: RunPlan, shards: Sequence[Shard], ended: Ended) -> Iterator[str]:
     planned = {shard.number: shard for shard in shards}
     for report in ended.reports:
         shard = planned[report.number]
@@ -258,14 +265,14 @@ def _find_faults(plan: Plan, shards: Sequence[Shard], ended: Ended) -> Iterator[
 
 
 def summarize(
-    plan: Plan,
+    plan: RunPlan,
     shards: Sequence[Shard],
     release: Release,
     ended: Ended,
     times: Times,
     memory: Mapping[str, int],
     previous: Summary | None,
-    places: Published,
+    places: RunLocations,
 ) -> Summary:
     """Say what there is to say of a run.
 
@@ -279,7 +286,7 @@ def summarize(
         previous: of the run with which this one is compared; None where there is none.
         places: where things go.
     """
-    cause = judge(plan, shards, ended)
+    cause = explain_run_failure(plan, shards, ended)
     tally = add(report.tally for report in ended.reports)
     planned = {shard.number: shard for shard in shards}
     rows_in, rows_out, rows_rejected = (
@@ -341,8 +348,8 @@ def summarize(
     )
 
 
-def _summarize_member(release: Release, member: ReleasedMember, tally: Tally) -> MemberSummary:
-    own = tally.members.get(member.id, MemberTally())
+def _summarize_member(release: Release, member: ReleasedMember, tally: ShardStatistics) -> MemberSummary:
+    own = tally.members.get(member.id, MemberStatistics())
     classes = len(name_classes(release.task))
     return MemberSummary(
         id=member.id,
@@ -358,21 +365,21 @@ def _summarize_member(release: Release, member: ReleasedMember, tally: Tally) ->
     )
 
 
-def _make_matrix(release: Release, tally: Tally) -> tuple[tuple[float | None, ...], ...]:
+def _make_matrix(release: Release, tally: ShardStatistics) -> tuple[tuple[float | None, ...], ...]:
     if isinstance(release.task, RegressionTask):
         return ()
     ids = [member.id for member in release.members]
 
     def share(one: str, other: str) -> float | None:
         if one == other:
-            return 1.0 if tally.members.get(one, MemberTally()).rows else None
+            return 1.0 if tally.members.get(one, MemberStatistics()).rows else None
         counted = tally.agreement.get(one, {}).get(other) or tally.agreement.get(other, {}).get(one)
         return None if counted is None else _divide(counted.same, counted.rows)
 
     return tuple(tuple(share(one, other) for other in ids) for one in ids)
 
 
-def _measure_drift(plan: Plan, tally: Tally, previous: Summary | None) -> Iterator[Drift]:
+def _measure_drift(plan: RunPlan, tally: ShardStatistics, previous: Summary | None) -> Iterator[Drift]:
     if previous is None:
         return
     for name in plan.edges:
@@ -384,7 +391,7 @@ def _measure_drift(plan: Plan, tally: Tally, previous: Summary | None) -> Iterat
         yield Drift(name, index)
 
 
-def _find_shifted(drift: Sequence[Drift], previous: Summary | None) -> dict[str, Bins]:
+def _find_shifted(drift: Sequence[Drift], previous: Summary | None) -> dict[str, Histogram]:
     """Return the histograms that the features with the greatest shift had in the run before."""
     if previous is None:
         return {}
@@ -406,7 +413,7 @@ def _name_bins(release: Release, names: Iterable[str]) -> dict[str, tuple[str, .
     return named
 
 
-def _find_slowest(plan: Plan, planned: Mapping[int, Shard], reports: Iterable[ShardReport]) -> tuple[SlowShard, ...]:
+def _find_slowest(plan: RunPlan, planned: Mapping[int, Shard], reports: Iterable[ShardReport]) -> tuple[SlowShard, ...]:
     slow = sorted(reports, key=lambda report: (-_add_seconds(report), report.number))[:MOST_SLOW]
     return tuple(
         SlowShard(one.number, plan.files[planned[one.number].file].name, one.rows_in, _add_seconds(one)) for one in slow
@@ -418,16 +425,16 @@ def _add_seconds(report: ShardReport) -> float:
     return sum(report.tally.seconds.values()) + max(members, default=0.0)
 
 
-def _list_failures(plan: Plan, planned: Mapping[int, Shard], ended: Ended) -> Iterator[FailedShard]:
+def _list_failures(plan: RunPlan, planned: Mapping[int, Shard], ended: Ended) -> Iterator[FailedShard]:
     for number, failure in sorted(ended.failures.items()):
         shard = planned[number]
         name = plan.files[shard.file].name
         yield FailedShard(number, name, shard.first_row, shard.rows, failure.error, failure.cause)
 
 
-def _count_cost(release: Release, ended: Ended, tally: Tally, memory: Mapping[str, int]) -> Cost:
-    members = [tally.members.get(member.id, MemberTally()) for member in release.members]
-    asked = [Asked(member.shards, sum(member.failures.values())) for member in members]
+def _count_cost(release: Release, ended: Ended, tally: ShardStatistics, memory: Mapping[str, int]) -> Cost:
+    members = [tally.members.get(member.id, MemberStatistics()) for member in release.members]
+    asked = [MemberInvocations(member.shards, sum(member.failures.values())) for member in members]
     unasked = sum(not report.rows_out for report in ended.reports)
     shards = len(ended.reports)
     rounds = unasked + sum(
@@ -436,13 +443,13 @@ def _count_cost(release: Release, ended: Ended, tally: Tally, memory: Mapping[st
     )
     requests = {"normalize_shard": shards, "aggregate_shard": rounds}
     used = [
-        Used(name, memory.get(name, 0), count, tally.seconds.get(name, 0.0))
+        FunctionUse(name, memory.get(name, 0), count, tally.seconds.get(name, 0.0))
         for name, count in requests.items()
         if count
     ]
     calls = sum(one.shards for one in members)
     if calls:
-        used.append(Used("score", memory.get("score", 0), calls, sum(one.seconds for one in members)))
+        used.append(FunctionUse("score", memory.get("score", 0), calls, sum(one.seconds for one in members)))
     return add_up(used, count_transitions(release, shards, unasked, asked))
 
 

@@ -149,9 +149,9 @@ def events(
     if as_json:
         print_json(msgspec.to_builtins(latest))
     elif latest:
-        from stepensemble.cli.tables.common import draw_events
+        from stepensemble.cli.tables.common import draw_reviews
 
-        out.print(draw_events(latest))
+        out.print(draw_reviews(latest))
     else:
         out.print("no prediction needs a review")
 

@@ -20,7 +20,7 @@ from stepensemble.core.releases.release import SHORT
 if TYPE_CHECKING:
     from stepensemble.cli.stacks import Stack
     from stepensemble.core.releases.release import Release
-    from stepensemble.publishing.publish import Plan, Published, Sent
+    from stepensemble.publishing.publish import PublishedRelease, PublishPlan, Sent
     from stepensemble.publishing.verification import Verification
 
 LOCAL = "local"
@@ -333,13 +333,13 @@ def promote(
         _show_published(published, name)
 
 
-def _name_replacement(replaced: str, planned: Plan, stack: str) -> str:
+def _name_replacement(replaced: str, planned: PublishPlan, stack: str) -> str:
     name = planned.parcel.release.name
     how = "becomes the canary beside" if planned.canary is not None else "replaces"
     return f"the ensemble {name} {how} {replaced}, which {stack} serves"
 
 
-def _confirm_replacement(replaced: str, planned: Plan, stack: str) -> None:
+def _confirm_replacement(replaced: str, planned: PublishPlan, stack: str) -> None:
     """Let the caller confirm that another ensemble's release is replaced.
 
     Raises:
@@ -380,7 +380,7 @@ def _verify(stack: Stack, reference: str) -> Verification:
 
 
 @contextmanager
-def _upload_bar(plan: Plan, *, quiet: bool) -> Iterator[Sent]:
+def _upload_bar(plan: PublishPlan, *, quiet: bool) -> Iterator[Sent]:
     """Show the bytes that are uploaded, where somebody watches."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -396,7 +396,7 @@ def _upload_bar(plan: Plan, *, quiet: bool) -> Iterator[Sent]:
         yield lambda member, count: progress.update(task, advance=count, description=member)
 
 
-def _show_plan(plan: Plan, differences: Any, name: str, *, as_json: bool) -> None:
+def _show_plan(plan: PublishPlan, differences: Any, name: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -423,7 +423,7 @@ def _show_plan(plan: Plan, differences: Any, name: str, *, as_json: bool) -> Non
     out.print(f"\nrelease {plan.parcel.digest[:SHORT]} {became} of {name}{'' if plan.changed else ' already'}")
 
 
-def _published_to_json(published: Published) -> dict[str, Any]:
+def _published_to_json(published: PublishedRelease) -> dict[str, Any]:
     return {
         "release": published.release,
         "previous": published.previous,
@@ -434,7 +434,7 @@ def _published_to_json(published: Published) -> dict[str, Any]:
     }
 
 
-def _show_published(published: Published, name: str) -> None:
+def _show_published(published: PublishedRelease, name: str) -> None:
     state = "is the current one" if published.canary is None else f"answers {published.canary}% of the executions"
     if not published.changed:
         out.print(f"release {published.release[:SHORT]} {state} of {name} already")

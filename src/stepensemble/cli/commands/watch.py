@@ -16,7 +16,7 @@ from stepensemble.cli.terminal import STATUS_STYLES, encode_line, err, note, out
 
 # Each command imports what it needs when it runs: `ensemble --help` should not wait for boto3 or NumPy.
 if TYPE_CHECKING:
-    from stepensemble.cli.folder_watch import Answered
+    from stepensemble.cli.folder_watch import FileResponse
 
 commands = typer.Typer()
 
@@ -80,7 +80,7 @@ def _warn_of_link(name: str) -> None:
     warn(f"{name} is not read, since it or the place of its answer is a symbolic link; put the file itself there")
 
 
-def _show(answered: Answered, *, as_json: bool) -> None:
+def _show(answered: FileResponse, *, as_json: bool) -> None:
     if as_json:
         told = {"file": answered.name, "answer": str(answered.place), **answered.document}
         sys.stdout.write(encode_line(told) + "\n")
@@ -89,7 +89,7 @@ def _show(answered: Answered, *, as_json: bool) -> None:
     out.print(_describe(answered), soft_wrap=True)
 
 
-def _describe(answered: Answered) -> Text:
+def _describe(answered: FileResponse) -> Text:
     """Return a line: the file, what came of it, and where more is said."""
     document = answered.document
     line = Text(f"{answered.name}  ", style="bold")

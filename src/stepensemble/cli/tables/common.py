@@ -16,13 +16,13 @@ from stepensemble.storage.review_log import ReviewEvent
 
 # What draws a table for `ensemble run` imports nothing of the gate.
 if TYPE_CHECKING:
-    from stepensemble.admission.gate import Report
+    from stepensemble.admission.gate import GateReport
     from stepensemble.admission.member_checks import Check
 
 VERDICT_STYLES = {"ok": "green", "warning": "bold yellow", "refused": "bold red"}
 
 
-def draw_trials(report: Report) -> RenderableType:
+def draw_trials(report: GateReport) -> RenderableType:
     """Draw what each member is, and how fast it was at the gate."""
     table = plain_table()
     asked = report.asked
@@ -77,7 +77,7 @@ def draw_records(summaries: Sequence[RecordSummary]) -> RenderableType:
     return table
 
 
-def draw_events(events: Sequence[ReviewEvent]) -> RenderableType:
+def draw_reviews(events: Sequence[ReviewEvent]) -> RenderableType:
     """Draw a line an event."""
     table = plain_table()
     for name in ("prediction", "asked", "status", "to review", "release"):

@@ -321,13 +321,13 @@ def _status_line(output: Output) -> Text:
     line = Text("status  ", style="bold").append(output.status, style=STATUS_STYLES[output.status])
     if output.needs_review:
         line.append(f"   {output.needs_review} of {len(list_rows(output))} to review", style="yellow")
-    if output.unanswered:
-        line.append(f"   {output.unanswered} of {len(list_rows(output))} without an answer", style="yellow")
+    if output.rows_failed:
+        line.append(f"   {output.rows_failed} of {len(list_rows(output))} without an answer", style="yellow")
     for member in output.members:
         if member.error is not None and member.role == "voter":
             without = "in some rows without" if member.status == "partial" else "without"
             line.append(f"\n        {without} {member.id}: {member.error.message.splitlines()[0]}", style="yellow")
-    method, answered = name_method(output.policy.aggregation), output.attendance["voter"].answered
+    method, answered = name_method(output.policy.aggregation), output.participation["voter"].responded
     line.append(f"\n        {method} of {answered} voter{'s' if answered != 1 else ''}", style="dim")
     return line.append(f", release {output.release[:SHORT]}, kept as {output.prediction_id}", style="dim")
 

@@ -11,9 +11,9 @@ from stepensemble.cli.tables.common import name_member, plain_table
 from stepensemble.cli.terminal import STATUS_STYLES
 from stepensemble.core.releases.diff import Difference
 from stepensemble.core.releases.release import SHORT
-from stepensemble.core.replay.report import Tally
-from stepensemble.publishing.canary import Activity, Agreement, CanaryReport
-from stepensemble.publishing.publish import Plan
+from stepensemble.core.replay.report import ChangeCount
+from stepensemble.publishing.canary import Activity, CanaryReport, ReleaseAgreement
+from stepensemble.publishing.publish import PublishPlan
 from stepensemble.publishing.release_list import MemberLine, Overview, ReleaseLine
 from stepensemble.publishing.verification import Verification
 
@@ -74,7 +74,7 @@ def draw_differences(differences: Sequence[Difference]) -> RenderableType:
     return lines
 
 
-def draw_plan(plan: Plan, differences: Sequence[Difference] | None) -> RenderableType:
+def draw_plan(plan: PublishPlan, differences: Sequence[Difference] | None) -> RenderableType:
     """Draw what a publish would do."""
     table = plain_table()
     for name in ("member", "slot", "artifact", ""):
@@ -128,7 +128,7 @@ def _say_statuses(activity: Activity) -> Text:
     return said
 
 
-def _say_agreement(agreement: Agreement | None) -> Iterator[str]:
+def _say_agreement(agreement: ReleaseAgreement | None) -> Iterator[str]:
     if agreement is None:
         yield "the two answer different questions: their tasks differ"
         return
@@ -145,7 +145,7 @@ def _say_agreement(agreement: Agreement | None) -> Iterator[str]:
         yield f"not answered by {refusal.release[:SHORT]}: {refusal.records:,} records, such as: {refusal.example}"
 
 
-def _say_flips(flips: Iterable[Tally]) -> str:
+def _say_flips(flips: Iterable[ChangeCount]) -> str:
     return ", ".join(f"{tally.change.before} → {tally.change.after} {tally.count:,}" for tally in flips)
 
 

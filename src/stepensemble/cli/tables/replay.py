@@ -12,7 +12,7 @@ from stepensemble.cli.tables.common import plain_table
 from stepensemble.cli.tables.prediction import SHOWN_ROWS
 from stepensemble.cli.what_if import Replayed
 from stepensemble.core.releases.release import SHORT
-from stepensemble.core.replay.report import Change, ChangedRow, Mismatch, Missing, Replay, Tally
+from stepensemble.core.replay.report import Change, ChangeCount, ChangedRow, MissingOutputs, ReleaseMismatch, Replay
 from stepensemble.core.replay.what_if import WhatIf
 
 REASONS = {"not asked": "was not asked", "failed": "failed", "refused": "said what is not declared"}
@@ -53,7 +53,7 @@ def _name_tried(what_if: WhatIf) -> str:
     return ", ".join(f"{name} {value}" for name, value in given.items() if value) or "the recorded policy once more"
 
 
-def _list_tallies(tallies: Sequence[Tally]) -> str:
+def _list_tallies(tallies: Sequence[ChangeCount]) -> str:
     listed = ", ".join(f"{_arrow(tally.change)} {tally.count:,}" for tally in tallies)
     return f": {listed}" if listed else ""
 
@@ -65,14 +65,14 @@ def _name_shift(report: Replay) -> str:
     return f"mean {shift.mean:+.4g}, mean absolute {shift.mean_absolute:.4g}, greatest {shift.greatest:+.4g}"
 
 
-def _name_missing(missing: Missing) -> str:
+def _name_missing(missing: MissingOutputs) -> str:
     extent = f"{_count(missing.records, 'record')}, {_count(missing.rows, 'row')}"
     return f"{missing.member} {REASONS[missing.reason]} in {extent}" + (
         f": {missing.example}" if missing.example else ""
     )
 
 
-def _name_mismatch(mismatch: Mismatch) -> str:
+def _name_mismatch(mismatch: ReleaseMismatch) -> str:
     recorded, manifest = mismatch.recorded, mismatch.manifest
     if mismatch.of == "artifact":
         recorded, manifest = recorded[:SHORT], manifest[:SHORT]

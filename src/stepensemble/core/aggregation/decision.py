@@ -16,7 +16,7 @@ import numpy as np
 from stepensemble.core.aggregation.canonical import find_usable
 from stepensemble.core.aggregation.classification import ABSTAINED, TIE_TOLERANCE, elect, own_labels
 from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
-from stepensemble.core.aggregation.quorum import Status, explain_failure, judge
+from stepensemble.core.aggregation.quorum import Status, explain_failure, quorum_status
 from stepensemble.core.aggregation.uncertainty import (
     Spread,
     find_pivotal,
@@ -27,9 +27,9 @@ from stepensemble.core.aggregation.uncertainty import (
     select_class,
 )
 from stepensemble.core.arrays import Flags, Floats, Integers
-from stepensemble.core.schema.manifest import Voice, select_voters
+from stepensemble.core.schema.manifest import EnsembleMember, select_voters
 from stepensemble.core.schema.outputs import Label
-from stepensemble.core.schema.policy import VOTES, Confidence, Policy, Stack, name_method
+from stepensemble.core.schema.policy import VOTES, Confidence, Policy, Stacking, name_method
 from stepensemble.core.schema.task import BinaryTask, MulticlassTask, RegressionTask, Task
 
 Outputs = Mapping[str, Floats]
@@ -54,7 +54,7 @@ class ShadowView:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassAnswers:
+class ClassPredictions:
     """What classifications have besides, as arrays over rows.
 
     Attributes:
@@ -74,7 +74,7 @@ class ClassAnswers:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class RowPredictions:
     """One answer a row, as arrays.
 
     Attributes:
@@ -89,11 +89,11 @@ class Answers:
     spread: Spread
     review: Flags
     shadows: Mapping[str, ShadowView]
-    classes: ClassAnswers | None
+    classes: ClassPredictions | None
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class DecidedRows:
     """Rows that were decided in one tier, by these voters (their order is that of `pivotal`).
 
     Attributes:
@@ -104,11 +104,11 @@ class Settled:
     numbers: Integers
     voters: tuple[str, ...]
     missing: tuple[str, ...]
-    answers: Answers
+    answers: RowPredictions
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedRows:
     """Rows without an answer: the voters that have an output for them do not hold the quorum, and the cause says so."""
 
     numbers: Integers
@@ -130,8 +130,8 @@ class Decision:
             None where there is one.
     """
 
-    settled: tuple[Settled, ...]
-    failed: tuple[Failed, ...]
+    settled: tuple[DecidedRows, ...]
+    failed: tuple[FailedRows, ...]
     asked: frozenset[str]
     weights: Mapping[str, float]
     cause: str | None
@@ -153,7 +153,7 @@ class Undecided:
     numbers: Integers
 
 
-def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask: Ask) -> Decision | Undecided:
+def decide(task: Task, policy: Policy, members: Sequence[EnsembleMember], rows: int, ask: Ask) -> Decision | Undecided:
     """Decide every row, tier after tier.
 
     A row has the voters that gave a usable output for it. Where these, of a tier and those before, hold the quorum, the
@@ -163,7 +163,7 @@ def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask:
     last = max(member.tier for member in members)
     numbers = np.arange(rows)
     heard: dict[str, tuple[Integers, Floats]] = {}
-    settled: list[Settled] = []
+    settled: list[DecidedRows] = []
     weights: dict[str, float] = {}
     for tier in range(1, last + 1):
         said = ask(tier, numbers)
@@ -177,20 +177,20 @@ def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask:
         short: list[tuple[Integers, tuple[str, ...]]] = []
         unsure: list[Integers] = []
         for places, usable in _divide_by_presence(said_now, len(numbers)):
-            if judge(policy, voters, usable) == "FAILED":
+            if quorum_status(policy, voters, usable) == "FAILED":
                 short.append((numbers[places], tuple(usable)))
                 continue
             votes = [Vote(voter.id, voter.weight, usable[voter.id]) for voter in voters if voter.id in usable]
             shadows = [(one, usable[one.id]) for one in reached if one.role == "shadow" and one.id in usable]
-            answers = answer_rows(task, policy, votes, shadows)
+            answers = predict_rows(task, policy, votes, shadows)
             ids, missing = tuple(vote.id for vote in votes), _name_missing(voters, usable)
             counted.update(ids)
             kept = numbers[places]
             if tier < last and policy.cascade is not None:
-                enough = shows(policy.cascade, answers)
+                enough = meets_confidence(policy.cascade, answers)
                 unsure.append(kept[~enough])
                 kept, answers = kept[enough], _take(answers, enough)
-            settled.append(Settled(tier, kept, ids, missing, answers))
+            settled.append(DecidedRows(tier, kept, ids, missing, answers))
         if counted:
             sharing = [Vote(voter.id, voter.weight, np.empty(0)) for voter in voters if voter.id in counted]
             shares = effective_weights(policy.aggregation, sharing).tolist()
@@ -199,13 +199,13 @@ def decide(task: Task, policy: Policy, members: Sequence[Voice], rows: int, ask:
         if not len(numbers):
             break
     asked = frozenset(member.id for member in reached)
-    if len(numbers) and judge(policy, voters, heard) == "FAILED":
+    if len(numbers) and quorum_status(policy, voters, heard) == "FAILED":
         return Decision((), (), asked, {}, explain_failure(policy, voters, heard))
-    failed = [Failed(some, _name_missing(voters, ids), explain_failure(policy, voters, ids)) for some, ids in short]
+    failed = [FailedRows(some, _name_missing(voters, ids), explain_failure(policy, voters, ids)) for some, ids in short]
     return Decision(tuple(settled), tuple(failed), asked, weights, None)
 
 
-def _name_missing(voters: Sequence[Voice], present: Collection[str]) -> tuple[str, ...]:
+def _name_missing(voters: Sequence[EnsembleMember], present: Collection[str]) -> tuple[str, ...]:
     return tuple(voter.id for voter in voters if voter.id not in present)
 
 
@@ -222,10 +222,10 @@ def _divide_by_presence(outputs: Outputs, rows: int) -> Iterator[tuple[Integers,
         yield places, {id_: outputs[id_][places] for id_ in present}
 
 
-def answer_rows(
-    task: Task, policy: Policy, votes: Sequence[Vote], shadows: Sequence[tuple[Voice, Floats]] = ()
-) -> Answers:
-    """Answer rows from what the voters say of them; see `Answers`.
+def predict_rows(
+    task: Task, policy: Policy, votes: Sequence[Vote], shadows: Sequence[tuple[EnsembleMember, Floats]] = ()
+) -> RowPredictions:
+    """Answer rows from what the voters say of them; see `RowPredictions`.
 
     Args:
         task: what is asked.
@@ -238,18 +238,18 @@ def answer_rows(
         low, high = np.minimum.reduce(outputs), np.maximum.reduce(outputs)
         views = {shadow.id: ShadowView((low <= said) & (said <= high), None) for shadow, said in shadows}
         value = pool(task, policy.aggregation, votes)
-        answers = Answers(value, measure_spread(outputs), np.zeros(len(value), dtype=np.bool_), views, None)
+        answers = RowPredictions(value, measure_spread(outputs), np.zeros(len(value), dtype=np.bool_), views, None)
     else:
         answers = _answer_classes(task, policy, votes, shadows)
-    return answers if policy.review is None else replace(answers, review=~shows(policy.review, answers))
+    return answers if policy.review is None else replace(answers, review=~meets_confidence(policy.review, answers))
 
 
 def _answer_classes(
     task: BinaryTask | MulticlassTask,
     policy: Policy,
     votes: Sequence[Vote],
-    shadows: Sequence[tuple[Voice, Floats]],
-) -> Answers:
+    shadows: Sequence[tuple[EnsembleMember, Floats]],
+) -> RowPredictions:
     method, outputs = policy.aggregation, [vote.output for vote in votes]
     shares = effective_weights(method, votes)
     pooled = pool(task, method, votes)
@@ -260,7 +260,7 @@ def _answer_classes(
     else:
         value, spread = np.where(label == ABSTAINED, np.nan, label), measure_spread(select_class(outputs, best))
     of_mean, mean = measure_entropies(outputs, shares)
-    classes = ClassAnswers(
+    classes = ClassPredictions(
         label=label,
         probabilities=pooled,
         agreement=measure_agreement(task, outputs, best),
@@ -271,7 +271,7 @@ def _answer_classes(
         pivotal=find_pivotal(task, method, votes, label),
     )
     views = {shadow.id: _view_shadow(task, policy, votes, label, shadow, said) for shadow, said in shadows}
-    return Answers(value, spread, np.zeros(len(label), dtype=np.bool_), views, classes)
+    return RowPredictions(value, spread, np.zeros(len(label), dtype=np.bool_), views, classes)
 
 
 def _view_shadow(
@@ -279,13 +279,13 @@ def _view_shadow(
     policy: Policy,
     votes: Sequence[Vote],
     label: Integers,
-    shadow: Voice,
+    shadow: EnsembleMember,
     said: Floats,
 ) -> ShadowView:
     agrees = own_labels(task, said) == label
     method = policy.aggregation
     uncounted = isinstance(shadow.output, Label) and not shadow.output.one_hot and name_method(method) not in VOTES
-    if uncounted or isinstance(method, Stack):
+    if uncounted or isinstance(method, Stacking):
         return ShadowView(agrees, None)
     with_it = [*votes, Vote(shadow.id, shadow.weight, said)]
     shares = effective_weights(method, with_it)
@@ -293,7 +293,7 @@ def _view_shadow(
     return ShadowView(agrees, counted.label != label)
 
 
-def shows(confidence: Confidence, answers: Answers) -> Flags:
+def meets_confidence(confidence: Confidence, answers: RowPredictions) -> Flags:
     """Say of each row whether its answer meets every bound that is given, rounding aside; without a label none does."""
     enough = np.ones(len(answers.value), dtype=np.bool_)
     if confidence.max_spread is not None:

@@ -31,7 +31,7 @@ from stepensemble.core.schema.policy import (
     Median,
     Min,
     SoftVote,
-    Stack,
+    Stacking,
     TrimmedMean,
     WeightedMean,
     WeightedVote,
@@ -56,7 +56,7 @@ def effective_weights(aggregation: Aggregation, votes: Sequence[Vote]) -> Floats
     that did not answer are not in `votes`: theirs is thereby divided among the others in proportion, as scikit-learn's
     voting estimators do with dropped members.
     """
-    if isinstance(aggregation, Stack):
+    if isinstance(aggregation, Stacking):
         raw = np.array([np.abs(aggregation.coefficients[vote.id]).sum() for vote in votes], dtype=np.float64)
     elif name_method(aggregation) in WEIGHTED_METHODS:
         raw = np.array([vote.weight for vote in votes], dtype=np.float64)
@@ -84,7 +84,7 @@ def pool(task: Task, aggregation: Aggregation, votes: Sequence[Vote]) -> Floats:
             pooled = geometric_mean(outputs, shares)
         case HardVote() | WeightedVote():
             pooled = count_votes(task, outputs, shares)
-        case Stack():
+        case Stacking():
             return stack(task, aggregation, votes)
         case _:
             inputs = [output[:, 1] for output in outputs] if isinstance(task, BinaryTask) else outputs
@@ -211,7 +211,7 @@ def count_votes(task: Task, outputs: Sequence[Floats], shares: Floats) -> Floats
     return weighted_mean(ballots, shares)
 
 
-def stack(task: Task, model: Stack, votes: Sequence[Vote]) -> Floats:
+def stack(task: Task, model: Stacking, votes: Sequence[Vote]) -> Floats:
     """Return a linear model of what the voters say [W].
 
     Regression: b + sum(c_i x_i). Binary: sigmoid(b + sum(c_i p_i)), p_i the second class's probability, as
@@ -233,7 +233,7 @@ def stack(task: Task, model: Stack, votes: Sequence[Vote]) -> Floats:
     return complement(sigmoid(total)) if isinstance(task, BinaryTask) else total
 
 
-def _matrix_logits(task: MulticlassTask, model: Stack, said: Mapping[str, Floats]) -> Floats:
+def _matrix_logits(task: MulticlassTask, model: Stacking, said: Mapping[str, Floats]) -> Floats:
     intercept = np.broadcast_to(np.asarray(model.intercept, dtype=np.float64), len(task.classes))
     total = np.repeat(intercept[:, None], len(next(iter(said.values()))), axis=1)
     # Class by class, not by a matrix product: whose rounding depends on how many rows there are.

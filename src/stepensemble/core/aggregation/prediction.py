@@ -19,7 +19,14 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from stepensemble.core.aggregation import decision
 from stepensemble.core.aggregation.canonical import Faults, list_entries, read_output, shape_output
 from stepensemble.core.aggregation.classification import ABSTAINED
-from stepensemble.core.aggregation.decision import Answers, ClassAnswers, Decision, Failed, Settled, Undecided
+from stepensemble.core.aggregation.decision import (
+    ClassPredictions,
+    DecidedRows,
+    Decision,
+    FailedRows,
+    RowPredictions,
+    Undecided,
+)
 from stepensemble.core.aggregation.quorum import Status, least_members, weight_share
 from stepensemble.core.arrays import Array, Floats, Integers
 from stepensemble.core.errors import InvalidOutput
@@ -70,7 +77,7 @@ class Prediction(Struct, frozen=True):
     ]
     range: Annotated[float | None, Meta(description="Of the same numbers, the greatest less the smallest.")]
     decision: Annotated[
-        Literal["answer", "abstain", "review", "failed"],
+        Literal["accept", "abstain", "review", "failed"],
         Meta(
             description="abstain: a tie that is not to be broken; review: the answer shows less than the manifest's "
             "`review` asks for; failed: too few voters have a usable output for the row."
@@ -139,11 +146,11 @@ class MemberReport(Struct, frozen=True):
     error: MemberFailure | None
 
 
-class Attendance(Struct, frozen=True):
+class Participation(Struct, frozen=True):
     """How many of one role were asked, how many answered in any row, and the share of their weight that did."""
 
-    asked: int
-    answered: int
+    invoked: int
+    responded: int
     weight: float
 
 
@@ -157,14 +164,14 @@ class Output(Struct, frozen=True):
         Meta(description="COMPLETE: every voter asked answered in every row; DEGRADED: some did not."),
     ]
     policy: Annotated[Policy, Meta(description="As it was in force, defaults and the payload's own quorum included.")]
-    attendance: Annotated[dict[Literal["voter", "shadow"], Attendance], Meta(description="By role.")]
+    participation: Annotated[dict[Literal["voter", "shadow"], Participation], Meta(description="By role.")]
     needs_review: Annotated[int, Meta(description="Rows whose decision is review.")]
     predictions: Annotated[
         list[Prediction] | Pointer,
         Meta(description="One entry a row, in the payload's order; or a pointer to them as a JSON file."),
     ]
     members: Annotated[list[MemberReport], Meta(description="In the manifest's order.")]
-    unanswered: Annotated[int, Meta(description="Rows whose decision is failed.")] = 0
+    rows_failed: Annotated[int, Meta(description="Rows whose decision is failed.")] = 0
 
 
 def output_schema() -> dict[str, Any]:
@@ -199,12 +206,12 @@ AskMembers = Callable[[int, Integers], Results | None]
 """Returns what came back from a tier's members for these rows; None where they are yet to be asked."""
 
 
-class Answer(Struct, frozen=True):
+class ExecutionResult(Struct, frozen=True):
     """A decided execution; `cause` says why there is no quorum in any row, and is None where there is in one."""
 
     status: Status
     policy: Policy
-    attendance: dict[Literal["voter", "shadow"], Attendance]
+    participation: dict[Literal["voter", "shadow"], Participation]
     predictions: list[Prediction]
     members: list[MemberReport]
     cause: str | None
@@ -221,11 +228,11 @@ class Answer(Struct, frozen=True):
             release=release,
             status=self.status,
             policy=self.policy,
-            attendance=self.attendance,
+            participation=self.participation,
             needs_review=self.needs_review,
             predictions=self.predictions,
             members=self.members,
-            unanswered=sum(prediction.decision == "failed" for prediction in self.predictions),
+            rows_failed=sum(prediction.decision == "failed" for prediction in self.predictions),
         )
 
 
@@ -246,7 +253,7 @@ class Heard:
     faults: Mapping[str, Faults]
     asked: Mapping[int, Integers]
 
-    def explain(self, part: Failed, release: Release) -> list[str]:
+    def explain(self, part: FailedRows, release: Release) -> list[str]:
         """Say of each of these rows why it has no answer: the quorum's cause, and what is wrong with outputs."""
         reasons: list[list[str]] = [[part.cause] for _ in part.numbers]
         for member in release.voters:
@@ -286,7 +293,7 @@ def hear(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Heard 
     return decided if isinstance(decided, Undecided) else Heard(decided, results, outputs, found, asked)
 
 
-def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Answer | Undecided:
+def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> ExecutionResult | Undecided:
     """Combine what the members said.
 
     Args:
@@ -304,15 +311,15 @@ def decide(release: Release, policy: Policy, rows: int, ask: AskMembers) -> Answ
         report_member(m, heard.results.get(m.id), decided.weights.get(m.id, 0.0), heard.faults.get(m.id))
         for m in release.members
     ]
-    attendance = count_attendance(asked, [report.id for report in members if report.status in ("ok", "partial")])
+    participation = count_participation(asked, [report.id for report in members if report.status in ("ok", "partial")])
     failures = [(part, heard.explain(part, release)) for part in decided.failed]
     cause = decided.cause
     if decided.status == "FAILED" and cause is None:
         cause = min((int(part.numbers[0]), causes[0]) for part, causes in failures)[1]
-    return Answer(
+    return ExecutionResult(
         status=decided.status,
-        policy=state_policy(policy, attendance["voter"].asked),
-        attendance=attendance,
+        policy=state_policy(policy, participation["voter"].invoked),
+        participation=participation,
         predictions=[]
         if decided.status == "FAILED"
         else list_predictions(release.task, decided.settled, failures, tiers=release.tiers),
@@ -327,7 +334,7 @@ def ask_once(results: Results) -> AskMembers:
 
 
 def list_predictions(
-    task: Task, settled: Sequence[Settled], failed: Sequence[tuple[Failed, Sequence[str]]] = (), *, tiers: int
+    task: Task, settled: Sequence[DecidedRows], failed: Sequence[tuple[FailedRows, Sequence[str]]] = (), *, tiers: int
 ) -> list[Prediction]:
     """Turn arrays into one `Prediction` a row, in the order of the rows.
 
@@ -353,7 +360,7 @@ def list_predictions(
     return [listed[place] for place in np.argsort(np.concatenate([*parts, np.arange(0)])).tolist()]
 
 
-def measures(answers: Answers) -> dict[str, Array]:
+def measures(answers: RowPredictions) -> dict[str, Array]:
     """Return the numbers and flags of answers under their published names, an array each.
 
     `value` and `score` are NaN where there is none.
@@ -380,16 +387,16 @@ def measures(answers: Answers) -> dict[str, Array]:
     }
 
 
-DECISIONS = ("answer", "abstain", "review")
+DECISIONS = ("accept", "abstain", "review")
 
 
-def decision_codes(answers: Answers) -> npt.NDArray[np.int64]:
+def decision_codes(answers: RowPredictions) -> npt.NDArray[np.int64]:
     """Return what was decided of each row, as indices of `DECISIONS`."""
     abstained: Any = False if answers.classes is None else answers.classes.label == ABSTAINED
     return np.where(answers.review, DECISIONS.index("review"), np.where(abstained, DECISIONS.index("abstain"), 0))
 
 
-def _list_settled(task: Task, part: Settled, *, cascaded: bool) -> list[Prediction]:
+def _list_settled(task: Task, part: DecidedRows, *, cascaded: bool) -> list[Prediction]:
     answers = part.answers
     rows = len(part.numbers)
     columns: dict[str, Sequence[Any]] = dict.fromkeys(Prediction.__struct_fields__, [UNSET] * rows)
@@ -412,7 +419,7 @@ def _list_present(numbers: Sequence[float]) -> list[float | None]:
     return [None if isnan(number) else number for number in numbers]
 
 
-def _list_names(task: Task, answers: ClassAnswers, voters: Sequence[str]) -> dict[str, Sequence[Any]]:
+def _list_names(task: Task, answers: ClassPredictions, voters: Sequence[str]) -> dict[str, Sequence[Any]]:
     names = (*name_classes(task), None)  # ABSTAINED, -1, is the last
     pivotal: list[list[str]] = [[] for _ in answers.label]
     for row, voter in np.argwhere(answers.pivotal).tolist():
@@ -420,7 +427,7 @@ def _list_names(task: Task, answers: ClassAnswers, voters: Sequence[str]) -> dic
     return {"label": [names[label] for label in answers.label.tolist()], "pivotal": pivotal}
 
 
-def _list_shadows(answers: Answers, rows: int) -> Sequence[Any]:
+def _list_shadows(answers: RowPredictions, rows: int) -> Sequence[Any]:
     listed = {
         id_: [
             ShadowReport(agrees, flips)
@@ -439,15 +446,15 @@ def state_policy(policy: Policy, voters_asked: int) -> Policy:
     return structs.replace(policy, quorum=structs.replace(policy.quorum, min_members=least))
 
 
-def count_attendance(
+def count_participation(
     asked: Sequence[ReleasedMember], answered: Collection[str]
-) -> dict[Literal["voter", "shadow"], Attendance]:
+) -> dict[Literal["voter", "shadow"], Participation]:
     """Count the members that were asked, and those of them that answered, by role."""
-    counted: dict[Literal["voter", "shadow"], Attendance] = {}
+    counted: dict[Literal["voter", "shadow"], Participation] = {}
     for role in ("voter", "shadow"):
         alike = [member for member in asked if member.role == role]
         present = [member.id for member in alike if member.id in answered]
-        counted[role] = Attendance(len(alike), len(present), weight_share(alike, present))
+        counted[role] = Participation(len(alike), len(present), weight_share(alike, present))
     return counted
 
 

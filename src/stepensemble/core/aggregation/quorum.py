@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from stepensemble.core.schema.manifest import Voice
-from stepensemble.core.schema.policy import WEIGHTED_METHODS, Policy, Quorum, Stack, name_method
+from stepensemble.core.schema.manifest import EnsembleMember
+from stepensemble.core.schema.policy import WEIGHTED_METHODS, Policy, Quorum, Stacking, name_method
 
 Status = Literal["COMPLETE", "DEGRADED", "FAILED"]
 
 
-def judge(policy: Policy, asked: Sequence[Voice], answered: Collection[str]) -> Status:
+def quorum_status(policy: Policy, asked: Sequence[EnsembleMember], answered: Collection[str]) -> Status:
     """Judge an execution.
 
     Args:
@@ -27,7 +27,7 @@ def judge(policy: Policy, asked: Sequence[Voice], answered: Collection[str]) -> 
     return "COMPLETE" if all(voter.id in answered for voter in asked) else "DEGRADED"
 
 
-def find_shortfalls(policy: Policy, asked: Sequence[Voice], answered: Collection[str]) -> list[str]:
+def find_shortfalls(policy: Policy, asked: Sequence[EnsembleMember], answered: Collection[str]) -> list[str]:
     """List what the quorum misses, in words; nothing where it holds."""
     present = [voter for voter in asked if voter.id in answered]
     least = least_members(policy.quorum, len(asked))
@@ -42,7 +42,11 @@ def find_shortfalls(policy: Policy, asked: Sequence[Voice], answered: Collection
     absent = [voter.id for voter in asked if voter.id in policy.quorum.required and voter.id not in answered]
     if absent:
         found.append(f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} required")
-    if isinstance(policy.aggregation, Stack) and policy.aggregation.missing == "refuse" and len(present) < len(asked):
+    if (
+        isinstance(policy.aggregation, Stacking)
+        and policy.aggregation.missing == "refuse"
+        and len(present) < len(asked)
+    ):
         found.append("the stack refuses to go on without one")
     if name_method(policy.aggregation) in WEIGHTED_METHODS and not any(voter.weight > 0 for voter in present):
         found.append("none of them has a weight above 0")
@@ -54,7 +58,7 @@ def least_members(quorum: Quorum, asked: int) -> int:
     return quorum.min_members or asked // 2 + 1
 
 
-def weight_share(asked: Sequence[Voice], answered: Collection[str]) -> float:
+def weight_share(asked: Sequence[EnsembleMember], answered: Collection[str]) -> float:
     """Return the share of the weight of those asked that answered, 0 to 1; by heads where all weigh nothing."""
     total = sum(voter.weight for voter in asked)
     if total == 0:
@@ -62,7 +66,7 @@ def weight_share(asked: Sequence[Voice], answered: Collection[str]) -> float:
     return sum(voter.weight for voter in asked if voter.id in answered) / total
 
 
-def explain_failure(policy: Policy, asked: Sequence[Voice], answered: Collection[str]) -> str:
+def explain_failure(policy: Policy, asked: Sequence[EnsembleMember], answered: Collection[str]) -> str:
     """Say in a sentence why there is no quorum."""
     missing = [voter.id for voter in asked if voter.id not in answered]
     count = len(asked) - len(missing)

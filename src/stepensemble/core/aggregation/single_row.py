@@ -1,7 +1,7 @@
 """One row's answer by itself: what `answer.decide` says of it, in Python's own floats, and many times sooner.
 
-What depends on the release alone is worked out once, by the functions for arrays: shares, attendance, the policy as it
-is published. What is left is a row's own arithmetic. It is that of `aggregation`, operation by operation in the same
+What depends on the release alone is worked out once, by the functions for arrays: shares, participation, the policy as
+it is published. What is left is a row's own arithmetic. It is that of `aggregation`, operation by operation in the same
 order, and so are its numbers, to the last bit; sources are named there.
 
 It is for releases without shadows and cascade, whose method takes neither logarithms nor coefficients, and for rows
@@ -23,14 +23,14 @@ from stepensemble.core.aggregation.canonical import canonical, check_output
 from stepensemble.core.aggregation.classification import TIE_TOLERANCE
 from stepensemble.core.aggregation.pooling import LINEAR, Vote, effective_weights
 from stepensemble.core.aggregation.prediction import (
-    Answer,
+    ExecutionResult,
     Prediction,
     Results,
-    count_attendance,
+    count_participation,
     report_member,
     state_policy,
 )
-from stepensemble.core.aggregation.quorum import judge
+from stepensemble.core.aggregation.quorum import quorum_status
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InvalidOutput
 from stepensemble.core.number_limits import MOST_VALUE
@@ -45,13 +45,13 @@ from stepensemble.core.schema.policy import (
     Max,
     Median,
     Min,
-    Stack,
+    Stacking,
     TrimmedMean,
     name_method,
 )
 from stepensemble.core.schema.task import BinaryTask, RegressionTask, Task, class_thresholds, name_classes
 
-AnswerRow = Callable[[Results], Answer | None]
+PredictRow = Callable[[Results], ExecutionResult | None]
 """From what came back of the members to the answer under the release's own policy; None where something is wrong."""
 
 Floats = Sequence[float]
@@ -111,14 +111,14 @@ class _Question:
     without: tuple[_Bench | None, ...]
 
 
-def prepare_answer(release: Release) -> AnswerRow | None:
+def prepare_prediction(release: Release) -> PredictRow | None:
     """Return what answers a row; None where the release is of a kind that is not answered here."""
     task, policy, members = release.task, release.policy, release.members
     method, ids = policy.aggregation, tuple(member.id for member in members)
-    if release.voters != members or release.tiers > 1 or isinstance(method, GeometricMean | Stack):
+    if release.voters != members or release.tiers > 1 or isinstance(method, GeometricMean | Stacking):
         return None
     bench = _seat(method, members)
-    if bench is None or judge(policy, members, ids) != "COMPLETE":
+    if bench is None or quorum_status(policy, members, ids) != "COMPLETE":
         return None
     question = _Question(
         method=method,
@@ -132,9 +132,9 @@ def prepare_answer(release: Release) -> AnswerRow | None:
         without=tuple(_seat(method, _leave_out(members, place)) for place in range(len(members))),
     )
     readings = [(member.id, _prepare_reading(task, member.output)) for member in members]
-    attendance, stated = count_attendance(members, ids), state_policy(policy, len(members))
+    participation, stated = count_participation(members, ids), state_policy(policy, len(members))
 
-    def answer_row(results: Results) -> Answer | None:
+    def answer_row(results: Results) -> ExecutionResult | None:
         said: list[Floats] = []
         for id_, read in readings:
             result = results.get(id_)
@@ -144,7 +144,7 @@ def prepare_answer(release: Release) -> AnswerRow | None:
             said.append(output)
         answer = _answer_class if question.classes else _answer_number
         reports = [report_member(one, results[one.id], share) for one, share in zip(members, bench.shares, strict=True)]
-        return Answer("COMPLETE", stated, attendance, [answer(question, said)], reports, None)
+        return ExecutionResult("COMPLETE", stated, participation, [answer(question, said)], reports, None)
 
     return answer_row
 
@@ -204,7 +204,7 @@ def _answer_number(question: _Question, said: Said) -> Prediction:
         value=question.bench.combine(values),
         spread=std,
         range=extent,
-        decision="answer" if question.review is None or _meets(question.review, std) else "review",
+        decision="accept" if question.review is None or _meets(question.review, std) else "review",
     )
 
 
@@ -217,7 +217,7 @@ def _answer_class(question: _Question, said: Said) -> Prediction:
     *_, next_, highest = sorted(pooled if question.voted else _divide_by_thresholds(question, pooled))
     margin = highest - next_
     entropy, mean_entropy = _entropies(said, question.bench.weigh)
-    decision: Literal["answer", "abstain", "review"] = "answer" if label is not None else "abstain"
+    decision: Literal["accept", "abstain", "review"] = "accept" if label is not None else "abstain"
     if question.review is not None and (label is None or not _meets(question.review, std, agreement, margin)):
         decision = "review"
     return Prediction(

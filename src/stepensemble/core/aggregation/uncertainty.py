@@ -15,7 +15,7 @@ from stepensemble.core.aggregation.classification import divide_by_thresholds, e
 from stepensemble.core.aggregation.pooling import Vote, effective_weights, highest, lowest, pool, weighted_mean
 from stepensemble.core.aggregation.probability import entropy, row_max, row_sum
 from stepensemble.core.arrays import Flags, Floats, Integers
-from stepensemble.core.schema.policy import WEIGHTED_METHODS, Aggregation, Stack, name_method
+from stepensemble.core.schema.policy import WEIGHTED_METHODS, Aggregation, Stacking, name_method
 from stepensemble.core.schema.task import BinaryTask, MulticlassTask
 
 
@@ -110,7 +110,7 @@ def _find_contested(task: BinaryTask | MulticlassTask, aggregation: Aggregation,
     Where all voters have the same label, and none of them is of two minds, every method but a stack has it too, and so
     it has without any one of them.
     """
-    if isinstance(aggregation, Stack):
+    if isinstance(aggregation, Stacking):
         return np.arange(len(votes[0].output))
     counts = np.sum([find_tied(task, vote.output) for vote in votes], axis=0)
     sole = (row_max(counts) == len(votes)) & (row_sum(counts) == len(votes))

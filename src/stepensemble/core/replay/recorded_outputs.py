@@ -16,7 +16,7 @@ from stepensemble.core.payload import Pointer, apply_quorum, parse_payload
 from stepensemble.core.record import Record
 from stepensemble.core.releases.release import Release
 from stepensemble.core.replay.report import Reason
-from stepensemble.core.schema.manifest import Voice
+from stepensemble.core.schema.manifest import EnsembleMember
 from stepensemble.core.schema.outputs import Output
 from stepensemble.core.schema.policy import Policy
 from stepensemble.core.schema.task import Task, name_classes
@@ -119,7 +119,7 @@ def _read_result(report: MemberReport) -> MemberResult:
     return MemberResult(report.id, read_entries(report.outputs))
 
 
-def recall(member: Voice, task: Task, pages: Sequence[Page]) -> Recollection:
+def recall(member: EnsembleMember, task: Task, pages: Sequence[Page]) -> Recollection:
     """Bring together what a member said.
 
     Args:

@@ -14,9 +14,9 @@ from typing import cast
 import numpy as np
 
 from stepensemble.core.aggregation import decision
-from stepensemble.core.aggregation.decision import Decision, Failed, Settled
+from stepensemble.core.aggregation.decision import DecidedRows, Decision, FailedRows
 from stepensemble.core.aggregation.prediction import list_predictions
-from stepensemble.core.aggregation.quorum import Status, judge
+from stepensemble.core.aggregation.quorum import Status, quorum_status
 from stepensemble.core.arrays import Flags, Floats, Integers
 from stepensemble.core.record import Record
 from stepensemble.core.releases.release import SHORT, Release
@@ -29,7 +29,15 @@ from stepensemble.core.replay.recorded_outputs import (
     policy_in_force,
     recall,
 )
-from stepensemble.core.replay.report import Mismatch, Missing, Outcome, Reason, Replay, Trait, compare
+from stepensemble.core.replay.report import (
+    DecidedExecution,
+    MissingOutputs,
+    Reason,
+    ReleaseMismatch,
+    Replay,
+    Trait,
+    compare,
+)
 from stepensemble.core.replay.what_if import AnyMember, Terms, WhatIf, check_question, check_weights, set_terms
 from stepensemble.core.schema.manifest import select_voters
 from stepensemble.core.schema.policy import Quorum
@@ -54,7 +62,7 @@ def replay(records: Iterable[Record], releases: Mapping[str, Release], what_if: 
         check_question(releases[digest].task, task, digest[:SHORT])
     groups = _group(kept, releases, tried)
     check_weights(tried.weights, [member.id for group in groups for member in group.terms.members])
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, DecidedExecution] = {}
     lacks: list[Lack] = []
     for group in groups:
         decided, lacking = _decide_group(group.terms, [kept[place] for place in group.places], releases)
@@ -97,7 +105,7 @@ def _group(records: Sequence[Record], releases: Mapping[str, Release], what_if: 
 
 def _decide_group(
     terms: Terms, records: Sequence[Record], releases: Mapping[str, Release]
-) -> tuple[list[Outcome], list[Lack]]:
+) -> tuple[list[DecidedExecution], list[Lack]]:
     pages = lay_out(records, releases)
     recalled = {voter.id: recall(voter, terms.task, pages) for voter in terms.voters}
     rows = int(pages[-1].rows[-1]) + 1
@@ -110,12 +118,12 @@ def _decide_group(
     # Every row has the voters that its record has, so none is decided by what another record lacks.
     decided = cast("Decision", decision.decide(terms.task, terms.policy, terms.voters, rows, ask))  # all are asked
     if decided.cause is not None:
-        return [Outcome(record.prediction_id, "FAILED", []) for record in records], []
+        return [DecidedExecution(record.prediction_id, "FAILED", []) for record in records], []
     predictions = list_predictions(
         terms.task, decided.settled, [(one, [one.cause] * len(one.numbers)) for one in decided.failed], tiers=1
     )
     degraded = np.zeros(rows, dtype=np.bool_)
-    parts: list[Settled | Failed] = [*decided.settled, *decided.failed]
+    parts: list[DecidedRows | FailedRows] = [*decided.settled, *decided.failed]
     for part in parts:
         degraded[part.numbers] = bool(part.missing)
     outcomes = []
@@ -125,7 +133,7 @@ def _decide_group(
         failed = [answer.decision == "failed" for answer in answers]
         if all(failed) or (any(failed) and not _has_quorum(terms, place, recalled, asked[page.rows].max())):
             status, answers = "FAILED", []
-        outcomes.append(Outcome(record.prediction_id, status, answers))
+        outcomes.append(DecidedExecution(record.prediction_id, status, answers))
     lacks = [
         lack for voter in terms.voters for lack in _find_lacks(voter, recalled[voter.id], asked >= voter.tier, pages)
     ]
@@ -136,13 +144,13 @@ def _has_quorum(terms: Terms, place: int, recalled: Mapping[str, Recollection], 
     """Say whether the voters hold the quorum whose outputs a record has, whatever is wrong in single rows."""
     reached = [voter for voter in terms.voters if voter.tier <= last]
     present = [voter.id for voter in reached if place in recalled[voter.id].spoken]
-    return judge(terms.policy, reached, present) != "FAILED"
+    return quorum_status(terms.policy, reached, present) != "FAILED"
 
 
-def _recorded_outcome(record: Record) -> Outcome:
+def _recorded_outcome(record: Record) -> DecidedExecution:
     predictions = record.output.predictions
     listed = predictions if isinstance(predictions, list) else []  # a record holds no pointers
-    return Outcome(record.prediction_id, record.output.status, listed)
+    return DecidedExecution(record.prediction_id, record.output.status, listed)
 
 
 def _find_lacks(voter: AnyMember, recalled: Recollection, asked: Flags, pages: Sequence[Page]) -> Iterator[Lack]:
@@ -151,18 +159,18 @@ def _find_lacks(voter: AnyMember, recalled: Recollection, asked: Flags, pages: S
         yield Lack(voter.id, recalled.silences.get(place, NOT_ASKED), int(counts[place]))
 
 
-def _name_missing(lacks: Sequence[Lack]) -> list[Missing]:
+def _name_missing(lacks: Sequence[Lack]) -> list[MissingOutputs]:
     """Bring together what is missing, by voter and reason."""
     found: dict[tuple[str, Reason], list[Lack]] = {}
     for lack in lacks:
         found.setdefault((lack.member, lack.silence.reason), []).append(lack)
     return [
-        Missing(member, reason, len(some), sum(lack.rows for lack in some), some[0].silence.message)
+        MissingOutputs(member, reason, len(some), sum(lack.rows for lack in some), some[0].silence.message)
         for (member, reason), some in found.items()
     ]
 
 
-def _name_mismatches(records: Sequence[Record], what_if: WhatIf) -> list[Mismatch]:
+def _name_mismatches(records: Sequence[Record], what_if: WhatIf) -> list[ReleaseMismatch]:
     """Name the manifest's voters whose recorded outputs are of another version, or of another artifact."""
     if what_if.manifest is None:
         return []
@@ -178,4 +186,4 @@ def _name_mismatches(records: Sequence[Record], what_if: WhatIf) -> list[Mismatc
                 counted[voter.id, "version", report.version, voter.version] += 1
             elif report.digest != digest:
                 counted[voter.id, "artifact", report.digest, digest] += 1
-    return [Mismatch(*found, records=count) for found, count in counted.items()]
+    return [ReleaseMismatch(*found, records=count) for found, count in counted.items()]

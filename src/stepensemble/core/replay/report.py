@@ -25,7 +25,7 @@ class Change(Struct, Generic[Kind_co], frozen=True):
     after: Kind_co = field(name="to")
 
 
-class Tally(Struct, frozen=True):
+class ChangeCount(Struct, frozen=True):
     """How often one change came about."""
 
     change: Change[str | None]
@@ -62,7 +62,7 @@ class ChangedStatus(Struct, frozen=True):
     status: Change[Status]
 
 
-class Missing(Struct, frozen=True):
+class MissingOutputs(Struct, frozen=True):
     """Outputs of a voter that the policy asks for and the records do not have; it counts as one that did not answer."""
 
     member: str
@@ -78,7 +78,7 @@ class Missing(Struct, frozen=True):
     example: Annotated[str | None, Meta(description="What its failure said, in one of these records.")]
 
 
-class Mismatch(Struct, frozen=True):
+class ReleaseMismatch(Struct, frozen=True):
     """A voter whose outputs were recorded from another model than the manifest's."""
 
     member: str
@@ -106,17 +106,17 @@ class Replay(Struct, frozen=True):
     labels_flipped: int = 0
     decisions_changed: int = 0
     statuses_changed: int = 0
-    flips: tuple[Tally, ...] = ()
-    decisions: tuple[Tally, ...] = ()
-    statuses: tuple[Tally, ...] = ()
+    flips: tuple[ChangeCount, ...] = ()
+    decisions: tuple[ChangeCount, ...] = ()
+    statuses: tuple[ChangeCount, ...] = ()
     shift: Shift | None = None
-    missing: tuple[Missing, ...] = ()
-    mismatches: tuple[Mismatch, ...] = ()
+    missing: tuple[MissingOutputs, ...] = ()
+    mismatches: tuple[ReleaseMismatch, ...] = ()
     changed_records: tuple[ChangedStatus, ...] = ()
     changed_rows: tuple[ChangedRow, ...] = ()
 
 
-class Outcome(Struct, frozen=True):
+class DecidedExecution(Struct, frozen=True):
     """How a record comes out: a prediction a row, none where there is no quorum."""
 
     prediction_id: str
@@ -126,10 +126,10 @@ class Outcome(Struct, frozen=True):
 
 def compare(
     task: Task,
-    pairs: Iterable[tuple[Outcome, Outcome]],
+    pairs: Iterable[tuple[DecidedExecution, DecidedExecution]],
     rows: int,
-    missing: Sequence[Missing],
-    mismatches: Sequence[Mismatch],
+    missing: Sequence[MissingOutputs],
+    mismatches: Sequence[ReleaseMismatch],
 ) -> Replay:
     """Compare what is recorded with what it is by the policy that is tried.
 
@@ -194,9 +194,9 @@ def _describe(prediction_id: str, row: int, before: Prediction, after: Predictio
     return ChangedRow(prediction_id, row, label, decision, value, shift)
 
 
-def _tally(changes: Iterable[Change[str | None]]) -> tuple[Tally, ...]:
+def _tally(changes: Iterable[Change[str | None]]) -> tuple[ChangeCount, ...]:
     counted = Counter((change.before, change.after) for change in changes)
-    return tuple(Tally(Change(was, now), count) for (was, now), count in counted.most_common())
+    return tuple(ChangeCount(Change(was, now), count) for (was, now), count in counted.most_common())
 
 
 def _summarize(shifts: Sequence[float]) -> Shift | None:

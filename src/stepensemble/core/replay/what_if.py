@@ -12,13 +12,13 @@ from stepensemble.core.errors import ReplayRefused
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.schema.manifest import Manifest, Member, select_voters
-from stepensemble.core.schema.policy import Aggregation, Policy, Stack
+from stepensemble.core.schema.policy import Aggregation, Policy, Stacking
 from stepensemble.core.schema.task import Task, name_classes, name_task
 from stepensemble.core.validation.policy import check_method, check_support, check_tiers, check_voters, check_weight
 
 AnyMember = Member | ReleasedMember
 
-METHODS = {str(method.__struct_config__.tag): method for method in get_args(Aggregation) if method is not Stack}
+METHODS = {str(method.__struct_config__.tag): method for method in get_args(Aggregation) if method is not Stacking}
 """The methods that need nothing but their name; a stack needs its coefficients, and so a manifest."""
 
 

@@ -272,7 +272,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         return Policy(self.aggregation, self.quorum, self.review, self.cascade)
 
 
-class Voice(Protocol):
+class EnsembleMember(Protocol):
     """What the aggregation needs to know of a member, be it of a manifest or of a release."""
 
     @property
@@ -296,7 +296,7 @@ class Voice(Protocol):
         """When it is asked."""
 
 
-AnyVoice = TypeVar("AnyVoice", bound=Voice)
+AnyVoice = TypeVar("AnyVoice", bound=EnsembleMember)
 
 
 def select_voters(members: Iterable[AnyVoice]) -> tuple[AnyVoice, ...]:

@@ -73,7 +73,7 @@ class WeightedVote(_Method, frozen=True, tag="weighted_vote"):
 Coefficient = Number | tuple[tuple[Number, ...], ...]
 
 
-class Stack(_Method, frozen=True, tag="stack", kw_only=True):
+class Stacking(_Method, frozen=True, tag="stack", kw_only=True):
     """A linear model over what the voters say: logistic for classes, linear for a regression."""
 
     coefficients: Annotated[
@@ -96,7 +96,17 @@ class Stack(_Method, frozen=True, tag="stack", kw_only=True):
 
 
 Aggregation = (
-    Mean | WeightedMean | Median | TrimmedMean | GeometricMean | Min | Max | SoftVote | HardVote | WeightedVote | Stack
+    Mean
+    | WeightedMean
+    | Median
+    | TrimmedMean
+    | GeometricMean
+    | Min
+    | Max
+    | SoftVote
+    | HardVote
+    | WeightedVote
+    | Stacking
 )
 
 WEIGHTED_METHODS = frozenset({"weighted_mean", "geometric_mean", "soft_vote", "weighted_vote"})

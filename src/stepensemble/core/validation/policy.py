@@ -11,7 +11,7 @@ from typing import get_args
 
 from stepensemble.core.number_limits import LARGEST
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
-from stepensemble.core.schema.manifest import Voice, select_voters
+from stepensemble.core.schema.manifest import EnsembleMember, select_voters
 from stepensemble.core.schema.outputs import Label
 from stepensemble.core.schema.policy import (
     CLASS_METHODS,
@@ -21,7 +21,7 @@ from stepensemble.core.schema.policy import (
     Coefficient,
     Confidence,
     Quorum,
-    Stack,
+    Stacking,
     name_method,
 )
 from stepensemble.core.schema.task import MulticlassTask, RegressionTask, Task
@@ -47,7 +47,7 @@ def check_method(aggregation: Aggregation, task: Task) -> Iterator[Problem]:
         )
 
 
-def check_support(member: Voice, aggregation: Aggregation, task: Task, path: str) -> Iterator[Problem]:
+def check_support(member: EnsembleMember, aggregation: Aggregation, task: Task, path: str) -> Iterator[Problem]:
     """Check that a voter gives what the method combines: labels are no probabilities, unless it says so."""
     method = name_method(aggregation)
     if member.role == "shadow" or method in VOTES or isinstance(task, RegressionTask):
@@ -61,7 +61,7 @@ def check_support(member: Voice, aggregation: Aggregation, task: Task, path: str
         )
 
 
-def check_weight(member: Voice, aggregation: Aggregation, quorum: Quorum, path: str) -> Iterator[Problem]:
+def check_weight(member: EnsembleMember, aggregation: Aggregation, quorum: Quorum, path: str) -> Iterator[Problem]:
     """Check that a weight is not too great to be added up, and has an effect: in the method, or in the quorum."""
     method = name_method(aggregation)
     if member.weight > LARGEST:  # of a manifest that is found before, of a replay here
@@ -76,7 +76,7 @@ def check_weight(member: Voice, aggregation: Aggregation, quorum: Quorum, path: 
         )
 
 
-def check_voters(members: Sequence[Voice]) -> Iterator[Problem]:
+def check_voters(members: Sequence[EnsembleMember]) -> Iterator[Problem]:
     """Check that there is somebody who counts."""
     voters = select_voters(members)
     if not voters:
@@ -85,9 +85,9 @@ def check_voters(members: Sequence[Voice]) -> Iterator[Problem]:
         yield Problem("$.members", "has no voter with a weight above 0", "raise one weight")
 
 
-def check_stack(aggregation: Aggregation, task: Task, members: Sequence[Voice]) -> Iterator[Problem]:
+def check_stack(aggregation: Aggregation, task: Task, members: Sequence[EnsembleMember]) -> Iterator[Problem]:
     """Check that a stack has coefficients for exactly the voters, of the shape that the task asks for."""
-    if not isinstance(aggregation, Stack):
+    if not isinstance(aggregation, Stacking):
         return
     path = "$.aggregation.coefficients"
     given = aggregation.coefficients
@@ -146,7 +146,7 @@ def _has_effect(coefficient: Coefficient) -> bool:
     return any(map(any, coefficient)) if isinstance(coefficient, tuple) else coefficient != 0
 
 
-def check_quorum(quorum: Quorum, members: Sequence[Voice], path: str) -> Iterator[Problem]:
+def check_quorum(quorum: Quorum, members: Sequence[EnsembleMember], path: str) -> Iterator[Problem]:
     """Check that a quorum can be met by the members.
 
     Args:
@@ -169,7 +169,7 @@ def check_quorum(quorum: Quorum, members: Sequence[Voice], path: str) -> Iterato
             yield Problem(where, f"{show(id_)} is there already", "remove it")
 
 
-def _check_voter(id_: str, members: Sequence[Voice], others: Sequence[str], path: str) -> Iterator[Problem]:
+def _check_voter(id_: str, members: Sequence[EnsembleMember], others: Sequence[str], path: str) -> Iterator[Problem]:
     """Check that a name is a voter's; `others` are those it may have been meant for."""
     voters = [voter.id for voter in select_voters(members)]
     if id_ in voters:
@@ -203,7 +203,7 @@ def check_labelled_bounds(confidence: Confidence | None, task: Task, path: str) 
             )
 
 
-def check_tiers(cascade: Confidence | None, members: Sequence[Voice]) -> Iterator[Problem]:
+def check_tiers(cascade: Confidence | None, members: Sequence[EnsembleMember]) -> Iterator[Problem]:
     """Check that there are several tiers exactly where there is a cascade, and that each of them has a say."""
     if cascade is None:
         for index, member in enumerate(members):
@@ -230,7 +230,7 @@ def check_tiers(cascade: Confidence | None, members: Sequence[Voice]) -> Iterato
 
 def check_cascade_method(cascade: Confidence | None, aggregation: Aggregation) -> Iterator[Problem]:
     """Check that the method can answer before every voter was asked."""
-    if cascade is not None and isinstance(aggregation, Stack):
+    if cascade is not None and isinstance(aggregation, Stacking):
         yield Problem(
             "$.cascade",
             'the method "stack" needs every voter, and a cascade asks only some of them first',
@@ -238,7 +238,9 @@ def check_cascade_method(cascade: Confidence | None, aggregation: Aggregation) -
         )
 
 
-def check_cascade_quorum(cascade: Confidence | None, quorum: Quorum, members: Sequence[Voice]) -> Iterator[Problem]:
+def check_cascade_quorum(
+    cascade: Confidence | None, quorum: Quorum, members: Sequence[EnsembleMember]
+) -> Iterator[Problem]:
     """Check that the first tier can meet the quorum by itself."""
     least = quorum.min_members
     first = [voter for voter in select_voters(members) if voter.tier == 1]
@@ -250,5 +252,5 @@ def check_cascade_quorum(cascade: Confidence | None, quorum: Quorum, members: Se
         )
 
 
-def _weighs(voters: Sequence[Voice]) -> bool:
+def _weighs(voters: Sequence[EnsembleMember]) -> bool:
     return any(voter.weight > 0 for voter in voters)

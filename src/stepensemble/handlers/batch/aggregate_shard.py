@@ -13,16 +13,16 @@ import polars as pl
 
 from stepensemble.batch.documents import ShardFailure
 from stepensemble.batch.input.labels import TRUTH, code_truth
-from stepensemble.batch.output.result_files import UNANSWERED, encode_part, encode_rejected, list_unanswered
-from stepensemble.batch.output.result_table import ROW, Answered, answer_shard
-from stepensemble.batch.report.sampling import draw_keys
-from stepensemble.batch.report.statistics import ShardReport, Tally, add, tally_answers, tally_rows
+from stepensemble.batch.output.result_files import UNANSWERED, encode_part, encode_rejected, list_failed_rows
+from stepensemble.batch.output.result_table import ROW, ShardPredictions, predict_shard
+from stepensemble.batch.report.sampling import compute_keys
+from stepensemble.batch.report.statistics import ShardReport, ShardStatistics, add, count_predictions, count_rows_read
 from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.errors import EnsembleError, QuorumNotMet, StorageUnavailable
 from stepensemble.handlers.batch.run_documents import Runs, ShardEvent, ShardRead
-from stepensemble.handlers.prediction.cascade import ask_next
+from stepensemble.handlers.prediction.cascade import prepare_next_tier
 from stepensemble.handlers.prediction.member_results import name_failure, read_results, recall
-from stepensemble.handlers.state import AskedTier, Cascade, Frame, TierResults
+from stepensemble.handlers.state import Cascade, Frame, TierRequest, TierResults
 from stepensemble.storage.keys import accepted_key, read_key, shard_prefix, shard_report_key, staged_key
 
 MORE_MEMORY = "take smaller shards (--shard-size), or give the functions more memory (BatchMemorySize)"
@@ -39,13 +39,13 @@ class AggregateShardEvent(ShardEvent, frozen=True, kw_only=True):
 
     rows: int
     results: TierResults
-    earlier: tuple[AskedTier, ...]
+    earlier: tuple[TierRequest, ...]
     cascade: Cascade | None
 
     @property
-    def tiers(self) -> tuple[AskedTier, ...]:
+    def tiers(self) -> tuple[TierRequest, ...]:
         """All that have been asked, in order."""
-        return (*self.earlier, AskedTier(self.rows, self.results))
+        return (*self.earlier, TierRequest(self.rows, self.results))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ class ShardAggregator:
         read = msgspec.json.decode(data.read(read_key(prefix)), type=ShardRead)
         rows = pl.read_ipc(io.BytesIO(data.read(accepted_key(prefix))))
         results = [read_results(data, tier.results) for tier in event.tiers]
-        answered = answer_shard(release, release.policy, rows, recall(event.tiers, results))
+        answered = predict_shard(release, release.policy, rows, recall(event.tiers, results))
         if isinstance(answered, Undecided):
             frame = Frame(event.run, plan.release, inline=False)
-            return ask_next(data, frame, event.cascade, answered, prefix=prefix, earlier=event.tiers)
+            return prepare_next_tier(data, frame, event.cascade, answered, prefix=prefix, earlier=event.tiers)
         if answered.cause is not None:
             # No report: a run that is resumed asks again.
             raise QuorumNotMet(_explain(answered))
@@ -98,16 +98,16 @@ class ShardAggregator:
         counted = [read.tally]
         if answered.heard is not None:
             truth = code_truth(release.task, rows[TRUTH]) if TRUTH in rows.columns else None
-            keys = draw_keys(plan.files[event.shard.file].name, rows[ROW].to_numpy())
-            counted.append(tally_answers(release, answered.heard, plan.edges, truth, keys))
+            keys = compute_keys(plan.files[event.shard.file].name, rows[ROW].to_numpy())
+            counted.append(count_predictions(release, answered.heard, plan.edges, truth, keys))
         if answered.unanswered:
-            counted.append(self._reject(event, read, list_unanswered(rows, answered.unanswered)))
-        took = Tally(seconds={"aggregate_shard": time.perf_counter() - started}, bytes={"part": len(part)})
+            counted.append(self._reject(event, read, list_failed_rows(rows, answered.unanswered)))
+        took = ShardStatistics(seconds={"aggregate_shard": time.perf_counter() - started}, bytes={"part": len(part)})
         report = _report(event, read, answered, add([*counted, took]))
         data.write(shard_report_key(event.run, event.shard.number), msgspec.json.encode(report))
         return {"rows": answered.answers.height}
 
-    def _reject(self, event: AggregateShardEvent, read: ShardRead, unanswered: pl.DataFrame) -> Tally:
+    def _reject(self, event: AggregateShardEvent, read: ShardRead, unanswered: pl.DataFrame) -> ShardStatistics:
         """Put the rows without an answer beside those that Normalize shard has rejected, and count them."""
         key, before = staged_key(event.run, "rejected", event.shard.number, "parquet"), []
         if read.rows_rejected:
@@ -115,17 +115,17 @@ class ShardAggregator:
             before.append(pl.read_parquet(io.BytesIO(self.runs.data.read(key))).filter(pl.col("kind") != UNANSWERED))
         self.runs.data.write(key, encode_rejected(pl.concat([*before, unanswered]).sort("row", maintain_order=True)))
         places = unanswered.select("file", "row").iter_rows()
-        return tally_rows({}, {}, (("", UNANSWERED, place) for place in places))
+        return count_rows_read({}, {}, (("", UNANSWERED, place) for place in places))
 
 
-def _explain(answered: Answered) -> str:
+def _explain(answered: ShardPredictions) -> str:
     """Say why there is no quorum, and how the members failed: nobody keeps an execution's record of a shard."""
     results = {} if answered.heard is None else answered.heard.results
     failures = {id_: one.failure for id_, one in results.items() if one.failure is not None}
     return "; ".join([str(answered.cause), *(f"{id_}: {one.type}: {one.message}" for id_, one in failures.items())])
 
 
-def _report(event: ShardEvent, read: ShardRead, answered: Answered, tally: Tally) -> ShardReport:
+def _report(event: ShardEvent, read: ShardRead, answered: ShardPredictions, tally: ShardStatistics) -> ShardReport:
     return ShardReport(
         number=event.shard.number,
         rows_in=read.rows_in,

@@ -11,18 +11,18 @@ import msgspec
 import polars as pl
 from msgspec import structs
 
-from stepensemble.batch.documents import Plan
+from stepensemble.batch.documents import RunPlan
 from stepensemble.batch.input.datasets import wanted_columns
 from stepensemble.batch.input.frame_encoder import Encoded, encode_frame
 from stepensemble.batch.input.labels import TRUTH, tally_labels
 from stepensemble.batch.input.shard_reader import read_shard
 from stepensemble.batch.output.result_files import encode_rejected, list_rejected
 from stepensemble.batch.output.result_table import name_rows
-from stepensemble.batch.report.statistics import LabelTally, Tally, add, tally_rows
+from stepensemble.batch.report.statistics import LabelCounts, ShardStatistics, add, count_rows_read
 from stepensemble.core.errors import EnsembleError, StorageUnavailable
 from stepensemble.core.preprocessing.columns import columns_to_bytes
 from stepensemble.handlers.batch.run_documents import Runs, ShardEvent, ShardRead
-from stepensemble.handlers.state import Frame, ask_tier, list_members
+from stepensemble.handlers.state import Frame, list_members, prepare_tier
 from stepensemble.storage.keys import (
     accepted_key,
     columns_key,
@@ -82,13 +82,13 @@ class ShardNormalizer:
             columns = columns_to_bytes(encoded.columns)
             data.upload(columns_key(prefix), columns)
         data.upload(accepted_key(prefix), _to_bytes(rows))
-        took = Tally(
+        took = ShardStatistics(
             seconds={"normalize_shard": time.perf_counter() - started},
             bytes={"read": event.shard.end - event.shard.start, "columns": len(columns)},
         )
         given = _find(accepted, plan.options.label)
         truth = (
-            LabelTally()
+            LabelCounts()
             if given is None
             else tally_labels(release.task, given, rows[TRUTH], reading, file.name, numbers)
         )
@@ -103,13 +103,13 @@ class ShardNormalizer:
         ]
         pointer = msgspec.to_builtins(data.pointer(columns_key(prefix)))
         frame = Frame(event.run, plan.release, inline=False)
-        return ask_tier(frame, 1, members, rows=rows.height, columns=pointer, all_columns=pointer)
+        return prepare_tier(frame, 1, members, rows=rows.height, columns=pointer, all_columns=pointer)
 
 
-def _count(plan: Plan, encoded: Encoded, rejected: pl.DataFrame, truth: LabelTally) -> Tally:
+def _count(plan: RunPlan, encoded: Encoded, rejected: pl.DataFrame, truth: LabelCounts) -> ShardStatistics:
     wrong = rejected.select("column", "kind", "file", "row").iter_rows()
     places = ((column, kind, (file, row)) for column, kind, file, row in wrong)
-    return tally_rows(encoded.values, plan.edges, places, truth=truth)
+    return count_rows_read(encoded.values, plan.edges, places, truth=truth)
 
 
 def _find(frame: pl.DataFrame, name: str | None) -> pl.Series | None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from stepensemble.batch.documents import LabelValues, Plan, Shard, name_run
+from stepensemble.batch.documents import LabelValues, RunPlan, Shard, name_run
 from stepensemble.batch.input.datasets import find_files, wanted_columns
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.batch.input.labels import REMEDY, Readings, can_differ, choose_reading, count_readings
@@ -19,7 +19,7 @@ from stepensemble.batch.input.sharding import cut
 from stepensemble.batch.publication import read_previous
 from stepensemble.batch.report.drift import PREDICTION, first_edges
 from stepensemble.batch.request import choose_date, locate_dataset, parse_request
-from stepensemble.batch.run_lock import Mine, Theirs, Whole, claim, list_finished
+from stepensemble.batch.run_lock import ClaimedElsewhere, ClaimHeld, RunComplete, claim, list_finished
 from stepensemble.core.arrays import Floats
 from stepensemble.core.errors import DatasetRefused, EnsembleError, ObjectMissing, ShardUnreadable, StorageUnavailable
 from stepensemble.core.problems import Problem, enumerate_values
@@ -40,7 +40,7 @@ After these, and as many of the labels, the state machine calls Plan once more: 
 
 
 @dataclass(frozen=True, slots=True)
-class Bins:
+class DriftBins:
     """Edges of the bins that drift is measured by, by feature; and what is to be noted of them."""
 
     edges: dict[str, tuple[float, ...]]
@@ -99,13 +99,13 @@ class Planner:
         files = find_files(self.data, dataset, date, request.version_id)
         run = name_run(files, digest, date, request.output, request.options)
         match claim(self.data, run, execution.id, self.is_running):
-            case Theirs():
+            case ClaimedElsewhere():
                 return {"state": "wait", "run": run}
-            case Whole(result):
+            case RunComplete(result):
                 return {"state": "done", "run": run, "result": msgspec.to_builtins(result)}
-            case Mine(attempt):
+            case ClaimHeld(attempt):
                 pass
-        plan = Plan(
+        plan = RunPlan(
             run=run,
             execution=execution.id,
             started_at=execution.started_at,
@@ -130,7 +130,7 @@ class Planner:
         except ObjectMissing:
             return None
 
-    def _cut(self, plan: Plan) -> tuple[Shard, ...]:
+    def _cut(self, plan: RunPlan) -> tuple[Shard, ...]:
         """Cut a dataset, and write down shards and plan: the plan last, since who finds it looks no further."""
         release = self.releases.read_release(plan.release)
         found = cut(self.data, plan.files, plan.options, release.features)
@@ -151,7 +151,7 @@ class Planner:
         self.data.write(plan_key(plan.run), msgspec.json.encode(plan))
         return found.shards
 
-    def _choose_bins(self, plan: Plan, shards: Sequence[Shard], release: Release) -> Bins:
+    def _choose_bins(self, plan: RunPlan, shards: Sequence[Shard], release: Release) -> DriftBins:
         """Return the edges of the run before; those that it had not are taken from a sample.
 
         What cannot be measured therefore, in this run or only from the next one on, is noted.
@@ -170,9 +170,11 @@ class Planner:
             notes.append(
                 f"the drift of {enumerate_values(new)} is measured from the next run on: the last one had no bins"
             )
-        return Bins(edges, tuple(notes))
+        return DriftBins(edges, tuple(notes))
 
-    def _read_values(self, plan: Plan, shards: Sequence[Shard], release: Release) -> tuple[Mapping[str, Floats], str]:
+    def _read_values(
+        self, plan: RunPlan, shards: Sequence[Shard], release: Release
+    ) -> tuple[Mapping[str, Floats], str]:
         """Return values of the first shard's rows, or none and why.
 
         Damage in Parquet, or a shard that is too large, may end the process, and so may what passes, as a machine that
@@ -201,7 +203,7 @@ class Planner:
         self.data.write(key, str(tried + 1).encode())
         return tried
 
-    def _choose_reading(self, plan: Plan, shards: tuple[Shard, ...], task: Task) -> LabelValues | None:
+    def _choose_reading(self, plan: RunPlan, shards: tuple[Shard, ...], task: Task) -> LabelValues | None:
         """Return how the labels are read, the same in all shards.
 
         Shards are read one after the other, the column of the labels alone: until one has a label that fits a reading,

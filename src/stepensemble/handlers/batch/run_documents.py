@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec import Struct
 
-from stepensemble.batch.documents import Plan, Shard, ShardFailure
-from stepensemble.batch.report.statistics import Tally
+from stepensemble.batch.documents import RunPlan, Shard, ShardFailure
+from stepensemble.batch.report.statistics import ShardStatistics
 from stepensemble.core.errors import EnsembleError
 from stepensemble.core.releases.release import Release
 from stepensemble.storage.keys import plan_key, shard_failure_key
@@ -30,7 +30,7 @@ class ShardRead(Struct, frozen=True):
 
     rows_in: int
     rows_rejected: int
-    tally: Tally
+    tally: ShardStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class Runs:
 
     releases: ReleaseStore
     data: Bucket
-    _known: dict[str, tuple[Plan, Release]] = field(default_factory=dict)
+    _known: dict[str, tuple[RunPlan, Release]] = field(default_factory=dict)
 
-    def read(self, run: str) -> tuple[Plan, Release]:
+    def read(self, run: str) -> tuple[RunPlan, Release]:
         """Return a run's plan and the release that answers it."""
         if run not in self._known:
-            plan = msgspec.json.decode(self.data.read(plan_key(run)), type=Plan)
+            plan = msgspec.json.decode(self.data.read(plan_key(run)), type=RunPlan)
             release = self.releases.read_release(plan.release)
             if len(self._known) >= KEPT_RUNS:
                 del self._known[next(iter(self._known))]

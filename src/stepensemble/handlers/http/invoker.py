@@ -27,11 +27,11 @@ from stepensemble.core.payload import Pointer
 from stepensemble.core.preprocessing.columns import Columns, array_from_bytes, columns_to_bytes, columns_to_json
 from stepensemble.core.problems import Problem, read_problems
 from stepensemble.core.state_size import NUMBER_BYTES
-from stepensemble.handlers.state import DESCRIBE, MemberToAsk
+from stepensemble.handlers.state import DESCRIBE, MemberToInvoke
 from stepensemble.serving.servables import ModelSignature
 from stepensemble.storage.keys import columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
-from stepensemble.storage.payload_pointers import leave_rows
+from stepensemble.storage.payload_pointers import store_rows
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -73,7 +73,7 @@ class _Raised(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Invoker:
     """The clients, and what is asked through them.
 
     Attributes:
@@ -97,7 +97,7 @@ class Asker:
             EnsembleError: what the execution failed with, under its own name; ExecutionFailed where that is none of
                 ours; Throttled, StorageUnavailable or StillRunning where asking again may help.
         """
-        body = msgspec.json.encode(leave_rows(self.data, payload)).decode()
+        body = msgspec.json.encode(store_rows(self.data, payload)).decode()
         try:
             ended = self.step_functions.start_sync_execution(stateMachineArn=self.machine, name=name, input=body)
         except (BotoCoreError, ClientError) as error:
@@ -106,7 +106,7 @@ class Asker:
             return msgspec.json.decode(ended["output"], type=Output)
         raise name_failure(str(ended.get("error", ended["status"])), str(ended.get("cause", "")), name)
 
-    def score(self, name: str, member: MemberToAsk, columns: Columns, rows: int, width: int) -> list[Any]:
+    def score(self, name: str, member: MemberToInvoke, columns: Columns, rows: int, width: int) -> list[Any]:
         """Return a member's outputs in its model's own shape.
 
         Args:
@@ -132,7 +132,7 @@ class Asker:
             outputs = list_entries(array_from_bytes(self.data.read(msgspec.convert(outputs, Pointer).split()[1])))
         return list(outputs)
 
-    def describe(self, name: str, member: MemberToAsk) -> ModelSignature:
+    def describe(self, name: str, member: MemberToInvoke) -> ModelSignature:
         """Return what a member's model takes and gives, by the model's own names.
 
         Raises:

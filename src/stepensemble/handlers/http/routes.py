@@ -27,7 +27,14 @@ from stepensemble.core.errors import EnsembleError, InvalidPayload
 from stepensemble.core.problems import Problem, list_problems, show
 from stepensemble.core.strict_json import read_json
 from stepensemble.handlers.failures import Failure
-from stepensemble.handlers.http.service import BODY_BYTES, Answered, Door, Method, Unanswered, within_a_response
+from stepensemble.handlers.http.service import (
+    BODY_BYTES,
+    Method,
+    PredictionService,
+    ServiceFailure,
+    ServiceResponse,
+    within_a_response,
+)
 from stepensemble.imaging import sniff_image
 from stepensemble.serving.openapi import describe_api
 
@@ -116,7 +123,7 @@ def check_event(event: object) -> None:
         raise InvalidPayload([Problem(place.rstrip("`") or "$", reason, remedy)]) from None
 
 
-def make_api(door: Door) -> APIGatewayHttpResolver:
+def make_api(door: PredictionService) -> APIGatewayHttpResolver:
     """Return the resolver of API Gateway's events, payload format 2.0."""
     api = APIGatewayHttpResolver()
     routes: list[tuple[str, str, Callable[..., Response[str]]]] = [
@@ -151,7 +158,7 @@ def make_api(door: Door) -> APIGatewayHttpResolver:
     return api
 
 
-def _predict(api: APIGatewayHttpResolver, door: Door) -> Response[str]:
+def _predict(api: APIGatewayHttpResolver, door: PredictionService) -> Response[str]:
     kind, body = _read_body(api)
     # By its bytes as well: curl --data-binary says that a picture is a form.
     picture = kind in IMAGES or sniff_image(body)
@@ -159,7 +166,7 @@ def _predict(api: APIGatewayHttpResolver, door: Door) -> Response[str]:
     return _answer(output, {"X-Prediction-Id": output.prediction_id, "X-Release": output.release})
 
 
-def _serve(api: APIGatewayHttpResolver, door: Door, method: Method) -> Callable[..., Response[str]]:
+def _serve(api: APIGatewayHttpResolver, door: PredictionService, method: Method) -> Callable[..., Response[str]]:
     def serve(name: str, version: str | None = None, label: str | None = None) -> Response[str]:
         number = _read_version(api, name, version, label)
         _, body = _read_body(api)
@@ -251,7 +258,7 @@ def _read_json(body: bytes, file: str, *, strict: bool) -> Any:
         raise InvalidPayload([Problem("$", message, "send a JSON object")]) from None
 
 
-def _headers(answered: Answered) -> dict[str, str]:
+def _headers(answered: ServiceResponse) -> dict[str, str]:
     kept = {} if answered.prediction_id is None else {"X-Prediction-Id": answered.prediction_id}
     return {"X-Release": answered.release, **kept}
 
@@ -277,7 +284,7 @@ def _refuse(api: APIGatewayHttpResolver, error: Exception) -> Response[str]:
 
 def _explain(error: Exception) -> tuple[int, Failure, Mapping[str, str]]:
     recorded: str | None = None
-    if isinstance(error, Unanswered):
+    if isinstance(error, ServiceFailure):
         recorded = error.recorded
         error = error.error
     if isinstance(error, HttpError):

@@ -36,8 +36,8 @@ from stepensemble.core.schema.manifest import ImageFeature
 from stepensemble.core.schema.outputs import output_width
 from stepensemble.core.schema.task import BinaryTask, name_classes
 from stepensemble.handlers.current_release import CurrentRelease
-from stepensemble.handlers.http.invoker import Asker
-from stepensemble.handlers.state import MemberToAsk, list_members
+from stepensemble.handlers.http.invoker import Invoker
+from stepensemble.handlers.state import MemberToInvoke, list_members
 from stepensemble.imaging import read_images
 from stepensemble.serving import requests, responses, servables
 from stepensemble.serving.requests import Question
@@ -61,7 +61,7 @@ Method = Literal["predict", "classify", "regress"]
 T = TypeVar("T")
 
 
-class Unanswered(Exception):
+class ServiceFailure(Exception):
     """A prediction without an answer: why, and under which id it is recorded, if it is."""
 
     def __init__(self, error: EnsembleError, recorded: str | None) -> None:
@@ -71,7 +71,7 @@ class Unanswered(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ServiceResponse:
     """What `:predict`, `:classify` or `:regress` answers; the prediction id where something is recorded."""
 
     body: Mapping[str, Any]
@@ -80,7 +80,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class PredictionService:
     """What the routes work on.
 
     Attributes:
@@ -92,7 +92,7 @@ class Door:
 
     current: CurrentRelease
     records: RecordTable | None
-    asker: Asker
+    asker: Invoker
     function_prefix: str
     new_id: Callable[[], str]
     signatures: dict[tuple[str, str, str | None], ModelSignature] = field(default_factory=dict)
@@ -174,7 +174,7 @@ class Door:
         """
         return self._up_to_date(lambda: self._metadata(name, version, label))
 
-    def ask(self, method: Method, name: str, version: int | None, label: str | None, body: object) -> Answered:
+    def ask(self, method: Method, name: str, version: int | None, label: str | None, body: object) -> ServiceResponse:
         """Answer a request of TensorFlow Serving's protocol.
 
         The ensemble is asked by an execution, which is recorded; a member by its slot, which is not.
@@ -197,7 +197,7 @@ class Door:
             return work()
         except (ServableNotFound, LabelUnknown, ReleaseNotCurrent):
             pass
-        except Unanswered as failed:
+        except ServiceFailure as failed:
             if not isinstance(failed.error, ReleaseNotCurrent):
                 raise
         self.current.forget_pointer()
@@ -236,10 +236,12 @@ class Door:
             )
         return replace(servable, signature=self.signatures[key])
 
-    def _find_member(self, release: Release, member: ReleasedMember, slots: Mapping[str, str]) -> MemberToAsk:
+    def _find_member(self, release: Release, member: ReleasedMember, slots: Mapping[str, str]) -> MemberToInvoke:
         return next(one for one in list_members(release, slots, self.function_prefix) if one.id == member.id)
 
-    def _answer(self, method: Method, name: str, version: int | None, label: str | None, body: object) -> Answered:
+    def _answer(
+        self, method: Method, name: str, version: int | None, label: str | None, body: object
+    ) -> ServiceResponse:
         wanted = servables.find_release(self.current.read_pointer(), name, version, label)
         execution = self.new_id()
         digest, slots, release = self.current.get(execution, wanted)
@@ -254,9 +256,9 @@ class Door:
         if servable.member is not None:
             outputs = self._ask_member(execution, servable, servable.member, slots, question)
             shaped = _shape_member(method, servable, servable.member, question, outputs)
-            return Answered(shaped, digest, None)
+            return ServiceResponse(shaped, digest, None)
         output = self._ask_ensemble(execution, digest, release, question)
-        return Answered(_shape_ensemble(method, release, question, output), digest, execution)
+        return ServiceResponse(_shape_ensemble(method, release, question, output), digest, execution)
 
     def _serves(self, digest: str, name: str) -> bool:
         _, _, release = self.current.get("", digest)
@@ -282,7 +284,7 @@ class Door:
             yield
         except EnsembleError as error:
             recorded = self._is_recorded(error, prediction_id)
-            raise Unanswered(error, prediction_id if recorded else None) from None
+            raise ServiceFailure(error, prediction_id if recorded else None) from None
 
     def _is_recorded(self, error: EnsembleError, prediction_id: str) -> bool:
         """Say whether a prediction that failed is recorded; one whose execution died may be, so that is looked up."""

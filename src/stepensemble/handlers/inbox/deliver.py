@@ -14,8 +14,8 @@ from stepensemble.core.aggregation.prediction import Output
 from stepensemble.core.errors import ObjectMissing, PublishConflict
 from stepensemble.core.problems import read_problems
 from stepensemble.handlers.failures import Failure
-from stepensemble.handlers.inbox.s3_object import Arrival
-from stepensemble.storage.keys import ANSWER, FAILURE, answer_key
+from stepensemble.handlers.inbox.s3_object import InboxObject
+from stepensemble.storage.keys import ANSWER, FAILURE, response_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.payload_pointers import follow_pointers
 
@@ -27,7 +27,7 @@ UNEXPLAINED = "the execution says no more; look at its history"
 
 
 class _Delivered(Struct, frozen=True):
-    object: Arrival
+    object: InboxObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Deliverer:
         Raises:
             StorageUnavailable: S3 fails; the state machine tries again.
         """
-        arrival = msgspec.convert(event["object"], Arrival)
+        arrival = msgspec.convert(event["object"], InboxObject)
         failure = read_failure(event)
         told = self._read_answer(event) if failure is None else msgspec.to_builtins(failure)
         ending = ANSWER if failure is None else FAILURE
         body = msgspec.json.encode({"object": msgspec.to_builtins(arrival), **told})
-        key = answer_key(arrival.key, arrival.version, ending)
+        key = response_key(arrival.key, arrival.version, ending)
         self.data.create(key, body)  # not over what is there: asked for twice, the first answer stands
         self._move_on(arrival, body, ending)
         return {"object": msgspec.to_builtins(arrival), "answer": msgspec.to_builtins(self.data.pointer(key))}
@@ -63,14 +63,14 @@ class Deliverer:
         told: dict[str, Any] = msgspec.to_builtins(follow_pointers(self.data, msgspec.convert(output, Output)))
         return told
 
-    def _move_on(self, arrival: Arrival, body: bytes, ending: str) -> None:
+    def _move_on(self, arrival: InboxObject, body: bytes, ending: str) -> None:
         """Have the latest answer be this one, unless a later version of the object has one already.
 
         Of an answer and a failure one is the latest: who finds the other to be older takes it away, after writing, so
         that of two who do so at once the older is gone in the end.
         """
-        mine = answer_key(arrival.key, None, ending)
-        other = answer_key(arrival.key, None, ANSWER if ending == FAILURE else FAILURE)
+        mine = response_key(arrival.key, None, ending)
+        other = response_key(arrival.key, None, ANSWER if ending == FAILURE else FAILURE)
         latest = arrival
         for attempt in range(ATTEMPTS):
             found, tag = self._look(mine)
@@ -87,7 +87,7 @@ class Deliverer:
         if there is not None:
             self.data.delete([other if there.is_older(latest.sequencer) else mine])
 
-    def _look(self, key: str) -> tuple[Arrival | None, str | None]:
+    def _look(self, key: str) -> tuple[InboxObject | None, str | None]:
         try:
             body, tag = self.data.read_tagged(key)
         except ObjectMissing:

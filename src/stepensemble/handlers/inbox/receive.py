@@ -16,12 +16,12 @@ from stepensemble.core.schema.manifest import ImageFeature
 from stepensemble.core.strict_json import read_json
 from stepensemble.handlers.current_release import CurrentRelease
 from stepensemble.handlers.failures import refuse
-from stepensemble.handlers.inbox.s3_object import Arrival, read_arrival
+from stepensemble.handlers.inbox.s3_object import InboxObject, read_inbox_object
 from stepensemble.handlers.prediction.payload_objects import FILE_BYTES
 from stepensemble.imaging import sniff_image
-from stepensemble.storage.keys import picture_key, underline
+from stepensemble.storage.keys import image_key, underline
 from stepensemble.storage.objects import Bucket
-from stepensemble.storage.payload_pointers import leave_rows
+from stepensemble.storage.payload_pointers import store_rows
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 JSON = ".json"
@@ -50,7 +50,7 @@ class Receiver:
         Raises:
             StorageUnavailable: S3 fails; the state machine tries again.
         """
-        arrival = read_arrival(event["object"])
+        arrival = read_inbox_object(event["object"])
         told = {"object": msgspec.to_builtins(arrival)}
         if arrival.key.endswith("/"):
             return {**told, "kind": "nothing"}
@@ -63,7 +63,7 @@ class Receiver:
             return {**told, "kind": "refused", **refuse(error)}
         return {**told, "kind": kind, "name": name, "input": asked}
 
-    def _ask(self, arrival: Arrival) -> tuple[str, dict[str, Any]]:
+    def _ask(self, arrival: InboxObject) -> tuple[str, dict[str, Any]]:
         """Return the kind of execution and its input."""
         if underline(arrival.key) != arrival.key:
             raise ArrivalRefused(
@@ -91,13 +91,13 @@ class Receiver:
         known = enumerate_values([JSON, *PICTURES, *KINDS], most=99)
         raise ArrivalRefused(f"{arrival.key} is of no known kind; let its name end with one of {known}")
 
-    def _read(self, arrival: Arrival) -> bytes:
+    def _read(self, arrival: InboxObject) -> bytes:
         try:
             return self.data.read_version(arrival.key, arrival.version_id)
         except ObjectMissing:
             raise ArrivalRefused(f"{arrival.key} was removed before it was read; upload it again") from None
 
-    def _read_payload(self, arrival: Arrival, body: bytes) -> dict[str, Any]:
+    def _read_payload(self, arrival: InboxObject, body: bytes) -> dict[str, Any]:
         try:
             payload = read_json(body)
         except ValueError as error:
@@ -106,7 +106,7 @@ class Receiver:
         parse_payload(payload)
         asked = {name: value for name, value in payload.items() if name not in ROWS}
         if len(msgspec.json.encode(asked)) <= ASKED_BYTES:
-            asked = dict(leave_rows(self.data, payload, ASKED_BYTES))
+            asked = dict(store_rows(self.data, payload, ASKED_BYTES))
         size = len(msgspec.json.encode(asked))
         if size > ASKED_BYTES:
             raise ArrivalRefused(
@@ -115,12 +115,12 @@ class Receiver:
             )
         return asked
 
-    def _ask_picture(self, arrival: Arrival, body: bytes) -> dict[str, Any]:
+    def _ask_picture(self, arrival: InboxObject, body: bytes) -> dict[str, Any]:
         _, _, release = self.current.get("", None)
         match release.features:
             case (ImageFeature(name=name),):
                 # A copy under its digest: what lies in the inbox may be replaced, and the record names what was seen.
-                pointer = self.data.write(picture_key(body), body)
+                pointer = self.data.write(image_key(body), body)
                 return {"features": {name: msgspec.to_builtins(pointer)}}
         asked = enumerate_values(feature.name for feature in release.features)
         raise ArrivalRefused(f"{arrival.key} is a picture, and the ensemble asks for {asked}; send a payload as JSON")

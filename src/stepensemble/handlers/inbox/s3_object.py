@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct, field
 
 
-class Arrival(Struct, frozen=True):
+class InboxObject(Struct, frozen=True):
     """One version of an object.
 
     Attributes:
@@ -45,7 +45,7 @@ class _S3Object(Struct, frozen=True):
     version_id: str | None = field(default=None, name="version-id")
 
 
-def read_arrival(told: Any) -> Arrival:
+def read_inbox_object(told: Any) -> InboxObject:
     """Read the `object` in the detail of S3's event `Object Created`.
 
     Raises:
@@ -54,4 +54,4 @@ def read_arrival(told: Any) -> Arrival:
     found = msgspec.convert(told, _S3Object)
     # Of a bucket that had no versions once, the objects of that time have the version "null".
     version_id = None if found.version_id == "null" else found.version_id
-    return Arrival(found.key, found.size, found.etag, found.sequencer, version_id)
+    return InboxObject(found.key, found.size, found.etag, found.sequencer, version_id)

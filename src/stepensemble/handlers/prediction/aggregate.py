@@ -12,8 +12,15 @@ from msgspec import structs
 
 from stepensemble.core.aggregation.canonical import list_entries, read_entries
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import Answer, MemberReport, MemberResult, Output, Results, decide
-from stepensemble.core.aggregation.single_row import AnswerRow, prepare_answer
+from stepensemble.core.aggregation.prediction import (
+    ExecutionResult,
+    MemberReport,
+    MemberResult,
+    Output,
+    Results,
+    decide,
+)
+from stepensemble.core.aggregation.single_row import PredictRow, prepare_prediction
 from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable
 from stepensemble.core.payload import DECISIVE, WARMUP, Payload, Pointer, apply_quorum, digest_input, parse_payload
 from stepensemble.core.preprocessing.columns import array_to_bytes
@@ -22,11 +29,11 @@ from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.policy import Policy
 from stepensemble.core.state_size import STATE_BYTES
 from stepensemble.handlers.failures import refuse
-from stepensemble.handlers.prediction.cascade import ask_next
+from stepensemble.handlers.prediction.cascade import prepare_next_tier
 from stepensemble.handlers.prediction.member_results import read_results, recall
 from stepensemble.handlers.prediction.payload_objects import read_rows
 from stepensemble.handlers.prediction.warmup import read_warm_up
-from stepensemble.handlers.state import AskedTier, Cascade, Execution, Frame, TierResults
+from stepensemble.handlers.state import Cascade, Execution, Frame, TierRequest, TierResults
 from stepensemble.storage.keys import execution_prefix, outputs_key, predictions_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.record_table import RecordTable
@@ -43,15 +50,15 @@ class AggregateEvent(Frame, frozen=True, kw_only=True):
 
     rows: int
     results: TierResults
-    earlier: tuple[AskedTier, ...]
+    earlier: tuple[TierRequest, ...]
     cascade: Cascade | None
     payload: Mapping[str, Any]
     execution: Execution
 
     @property
-    def tiers(self) -> tuple[AskedTier, ...]:
+    def tiers(self) -> tuple[TierRequest, ...]:
         """All that have been asked, in order."""
-        return (*self.earlier, AskedTier(self.rows, self.results))
+        return (*self.earlier, TierRequest(self.rows, self.results))
 
     @property
     def prefix(self) -> str:
@@ -64,7 +71,7 @@ class _Asked:
     """A release, and what answers one row of it by itself; see `core.aggregation.single_row`."""
 
     release: Release
-    answer_row: AnswerRow | None
+    answer_row: PredictRow | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,7 @@ class Aggregator:
         rows = event.tiers[0].rows
         answer = _answer(asked, policy, event.tiers, results)
         if isinstance(answer, Undecided):
-            return ask_next(self.data, event, event.cascade, answer, prefix=event.prefix, earlier=event.tiers)
+            return prepare_next_tier(self.data, event, event.cascade, answer, prefix=event.prefix, earlier=event.tiers)
         record = self._record(event, payload, answer, rows)
         if not self.records.add(record):
             record = self._recorded(record)
@@ -128,10 +135,10 @@ class Aggregator:
             release = self.releases.read_release(digest)
             if len(self._known) >= KEPT_RELEASES:
                 del self._known[next(iter(self._known))]
-            self._known[digest] = _Asked(release, prepare_answer(release))
+            self._known[digest] = _Asked(release, prepare_prediction(release))
         return self._known[digest]
 
-    def _record(self, event: AggregateEvent, payload: Payload, answer: Answer, rows: int) -> Record:
+    def _record(self, event: AggregateEvent, payload: Payload, answer: ExecutionResult, rows: int) -> Record:
         return Record(
             prediction_id=event.prediction_id,
             release=event.release,
@@ -182,8 +189,8 @@ class Aggregator:
 
 
 def _answer(
-    asked: _Asked, policy: Policy, tiers: Sequence[AskedTier], results: Sequence[Results]
-) -> Answer | Undecided:
+    asked: _Asked, policy: Policy, tiers: Sequence[TierRequest], results: Sequence[Results]
+) -> ExecutionResult | Undecided:
     answer, rows = None, tiers[0].rows
     if rows == 1 and asked.answer_row is not None and policy is asked.release.policy:
         answer = asked.answer_row(results[0])

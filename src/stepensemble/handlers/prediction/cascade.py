@@ -18,19 +18,19 @@ from stepensemble.core.preprocessing.columns import (
     select_rows,
 )
 from stepensemble.handlers.prediction.member_results import MEANWHILE
-from stepensemble.handlers.state import AskedTier, Cascade, Frame, ask_tier
+from stepensemble.handlers.state import Cascade, Frame, TierRequest, prepare_tier
 from stepensemble.storage.keys import columns_key
 from stepensemble.storage.objects import Bucket
 
 
-def ask_next(
+def prepare_next_tier(
     data: Bucket,
     frame: Frame,
     cascade: Cascade | None,
     undecided: Undecided,
     *,
     prefix: str,
-    earlier: Sequence[AskedTier],
+    earlier: Sequence[TierRequest],
 ) -> dict[str, Any]:
     """Return the state from which the next tier is asked, with the number of `undecided` rows.
 
@@ -54,7 +54,7 @@ def ask_next(
         selected = select_rows(columns_from_bytes(data.read(key)), undecided.numbers)
         pointer = data.write(columns_key(prefix, undecided.tier), columns_to_bytes(selected))
         columns = msgspec.to_builtins(pointer)
-    asked = ask_tier(
+    asked = prepare_tier(
         frame,
         undecided.tier,
         cascade.later,

@@ -13,7 +13,7 @@ from stepensemble.core.arrays import Integers
 from stepensemble.core.errors import TierMismatch
 from stepensemble.core.payload import Pointer
 from stepensemble.core.preprocessing.columns import array_from_bytes
-from stepensemble.handlers.state import AskedTier, TierResults
+from stepensemble.handlers.state import TierRequest, TierResults
 from stepensemble.storage.objects import Bucket
 
 MEANWHILE = "the stack was changed meanwhile, ask again"
@@ -24,7 +24,7 @@ def read_results(data: Bucket, results: TierResults) -> dict[str, MemberResult]:
     return {one["id"]: _read(data, one) for one in results.all}
 
 
-def recall(tiers: Sequence[AskedTier], results: Sequence[Results]) -> AskMembers:
+def recall(tiers: Sequence[TierRequest], results: Sequence[Results]) -> AskMembers:
     """Return a function that answers for the tiers that were asked, and for no other.
 
     It raises TierMismatch where a tier answered about other rows than those that are undecided.

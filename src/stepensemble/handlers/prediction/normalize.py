@@ -28,7 +28,7 @@ from stepensemble.handlers.current_release import CurrentRelease
 from stepensemble.handlers.failures import refuse
 from stepensemble.handlers.prediction.payload_objects import fetch_image, read_rows
 from stepensemble.handlers.prediction.warmup import Serving, list_slots
-from stepensemble.handlers.state import Frame, ask_tier, list_members
+from stepensemble.handlers.state import Frame, list_members, prepare_tier
 from stepensemble.imaging import image_reader
 from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
@@ -95,7 +95,7 @@ class Normalizer:
             carried = msgspec.to_builtins(self.data.write(columns_key(prefix), columns_to_bytes(columns)))
             members = [structs.replace(member, outputs_key=outputs_key(prefix, member.id)) for member in members]
         frame = Frame(prediction_id, digest, inline)
-        return ask_tier(frame, 1, members, rows=len(rows), columns=carried, all_columns=carried)
+        return prepare_tier(frame, 1, members, rows=len(rows), columns=carried, all_columns=carried)
 
     def _list_slots(self) -> dict[str, Any]:
         served = self.current.list_served()

@@ -23,7 +23,7 @@ from stepensemble.batch.input.labels import (
     read_truth,
     tally_labels,
 )
-from stepensemble.batch.report.statistics import LabelTally, Rejection
+from stepensemble.batch.report.statistics import LabelCounts, Rejection
 from stepensemble.core.errors import DatasetRefused
 from stepensemble.core.schema.task import BinaryTask, MulticlassTask, Task
 
@@ -142,12 +142,12 @@ def test_a_column_in_two_parts_is_counted_as_one(classes: list[str], labels: lis
 @pytest.mark.parametrize(
     ("task", "reading", "labels", "tally"),
     [
-        (BINARY, "names", ["NO", "yes", "1", None, "x"], LabelTally(4, Rejection(3, (1, 3, 5)), 1, 1)),
-        (BINARY, "indexes", ["0", "yes", "7"], LabelTally(3, Rejection(2, (2, 3)), 0, 1)),
-        (BINARY, "indexes", [0.0, float("nan"), None, 0.5], LabelTally(2, Rejection(1, (4,)))),
-        (REGRESSION, "names", [1.0, float("nan"), None], LabelTally(1)),
-        (REGRESSION, "names", ["1", "n/a"], LabelTally(2, Rejection(1, (2,)))),
-        (BINARY, "names", pl.Series([["no"], "no", None], dtype=pl.Object), LabelTally(2, Rejection(1, (1,)))),
+        (BINARY, "names", ["NO", "yes", "1", None, "x"], LabelCounts(4, Rejection(3, (1, 3, 5)), 1, 1)),
+        (BINARY, "indexes", ["0", "yes", "7"], LabelCounts(3, Rejection(2, (2, 3)), 0, 1)),
+        (BINARY, "indexes", [0.0, float("nan"), None, 0.5], LabelCounts(2, Rejection(1, (4,)))),
+        (REGRESSION, "names", [1.0, float("nan"), None], LabelCounts(1)),
+        (REGRESSION, "names", ["1", "n/a"], LabelCounts(2, Rejection(1, (2,)))),
+        (BINARY, "names", pl.Series([["no"], "no", None], dtype=pl.Object), LabelCounts(2, Rejection(1, (1,)))),
     ],
 )
 def test_labels_that_are_not_understood_are_counted_with_their_rows(

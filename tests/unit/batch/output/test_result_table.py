@@ -21,10 +21,10 @@ from stepensemble.batch.documents import Options
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.batch.output.result_table import (
     RESERVED,
-    Answered,
-    answer_shard,
+    ShardPredictions,
     name_members,
     name_rows,
+    predict_shard,
     result_schema,
 )
 from stepensemble.core.aggregation.decision import Undecided
@@ -42,17 +42,17 @@ def list_lines(rows: int) -> pl.DataFrame:
     return pl.DataFrame({"file": pl.Series(["a.csv"] * rows, dtype=pl.String), "row": np.arange(rows) + 1})
 
 
-def ask_models(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -> Answered:
+def ask_models(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -> ShardPredictions:
     """Answer a frame as the batch does: encoded by polars, scored, put together as arrays."""
     read = ensemble.release
     columns = encode_frame(read.features, frame, typed=typed).columns
     ask = partial(ensemble._ask_tier, columns)
-    answered = answer_shard(read, read.policy, list_lines(frame.height), ask)
-    assert isinstance(answered, Answered)
+    answered = predict_shard(read, read.policy, list_lines(frame.height), ask)
+    assert isinstance(answered, ShardPredictions)
     return answered
 
 
-def check_lines(read: Any, answered: Answered, output: Mapping[str, Any]) -> None:
+def check_lines(read: Any, answered: ShardPredictions, output: Mapping[str, Any]) -> None:
     """Compare a frame with an execution's output, number by number."""
     prefixes = name_members(read.members)
     reached = {one["id"]: 0 for one in output["members"]}
@@ -182,9 +182,9 @@ def test_whatever_the_members_say_the_frame_says_what_an_execution_says(question
     read = release(question.task, *members, aggregation=question.aggregation, review=review)
     results = {id_: MemberResult(id_, output) for id_, output in said.items()}
     answer = decide(read, read.policy, question.rows, lambda *_: results)
-    answered = answer_shard(read, read.policy, list_lines(question.rows), lambda *_: results)
+    answered = predict_shard(read, read.policy, list_lines(question.rows), lambda *_: results)
     assert not isinstance(answer, Undecided)
-    assert isinstance(answered, Answered)
+    assert isinstance(answered, ShardPredictions)
     assert answered.frame.schema == result_schema(read, list_lines(0).schema)
     if answer.cause is not None:
         assert (answered.status, answered.cause, answered.frame.height) == ("FAILED", answer.cause, 0)
@@ -194,8 +194,8 @@ def test_whatever_the_members_say_the_frame_says_what_an_execution_says(question
 
 def test_a_shard_without_rows_has_the_columns_of_any_other_and_asks_nobody() -> None:
     read = release(BINARY, released("a", "probability"), released("b", "probability", role="shadow"))
-    answered = answer_shard(read, read.policy, list_lines(0), lambda *_: pytest.fail("nobody is to be asked"))
-    assert isinstance(answered, Answered)
+    answered = predict_shard(read, read.policy, list_lines(0), lambda *_: pytest.fail("nobody is to be asked"))
+    assert isinstance(answered, ShardPredictions)
     assert (answered.status, answered.cause) == ("COMPLETE", None)
     assert answered.frame.schema == result_schema(read, list_lines(0).schema)
 
@@ -204,7 +204,7 @@ def test_rows_that_another_tier_must_be_asked_about_are_handed_back() -> None:
     members = released("a", "probability"), released("b", "probability", tier=2)
     read = release(BINARY, *members, cascade=Confidence(min_margin=0.5))
     first = {"a": MemberResult("a", np.array([0.9, 0.6]))}
-    undecided = answer_shard(read, read.policy, list_lines(2), lambda tier, _: first if tier == 1 else None)
+    undecided = predict_shard(read, read.policy, list_lines(2), lambda tier, _: first if tier == 1 else None)
     assert isinstance(undecided, Undecided)
     assert (undecided.tier, undecided.numbers.tolist()) == (2, [1])
 
@@ -259,8 +259,8 @@ def test_a_column_that_is_kept_stands_beside_a_members_of_the_same_name() -> Non
     read = release(BINARY, released("a", "probability"), released("b", "probability"))
     rows = list_lines(1).with_columns(pl.lit("kept").alias("A_output"), pl.lit("too").alias("b"))
     results = {id_: MemberResult(id_, np.array([0.75])) for id_ in ("a", "b")}
-    answered = answer_shard(read, read.policy, rows, lambda *_: results)
-    assert isinstance(answered, Answered)
+    answered = predict_shard(read, read.policy, rows, lambda *_: results)
+    assert isinstance(answered, ShardPredictions)
     assert answered.frame.select("A_output", "a_2_output", "b", "b_output").row(0) == ("kept", 0.75, "too", 0.75)
 
 

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given
 
-from stepensemble.batch.report.sampling import SAMPLED, Sample, add_samples, draw_keys, take_sample
+from stepensemble.batch.report.sampling import SAMPLED, Sample, add_samples, compute_keys, take_sample
 
 ROWS = 3 * SAMPLED
 NUMBERS = np.arange(1, ROWS + 1)
@@ -18,7 +18,7 @@ TRUTH = np.where(NUMBERS % 3 == 0, np.nan, NUMBERS.astype(np.float64))
 
 def sample(start: int, end: int, file: str = "a.csv") -> Sample:
     part = slice(start, end)
-    return take_sample(draw_keys(file, NUMBERS[part]), VALUES[part], TRUTH[part])
+    return take_sample(compute_keys(file, NUMBERS[part]), VALUES[part], TRUTH[part])
 
 
 @given(st.lists(st.integers(0, ROWS), max_size=4), st.booleans())
@@ -37,7 +37,7 @@ def test_a_sample_is_of_all_rows_alike() -> None:
     for third in range(3):
         there = np.count_nonzero((rows > third * SAMPLED) & (rows <= (third + 1) * SAMPLED))
         assert abs(there - SAMPLED / 3) < 5 * 8.6
-    keys = draw_keys("a.csv", NUMBERS)
+    keys = compute_keys("a.csv", NUMBERS)
     assert len(set(keys.tolist())) == ROWS
-    assert not set(keys.tolist()) & set(draw_keys("b.csv", NUMBERS).tolist())
+    assert not set(keys.tolist()) & set(compute_keys("b.csv", NUMBERS).tolist())
     assert all((true is None) == (round(value * 7) % 3 == 0) for _, value, true in sample(0, ROWS).rows)

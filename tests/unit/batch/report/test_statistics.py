@@ -20,17 +20,17 @@ from stepensemble.batch.report.statistics import (
     CALIBRATION_BINS,
     MOST_PLACES,
     Accuracy,
-    Agreement,
-    Bins,
-    LabelTally,
-    MemberTally,
+    Histogram,
+    LabelCounts,
+    MemberStatistics,
+    PairAgreement,
     Rejection,
     ShardReport,
-    Tally,
+    ShardStatistics,
     add,
     count_bins,
-    tally_answers,
-    tally_rows,
+    count_predictions,
+    count_rows_read,
 )
 from stepensemble.core.aggregation.prediction import Heard, MemberFailure, MemberResult, hear
 from stepensemble.core.schema.policy import Confidence, HardVote
@@ -50,20 +50,20 @@ def hundreds(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...
 
 
 ACCURACIES = st.builds(Accuracy, COUNTS, COUNTS, COUNTS, SUMS, hundreds(COUNTS), hundreds(SUMS), hundreds(COUNTS))
-MEMBERS = st.builds(MemberTally, COUNTS, by_name(COUNTS), COUNTS, SUMS, COUNTS, SUMS, SUMS, COUNTS, ACCURACIES)
+MEMBERS = st.builds(MemberStatistics, COUNTS, by_name(COUNTS), COUNTS, SUMS, COUNTS, SUMS, SUMS, COUNTS, ACCURACIES)
 REJECTIONS = st.builds(
     Rejection, COUNTS, st.sets(PLACES, max_size=MOST_PLACES).map(lambda places: tuple(sorted(places)))
 )
 TALLIES = st.builds(
-    Tally,
+    ShardStatistics,
     statuses=by_name(COUNTS),
     decisions=by_name(COUNTS),
     members=by_name(MEMBERS),
-    agreement=by_name(by_name(st.builds(Agreement, COUNTS, COUNTS))),
-    histograms=by_name(st.builds(Bins, st.just((0.5, 1.5)), st.tuples(COUNTS, COUNTS, COUNTS), COUNTS)),
+    agreement=by_name(by_name(st.builds(PairAgreement, COUNTS, COUNTS))),
+    histograms=by_name(st.builds(Histogram, st.just((0.5, 1.5)), st.tuples(COUNTS, COUNTS, COUNTS), COUNTS)),
     accuracy=ACCURACIES,
     confusion=by_name(by_name(COUNTS)),
-    truth=st.builds(LabelTally, COUNTS, REJECTIONS, COUNTS, COUNTS),
+    truth=st.builds(LabelCounts, COUNTS, REJECTIONS, COUNTS, COUNTS),
     rejected=by_name(by_name(REJECTIONS)),
     seconds=by_name(SUMS),
     bytes=by_name(COUNTS),
@@ -73,32 +73,34 @@ TALLIES = st.builds(
 @settings(max_examples=50, deadline=None)
 @given(TALLIES, TALLIES, TALLIES)
 @pytest.mark.slow
-def test_tallies_add_up_in_any_order_and_any_grouping(one: Tally, two: Tally, three: Tally) -> None:
+def test_tallies_add_up_in_any_order_and_any_grouping(
+    one: ShardStatistics, two: ShardStatistics, three: ShardStatistics
+) -> None:
     whole = add([one, two, three])
     assert add([add([one, two]), three]) == add([one, add([two, three])]) == whole
     assert add([three, one, two]) == whole
-    assert add([one, Tally()]) == add([one]) == one
-    assert add([]) == Tally()
+    assert add([one, ShardStatistics()]) == add([one]) == one
+    assert add([]) == ShardStatistics()
 
 
 @settings(max_examples=50, deadline=None)
 @given(TALLIES)
 @pytest.mark.slow
-def test_a_report_is_the_same_after_its_travel_as_json(tally: Tally) -> None:
+def test_a_report_is_the_same_after_its_travel_as_json(tally: ShardStatistics) -> None:
     report = ShardReport(3, 10, 8, 2, "DEGRADED", None, tally)
     assert msgspec.json.decode(msgspec.json.encode(report), type=ShardReport) == report
 
 
 def test_histograms_of_different_edges_do_not_add_up() -> None:
-    tallies = [Tally(histograms={"x": Bins((edge,), (1, 2))}) for edge in (0.5, 0.6)]
+    tallies = [ShardStatistics(histograms={"x": Histogram((edge,), (1, 2))}) for edge in (0.5, 0.6)]
     with pytest.raises(ValueError, match=r"different edges: \(0.5,\) and \(0.6,\)"):
         add(tallies)
 
 
 def test_a_bin_begins_with_its_edge_and_what_is_missing_is_counted_apart() -> None:
     values = np.array([-1.0, 0.0, 0.5, 1.0, 7.0, np.nan, np.nan])
-    assert count_bins(values, (0.0, 1.0)) == Bins((0.0, 1.0), (1, 2, 2), 2)
-    assert count_bins(np.empty(0), ()) == Bins((), (0,))
+    assert count_bins(values, (0.0, 1.0)) == Histogram((0.0, 1.0), (1, 2, 2), 2)
+    assert count_bins(np.empty(0), ()) == Histogram((), (0,))
 
 
 @given(
@@ -114,10 +116,10 @@ def test_rejected_rows_are_counted_by_column_and_kind_and_the_first_are_told() -
     wrong = [("Age", "is not a number", ("a.csv", row)) for row in (9, 2, 5, 1)]
     wrong.append(("Age", "is missing", ("a.csv", 3)))
     values = {"Age": np.array([1.0, np.nan]), "Sex": np.array([0.0])}
-    tally = tally_rows(values, {"Age": (0.0,)}, wrong, truth=LabelTally(9, Rejection(2)))
-    assert tally == Tally(
-        histograms={"Age": Bins((0.0,), (0, 1), 1)},
-        truth=LabelTally(9, Rejection(2)),
+    tally = count_rows_read(values, {"Age": (0.0,)}, wrong, truth=LabelCounts(9, Rejection(2)))
+    assert tally == ShardStatistics(
+        histograms={"Age": Histogram((0.0,), (0, 1), 1)},
+        truth=LabelCounts(9, Rejection(2)),
         rejected={
             "Age": {
                 "is not a number": Rejection(4, (("a.csv", 1), ("a.csv", 2), ("a.csv", 5))),
@@ -148,19 +150,19 @@ def test_a_binary_shard_by_hand() -> None:
     }
     truth = np.array([1.0, 1.0, np.nan])
     heard = listen(read, results, 3)
-    tally = tally_answers(read, heard, {PREDICTION: (0.5,)}, truth)
+    tally = count_predictions(read, heard, {PREDICTION: (0.5,)}, truth)
     # The means are 0.875, 0.375 and 0.25. The margins are 0.75, 0.25 and 0.5: the second row is for review.
     assert tally.statuses == {"DEGRADED": 3}
-    assert tally.decisions == {"answer": 2, "review": 1}
+    assert tally.decisions == {"accept": 2, "review": 1}
     assert tally.labels == {"no": 2, "yes": 1}
     assert tally.tiers == {"1": 3}
-    assert tally.histograms == {PREDICTION: Bins((0.5,), (2, 1))}
+    assert tally.histograms == {PREDICTION: Histogram((0.5,), (2, 1))}
     # Labels of one: yes, no, yes; of two: yes, yes, no. Without two the third row would be yes, without one the second.
-    assert tally.agreement == {"one": {"two": Agreement(3, 1)}}
+    assert tally.agreement == {"one": {"two": PairAgreement(3, 1)}}
     one, two = tally.members["one"], tally.members["two"]
     assert (one.shards, one.rows, one.seconds, one.cold, one.total, one.squares) == (1, 3, 0.25, 1, 1.5, 0.875)
     assert (one.pivotal, two.pivotal) == (1, 1)
-    assert tally.members["failed"] == MemberTally(shards=1, failures={"ModelRefused": 1})
+    assert tally.members["failed"] == MemberStatistics(shards=1, failures={"ModelRefused": 1})
     # Of the two rows whose truth, "yes", is known, the answer is right in the first: 0.125² + 0.625² = 0.40625
     assert (tally.accuracy.rows, tally.accuracy.right, tally.accuracy.error) == (2, 1, 0.40625)
     filled = {
@@ -183,7 +185,7 @@ def test_a_member_that_gives_labels_alone_has_no_probabilities_to_measure() -> N
         "soft": MemberResult("soft", np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75]])),
         "named": MemberResult("named", np.array([0, 1])),
     }
-    tally = tally_answers(read, listen(read, results, 2), {}, np.array([0.0, 2.0]))
+    tally = count_predictions(read, listen(read, results, 2), {}, np.array([0.0, 2.0]))
     assert tally.members["named"].accuracy == Accuracy(rows=2, right=1)
     # (0.5² + 0.25² + 0.25²) + (0.125² + 0.125² + 0.25²)
     soft = tally.members["soft"].accuracy
@@ -201,13 +203,13 @@ def test_a_cascade_counts_each_member_over_the_rows_that_it_was_asked() -> None:
         "late": MemberResult("late", np.array([0.0, 1.0])),
         "trial": MemberResult("trial", np.array([0.0, 0.0])),
     }
-    tally = tally_answers(read, listen(read, results, 4), {}, np.array([1.0, 0.0, 0.0, np.nan]))
+    tally = count_predictions(read, listen(read, results, 4), {}, np.array([1.0, 0.0, 0.0, np.nan]))
     assert tally.tiers == {"1": 2, "2": 2}
     assert {id_: one.rows for id_, one in tally.members.items()} == {"first": 4, "late": 2, "trial": 2}
     # Of the second row and the fourth: yes and no; no and yes; no and no.
     assert tally.agreement == {
-        "first": {"late": Agreement(2, 0), "trial": Agreement(2, 1)},
-        "late": {"trial": Agreement(2, 1)},
+        "first": {"late": PairAgreement(2, 0), "trial": PairAgreement(2, 1)},
+        "late": {"trial": PairAgreement(2, 1)},
     }
     assert (tally.members["late"].accuracy.rows, tally.members["late"].accuracy.right) == (1, 1)
     # (0.625 + 0) / 2 is below 0.5, so all three that are known are right.
@@ -222,14 +224,14 @@ def test_a_tier_that_is_not_reached_counts_nobody() -> None:
         cascade=Confidence(min_margin=0.5),
     )
     heard = listen(read, {"first": MemberResult("first", np.array([0.9]))}, 1)
-    assert list(tally_answers(read, heard, {}).members) == ["first"]
+    assert list(count_predictions(read, heard, {}).members) == ["first"]
 
 
 def test_a_shard_without_quorum_counts_its_members_alone() -> None:
     read = release(BINARY, released("one", "probability"))
     heard = listen(read, {"one": MemberResult("one", failure=MemberFailure("Timeout", "slow"))}, 2)
-    assert tally_answers(read, heard, {PREDICTION: (0.5,)}) == Tally(
-        members={"one": MemberTally(shards=1, failures={"Timeout": 1})}
+    assert count_predictions(read, heard, {PREDICTION: (0.5,)}) == ShardStatistics(
+        members={"one": MemberStatistics(shards=1, failures={"Timeout": 1})}
     )
 
 
@@ -245,7 +247,7 @@ def test_accuracy_is_scikit_learns_whatever_is_asked(question: Any, generator: n
     )
     truth = generator.integers(0, len(classes), question.rows) if classes else generator.normal(0, 9, question.rows)
     heard = listen(read, {vote.id: MemberResult(vote.id, vote.output) for vote in question.votes}, question.rows)
-    tally = tally_answers(read, heard, {}, truth.astype(np.float64))
+    tally = count_predictions(read, heard, {}, truth.astype(np.float64))
     answers = heard.decided.settled[0].answers
     if not classes:
         expected = mean_absolute_error(truth, answers.value)
@@ -273,9 +275,9 @@ def test_what_is_counted_adds_up_to_what_is_counted_at_once() -> None:
     said = {id_: generator.integers(0, 65, 100) / 64 for id_ in ("one", "two")}
     truth = generator.integers(0, 2, 100).astype(np.float64)
 
-    def count(rows: slice) -> Tally:
+    def count(rows: slice) -> ShardStatistics:
         results = {id_: MemberResult(id_, output[rows], 125.0, cold=False) for id_, output in said.items()}
-        return tally_answers(read, listen(read, results, len(truth[rows])), {PREDICTION: (0.25, 0.5)}, truth[rows])
+        return count_predictions(read, listen(read, results, len(truth[rows])), {PREDICTION: (0.25, 0.5)}, truth[rows])
 
     parts, whole = add([count(slice(0, 30)), count(slice(30, 100))]), count(slice(0, 100))
     once = {id_: msgspec.structs.replace(one, shards=1, seconds=one.seconds / 2) for id_, one in parts.members.items()}

@@ -8,21 +8,21 @@ import pytest
 from msgspec import structs
 
 from builders import BINARY, REGRESSION, release, released
-from stepensemble.batch.documents import File, Options, Plan, Shard, ShardFailure
+from stepensemble.batch.documents import File, Options, RunPlan, Shard, ShardFailure
 from stepensemble.batch.report.calibration import bound_share
 from stepensemble.batch.report.label_summary import describe_truth
 from stepensemble.batch.report.statistics import (
     CALIBRATION_BINS,
     Accuracy,
-    Agreement,
-    Bins,
-    LabelTally,
-    MemberTally,
+    Histogram,
+    LabelCounts,
+    MemberStatistics,
+    PairAgreement,
     Rejection,
     ShardReport,
-    Tally,
+    ShardStatistics,
 )
-from stepensemble.batch.report.summary import Ended, Published, Summary, Times, judge, summarize
+from stepensemble.batch.report.summary import Ended, RunLocations, Summary, Times, explain_run_failure, summarize
 from stepensemble.core.schema.manifest import BooleanFeature, CategoryFeature, NumberFeature
 
 TWO = release(
@@ -33,7 +33,7 @@ FILES = (
     File("datasets/b.csv.gz", "b.csv.gz", 9, "1", "csv", "gzip"),
 )
 SHARDS = (Shard(0, 0, 0, 50, 1, 20), Shard(1, 0, 50, 100, 21, 10), Shard(2, 1, 0, 9, 1, None))
-PLAN = Plan(
+PLAN = RunPlan(
     run="0123456789abcdef",
     execution="first",
     started_at="2026-03-01T05:00:00Z",
@@ -50,18 +50,18 @@ PLAN = Plan(
     edges={"x": (1.0,), "": (0.5,)},
 )
 TIMES = Times("second", 2, "2026-03-01T05:01:30Z")
-PLACES = Published(
+PLACES = RunLocations(
     "s3://data/results/run/", "s3://data/results-rejected/run/", "s3://data/results-reports/run/report.html"
 )
 MEMORY = {"normalize_shard": 2048, "score": 1024, "aggregate_shard": 2048}
 
 
 def report(number: int, rows_in: int, wrong: int = 0, **counted: Any) -> ShardReport:
-    return ShardReport(number, rows_in, rows_in - wrong, wrong, "COMPLETE", None, Tally(**counted))
+    return ShardReport(number, rows_in, rows_in - wrong, wrong, "COMPLETE", None, ShardStatistics(**counted))
 
 
 def summary_of(
-    *reports: ShardReport, plan: Plan = PLAN, failures: Any = None, previous: Summary | None = None
+    *reports: ShardReport, plan: RunPlan = PLAN, failures: Any = None, previous: Summary | None = None
 ) -> Summary:
     return summarize(plan, SHARDS, TWO, Ended(reports, failures or {}), TIMES, MEMORY, previous, PLACES)
 
@@ -93,7 +93,7 @@ def test_rows_that_are_neither_answered_nor_rejected_fail_the_run() -> None:
 
 
 def test_shards_that_are_not_accounted_for_fail_the_run() -> None:
-    assert judge(PLAN, SHARDS, Ended(WHOLE[:2], {})) == "3 shards were planned, and 2 are accounted for"
+    assert explain_run_failure(PLAN, SHARDS, Ended(WHOLE[:2], {})) == "3 shards were planned, and 2 are accounted for"
 
 
 def test_so_many_shards_may_fail_as_the_options_say() -> None:
@@ -131,19 +131,19 @@ def test_an_empty_dataset_is_a_run_of_zero_rows() -> None:
 def test_members_and_agreement_are_shares_of_what_was_answered() -> None:
     first = {
         "members": {
-            "a": MemberTally(shards=1, rows=20, seconds=0.5, total=5.0, pivotal=2),
-            "b": MemberTally(shards=1, failures={"ModelRefused": 1}),
-            "s": MemberTally(shards=1, rows=20, seconds=0.1, total=10.0),
+            "a": MemberStatistics(shards=1, rows=20, seconds=0.5, total=5.0, pivotal=2),
+            "b": MemberStatistics(shards=1, failures={"ModelRefused": 1}),
+            "s": MemberStatistics(shards=1, rows=20, seconds=0.1, total=10.0),
         },
-        "agreement": {"a": {"s": Agreement(20, 15)}},
+        "agreement": {"a": {"s": PairAgreement(20, 15)}},
     }
     second = {
         "members": {
-            "a": MemberTally(shards=1, rows=10, seconds=0.25, total=4.0, pivotal=1),
-            "b": MemberTally(shards=1, rows=10, seconds=0.25, total=1.0),
-            "s": MemberTally(shards=1, rows=10, seconds=0.1, total=5.0),
+            "a": MemberStatistics(shards=1, rows=10, seconds=0.25, total=4.0, pivotal=1),
+            "b": MemberStatistics(shards=1, rows=10, seconds=0.25, total=1.0),
+            "s": MemberStatistics(shards=1, rows=10, seconds=0.1, total=5.0),
         },
-        "agreement": {"a": {"s": Agreement(10, 10), "b": Agreement(10, 4)}, "b": {"s": Agreement(10, 0)}},
+        "agreement": {"a": {"s": PairAgreement(10, 10), "b": PairAgreement(10, 4)}, "b": {"s": PairAgreement(10, 0)}},
     }
     summary = summary_of(report(0, 20, **first), report(1, 10, **second), report(2, 0))
     a, b, s = summary.members
@@ -165,7 +165,9 @@ def counted_in(bins: dict[int, tuple[int, float, int]], right: int, error: float
 def test_calibration_is_against_the_labels_that_are_known() -> None:
     # 40 rows said 0.25, a quarter of them was so; 60 said 0.95, half of them were so.
     accuracy = counted_in({25: (40, 0.25, 10), 95: (60, 0.95, 30)}, right=60, error=30.0)
-    summary = summary_of(*WHOLE[1:], report(0, 20, accuracy=accuracy, members={"a": MemberTally(accuracy=accuracy)}))
+    summary = summary_of(
+        *WHOLE[1:], report(0, 20, accuracy=accuracy, members={"a": MemberStatistics(accuracy=accuracy)})
+    )
     member_, ensemble = summary.calibration
     assert (member_.name, ensemble.name) == ("a", "")
     assert (ensemble.rows, ensemble.right, ensemble.error) == (100, 0.6, 0.3)
@@ -207,7 +209,7 @@ def test_bounds_of_a_share_are_wilsons(hits: int) -> None:
 
 def test_drift_is_measured_against_the_run_before_where_its_bins_are_the_same() -> None:
     def counted(x: tuple[int, int], answers: tuple[int, int], edges: tuple[float, ...] = (1.0,)) -> Summary:
-        histograms = {"x": Bins(edges, x), "": Bins((0.5,), answers)}
+        histograms = {"x": Histogram(edges, x), "": Histogram((0.5,), answers)}
         return summary_of(report(0, 20, histograms=histograms), *WHOLE[1:], previous=before)
 
     before = None
@@ -219,7 +221,7 @@ def test_drift_is_measured_against_the_run_before_where_its_bins_are_the_same() 
     assert (x.name, x.index) == ("x", pytest.approx(0))
     # A quarter became three quarters: twice (3/4 - 1/4) ln 3.
     assert (prediction.name, prediction.index) == ("", pytest.approx(1.0986122886681098))
-    assert now.before == Bins((0.5,), (5, 15))
+    assert now.before == Histogram((0.5,), (5, 15))
     other = counted((20, 20), (15, 5), edges=(2.0,))
     assert other.drift[0].index is None
 
@@ -234,7 +236,7 @@ def test_what_was_rejected_is_listed_by_column_and_reason() -> None:
 
 def test_the_slowest_shards_come_first_and_members_count_as_the_slowest_of_them() -> None:
     def slow(number: int, rows: int, seconds: float, *members: float) -> ShardReport:
-        said = {id_: MemberTally(shards=1, seconds=each) for id_, each in zip("ab", members, strict=False)}
+        said = {id_: MemberStatistics(shards=1, seconds=each) for id_, each in zip("ab", members, strict=False)}
         return report(number, rows, seconds={"normalize_shard": seconds}, members=said)
 
     summary = summary_of(slow(0, 20, 1.0, 2.0, 3.0), slow(1, 10, 5.0), slow(2, 70, 0.5))
@@ -247,7 +249,7 @@ def test_the_slowest_shards_come_first_and_members_count_as_the_slowest_of_them(
 
 def test_the_cost_is_what_the_functions_took() -> None:
     def worked(number: int, rows: int) -> ShardReport:
-        members = {id_: MemberTally(shards=1, rows=rows, seconds=1.0) for id_ in "abs"}
+        members = {id_: MemberStatistics(shards=1, rows=rows, seconds=1.0) for id_ in "abs"}
         return report(number, rows, members=members, seconds={"normalize_shard": 2.0, "aggregate_shard": 1.0})
 
     cost = summary_of(worked(0, 20), worked(1, 10), worked(2, 70)).cost
@@ -261,7 +263,7 @@ def test_the_cost_is_what_the_functions_took() -> None:
 def test_a_regression_has_neither_agreement_nor_tipping_members() -> None:
     one = release(REGRESSION, released("a"))
     plan = structs.replace(PLAN, shards=1)
-    reports = (report(0, 20, members={"a": MemberTally(shards=1, rows=20, total=-40.0)}),)
+    reports = (report(0, 20, members={"a": MemberStatistics(shards=1, rows=20, total=-40.0)}),)
     summary = summarize(plan, SHARDS[:1], one, Ended(reports, {}), TIMES, MEMORY, None, PLACES)
     assert summary.agreement == ()
     assert (summary.members[0].mean, summary.members[0].pivotal) == (-2.0, None)
@@ -274,7 +276,7 @@ def test_what_was_noted_when_it_was_planned_is_said() -> None:
 
 def test_how_labels_were_read_is_said_and_what_is_wrong_with_them() -> None:
     plan = structs.replace(PLAN, options=Options(label="y"), label_values="names")
-    truth = LabelTally(398, Rejection(2, (("a.csv", 4), ("a.csv", 8))), capitals=1, other=1)
+    truth = LabelCounts(398, Rejection(2, (("a.csv", 4), ("a.csv", 8))), capitals=1, other=1)
     confusion = {"no": {"no": 5, "yes": 190}, "yes": {"no": 195, "yes": 6}}
     summary = summary_of(report(0, 20, truth=truth, confusion=confusion), *WHOLE[1:], plan=plan)
     assert summary.truth is not None
@@ -305,7 +307,7 @@ def test_the_run_before_is_kept_of_the_features_that_have_shifted_most() -> None
 
     def counted(x: tuple[int, int], port: tuple[int, ...], previous: Summary | None) -> Summary:
         bins = {"x": x, "port": port, "paid": (5, 5), "": (5, 5)}
-        histograms = {name: Bins(edges[name], counts) for name, counts in bins.items()}
+        histograms = {name: Histogram(edges[name], counts) for name, counts in bins.items()}
         one = (report(0, 20, histograms=histograms),)
         return summarize(plan, SHARDS[:1], read, Ended(one, {}), TIMES, MEMORY, previous, PLACES)
 
@@ -313,5 +315,5 @@ def test_the_run_before_is_kept_of_the_features_that_have_shifted_most() -> None
     now = counted((8, 2), (1, 1, 8), before)
     assert (before.shifted, before.bins) == ({}, {})
     assert list(now.shifted) == ["port", "x", "paid"]
-    assert now.shifted["port"] == Bins((1.0, 2.0), (8, 1, 1))
+    assert now.shifted["port"] == Histogram((1.0, 2.0), (8, 1, 1))
     assert now.bins == {"port": ("C", "Q", "other"), "paid": ("false", "true")}

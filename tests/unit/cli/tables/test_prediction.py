@@ -11,7 +11,7 @@ from rich.console import Console
 
 from builders import BINARY, REGRESSION, THREE, release, released
 from stepensemble.cli.tables.prediction import draw_fan_out
-from stepensemble.core.aggregation.prediction import Answer, MemberResult, Output, decide
+from stepensemble.core.aggregation.prediction import ExecutionResult, MemberResult, Output, decide
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import Label, Logit, Probability, Value
 from stepensemble.core.schema.task import BinaryTask
@@ -21,7 +21,7 @@ def decided_output(asked: Release, rows: int, **outputs: Any) -> Output:
     """Decide what members said, as a caller reads it."""
     came = {id_: MemberResult(id_, np.array(said), 1.0, cold=False) for id_, said in outputs.items()}
     decided = decide(asked, asked.policy, rows, lambda *_: came)
-    assert isinstance(decided, Answer)
+    assert isinstance(decided, ExecutionResult)
     return msgspec.json.decode(msgspec.json.encode(decided.to_output("p", "0" * 64)), type=Output)
 
 

@@ -23,7 +23,7 @@ from builders import ROOT, artifact
 from stepensemble.core.aggregation.canonical import canonical, check_output
 from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.aggregation.prediction import (
-    Answer,
+    ExecutionResult,
     MemberFailure,
     MemberResult,
     Prediction,
@@ -156,7 +156,7 @@ def said_in(example: Example) -> dict[str, Cells]:
     return {line[0]: line[1:] for table in tables for line in table.lines}
 
 
-def answer(example: Example, silent: tuple[str, ...] = ()) -> Answer:
+def answer(example: Example, silent: tuple[str, ...] = ()) -> ExecutionResult:
     """Decide an example's rows from what its members say, by way of the public core."""
     release, said = release_of(example), said_in(example)
     policy = release.policy
@@ -233,9 +233,9 @@ def compute_shares(example: Example, table: Table, line: Cells) -> Computed:
     yield from ((column, computed[column]) for column in table.head[1:])
 
 
-def compute_attendance(example: Example, _: Table, line: Cells) -> Computed:
-    attendance = {str(role): counted for role, counted in answer(example).attendance.items()}
-    yield from msgspec.structs.asdict(attendance[line[0]]).items()
+def compute_participation(example: Example, _: Table, line: Cells) -> Computed:
+    participation = {str(role): counted for role, counted in answer(example).participation.items()}
+    yield from msgspec.structs.asdict(participation[line[0]]).items()
 
 
 def compute_transitions(example: Example, _: Table, line: Cells) -> Computed:
@@ -287,7 +287,7 @@ COMPUTE: Mapping[str, Callable[[Example, Table, Cells], Computed]] = {
     "": compute_fields,
     "method": compute_methods,
     "no output from": compute_shares,
-    "attendance": compute_attendance,
+    "participation": compute_participation,
     "an execution": compute_transitions,
     **{f"of a {noun} the model says": compute_contract for noun in NOUNS},
 }

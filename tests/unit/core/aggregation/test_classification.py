@@ -21,7 +21,7 @@ from stepensemble.core.schema.policy import (
     Median,
     Min,
     SoftVote,
-    Stack,
+    Stacking,
     TrimmedMean,
     WeightedMean,
     WeightedVote,
@@ -73,7 +73,7 @@ def test_a_majority_is_no_tie(seconds: tuple[float, ...], label: int) -> None:
         TrimmedMean(),
         SoftVote(),
         GeometricMean(),
-        Stack(coefficients={"0": 1.0, "1": 1.0}, intercept=-1.0, missing="refuse"),
+        Stacking(coefficients={"0": 1.0, "1": 1.0}, intercept=-1.0, missing="refuse"),
     ],
 )
 def test_a_probability_at_the_threshold_is_a_tie_that_goes_to_the_second_class(method: Aggregation) -> None:
@@ -115,9 +115,9 @@ def test_weights_that_sum_to_the_same_tie_whatever_the_rounding(
         assert outcome(ask(THREE, method, weighted(votes, *first, *second))) == (GREEN, True)
 
 
-@pytest.mark.parametrize("method", [HardVote(), Mean(), Stack(coefficients={"0": 1.0, "1": -1.0}, missing="refuse")])
+@pytest.mark.parametrize("method", [HardVote(), Mean(), Stacking(coefficients={"0": 1.0, "1": -1.0}, missing="refuse")])
 def test_who_abstains_at_a_tie_gives_no_label_and_says_what_was_first(method: Aggregation) -> None:
-    votes = binary(0.0, 1.0) if not isinstance(method, Stack) else binary(0.5, 0.5)
+    votes = binary(0.0, 1.0) if not isinstance(method, Stacking) else binary(0.5, 0.5)
     election = ask(BINARY, structs.replace(method, tie="abstain"), votes)
     assert outcome(election) == (ABSTAINED, True)
     # The votes' first class; at the threshold the second.

@@ -14,7 +14,15 @@ from numpy.testing import assert_equal
 
 from builders import BINARY, REGRESSION, THREE, released
 from stepensemble.core.aggregation.classification import ABSTAINED
-from stepensemble.core.aggregation.decision import Answers, Ask, Decision, Undecided, answer_rows, decide, shows
+from stepensemble.core.aggregation.decision import (
+    Ask,
+    Decision,
+    RowPredictions,
+    Undecided,
+    decide,
+    meets_confidence,
+    predict_rows,
+)
 from stepensemble.core.aggregation.pooling import Vote
 from stepensemble.core.releases.release import ReleasedMember
 from stepensemble.core.schema.outputs import Label
@@ -26,7 +34,7 @@ from stepensemble.core.schema.policy import (
     Policy,
     Quorum,
     SoftVote,
-    Stack,
+    Stacking,
     WeightedMean,
 )
 from strategies import METHODS, Question, questions, shadows
@@ -195,10 +203,10 @@ def test_law_every_row_is_answered_once_as_by_the_voters_of_the_tiers_it_reached
         votes = [Vote(member.id, member.weight, panel.said[member.id][part.numbers]) for member in reached]
         assert part.voters == tuple(vote.id for vote in votes)
         if len(part.numbers):
-            assert_equal(asdict(part.answers), asdict(answer_rows(question.task, policy, votes)))
+            assert_equal(asdict(part.answers), asdict(predict_rows(question.task, policy, votes)))
         if part.tier < last:
             assert policy.cascade is not None
-            assert shows(policy.cascade, part.answers).all()
+            assert meets_confidence(policy.cascade, part.answers).all()
 
 
 @given(cascades())
@@ -214,10 +222,10 @@ def test_law_shadows_change_nothing_of_status_labels_and_weights(case: Any) -> N
         assert_equal(asdict(replace(part.answers, shadows={})), asdict(same.answers))
 
 
-def look(policy: Policy, *seconds: float, task: Any = BINARY) -> Answers:
+def look(policy: Policy, *seconds: float, task: Any = BINARY) -> RowPredictions:
     """Answer one row from voters' probabilities of the second class."""
     votes = [Vote(str(number), 1.0, binary(second)) for number, second in enumerate(seconds)]
-    return answer_rows(task, policy, votes)
+    return predict_rows(task, policy, votes)
 
 
 @pytest.mark.parametrize(
@@ -262,13 +270,13 @@ def test_a_row_without_a_label_is_for_review_whatever_the_bounds() -> None:
 def test_a_regression_is_reviewed_by_its_spread_alone() -> None:
     votes = [Vote("a", 1.0, np.array([1.0, 1.0])), Vote("b", 1.0, np.array([2.0, 4.0]))]
     policy = Policy(review=Confidence(max_spread=1, min_agreement=1, min_margin=1))
-    assert answer_rows(REGRESSION, policy, votes).review.tolist() == [False, True]
+    assert predict_rows(REGRESSION, policy, votes).review.tolist() == [False, True]
 
 
 def view(aggregation: Aggregation, shadow: ReleasedMember, said: Any, *seconds: float) -> tuple[Any, Any]:
     """Return whether a shadow agrees and flips in one row."""
     votes = [Vote(str(number), 1.0, binary(second)) for number, second in enumerate(seconds)]
-    found = answer_rows(BINARY, Policy(aggregation), votes, [(shadow, said)]).shadows[shadow.id]
+    found = predict_rows(BINARY, Policy(aggregation), votes, [(shadow, said)]).shadows[shadow.id]
     return found.agrees.tolist(), None if found.flips is None else found.flips.tolist()
 
 
@@ -288,14 +296,14 @@ def test_a_shadow_that_cannot_be_counted_flips_nothing() -> None:
         assert view(method, label, binary(0), 0.6) == ([False], None)
         assert view(method, certain, binary(0), 0.6) == ([False], [True])
     assert view(HardVote(), label, binary(0), 0.6) == ([False], [True])
-    stack = Stack(coefficients={"0": 1.0}, missing="mean")
+    stack = Stacking(coefficients={"0": 1.0}, missing="mean")
     assert view(stack, released("s", "probability", role="shadow"), binary(1), 0.6) == ([True], None)
 
 
 def test_a_regressions_shadow_agrees_within_the_range_of_the_voters() -> None:
     votes = [Vote("a", 1.0, np.array([1.0, 1.0, 1.0, 1.0])), Vote("b", 1.0, np.array([2.0, 2.0, 2.0, 2.0]))]
     shadow = released("s", role="shadow")
-    found = answer_rows(REGRESSION, Policy(), votes, [(shadow, np.array([0.9, 1.0, 2.0, 2.1]))]).shadows["s"]
+    found = predict_rows(REGRESSION, Policy(), votes, [(shadow, np.array([0.9, 1.0, 2.0, 2.1]))]).shadows["s"]
     assert (found.agrees.tolist(), found.flips) == ([False, True, True, False], None)
 
 
@@ -309,7 +317,7 @@ def test_without_a_label_agreement_is_with_what_was_first() -> None:
 
 def test_the_index_of_no_class_is_no_number() -> None:
     votes = [Vote("a", 1.0, np.eye(3)[[0, 1]]), Vote("b", 1.0, np.eye(3)[[2, 1]])]
-    answers = answer_rows(THREE, Policy(HardVote(tie="abstain")), votes)
+    answers = predict_rows(THREE, Policy(HardVote(tie="abstain")), votes)
     assert_equal(answers.value, [np.nan, 1.0])
     # Spread and agreement are then those of the class that came first.
     assert (answers.spread.std.tolist(), answers.classes and answers.classes.agreement.tolist()) == ([0.5, 0], [0.5, 1])

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from stepensemble.core.aggregation.classification import ABSTAINED, own_labels
-from stepensemble.core.aggregation.decision import Answers, ClassAnswers, answer_rows
+from stepensemble.core.aggregation.decision import ClassPredictions, RowPredictions, predict_rows
 from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
 from stepensemble.core.schema.outputs import Label
-from stepensemble.core.schema.policy import VOTES, WEIGHTED_METHODS, Confidence, Mean, Policy, Stack, name_method
+from stepensemble.core.schema.policy import VOTES, WEIGHTED_METHODS, Confidence, Mean, Policy, Stacking, name_method
 from stepensemble.core.schema.task import BinaryTask, MulticlassTask, RegressionTask
 from strategies import METHODS, SEEDS, Question, Shadow, questions, shadows, speak
 
@@ -23,14 +23,14 @@ law = settings(max_examples=60)
 REVIEW = Confidence(min_agreement=0.6, max_spread=0.2, min_margin=0.1)
 
 
-def answer(question: Question, *, extra: list[Shadow] | None = None) -> Answers:
+def answer(question: Question, *, extra: list[Shadow] | None = None) -> RowPredictions:
     """Answer a question; a warning of NumPy's is an error."""
     policy = Policy(question.aggregation, review=REVIEW)
     with np.errstate(divide="raise", over="raise", invalid="raise"):
-        return answer_rows(question.task, policy, question.votes, extra or [])
+        return predict_rows(question.task, policy, question.votes, extra or [])
 
 
-def classes(answers: Answers) -> ClassAnswers:
+def classes(answers: RowPredictions) -> ClassPredictions:
     assert answers.classes is not None
     return answers.classes
 
@@ -46,7 +46,7 @@ def flatten(answers: Any, name: str = "") -> dict[str, Any]:
     return {path: array for key, part in parts.items() for path, array in flatten(part, f"{name}.{key}").items()}
 
 
-def assert_near(one: Answers, other: Answers) -> None:
+def assert_near(one: RowPredictions, other: RowPredictions) -> None:
     """Demand the same labels and flags, and numbers that differ by rounding alone."""
     first, second = flatten(one), flatten(other)
     assert first.keys() == second.keys()
@@ -210,7 +210,9 @@ def test_a_shadow_agrees_and_flips_as_its_vote_would(question: Question, data: s
         view = answers.shadows[member.id]
         assert_array_equal(view.agrees, own == label)
         bare_label = isinstance(member.output, Label) and not member.output.one_hot
-        if isinstance(question.aggregation, Stack) or (bare_label and name_method(question.aggregation) not in VOTES):
+        if isinstance(question.aggregation, Stacking) or (
+            bare_label and name_method(question.aggregation) not in VOTES
+        ):
             assert view.flips is None
         else:
             counted = classes(answer(replace(question, votes=(*question.votes, vote)))).label

@@ -26,7 +26,7 @@ from stepensemble.core.schema.policy import (
     Median,
     Min,
     SoftVote,
-    Stack,
+    Stacking,
     TrimmedMean,
     WeightedMean,
     WeightedVote,
@@ -205,10 +205,10 @@ def test_a_stack_is_scikit_learns_with_a_logistic_regression(classes: int) -> No
     oracle = StackingClassifier(estimators(FixedClassifier, outputs), LogisticRegression(C=100), cv="prefit").fit(X, y)
     found, intercept = oracle.final_estimator_.coef_, oracle.final_estimator_.intercept_
     if classes == 2:
-        model = Stack(coefficients=name(found[0].tolist()), intercept=float(intercept[0]), missing="refuse")
+        model = Stacking(coefficients=name(found[0].tolist()), intercept=float(intercept[0]), missing="refuse")
     else:  # (classes, voters * classes): a matrix a voter, one beside the other
         matrices = [part.tolist() for part in np.split(found, 3, axis=1)]
-        model = Stack(coefficients=name(matrices), intercept=tuple(intercept.tolist()), missing="refuse")
+        model = Stacking(coefficients=name(matrices), intercept=tuple(intercept.tolist()), missing="refuse")
     assert_allclose(pool(TASKS[classes], model, votes(outputs)), oracle.predict_proba(X), rtol=1e-10)
     assert_array_equal(label(TASKS[classes], model, votes(outputs)), oracle.predict(X))
 
@@ -221,18 +221,18 @@ def test_a_stack_of_values_is_scikit_learns_with_a_linear_regression() -> None:
     y = np.random.default_rng(1).normal(0, 100, ROWS)
     oracle = StackingRegressor(estimators(FixedRegressor, VALUES[:3]), LinearRegression(), cv="prefit").fit(X, y)
     found = oracle.final_estimator_
-    model = Stack(coefficients=name(found.coef_.tolist()), intercept=float(found.intercept_), missing="refuse")
+    model = Stacking(coefficients=name(found.coef_.tolist()), intercept=float(found.intercept_), missing="refuse")
     assert_allclose(pool(REGRESSION, model, votes(VALUES[:3])), oracle.predict(X), rtol=1e-10)
 
 
 def test_in_a_stack_the_mean_of_the_others_stands_in_for_who_is_missing() -> None:
-    linear = Stack(coefficients={"0": 1.0, "1": 10.0, "2": 100.0}, intercept=0.5, missing="mean")
+    linear = Stacking(coefficients={"0": 1.0, "1": 10.0, "2": 100.0}, intercept=0.5, missing="mean")
     assert pool(REGRESSION, linear, votes([[1.0], [3.0]])).tolist() == [0.5 + 1 * 1 + 3 * 10 + 2 * 100]
-    logistic = Stack(coefficients={"0": 1.0, "1": 2.0, "2": 4.0}, intercept=-3.0, missing="mean")
+    logistic = Stacking(coefficients={"0": 1.0, "1": 2.0, "2": 4.0}, intercept=-3.0, missing="mean")
     said = votes([[[0.5, 0.5]], [[0.0, 1.0]]])
     assert_allclose(pool(BINARY, logistic, said)[:, 1], expit(-3 + 0.5 * 1 + 1 * 2 + 0.75 * 4))
     identity, nought = np.eye(3).tolist(), np.zeros((3, 3)).tolist()
-    three = Stack(coefficients={"0": nought, "1": nought, "2": identity}, intercept=(0.0, 1.0, 0.0), missing="mean")
+    three = Stacking(coefficients={"0": nought, "1": nought, "2": identity}, intercept=(0.0, 1.0, 0.0), missing="mean")
     only_mean = votes([[[1.0, 0.0, 0.0]], [[0.5, 0.5, 0.0]]])
     assert_allclose(pool(THREE, three, only_mean), softmax([[0.75, 0.25 + 1, 0]], axis=1))
 
@@ -240,7 +240,7 @@ def test_in_a_stack_the_mean_of_the_others_stands_in_for_who_is_missing() -> Non
 def test_a_stack_of_classes_is_a_matrix_of_class_by_probability() -> None:
     # The only coefficient leads from the third class's probability to the first class.
     matrix = [[0.0, 0.0, 8.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    model = Stack(coefficients={"0": matrix}, missing="refuse")
+    model = Stacking(coefficients={"0": matrix}, missing="refuse")
     assert_allclose(pool(THREE, model, votes([[[0.25, 0.25, 0.5]]])), softmax([[4.0, 0, 0]], axis=1))
 
 
@@ -291,8 +291,11 @@ def test_all_voters_count_alike_where_it_does_not(method: Aggregation) -> None:
 
 def test_a_stacks_shares_are_those_of_its_absolute_coefficients() -> None:
     said = votes([[0.0], [0.0]])
-    assert effective_weights(Stack(coefficients={"0": -1.0, "1": 3.0}, missing="refuse"), said).tolist() == [0.25, 0.75]
+    assert effective_weights(Stacking(coefficients={"0": -1.0, "1": 3.0}, missing="refuse"), said).tolist() == [
+        0.25,
+        0.75,
+    ]
     matrices = {"0": ((1.0, -1.0), (0.0, 0.0)), "1": ((-3.0, 0.0), (0.0, 3.0))}
-    assert effective_weights(Stack(coefficients=matrices, missing="refuse"), said).tolist() == [0.25, 0.75]
-    nothing = Stack(coefficients={"0": 0.0, "1": 0.0}, missing="refuse")
+    assert effective_weights(Stacking(coefficients=matrices, missing="refuse"), said).tolist() == [0.25, 0.75]
+    nothing = Stacking(coefficients={"0": 0.0, "1": 0.0}, missing="refuse")
     assert effective_weights(nothing, said).tolist() == [0.5, 0.5]

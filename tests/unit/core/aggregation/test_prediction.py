@@ -15,12 +15,12 @@ from scipy.stats import entropy
 from builders import BINARY, REGRESSION, THREE, release, released
 from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.aggregation.prediction import (
-    Answer,
     AskMembers,
-    Attendance,
+    ExecutionResult,
     MemberFailure,
     MemberReport,
     MemberResult,
+    Participation,
     ask_once,
     decide,
     output_schema,
@@ -44,18 +44,18 @@ def failed(id_: str) -> MemberResult:
     return MemberResult(id_, failure=TIMEOUT)
 
 
-def answer(asked: Release, rows: int, *came: MemberResult) -> Answer:
+def answer(asked: Release, rows: int, *came: MemberResult) -> ExecutionResult:
     """Decide what one tier of members said."""
     decided = decide(asked, asked.policy, rows, ask_once({result.id: result for result in came}))
-    assert isinstance(decided, Answer)
+    assert isinstance(decided, ExecutionResult)
     return decided
 
 
-def reports(answered: Answer) -> dict[str, MemberReport]:
+def reports(answered: ExecutionResult) -> dict[str, MemberReport]:
     return {report.id: report for report in answered.members}
 
 
-def published(answered: Answer) -> Any:
+def published(answered: ExecutionResult) -> Any:
     """Return an answer as a reader of its JSON sees it, which is as its schema says."""
     output = json.loads(msgspec.json.encode(answered.to_output("p", "0" * 64)))
     SCHEMA.validate(output)
@@ -80,7 +80,7 @@ def test_all_voters_together_are_complete() -> None:
     assert (complete.status, complete.cause) == ("COMPLETE", None)
     assert complete.predictions[0].value == (0 * 1 + 1 * 3 + 0.5 * 4) / 8
     assert [report.weight for report in complete.members] == [0.125, 0.375, 0.5, 0.0]
-    assert complete.attendance == {"voter": Attendance(3, 3, 1.0), "shadow": Attendance(1, 1, 1.0)}
+    assert complete.participation == {"voter": Participation(3, 3, 1.0), "shadow": Participation(1, 1, 1.0)}
 
 
 def test_a_missing_voter_is_named_and_drops_its_weight() -> None:
@@ -89,7 +89,7 @@ def test_a_missing_voter_is_named_and_drops_its_weight() -> None:
     assert degraded.predictions[0].value == 0.75  # 3 of the remaining 4
     assert [report.weight for report in degraded.members] == [0.25, 0.75, 0.0, 0.0]
     assert (reports(degraded)["c"].status, reports(degraded)["c"].error) == ("failed", TIMEOUT)
-    assert degraded.attendance["voter"] == Attendance(asked=3, answered=2, weight=0.5)
+    assert degraded.participation["voter"] == Participation(invoked=3, responded=2, weight=0.5)
 
 
 def test_below_the_quorum_there_is_no_answer_but_every_report() -> None:
@@ -98,7 +98,7 @@ def test_below_the_quorum_there_is_no_answer_but_every_report() -> None:
     assert none.cause == "1 of 3 voters answered, and the quorum is 2; missing: a, b"
     assert [report.weight for report in none.members] == [0.0] * 4
     assert reports(none)["c"].outputs == [0.5]
-    assert none.attendance["voter"] == Attendance(asked=3, answered=1, weight=0.5)
+    assert none.participation["voter"] == Participation(invoked=3, responded=1, weight=0.5)
     assert published(none)["status"] == "FAILED"
 
 
@@ -110,8 +110,8 @@ def test_a_shadow_is_reported_and_never_counts(shadow: MemberResult) -> None:
     assert [structs.replace(p, shadows=msgspec.UNSET) for p in with_shadow.predictions] == without.predictions
     report = reports(with_shadow)["shadow"]
     assert (report.role, report.weight, report.error) == ("shadow", 0.0, shadow.failure)
-    assert with_shadow.attendance["shadow"].answered == (shadow.failure is None)
-    assert without.attendance["shadow"] == Attendance(0, 0, 0.0)
+    assert with_shadow.participation["shadow"].responded == (shadow.failure is None)
+    assert without.participation["shadow"] == Participation(0, 0, 0.0)
 
 
 def test_a_shadow_does_not_make_a_quorum() -> None:
@@ -151,7 +151,7 @@ def test_a_binary_prediction_by_hand() -> None:
         "value": 0.25,
         "spread": pytest.approx(np.std([0, 0, 0.5])),
         "range": 0.5,
-        "decision": "answer",
+        "decision": "accept",
         "label": "no",
         "score": 0.75,
         "probabilities": [0.75, 0.25],
@@ -214,7 +214,7 @@ def test_where_nobody_breaks_a_tie_there_is_no_label(review: Confidence | None, 
     first, second = output["predictions"]
     assert (first["value"], first["label"], first["score"], first["tie"]) == (None, None, None, True)
     assert (first["probabilities"], first["pivotal"]) == ([0.5, 0.0, 0.5], ["a", "b"])
-    assert (first["decision"], second["decision"]) == (decision, "answer")
+    assert (first["decision"], second["decision"]) == (decision, "accept")
     assert (second["label"], second["tie"]) == ("red", False)
     assert output["needs_review"] == (decision == "review")
 
@@ -228,7 +228,7 @@ def test_a_binary_value_stays_where_there_is_no_label() -> None:
 def test_rows_that_show_too_little_are_counted() -> None:
     asked = structs.replace(WEIGHTED, policy=structs.replace(WEIGHTED.policy, review=Confidence(min_margin=0.6)))
     output = published(answer(asked, 2, *TWO_ROWS, failed("shadow")))
-    assert [prediction["decision"] for prediction in output["predictions"]] == ["review", "answer"]
+    assert [prediction["decision"] for prediction in output["predictions"]] == ["review", "accept"]
     assert output["needs_review"] == 1
     assert output["policy"]["review"]["min_margin"] == 0.6
 
@@ -236,7 +236,7 @@ def test_rows_that_show_too_little_are_counted() -> None:
 def test_a_regressions_prediction_is_a_value_and_its_spread() -> None:
     two = release(REGRESSION, released("a"), released("b"))
     (prediction,) = published(answer(two, 1, ok("a", 1.0), ok("b", 3.0)))["predictions"]
-    assert prediction == {"value": 2.0, "spread": 1.0, "range": 2.0, "decision": "answer"}
+    assert prediction == {"value": 2.0, "spread": 1.0, "range": 2.0, "decision": "accept"}
 
 
 def test_the_policy_in_force_is_stated() -> None:
@@ -247,7 +247,7 @@ def test_the_policy_in_force_is_stated() -> None:
     assert (policy["review"], policy["cascade"]) == (None, None)
     eased = override_quorum(three.policy, {"min_members": 1, "required": ("a",)})
     alone = decide(three, eased, 1, ask_once({"a": ok("a", 1.0)}))
-    assert isinstance(alone, Answer)
+    assert isinstance(alone, ExecutionResult)
     assert (alone.status, alone.policy.quorum) == ("DEGRADED", Quorum(min_members=1, required=("a",)))
 
 
@@ -272,7 +272,7 @@ def test_rows_keep_their_order_after_a_cascade() -> None:
     # In rows 0 and 3 "a" and "b" are too far apart; these go to "c" and the shadow.
     second = {"c": ok("c", 2.0, 2.0), "shadow": ok("shadow", 0.0, 5.0)}
     decided = decide(TIERS, TIERS.policy, 4, in_tiers(FIRST, second))
-    assert isinstance(decided, Answer)
+    assert isinstance(decided, ExecutionResult)
     output = published(decided)
     predictions = output["predictions"]
     assert [prediction["value"] for prediction in predictions] == pytest.approx([4, 2, 3, 4])
@@ -286,21 +286,21 @@ def test_rows_keep_their_order_after_a_cascade() -> None:
     assert [member["outputs"] for member in output["members"]] == [[1, 2, 3, 4], [9, 2, 3, 6], [2, 2], [0, 5]]
     assert [member["weight"] for member in output["members"]] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
     assert output["policy"]["quorum"]["min_members"] == 2
-    assert output["attendance"]["voter"] == {"asked": 3, "answered": 3, "weight": 1.0}
+    assert output["participation"]["voter"] == {"invoked": 3, "responded": 3, "weight": 1.0}
 
 
 def test_members_of_a_tier_that_was_not_reached_are_skipped() -> None:
     sure = {"a": ok("a", 1.0, 2.0), "b": ok("b", 1.0, 2.0)}
     decided = decide(TIERS, TIERS.policy, 2, in_tiers(sure))
-    assert isinstance(decided, Answer)
+    assert isinstance(decided, ExecutionResult)
     output = published(decided)
     assert (output["status"], [member["status"] for member in output["members"]]) == (
         "COMPLETE",
         ["ok", "ok", "skipped", "skipped"],
     )
-    assert output["attendance"] == {
-        "voter": {"asked": 2, "answered": 2, "weight": 1.0},
-        "shadow": {"asked": 0, "answered": 0, "weight": 0.0},
+    assert output["participation"] == {
+        "voter": {"invoked": 2, "responded": 2, "weight": 1.0},
+        "shadow": {"invoked": 0, "responded": 0, "weight": 0.0},
     }
     skipped = output["members"][2]
     assert (skipped["outputs"], skipped["error"], skipped["weight"]) == (None, None, 0.0)
@@ -310,7 +310,7 @@ def test_members_of_a_tier_that_was_not_reached_are_skipped() -> None:
 def test_a_tiers_outputs_are_checked_against_the_rows_it_was_asked() -> None:
     for_all_rows = {"c": ok("c", 2.0, 2.0, 2.0, 2.0), "shadow": failed("shadow")}
     decided = decide(TIERS, TIERS.policy, 4, in_tiers(FIRST, for_all_rows))
-    assert isinstance(decided, Answer)
+    assert isinstance(decided, ExecutionResult)
     assert decided.status == "DEGRADED"
     assert reports(decided)["c"].error == MemberFailure("InvalidOutput", "the output has shape [4] for 2 rows")
 

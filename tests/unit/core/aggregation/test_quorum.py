@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from builders import released
-from stepensemble.core.aggregation.quorum import Status, explain_failure, judge, least_members, weight_share
+from stepensemble.core.aggregation.quorum import Status, explain_failure, least_members, quorum_status, weight_share
 from stepensemble.core.schema.policy import (
     Aggregation,
     GeometricMean,
@@ -16,7 +16,7 @@ from stepensemble.core.schema.policy import (
     Policy,
     Quorum,
     SoftVote,
-    Stack,
+    Stacking,
     WeightedMean,
     WeightedVote,
     override_quorum,
@@ -61,13 +61,13 @@ def policy(quorum: Quorum = ONE, aggregation: Aggregation = Mean()) -> Policy:  
     ],
 )
 def test_an_execution_is_judged_by_its_voters(quorum: Quorum, answered: str, status: Status) -> None:
-    assert judge(policy(quorum), VOTERS, set(answered)) == status
+    assert quorum_status(policy(quorum), VOTERS, set(answered)) == status
 
 
 @pytest.mark.parametrize("min_members", [None, 1, 2, 3])
 @pytest.mark.parametrize("min_weight", [None, 0.25, 0.75, 1.0])
 @pytest.mark.parametrize("required", [(), ("b",), ("a", "c")])
-@pytest.mark.parametrize("aggregation", [Mean(), WeightedMean(), Stack(coefficients=STACK, missing="refuse")])
+@pytest.mark.parametrize("aggregation", [Mean(), WeightedMean(), Stacking(coefficients=STACK, missing="refuse")])
 def test_every_part_must_hold(min_members: Any, min_weight: Any, required: Any, aggregation: Aggregation) -> None:
     quorum = Quorum(min_members=min_members, min_weight=min_weight, required=required)
     weights = {"a": 3, "b": 1, "c": 0}
@@ -78,10 +78,10 @@ def test_every_part_must_hold(min_members: Any, min_weight: Any, required: Any, 
             and weight / 4 >= (min_weight or 0)
             and set(required) <= set(answered)
             and (weight > 0 or not isinstance(aggregation, WeightedMean))
-            and (len(answered) == 3 or not isinstance(aggregation, Stack))
+            and (len(answered) == 3 or not isinstance(aggregation, Stacking))
         )
         expected = "FAILED" if not holds else "COMPLETE" if len(answered) == 3 else "DEGRADED"
-        assert judge(policy(quorum, aggregation), VOTERS, answered) == expected, answered
+        assert quorum_status(policy(quorum, aggregation), VOTERS, answered) == expected, answered
 
 
 @pytest.mark.parametrize(("asked", "least"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (8, 5)])
@@ -92,29 +92,29 @@ def test_more_than_half_of_those_asked_must_answer_by_default(asked: int, least:
 
 def test_only_those_that_were_asked_are_judged() -> None:
     first_tier = VOTERS[:2]
-    assert judge(policy(Quorum()), first_tier, {"a", "b"}) == "COMPLETE"
-    assert judge(policy(Quorum(min_weight=0.75)), [VOTERS[0]], {"a"}) == "COMPLETE"
-    assert judge(policy(Quorum(required=("c",))), first_tier, {"a", "b"}) == "COMPLETE"
-    assert judge(policy(Quorum(min_members=3)), first_tier, {"a", "b"}) == "FAILED"
-    assert judge(policy(Quorum()), [], set()) == "FAILED"
+    assert quorum_status(policy(Quorum()), first_tier, {"a", "b"}) == "COMPLETE"
+    assert quorum_status(policy(Quorum(min_weight=0.75)), [VOTERS[0]], {"a"}) == "COMPLETE"
+    assert quorum_status(policy(Quorum(required=("c",))), first_tier, {"a", "b"}) == "COMPLETE"
+    assert quorum_status(policy(Quorum(min_members=3)), first_tier, {"a", "b"}) == "FAILED"
+    assert quorum_status(policy(Quorum()), [], set()) == "FAILED"
 
 
 @pytest.mark.parametrize("aggregation", [WeightedMean(), GeometricMean(), SoftVote(), WeightedVote()])
 def test_a_method_that_weights_needs_a_weight(aggregation: Aggregation) -> None:
-    assert judge(policy(aggregation=aggregation), VOTERS, {"c"}) == "FAILED"
-    assert judge(policy(aggregation=aggregation), VOTERS, {"b"}) == "DEGRADED"
+    assert quorum_status(policy(aggregation=aggregation), VOTERS, {"c"}) == "FAILED"
+    assert quorum_status(policy(aggregation=aggregation), VOTERS, {"b"}) == "DEGRADED"
 
 
-@pytest.mark.parametrize("aggregation", [Mean(), Median(), HardVote(), Stack(coefficients=STACK, missing="mean")])
+@pytest.mark.parametrize("aggregation", [Mean(), Median(), HardVote(), Stacking(coefficients=STACK, missing="mean")])
 def test_other_methods_do_not(aggregation: Aggregation) -> None:
-    assert judge(policy(aggregation=aggregation), VOTERS, {"c"}) == "DEGRADED"
+    assert quorum_status(policy(aggregation=aggregation), VOTERS, {"c"}) == "DEGRADED"
 
 
 def test_the_share_of_the_weight_is_met_rounding_aside() -> None:
     # 0.1 + 0.2 + 0.3 is 0.6000000000000001, of which 0.3 is less than half by 1e-16.
     voters = [released(id_, weight=weight) for id_, weight in [("a", 0.1), ("b", 0.2), ("c", 0.3)]]
     assert weight_share(voters, {"c"}) < 0.5
-    assert judge(policy(Quorum(min_members=1, min_weight=0.5)), voters, {"c"}) == "DEGRADED"
+    assert quorum_status(policy(Quorum(min_members=1, min_weight=0.5)), voters, {"c"}) == "DEGRADED"
 
 
 def test_where_nobody_has_a_weight_heads_are_counted() -> None:
@@ -149,7 +149,7 @@ def test_where_nobody_has_a_weight_heads_are_counted() -> None:
         ),
         (
             ONE,
-            Stack(coefficients=STACK, missing="refuse"),
+            Stacking(coefficients=STACK, missing="refuse"),
             "ab",
             "2 of 3 voters answered, and the stack refuses to go on without one; missing: c",
         ),
@@ -176,4 +176,4 @@ def test_an_execution_may_have_a_quorum_of_its_own() -> None:
     declared = policy(Quorum(min_members=2, min_weight=0.5))
     eased = override_quorum(declared, {"min_members": 1})
     assert eased == policy(Quorum(min_members=1, min_weight=0.5))
-    assert (judge(declared, VOTERS, {"a"}), judge(eased, VOTERS, {"a"})) == ("FAILED", "DEGRADED")
+    assert (quorum_status(declared, VOTERS, {"a"}), quorum_status(eased, VOTERS, {"a"})) == ("FAILED", "DEGRADED")

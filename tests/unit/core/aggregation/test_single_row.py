@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 from builders import BINARY, REGRESSION, THREE, release, released
-from stepensemble.core.aggregation.prediction import Answer, MemberFailure, MemberResult, ask_once, decide
-from stepensemble.core.aggregation.single_row import AnswerRow, prepare_answer
+from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, ask_once, decide
+from stepensemble.core.aggregation.single_row import PredictRow, prepare_prediction
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import (
     Label,
@@ -20,7 +20,7 @@ from stepensemble.core.schema.outputs import (
     Probability,
     Value,
 )
-from stepensemble.core.schema.policy import Confidence, GeometricMean, Mean, Quorum, Stack, WeightedMean
+from stepensemble.core.schema.policy import Confidence, GeometricMean, Mean, Quorum, Stacking, WeightedMean
 from stepensemble.core.schema.task import BinaryTask, RegressionTask, Task, name_classes
 from strategies import METHODS, Question, questions
 
@@ -32,15 +32,15 @@ REVIEWS = [
 ]
 
 
-def prepared(asked: Release) -> AnswerRow:
-    answer = prepare_answer(asked)
+def prepared(asked: Release) -> PredictRow:
+    answer = prepare_prediction(asked)
     assert answer is not None
     return answer
 
 
-def answer_as_array(asked: Release, results: dict[str, MemberResult]) -> Answer:
+def answer_as_array(asked: Release, results: dict[str, MemberResult]) -> ExecutionResult:
     answer = decide(asked, asked.policy, 1, ask_once(results))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ExecutionResult)
     return answer
 
 
@@ -87,7 +87,7 @@ def test_law_a_row_by_itself_is_answered_as_an_array_answers_it(question: Questi
     "asked",
     [
         release(BINARY, released("a", "probability"), aggregation=GeometricMean()),
-        release(REGRESSION, released("a"), aggregation=Stack(coefficients={"a": 1.0}, missing="refuse")),
+        release(REGRESSION, released("a"), aggregation=Stacking(coefficients={"a": 1.0}, missing="refuse")),
         release(BINARY, released("a", "probability"), released("b", "probability", role="shadow")),
         release(
             BINARY,
@@ -101,7 +101,7 @@ def test_law_a_row_by_itself_is_answered_as_an_array_answers_it(question: Questi
     ids=["logarithms", "coefficients", "shadows", "cascade", "no quorum", "no weight"],
 )
 def test_what_else_there_is_is_left_to_arrays(asked: Release) -> None:
-    assert prepare_answer(asked) is None
+    assert prepare_prediction(asked) is None
 
 
 @pytest.mark.parametrize(

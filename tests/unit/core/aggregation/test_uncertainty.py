@@ -28,7 +28,7 @@ from stepensemble.core.schema.policy import (
     Max,
     Mean,
     SoftVote,
-    Stack,
+    Stacking,
     WeightedMean,
     WeightedVote,
 )
@@ -208,7 +208,7 @@ def test_who_is_alone_or_alone_has_weight_is_not_pivotal() -> None:
 def test_in_a_stack_even_a_unanimous_label_can_hang_on_one_voter() -> None:
     # 4 * 0.9 - 5 * 0.6 - 0.5 > 0; with the second in the first's place 4 * 0.6 - 5 * 0.6 - 0.5 < 0;
     # with the first in the second's place 4 * 0.9 - 5 * 0.9 - 0.5 < 0.
-    stack = Stack(coefficients={"0": 4.0, "1": -5.0}, intercept=-0.5, missing="refuse")
+    stack = Stacking(coefficients={"0": 4.0, "1": -5.0}, intercept=-0.5, missing="refuse")
     assert pivotal(stack, [0.1, 0.9], [0.4, 0.6], task=BINARY) == [[True, True]]
 
 

@@ -17,10 +17,17 @@ from hypothesis import given, settings
 import strategies
 from builders import BINARY, REGRESSION, THREE, member, release, released, sources
 from stepensemble import Ensemble
-from stepensemble.batch.output.result_table import Answered, answer_shard
+from stepensemble.batch.output.result_table import ShardPredictions, predict_shard
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import Answer, MemberResult, Prediction, Results, ask_once, decide
-from stepensemble.core.aggregation.single_row import prepare_answer
+from stepensemble.core.aggregation.prediction import (
+    ExecutionResult,
+    MemberResult,
+    Prediction,
+    Results,
+    ask_once,
+    decide,
+)
+from stepensemble.core.aggregation.single_row import prepare_prediction
 from stepensemble.core.errors import QuorumNotMet
 from stepensemble.core.preprocessing.columns import select_rows
 from stepensemble.core.preprocessing.encoding import normalize
@@ -29,7 +36,7 @@ from stepensemble.core.schema.outputs import Label, Value
 from stepensemble.core.schema.policy import Confidence, Quorum
 
 
-def answer(made: Release, results: Results, rows: int) -> Answer:
+def answer(made: Release, results: Results, rows: int) -> ExecutionResult:
     decided = decide(made, made.policy, rows, ask_once(results))
     assert not isinstance(decided, Undecided)
     return decided
@@ -39,10 +46,10 @@ def select(results: Results, rows: Any) -> dict[str, MemberResult]:
     return {id_: MemberResult(id_, one.outputs[rows]) for id_, one in results.items() if one.outputs is not None}
 
 
-def shard(made: Release, results: Results, numbers: Any) -> Answered:
+def shard(made: Release, results: Results, numbers: Any) -> ShardPredictions:
     lines = pl.DataFrame({"file": ["a.csv"] * len(numbers), "row": np.asarray(numbers) + 1})
-    answered = answer_shard(made, made.policy, lines, ask_once(select(results, numbers)))
-    assert isinstance(answered, Answered)
+    answered = predict_shard(made, made.policy, lines, ask_once(select(results, numbers)))
+    assert isinstance(answered, ShardPredictions)
     return answered
 
 
@@ -72,7 +79,7 @@ def poisoned(draw: st.DrawFn) -> tuple[Release, dict[str, MemberResult], int]:
 def test_law_a_row_is_answered_beside_others_as_it_is_alone(drawn: Any) -> None:
     made, results, rows = drawn
     together = answer(made, results, rows)
-    answer_row = prepare_answer(made)
+    answer_row = prepare_prediction(made)
     statuses = []
     for row in range(rows):
         one = select(results, np.array([row]))
@@ -121,8 +128,8 @@ def test_of_a_thousand_rows_one_lacks_a_member_at_any_shard_size(tmp_path: Path,
             numbers = np.arange(first, min(first + size, 1000))
             lines = pl.DataFrame({"row": numbers + 1})
             ask = partial(ensemble._ask_tier, select_rows(columns, numbers))
-            answered = answer_shard(ensemble.release, ensemble.release.policy, lines, ask)
-            assert isinstance(answered, Answered)
+            answered = predict_shard(ensemble.release, ensemble.release.policy, lines, ask)
+            assert isinstance(answered, ShardPredictions)
             parts.append(answered.frame)
         frames.append(pl.concat(parts))
     assert frames[0].equals(frames[2][near])
@@ -142,9 +149,9 @@ def test_of_a_thousand_rows_one_lacks_a_member_at_any_shard_size(tmp_path: Path,
     expected = (halves * (2 + xs / 2) + np.log(np.maximum(xs, 1))) / voters
     np.testing.assert_allclose(others["value"], np.delete(expected, POISONED), rtol=1e-5)
     if voters == 3:
-        assert (poisoned["value"], poisoned["status"], output["unanswered"]) == (1.5, "DEGRADED", 0)
+        assert (poisoned["value"], poisoned["status"], output["rows_failed"]) == (1.5, "DEGRADED", 0)
     else:
-        assert (poisoned["value"], poisoned["status"], output["unanswered"]) == (None, "FAILED", 1)
+        assert (poisoned["value"], poisoned["status"], output["rows_failed"]) == (None, "FAILED", 1)
         assert kept["decision"] == "failed"
         assert kept["failure"] == (
             "1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
@@ -158,7 +165,7 @@ def test_of_a_thousand_rows_one_lacks_a_member_at_any_shard_size(tmp_path: Path,
     assert (half["status"], log["status"], log["outputs"][POISONED]) == ("ok", "partial", None)
     assert log["error"]["message"] == f"the output of row {POISONED} is not finite (1 of 1000 rows)"
     assert half["weight"] == log["weight"] == pytest.approx(1 / voters)
-    assert output["attendance"]["voter"] == {"asked": voters, "answered": voters, "weight": 1.0}
+    assert output["participation"]["voter"] == {"invoked": voters, "responded": voters, "weight": 1.0}
 
 
 def test_what_is_unusable_is_told_row_by_row_and_in_words() -> None:
@@ -175,7 +182,7 @@ def test_what_is_unusable_is_told_row_by_row_and_in_words() -> None:
         "2 of 3 voters answered, and the quorum is 3; missing: c; c: its output, 2, is no label: not one of 0 … 1",
     ]
     output = decided.to_output("p", "r")
-    assert (output.status, output.unanswered, output.needs_review) == ("DEGRADED", 3, 0)
+    assert (output.status, output.rows_failed, output.needs_review) == ("DEGRADED", 3, 0)
     assert [report.status for report in output.members] == ["partial"] * 3
     assert output.members[0].outputs == [0.25, 1.5, None, 0.5]
     assert output.members[0].error is not None
@@ -221,10 +228,10 @@ def test_in_a_cascade_a_row_that_lacks_a_voter_goes_to_the_next_tier_alone() -> 
         return {one.id: MemberResult(one.id, said[one.id][numbers]) for one in made.in_tier(tier)}
 
     decided = decide(made, made.policy, 3, ask)
-    assert isinstance(decided, Answer)
+    assert isinstance(decided, ExecutionResult)
     assert asked == [(1, [0, 1, 2]), (2, [1, 2])]
     found: list[tuple[Any, Any, Any]] = [(one.tier, one.decision, one.missing) for one in decided.predictions]
-    assert found == [(1, "answer", msgspec.UNSET), (2, "answer", ["b"]), (2, "answer", ["c"])]
+    assert found == [(1, "accept", msgspec.UNSET), (2, "accept", ["b"]), (2, "accept", ["c"])]
     assert decided.predictions[1].value == pytest.approx(0.85)
 
 
@@ -234,7 +241,7 @@ def test_a_cascade_none_of_whose_rows_has_an_answer_has_failed() -> None:
     said = {"a": [0.6, 0.6], "b": [0.6, 0.6], "c": [np.nan, np.nan]}
     results = {id_: MemberResult(id_, np.array(one)) for id_, one in said.items()}
     decided = decide(made, made.policy, 2, lambda _tier, numbers: select(results, numbers))
-    assert isinstance(decided, Answer)
+    assert isinstance(decided, ExecutionResult)
     assert (decided.status, decided.predictions) == ("FAILED", [])
     assert decided.cause == "2 of 3 voters answered, and c is required; missing: c; c: its output is not finite"
 

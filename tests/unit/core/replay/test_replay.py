@@ -22,14 +22,22 @@ from builders import BINARY, REGRESSION, ROOT, THREE, manifest, member, release,
 from memory import PREFIX, MemoryStack
 from stepensemble.cli.tables.replay import draw_replay
 from stepensemble.cli.what_if import Replayed, read_what_if
-from stepensemble.core.aggregation.prediction import Answer, MemberFailure, MemberResult, decide
+from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, decide
 from stepensemble.core.arrays import Integers
 from stepensemble.core.errors import InvalidManifest, ReplayRefused, StorageUnavailable
 from stepensemble.core.payload import apply_quorum, parse_payload
 from stepensemble.core.record import Record, decode_record, encode_record
 from stepensemble.core.releases.release import Release, encode_release
 from stepensemble.core.replay.replay import replay
-from stepensemble.core.replay.report import Change, ChangedStatus, Mismatch, Missing, Replay, Shift, Tally
+from stepensemble.core.replay.report import (
+    Change,
+    ChangeCount,
+    ChangedStatus,
+    MissingOutputs,
+    ReleaseMismatch,
+    Replay,
+    Shift,
+)
 from stepensemble.core.replay.what_if import METHODS, WhatIf
 from stepensemble.core.schema.manifest import Manifest
 from stepensemble.core.schema.outputs import Label
@@ -51,7 +59,7 @@ Said = Mapping[str, Sequence[Any] | None]
 """Member id to what it says of every row, were it asked; None for one that fails."""
 
 
-def answer(made: Release, said: Said, quorum: Mapping[str, Any] | None = None) -> Answer:
+def answer(made: Release, said: Said, quorum: Mapping[str, Any] | None = None) -> ExecutionResult:
     """Decide as an execution does, each tier asked about the rows that reach it."""
     rows = max(len(outputs) for outputs in said.values() if outputs is not None)
     policy = apply_quorum(parse_payload(payload(rows, quorum)), made.policy, made.members)
@@ -65,7 +73,7 @@ def answer(made: Release, said: Said, quorum: Mapping[str, Any] | None = None) -
         }
 
     decided = decide(made, policy, rows, ask)
-    assert isinstance(decided, Answer)
+    assert isinstance(decided, ExecutionResult)
     return decided
 
 
@@ -113,11 +121,11 @@ def test_the_greatest_probability_flips_what_the_mean_denied() -> None:
     # Means 0.375 and 0.625 become maxima 0.5, which reaches the threshold, and 0.75.
     report = replay_of(TWO, keep(TWO, {"a": [0.25, 0.5], "b": [0.5, 0.75]}), method="max")
     assert (report.records, report.rows, report.compared) == (1, 2, 2)
-    assert (report.labels_flipped, report.flips) == (1, (Tally(Change("no", "yes"), 1),))
+    assert (report.labels_flipped, report.flips) == (1, (ChangeCount(Change("no", "yes"), 1),))
     assert report.shift == Shift(mean=0.125, mean_absolute=0.125, greatest=0.125)
     first, second = report.changed_rows
     assert (first.prediction_id, first.row, first.label) == ("p", 0, Change("no", "yes"))
-    assert (first.value, first.shift, first.decision) == (Change(0.375, 0.5), 0.125, Change("answer", "answer"))
+    assert (first.value, first.shift, first.decision) == (Change(0.375, 0.5), 0.125, Change("accept", "accept"))
     assert (second.row, second.label) == (1, Change("yes", "yes"))
     assert (report.statuses_changed, report.decisions_changed, report.missing, report.mismatches) == (0, 0, (), ())
 
@@ -146,7 +154,7 @@ def test_a_stricter_quorum_changes_statuses_and_flips_nothing() -> None:
     strict = parse(probable("a"), probable("b"), task=BINARY_TASK, quorum={"min_members": 2})
     report = replay_of(TWO, *records, manifest=strict)
     assert report.changed_records == (ChangedStatus("degraded", Change("DEGRADED", "FAILED")),)
-    assert report.statuses == (Tally(Change("DEGRADED", "FAILED"), 1),)
+    assert report.statuses == (ChangeCount(Change("DEGRADED", "FAILED"), 1),)
     assert (report.rows, report.compared, report.labels_flipped, report.changed_rows) == (2, 1, 0, ())
 
 
@@ -169,10 +177,10 @@ def test_outputs_that_a_record_does_not_have_are_named() -> None:
     more = parse(probable("a"), probable("b"), probable("c"), task=BINARY_TASK, quorum={"min_members": 1})
     report = replay_of(TWO, *records, manifest=more)
     assert report.missing == (
-        Missing("b", "failed", records=2, rows=5, example="Task timed out"),
-        Missing("c", "not asked", records=3, rows=6, example=None),
+        MissingOutputs("b", "failed", records=2, rows=5, example="Task timed out"),
+        MissingOutputs("c", "not asked", records=3, rows=6, example=None),
     )
-    assert report.statuses == (Tally(Change("COMPLETE", "DEGRADED"), 1),)
+    assert report.statuses == (ChangeCount(Change("COMPLETE", "DEGRADED"), 1),)
 
 
 def test_a_shadow_that_becomes_a_voter_was_asked() -> None:
@@ -189,11 +197,11 @@ def test_models_that_are_not_the_manifests_are_named() -> None:
     recorded = TWO.members[1].artifact.digest
     report = replay_of(TWO, record, record, manifest=other, digests={"a": "0" * 64, "b": "1" * 64})
     assert report.mismatches == (
-        Mismatch("a", "version", "1", "2", records=2),
-        Mismatch("b", "artifact", recorded, "1" * 64, records=2),
+        ReleaseMismatch("a", "version", "1", "2", records=2),
+        ReleaseMismatch("b", "artifact", recorded, "1" * 64, records=2),
     )
     assert replay_of(TWO, record, manifest=other, digests={"b": recorded}).mismatches == (
-        Mismatch("a", "version", "1", "2", records=1),
+        ReleaseMismatch("a", "version", "1", "2", records=1),
     )
     assert report.changed_rows == ()
 
@@ -204,7 +212,7 @@ def test_outputs_that_are_not_what_the_manifest_declares_are_that_members_failur
     declared = parse(probable("a"), probable("b"), task=BINARY_TASK, quorum={"min_members": 1})
     report = replay_of(made, *records, manifest=declared)
     reason = "the output of row 0, 3., is no probability: outside [0, 1] by more than 0.001 (1 of 1 rows)"
-    assert report.missing == (Missing("b", "refused", records=1, rows=1, example=reason),)
+    assert report.missing == (MissingOutputs("b", "refused", records=1, rows=1, example=reason),)
     assert report.changed_records == (ChangedStatus("p", Change("COMPLETE", "DEGRADED")),)
     # p: b's logit, 3, gave sigmoid(3), and counts no more; q: taken for a probability, 0.5 is just that.
     values = {row.prediction_id: row.value.after for row in report.changed_rows}
@@ -265,8 +273,8 @@ def test_a_row_of_which_nobody_could_decide_is_none() -> None:
     record = keep(made, {"a": [0.25, 0.0], "b": [0.75, 1.0]})
     first = parse(probable("a"), probable("b"), task=BINARY_TASK, aggregation={"method": "mean", "tie": "first"})
     report = replay_of(made, record, manifest=first)
-    assert report.flips == (Tally(Change(None, "yes"), 2),)
-    assert report.decisions == (Tally(Change("abstain", "answer"), 2),)
+    assert report.flips == (ChangeCount(Change(None, "yes"), 2),)
+    assert report.decisions == (ChangeCount(Change("abstain", "accept"), 2),)
     assert report.shift == Shift(0.0, 0.0, 0.0)
     assert {row.row for row in report.changed_rows} == {0, 1}
     # The rule for ties outlives the method.
@@ -276,7 +284,7 @@ def test_a_row_of_which_nobody_could_decide_is_none() -> None:
 def test_bounds_on_what_needs_review_change_decisions() -> None:
     careful = parse(probable("a"), probable("b"), task=BINARY_TASK, review={"max_spread": 0.2})
     report = replay_of(TWO, keep(TWO, {"a": [0.25, 0.5], "b": [0.5, 1.0]}), manifest=careful)
-    assert (report.decisions_changed, report.decisions) == (1, (Tally(Change("answer", "review"), 1),))
+    assert (report.decisions_changed, report.decisions) == (1, (ChangeCount(Change("accept", "review"), 1),))
     assert [(row.row, row.shift) for row in report.changed_rows] == [(1, 0.0)]  # spreads: 0.125 and 0.25
 
 
@@ -292,7 +300,7 @@ def test_a_payloads_own_quorum_stays_in_force_until_a_manifest_replaces_it() -> 
     assert record.output.status == "FAILED"
     assert replay_of(TWO, record, method="max").statuses_changed == 0
     same = parse(probable("a"), probable("b"), task=BINARY_TASK, quorum={"min_members": 1})
-    assert replay_of(TWO, record, manifest=same).statuses == (Tally(Change("FAILED", "DEGRADED"), 1),)
+    assert replay_of(TWO, record, manifest=same).statuses == (ChangeCount(Change("FAILED", "DEGRADED"), 1),)
 
 
 def test_nothing_recorded_is_nothing_changed() -> None:
@@ -327,8 +335,8 @@ def test_a_cascade_has_not_asked_later_tiers_about_what_was_decided_before() -> 
     record = keep(CASCADED, {"a": [0.9, 0.25, 0.1], "b": [0.9, 0.75, 0.1], "c": [0.5, 0.125, 0.5]})
     assert record.output.members[2].outputs == [0.125]
     report = replay_of(CASCADED, record, manifest=parse(*THREE_VOTERS, task=BINARY_TASK))
-    assert report.missing == (Missing("c", "not asked", records=1, rows=2, example=None),)
-    assert report.statuses == (Tally(Change("COMPLETE", "DEGRADED"), 1),)
+    assert report.missing == (MissingOutputs("c", "not asked", records=1, rows=2, example=None),)
+    assert report.statuses == (ChangeCount(Change("COMPLETE", "DEGRADED"), 1),)
     assert report.changed_rows == ()  # means of a and b alone, and of all three of them, as before
 
 
@@ -347,15 +355,15 @@ def test_of_a_cascade_that_failed_the_rows_that_went_on_are_found_again() -> Non
     record = keep(strict, {"a": [0.9, 0.25], "b": None, "c": [0.0, 0.0]})
     assert (record.output.status, record.output.members[2].outputs) == ("FAILED", [0.0, 0.0])
     report = replay_of(strict, record, manifest=parse(*THREE_VOTERS, task=BINARY_TASK))
-    assert report.statuses == (Tally(Change("FAILED", "DEGRADED"), 1),)
-    assert report.missing == (Missing("b", "failed", records=1, rows=2, example="Task timed out"),)
+    assert report.statuses == (ChangeCount(Change("FAILED", "DEGRADED"), 1),)
+    assert report.missing == (MissingOutputs("b", "failed", records=1, rows=2, example="Task timed out"),)
 
     made = structs.replace(CASCADED, members=(*CASCADED.members, *(released(d, "probability", tier=2) for d in "de")))
     made = structs.replace(made, policy=structs.replace(made.policy, quorum=Quorum(min_weight=0.7)))
     record = keep(made, {"a": [0.9, 0.25], "b": [0.9, 0.5], "c": [0.0, 0.0], "d": None, "e": None})
     assert (record.output.status, record.output.members[2].outputs) == ("FAILED", [0.0])  # 3 of 5; only one row went on
     report = replay_of(made, record, manifest=parse(*THREE_VOTERS, task=BINARY_TASK, quorum={"min_members": 2}))
-    assert report.missing == (Missing("c", "not asked", records=1, rows=1, example=None),)
+    assert report.missing == (MissingOutputs("c", "not asked", records=1, rows=1, example=None),)
 
 
 def test_a_record_without_a_quorum_does_not_fail_those_that_are_decided_with_it() -> None:
@@ -754,7 +762,7 @@ def test_rows_that_lack_a_voter_are_replayed_as_they_were_answered() -> None:
     said = {"a": [0.9, math.nan, 0.9, 0.9], "b": [0.8, 0.8, 1.7, 0.8], "c": [0.6, math.nan, 0.6, 0.2]}
     record = keep(made, said)
     assert isinstance(record.output.predictions, list)
-    assert [one.decision for one in record.output.predictions] == ["answer", "failed", "answer", "answer"]
+    assert [one.decision for one in record.output.predictions] == ["accept", "failed", "accept", "accept"]
     assert record.output.members[0].outputs == [0.9, None, 0.9, 0.9]
     same = replay_of(made, record)
     assert (same.records, same.rows, same.compared, same.changed_rows, same.changed_records) == (1, 4, 3, (), ())
@@ -767,11 +775,11 @@ def test_rows_that_lack_a_voter_are_replayed_as_they_were_answered() -> None:
     lone = parse(probable("a"), probable("b"), probable("c"), task=BINARY_TASK, quorum={"min_members": 1})
     tried = replay_of(made, record, manifest=lone)
     (changed,) = tried.changed_rows
-    assert (changed.row, changed.decision, changed.label) == (1, Change("failed", "answer"), Change(None, "yes"))
+    assert (changed.row, changed.decision, changed.label) == (1, Change("failed", "accept"), Change(None, "yes"))
     # With one of three only the first and the last row have an answer.
     strict = parse(probable("a"), probable("b"), probable("c"), task=BINARY_TASK, quorum={"min_members": 3})
     tried = replay_of(made, record, manifest=strict)
-    assert [(one.row, one.decision) for one in tried.changed_rows] == [(2, Change("answer", "failed"))]
+    assert [(one.row, one.decision) for one in tried.changed_rows] == [(2, Change("accept", "failed"))]
     assert tried.compared == 2
 
 

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutErr
 from builders import REGRESSION, release, released
 from stepensemble.core import errors
 from stepensemble.core.problems import Problem, list_problems, read_problems
-from stepensemble.handlers.http.invoker import Asker, name_failure
+from stepensemble.handlers.http.invoker import Invoker, name_failure
 from stepensemble.handlers.state import list_members
 
 PROBLEMS = [
@@ -95,7 +95,7 @@ def refusal(code: str, status: int = 400) -> ClientError:
     ],
 )
 def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    asker = Asker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    asker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
     with pytest.raises(kind) as raised:
         asker.run("e", {"features": {}})
     assert "secret" not in str(raised.value)
@@ -118,7 +118,7 @@ def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
     code: str, status: int, kind: type[errors.EnsembleError]
 ) -> None:
     client = Refusing(refusal(code, status))
-    asker = Asker(client, "arn", client, None)  # type: ignore[arg-type]
+    asker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     for call in (lambda: asker.run("e", {}), lambda: asker.score("e", member, {"x": np.zeros(1)}, 1, 1)):
         with pytest.raises(kind) as raised:
@@ -129,7 +129,7 @@ def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
 
 
 def test_metadata_that_no_execution_carries_is_refused_before_anything_is_written() -> None:
-    asker = Asker(None, "arn", None, None)  # type: ignore[arg-type]
+    asker = Invoker(None, "arn", None, None)  # type: ignore[arg-type]
     with pytest.raises(errors.PayloadTooLarge) as refused:
         asker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})
     (problem,) = refused.value.problems
@@ -145,7 +145,7 @@ def test_metadata_that_no_execution_carries_is_refused_before_anything_is_writte
     ],
 )
 def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    asker = Asker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    asker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     with pytest.raises(kind) as raised:
         asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
@@ -181,7 +181,7 @@ def test_a_slot_whose_process_died_is_called_once_more(
     answers: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
 ) -> None:
     client: Any = Answering(*answers)
-    asker = Asker(client, "arn", client, None)  # type: ignore[arg-type]
+    asker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     if kind is None:
         assert asker.score("e", member, {"x": np.zeros(1)}, 1, 1) == [2.0]

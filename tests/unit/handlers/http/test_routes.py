@@ -15,7 +15,7 @@ from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload, NothingPublished, QuorumNotMet
 from stepensemble.core.problems import Problem
 from stepensemble.handlers.http.routes import RETRY_SECONDS, STATUSES, check_event, make_api
-from stepensemble.handlers.http.service import BODY_BYTES, RESPONSE_BYTES, Unanswered
+from stepensemble.handlers.http.service import BODY_BYTES, RESPONSE_BYTES, ServiceFailure
 
 SERVING = "/v1/models/titanic:predict"
 BODY = b'{"instances": [{"Age": 22}]}'
@@ -211,11 +211,11 @@ def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -
 
 
 def test_a_record_is_named_where_there_is_one() -> None:
-    failed = Unanswered(QuorumNotMet("too few"), "here")
+    failed = ServiceFailure(QuorumNotMet("too few"), "here")
     status, headers, answer, _ = ask(failed)
     assert (status, headers["X-Prediction-Id"], answer["prediction_id"]) == (422, "here", "here")
     assert ask(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
-    assert "prediction_id" not in ask(Unanswered(NothingPublished("nothing"), None))[2]
+    assert "prediction_id" not in ask(ServiceFailure(NothingPublished("nothing"), None))[2]
 
 
 @pytest.mark.parametrize(

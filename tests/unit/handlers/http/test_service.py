@@ -23,8 +23,14 @@ from stepensemble.core.errors import (
     ServableNotFound,
 )
 from stepensemble.handlers.current_release import POINTER_SECONDS, CurrentRelease
-from stepensemble.handlers.http.invoker import Asker
-from stepensemble.handlers.http.service import BODY_BYTES, RESPONSE_BYTES, Door, Unanswered, fits_response
+from stepensemble.handlers.http.invoker import Invoker
+from stepensemble.handlers.http.service import (
+    BODY_BYTES,
+    RESPONSE_BYTES,
+    PredictionService,
+    ServiceFailure,
+    fits_response,
+)
 from stepensemble.publishing.canary import abort_canary, promote_canary
 from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.publishing.publish import publish
@@ -57,12 +63,14 @@ class Clients:
         return {"Payload": io.BytesIO(msgspec.json.encode(answer))}
 
 
-def open_door(stack: MemoryStack, clock: Clock) -> Door:
+def open_door(stack: MemoryStack, clock: Clock) -> PredictionService:
     """Return a door whose pointer ages by a clock of its own."""
     clients: Any = Clients(stack)
     ids = iter(range(1000))
-    asker = Asker(clients, "machine", clients, stack.data)
-    return Door(CurrentRelease(stack.releases, clock), stack.records, asker, PREFIX, lambda: f"http-{next(ids)}")
+    asker = Invoker(clients, "machine", clients, stack.data)
+    return PredictionService(
+        CurrentRelease(stack.releases, clock), stack.records, asker, PREFIX, lambda: f"http-{next(ids)}"
+    )
 
 
 def versions(folder: Path) -> tuple[Sources, Sources]:
@@ -77,7 +85,7 @@ def stack() -> MemoryStack:
     return MemoryStack()
 
 
-def predict(door: Door, name: str = "halves", version: int | None = None, label: str | None = None) -> str:
+def predict(door: PredictionService, name: str = "halves", version: int | None = None, label: str | None = None) -> str:
     """Ask, make sure of the answer, and return which release gave it."""
     answered = door.ask("predict", name, version, label, ROW)
     assert answered.body == {"predictions": [2.5]}
@@ -97,7 +105,7 @@ def test_an_execution_that_died_names_its_record_where_there_is_one(
         raise type("Runtime.ExitError", (Exception,), {})
 
     door.asker.step_functions.functions["${AggregateFunctionArn}"] = die  # type: ignore[attr-defined]
-    with pytest.raises(Unanswered) as failed:
+    with pytest.raises(ServiceFailure) as failed:
         door.predict({"features": {"x": 1.0}})
     assert isinstance(failed.value.error, ExecutionFailed)
     assert failed.value.recorded == ("http-0" if first else None)
@@ -105,7 +113,7 @@ def test_an_execution_that_died_names_its_record_where_there_is_one(
 
 def test_a_prediction_without_a_quorum_names_its_record(stack: MemoryStack, tmp_path: Path) -> None:
     stack.publish(sources(tmp_path, member("log", "logarithm")))
-    with pytest.raises(Unanswered) as failed:
+    with pytest.raises(ServiceFailure) as failed:
         open_door(stack, Clock()).predict({"features": {"x": -1.0}})
     assert isinstance(failed.value.error, QuorumNotMet)
     assert failed.value.recorded == "http-0"

@@ -20,7 +20,7 @@ from stepensemble.core.releases.release import digest_of
 from stepensemble.handlers.current_release import CurrentRelease
 from stepensemble.handlers.inbox.receive import ASKED_BYTES, PICTURES, Receiver
 from stepensemble.handlers.prediction.payload_objects import FILE_BYTES
-from stepensemble.storage.keys import picture_key
+from stepensemble.storage.keys import image_key
 
 PAYLOAD = {"features": {"x": 1.5}}
 PIXELS = {"name": "image", "type": "image", "size": [2, 2], "mode": "L"}
@@ -132,7 +132,7 @@ def test_each_version_is_read_for_itself(stack: MemoryStack) -> None:
 def test_a_picture_is_known_by_its_bytes_and_copied_under_its_digest(seeing: MemoryStack, kind: str, name: str) -> None:
     body = picture(kind)
     answer = receive(seeing, f"inbox/{name}", body)
-    key = picture_key(body)
+    key = image_key(body)
     assert answer["kind"] == "prediction"
     assert answer["input"] == {"features": {"image": {"s3": f"s3://data/{key}"}}}
     assert digest_of(body) in key

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from stepensemble.handlers.inbox.s3_object import Arrival, read_arrival
-from stepensemble.storage.keys import ANSWER, FAILURE, KEY_BYTES, OUTBOX, answer_key, underline
+from stepensemble.handlers.inbox.s3_object import InboxObject, read_inbox_object
+from stepensemble.storage.keys import ANSWER, FAILURE, KEY_BYTES, OUTBOX, response_key, underline
 
 TOLD = {"key": "inbox/a.json", "size": 3, "etag": "abc", "version-id": "v1", "sequencer": "0A"}
 SEQUENCERS = st.text("0123456789ABCDEF", min_size=1, max_size=20)
@@ -17,8 +17,8 @@ PARTS = st.text("a.é漢😀 _%#?+\n\x7f", max_size=12)
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
 
 
-def arrival(sequencer: str = "0", **more: Any) -> Arrival:
-    return Arrival(**{"key": "inbox/a", "size": 1, "etag": "e", "sequencer": sequencer, **more})
+def arrival(sequencer: str = "0", **more: Any) -> InboxObject:
+    return InboxObject(**{"key": "inbox/a", "size": 1, "etag": "e", "sequencer": sequencer, **more})
 
 
 # ------------------------------------------------------------------------------------------------------ sequencers
@@ -49,7 +49,7 @@ def test_a_shorter_one_is_padded_on_its_right() -> None:
 
 
 def test_the_object_of_an_event_is_read_and_what_else_s3_tells_is_left() -> None:
-    assert read_arrival({**TOLD, "more": 1}) == Arrival("inbox/a.json", 3, "abc", "0A", "v1")
+    assert read_inbox_object({**TOLD, "more": 1}) == InboxObject("inbox/a.json", 3, "abc", "0A", "v1")
 
 
 @pytest.mark.parametrize(
@@ -57,20 +57,20 @@ def test_the_object_of_an_event_is_read_and_what_else_s3_tells_is_left() -> None
 )
 def test_what_is_no_object_is_refused(told: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
-        read_arrival(told)
+        read_inbox_object(told)
 
 
 @pytest.mark.parametrize("unversioned", [{}, {"version-id": None}, {"version-id": "null"}])
 def test_without_a_version_id_a_version_is_named_by_when_it_came_and_what_it_is(unversioned: dict[str, Any]) -> None:
     told = {name: value for name, value in TOLD.items() if name != "version-id"} | unversioned
-    found = read_arrival(told)
+    found = read_inbox_object(told)
     assert (found.version_id, found.version) == (None, "0A-abc")
-    assert read_arrival({**told, "sequencer": "0B"}).version != found.version
-    assert read_arrival({**told, "etag": "abd"}).version != found.version
+    assert read_inbox_object({**told, "sequencer": "0B"}).version != found.version
+    assert read_inbox_object({**told, "etag": "abd"}).version != found.version
 
 
 def test_a_version_id_alone_names_a_version() -> None:
-    assert read_arrival(TOLD).version == read_arrival({**TOLD, "sequencer": "0F"}).version == "v1"
+    assert read_inbox_object(TOLD).version == read_inbox_object({**TOLD, "sequencer": "0F"}).version == "v1"
 
 
 # ------------------------------------------------------------------------------------------------------------ keys
@@ -93,9 +93,9 @@ def test_a_version_id_alone_names_a_version() -> None:
     ],
 )
 def test_an_answer_is_called_as_the_object_is(key: str, answer: str) -> None:
-    assert answer_key(key, None, ANSWER) == answer
-    assert answer_key(key, None, FAILURE) == answer.removesuffix(".json") + ".error.json"
-    assert answer_key(key, "v1", ANSWER) == answer.removesuffix(".json") + ".v1.json"
+    assert response_key(key, None, ANSWER) == answer
+    assert response_key(key, None, FAILURE) == answer.removesuffix(".json") + ".error.json"
+    assert response_key(key, "v1", ANSWER) == answer.removesuffix(".json") + ".v1.json"
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "漢", "😀"])
@@ -103,21 +103,21 @@ def test_an_answer_is_called_as_the_object_is(key: str, answer: str) -> None:
 def test_the_answer_to_the_longest_key_has_a_key_too(letter: str, version: str | None) -> None:
     # S3 counts bytes of UTF-8: 1024 for the key, 6 of them for the prefix.
     longest = "inbox/" + letter * ((KEY_BYTES - len("inbox/")) // len(letter.encode()))
-    key = answer_key(longest, version, FAILURE)
+    key = response_key(longest, version, FAILURE)
     assert KEY_BYTES - len("😀".encode()) < len(key.encode()) <= KEY_BYTES
     assert key.endswith(FAILURE if version is None else f".{version}{FAILURE}")
-    assert answer_key(longest[:-1] + "b", version, FAILURE) != key
+    assert response_key(longest[:-1] + "b", version, FAILURE) != key
 
 
 def test_a_name_is_cut_only_where_it_must_be() -> None:
     fits = "a" * (KEY_BYTES - len(OUTBOX) - len(ANSWER))
-    assert answer_key(f"inbox/{fits}", None, ANSWER) == f"outbox/{fits}.json"
-    assert "~" in answer_key(f"inbox/{fits}a", None, ANSWER)
+    assert response_key(f"inbox/{fits}", None, ANSWER) == f"outbox/{fits}.json"
+    assert "~" in response_key(f"inbox/{fits}a", None, ANSWER)
 
 
 @given(NAMES, st.sampled_from([None, "v1"]), st.sampled_from([ANSWER, FAILURE]))
 def test_every_answer_has_a_key_in_the_outbox_that_all_can_read(name: str, version: str | None, ending: str) -> None:
-    key = answer_key(f"inbox/{name}", version, ending)
+    key = response_key(f"inbox/{name}", version, ending)
     assert key.startswith(OUTBOX)
     assert len(key.encode()) <= KEY_BYTES
     assert all(part.strip(".") for part in key.split("/"))
@@ -126,5 +126,5 @@ def test_every_answer_has_a_key_in_the_outbox_that_all_can_read(name: str, versi
 
 @given(NAMES, st.text("abc0123456789-", min_size=1, max_size=40), st.text("abc0123456789-", min_size=1, max_size=40))
 def test_versions_of_a_key_are_answered_apart(name: str, first: str, second: str) -> None:
-    keys = {answer_key(f"inbox/{name}", version, ANSWER) for version in (first, second, None)}
+    keys = {response_key(f"inbox/{name}", version, ANSWER) for version in (first, second, None)}
     assert len(keys) == len({first, second, None})
