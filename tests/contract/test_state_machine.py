@@ -773,7 +773,7 @@ def test_a_payloads_quorum_that_no_members_can_meet_is_refused(tmp_path: Path) -
         run(stack, payload)
     assert failed.value.error == "InvalidPayload"
     assert "$.quorum.min_members: 3 is more than the 2 voters" in failed.value.cause
-    assert '$.quorum.required[0]: "lug" is no voter' in failed.value.cause
+    assert '$.quorum.required[0]: "lug" is not a voter' in failed.value.cause
     with pytest.raises(InvalidPayload) as refused:
         ensemble.predict(payload)
     assert str(refused.value) == failed.value.cause

@@ -592,11 +592,11 @@ def test_a_warm_up_that_is_late_is_given_up() -> None:
 def test_neither_schedule_starts_what_the_other_is_for() -> None:
     batch, warmup = (json.loads(schedule(name)["Target"]["Input"]) for name in ("BatchSchedule", "WarmupSchedule"))
     assert not is_warmup(batch)
-    with pytest.raises(InvalidPayload, match='"warmup" is not known here'):
+    with pytest.raises(InvalidPayload, match='"warmup" is not a known key'):
         parse_request({**batch, **warmup})
     with pytest.raises(InvalidPayload, match="dataset"):
         parse_request(warmup)
-    with pytest.raises(InvalidPayload, match='"dataset" is not known here'):
+    with pytest.raises(InvalidPayload, match='"dataset" is not a known key'):
         parse_payload(batch)
 
 

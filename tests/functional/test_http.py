@@ -237,7 +237,7 @@ def test_more_bad_fields_than_a_response_holds_are_counted(http_url: str) -> Non
     answered = requests.post(f"{http_url}/predict", json={"instances": rows}, timeout=60)
     assert answered.status_code == 400
     assert answered.json()["message"].startswith("180000 problems:\n- $.instances[0].hat0: ")
-    assert answered.json()["problems"][-1]["remedy"] == "mend these first"
+    assert answered.json()["problems"][-1]["remedy"] == "fix these first"
 
 
 def test_without_a_quorum_the_record_is_named(halves: str) -> None:

@@ -133,7 +133,7 @@ def test_many_pictures_are_answered_by_way_of_s3(digits: Stack, project: Path) -
         (base64.b64encode(SEVEN.read_bytes()[:90]).decode(), "$.features.image: cannot be decoded"),
         ({"s3": "s3://elsewhere/payloads/x.png"}, "$.features.image: s3://elsewhere/payloads/x.png is elsewhere"),
         ([[0] * 8] * 8, "is no picture; give a PNG, JPEG or WebP as base64 text"),
-        (None, "$.features.image: is missing; give a picture as base64 text"),
+        (None, "$.features.image: is missing; give an image as base64 text"),
     ],
 )
 def test_what_is_no_picture_fails_the_execution_as_a_bad_payload(digits: Stack, value: Any, expected: str) -> None:

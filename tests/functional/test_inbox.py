@@ -348,13 +348,13 @@ def test_what_is_no_sound_picture_is_refused(digits: Inbox) -> None:
         assert refused["error"] == "InvalidPayload", name
         assert [problem["path"] for problem in refused["problems"]] == ["$.features.image"]
     wrong = digits.refusal("no.png", b"GIF89a")
-    assert wrong["error"] == "ArrivalRefused"
+    assert wrong["error"] == "InboxObjectRefused"
     assert "does not begin as a PNG, JPEG or WebP does" in wrong["message"]
 
 
 def test_a_picture_is_nothing_to_an_ensemble_of_passengers(inbox: Inbox) -> None:
     refused = inbox.refusal("seven.png", SEVEN)
-    assert refused["error"] == "ArrivalRefused"
+    assert refused["error"] == "InboxObjectRefused"
     assert "send a payload as JSON" in refused["message"]
 
 
@@ -365,20 +365,20 @@ def test_what_cannot_be_asked_is_answered_with_its_reason(inbox: Inbox) -> None:
     zipped = gzip.compress(as_csv(ROWS * 200))
     parquet = as_parquet(ROWS)
     bodies: dict[str, tuple[object, str, str]] = {
-        "bad/empty.json": (b"", "ArrivalRefused", "is empty"),
-        "bad/a.xlsx": (b"PK\x03\x04", "ArrivalRefused", "is of no known kind"),
-        "bad/a": (b"text", "ArrivalRefused", "is of no known kind"),
-        "bad/cut.json": (b'{"features": {"Age"', "ArrivalRefused", "is not JSON"),
-        "bad/deep.json": (b"[" * 100_000 + b"]" * 100_000, "ArrivalRefused", "nested too deeply"),
+        "bad/empty.json": (b"", "InboxObjectRefused", "is empty"),
+        "bad/a.xlsx": (b"PK\x03\x04", "InboxObjectRefused", "is of no known kind"),
+        "bad/a": (b"text", "InboxObjectRefused", "is of no known kind"),
+        "bad/cut.json": (b'{"features": {"Age"', "InboxObjectRefused", "is not JSON"),
+        "bad/deep.json": (b"[" * 100_000 + b"]" * 100_000, "InboxObjectRefused", "nested too deeply"),
         "bad/list.json": ([PASSENGER], "InvalidPayload", "is not an object"),
         "bad/many.json": ({"instances": [{}] * (MAX_ROWS + 1)}, "InvalidPayload", "10,001"),
         "bad/notes.json": (
             {"features": PASSENGER, "metadata": {"note": "n" * 300_000}},
-            "ArrivalRefused",
+            "InboxObjectRefused",
             "shorten its metadata",
         ),
-        "bad/empty.csv": (b"", "ArrivalRefused", "is empty"),
-        "bad/empty.parquet": (b"", "ArrivalRefused", "is empty"),
+        "bad/empty.csv": (b"", "InboxObjectRefused", "is empty"),
+        "bad/empty.parquet": (b"", "InboxObjectRefused", "is empty"),
         "bad/unlike.csv": (b"Klass\n1\n", "DatasetRefused", "feature Sex: is no column of the dataset"),
         "bad/cut.csv.gz": (zipped[: len(zipped) // 2], "DatasetRefused", "cut.csv.gz: is truncated gzip"),
         "bad/cut.parquet": (parquet[: len(parquet) // 2], "DatasetRefused", "is no Parquet file, or is truncated"),
@@ -392,7 +392,7 @@ def test_what_cannot_be_asked_is_answered_with_its_reason(inbox: Inbox) -> None:
         listed = [line.removeprefix("- ") for line in refused["message"].splitlines()[1:]]
         told = [f"{one['path']}: {one['message']}; {one['remedy']}" for one in refused.get("problems", ())]
         assert told == listed
-        assert bool(told) == (error != "ArrivalRefused")
+        assert bool(told) == (error != "InboxObjectRefused")
         inbox.latest(name, refused, ".error.json")
 
 

@@ -48,7 +48,7 @@ def test_a_shown_session_runs(project: Path, session: str) -> None:
         assert run_line(project, command).returncode == 0
     done = run_line(project, watch)
     # A picture is nothing that the ensemble takes.
-    assert done.returncode == ("ArrivalRefused" in output), done.stderr
+    assert done.returncode == ("InboxObjectRefused" in output), done.stderr
     assert_as_shown(steady(done.stdout), steady(output))
     answer = json.loads((project / "inbox" / "outbox" / "passenger.json.json").read_text())
     assert answer["object"]["key"] == "inbox/passenger.json"

@@ -110,7 +110,7 @@ def test_every_file_is_answered_once_and_again_when_it_changes(
     assert watch(shared_project, folder).keys() == {"bad.json"}
     assert files(outbox) == answers | {"bad.json.json"}
     bad.write_text("{")
-    assert watch(shared_project, folder, code=1)["bad.json"]["error"] == "ArrivalRefused"
+    assert watch(shared_project, folder, code=1)["bad.json"]["error"] == "InboxObjectRefused"
     assert files(outbox) == answers | {"bad.json.error.json"}
     assert [json.loads((outbox / NOTES).read_text()), len(asked_versions(stack, "a.json"))] == [{}, 1]
 
@@ -139,7 +139,7 @@ def test_answers_go_where_they_are_wanted_and_a_person_reads_a_line_a_file(
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
     assert lines.keys() == {"good.json", "bad.txt", "rows.csv"}
     assert "died" in lines["good.json"]
-    assert "ArrivalRefused" in lines["bad.txt"]
+    assert "InboxObjectRefused" in lines["bad.txt"]
     assert "2 rows" in lines["rows.csv"]
     assert files(out) == {"good.json.json", "bad.txt.error.json", "rows.csv.json"}
     assert not (folder / "outbox").exists()

@@ -1,64 +1,64 @@
-"""Everything that can go wrong, as one tree.
+"""Every error, as one tree.
 
-The class names are contract: a Lambda's `errorType` is the class name, and that is what a state machine's
-`ErrorEquals` matches and what an execution's `error` says.
+The class names are a contract: a Lambda's `errorType` is the class name, a state machine's `ErrorEquals` matches it,
+and the `error` of a failed execution is it.
 
     EnsembleError
     ├── InvalidManifest          the manifest has problems; all of them are listed
     ├── InvalidPayload           the payload has problems; all of them are listed
-    │   └── PayloadTooLarge      it is more than an execution carries, even without its rows
-    ├── QuorumNotMet             too few members answered
-    ├── PredictionConflict       the prediction id is taken by another input
-    ├── RecordNotFound           no record under that prediction id
-    ├── RecordsClosed            what is recorded is not read by this way
-    ├── RecordUnreadable         a record was written by another version
-    ├── TierMismatch             the tiers that were asked are not those that an answer needs
-    ├── ReplayRefused            what a replay shall try does not fit what is recorded; all problems are listed
+    │   └── PayloadTooLarge      it exceeds what an execution carries, even without its rows
+    ├── QuorumNotMet             too few members responded
+    ├── PredictionConflict       the prediction id belongs to another input
+    ├── RecordNotFound           no record has that prediction id
+    ├── RecordsClosed            this endpoint does not return records
+    ├── RecordUnreadable         another version wrote the record
+    ├── TierMismatch             the invoked tiers are not those that the decision needs
+    ├── ReplayRefused            a replay does not fit the records; all problems are listed
     ├── ReleaseError
     │   ├── NothingPublished     the stack has no current release
-    │   ├── ReleaseNotCurrent    the payload asks for a release that is not the current one
-    │   ├── ReleaseCorrupt       a release's bytes are not what its name says
-    │   ├── ReleaseNotFound      no release of that name, or several
-    │   ├── FingerprintMissing   a release has nothing it could be verified by
-    │   ├── VerificationFailed   a stack answers the golden rows otherwise than its release did at the gate
-    │   ├── CanaryConflict       a canary must be ended first, or cannot begin
+    │   ├── ReleaseNotCurrent    the requested release is not the current one
+    │   ├── ReleaseCorrupt       a release's bytes do not match its digest
+    │   ├── ReleaseNotFound      no release has that name, or several have
+    │   ├── FingerprintMissing   a release has no fingerprint to verify against
+    │   ├── VerificationFailed   golden rows are predicted differently than at the gate
+    │   ├── CanaryConflict       a canary must end first, or cannot start
     │   ├── NoCanary             there is no canary to end
     │   ├── ServableNotFound     no ensemble, member or version of that name is served
     │   ├── LabelUnknown         no version has that label
-    │   ├── NotEnoughSlots       more members than slots
-    │   └── PublishConflict      somebody else published meanwhile
-    ├── MemberError              one member's failure; the others' answers stand
-    │   ├── ArtifactMissing      the artifact is not in the store
-    │   ├── ArtifactCorrupt      the artifact's bytes are not what its digest says
+    │   ├── NotEnoughSlots       a release needs more slots than are free
+    │   └── PublishConflict      another publisher moved the pointer meanwhile
+    ├── MemberError              one member failed; the others still count
+    │   ├── ArtifactMissing      the artifact is not stored
+    │   ├── ArtifactCorrupt      the artifact's bytes do not match its digest
     │   ├── ModelRefused         the runtime cannot load the artifact
-    │   ├── InputMismatch        the model does not take the columns it is given
+    │   ├── InputMismatch        the model does not take the given columns
     │   └── InvalidOutput        the model's output is not what the manifest declares
-    ├── ModelFileError           a model's file is not taken
-    │   ├── FormatUnknown        not a file that a model is read from
-    │   ├── FileDamaged          truncated, or bits are flipped
+    ├── ModelFileError           a model file is refused
+    │   ├── FormatUnknown        not a supported model format
+    │   ├── FileDamaged          truncated or corrupted
     │   ├── FileUnsafe           could run code, write elsewhere, or fill memory or disk
     │   └── ConversionFailed     TensorFlow cannot read or convert it
-    ├── AdditionRefused          a model cannot become a member as it is asked for; all problems are listed
-    ├── TensorFlowMissing        what is asked for needs TensorFlow, which is not installed
+    ├── AdditionRefused          a model cannot become a member; all problems are listed
+    ├── TensorFlowMissing        TensorFlow is needed and not installed
     ├── DatasetError             a batch cannot read its dataset
-    │   ├── DatasetMissing       there is none where it is looked for
-    │   ├── DatasetRefused       it cannot be run as it is; all problems are listed
-    │   ├── DatasetChanged       it was changed while it was read
-    │   └── ShardUnreadable      a part of it is damaged, or not what its name says
-    ├── BatchFailed              a run went beyond its tolerances, or its rows do not add up
-    ├── ArrivalRefused           an object in the inbox is nothing that can be asked
-    ├── RunTakenOver             another execution works on the run by now
-    ├── InternalError            a fault in this software that was not foreseen
-    ├── ExecutionFailed          an execution, or one member's call, ended as nobody expects
-    ├── StillRunning             an execution takes longer than who asked may wait
-    ├── Throttled                AWS takes no more requests at the moment
-    ├── AnswerTooLarge           an answer is more than a response holds
+    │   ├── DatasetMissing       no dataset under that key or for that day
+    │   ├── DatasetRefused       it cannot be predicted as it is; all problems are listed
+    │   ├── DatasetChanged       it changed while it was read
+    │   └── ShardUnreadable      a part of it is damaged, or has another format
+    ├── BatchFailed              a run exceeded its tolerances, or its counts disagree
+    ├── InboxObjectRefused       an object in the inbox is not a payload or dataset
+    ├── RunTakenOver             another execution works on the run now
+    ├── InternalError            an unexpected fault in this software
+    ├── ExecutionFailed          an execution, or one invocation, ended unexpectedly
+    ├── StillRunning             an execution takes longer than the caller may wait
+    ├── Throttled                AWS accepts no more requests at the moment
+    ├── ResponseTooLarge         a response exceeds its limit
     ├── ObjectMissing            an object is not in S3, or may not be read
-    ├── StorageUnavailable       S3 or DynamoDB failed in a way worth a retry
-    ├── StorageFull              the disk under the local stack has no room; a retry does not help
+    ├── StorageUnavailable       S3 or DynamoDB failed; a retry may succeed
+    ├── StorageFull              the disk of the local stack is full; a retry does not help
     ├── StackNotFound            no such deployed or local stack
     ├── StackOutdated            a stack lacks an output that this version reads
-    └── LocalStackError          the local stack cannot start or go on (see `stepensemble.local`)
+    └── LocalStackError          the local stack cannot start or continue (see `stepensemble.local`)
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ from stepensemble.core.problems import Problem, list_problems
 
 
 class EnsembleError(Exception):
-    """Root of the tree. The message is written for a person and says what to do."""
+    """Root of the tree. The message is written for a person and names the remedy."""
 
 
 class _WithProblems(EnsembleError):
@@ -87,11 +87,11 @@ class InvalidPayload(_WithProblems):
 
 
 class PayloadTooLarge(InvalidPayload):
-    """The payload is more than an execution carries, even with its rows in S3."""
+    """The payload exceeds what an execution carries, even with its rows in S3."""
 
 
 class QuorumNotMet(EnsembleError):
-    """Too few members answered for the answer to count."""
+    """Too few members responded for a prediction to count."""
 
 
 class PredictionConflict(EnsembleError):
@@ -99,27 +99,27 @@ class PredictionConflict(EnsembleError):
 
 
 class RecordNotFound(EnsembleError):
-    """No record is kept under that prediction id."""
+    """No record is stored under that prediction id."""
 
 
 class RecordsClosed(EnsembleError):
-    """A stack's HTTP API does not answer what is recorded; its parameter `HttpRecords` decides."""
-
-
-class ReplayRefused(_WithProblems):
-    """What a replay shall try does not fit what is recorded; `problems` holds why."""
+    """The HTTP API does not return records; the parameter `HttpRecords` decides."""
 
 
 class RecordUnreadable(EnsembleError):
-    """A record was written by a version that kept other things."""
+    """A version with another record format wrote the record."""
 
 
 class TierMismatch(EnsembleError):
-    """The tiers that were asked, and of how many rows, are not those that the answer needs."""
+    """The invoked tiers, or their numbers of rows, are not those that the decision needs."""
+
+
+class ReplayRefused(_WithProblems):
+    """The policy to replay does not fit the records; `problems` holds why."""
 
 
 class ReleaseError(EnsembleError):
-    """Something about the published release."""
+    """A fault of a published release."""
 
 
 class NothingPublished(ReleaseError):
@@ -127,27 +127,27 @@ class NothingPublished(ReleaseError):
 
 
 class ReleaseNotCurrent(ReleaseError):
-    """The payload asks for a release that is not the current one."""
+    """The payload names a release that is neither the current one nor the canary."""
 
 
 class ReleaseCorrupt(ReleaseError):
-    """A release's bytes are not what its name says."""
+    """A release's bytes do not match its digest."""
 
 
 class ReleaseNotFound(ReleaseError):
-    """No release has that name, or several begin so."""
+    """No release has that name, or several names begin with it."""
 
 
 class FingerprintMissing(ReleaseError):
-    """No sound fingerprint is kept of a release, so nothing tells what it should answer."""
+    """No usable fingerprint of the release is stored, so there is nothing to verify against."""
 
 
 class VerificationFailed(ReleaseError):
-    """A stack does not answer the golden rows as the release's fingerprint says."""
+    """A stack predicts the golden rows differently than the fingerprint of the release records."""
 
 
 class CanaryConflict(ReleaseError):
-    """A canary is under way and must be ended first, or what shall be one is the current release."""
+    """Another canary must end first, or the release is already the current one."""
 
 
 class NoCanary(ReleaseError):
@@ -155,11 +155,11 @@ class NoCanary(ReleaseError):
 
 
 class ServableNotFound(ReleaseError):
-    """What is asked of is not served: neither the ensemble nor a member of it, or not in that version."""
+    """No ensemble, member or version of that name is served."""
 
 
 class LabelUnknown(ReleaseError):
-    """No version has that label: there are stable and, while there is a canary, canary."""
+    """No version has that label: `stable` always exists, `canary` while there is a canary."""
 
 
 class NotEnoughSlots(ReleaseError):
@@ -167,7 +167,7 @@ class NotEnoughSlots(ReleaseError):
 
 
 class PublishConflict(ReleaseError):
-    """Somebody else moved the pointer between reading and writing it."""
+    """Another publisher moved the pointer between reading and writing it."""
 
 
 class MemberError(EnsembleError):
@@ -175,11 +175,11 @@ class MemberError(EnsembleError):
 
 
 class ArtifactMissing(MemberError):
-    """The artifact is not in the store."""
+    """The artifact is not stored."""
 
 
 class ArtifactCorrupt(MemberError):
-    """The artifact's bytes do not have the digest the release names."""
+    """The artifact's bytes do not have the digest that the release names."""
 
 
 class ModelRefused(MemberError):
@@ -187,7 +187,7 @@ class ModelRefused(MemberError):
 
 
 class InputMismatch(MemberError):
-    """The model does not take the columns it is given."""
+    """The model does not take the columns that it is given."""
 
 
 class InvalidOutput(MemberError):
@@ -195,15 +195,15 @@ class InvalidOutput(MemberError):
 
 
 class ModelFileError(EnsembleError):
-    """A model's file is not taken; nothing has been made of it."""
+    """A model file is refused; nothing was written."""
 
 
 class FormatUnknown(ModelFileError):
-    """The file is not one that a model is read from, or holds more than one model."""
+    """The file has no supported model format, or holds more than one model."""
 
 
 class FileDamaged(ModelFileError):
-    """The file is truncated, or bits of it are flipped."""
+    """The file is truncated or corrupted."""
 
 
 class FileUnsafe(ModelFileError):
@@ -211,15 +211,15 @@ class FileUnsafe(ModelFileError):
 
 
 class ConversionFailed(ModelFileError):
-    """TensorFlow cannot read the file, or cannot make of it what is served."""
+    """TensorFlow cannot read the file, or cannot convert it to an artifact."""
 
 
 class AdditionRefused(_WithProblems):
-    """A model cannot become a member as it is asked for; `problems` holds why."""
+    """A model cannot become a member with these options; `problems` holds why."""
 
 
 class TensorFlowMissing(EnsembleError):
-    """What is asked for needs TensorFlow, which is not installed."""
+    """The operation needs TensorFlow, which is not installed."""
 
 
 class DatasetError(EnsembleError):
@@ -227,55 +227,55 @@ class DatasetError(EnsembleError):
 
 
 class DatasetMissing(DatasetError):
-    """There is no dataset where it is looked for."""
+    """No dataset is stored under that key, or for that day."""
 
 
 class DatasetRefused(_WithProblems, DatasetError):
-    """A dataset cannot be run as it is; `problems` holds why."""
+    """The dataset cannot be predicted as it is; `problems` holds why."""
 
 
 class DatasetChanged(DatasetError):
-    """A file is of another version than when the dataset was planned, or is gone."""
+    """A file changed, or was deleted, after the run was planned."""
 
 
 class ShardUnreadable(DatasetError):
-    """A part of a dataset is damaged, or not what its name says."""
+    """A part of a dataset is damaged, or does not have the format of its name."""
 
 
 class BatchFailed(EnsembleError):
-    """A run of the batch went beyond what its options tolerate, or its rows do not add up; started again it resumes."""
+    """A run exceeded what its options tolerate, or its counts of rows disagree; started again, it resumes."""
 
 
-class ArrivalRefused(EnsembleError):
-    """An object in the inbox is nothing that can be asked: of an unknown kind, empty, too large, or damaged."""
+class InboxObjectRefused(EnsembleError):
+    """An object in the inbox is no payload, image or dataset: unknown, empty, too large, or damaged."""
 
 
 class RunTakenOver(EnsembleError):
-    """Another execution claimed the run since, so this one leaves it alone."""
+    """Another execution has claimed the run since, so this one stops."""
 
 
 class InternalError(EnsembleError):
-    """A fault in this software that was not foreseen; the message names its type and place, and quotes no value."""
+    """An unexpected fault in this software; the message names its type and place, and quotes no value."""
 
 
 class ExecutionFailed(EnsembleError):
-    """An execution, or the call of one member, ended in a way that nobody expects; its log says why."""
+    """An execution, or the invocation of one member, ended unexpectedly; its log has the reason."""
 
 
 class StillRunning(EnsembleError):
-    """An execution takes longer than who asked may wait; what it answers is recorded."""
+    """An execution takes longer than the caller may wait; its prediction will be recorded."""
 
 
 class Throttled(EnsembleError):
-    """AWS takes no more requests at the moment; a later one may succeed."""
+    """AWS accepts no more requests at the moment; a later one may succeed."""
 
 
-class AnswerTooLarge(EnsembleError):
-    """An answer is more than a response holds."""
+class ResponseTooLarge(EnsembleError):
+    """A response exceeds what API Gateway or Lambda returns."""
 
 
 class ObjectMissing(EnsembleError):
-    """No object under that key, or none this role may read: without `s3:ListBucket` S3 does not tell the two apart."""
+    """No object under that key, or none this role may read: without `s3:ListBucket` S3 does not distinguish them."""
 
 
 class StorageUnavailable(EnsembleError):
@@ -283,7 +283,7 @@ class StorageUnavailable(EnsembleError):
 
 
 class StorageFull(EnsembleError):
-    """DynamoDB's place takes no writes, and a retry would not help: the disk of a local stack is full, say."""
+    """DynamoDB takes no writes and a retry would not help, such as on a local stack whose disk is full."""
 
 
 class StackNotFound(EnsembleError):
@@ -291,8 +291,8 @@ class StackNotFound(EnsembleError):
 
 
 class StackOutdated(EnsembleError):
-    """A stack lacks an output that this version reads: it was deployed by an earlier one, or is another project's."""
+    """A stack lacks an output that this version reads: an earlier version deployed it, or another project."""
 
 
 class LocalStackError(EnsembleError):
-    """The local stack cannot start or go on."""
+    """The local stack cannot start or continue."""

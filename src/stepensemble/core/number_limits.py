@@ -1,10 +1,10 @@
-"""How great and how small the numbers of a manifest may be, so that no arithmetic on them leaves float64.
+"""Limits of the numbers in a manifest, chosen so that no arithmetic on them overflows float64.
 
-With `LARGEST` = 1e50: a float32 output, at most 3.4e38, is at most 3.5e88 once scaled, and no value may be beyond
-`MOST_VALUE` = 1e90. A stack adds at most 1e50 * 1e90 a voter, so an ensemble of a million is at most 1e146. What
-squares such a number, a variance or a sum of squares over all rows, stays below 1e300, and float64 ends at 1.8e308.
-Weights are added and divided by their sum. A probability is divided by a threshold, a sample by `scale` and `std`, a
-number by `std` or by the range of `min_max`, of which none is below `SMALLEST` = 1e-50.
+`LARGEST` is 1e50. A float32 output is at most 3.4e38, so at most 3.5e88 after scaling; a value beyond `MOST_VALUE` =
+1e90 is rejected. A stack adds at most 1e50 * 1e90 for each voter, so the sum of a million voters is at most 1e146.
+Its square, in a variance or a sum of squares over all rows, stays below 1e300; float64 ends at 1.8e308. Weights are
+summed and divided by their sum. Probabilities are divided by a threshold, samples by `scale` and `std`, numbers by
+`std` or by the range of `min_max`; no divisor is below `SMALLEST` = 1e-50.
 """
 
 from __future__ import annotations

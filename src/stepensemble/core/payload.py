@@ -106,7 +106,7 @@ def parse_payload(data: object) -> Payload:
     for key in data:
         if key not in (*KEYS, WARMUP):
             remedy = "put what belongs to it into features or metadata" + suggest(key, (*KEYS, WARMUP))
-            problems.append(Problem(f"$.{key}", f"{show(key)} is not known here", remedy))
+            problems.append(Problem(f"$.{key}", f"{show(key)} is not a known key", remedy))
     rows, found = _read_rows(data)
     problems += found
     prediction_id = data.get("prediction_id")

@@ -1,4 +1,4 @@
-"""A problem in something a person wrote: where, what, and what to do about it."""
+"""A problem in a manifest, a payload or a dataset: where it is, what it is, and the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     Attributes:
         path: JSON path of the offending value, such as `$.members[2].weight`.
-        message: what is wrong, quoting the value.
+        message: what the problem is, quoting the value.
         remedy: what to write instead.
     """
 
@@ -35,7 +35,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def list_problems(problems: Sequence[Problem], *, max_bytes: int | None = None) -> str:
-    """Render problems a line each under a count.
+    """Render the number of problems, and each on a line of its own.
 
     Args:
         problems: at least one.
@@ -45,7 +45,7 @@ def list_problems(problems: Sequence[Problem], *, max_bytes: int | None = None) 
     lines = [f"{count} problem{'s' if count > 1 else ''}:"]
     size = len(lines[0])
     for shown, problem in enumerate(problems):
-        written = f"- {problem}".encode(errors="backslashreplace")  # half a surrogate pair may be in a name
+        written = f"- {problem}".encode(errors="backslashreplace")  # a name may hold half a surrogate pair
         line = written.decode()
         size += len(written) + 1
         if max_bytes is not None and size > max_bytes - 40:  # 40 bytes hold the closing line
@@ -56,26 +56,26 @@ def list_problems(problems: Sequence[Problem], *, max_bytes: int | None = None) 
 
 
 def read_problems(text: str) -> list[Problem]:
-    """Read back what `list_problems` has written; text of anybody else's is one problem.
+    """Parse what `list_problems` wrote; any other text is one problem.
 
-    Where a message has a semicolon, what is after its last one is taken for the remedy.
+    The text after a message's last semicolon is taken as the remedy.
     """
     count, *lines = text.splitlines() or [""]
     found = [LISTED.fullmatch(line) for line in lines if COUNT.fullmatch(count)]
     problems = [Problem(*match.groups()) for match in found if match is not None]
     cut = MORE.search(text)
     if cut is not None:
-        problems.append(Problem("$", f"and {cut[1]} more problems", "mend these first"))
-    return problems or [Problem("$", text, "mend the payload")]
+        problems.append(Problem("$", f"and {cut[1]} more problems", "fix these first"))
+    return problems or [Problem("$", text, "fix the payload")]
 
 
 def show(value: object) -> str:
-    """Quote a value as JSON, cut to `SHOWN_VALUE_LENGTH` characters; an invisible one by its number."""
+    """Quote a value as JSON, cut to `SHOWN_VALUE_LENGTH` characters; invisible characters are escaped."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except TypeError:
         text = repr(value)
-    except ValueError:  # such as an integer of more than 4,300 digits, which Python does not write
+    except ValueError:  # such as an integer of more than 4,300 digits, which Python does not convert to text
         text = f"a {type(value).__name__} too long to write"
     except RecursionError:
         text = f"a {type(value).__name__} nested too deeply to write"
@@ -94,8 +94,8 @@ def enumerate_values(values: Iterable[object], *, most: int = 12) -> str:
 
 
 def suggest(word: object, known: Iterable[object]) -> str:
-    """Say `did you mean "…"?` with a leading comma, or nothing where nothing is near."""
-    if not isinstance(word, str | int | float):  # lists and objects are no words, and may be too deep to write
+    """Return `, did you mean "…"?`, or nothing if no known word is similar."""
+    if not isinstance(word, str | int | float):  # lists and objects may be nested too deeply to convert
         return ""
     by_text = {str(candidate).lower(): candidate for candidate in known}
     near = difflib.get_close_matches(str(word).lower(), by_text, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""JSON as people and clients send it, read so strictly that nothing of it has to be guessed."""
+"""Parses JSON from callers strictly: what could mean two things is rejected."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.problems import Problem, show
 
 BYTE = re.compile(r"\(byte (\d+)\)$")
-"""How msgspec says where an error is."""
+"""How msgspec reports the position of an error."""
 
 SHOWN_REASON = 200
-"""Characters of what is wrong with a text."""
+"""Characters of a reason that a message quotes."""
 
 
 def read_json(body: bytes, *, finite: bool = True) -> Any:
-    """Read JSON in UTF-8, with a byte order mark or without.
+    """Parse JSON in UTF-8, with or without a byte order mark.
 
     Args:
         body: the text.
-        finite: refuse NaN and infinities, which are no JSON, though many write them.
+        finite: reject NaN and infinities, which JSON does not have, though many programs write them.
 
     Raises:
-        InvalidPayload: a key is there twice in one object.
+        InvalidPayload: an object repeats a key.
         UnicodeDecodeError: it is not UTF-8.
-        ValueError: with a reason for a person: it is no JSON, or none that could be carried on, as half a surrogate
-            pair.
+        ValueError: it is not JSON, or holds what cannot be sent on, such as half a surrogate pair; the message is
+            written for a person.
     """
     constants: dict[str, Any] = {"parse_constant": _refuse_number, "parse_float": _read_float} if finite else {}
     text = body.decode("utf-8-sig")
@@ -41,14 +41,14 @@ def read_json(body: bytes, *, finite: bool = True) -> Any:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
-        raise ValueError(f"it has half a surrogate pair, {half}, which is no character, write both halves") from None
+        raise ValueError(f"it has half a surrogate pair, {half}, which is no character; write both halves") from None
     except (ValueError, OverflowError) as error:
         raise ValueError(str(error)[:SHOWN_REASON]) from None
     return data
 
 
 def describe_syntax(text: bytes | str, error: Exception) -> str:
-    """Say what is wrong with the syntax of a text, by line and column where msgspec counts bytes from 0.
+    """Describe a syntax error by line and column, where msgspec counts bytes from 0.
 
     Args:
         text: that msgspec could not decode.
@@ -65,7 +65,7 @@ def describe_syntax(text: bytes | str, error: Exception) -> str:
 
 
 def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object; of a key that is there twice, which of its values is meant nobody knows."""
+    """Build an object; a repeated key is rejected, because either value could be meant."""
     data = dict(pairs)
     if len(data) < len(pairs):
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
@@ -81,4 +81,4 @@ def _read_float(numeral: str) -> float:
 
 
 def _refuse_number(numeral: str) -> NoReturn:
-    raise ValueError(f"{numeral} is no finite number, write null where a value is missing")
+    raise ValueError(f"{numeral} is not a finite number; write null where a value is missing")

@@ -351,7 +351,7 @@ def test_all_that_is_wrong_with_what_is_said_is_told_before_the_file_is_read(fol
 
 
 def test_columns_are_said_in_one_way(folder: Path) -> None:
-    with pytest.raises(InvalidManifest, match=r'\$.members\[1\].inputs: is there beside "columns"'):
+    with pytest.raises(InvalidManifest, match=r'\$.members\[1\].inputs: is given together with "columns"'):
         plan(write(folder, manifest()), columns=["x"], inputs={"x": ["x"]})
 
 

@@ -103,11 +103,11 @@ def test_one_to_ten_thousand_rows_are_taken(count: int) -> None:
         ),
         (
             {"features": {}, "quorum": {"minmembers": 1}},
-            '$.quorum.minmembers: "minmembers" is not known here; remove it, did you mean "min_members"?',
+            '$.quorum.minmembers: "minmembers" is not a known key; remove it, did you mean "min_members"?',
         ),
         (
             {"features": {}, "predictionid": "x"},
-            '$.predictionid: "predictionid" is not known here; put what belongs to it into features or metadata, '
+            '$.predictionid: "predictionid" is not a known key; put what belongs to it into features or metadata, '
             'did you mean "prediction_id"?',
         ),
     ],
@@ -144,7 +144,7 @@ def test_a_warm_up_is_one_key_that_is_true_and_nothing_else() -> None:
         ),
         (
             {"warm_up": True, "features": {}},
-            '$.warm_up: "warm_up" is not known here; put what belongs to it into features or metadata, did you mean '
+            '$.warm_up: "warm_up" is not a known key; put what belongs to it into features or metadata, did you mean '
             '"warmup"?',
         ),
     ],

@@ -121,7 +121,7 @@ def test_while_a_canary_is_under_way_nothing_else_becomes_current(stack: MemoryS
     canary = begin(stack, sources(tmp_path, member("a", version="2")))
     stack.artifacts.written.clear()
     for percent in (None, 20):
-        with pytest.raises(CanaryConflict, match=f"release {canary.release[:12]} is the canary and answers 10%"):
+        with pytest.raises(CanaryConflict, match=f"release {canary.release[:12]} is the canary and serves 10%"):
             publish(sources(tmp_path, member("a", version="3")), stack.releases, SLOTS, canary=percent)
     assert stack.artifacts.written == []
 

@@ -62,4 +62,4 @@ def test_a_release_that_cannot_be_read_is_listed_with_the_reason(tmp_path: Path)
     (line,) = survey(stack.releases, 20).releases
     assert (line.state, line.members) == ("current", ())
     assert line.problem is not None
-    assert "does not have the digest it is named by" in line.problem
+    assert "does not match the digest in its name" in line.problem

@@ -82,7 +82,7 @@ def test_a_release_with_missing_or_damaged_artifacts_is_refused_with_all_of_them
 
 def test_a_damaged_release_is_refused(stack: MemoryStack, first: Sources) -> None:
     stack.artifacts.write(release_key(first.digest), b"{}")
-    with pytest.raises(ReleaseCorrupt, match="does not have the digest it is named by"):
+    with pytest.raises(ReleaseCorrupt, match="does not match the digest in its name"):
         roll_back(stack.releases, SLOTS)
 
 

@@ -1,4 +1,4 @@
-"""Named columns: how a member takes them, and how they and its outputs travel.
+"""Named columns: how a member's input is stacked from them, and how they are serialized.
 
 Inline, a column is a list of numbers, or `{"dtype": …, "values": …}` where it is not float32. By pointer, columns are
 an uncompressed NumPy archive and outputs a NumPy file; pickles are refused in both.
@@ -25,7 +25,7 @@ ONE = np.float32(1).view(np.uint32)
 
 
 def stack_columns(columns: Columns, names: Sequence[str]) -> Array:
-    """Put a member's columns together as its input.
+    """Stack a member's columns to its input.
 
     Returns `(rows, len(names))` for scalar columns, float32, or float64 where one of them is that; the tensor itself
     where a tensor is named alone.
@@ -45,14 +45,14 @@ def stack_columns(columns: Columns, names: Sequence[str]) -> Array:
 
 
 def select_rows(columns: Columns, numbers: npt.NDArray[np.int64]) -> Columns:
-    """Return some of the rows of every column; `numbers` ascend, so as many as there are, are all."""
+    """Return some rows of every column; `numbers` ascend, so if they are as many as the rows, they are all rows."""
     if all(len(column) == len(numbers) for column in columns.values()):
         return columns
     return {name: column[numbers] for name, column in columns.items()}
 
 
 def bind_columns(columns: Columns, inputs: Mapping[str, Sequence[str]]) -> dict[str, Array]:
-    """Put a member's columns together input by input, as `stack_columns` does for one.
+    """Stack a member's columns for each of its inputs, as `stack_columns` does for one.
 
     Args:
         columns: all there are.
@@ -73,7 +73,7 @@ def columns_to_json(columns: Columns) -> dict[str, Any]:
 
 
 def least_json_bytes(columns: Columns) -> int:
-    """Return what `columns_to_json` has at least, as JSON: a digit and a separator a number."""
+    """Return the fewest bytes of `columns_to_json` as JSON: a digit and a separator for each number."""
     return 2 * sum(column.size for column in columns.values())
 
 
@@ -88,7 +88,7 @@ def columns_from_json(data: Mapping[str, Any]) -> Columns:
 
 
 def columns_to_bytes(columns: Columns) -> bytes:
-    """Return columns as a NumPy archive (`.npz`): their names, and one array each in that order.
+    """Return columns as a NumPy archive (`.npz`): their names, and one array for each in that order.
 
     `flags` are the names of those of nothing but zeros and ones, of which categories make several: a byte a row.
     """
@@ -100,7 +100,7 @@ def columns_to_bytes(columns: Columns) -> bytes:
 
 
 def _is_flag(column: Array) -> bool:
-    """Say whether a float32 column has no number but 0 and 1, bit for bit: -0 is another one."""
+    """Return whether a float32 column has only 0 and 1, bit for bit: -0 is neither."""
     if column.dtype != np.float32:
         return False
     bits = np.ascontiguousarray(column).view(np.uint32)

@@ -1,11 +1,11 @@
-"""Features: from what a person writes to named columns of numbers, the same for every member.
+"""Validates, encodes and scales rows: from JSON values to named columns of numbers, the same for every member.
 
 A scalar column is of shape `(rows,)`, float32 but for a number feature that declares float64; a tensor's column has its
 declared dtype and shape `(rows, *shape)`.
 Arithmetic is float64 until the last step. All work is a column at a time; rows are looked at singly only to say what is
 wrong with them.
 
-What a picture shows is not known here: whoever has pictures brings a function that reads them (`Images`).
+Images are read by a function that the caller passes (`Images`).
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from stepensemble.core.schema.manifest import (
 )
 
 Reasons = dict[int, tuple[str, str]]
-"""What is wrong with a feature's values: row number to (message, remedy)."""
+"""Why values of a feature are rejected: row number to (message, remedy)."""
 
 Images = Callable[[ImageFeature, Sequence[Any]], tuple[Array, Reasons]]
-"""Reads an image feature's values: samples, uint8 of shape `(rows, height, width, channels)`, and the reasons; the
-samples of rows that have one are meaningless."""
+"""Reads an image feature's values: samples, uint8 of shape `(rows, height, width, channels)`, and the reasons;
+samples of rows that have a reason are meaningless."""
 
 IMAGE_BYTES = 32 * 1024 * 1024
-"""Most bytes of an execution's column of pictures: Normalize has 512 MB for this, copies of it, and a decoded file."""
+"""Most bytes of an execution's column of images: Normalize has 512 MB for it, copies of it, and a decoded file."""
 
 MOST_COMPARISONS = 100_000
 """Of wrong values with words of a vocabulary, or of wrong names with features', to suggest what may have been meant:
@@ -69,8 +69,8 @@ def all_column_names(features: Sequence[Feature]) -> tuple[str, ...]:
 
 
 def refuse_images(feature: ImageFeature, values: Sequence[Any]) -> tuple[Array, Reasons]:
-    """Refuse every picture: the `Images` of those who read none."""
-    reason = ("is a picture, which is not read here", "send it in the payload of an execution")
+    """Reject every image: the `Images` for callers that read none."""
+    reason = ("is an image, which is not read here", "send it in the payload of an execution")
     return np.zeros((len(values), *feature.size, feature.channels), np.uint8), dict.fromkeys(range(len(values)), reason)
 
 
@@ -115,7 +115,7 @@ def normalize(
 
 
 def encode(feature: Feature, values: Sequence[Any], images: Images = refuse_images) -> tuple[Columns, Reasons]:
-    """Encode one feature's values, `None` standing for a missing one; `images` reads pictures.
+    """Encode one feature's values, `None` standing for a missing one; `images` reads images.
 
     Returns the columns, whose content at rows with a reason is meaningless, and the reasons.
     """
@@ -141,7 +141,7 @@ def _unknown_fields(
             compared += len(names)
             yield (
                 index,
-                Problem(f"{locate(index)}.{extra}", f"{show(extra)} is no feature", f"remove it{near}"),
+                Problem(f"{locate(index)}.{extra}", f"{show(extra)} is not a feature", f"remove it{near}"),
             )
 
 
@@ -196,13 +196,13 @@ def _bits(dtype: str) -> int:
 
 
 def _list_infinite(numbers: npt.NDArray[np.floating]) -> list[int]:
-    """Return the rows whose number is not finite: most often none, which is soon seen."""
+    """Return the rows whose number is not finite; the usual case, none, is checked first."""
     finite = np.isfinite(numbers)
     return [] if finite.all() else np.flatnonzero(~finite).tolist()
 
 
 def _read_numbers(values: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], Reasons]:
-    """Read numbers and numerals; True, NaN, infinities and any other text are refused with a reason."""
+    """Read numbers and numerals; True, NaN, infinities and any other text are rejected with a reason."""
     reasons: Reasons = {}
     missing = np.zeros(len(values), dtype=bool)
     types = set(map(type, values))
@@ -239,7 +239,7 @@ def _read_numbers(values: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.N
 
 
 def read_numeral(text: str) -> float | None:
-    """Return the number that a text writes, infinite where it is too large; None where it writes none."""
+    """Return the number that a text holds, infinite if it is too large; None if it holds none."""
     numeral = text.strip(BLANKS)
     return float(numeral) if NUMERAL.fullmatch(numeral) else None
 
@@ -298,7 +298,7 @@ def _encode_category(feature: CategoryFeature, values: Sequence[Any]) -> tuple[C
 def _place_unknown(
     feature: CategoryFeature, values: Sequence[Any], rows: Sequence[int], indices: npt.NDArray[np.int64]
 ) -> Reasons:
-    """Give rows whose value is not in the vocabulary the index of all others, where there is one; else a reason."""
+    """Give rows whose value is not in the vocabulary the index of "other", if there is one; else a reason."""
     reasons: Reasons = {}
     size = len(feature.vocabulary)
     allowed = enumerate_values(feature.vocabulary)
@@ -367,7 +367,7 @@ def _read_tensor(value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
     if dtype.kind in "iu" and not np.array_equal(cast, array):
         bounds = np.iinfo(dtype)
         raise _Refused(
-            f"holds a number that is no {dtype.name}",
+            f"holds a number that is not an {dtype.name}",
             f"give whole numbers between {bounds.min} and {bounds.max}",
         )
     return cast
@@ -376,14 +376,14 @@ def _read_tensor(value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
 def _encode_image(feature: ImageFeature, values: Sequence[Any], images: Images) -> tuple[Columns, Reasons]:
     most = max(IMAGE_BYTES // (math.prod(feature.shape) * np.dtype(feature.dtype).itemsize), 1)
     if len(values) > most:
-        reason = (f"is one of {len(values):,} pictures of this size", f"send at most {most:,} in one execution")
+        reason = (f"is one of {len(values):,} images of this size", f"send at most {most:,} in one execution")
         nothing = np.zeros((len(values), *feature.shape), feature.dtype)
         return {feature.name: nothing}, dict.fromkeys(range(most, len(values)), reason)
     missing = [row for row, value in enumerate(values) if value is None]
     given = [row for row, value in enumerate(values) if value is not None]
     samples, found = images(feature, [values[row] for row in given])
     reasons = {given[row]: reason for row, reason in found.items()}
-    reasons |= dict.fromkeys(missing, ("is missing", "give a picture as base64 text"))
+    reasons |= dict.fromkeys(missing, ("is missing", "give an image as base64 text"))
     column = np.zeros((len(values), *feature.shape), feature.dtype)
     column[given] = scale_samples(feature, samples)
     return {feature.name: column}, reasons
@@ -411,7 +411,7 @@ def scale_samples(feature: ImageFeature, samples: Array) -> Array:
 
 
 def _holds_boolean(value: object) -> bool:
-    """Say whether nested lists hold True or False, which NumPy takes for 1 and 0 where a number is beside it."""
+    """Return whether nested lists hold True or False, which NumPy reads as 1 and 0 beside numbers."""
     if isinstance(value, list | tuple):
         return any(map(_holds_boolean, value))
     return isinstance(value, bool)

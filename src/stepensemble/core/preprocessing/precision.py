@@ -1,4 +1,4 @@
-"""Precision: which features travel in float32 though no manifest declares that seven digits are enough."""
+"""Finds features that are sent as float32 although the manifest does not declare that seven digits are enough."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stepensemble.core.schema.manifest import Feature, NumberFeature, TensorFeat
 
 
 def is_narrow(feature: Feature) -> bool:
-    """Return whether a feature's column is float32 and may lose digits by that.
+    """Return whether a feature's column is float32 and so may lose digits.
 
     Categories and booleans are small whole numbers there, and pictures have 256 values a channel: nothing is lost of
     them. A number feature that says `"dtype": "float32"` itself declares that this is enough.

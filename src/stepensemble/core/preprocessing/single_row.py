@@ -1,4 +1,4 @@
-"""One row's features by themselves: the columns that `features.normalize` has, to the last bit, and many times sooner.
+"""Encodes one row alone: the columns of `encoding.normalize`, to the last bit, many times as fast.
 
 An array operation on one number takes as long as twenty operations on Python's own. So what a value becomes is looked
 up, where there are few values, in what `features.encode` said of them; and a number is scaled as a float. Nothing is
@@ -28,22 +28,22 @@ from stepensemble.core.schema.manifest import (
 )
 
 EncodeRow = Callable[[Any], Array | None]
-"""From a row to all its columns, `(1, columns)` of float32; None where it is not plainly right."""
+"""Encodes a row to all its columns, `(1, columns)` of float32; None where a check fails."""
 
 BindRow = Callable[[Array], list[Array]]
-"""From all columns of a row to a member's inputs, in their order; see `columns.bind_columns`."""
+"""Binds all columns of a row to a member's inputs, in their order; see `columns.bind_columns`."""
 
 _Encode = Callable[[Any], Sequence[float] | None]
-"""From a feature's value to its columns; None where it is not plainly right."""
+"""Encodes a feature's value to its columns; None where a check fails."""
 
 EXACT = 2**53
-"""Up to here every integer is a float."""
+"""Every integer up to this one is exact as a float."""
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
 def prepare_row(features: Sequence[Feature]) -> EncodeRow | None:
-    """Return what encodes a row; None where there is a tensor, a picture or a number of 64 bits among the features."""
+    """Return a function that encodes a row; None if a feature is a tensor, an image or a number of 64 bits."""
     encoders: list[tuple[str, _Encode]] = []
     for feature in features:
         if isinstance(feature, NumberFeature) and feature.column_dtype == "float32":
@@ -69,7 +69,7 @@ def prepare_row(features: Sequence[Feature]) -> EncodeRow | None:
 
 
 def prepare_binding(features: Sequence[Feature], inputs: Mapping[str, Sequence[str]]) -> BindRow:
-    """Return what puts a member's columns together, given that `prepare_row` encodes these features.
+    """Return a function that stacks a member's columns, given that `prepare_row` encodes these features.
 
     Args:
         features: as the release has them.
@@ -93,7 +93,7 @@ def _prepare_choice(feature: CategoryFeature | BooleanFeature) -> _Encode:
     other: Sequence[float] | None = None
     if isinstance(feature, CategoryFeature):
         values, types = feature.vocabulary, {str, int, float}
-        # Where all others are one more category, "other" is its name, and so none of the vocabulary.
+        # If unknown values are a category of their own, it is named "other", so the vocabulary has no such value.
         other = _encode_one(feature, "other") if feature.unknown == "other" else None
     known = {value: _encode_one(feature, value) for value in values}
     missing = _encode_one(feature, None)

@@ -1,6 +1,6 @@
-"""What distinguishes two releases, in words: members, features, task and policy, field by field.
+"""Compares two releases in words: members, features, task and policy, field by field.
 
-Nothing is left out: there are no differences exactly where the two have the same digest.
+It is complete: two releases have no differences if and only if they have the same digest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stepensemble.core.problems import show
 from stepensemble.core.releases.release import SHORT, Artifact, Release, ReleasedMember
 
 MOST_MOVES = 8
-"""Names in another place that are listed one by one."""
+"""Most moved names that are listed one by one."""
 
 ChangeKind = Literal["added", "removed", "changed", "reordered"]
 
@@ -26,10 +26,10 @@ class Difference(Struct, frozen=True, kw_only=True):
 
     Attributes:
         part: `release`, `task`, `feature`, `member`, `aggregation`, `quorum`, `review` or `cascade`.
-        name: the member's id or the feature's name; None of the other parts, and where the order of all is meant.
-        field: which of its fields, nested ones joined by dots; None where it is meant as a whole.
-        before, after: as a release has it; None where there is none.
-        words: the same for a person.
+        name: the member's id or the feature's name; None for other parts, and for a change of order.
+        field: its field, nested ones joined by dots; None for the whole part.
+        before, after: the value in each release; None if it has none.
+        words: the same, for a person to read.
     """
 
     part: str
@@ -42,7 +42,7 @@ class Difference(Struct, frozen=True, kw_only=True):
 
 
 def compare_releases(before: Release, after: Release) -> tuple[Difference, ...]:
-    """List every difference between two releases, in a release's order; nothing where they are the same."""
+    """List every difference between two releases, in a release's order; none if they are equal."""
     return tuple(_compare_releases(before, after))
 
 
@@ -66,17 +66,17 @@ def _compare_releases(before: Release, after: Release) -> Iterator[Difference]:
 def _compare_named(part: str, before: Mapping[str, Struct], after: Mapping[str, Struct]) -> Iterator[Difference]:
     for name, old in before.items():
         if name not in after:
-            yield _tell(part, name, None, "removed", old, None, f"removed ({describe(old)})")
+            yield _make_difference(part, name, None, "removed", old, None, f"removed ({describe(old)})")
     for name, new in after.items():
         if name in before:
             yield from _compare(part, name, None, before[name], new)
         else:
-            yield _tell(part, name, None, "added", None, new, f"added ({describe(new)})")
+            yield _make_difference(part, name, None, "added", None, new, f"added ({describe(new)})")
     kept_before = [name for name in before if name in after]
     kept_after = [name for name in after if name in before]
     if kept_before != kept_after:
         words = ", ".join(_list_moves(list(before), list(after)))
-        yield _tell(part, None, None, "reordered", list(before), list(after), words)
+        yield _make_difference(part, None, None, "reordered", list(before), list(after), words)
 
 
 def _compare(part: str, name: str | None, path: str | None, before: Any, after: Any) -> Iterator[Difference]:
@@ -91,7 +91,7 @@ def _compare(part: str, name: str | None, path: str | None, before: Any, after: 
             words, change = _compare_lists(before, after)
         else:
             words, change = f"{describe(before, path)} → {describe(after, path)}", "changed"
-        yield _tell(part, name, path, change, before, after, words)
+        yield _make_difference(part, name, path, change, before, after, words)
         return
     for inner in before.__struct_fields__:
         deeper = inner if path is None else f"{path}.{inner}"
@@ -114,7 +114,7 @@ def _are_names(entries: Sequence[Any]) -> bool:
 
 
 def _list_moves(before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """List what stands in another place, in words: the fewest names that must be moved, the others keep their order."""
+    """List the moved names, in words: the fewest names that must move so that the others keep their order."""
     kept = [before.index(name) for name in after if name in before]
     staying = set(find_longest_ascent(kept))
     moved = [before[place] for place in kept if place not in staying]
@@ -123,7 +123,7 @@ def _list_moves(before: Sequence[str], after: Sequence[str]) -> list[str]:
 
 
 def find_longest_ascent(numbers: Sequence[int]) -> list[int]:
-    """Return a longest subsequence that ascends, of numbers that are all different (Fredman, 1975)."""
+    """Return a longest increasing subsequence of distinct numbers (Fredman, 1975)."""
     ends: list[int] = []  # the smallest number that an ascent of each length ends in
     before: dict[int, int | None] = {}
     for number in numbers:
@@ -138,7 +138,7 @@ def find_longest_ascent(numbers: Sequence[int]) -> list[int]:
     return ascent[::-1]
 
 
-def _tell(
+def _make_difference(
     part: str, name: str | None, path: str | None, change: ChangeKind, before: Any, after: Any, words: str
 ) -> Difference:
     title = f"{part}s" if change == "reordered" and path is None else " ".join(filter(None, (part, name)))
@@ -155,7 +155,7 @@ def _tell(
 
 
 def describe(value: Any, path: str | None = None) -> str:
-    """Say a value of a release in a few words; what is as it is by default is left out.
+    """Describe a value of a release in a few words; defaults are left out.
 
     Args:
         value: a field's, or a structure.

@@ -1,7 +1,7 @@
-"""A release's fingerprint: what its members said of the golden rows when it was published.
+"""A release's fingerprint: its members' outputs for the golden rows, stored when it was published.
 
-It tells later whether a stack answers as the publisher's machine did. It is no part of the release: the last bits of a
-float depend on the processor, and a release has one name everywhere.
+`ensemble verify` compares a stack's outputs with it. It is not part of the release, because the last bits of a float
+depend on the processor, and a release has the same digest everywhere.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from msgspec import Struct
 
 
 class MemberFingerprint(Struct, frozen=True):
-    """What one member said.
+    """One member's outputs.
 
     Attributes:
-        runtime: that executed it.
-        outputs: raw, one entry a row: a number, a name, or a list of numbers.
+        runtime: the one that executed it.
+        outputs: raw, one entry for each row: a number, a name, or a list of numbers.
     """
 
     runtime: str
@@ -25,12 +25,12 @@ class MemberFingerprint(Struct, frozen=True):
 
 
 class Fingerprint(Struct, frozen=True):
-    """What all members said.
+    """All members' outputs.
 
     Attributes:
         release: its digest.
         taken_at: ISO 8601 in UTC.
-        instances: the golden rows, as a payload has them.
+        instances: the golden rows, as in a payload.
         members: by id.
     """
 

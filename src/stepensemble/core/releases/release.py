@@ -1,7 +1,7 @@
 """A release: a manifest compiled, immutable, named by the SHA-256 of its bytes.
 
-A release says which artifact (by digest) each member is; it says nothing of slots, so the same manifest and artifacts
-have the same name on every stack. Which slot serves which member is the *placement*; it lives in the pointer to the
+A release names the artifact of each member by its digest. It does not mention slots, so the same manifest and artifacts
+have the same digest on every stack. Which slot serves which member is the *placement*; it lives in the pointer to the
 current release, and `place` computes it.
 """
 
@@ -22,11 +22,11 @@ from stepensemble.core.schema.policy import Policy
 from stepensemble.core.schema.task import Task
 
 SHORT = 12
-"""Digits of a digest that a person is shown."""
+"""Digits of a digest that messages and tables show."""
 
 
 class Artifact(Struct, frozen=True):
-    """A model file by its content."""
+    """A model file, identified by its content."""
 
     digest: str
     size: int
@@ -36,11 +36,10 @@ class ReleasedMember(Struct, frozen=True, omit_defaults=True):
     """A member with everything resolved: the artifact by digest, the columns of each input named.
 
     Attributes:
-        inputs: input name to its columns, in order; the input of a model that has one is named "".
-        varies: its answer to a row may depend on the rows beside it or on the call. Left out where it may not, so that
-            releases of members that do not declare it keep the names they had.
-        trusted: whether its SavedModel may do more than compute. Left out where it is false, so that a release without
-            such members is named as it was before there were any.
+        inputs: input name to its columns, in order; a single input is named "".
+        varies: whether its output for a row may depend on the rows beside it or on the call. Omitted where false, so
+            that earlier releases keep their digests.
+        trusted: whether its SavedModel may do more than compute. Omitted where false, for the same reason.
     """
 
     id: str
@@ -59,7 +58,7 @@ class ReleasedMember(Struct, frozen=True, omit_defaults=True):
 
 
 class Release(Struct, frozen=True):
-    """What a stack serves; see the module."""
+    """What a stack serves; see the module's docstring."""
 
     format: int
     name: str
@@ -84,10 +83,10 @@ class Release(Struct, frozen=True):
 
 
 class Term(Struct, frozen=True):
-    """A time for which a release was the current one; times are ISO 8601 in UTC.
+    """A period in which a release was the current one; times are ISO 8601 in UTC.
 
     Attributes:
-        since: None where the pointer of then did not say it.
+        since: None where an earlier version wrote the pointer without it.
     """
 
     release: str
@@ -96,11 +95,11 @@ class Term(Struct, frozen=True):
 
 
 class Canary(Struct, frozen=True):
-    """A release that answers a share of the executions beside the current one.
+    """A release that predicts for a share of the executions, beside the current one.
 
     Attributes:
         percent: of the executions, 1 to 99.
-        since: when it began, ISO 8601 in UTC.
+        since: when it started, ISO 8601 in UTC.
     """
 
     release: str
@@ -113,7 +112,7 @@ class Current(Struct, frozen=True):
     """The pointer: the current release and its placement, member id to slot.
 
     Attributes:
-        since: when it became current, ISO 8601 in UTC; None where an earlier version wrote the pointer and did not say.
+        since: when it became current, ISO 8601 in UTC; None where an earlier version wrote the pointer without it.
         history: what was current before, newest first.
     """
 
@@ -169,13 +168,13 @@ def encode_release(release: Release) -> tuple[str, bytes]:
 
 
 def decode_release(digest: str, body: bytes) -> Release:
-    """Read a release back.
+    """Decode a release.
 
     Raises:
         ReleaseCorrupt: the bytes do not have that digest, or are of a format this version does not know.
     """
     if digest_of(body) != digest:
-        raise ReleaseCorrupt(f"release {digest[:SHORT]} does not have the digest it is named by; publish again")
+        raise ReleaseCorrupt(f"release {digest[:SHORT]} does not match the digest in its name; publish again")
     try:
         release = msgspec.json.decode(body, type=Release)
     except msgspec.DecodeError as error:
@@ -191,27 +190,27 @@ def digest_of(body: bytes) -> str:
 
 
 Slots = Mapping[str, Sequence[str]]
-"""The names of a stack's slots, in order, by the runtime that they have."""
+"""The names of a stack's slots, in order, by runtime."""
 
 
 def name_add_on(stack: str) -> str:
-    """Name the stack of `template-tensorflow.yaml`, which holds another stack's slots for TensorFlow."""
+    """Return the name of the stack of `template-tensorflow.yaml`, which holds a stack's slots for TensorFlow."""
     return f"{stack}-tensorflow"
 
 
 def place(
     members: Sequence[ReleasedMember], slots: Slots, previous: Mapping[str, str], taken: Collection[str] = ()
 ) -> dict[str, str]:
-    """Give every member a slot of its runtime: the one it had where it had one, else the first free one.
+    """Assign a slot of its runtime to every member: the one it had, or the first free one.
 
     Args:
         members: of the release to publish.
         slots: the stack's.
-        previous: the placement until now, member id to slot.
-        taken: slots that are not free, whoever has them.
+        previous: the placement before, member id to slot.
+        taken: slots that are not free.
 
     Raises:
-        NotEnoughSlots: there are more members of a runtime than slots for them.
+        NotEnoughSlots: a runtime has more members than slots.
     """
     placed: dict[str, str] = {}
     for runtime in dict.fromkeys(member.runtime for member in members):
@@ -229,18 +228,20 @@ def _place_alike(
     free = [slot for slot in slots if slot not in held]
     coming = [id_ for id_ in ids if id_ not in kept]
     if len(coming) > len(free):
-        raise NotEnoughSlots(_explain_lack(runtime, ids, len(slots), len(held) + len(coming), beside=bool(others)))
+        raise NotEnoughSlots(
+            _explain_missing_slots(runtime, ids, len(slots), len(held) + len(coming), beside=bool(others))
+        )
     return kept | dict(zip(coming, free, strict=False))
 
 
-def _explain_lack(runtime: str, ids: Sequence[str], slots: int, needed: int, *, beside: bool) -> str:
+def _explain_missing_slots(runtime: str, ids: Sequence[str], slots: int, needed: int, *, beside: bool) -> str:
     tensorflow = runtime == "tensorflow"
     if tensorflow and not slots:
         return (
             f"TensorFlow is needed by {', '.join(ids)}, and the stack has no slots for it; "
             "deploy template-tensorflow.yaml beside it (make deploy-tensorflow), or convert the models to LiteRT. "
-            "A local stack looks for two things when it starts: template-tensorflow.yaml beside template.yaml, and "
-            "TensorFlow (pip install 'stepensemble[tensorflow]'); add what is missing, and start it again if it runs"
+            "A local stack needs two things when it starts: template-tensorflow.yaml beside template.yaml, and "
+            "TensorFlow (pip install 'stepensemble[tensorflow]'); add what is missing, and restart it if it runs"
         )
     who, letter, template = ("members for TensorFlow", "t", "-tensorflow") if tensorflow else ("members", "", "")
     with_taken = f", {needed} with those that are taken" if beside else ""

@@ -1,8 +1,8 @@
-"""The manifest: the file a person edits to say what the ensemble is.
+"""The manifest: the file in which a person declares an ensemble.
 
-The structures below, with those of `task`, `outputs` and `policy`, are its only definition. The JSON Schema beside it
-(`models/manifest.schema.json`) is written from them, and `soundness.parse_manifest` reports every problem of a file at
-once.
+The structures below, with those of `task`, `outputs` and `policy`, are its only definition. The JSON Schema
+(`models/manifest.schema.json`) is generated from them, and `validation.manifest.parse_manifest` reports all problems of
+a file at once.
 """
 
 from __future__ import annotations
@@ -59,26 +59,28 @@ class NumberFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     max: Annotated[Number | None, Meta(description="Largest value accepted.")] = None
     missing: Annotated[
         Number | None,
-        Meta(description="Used, before scaling, where the value is absent; else that is an error."),
+        Meta(description="Replaces an absent value, before scaling; without it an absent value is an error."),
     ] = None
-    scaling: Annotated[Scaling | None, Meta(description="How the model wants it; as it is by default.")] = None
-    # Left out of a release where it is not given, so that releases keep the names they had before there was a choice.
+    scaling: Annotated[
+        Scaling | None, Meta(description="How the value is scaled for the model; not at all by default.")
+    ] = None
+    # Omitted from a release where it is not given, so that earlier releases keep their digests.
     dtype: Annotated[
         Literal["float32", "float64"] | UnsetType,
         Meta(
-            description="Of its column, float32 by default. float64 for models that take float64 or whole numbers "
-            "beyond 2^24; models that take float32 are given float32 all the same."
+            description="Type of its column, float32 by default. float64 for models that take float64 or whole numbers "
+            "beyond 2^24; models that take float32 get float32 in any case."
         ),
     ] = UNSET
 
     @property
     def column_dtype(self) -> Literal["float32", "float64"]:
-        """NumPy's name of its column's type."""
+        """NumPy's name of the column's type."""
         return self.dtype or "float32"
 
 
 class CategoryFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="category"):
-    """One of a vocabulary. Encoded as index: one column; as one_hot: a column a value, `Embarked=C`."""
+    """One of a vocabulary. Encoded as index: one column; as one_hot: one column for each value, `Embarked=C`."""
 
     name: FeatureName
     vocabulary: Annotated[tuple[str | int, ...], Meta(min_length=1, description="The values, in order.")]
@@ -87,16 +89,18 @@ class CategoryFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field
         Literal["error", "other"],
         Meta(description="A value outside the vocabulary is an error, or one more category named 'other'."),
     ] = "error"
-    missing: Annotated[str | int | None, Meta(description="Used where the value is absent; else that is an error.")] = (
-        None
-    )
+    missing: Annotated[
+        str | int | None, Meta(description="Replaces an absent value; without it an absent value is an error.")
+    ] = None
 
 
 class BooleanFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="boolean"):
     """true or false. One column of 1 and 0."""
 
     name: FeatureName
-    missing: Annotated[bool | None, Meta(description="Used where the value is absent; else that is an error.")] = None
+    missing: Annotated[
+        bool | None, Meta(description="Replaces an absent value; without it an absent value is an error.")
+    ] = None
 
 
 class TensorFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="tensor"):
@@ -111,7 +115,7 @@ class TensorFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
 
 class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="image"):
-    """A picture, PNG, JPEG or WebP: base64 text, or where it lies in S3. One column.
+    """An image, PNG, JPEG or WebP: base64 text, or a pointer to S3. One column.
 
     Each sample, 0 to 255, becomes (sample / scale - mean) / std.
     """
@@ -121,39 +125,36 @@ class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
         tuple[Annotated[int, Meta(ge=1, le=2048)], ...],
         Meta(min_length=2, max_length=2, description="Height and width that the model takes."),
     ]
-    mode: Annotated[Literal["RGB", "L"], Meta(description="In colour, or L: in grey, by its lightness.")] = "RGB"
+    mode: Annotated[Literal["RGB", "L"], Meta(description="RGB: in colour; L: in grey, by lightness.")] = "RGB"
     resize: Annotated[
         Literal["stretch", "crop"],
         Meta(
-            description="stretch: to the size, whatever its shape; crop: the greatest part of that shape, its middle."
+            description="stretch: to the size, whatever the aspect ratio; crop: the largest centred part with the "
+            "aspect ratio of the size."
         ),
     ] = "stretch"
-    # These two are left out of a release where they are not given, so that releases keep the names they had before.
+    # These two are omitted from a release where they are not given, so that earlier releases keep their digests.
     filter: Annotated[
         Literal["nearest", "bilinear", "bicubic", "lanczos", "area"] | UnsetType,
-        Meta(
-            description="What a resize mixes pixels by, bilinear by default; take the one that the models were trained "
-            "with."
-        ),
+        Meta(description="Filter of the resize, bilinear by default; use the one that the models were trained with."),
     ] = UNSET
     antialias: Annotated[
         bool | UnsetType,
         Meta(
-            description="Whether a picture that becomes smaller is averaged over all its pixels, as by default. False, "
-            "for bilinear, bicubic and lanczos: only the nearest pixels count, as in tf.image.resize where it does not "
-            "antialias."
+            description="Whether downsizing averages over all pixels, true by default. False, for bilinear, bicubic "
+            "and lanczos: only the nearest pixels count, as in tf.image.resize without antialias."
         ),
     ] = UNSET
     dtype: Annotated[
-        Literal["float32", "uint8"], Meta(description="uint8: the samples as they are, without scale, mean and std.")
+        Literal["float32", "uint8"], Meta(description="uint8: the raw samples, without scale, mean and std.")
     ] = "float32"
     scale: Annotated[Divisor, Meta(description="Divides every sample.")] = 255.0
     mean: Annotated[
-        tuple[Number, ...] | None, Meta(description="Subtracted after that, a number for each channel.")
+        tuple[Number, ...] | None, Meta(description="Subtracted after scaling, one number for each channel.")
     ] = None
     std: Annotated[
         tuple[Divisor, ...] | None,
-        Meta(description="Divides at last, a number for each channel."),
+        Meta(description="Divides last, one number for each channel."),
     ] = None
     layout: Annotated[
         Literal["HWC", "CHW", "HW", "flat"],
@@ -163,12 +164,12 @@ class ImageFeature(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
         ),
     ] = "HWC"
     max_pixels: Annotated[
-        int, Meta(ge=1, le=16_000_000, description="A picture that has more is refused before it is decoded.")
+        int, Meta(ge=1, le=16_000_000, description="An image with more pixels is rejected before it is decoded.")
     ] = 16_000_000
 
     @property
     def channels(self) -> int:
-        """Samples a pixel: 3 in colour, 1 in grey."""
+        """Samples of each pixel: 3 in colour, 1 in grey."""
         return len(self.mode)
 
     @property
@@ -197,17 +198,17 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     version: Annotated[str, Meta(min_length=1, max_length=64)]
     artifact: Annotated[str, Meta(min_length=1, description="Path of the model file, relative to this manifest.")]
     output: Output
-    runtime: Annotated[Runtime, Meta(description="What executes the artifact.")] = "litert"
+    runtime: Annotated[Runtime, Meta(description="The runtime that executes the artifact.")] = "litert"
     weight: Annotated[
         float, Meta(ge=0, le=LARGEST, description="Used by weighted methods, relative to the others.")
     ] = 1.0
     role: Annotated[
         Literal["voter", "shadow"],
-        Meta(description="A shadow is called and recorded, and never counts."),
+        Meta(description="A voter counts; a shadow is invoked and recorded, and never counts."),
     ] = "voter"
-    tier: Annotated[int, Meta(ge=1, description="With a cascade: when it is asked, 1 first.")] = 1
+    tier: Annotated[int, Meta(ge=1, description="With a cascade: the order in which members are invoked, 1 first.")] = 1
     timeout: Annotated[
-        int, Meta(ge=1, le=50, description="Seconds a call may take before the ensemble goes on without it.")
+        int, Meta(ge=1, le=50, description="Seconds before the ensemble continues without this member.")
     ] = 10
     columns: Annotated[
         tuple[str, ...] | None,
@@ -215,33 +216,33 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     inputs: Annotated[
         Mapping[str, tuple[str, ...]] | None,
-        Meta(description="For a model with several inputs, instead of columns: which columns each of them takes."),
+        Meta(description="Instead of columns, for a model with several inputs: the columns of each input."),
     ] = None
     signature: Annotated[
-        str | None, Meta(description="Which of the artifact's signatures is used; the only one by default.")
+        str | None, Meta(description="The signature of the artifact to use; the only one by default.")
     ] = None
     digest: Annotated[
         Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
-        Meta(description="SHA-256 of the artifact, where it shall be pinned; checked before publishing."),
+        Meta(description="SHA-256 of the artifact, to pin it; checked before publishing."),
     ] = None
     varies: Annotated[
         bool,
         Meta(
-            description="Its answer to a row is meant to depend on the rows beside it or on the call, as with dropout "
-            "left on: the gate and verify warn of that and do not refuse it."
+            description="Its output for a row may depend on the rows beside it or on the call, as with dropout left "
+            "on: the gate and verify then warn instead of failing."
         ),
     ] = False
     trusted: Annotated[
         Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
         Meta(
-            description="SHA-256 of a SavedModel that may do more than compute; written by ensemble add --trust. "
-            "Any other file is loaded only if it does nothing else."
+            description="SHA-256 of a SavedModel that may do more than compute; ensemble add --trust writes it. "
+            "Any other SavedModel is loaded only if it does nothing but compute."
         ),
     ] = None
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
-    """An ensemble: what it is asked, who answers, how the answers are combined."""
+    """An ensemble: its features, its members, and how their outputs are combined."""
 
     schema_version: Annotated[Literal[1], Meta(description="Version of this format.")]
     name: Identifier
@@ -252,15 +253,15 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     quorum: Quorum = Quorum()
     review: Annotated[
         Confidence | None,
-        Meta(description="Rows whose answer shows less are for a person to look at, and EventBridge is told."),
+        Meta(description="Rows that are less certain get the decision review, and an event is sent to EventBridge."),
     ] = None
     cascade: Annotated[
         Confidence | None,
-        Meta(description="Tiers are asked one after the other; rows whose answer shows this are not sent on."),
+        Meta(description="Tiers are invoked in order; rows that are this certain are not sent to the next tier."),
     ] = None
     golden: Annotated[
         tuple[Mapping[str, Any], ...],
-        Meta(description="Rows that every member is asked at the gate; drawn from the features by default."),
+        Meta(description="Rows that every member predicts at the gate; drawn at random from the features by default."),
     ] = ()
     schema: Annotated[str, Meta(description="Where editors find this schema.")] = msgspec.field(
         name="$schema", default=""
@@ -268,12 +269,12 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def policy(self) -> Policy:
-        """How the members' outputs become an answer."""
+        """How the members' outputs become a prediction."""
         return Policy(self.aggregation, self.quorum, self.review, self.cascade)
 
 
 class EnsembleMember(Protocol):
-    """What the aggregation needs to know of a member, be it of a manifest or of a release."""
+    """What the aggregation needs to know about a member, of a manifest or of a release."""
 
     @property
     def id(self) -> str:
@@ -285,7 +286,7 @@ class EnsembleMember(Protocol):
 
     @property
     def weight(self) -> float:
-        """Used by weighted methods."""
+        """Its weight in weighted methods."""
 
     @property
     def role(self) -> Literal["voter", "shadow"]:
@@ -293,19 +294,19 @@ class EnsembleMember(Protocol):
 
     @property
     def tier(self) -> int:
-        """When it is asked."""
+        """The tier in which it is invoked."""
 
 
-AnyVoice = TypeVar("AnyVoice", bound=EnsembleMember)
+AnyMember = TypeVar("AnyMember", bound=EnsembleMember)
 
 
-def select_voters(members: Iterable[AnyVoice]) -> tuple[AnyVoice, ...]:
+def select_voters(members: Iterable[AnyMember]) -> tuple[AnyMember, ...]:
     """Return the members that count."""
     return tuple(member for member in members if member.role == "voter")
 
 
 def column_names(feature: Feature) -> tuple[str, ...]:
-    """Name the columns a feature becomes, in order."""
+    """Return the names of the columns that a feature is encoded to, in order."""
     if isinstance(feature, CategoryFeature) and feature.encoding == "one_hot":
         other = ("other",) if feature.unknown == "other" else ()
         return tuple(f"{feature.name}={value}" for value in (*feature.vocabulary, *other))
@@ -313,11 +314,11 @@ def column_names(feature: Feature) -> tuple[str, ...]:
 
 
 def input_columns(member: Member, columns: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-    """Return the columns of each of a member's inputs; the input of a model that has one is named "".
+    """Return the columns of each input of a member; a single input is named "".
 
     Args:
         member: as declared.
-        columns: all there are.
+        columns: all columns of the manifest.
     """
     return member.inputs or {"": columns if member.columns is None else member.columns}
 

@@ -10,7 +10,7 @@ from stepensemble.core.number_limits import Divisor, Number
 from stepensemble.core.schema.task import BinaryTask, MulticlassTask, RegressionTask, Task, name_classes
 
 TOLERANCE = 1e-3
-"""How far, by default, probabilities may be from [0, 1] and their sum from 1: what float16 arithmetic costs."""
+"""Default of how far probabilities may be from [0, 1], and their sum from 1: the error of float16 arithmetic."""
 
 Temperature = Annotated[
     Divisor,
@@ -31,15 +31,15 @@ ClassOrder = Annotated[
     tuple[str, ...] | None,
     Meta(description="The task's classes in the order of this member's outputs; the task's own order by default."),
 ]
-ClassName = Annotated[str | None, Meta(description="The class it is for; the task's second by default.")]
+ClassName = Annotated[str | None, Meta(description="The class that it predicts; the task's second by default.")]
 
 
 class _Output(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", kw_only=True):
-    name: Annotated[str | None, Meta(description="Which of the model's outputs, where it has several.")] = None
+    name: Annotated[str | None, Meta(description="The model's output to use, where it has several.")] = None
 
 
 class Probability(_Output, frozen=True, tag="probability", kw_only=True):
-    """Of one class of a binary task: one number in [0, 1] a row."""
+    """The probability of one class of a binary task: one number in [0, 1] for each row."""
 
     of: ClassName = None
     temperature: Temperature = 1.0
@@ -47,7 +47,7 @@ class Probability(_Output, frozen=True, tag="probability", kw_only=True):
 
 
 class Probabilities(_Output, frozen=True, tag="probabilities", kw_only=True):
-    """Of every class: numbers in [0, 1] that sum to 1."""
+    """The probability of every class: numbers in [0, 1] that sum to 1."""
 
     classes: ClassOrder = None
     temperature: Temperature = 1.0
@@ -55,26 +55,26 @@ class Probabilities(_Output, frozen=True, tag="probabilities", kw_only=True):
 
 
 class Logit(_Output, frozen=True, tag="logit", kw_only=True):
-    """The log-odds of one class of a binary task: one number a row, to which we apply the sigmoid."""
+    """The log-odds of one class of a binary task: one number for each row; the sigmoid is applied to it."""
 
     of: ClassName = None
     temperature: Temperature = 1.0
 
 
 class Logits(_Output, frozen=True, tag="logits", kw_only=True):
-    """One number a class, to which we apply the softmax."""
+    """One number for each class; the softmax is applied to them."""
 
     classes: ClassOrder = None
     temperature: Temperature = 1.0
 
 
 class Label(_Output, frozen=True, tag="label", kw_only=True):
-    """A class and nothing else: its index, or its name."""
+    """Only a class: its index, or its name."""
 
     classes: ClassOrder = None
     one_hot: Annotated[
         bool,
-        Meta(description="Let methods that average probabilities take a label for certainty: 1 for its class."),
+        Meta(description="Let methods that average probabilities read a label as probability 1 for its class."),
     ] = False
 
 
@@ -92,7 +92,7 @@ OUTPUT_KINDS: dict[type, frozenset[str]] = {
     MulticlassTask: frozenset({"probabilities", "logits", "label"}),
     RegressionTask: frozenset({"value"}),
 }
-"""Which kinds of output can answer which task."""
+"""The kinds of output that each task accepts."""
 
 
 def name_kind(output: Output) -> str:
@@ -101,5 +101,5 @@ def name_kind(output: Output) -> str:
 
 
 def output_width(task: Task, output: Output) -> int:
-    """Return how many entries a member's output has a row."""
+    """Return how many entries a member's output has for each row."""
     return len(name_classes(task)) if isinstance(output, Probabilities | Logits) else 1

@@ -1,8 +1,8 @@
-"""The policy: how the members' outputs become an answer, and when that answer counts.
+"""The policy: how the members' outputs become a prediction, and when that prediction counts.
 
-Four parts of the manifest: `aggregation` (which method), `quorum` (what must have answered), `review` (which answers a
-person should look at) and `cascade` (which answers are good enough without the next tier). What the methods compute is
-in `aggregation`.
+It has four parts of the manifest: `aggregation` (the method), `quorum` (the voters that must respond), `review` (which
+predictions a person checks) and `cascade` (which predictions need no further tier). `core.aggregation` implements the
+methods.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Method(Struct, frozen=True, forbid_unknown_fields=True, tag_field="method
 
 
 class Mean(_Method, frozen=True, tag="mean"):
-    """Arithmetic mean, every voter alike."""
+    """Arithmetic mean, all voters with equal weight."""
 
 
 class WeightedMean(_Method, frozen=True, tag="weighted_mean"):
@@ -37,11 +37,11 @@ class WeightedMean(_Method, frozen=True, tag="weighted_mean"):
 
 
 class Median(_Method, frozen=True, tag="median"):
-    """The middle one; the mean of the two in the middle."""
+    """The median; of an even number of voters, the mean of the middle two."""
 
 
 class TrimmedMean(_Method, frozen=True, tag="trimmed_mean"):
-    """Mean without the lowest and the highest."""
+    """Mean without the lowest and the highest outputs."""
 
     trim: Annotated[float, Meta(ge=0, lt=0.5, description="Share of the voters that is cut off at each end.")] = 0.1
 
@@ -63,34 +63,35 @@ class SoftVote(_Method, frozen=True, tag="soft_vote"):
 
 
 class HardVote(_Method, frozen=True, tag="hard_vote"):
-    """One voter, one vote."""
+    """Each voter has one vote."""
 
 
 class WeightedVote(_Method, frozen=True, tag="weighted_vote"):
-    """One voter, as many votes as its weight."""
+    """Each voter has as many votes as its weight."""
 
 
 Coefficient = Number | tuple[tuple[Number, ...], ...]
 
 
 class Stacking(_Method, frozen=True, tag="stack", kw_only=True):
-    """A linear model over what the voters say: logistic for classes, linear for a regression."""
+    """A linear model over the voters' outputs: logistic for classes, linear for a regression."""
 
     coefficients: Annotated[
         Mapping[str, Coefficient],
         Meta(
-            description="One a voter, by its id. Regression and binary: a number, for its value or its probability of "
-            "the second class. Multiclass: a list a class, holding a number for each class's probability."
+            description="One for each voter, by its id. Regression and binary: a number, for its value or its "
+            "probability of the second class. Multiclass: for each class a list with a number for each class's "
+            "probability."
         ),
     ]
     intercept: Annotated[
-        Number | tuple[Number, ...], Meta(description="A number; of a multiclass task a list of one a class.")
+        Number | tuple[Number, ...], Meta(description="A number; of a multiclass task a list with one for each class.")
     ] = 0.0
     missing: Annotated[
         Literal["refuse", "mean"],
         Meta(
-            description="A voter without an output. refuse: there is no quorum without it; mean: it counts as if it "
-            "had said the mean of the others."
+            description="Where a voter has no output. refuse: there is no quorum; mean: the mean of the others "
+            "replaces its output."
         ),
     ]
 
@@ -110,17 +111,17 @@ Aggregation = (
 )
 
 WEIGHTED_METHODS = frozenset({"weighted_mean", "geometric_mean", "soft_vote", "weighted_vote"})
-"""Those that use the members' weights."""
+"""Methods that use the members' weights."""
 
 VOTES = frozenset({"hard_vote", "weighted_vote"})
-"""Those that count labels, and so need no probabilities."""
+"""Methods that count labels, and so need no probabilities."""
 
 CLASS_METHODS = VOTES | {"soft_vote", "geometric_mean"}
-"""Those that make no sense for a regression."""
+"""Methods that a regression cannot use."""
 
 
 class Quorum(Struct, frozen=True, forbid_unknown_fields=True):
-    """What must have answered, of the voters that were asked, for the answer to count."""
+    """Which of the invoked voters must respond for a prediction to count."""
 
     min_members: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="Fewest voters; more than half of them by default.")
@@ -129,11 +130,11 @@ class Quorum(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[float, Meta(gt=0, le=1)] | None,
         Meta(description="Smallest share of the voters' total weight."),
     ] = None
-    required: Annotated[tuple[str, ...], Meta(description="Ids of voters without whom no answer counts.")] = ()
+    required: Annotated[tuple[str, ...], Meta(description="Ids of voters that must respond.")] = ()
 
 
 class Confidence(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a row's answer must show; a row that misses one of the bounds given does not show it."""
+    """How certain the prediction for a row must be; a row that misses one of the given bounds is not."""
 
     min_agreement: Annotated[
         Annotated[float, Meta(gt=0, le=1)] | None,
@@ -141,7 +142,7 @@ class Confidence(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     max_spread: Annotated[
         Annotated[float, Meta(ge=0)] | None,
-        Meta(description="Greatest standard deviation of what the voters say."),
+        Meta(description="Largest standard deviation of the voters' outputs."),
     ] = None
     min_margin: Annotated[
         Annotated[float, Meta(gt=0, le=1)] | None,
@@ -150,12 +151,14 @@ class Confidence(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(Struct, frozen=True):
-    """The four parts together, as a release holds them and an output states them."""
+    """The four parts together, as releases and outputs hold them."""
 
     aggregation: Aggregation = Mean()
     quorum: Quorum = Quorum()
-    review: Annotated[Confidence | None, Meta(description="Rows that show less are for a person to look at.")] = None
-    cascade: Annotated[Confidence | None, Meta(description="Rows that show this are not sent to the next tier.")] = None
+    review: Annotated[Confidence | None, Meta(description="Rows that are less certain get the decision review.")] = None
+    cascade: Annotated[
+        Confidence | None, Meta(description="Rows that are this certain are not sent to the next tier.")
+    ] = None
 
 
 def name_method(aggregation: Aggregation) -> str:
@@ -164,5 +167,5 @@ def name_method(aggregation: Aggregation) -> str:
 
 
 def override_quorum(policy: Policy, given: Mapping[str, Any]) -> Policy:
-    """Return a policy whose quorum has the fields that an execution's payload gives, checked already."""
+    """Return the policy with the quorum fields of a payload, which were validated before."""
     return structs.replace(policy, quorum=structs.replace(policy.quorum, **given))

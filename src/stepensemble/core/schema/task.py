@@ -1,4 +1,4 @@
-"""The task: what kind of question the ensemble answers, and from which probability on a class is the answer."""
+"""The task: what the ensemble predicts, and the threshold from which a class is predicted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BinaryTask(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
 
     classes: Annotated[tuple[str, ...], Meta(min_length=2, description="Two names; the second is what is predicted.")]
     threshold: Annotated[
-        float, Meta(ge=SMALLEST, lt=1, description="The second class is answered from this probability on.")
+        float, Meta(ge=SMALLEST, lt=1, description="The second class is predicted from this probability on.")
     ] = 0.5
 
 
@@ -28,8 +28,8 @@ class MulticlassTask(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     thresholds: Annotated[
         Mapping[str, Threshold] | None,
         Meta(
-            description="One a class: the class whose probability is the greatest multiple of its threshold is "
-            "answered. The most probable one by default."
+            description="One for each class: the class whose probability is the largest multiple of its threshold is "
+            "predicted. By default the most probable one is."
         ),
     ] = None
 
@@ -52,7 +52,7 @@ def name_task(task: Task) -> str:
 
 
 def class_thresholds(task: BinaryTask | MulticlassTask) -> tuple[float, ...] | None:
-    """Return each class's threshold, in the order of the classes; None where all are alike.
+    """Return each class's threshold, in the order of the classes; None where all are equal.
 
     A binary task's threshold t is the pair (1 - t, t): p >= t exactly where p / t >= (1 - p) / (1 - t).
     """

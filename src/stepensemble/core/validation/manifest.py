@@ -1,4 +1,4 @@
-"""Whether a manifest is sound: every problem of structure and meaning, all at once.
+"""Checks a whole manifest: reports every problem of structure and meaning at once.
 
 Here are the frame, the features, the task and the members; what the policy has to fulfil is in `coherence`.
 """
@@ -60,11 +60,11 @@ from stepensemble.core.validation.policy import (
 from stepensemble.core.validation.structure import check_structure
 
 Check = tuple[Any, ...]
-"""A function that yields problems, and the parts of the manifest it looks at."""
+"""A function that yields problems, and the parts of the manifest that it checks."""
 
 
 def parse_manifest(text: bytes | str) -> Manifest:
-    """Read a manifest.
+    """Parse and check a manifest.
 
     Args:
         text: the file's content, UTF-8 JSON.
@@ -88,7 +88,7 @@ def parse_manifest(text: bytes | str) -> Manifest:
 
 
 def _check_meaning(data: dict[str, Any], broken: Sequence[str]) -> Iterator[Problem]:
-    """Check what the well-formed parts of a manifest mean, one by one and together.
+    """Check the meaning of the well-formed parts of a manifest, alone and together.
 
     A part that is malformed, here `UNSET`, spares itself the checks that look at it, and no others.
     """
@@ -135,7 +135,7 @@ def _check_meaning(data: dict[str, Any], broken: Sequence[str]) -> Iterator[Prob
 
 
 def _well_formed(data: dict[str, Any], key: str, kind: Any, broken: Sequence[str]) -> list[tuple[str, Any]]:
-    """Read those entries of a list that are well formed, each with its path."""
+    """Return the well-formed entries of a list, each with its path."""
     entries = data.get(key)
     if not isinstance(entries, list):
         return []
@@ -186,19 +186,19 @@ def _check_feature(feature: Feature, path: str) -> Iterator[Problem]:
 def _check_number(feature: NumberFeature, path: str) -> Iterator[Problem]:
     low, high, missing, scaling = feature.min, feature.max, feature.missing, feature.scaling
     if low is not None and high is not None and low > high:
-        yield Problem(f"{path}.min", f"{show(low)} is above max {show(high)}", "exchange them")
+        yield Problem(f"{path}.min", f"{show(low)} is above max {show(high)}", "swap them")
     elif missing is not None and ((low is not None and missing < low) or (high is not None and missing > high)):
         yield Problem(f"{path}.missing", f"{show(missing)} is outside min and max", "use a value inside")
     elif missing is not None and _has_values(scaling, low):
         column, _ = scale_numbers(feature, np.array([missing], dtype=np.float64))
         if not np.isfinite(column).all():
             scaled = " once scaled" if scaling else ""
-            yield Problem(f"{path}.missing", f"{show(missing)} is too large for float32{scaled}", "use one nearer to 0")
+            yield Problem(f"{path}.missing", f"{show(missing)} is too large for float32{scaled}", "use one closer to 0")
     if isinstance(scaling, MinMax) and not _has_values(scaling, low):
         yield Problem(
             f"{path}.scaling.max",
             f"{show(scaling.max)} is not above min {show(scaling.min)}",
-            "use a greater max",
+            "use a larger max",
         )
     elif isinstance(scaling, MinMax) and scaling.max - scaling.min < SMALLEST:  # as no "std" may be below it
         yield Problem(
@@ -212,7 +212,7 @@ def _check_number(feature: NumberFeature, path: str) -> Iterator[Problem]:
 
 
 def _has_values(scaling: Scaling | None, low: float | None) -> bool:
-    """Say whether a scaling has a value for every number from `low` on."""
+    """Return whether a scaling is defined for every number from `low` on."""
     if isinstance(scaling, MinMax):
         return scaling.min < scaling.max
     return not isinstance(scaling, Log1p) or (low is not None and low > -1)
@@ -227,17 +227,17 @@ def _check_image(feature: ImageFeature, path: str) -> Iterator[Problem]:
     deviations = feature.std or (1.0,)
     if max(255.0 / feature.scale, *map(abs, feature.mean or (0.0,))) / min(deviations) > np.finfo(np.float32).max / 2:
         key, divisor = min(("scale", feature.scale), ("std", min(deviations)), key=lambda one: one[1])
-        yield Problem(f"{path}.{key}", f"{show(divisor)} makes samples too large for float32", "use a greater one")
+        yield Problem(f"{path}.{key}", f"{show(divisor)} makes samples too large for float32", "use a larger one")
     default = ImageFeature(feature.name, feature.size)
     for key in ("scale", "mean", "std") if feature.dtype == "uint8" else ():
         if getattr(feature, key) != getattr(default, key):
-            yield Problem(f"{path}.{key}", "is there beside dtype uint8", 'remove it, or use the dtype "float32"')
+            yield Problem(f"{path}.{key}", "has no effect with dtype uint8", 'remove it, or use the dtype "float32"')
     if feature.layout == "HW" and feature.mode != "L":
         remedy = 'use the mode "L", or the layout "HWC", "CHW" or "flat"'
         yield Problem(f"{path}.layout", f'"HW" has no place for the {channels} channels of "{feature.mode}"', remedy)
     if feature.antialias is False and feature.filter in ("nearest", "area"):
         remedy = 'remove it, or use the filter "bilinear", "bicubic" or "lanczos"'
-        yield Problem(f"{path}.antialias", f"is false beside the filter {show(feature.filter)}", remedy)
+        yield Problem(f"{path}.antialias", f"is false with the filter {show(feature.filter)}", remedy)
 
 
 def _check_task(task: Task) -> Iterator[Problem]:
@@ -252,7 +252,7 @@ def _check_task(task: Task) -> Iterator[Problem]:
 
 
 def _check_classes(named: Sequence[tuple[str, str]], classes: Sequence[str], path: str) -> Iterator[Problem]:
-    """Check that names are those of the task's classes, all of them, each once."""
+    """Check that the names are exactly the task's classes, each once."""
     missing = [name for name in classes if name not in {given for _, given in named}]
     for where, name in named:
         if name not in classes:
@@ -272,7 +272,7 @@ def _check_output(output: Output, task: Task, path: str) -> Iterator[Problem]:
     if kind not in allowed:
         yield Problem(
             f"{path}.kind",
-            f"{show(kind)} does not answer a {name_task(task)} task",
+            f"{show(kind)} does not fit a {name_task(task)} task",
             f"use one of {enumerate_values(sorted(allowed))}",
         )
         return
@@ -293,7 +293,7 @@ def _check_columns(member: Member, features: Sequence[Feature], path: str) -> It
     columns = {name: feature for feature in features for name in column_names(feature)}
     if member.inputs is not None:
         if member.columns is not None:
-            yield Problem(f"{path}.inputs", 'is there beside "columns"', "keep the one that fits the model")
+            yield Problem(f"{path}.inputs", 'is given together with "columns"', "keep the one that fits the model")
         if not member.inputs:
             yield Problem(f"{path}.inputs", "is empty", "name the columns of each input, or remove it")
         for name, taken in member.inputs.items():
@@ -322,7 +322,7 @@ def _check_tensors(taken: Sequence[str], columns: Mapping[str, Feature], path: s
         yield Problem(
             path,
             f"takes the tensor {show(tensors[0])} together with other columns",
-            f"name what it takes: [{show(tensors[0])}] alone, or only columns that are no tensors",
+            f"name what it takes: [{show(tensors[0])}] alone, or only columns that are not tensors",
         )
 
 
@@ -334,7 +334,7 @@ def _check_golden(rows: Sequence[Mapping[str, Any]], features: tuple[Feature, ..
 
 
 def _believe(feature: ImageFeature, values: Sequence[Any]) -> tuple[Array, Reasons]:
-    """Take pictures for good: they are decoded at the gate."""
+    """Accept every image: the gate decodes it later."""
     return np.zeros((len(values), *feature.size, feature.channels), np.uint8), {}
 
 
@@ -342,5 +342,5 @@ def _check_unique(named: Iterable[tuple[str, str]], noun: str) -> Iterator[Probl
     seen: set[str] = set()
     for path, name in named:
         if name in seen:
-            yield Problem(path, f"the {noun} {show(name)} is there already", "use another name or remove it")
+            yield Problem(path, f"the {noun} {show(name)} is given twice", "use another name or remove it")
         seen.add(name)

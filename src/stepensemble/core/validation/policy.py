@@ -1,4 +1,4 @@
-"""Whether a policy is coherent: by itself, with the task, and with the members it is for.
+"""Checks a policy: alone, against the task, and against the members.
 
 Each function takes the parts of a manifest that it compares, all of them well formed, and yields what is wrong.
 `soundness` calls them; `check_quorum` also judges a quorum that a payload brings along.
@@ -31,7 +31,7 @@ METHODS = tuple(str(method.__struct_config__.tag) for method in get_args(Aggrega
 
 
 def check_method(aggregation: Aggregation, task: Task) -> Iterator[Problem]:
-    """Check that the method can answer the task, and that its rule for ties can apply."""
+    """Check that the method fits the task, and that its rule for ties can apply."""
     if not isinstance(task, RegressionTask):
         return
     method = name_method(aggregation)
@@ -48,7 +48,7 @@ def check_method(aggregation: Aggregation, task: Task) -> Iterator[Problem]:
 
 
 def check_support(member: EnsembleMember, aggregation: Aggregation, task: Task, path: str) -> Iterator[Problem]:
-    """Check that a voter gives what the method combines: labels are no probabilities, unless it says so."""
+    """Check that a voter has the output that the method combines: a label is no probability unless declared so."""
     method = name_method(aggregation)
     if member.role == "shadow" or method in VOTES or isinstance(task, RegressionTask):
         return
@@ -56,13 +56,13 @@ def check_support(member: EnsembleMember, aggregation: Aggregation, task: Task, 
         yield Problem(
             f"{path}.output.kind",
             f'"label" is no probability, and the method {show(method)} needs probabilities',
-            'use the method "hard_vote" or "weighted_vote"; or add "one_hot": true to take a label for certainty; '
-            "or use a model that gives probabilities",
+            'use the method "hard_vote" or "weighted_vote"; or add "one_hot": true to read a label as probability 1; '
+            "or use a model that outputs probabilities",
         )
 
 
 def check_weight(member: EnsembleMember, aggregation: Aggregation, quorum: Quorum, path: str) -> Iterator[Problem]:
-    """Check that a weight is not too great to be added up, and has an effect: in the method, or in the quorum."""
+    """Check that a weight is small enough to be summed, and has an effect: in the method, or in the quorum."""
     method = name_method(aggregation)
     if member.weight > LARGEST:  # of a manifest that is found before, of a replay here
         remedy = f"use a number of at most {LARGEST:g}"
@@ -77,7 +77,7 @@ def check_weight(member: EnsembleMember, aggregation: Aggregation, quorum: Quoru
 
 
 def check_voters(members: Sequence[EnsembleMember]) -> Iterator[Problem]:
-    """Check that there is somebody who counts."""
+    """Check that there is a voter."""
     voters = select_voters(members)
     if not voters:
         yield Problem("$.members", "has no voter", 'give at least one member the role "voter"')
@@ -86,7 +86,7 @@ def check_voters(members: Sequence[EnsembleMember]) -> Iterator[Problem]:
 
 
 def check_stack(aggregation: Aggregation, task: Task, members: Sequence[EnsembleMember]) -> Iterator[Problem]:
-    """Check that a stack has coefficients for exactly the voters, of the shape that the task asks for."""
+    """Check that a stack has coefficients for exactly the voters, of the shape that the task requires."""
     if not isinstance(aggregation, Stacking):
         return
     path = "$.aggregation.coefficients"
@@ -129,7 +129,7 @@ def _check_intercept(intercept: float | tuple[float, ...], task: Task) -> Iterat
         yield Problem(
             path,
             f"{show(intercept)} is one number for {len(task.classes)} classes",
-            f"write a list of one a class: {enumerate_values(task.classes)}",
+            f"write a list with one for each class: {enumerate_values(task.classes)}",
         )
 
 
@@ -138,7 +138,7 @@ def _check_length(entries: Sequence[object], noun: str, task: MulticlassTask, pa
         yield Problem(
             path,
             f"has {len(entries)} {noun} for {len(task.classes)} classes",
-            f"write one a class: {enumerate_values(task.classes)}",
+            f"write one for each class: {enumerate_values(task.classes)}",
         )
 
 
@@ -166,11 +166,11 @@ def check_quorum(quorum: Quorum, members: Sequence[EnsembleMember], path: str) -
         where = f"{path}.required[{index}]"
         yield from _check_voter(id_, members, others, where)
         if id_ in quorum.required[:index]:
-            yield Problem(where, f"{show(id_)} is there already", "remove it")
+            yield Problem(where, f"{show(id_)} is given twice", "remove it")
 
 
 def _check_voter(id_: str, members: Sequence[EnsembleMember], others: Sequence[str], path: str) -> Iterator[Problem]:
-    """Check that a name is a voter's; `others` are those it may have been meant for."""
+    """Check that a name is a voter's; `others` are candidates for a suggestion."""
     voters = [voter.id for voter in select_voters(members)]
     if id_ in voters:
         return
@@ -179,20 +179,20 @@ def _check_voter(id_: str, members: Sequence[EnsembleMember], others: Sequence[s
     else:
         yield Problem(
             path,
-            f"{show(id_)} is no voter",
+            f"{show(id_)} is not a voter",
             f"remove it, or use one of {enumerate_values(voters)}{suggest(id_, others)}",
         )
 
 
 def check_bounds(confidence: Confidence | None, path: str) -> Iterator[Problem]:
-    """Check that a confidence, where there is one, asks for something."""
+    """Check that a confidence, if there is one, has a bound."""
     if confidence == Confidence():
         bounds = enumerate_values(Confidence.__struct_fields__)
         yield Problem(path, "has no bound", f"give at least one of {bounds}, or remove it")
 
 
 def check_labelled_bounds(confidence: Confidence | None, task: Task, path: str) -> Iterator[Problem]:
-    """Check that a regression is not bound by what only labels have."""
+    """Check that a regression has no bound that needs labels."""
     if confidence is None or not isinstance(task, RegressionTask):
         return
     for name in ("min_agreement", "min_margin"):
@@ -204,7 +204,7 @@ def check_labelled_bounds(confidence: Confidence | None, task: Task, path: str) 
 
 
 def check_tiers(cascade: Confidence | None, members: Sequence[EnsembleMember]) -> Iterator[Problem]:
-    """Check that there are several tiers exactly where there is a cascade, and that each of them has a say."""
+    """Check that there are several tiers exactly if there is a cascade, each with a voter that counts."""
     if cascade is None:
         for index, member in enumerate(members):
             if member.tier > 1:
@@ -213,7 +213,7 @@ def check_tiers(cascade: Confidence | None, members: Sequence[EnsembleMember]) -
         return
     tiers = sorted({member.tier for member in members})
     if len(tiers) == 1:
-        why = f"every member is in tier {tiers[0]}, and there is no other to send rows on to"
+        why = f"every member is in tier {tiers[0]}, so there is no other tier to send rows to"
         yield Problem("$.cascade", why, "put members into the tiers 1 and 2, or remove the cascade")
         return
     if tiers != list(range(1, len(tiers) + 1)):
@@ -229,11 +229,11 @@ def check_tiers(cascade: Confidence | None, members: Sequence[EnsembleMember]) -
 
 
 def check_cascade_method(cascade: Confidence | None, aggregation: Aggregation) -> Iterator[Problem]:
-    """Check that the method can answer before every voter was asked."""
+    """Check that the method can predict before every voter was invoked."""
     if cascade is not None and isinstance(aggregation, Stacking):
         yield Problem(
             "$.cascade",
-            'the method "stack" needs every voter, and a cascade asks only some of them first',
+            'the method "stack" needs every voter, and a cascade invokes only some of them first',
             'remove the cascade and every "tier", or use another method',
         )
 
@@ -241,13 +241,13 @@ def check_cascade_method(cascade: Confidence | None, aggregation: Aggregation) -
 def check_cascade_quorum(
     cascade: Confidence | None, quorum: Quorum, members: Sequence[EnsembleMember]
 ) -> Iterator[Problem]:
-    """Check that the first tier can meet the quorum by itself."""
+    """Check that the first tier alone can meet the quorum."""
     least = quorum.min_members
     first = [voter for voter in select_voters(members) if voter.tier == 1]
     if cascade is not None and first and least is not None and len(first) < least <= len(select_voters(members)):
         yield Problem(
             "$.quorum.min_members",
-            f"{least} is more than the {len(first)} voters of tier 1, and no row could be decided there",
+            f"{least} is more than the {len(first)} voters of tier 1, so no row could be decided there",
             f"use at most {len(first)}, or put more voters into tier 1",
         )
 

@@ -1,4 +1,4 @@
-"""Check plain JSON data against a msgspec type and report every problem, not only the first.
+"""Checks plain JSON data against a msgspec type and reports every problem, not only the first.
 
 msgspec's own decoder stops at the first mismatch. This walks the same types (`msgspec.inspect`), so the structures
 in `manifest` stay the only description there is: of the decoder, of the published JSON Schema, and of this check.
@@ -23,7 +23,7 @@ BOUNDS = {">": "greater than", ">=": "of at least", "<": "less than", "<=": "of 
 
 
 def check_structure(data: object, expected: Any, path: str = "$") -> list[Problem]:
-    """List every way in which `data` (decoded JSON) is not an instance of the type `expected`."""
+    """List every problem that keeps `data` (decoded JSON) from being an instance of the type `expected`."""
     return list(_check(data, inspect.type_info(expected), path))
 
 
@@ -105,7 +105,7 @@ def _check_struct(data: object, kind: inspect.StructType, path: str) -> Iterator
                 yield Problem(f"{path}.{key}", f"{show(value)} is not allowed", f"use {show(kind.tag)}")
         else:
             known = [name for name in fields if name not in data]
-            yield Problem(f"{path}.{key}", f"{show(key)} is not known here", f"remove it{suggest(key, known)}")
+            yield Problem(f"{path}.{key}", f"{show(key)} is not a known key", f"remove it{suggest(key, known)}")
     for name, field in fields.items():
         if field.required and name not in data:
             yield Problem(path, f'"{name}" is missing', f'add "{name}" ({_word(field.type)})')
@@ -126,7 +126,7 @@ def _check_array(
 
 
 def _has_form(data: object, kind: inspect.Type) -> bool:
-    """Tell whether data has the JSON form of a kind; what is inside it is not looked at."""
+    """Return whether data has the JSON form of a kind; its contents are not checked."""
     match kind:
         case inspect.Metadata(type=inner):
             return _has_form(data, inner)
@@ -170,10 +170,10 @@ def _annotated(kind: inspect.Type) -> Any:
 
 
 def _bound(message: str) -> str:
-    """Say in words which bound a value is beyond, from msgspec's message."""
+    """Describe the bound that a value exceeds, from msgspec's message."""
     bound = message.removeprefix("Expected ")
     if bound == message:  # such as an integer that no float can hold: "Number out of range"
-        return "use a number nearer to 0"
+        return "use a number closer to 0"
     number = NUMBER_BOUND.fullmatch(bound)
     if number is not None:
         return f"use {KINDS[number[1]]} {BOUNDS[number[2]]} {float(number[3]):.15g}"

@@ -47,7 +47,7 @@ STATUSES: Mapping[type[EnsembleError], int] = {
     errors.PredictionConflict: 409,
     errors.PayloadTooLarge: 413,
     errors.ReleaseNotCurrent: 409,
-    errors.AnswerTooLarge: 413,
+    errors.ResponseTooLarge: 413,
     errors.QuorumNotMet: 422,
     errors.Throttled: 429,
     errors.NothingPublished: 503,

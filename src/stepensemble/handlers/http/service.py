@@ -14,7 +14,6 @@ from msgspec import structs
 
 from stepensemble.core.aggregation.prediction import Output
 from stepensemble.core.errors import (
-    AnswerTooLarge,
     EnsembleError,
     ExecutionFailed,
     InvalidPayload,
@@ -23,6 +22,7 @@ from stepensemble.core.errors import (
     RecordNotFound,
     RecordsClosed,
     ReleaseNotCurrent,
+    ResponseTooLarge,
     ServableNotFound,
     StillRunning,
     StorageUnavailable,
@@ -314,7 +314,7 @@ class PredictionService:
 
 def _shape_ensemble(method: Method, release: Release, question: Question, output: Output) -> dict[str, Any]:
     if isinstance(output.predictions, Pointer):
-        raise AnswerTooLarge("the predictions are too large for a response; ask for fewer rows")
+        raise ResponseTooLarge("the predictions are too large for a response; ask for fewer rows")
     if method == "predict":
         return responses.shape_outputs(question.form, responses.list_outputs(release.task, output.predictions))
     if method == "classify":
@@ -350,5 +350,5 @@ def within_a_response(body: bytes, remedy: str) -> bytes:
         AnswerTooLarge: it does not.
     """
     if not fits_response(body):
-        raise AnswerTooLarge(f"the answer has {len(body):,} bytes, more than a response holds; {remedy}")
+        raise ResponseTooLarge(f"the answer has {len(body):,} bytes, more than a response holds; {remedy}")
     return body

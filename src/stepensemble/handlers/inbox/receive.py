@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from stepensemble.batch.documents import KINDS, kind_of
-from stepensemble.core.errors import ArrivalRefused, EnsembleError, ObjectMissing, StorageUnavailable
+from stepensemble.core.errors import EnsembleError, InboxObjectRefused, ObjectMissing, StorageUnavailable
 from stepensemble.core.payload import ROWS, parse_payload
 from stepensemble.core.problems import enumerate_values, show
 from stepensemble.core.releases.release import digest_of
@@ -66,50 +66,50 @@ class Receiver:
     def _ask(self, arrival: InboxObject) -> tuple[str, dict[str, Any]]:
         """Return the kind of execution and its input."""
         if underline(arrival.key) != arrival.key:
-            raise ArrivalRefused(
+            raise InboxObjectRefused(
                 f"{show(arrival.key)} is a key with control characters, or with a part that is empty or nothing but "
                 "dots; upload it under another"
             )
         if not arrival.size:
-            raise ArrivalRefused(f"{arrival.key} is empty; upload it again")
+            raise InboxObjectRefused(f"{arrival.key} is empty; upload it again")
         if kind_of(arrival.key) is not None:
             dataset = {"dataset": self.data.pointer(arrival.key).s3}
             return "run", dataset if arrival.version_id is None else dataset | {"version_id": arrival.version_id}
         name = arrival.key.lower()
         if arrival.size > FILE_BYTES:
             remedy = f"use at most {FILE_BYTES:,}, or one of *{', *'.join(KINDS)}"
-            raise ArrivalRefused(f"{arrival.key} has {arrival.size:,} bytes; {remedy}")
+            raise InboxObjectRefused(f"{arrival.key} has {arrival.size:,} bytes; {remedy}")
         body = self._read(arrival)
         if name.endswith(JSON):
             return "prediction", self._read_payload(arrival, body)
         if sniff_image(body):
             return "prediction", self._ask_picture(arrival, body)
         if name.endswith(PICTURES):
-            raise ArrivalRefused(
+            raise InboxObjectRefused(
                 f"{arrival.key} does not begin as a PNG, JPEG or WebP does; upload the picture as it is"
             )
         known = enumerate_values([JSON, *PICTURES, *KINDS], most=99)
-        raise ArrivalRefused(f"{arrival.key} is of no known kind; let its name end with one of {known}")
+        raise InboxObjectRefused(f"{arrival.key} is of no known kind; let its name end with one of {known}")
 
     def _read(self, arrival: InboxObject) -> bytes:
         try:
             return self.data.read_version(arrival.key, arrival.version_id)
         except ObjectMissing:
-            raise ArrivalRefused(f"{arrival.key} was removed before it was read; upload it again") from None
+            raise InboxObjectRefused(f"{arrival.key} was removed before it was read; upload it again") from None
 
     def _read_payload(self, arrival: InboxObject, body: bytes) -> dict[str, Any]:
         try:
             payload = read_json(body)
         except ValueError as error:
             reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error
-            raise ArrivalRefused(f"{arrival.key} is not JSON: {reason}; write a payload of an execution") from None
+            raise InboxObjectRefused(f"{arrival.key} is not JSON: {reason}; write a payload of an execution") from None
         parse_payload(payload)
         asked = {name: value for name, value in payload.items() if name not in ROWS}
         if len(msgspec.json.encode(asked)) <= ASKED_BYTES:
             asked = dict(store_rows(self.data, payload, ASKED_BYTES))
         size = len(msgspec.json.encode(asked))
         if size > ASKED_BYTES:
-            raise ArrivalRefused(
+            raise InboxObjectRefused(
                 f"{arrival.key} has {size:,} bytes of JSON without its rows; shorten its metadata until there are at "
                 f"most {ASKED_BYTES:,}"
             )
@@ -123,4 +123,6 @@ class Receiver:
                 pointer = self.data.write(image_key(body), body)
                 return {"features": {name: msgspec.to_builtins(pointer)}}
         asked = enumerate_values(feature.name for feature in release.features)
-        raise ArrivalRefused(f"{arrival.key} is a picture, and the ensemble asks for {asked}; send a payload as JSON")
+        raise InboxObjectRefused(
+            f"{arrival.key} is a picture, and the ensemble asks for {asked}; send a payload as JSON"
+        )

@@ -265,14 +265,15 @@ SHAPE_22 = "give nested lists of numbers of shape [2, 2]"
         ([[1, 2], [3, math.nan]], "float32", "holds NaN or an infinity; give finite numbers"),
         ([[1, 2], [3, math.inf]], "uint8", "holds NaN or an infinity; give finite numbers"),
         ([[1, 2], [3, 1e39]], "float32", "holds a number too large for a 32-bit number; use smaller ones"),
-        ([[1, 2], [3, 0.5]], "uint8", "holds a number that is no uint8; give whole numbers between 0 and 255"),
-        ([[1, 2], [3, 256]], "uint8", "holds a number that is no uint8; give whole numbers between 0 and 255"),
-        ([[1, 2], [3, -1]], "uint8", "holds a number that is no uint8; give whole numbers between 0 and 255"),
-        ([[1, 2], [3, 128]], "int8", "holds a number that is no int8; give whole numbers between -128 and 127"),
+        ([[1, 2], [3, 0.5]], "uint8", "holds a number that is not an uint8; give whole numbers between 0 and 255"),
+        ([[1, 2], [3, 256]], "uint8", "holds a number that is not an uint8; give whole numbers between 0 and 255"),
+        ([[1, 2], [3, -1]], "uint8", "holds a number that is not an uint8; give whole numbers between 0 and 255"),
+        ([[1, 2], [3, 128]], "int8", "holds a number that is not an int8; give whole numbers between -128 and 127"),
         (
             [[1, 2], [3, 2**64 - 1]],
             "int64",
-            "holds a number that is no int64; give whole numbers between -9223372036854775808 and 9223372036854775807",
+            "holds a number that is not an int64; "
+            "give whole numbers between -9223372036854775808 and 9223372036854775807",
         ),
     ],
 )
@@ -317,7 +318,7 @@ def test_a_field_that_is_no_feature_is_refused_with_the_one_that_was_meant() -> 
     found = problems_of(PASSENGER, [{"sex": "male", "Age": 3, "Alone": True}])
     assert found == [
         '$.instances[0].Sex: is missing; give one of "female", "male", or set "missing" in the manifest',
-        '$.instances[0].sex: "sex" is no feature; remove it, did you mean "Sex"?',
+        '$.instances[0].sex: "sex" is not a feature; remove it, did you mean "Sex"?',
     ]
 
 

@@ -101,14 +101,14 @@ def test_pictures_are_read_in_their_rows_and_the_others_have_reasons() -> None:
     with pytest.raises(InvalidPayload) as refused:
         normalize([feature], rows, images=read_images)
     assert [str(problem) for problem in refused.value.problems] == [
-        "$.instances[0].image: is missing; give a picture as base64 text",
-        "$.instances[2].image: is missing; give a picture as base64 text",
+        "$.instances[0].image: is missing; give an image as base64 text",
+        "$.instances[2].image: is missing; give an image as base64 text",
         '$.instances[3].image: "?" is not base64; give a PNG, JPEG or WebP as base64 text',
     ]
 
 
 def test_who_reads_no_pictures_refuses_them() -> None:
-    with pytest.raises(InvalidPayload, match="is a picture, which is not read here"):
+    with pytest.raises(InvalidPayload, match="is an image, which is not read here"):
         normalize([ImageFeature("x", (1, 1))], [{"x": "…"}])
 
 
@@ -119,7 +119,7 @@ def test_more_pictures_than_memory_holds_are_refused_before_one_is_read() -> Non
     with pytest.raises(InvalidPayload) as refused:
         normalize([feature], [{"x": "not even read"}] * (most + 2), images=read_images)
     assert [str(problem) for problem in refused.value.problems] == [
-        f"$.instances[{row}].x: is one of 4 pictures of this size; send at most 2 in one execution" for row in (2, 3)
+        f"$.instances[{row}].x: is one of 4 images of this size; send at most 2 in one execution" for row in (2, 3)
     ]
 
 
@@ -163,7 +163,7 @@ def test_sound_image_features(feature: dict[str, Any]) -> None:
         ({"mode": "L", "std": [1, 2]}, '$.features[0].std: has 2 numbers; give 1: one for each channel of mode "L"'),
         (
             {"dtype": "uint8", "scale": 2},
-            '$.features[0].scale: is there beside dtype uint8; remove it, or use the dtype "float32"',
+            '$.features[0].scale: has no effect with dtype uint8; remove it, or use the dtype "float32"',
         ),
         (
             {"layout": "HW"},
@@ -172,7 +172,7 @@ def test_sound_image_features(feature: dict[str, Any]) -> None:
         ),
         (
             {"filter": "area", "antialias": False},
-            '$.features[0].antialias: is false beside the filter "area"; '
+            '$.features[0].antialias: is false with the filter "area"; '
             'remove it, or use the filter "bilinear", "bicubic" or "lanczos"',
         ),
         (
@@ -184,7 +184,7 @@ def test_sound_image_features(feature: dict[str, Any]) -> None:
             {"max_pixels": 10**9},
             "$.features[0].max_pixels: 1000000000 is out of bounds; use a whole number of at most 16000000",
         ),
-        ({"missing": "x"}, '$.features[0].missing: "missing" is not known here; remove it'),
+        ({"missing": "x"}, '$.features[0].missing: "missing" is not a known key; remove it'),
     ],
 )
 def test_an_image_feature_that_is_unsound(feature: dict[str, Any], expected: str) -> None:

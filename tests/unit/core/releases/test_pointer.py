@@ -81,7 +81,7 @@ def test_a_canarys_share_changes_and_its_beginning_does_not() -> None:
 
 
 def test_one_canary_at_a_time() -> None:
-    with pytest.raises(CanaryConflict, match=r"release bbbbbbbbbbbb is the canary and answers 10%; end it first"):
+    with pytest.raises(CanaryConflict, match=r"release bbbbbbbbbbbb is the canary and serves 10%; end it first"):
         begin_canary(WITH_CANARY, C, TWO, 10, "t3")
     with pytest.raises(CanaryConflict):
         refuse_canary(WITH_CANARY)

@@ -127,7 +127,7 @@ def test_the_name_changes_with_an_artifact() -> None:
 
 def test_bytes_of_another_digest_are_refused() -> None:
     digest, body = encode_release(release(BINARY, released("a", "probability")))
-    with pytest.raises(ReleaseCorrupt, match=f"{digest[:12]} does not have the digest it is named by"):
+    with pytest.raises(ReleaseCorrupt, match=f"{digest[:12]} does not match the digest in its name"):
         decode_release(digest, body + b" ")
 
 
@@ -186,7 +186,7 @@ def test_more_members_than_slots_are_refused_with_the_parameter_to_raise() -> No
 def test_a_stack_without_slots_for_tensorflow_says_how_to_get_some() -> None:
     said = (
         r"needed by b, c, and the stack has no slots for it; .*make deploy-tensorflow.* template-tensorflow.yaml "
-        r"beside template.yaml, and TensorFlow \(pip install 'stepensemble.* start it again if it runs$"
+        r"beside template.yaml, and TensorFlow \(pip install 'stepensemble.* restart it if it runs$"
     )
     with pytest.raises(NotEnoughSlots, match=said):
         place([*members("a"), *members("bc", "tensorflow")], {"litert": ["1"]}, {})

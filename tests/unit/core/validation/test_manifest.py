@@ -163,10 +163,10 @@ STRUCTURE: list[tuple[Edit, str]] = [
         ', did you mean "binary"?'),
     (put("task.threshold", 1), "$.task.threshold: 1 is out of bounds; use a number less than 1"),
     (put("task.threshold", "half"), '$.task.threshold: "half" is not a number; write a number'),
-    (put("task.thresholds", {}), '$.task.thresholds: "thresholds" is not known here; remove it'),
+    (put("task.thresholds", {}), '$.task.thresholds: "thresholds" is not a known key; remove it'),
     (put("task", {**THREE_TASK, "thresholds": {"a": 1}}), "$.task.thresholds.a: 1 is out of bounds; use a number"),
     (put("task", {**THREE_TASK, "thresholds": [1]}), "$.task.thresholds: [1] is not an object; write an object"),
-    (put("task", {**THREE_TASK, "threshold": 0.5}), '$.task.threshold: "threshold" is not known here; remove it, did '
+    (put("task", {**THREE_TASK, "threshold": 0.5}), '$.task.threshold: "threshold" is not a known key; remove it, did '
         'you mean "thresholds"?'),
     (put("task.classes", ["yes"]), "$.task.classes: has 1 entries; give at least 2"),
     (put("task.classes", ["no", 1]), "$.task.classes[1]: 1 is not a string; write a string"),
@@ -175,7 +175,7 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("features.0.type", "numbre"), '$.features[0].type: "numbre" is not allowed; use one of "number", "category", '
         '"boolean", "tensor", "image", did you mean "number"?'),
     (put("features.0.name", "a=b"), '$.features[0].name: "a=b" is out of bounds'),
-    (put("features.0.mim", 3), '$.features[0].mim: "mim" is not known here; remove it'),
+    (put("features.0.mim", 3), '$.features[0].mim: "mim" is not a known key; remove it'),
     (put("features.1.scaling.type", "zscore"), '$.features[1].scaling.type: "zscore" is not allowed; '
         'use one of "standard", "min_max", "log1p"'),
     (put("features.1.scaling.std", 0), "$.features[1].scaling.std: 0 is out of bounds; use a number of at least 1e-50"),
@@ -195,7 +195,7 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("aggregation", "mean"), '$.aggregation: "mean" is not an object; write an object'),
     (put("aggregation", None), "$.aggregation: null is not an object; write an object"),
     (put("aggregation.tie", "last"), '$.aggregation.tie: "last" is not allowed; use one of "abstain", "first", '),
-    (put("aggregation.trim", 0.1), '$.aggregation.trim: "trim" is not known here; remove it'),
+    (put("aggregation.trim", 0.1), '$.aggregation.trim: "trim" is not a known key; remove it'),
     (put("aggregation", {"method": "trimmed_mean", "trim": 0.5}), "$.aggregation.trim: 0.5 is out of bounds; use a "
         "number less than 0.5"),
     (put("aggregation", {"method": "stack", "missing": "mean"}), '$.aggregation: "coefficients" is missing; add '
@@ -215,16 +215,16 @@ STRUCTURE: list[tuple[Edit, str]] = [
     (put("quorum.min_weight", "1"), '$.quorum.min_weight: "1" is not a number; write a number'),
     (put("quorum.required", "a"), '$.quorum.required: "a" is not a list; write a list'),
     (put("quorum.required", [1]), "$.quorum.required[0]: 1 is not a string; write a string"),
-    (put("quorum.minmembers", 1), '$.quorum.minmembers: "minmembers" is not known here; remove it'),
+    (put("quorum.minmembers", 1), '$.quorum.minmembers: "minmembers" is not a known key; remove it'),
     (put("review", []), "$.review: [] is not an object; write an object"),
     (put("review.min_agreement", 1.01), "$.review.min_agreement: 1.01 is out of bounds; use a number of at most 1"),
     (put("review.max_spread", -1), "$.review.max_spread: -1 is out of bounds; use a number of at least 0"),
     (put("review.min_margin", 0), "$.review.min_margin: 0 is out of bounds; use a number greater than 0"),
-    (put("cascade.min_spread", 0), '$.cascade.min_spread: "min_spread" is not known here; remove it, did you mean '
+    (put("cascade.min_spread", 0), '$.cascade.min_spread: "min_spread" is not a known key; remove it, did you mean '
         '"max_spread"?'),
     (put("members", []), "$.members: has 0 entries; give at least 1"),
     (drop("members.0.artifact"), '$.members[0]: "artifact" is missing; add "artifact" (a string)'),
-    (put("members.0.wieght", 1), '$.members[0].wieght: "wieght" is not known here; remove it'),
+    (put("members.0.wieght", 1), '$.members[0].wieght: "wieght" is not a known key; remove it'),
     (put("members.0.weight", -1), "$.members[0].weight: -1 is out of bounds; use a number of at least 0"),
     (put("members.0.role", "judge"), '$.members[0].role: "judge" is not allowed; use one of "shadow", "voter"'),
     (put("members.0.tier", 0), "$.members[0].tier: 0 is out of bounds; use a whole number of at least 1"),
@@ -247,57 +247,63 @@ STRUCTURE: list[tuple[Edit, str]] = [
         '"probabilities", "logit", "logits", "label", "value"'),
     (put("members.0.output.temperature", 0), "$.members[0].output.temperature: 0 is out of bounds; use a number"),
     (put("members.0.output.tolerance", 0.2), "$.members[0].output.tolerance: 0.2 is out of bounds; use a number"),
-    (put("members.1.output.tolerance", 0.1), '$.members[1].output.tolerance: "tolerance" is not known here; remove it'),
-    (put("members.0.output.classes", ["no"]), '$.members[0].output.classes: "classes" is not known here; remove it'),
+    (
+        put("members.1.output.tolerance", 0.1),
+        '$.members[1].output.tolerance: "tolerance" is not a known key; remove it',
+    ),
+    (put("members.0.output.classes", ["no"]), '$.members[0].output.classes: "classes" is not a known key; remove it'),
     (put("members.0.output.of", 1), "$.members[0].output.of: 1 is not a string; write a string"),
     (put("members.2.output.one_hot", 1), "$.members[2].output.one_hot: 1 is not true or false; write true or false"),
     (put("members.2.output.classes", [0, 1]), "$.members[2].output.classes[1]: 1 is not a string; write a string"),
     (put("members.0.output", {"kind": "value", "scale": "2"}), '$.members[0].output.scale: "2" is not a number; '),
     (put("members.1.digest", "abc"), '$.members[1].digest: "abc" is out of bounds; use a string that matches'),
-    (put("agregation", {"method": "mean"}), '$.agregation: "agregation" is not known here; remove it'),
+    (put("agregation", {"method": "mean"}), '$.agregation: "agregation" is not a known key; remove it'),
 ]  # fmt: skip
 
 MEANING: list[tuple[Edit, str]] = [
     (put("task.classes", ["no", "yes", "maybe"]), "$.task.classes: has 3 classes; give two, or use the type"),
-    (put("task.classes", ["no", "no"]), '$.task.classes[1]: the class "no" is there already; use another name or '),
-    (put("features.1.name", "age"), '$.features[1].name: the feature "age" is there already; '),
-    (put("features.0.min", 100), "$.features[0].min: 100.0 is above max 99.0; exchange them"),
+    (put("task.classes", ["no", "no"]), '$.task.classes[1]: the class "no" is given twice; use another name or '),
+    (put("features.1.name", "age"), '$.features[1].name: the feature "age" is given twice; '),
+    (put("features.0.min", 100), "$.features[0].min: 100.0 is above max 99.0; swap them"),
     (put("features.0.missing", 100), "$.features[0].missing: 100.0 is outside min and max; use a value inside"),
     (put("features.2.scaling.max", 1e-300), "$.features[2].scaling.max: 1e-300 is above min 0.0 by less than 1e-50, "
         "which numbers are divided by; use a max that is at least 1e-50 above it"),
-    (put("features.2.scaling.max", 0), "$.features[2].scaling.max: 0.0 is not above min 0.0; use a greater max"),
+    (put("features.2.scaling.max", 0), "$.features[2].scaling.max: 0.0 is not above min 0.0; use a larger max"),
     (put("features.0.min", -1), '$.features[0].scaling: log1p has no value at -1 and below; add a "min" above -1'),
     (drop("features.0.min"), '$.features[0].scaling: log1p has no value at -1 and below; add a "min" above -1'),
-    (put("features.4.vocabulary", ["f", "f"]), '$.features[4].vocabulary[1]: the value "f" is there already; '),
-    (put("features.4.vocabulary", ["f", 1, "1"]), '$.features[4].vocabulary[2]: the value "1" is there already; '),
+    (put("features.4.vocabulary", ["f", "f"]), '$.features[4].vocabulary[1]: the value "f" is given twice; '),
+    (put("features.4.vocabulary", ["f", 1, "1"]), '$.features[4].vocabulary[2]: the value "1" is given twice; '),
     (put("features.4.missing", "x"), '$.features[4].missing: "x" is not in the vocabulary; use one of "f", "m"'),
     (put("features.3.vocabulary", ["C", 7, "other"]), '$.features[3].vocabulary: "other" is also the name for '),
-    (put("members.1.id", "a"), '$.members[1].id: the member "a" is there already; use another name or remove it'),
+    (put("members.1.id", "a"), '$.members[1].id: the member "a" is given twice; use another name or remove it'),
     (put("members.0.columns", ["aeg"]), '$.members[0].columns[0]: "aeg" is not a column; use one of "age", "size", '),
-    (put("members.0.columns", ["age", "age"]), '$.members[0].columns[1]: the column "age" is there already; '),
+    (put("members.0.columns", ["age", "age"]), '$.members[0].columns[1]: the column "age" is given twice; '),
     (put("members.0.columns", []), "$.members[0].columns: is empty; name at least one column, or remove it"),
     (put("members.0.columns", ["age", "image"]), '$.members[0].columns: takes the tensor "image" together with other '),
     (drop("members.0.columns"), '$.members[0]: takes the tensor "image" together with other columns; name '
         'what it takes: ["image"] alone'),
-    (put("members.3.columns", ["age"]), '$.members[3].inputs: is there beside "columns"; keep the one that fits the '),
+    (
+        put("members.3.columns", ["age"]),
+        '$.members[3].inputs: is given together with "columns"; keep the one that fits the ',
+    ),
     (put("members.3.inputs", {}), "$.members[3].inputs: is empty; name the columns of each input, or remove it"),
     (put("members.3.inputs.person", []), "$.members[3].inputs.person: is empty; name at least one column"),
     (put("members.3.inputs.person.1", "aeg"), '$.members[3].inputs.person[1]: "aeg" is not a column; use one of "age", '
         '"size", "fare", "port=C", "port=7", "port=other", "sex", "alone", "image", did you mean "age"?'),
-    (put("members.3.inputs.person.1", "age"), '$.members[3].inputs.person[1]: the column "age" is there already; '),
+    (put("members.3.inputs.person.1", "age"), '$.members[3].inputs.person[1]: the column "age" is given twice; '),
     (put("members.3.inputs.person.1", "image"), '$.members[3].inputs.person: takes the tensor "image" together with '
-        'other columns; name what it takes: ["image"] alone, or only columns that are no tensors'),
+        'other columns; name what it takes: ["image"] alone, or only columns that are not tensors'),
     (put("golden.0.age", 100), "$.golden[0].age: 100 is out of range; use a number between 0 and 99"),
     (put("golden.1.image", [[1, 2]]), "$.golden[1].image: has shape "),
     (drop("golden.1.size"), "$.golden[1].size: is missing"),
-    (put("golden.1.siez", 1), '$.golden[1].siez: "siez" is no feature; remove it'),
-    (put("members.0.output", {"kind": "value"}), '$.members[0].output.kind: "value" does not answer a binary task; use '
+    (put("golden.1.siez", 1), '$.golden[1].siez: "siez" is not a feature; remove it'),
+    (put("members.0.output", {"kind": "value"}), '$.members[0].output.kind: "value" does not fit a binary task; use '
         'one of "label", "logit", "logits", "probabilities", "probability"'),
     (put("members.0.output.of", "yse"), '$.members[0].output.of: "yse" is not a class of the task; use one of "no", '
         '"yes", did you mean "yes"?'),
     (put("members.1.output.of", "maybe"), '$.members[1].output.of: "maybe" is not a class of the task; use one of '),
     (put("members.2.output.classes", ["yes"]), '$.members[2].output.classes: the class "no" is missing; add it'),
-    (put("members.2.output.classes", ["yes", "no", "no"]), '$.members[2].output.classes[2]: the class "no" is there '),
+    (put("members.2.output.classes", ["yes", "no", "no"]), '$.members[2].output.classes[2]: the class "no" is given '),
     (put("members.2.output.classes", ["yes", "no", "si"]), '$.members[2].output.classes[2]: "si" is not a class of the '
         'task; use one of "no", "yes"'),
 ]  # fmt: skip
@@ -356,7 +362,7 @@ def test_an_order_of_classes_is_a_permutation_of_the_tasks(kind: str) -> None:
     path = "$.members[0].output.classes"
     assert problems_of(manifest(member(output=output), task=THREE_TASK, aggregation={"method": "hard_vote"})) == [
         f'{path}[2]: "bb" is not a class of the task; use one of "a", "b", "c", did you mean "b"?',
-        f'{path}[1]: the class "c" is there already; use another name or remove it',
+        f'{path}[1]: the class "c" is given twice; use another name or remove it',
         f'{path}: the class "a" is missing; add it',
         f'{path}: the class "b" is missing; add it',
     ]
@@ -374,7 +380,7 @@ def test_an_order_of_classes_is_a_permutation_of_the_tasks(kind: str) -> None:
 )
 def test_a_kind_of_output_answers_its_own_tasks_only(task: dict[str, Any], kind: str, allowed: str) -> None:
     assert problems_of(manifest(member(kind=kind), task=task)) == [
-        f'$.members[0].output.kind: "{kind}" does not answer a {task["type"]} task; use one of {allowed}'
+        f'$.members[0].output.kind: "{kind}" does not fit a {task["type"]} task; use one of {allowed}'
     ]
 
 

@@ -79,8 +79,8 @@ def test_a_label_is_no_probability_unless_it_says_so(method: str, task: dict[str
         if method in VOTES
         else [
             f'$.members[0].output.kind: "label" is no probability, and the method "{method}" needs probabilities; '
-            'use the method "hard_vote" or "weighted_vote"; or add "one_hot": true to take a label for certainty; or '
-            "use a model that gives probabilities"
+            'use the method "hard_vote" or "weighted_vote"; or add "one_hot": true to read a label as probability 1; '
+            "or use a model that outputs probabilities"
         ]
     )
     certain = member("m", output={"kind": "label", "one_hot": True})
@@ -148,14 +148,14 @@ AT = "$.aggregation.coefficients"
             TWO,
             stack({"left": 1, "rihgt": 2}),
             [
-                f'{AT}.rihgt: "rihgt" is no voter; remove it, or use one of "left", "right", did you mean "right"?',
+                f'{AT}.rihgt: "rihgt" is not a voter; remove it, or use one of "left", "right", did you mean "right"?',
                 f'{AT}: the voter "right" is missing; add "right" with a number',
             ],
         ),
         (
             TWO,
             stack({"left": 1, "right": 2, "other": 2}),
-            [f'{AT}.other: "other" is no voter; remove it, or use one of "left", "right"'],
+            [f'{AT}.other: "other" is not a voter; remove it, or use one of "left", "right"'],
         ),
         (
             TWO,
@@ -189,8 +189,8 @@ AT = "$.aggregation.coefficients"
             THREE,
             stack({"left": EYE, "right": [[1, 0, 0], [1, 0]]}),
             [
-                f'{AT}.right: has 2 lists for 3 classes; write one a class: "a", "b", "c"',
-                f'{AT}.right[1]: has 2 numbers for 3 classes; write one a class: "a", "b", "c"',
+                f'{AT}.right: has 2 lists for 3 classes; write one for each class: "a", "b", "c"',
+                f'{AT}.right[1]: has 2 numbers for 3 classes; write one for each class: "a", "b", "c"',
             ],
         ),
         (
@@ -201,12 +201,15 @@ AT = "$.aggregation.coefficients"
         (
             THREE,
             stack({"left": EYE, "right": EYE}, intercept=1.5),
-            ['$.aggregation.intercept: 1.5 is one number for 3 classes; write a list of one a class: "a", "b", "c"'],
+            [
+                "$.aggregation.intercept: 1.5 is one number for 3 classes; write a list with one for each class: "
+                '"a", "b", "c"'
+            ],
         ),
         (
             THREE,
             stack({"left": EYE, "right": EYE}, intercept=[1, 2]),
-            ['$.aggregation.intercept: has 2 numbers for 3 classes; write one a class: "a", "b", "c"'],
+            ['$.aggregation.intercept: has 2 numbers for 3 classes; write one for each class: "a", "b", "c"'],
         ),
     ],
 )
@@ -224,19 +227,19 @@ def test_a_stack_has_coefficients_for_exactly_the_voters(
         (
             {"required": ["lefft"]},
             [
-                '$.quorum.required[0]: "lefft" is no voter; remove it, or use one of "left", "right", '
+                '$.quorum.required[0]: "lefft" is not a voter; remove it, or use one of "left", "right", '
                 'did you mean "left"?'
             ],
         ),
         (
             {"required": ["left", "lefft"]},
-            ['$.quorum.required[1]: "lefft" is no voter; remove it, or use one of "left", "right"'],
+            ['$.quorum.required[1]: "lefft" is not a voter; remove it, or use one of "left", "right"'],
         ),
         (
             {"required": ["left", "watcher"]},
             ['$.quorum.required[1]: "watcher" is a shadow, which never counts; remove it, or make that member a voter'],
         ),
-        ({"required": ["left", "left"]}, ['$.quorum.required[1]: "left" is there already; remove it']),
+        ({"required": ["left", "left"]}, ['$.quorum.required[1]: "left" is given twice; remove it']),
     ],
 )
 def test_a_quorum_is_one_that_the_voters_can_meet(quorum: dict[str, Any], expected: list[str]) -> None:
@@ -296,14 +299,14 @@ NO_WEIGHT = "has no voter with a weight above 0; raise one weight"
         (
             tiers(1, 1),
             [
-                "$.cascade: every member is in tier 1, and there is no other to send rows on to; put members into the "
+                "$.cascade: every member is in tier 1, so there is no other tier to send rows to; put members into the "
                 "tiers 1 and 2, or remove the cascade"
             ],
         ),
         (
             tiers(2),
             [
-                "$.cascade: every member is in tier 2, and there is no other to send rows on to; put members into the "
+                "$.cascade: every member is in tier 2, so there is no other tier to send rows to; put members into the "
                 "tiers 1 and 2, or remove the cascade"
             ],
         ),
@@ -336,7 +339,7 @@ def test_the_first_tier_can_meet_the_quorum_by_itself() -> None:
 
     assert found(2) == []
     assert found(3) == [
-        "$.quorum.min_members: 3 is more than the 2 voters of tier 1, and no row could be decided there; use at most "
+        "$.quorum.min_members: 3 is more than the 2 voters of tier 1, so no row could be decided there; use at most "
         "2, or put more voters into tier 1"
     ]
     assert found(5) == ["$.quorum.min_members: 5 is more than the 4 voters; use at most 4"]
@@ -345,6 +348,6 @@ def test_the_first_tier_can_meet_the_quorum_by_itself() -> None:
 def test_a_stack_cannot_answer_before_all_were_asked() -> None:
     aggregation = stack({"first": 1, "last": 2})
     assert problems_of(ensemble(*TIERED, aggregation=aggregation, cascade={"min_margin": 0.5})) == [
-        '$.cascade: the method "stack" needs every voter, and a cascade asks only some of them first; remove the '
+        '$.cascade: the method "stack" needs every voter, and a cascade invokes only some of them first; remove the '
         'cascade and every "tier", or use another method'
     ]

@@ -72,14 +72,14 @@ SOUND: dict[str, Any] = {"pets": [{"type": "cat"}], "number": 7}
         (
             {"owner": {"type": "dog", "nmae": "x"}},
             [
-                '$.owner.nmae: "nmae" is not known here; remove it, did you mean "name"?',
+                '$.owner.nmae: "nmae" is not a known key; remove it, did you mean "name"?',
                 '$.owner: "name" is missing; add "name" (a string)',
             ],
         ),
         ({"lit": 1}, ["$.lit: 1 is not true or false; write true or false"]),
         ({"colour": "Red"}, ['$.colour: "Red" is not allowed; use one of "red", "white", did you mean "red"?']),
         ({"owner": {"type": "cat", "name": "x"}}, ['$.owner.type: "cat" is not allowed; use "dog"']),
-        ({"color": "red"}, ['$.color: "color" is not known here; remove it, did you mean "colour"?']),
+        ({"color": "red"}, ['$.color: "color" is not a known key; remove it, did you mean "colour"?']),
     ],
 )
 def test_every_mismatch_has_its_path_value_and_remedy(change: dict[str, Any], expected: list[str]) -> None:
@@ -122,7 +122,7 @@ def test_every_mismatch_has_its_path_value_and_remedy(change: dict[str, Any], ex
                 "$.garden.slope[1]: 2 is not a list; write a list",
             ],
         ),
-        ({"slope": 10**400}, [f"$.garden.slope: 1{'0' * 58}… is out of bounds; use a number nearer to 0"]),
+        ({"slope": 10**400}, [f"$.garden.slope: 1{'0' * 58}… is out of bounds; use a number closer to 0"]),
         ({"beds": ["1"]}, ['$.garden.beds[0]: "1" is not a whole number; write a whole number']),
         ({"beds": "al"}, ['$.garden.beds: "al" is not allowed; use one of "all", "none", did you mean "all"?']),
         (

@@ -13,7 +13,7 @@ from hypothesis import given
 
 from builders import ROOT
 from memory import CountingBucket
-from stepensemble.core.errors import ArrivalRefused, DatasetRefused, InvalidPayload, ObjectMissing, PublishConflict
+from stepensemble.core.errors import DatasetRefused, InboxObjectRefused, InvalidPayload, ObjectMissing, PublishConflict
 from stepensemble.core.preprocessing.columns import array_to_bytes
 from stepensemble.core.problems import Problem
 from stepensemble.handlers.failures import refuse
@@ -82,7 +82,7 @@ def answered(number: int = 1, **more: Any) -> dict[str, Any]:
 
 
 def refused(number: int = 1) -> dict[str, Any]:
-    return {"object": told(number), "kind": "refused", **refuse(ArrivalRefused("no"))}
+    return {"object": told(number), "kind": "refused", **refuse(InboxObjectRefused("no"))}
 
 
 def failed(described: object, kind: str = "prediction", asked: Any = None) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def test_a_byte_order_mark_is_no_part_of_the_json(stack: MemoryStack) -> None:
         (b"{", "inbox/a.json is not JSON: Expecting property name"),
         (json.dumps(PAYLOAD).encode()[:-3], "inbox/a.json is not JSON"),
         (b'{"features": {"x": NaN}}', "inbox/a.json is not JSON"),
-        (b'{"features": {"x": 1e999}}', "inbox/a.json is not JSON: 1e999 is no finite number"),
+        (b'{"features": {"x": 1e999}}', "inbox/a.json is not JSON: 1e999 is not a finite number"),
         (b'{"features": {"x": ' + b"9" * 5000 + b"}}", "inbox/a.json is not JSON: Exceeds the limit"),
         (b'{"features": {"x": "\\ud800"}}', "inbox/a.json is not JSON: it has half a surrogate pair"),
         (b'{"features": {"x": "\xff"}}', "inbox/a.json is not JSON: it is not text in UTF-8; write a payload"),
@@ -233,7 +233,7 @@ def test_a_byte_order_mark_is_no_part_of_the_json(stack: MemoryStack) -> None:
 )
 def test_json_that_cannot_be_asked_is_refused_with_its_reason(stack: MemoryStack, body: bytes, words: str) -> None:
     error, cause = refusal(stack, "inbox/a.json", body)
-    assert error == "ArrivalRefused"
+    assert error == "InboxObjectRefused"
     assert words in cause
 
 
@@ -266,7 +266,7 @@ def test_a_payload_whose_frame_is_wrong_is_refused_in_an_executions_words(
 @pytest.mark.parametrize("name", ["a.txt", "a.json.txt", "a", "a.gz", "a.xlsx", "a.zip", "a.csv.bz2", "a.gif", "json"])
 def test_what_is_of_no_known_kind_is_told_those_that_are(stack: MemoryStack, name: str) -> None:
     error, cause = refusal(stack, f"inbox/{name}", b"GIF89a and so on")
-    assert error == "ArrivalRefused"
+    assert error == "InboxObjectRefused"
     assert f"inbox/{name} is of no known kind" in cause
     assert all(f'"{ending}"' in cause for ending in (".json", *PICTURES, *KINDS))
 
@@ -274,13 +274,13 @@ def test_what_is_of_no_known_kind_is_told_those_that_are(stack: MemoryStack, nam
 @pytest.mark.parametrize("ending", PICTURES)
 def test_a_pictures_name_alone_makes_no_picture(seeing: MemoryStack, ending: str) -> None:
     error, cause = refusal(seeing, f"inbox/a{ending}", b"GIF89a and so on")
-    assert error == "ArrivalRefused"
+    assert error == "InboxObjectRefused"
     assert "does not begin as a PNG, JPEG or WebP does" in cause
 
 
 def test_a_picture_for_an_ensemble_that_asks_for_something_else_is_told_what(stack: MemoryStack) -> None:
     error, cause = refusal(stack, "inbox/a.png", picture())
-    assert (error, cause.split("; ")[1]) == ("ArrivalRefused", "send a payload as JSON")
+    assert (error, cause.split("; ")[1]) == ("InboxObjectRefused", "send a payload as JSON")
     assert 'the ensemble asks for "x"' in cause
     assert stack.data.written == []
 
@@ -294,25 +294,25 @@ def test_before_anything_is_published_a_picture_is_refused() -> None:
 @pytest.mark.parametrize("ending", [".json", ".png", "", *KINDS])
 def test_what_is_empty_is_refused_whatever_it_is_called(stack: MemoryStack, ending: str) -> None:
     error, cause = refusal(stack, f"inbox/a{ending}", b"")
-    assert (error, cause) == ("ArrivalRefused", f"inbox/a{ending} is empty; upload it again")
+    assert (error, cause) == ("InboxObjectRefused", f"inbox/a{ending} is empty; upload it again")
 
 
 def test_a_large_file_is_refused_unread(stack: MemoryStack) -> None:
     error, cause = refusal(stack, "inbox/a.json", size=FILE_BYTES + 1)
-    assert error == "ArrivalRefused"
+    assert error == "InboxObjectRefused"
     assert f"has {FILE_BYTES + 1:,} bytes; use at most {FILE_BYTES:,}, or one of *.csv" in cause
     assert stack.data.calls.total() == 0
 
 
 def test_what_was_removed_meanwhile_is_refused(stack: MemoryStack) -> None:
     error, cause = refusal(stack, "inbox/a.json", size=10)
-    assert (error, cause) == ("ArrivalRefused", "inbox/a.json was removed before it was read; upload it again")
+    assert (error, cause) == ("InboxObjectRefused", "inbox/a.json was removed before it was read; upload it again")
 
 
 @pytest.mark.parametrize("name", ["/a.json", "a//b.csv", "./a.json", "a/../b.parquet", "a\n.json", "\x7f.csv"])
 def test_a_key_that_cannot_be_named_everywhere_is_refused(stack: MemoryStack, name: str) -> None:
     error, cause = refusal(stack, f"inbox/{name}", size=10)
-    assert error == "ArrivalRefused"
+    assert error == "InboxObjectRefused"
     assert "upload it under another" in cause
     assert "\n" not in cause
 

@@ -112,7 +112,7 @@ def test_many_rows_wait_by_pointer_too(tmp_path: Path) -> None:
         ({"min_members": 2}, "$.quorum.min_members: 2 is more than the 1 voters"),
         ({"required": ["shadow"]}, '$.quorum.required[0]: "shadow" is a shadow, which never counts'),
         ({"min_weight": 2}, "$.quorum.min_weight: 2 is out of bounds"),
-        ({"least": 2}, '$.quorum.least: "least" is not known here'),
+        ({"least": 2}, '$.quorum.least: "least" is not a known key'),
         (2, "$.quorum: 2 is not an object"),
     ],
 )
@@ -133,7 +133,7 @@ def test_a_bad_payload_is_refused_as_data(stack: MemoryStack) -> None:
             "cause": "3 problems:\n"
             '- $.instances[1].x: "one" is not a number; write a number, without unit or words\n'
             '- $.instances[2].x: is missing; give a number, or set "missing" in the manifest\n'
-            '- $.instances[2].y: "y" is no feature; remove it',
+            '- $.instances[2].y: "y" is not a feature; remove it',
         }
     }
 
