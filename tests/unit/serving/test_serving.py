@@ -25,16 +25,16 @@ from stepensemble.core.schema.manifest import (
 )
 from stepensemble.core.schema.outputs import Probability, Value
 from stepensemble.core.schema.task import Task
-from stepensemble.serving.requests import Question, encode_rows, parse_examples, parse_predict
+from stepensemble.serving.requests import PredictRequest, encode_rows, parse_examples, parse_predict
 from stepensemble.serving.responses import (
     classify_rows,
-    list_meanings,
+    list_canonical_outputs,
     list_member_outputs,
     list_outputs,
     list_probabilities,
-    refuse_method,
+    check_method,
     regress_rows,
-    shape_outputs,
+    shape_response,
 )
 from stepensemble.serving.servables import (
     ModelSignature,
@@ -197,7 +197,7 @@ def test_a_name_that_is_neither_is_refused_with_those_that_are(body: dict[str, A
     with pytest.raises(InvalidPayload) as refused:
         parse_predict(body, own())
     (problem,) = refused.value.problems
-    assert (problem.path, problem.message) == (f"$.{next(iter(body))}", '"nope" is no input of "half", and no feature')
+    assert (problem.path, problem.message) == (f"$.{next(iter(body))}", '"nope" is neither an input of "half" nor a feature')
     assert problem.remedy == 'use "dense_input", or the features "x"'
 
 
@@ -274,7 +274,7 @@ def test_keys_that_are_not_known_are_passed_over() -> None:
         ({"inputs": {"x": 1}}, "$.inputs.x", "1 is not a list"),
         ({"inputs": {"x": [1, 2], "y": [1]}}, "$.inputs.y", 'has 1 rows, and "x" has 2'),
         ({"signature_name": 100, "instances": [1]}, "$.signature_name", "100 is not a string"),
-        ({"signature_name": "no", "instances": [1]}, "$.signature_name", '"no" is no signature of "half"'),
+        ({"signature_name": "no", "instances": [1]}, "$.signature_name", '"no" is not a signature of "half"'),
     ],
 )
 def test_a_frame_that_is_wrong_is_refused_with_its_place(body: object, path: str, said: str) -> None:
@@ -283,7 +283,7 @@ def test_a_frame_that_is_wrong_is_refused_with_its_place(body: object, path: str
 
 @pytest.mark.parametrize("key", ["instances", "inputs"])
 def test_the_ensembles_features_are_asked_for_by_name_where_there_are_several(key: str) -> None:
-    message = 'names nothing, and "halves" takes 3 features: "tag", "signal", "sensor"'
+    message = 'has no names, and "halves" takes 3 features: "tag", "signal", "sensor"'
     assert problems_of(parse_predict, {key: [1]}, ENSEMBLE) == [(f"$.{key}", message)]
 
 
@@ -304,12 +304,12 @@ def test_every_wrong_tensor_is_named_at_its_place() -> None:
 @pytest.mark.parametrize(
     ("question", "places"),
     [
-        (Question("rows", rows=[{"x": 1}, {"x": "a", "y": 1}]), ["$.instances[1].x", "$.instances[1].y"]),
-        (Question("columns", rows=[{"x": 1}, {"x": "a", "y": 1}]), ["$.inputs.x[1]", "$.inputs.y[1]"]),
-        (Question("examples", rows=[{"x": 1}, {"x": "a", "y": 1}]), ["$.examples[1].x", "$.examples[1].y"]),
+        (PredictRequest("rows", rows=[{"x": 1}, {"x": "a", "y": 1}]), ["$.instances[1].x", "$.instances[1].y"]),
+        (PredictRequest("columns", rows=[{"x": 1}, {"x": "a", "y": 1}]), ["$.inputs.x[1]", "$.inputs.y[1]"]),
+        (PredictRequest("examples", rows=[{"x": 1}, {"x": "a", "y": 1}]), ["$.examples[1].x", "$.examples[1].y"]),
     ],
 )
-def test_every_bad_feature_is_named_where_the_client_put_it(question: Question, places: list[str]) -> None:
+def test_every_bad_feature_is_named_where_the_client_put_it(question: PredictRequest, places: list[str]) -> None:
     features = (NumberFeature("x"),)
     assert [path for path, _ in problems_of(encode_rows, features, question)] == places
 
@@ -341,14 +341,14 @@ def prediction(value: float | None, label: str | None = None, probabilities: lis
 
 
 def test_of_one_output_the_name_is_left_out() -> None:
-    assert shape_outputs("rows", {"y": [3.5, 4.0, 5.5]}) == {"predictions": [3.5, 4.0, 5.5]}
-    assert shape_outputs("columns", {"y": [3.5, 4.0, 5.5]}) == {"outputs": [3.5, 4.0, 5.5]}
+    assert shape_response("rows", {"y": [3.5, 4.0, 5.5]}) == {"predictions": [3.5, 4.0, 5.5]}
+    assert shape_response("columns", {"y": [3.5, 4.0, 5.5]}) == {"outputs": [3.5, 4.0, 5.5]}
 
 
 def test_several_outputs_are_answered_as_they_were_asked() -> None:
     outputs = {"probability": [0.25, 0.75], "label": ["no", "yes"]}
-    assert shape_outputs("columns", outputs) == {"outputs": outputs}
-    assert shape_outputs("rows", outputs) == {
+    assert shape_response("columns", outputs) == {"outputs": outputs}
+    assert shape_response("rows", outputs) == {
         "predictions": [{"probability": 0.25, "label": "no"}, {"probability": 0.75, "label": "yes"}]
     }
 
@@ -368,7 +368,7 @@ def test_where_there_is_no_label_it_is_empty() -> None:
 
 
 def test_a_members_output_is_its_models() -> None:
-    question, bare = Question("rows"), Question("rows", bare=True)
+    question, bare = PredictRequest("rows"), PredictRequest("rows", bare=True)
     member = released("m")
     assert list_member_outputs(member, question, [[3.5], [4.0]]) == {"output_0": [[3.5], [4.0]]}
     assert list_member_outputs(member, bare, [[3.5], [4.0]]) == {"output_0": [3.5, 4.0]}
@@ -390,9 +390,9 @@ def test_regress_answers_a_number_a_row() -> None:
 
 def test_what_a_member_means_is_by_its_contract() -> None:
     member = released("m", Probability(of="no"))
-    np.testing.assert_allclose(list_meanings(BINARY, member, [[0.25]]), [[0.25, 0.75]])
+    np.testing.assert_allclose(list_canonical_outputs(BINARY, member, [[0.25]]), [[0.25, 0.75]])
     scaled = released("m", Value(scale=2.0, offset=1.0))
-    np.testing.assert_allclose(list_meanings(REGRESSION, scaled, [[3.0], [4.0]]), [7.0, 9.0])
+    np.testing.assert_allclose(list_canonical_outputs(REGRESSION, scaled, [[3.0], [4.0]]), [7.0, 9.0])
 
 
 def test_a_row_without_an_answer_is_null_beside_the_others() -> None:
@@ -407,13 +407,13 @@ def test_a_row_without_an_answer_is_null_beside_the_others() -> None:
 
 
 def test_a_members_unusable_output_is_null_and_an_error_where_no_row_has_another() -> None:
-    member, question = released("m", Probability()), Question(rows=[{}, {}], form="rows", bare=True, tensors=None)
+    member, question = released("m", Probability()), PredictRequest(rows=[{}, {}], form="rows", bare=True, tensors=None)
     assert list_member_outputs(member, question, [[0.5], [None]]) == {"output_0": [0.5, None]}
     with pytest.raises(InvalidOutput, match="the output is not finite in any of 2 rows"):
         list_member_outputs(member, question, [[None], [None]])
-    assert list_meanings(BINARY, member, [[0.25], [None], [1.5]]) == [[0.75, 0.25], None, None]
+    assert list_canonical_outputs(BINARY, member, [[0.25], [None], [1.5]]) == [[0.75, 0.25], None, None]
     with pytest.raises(InvalidOutput, match=r"the output of row 0 is not finite \(2 of 2 rows\)"):
-        list_meanings(BINARY, member, [[None], [1.5]])
+        list_canonical_outputs(BINARY, member, [[None], [1.5]])
 
 
 @pytest.mark.parametrize(
@@ -422,9 +422,9 @@ def test_a_members_unusable_output_is_null_and_an_error_where_no_row_has_another
 def test_a_task_is_asked_by_the_methods_that_answer_it(task: Task, classify: bool, regress: bool) -> None:
     for method, allowed in (("classify", classify), ("regress", regress)):
         if allowed:
-            refuse_method(task, method)
+            check_method(task, method)
         else:
-            assert [path for path, _ in problems_of(refuse_method, task, method)] == ["$"]
+            assert [path for path, _ in problems_of(check_method, task, method)] == ["$"]
 
 
 # ------------------------------------------------------------------------------------------ servables and versions

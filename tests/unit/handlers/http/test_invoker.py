@@ -95,9 +95,9 @@ def refusal(code: str, status: int = 400) -> ClientError:
     ],
 )
 def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    asker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
     with pytest.raises(kind) as raised:
-        asker.run("e", {"features": {}})
+        invoker.run("e", {"features": {}})
     assert "secret" not in str(raised.value)
 
 
@@ -118,9 +118,9 @@ def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
     code: str, status: int, kind: type[errors.EnsembleError]
 ) -> None:
     client = Refusing(refusal(code, status))
-    asker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
+    invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
-    for call in (lambda: asker.run("e", {}), lambda: asker.score("e", member, {"x": np.zeros(1)}, 1, 1)):
+    for call in (lambda: invoker.run("e", {}), lambda: invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)):
         with pytest.raises(kind) as raised:
             call()
         assert not isinstance(raised.value, errors.StorageUnavailable | errors.Throttled)
@@ -129,9 +129,9 @@ def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
 
 
 def test_metadata_that_no_execution_carries_is_refused_before_anything_is_written() -> None:
-    asker = Invoker(None, "arn", None, None)  # type: ignore[arg-type]
+    invoker = Invoker(None, "arn", None, None)  # type: ignore[arg-type]
     with pytest.raises(errors.PayloadTooLarge) as refused:
-        asker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})
+        invoker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})
     (problem,) = refused.value.problems
     assert (problem.path, "300,011 bytes" in problem.message) == ("$.metadata", True)
 
@@ -145,10 +145,10 @@ def test_metadata_that_no_execution_carries_is_refused_before_anything_is_writte
     ],
 )
 def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    asker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     with pytest.raises(kind) as raised:
-        asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
+        invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)
     assert "secret" not in str(raised.value)
 
 
@@ -181,11 +181,11 @@ def test_a_slot_whose_process_died_is_called_once_more(
     answers: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
 ) -> None:
     client: Any = Answering(*answers)
-    asker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
+    invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     if kind is None:
-        assert asker.score("e", member, {"x": np.zeros(1)}, 1, 1) == [2.0]
+        assert invoker.score("e", member, {"x": np.zeros(1)}, 1, 1) == [2.0]
     else:
         with pytest.raises(kind):
-            asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
+            invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)
     assert len(client.answers) == left

@@ -36,7 +36,7 @@ class StubDoor:
         return refuse
 
 
-def ask(
+def predict_servable(
     error: Exception, verb: str = "POST", path: str = "/predict", body: bytes = BODY, **headers: str
 ) -> tuple[int, dict[str, str], Any, list[tuple[Any, ...]]]:
     """Send one request; return status, headers, body, and what the door was asked."""
@@ -49,21 +49,21 @@ def ask(
         "body": base64.b64encode(body).decode(),
         "isBase64Encoded": True,
     }
-    door = StubDoor(error)
-    answered: Any = make_api(door).resolve(event, None)  # type: ignore[arg-type]
-    return answered["statusCode"], answered["headers"], json.loads(answered["body"]), door.asked
+    service = StubDoor(error)
+    response: Any = make_api(service).resolve(event, None)  # type: ignore[arg-type]
+    return response["statusCode"], response["headers"], json.loads(response["body"]), service.asked
 
 
 def taken(body: bytes, path: str = "/predict", **headers: str) -> Any:
     """Return what the door is asked with; it says that nothing is published."""
-    status, _, _, asked = ask(NothingPublished("nothing"), path=path, body=body, **headers)
+    status, _, _, asked = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
     assert status == 503
     return asked[0][-1]
 
 
 def refused(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, str]:
     """Return status and message of a request that does not reach the door."""
-    status, _, answer, asked = ask(NothingPublished("nothing"), path=path, body=body, **headers)
+    status, _, answer, asked = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
     assert not asked
     return status, answer["error"] if path.startswith("/v1/") else answer["message"]
 
@@ -115,7 +115,7 @@ def list_places(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, .
 
 def test_an_event_that_lacks_a_key_or_has_another_value_there_is_answered_or_invalid() -> None:
     api = make_api(StubDoor(NothingPublished("nothing")))  # type: ignore[arg-type]
-    answered, invalid = set(), set()
+    response, invalid = set(), set()
     for place in list_places(WHOLE_EVENT):
         for value in (None, 7, "x", [], {}, ...):
             event: Any = copy.deepcopy(WHOLE_EVENT)
@@ -131,9 +131,9 @@ def test_an_event_that_lacks_a_key_or_has_another_value_there_is_answered_or_inv
                 invalid.add(place)
                 continue
             api.resolve(event, None)  # type: ignore[arg-type]
-            answered.add(place)
+            response.add(place)
     assert ("requestContext", "stage") in invalid
-    assert ("queryStringParameters",) in answered - invalid
+    assert ("queryStringParameters",) in response - invalid
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def descendants(kind: type[EnsembleError]) -> Iterator[type[EnsembleError]]:
 def test_every_error_of_ours_has_a_status_and_says_when_to_ask_again(kind: type[EnsembleError], path: str) -> None:
     many = hasattr(errors, kind.__name__) and issubclass(kind, errors._WithProblems)
     error = kind([Problem("$.x", "is wrong", "mend it")]) if many else kind("what is wrong; what to do")  # type: ignore[arg-type]
-    status, headers, answer, _ = ask(error, path=path)
+    status, headers, answer, _ = predict_servable(error, path=path)
     assert status == STATUSES.get(kind, 500)
     assert headers["Content-Type"] == "application/json"
     assert headers.get("Retry-After") == (str(RETRY_SECONDS[status]) if status in {429, 503} else None)
@@ -185,7 +185,7 @@ def test_every_error_of_ours_has_a_status_and_says_when_to_ask_again(kind: type[
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_of_what_nobody_expects_nothing_is_told(path: str) -> None:
-    status, _, answer, _ = ask(RuntimeError("secret"), path=path)
+    status, _, answer, _ = predict_servable(RuntimeError("secret"), path=path)
     assert status == 500
     assert "secret" not in json.dumps(answer)
     assert "Traceback" not in json.dumps(answer)
@@ -194,7 +194,7 @@ def test_of_what_nobody_expects_nothing_is_told(path: str) -> None:
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -> None:
     problems = [Problem(f"$.instances[{row}]", "é" * 40, "mend it") for row in range(100_000)]
-    status, _, answer, _ = ask(InvalidPayload(problems), path=path)
+    status, _, answer, _ = predict_servable(InvalidPayload(problems), path=path)
     assert status == 400
     assert len(json.dumps(json.dumps(answer))) < RESPONSE_BYTES
     text = answer["error"] if path == SERVING else answer["message"]
@@ -212,10 +212,10 @@ def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -
 
 def test_a_record_is_named_where_there_is_one() -> None:
     failed = ServiceFailure(QuorumNotMet("too few"), "here")
-    status, headers, answer, _ = ask(failed)
+    status, headers, answer, _ = predict_servable(failed)
     assert (status, headers["X-Prediction-Id"], answer["prediction_id"]) == (422, "here", "here")
-    assert ask(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
-    assert "prediction_id" not in ask(ServiceFailure(NothingPublished("nothing"), None))[2]
+    assert predict_servable(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
+    assert "prediction_id" not in predict_servable(ServiceFailure(NothingPublished("nothing"), None))[2]
 
 
 @pytest.mark.parametrize(
@@ -237,19 +237,19 @@ def test_a_record_is_named_where_there_is_one() -> None:
     ],
 )
 def test_tensorflow_serving_calls_a_path_or_a_method_that_it_does_not_know_malformed(verb: str, path: str) -> None:
-    status, _, answer, asked = ask(NothingPublished("nothing"), verb, path)
+    status, _, answer, asked = predict_servable(NothingPublished("nothing"), verb, path)
     assert (status, answer, asked) == (400, {"error": f"Malformed request: {verb} {path}"}, [])
 
 
 @pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])
 def test_a_version_beyond_64_bits_is_none(digits: str) -> None:
-    status, _, answer, _ = ask(NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}")
+    status, _, answer, _ = predict_servable(NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}")
     assert (status, answer) == (400, {"error": f"Failed to convert version: {digits[:40]} to numeric."})
 
 
 @pytest.mark.parametrize("name", ["a b", "é", "名", "a%b", "a+b", "a=b", "50%"])
 def test_a_name_is_taken_as_api_gateway_decoded_it(name: str) -> None:
-    _, _, _, asked = ask(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
+    _, _, _, asked = predict_servable(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
     assert asked == [("metadata", name, None, None)]
 
 
@@ -288,7 +288,7 @@ def test_what_is_no_json_is_refused(path: str, body: bytes, said: str) -> None:
 
 def test_where_a_picture_might_have_been_sent_it_is_said_how() -> None:
     gif = b"GIF89a\xff"
-    assert refused(gif)[1].endswith("send a JSON object, or a picture as PNG, JPEG or WebP")
+    assert refused(gif)[1].endswith("send a JSON object, or an image as PNG, JPEG or WebP")
     assert refused(gif, SERVING)[1].endswith('send a JSON object, and in it a file as {"b64": …}')
 
 
@@ -310,7 +310,7 @@ def test_a_compressed_picture_is_one() -> None:
 )
 def test_what_gzip_did_not_make_is_refused(body: bytes) -> None:
     status, said = refused(body, content_encoding="gzip")
-    assert (status, said) == (400, "1 problem:\n- $: the body is not what gzip makes; leave Content-Encoding out")
+    assert (status, said) == (400, "1 problem:\n- $: the body is not gzip data; leave Content-Encoding out")
 
 
 @pytest.mark.parametrize("size", [BODY_BYTES + 1, 100 * BODY_BYTES])
@@ -322,6 +322,6 @@ def test_a_body_that_is_too_large_is_refused_compressed_or_not(size: int) -> Non
 
 
 def test_another_compression_is_refused_with_the_one_that_is_taken() -> None:
-    status, headers, answer, _ = ask(NothingPublished("nothing"), content_encoding="br")
+    status, headers, answer, _ = predict_servable(NothingPublished("nothing"), content_encoding="br")
     assert (status, headers["Accept-Encoding"]) == (415, "gzip")
-    assert answer["message"] == 'the content coding "br" is not taken; send gzip, or the body as it is'
+    assert answer["message"] == 'the content coding "br" is not accepted; send gzip, or the body uncompressed'

@@ -18,7 +18,7 @@ from stepensemble.core.errors import ObjectMissing, StorageUnavailable
 from stepensemble.core.payload import MAX_ROWS
 from stepensemble.core.releases.release import digest_of
 from stepensemble.handlers.current_release import CurrentRelease
-from stepensemble.handlers.inbox.receive import ASKED_BYTES, PICTURES, Receiver
+from stepensemble.handlers.inbox.receive import INPUT_BYTES, IMAGES, Receiver
 from stepensemble.handlers.prediction.payload_objects import FILE_BYTES
 from stepensemble.storage.keys import image_key
 
@@ -181,9 +181,9 @@ def test_rows_above_4_kb_stay_in_s3_and_those_below_travel(stack: MemoryStack) -
     def rows(many: int) -> dict[str, Any]:
         return {"instances": [{"x": 1}] * many, "metadata": {"from": "here"}, "prediction_id": "p"}
 
-    most = next(many for many in range(1, 10_000) if len(msgspec.json.encode(rows(many + 1))) > ASKED_BYTES)
+    most = next(many for many in range(1, 10_000) if len(msgspec.json.encode(rows(many + 1))) > INPUT_BYTES)
     body = json.dumps(rows(most), indent=4).encode()  # what counts is not how it was written
-    assert len(body) > ASKED_BYTES
+    assert len(body) > INPUT_BYTES
     assert receive(stack, "inbox/a.json", body)["input"] == rows(most)
     asked = receive(stack, "inbox/a.json", json.dumps(rows(most + 1)).encode())["input"]
     pointer = asked.pop("instances")["s3"]
@@ -193,7 +193,7 @@ def test_rows_above_4_kb_stay_in_s3_and_those_below_travel(stack: MemoryStack) -
 
 
 def test_one_large_row_stays_in_s3_as_a_list_of_one(stack: MemoryStack) -> None:
-    row = {"x": 1, "note": "n" * ASKED_BYTES}
+    row = {"x": 1, "note": "n" * INPUT_BYTES}
     asked = receive(stack, "inbox/a.json", json.dumps({"features": row}).encode())["input"]
     assert json.loads(stack.data.read(asked["instances"]["s3"].removeprefix("s3://data/"))) == [row]
     assert "features" not in asked
@@ -226,7 +226,7 @@ def test_a_byte_order_mark_is_no_part_of_the_json(stack: MemoryStack) -> None:
         (b"\x89PNG\r\n\x1a\n", "inbox/a.json is not JSON"),
         (DEEP, "inbox/a.json is not JSON: it is nested too deeply; write a payload of an execution"),
         (
-            json.dumps({**PAYLOAD, "metadata": {"note": "n" * ASKED_BYTES}}).encode(),
+            json.dumps({**PAYLOAD, "metadata": {"note": "n" * INPUT_BYTES}}).encode(),
             "bytes of JSON without its rows; shorten its metadata until there are at most 4,096",
         ),
     ],
@@ -268,20 +268,20 @@ def test_what_is_of_no_known_kind_is_told_those_that_are(stack: MemoryStack, nam
     error, cause = refusal(stack, f"inbox/{name}", b"GIF89a and so on")
     assert error == "InboxObjectRefused"
     assert f"inbox/{name} is of no known kind" in cause
-    assert all(f'"{ending}"' in cause for ending in (".json", *PICTURES, *KINDS))
+    assert all(f'"{ending}"' in cause for ending in (".json", *IMAGES, *KINDS))
 
 
-@pytest.mark.parametrize("ending", PICTURES)
+@pytest.mark.parametrize("ending", IMAGES)
 def test_a_pictures_name_alone_makes_no_picture(seeing: MemoryStack, ending: str) -> None:
     error, cause = refusal(seeing, f"inbox/a{ending}", b"GIF89a and so on")
     assert error == "InboxObjectRefused"
-    assert "does not begin as a PNG, JPEG or WebP does" in cause
+    assert "does not start like a PNG, JPEG or WebP" in cause
 
 
 def test_a_picture_for_an_ensemble_that_asks_for_something_else_is_told_what(stack: MemoryStack) -> None:
     error, cause = refusal(stack, "inbox/a.png", picture())
     assert (error, cause.split("; ")[1]) == ("InboxObjectRefused", "send a payload as JSON")
-    assert 'the ensemble asks for "x"' in cause
+    assert 'the ensemble needs "x"' in cause
     assert stack.data.written == []
 
 
