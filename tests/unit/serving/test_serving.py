@@ -27,12 +27,12 @@ from stepensemble.core.schema.outputs import Probability, Value
 from stepensemble.core.schema.task import Task
 from stepensemble.serving.requests import PredictRequest, encode_rows, parse_examples, parse_predict
 from stepensemble.serving.responses import (
+    check_method,
     classify_rows,
     list_canonical_outputs,
     list_member_outputs,
     list_outputs,
     list_probabilities,
-    check_method,
     regress_rows,
     shape_response,
 )
@@ -197,7 +197,8 @@ def test_a_name_that_is_neither_is_refused_with_those_that_are(body: dict[str, A
     with pytest.raises(InvalidPayload) as refused:
         parse_predict(body, own())
     (problem,) = refused.value.problems
-    assert (problem.path, problem.message) == (f"$.{next(iter(body))}", '"nope" is neither an input of "half" nor a feature')
+    assert problem.path == f"$.{next(iter(body))}"
+    assert problem.message == '"nope" is neither an input of "half" nor a feature'
     assert problem.remedy == 'use "dense_input", or the features "x"'
 
 

@@ -18,7 +18,7 @@ from stepensemble.core.errors import ObjectMissing, StorageUnavailable
 from stepensemble.core.payload import MAX_ROWS
 from stepensemble.core.releases.release import digest_of
 from stepensemble.handlers.current_release import CurrentRelease
-from stepensemble.handlers.inbox.receive import INPUT_BYTES, IMAGES, Receiver
+from stepensemble.handlers.inbox.receive import IMAGES, INPUT_BYTES, Receiver
 from stepensemble.handlers.prediction.payload_objects import FILE_BYTES
 from stepensemble.storage.keys import image_key
 
