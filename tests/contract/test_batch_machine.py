@@ -86,8 +86,8 @@ def test_of_a_shard_without_an_accepted_row_nobody_is_asked(tmp_path: Path) -> N
     assert (output["rows_in"], output["rows_out"], output["rows_rejected"]) == (1, 0, 1)
     assert entered == [
         *("Plan", "Planned?", "Run shards"),
-        *("Normalize shard", "Any rows?", "Aggregate shard", "Answered?", "Shard ended"),
-        *("Summarize", "Summarized?", "Answer"),
+        *("Normalize shard", "Any rows?", "Aggregate shard", "Next tier?", "Shard ended"),
+        *("Summarize", "Summarized?", "Succeed"),
     ]
 
 
@@ -155,7 +155,7 @@ def test_an_empty_dataset_is_a_run_of_no_rows(tmp_path: Path) -> None:
     run.put("a.csv", "x\n")
     output = run.run("run-1", entered)
     assert (output["rows_in"], output["rows_out"]) == (0, 0)
-    assert entered == ["Plan", "Planned?", "Summarize", "Summarized?", "Answer"]
+    assert entered == ["Plan", "Planned?", "Summarize", "Summarized?", "Succeed"]
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def test_a_run_that_is_whole_is_answered_without_asking_anybody(tmp_path: Path) 
     run.put("a.csv", lines(range(10)))
     first = run.run("run-1")
     assert run.run("run-2", entered) == first
-    assert entered == ["Plan", "Planned?", "Answer"]
+    assert entered == ["Plan", "Planned?", "Succeed"]
 
 
 def test_a_run_that_another_execution_works_on_is_waited_for(tmp_path: Path) -> None:
@@ -507,7 +507,7 @@ def test_a_shard_is_scored_in_the_words_of_an_execution() -> None:
     "name", [name for name, state in SHARD.items() if state["Type"] in ("Task", "Map", "Parallel")]
 )
 def test_whatever_fails_in_a_shard_is_noted(name: str) -> None:
-    if name != "Note the failure":
+    if name != "Store the failure":
         assert SHARD[name]["Catch"] == [
-            {"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Note the failure"}
+            {"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Store the failure"}
         ]

@@ -53,21 +53,21 @@ def test_a_slot_for_tensorflow_has_what_its_templates_parameter_says() -> None:
 
 
 def test_the_state_machine_waits_as_long_as_is_reckoned_with() -> None:
-    waits = {name: STATES[name]["TimeoutSeconds"] for name in ("Normalize", "Aggregate", "Ask for review")}
+    waits = {name: STATES[name]["TimeoutSeconds"] for name in ("Normalize", "Aggregate", "Request review")}
     assert waits == {
         "Normalize": NORMALIZE_SECONDS,
         "Aggregate": AGGREGATE_SECONDS,
-        "Ask for review": REVIEW_SECONDS,
+        "Request review": REVIEW_SECONDS,
     }
     # One of the three, and never two of them.
-    assert {STATES[name]["TimeoutSeconds"] for name in ("Announce", "Ask for review and announce")} == {REVIEW_SECONDS}
+    assert {STATES[name]["TimeoutSeconds"] for name in ("Announce", "Request review and announce")} == {REVIEW_SECONDS}
 
 
 def test_a_voter_that_does_not_answer_in_time_is_asked_as_often_as_is_reckoned_with() -> None:
     score = STATES["Score members"]["ItemProcessor"]["States"]["Score"]
     (rule,) = [rule for rule in score["Retry"] if "States.Timeout" in rule["ErrorEquals"]]
     assert 1 + rule["MaxAttempts"] == TIMEOUT_ATTEMPTS == 2  # so that there is one wait, and its growth does not matter
-    assert rule["IntervalSeconds"] == TIMEOUT_WAIT
+    assert asl.list_waits(rule) == [TIMEOUT_WAIT]
 
 
 def wide(folder: Path, columns: int, members: int = 4) -> Sources:

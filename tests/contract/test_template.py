@@ -209,7 +209,7 @@ def test_a_function_outlives_every_call_that_is_waited_for() -> None:
         "Aggregate": ["Aggregate"],
         "Plan": ["Plan"],
         "NormalizeShard": ["Normalize shard"],
-        "AggregateShard": ["Aggregate shard", "Note the failure"],
+        "AggregateShard": ["Aggregate shard", "Store the failure"],
         "Summarize": ["Summarize"],
     }.items():
         for name in names:
@@ -289,7 +289,7 @@ def test_the_batch_may_do_what_a_distributed_map_needs_and_start_nothing_else() 
 
 
 def test_a_review_is_asked_for_as_the_rule_expects_it_and_on_the_bus_the_role_may_use() -> None:
-    (entry,) = json.loads((ROOT / ASL).read_text())["States"]["Ask for review"]["Parameters"]["Entries"]
+    (entry,) = json.loads((ROOT / ASL).read_text())["States"]["Request review"]["Parameters"]["Entries"]
     rule = resources("AWS::Events::Rule")["ReviewRule"]
     for machine in machines(ASL):
         placeholders = machine["DefinitionSubstitutions"]
@@ -319,7 +319,7 @@ def test_predictions_are_announced_where_the_parameter_says_so(given: dict[str, 
 def test_a_prediction_is_announced_on_the_reviews_bus_and_the_review_is_asked_for_alike_beside_it() -> None:
     states = json.loads((ROOT / ASL).read_text())["States"]
     (review,), (announcement,), both = (
-        states[name]["Parameters"]["Entries"] for name in ("Ask for review", "Announce", "Ask for review and announce")
+        states[name]["Parameters"]["Entries"] for name in ("Request review", "Announce", "Request review and announce")
     )
     assert both == [review, announcement]
     assert announcement["DetailType"] == "PredictionCompleted"
