@@ -114,4 +114,4 @@ def test_by_default_nothing_is_announced_and_nobody_waits_for_it(stack: Stack, s
         assert completed(hear()) == []
     history = stack.step_functions.get_execution_history(executionArn=execution, maxResults=1000)["events"]
     entered = [event["stateEnteredEventDetails"]["name"] for event in history if "stateEnteredEventDetails" in event]
-    assert entered[-2:] == ["Answered?", "Answer"]
+    assert entered[-2:] == ["Next tier or events?", "Succeed"]

@@ -242,7 +242,7 @@ def computed() -> Any:
 
 def test_an_execution_is_counted_as_its_states_say(computed: Any) -> None:
     cost, _ = computed
-    # Normalize, Accepted?, Score members, Score once a member, Aggregate, Answered?, Answer.
+    # Normalize, Accepted?, Score members, Score once a member, Aggregate, Next tier or events?, Succeed.
     for members in (1, 4, 16):
         assert cost.count_execution(members) == cost.Counted(steps=7, transitions=6 + members, calls=2 + members)
 

@@ -349,7 +349,7 @@ def entered(history: list[dict[str, Any]]) -> list[str]:
 def test_a_plain_execution_enters_six_states_and_one_a_member(stack: Stack, ensemble: Ensemble) -> None:
     _, history = run_watched(stack, {"features": PASSENGER})
     members = ["Score"] * len(ensemble.release.members)
-    others = ["Aggregate", "Answered?", "Answer"]
+    others = ["Aggregate", "Next tier or events?", "Succeed"]
     assert entered(history) == ["Normalize", "Accepted?", "Score members", *members, *others]
 
 
@@ -361,8 +361,8 @@ def test_a_cascade_asks_the_second_tier_about_undecided_rows_only(stack: Stack, 
     assert [len(one["outputs"]) for one in output["members"]] == [4, 2]
     assert without_volatile(output) == without_volatile(in_process.predict(payload))
     assert stack.records.read(output["prediction_id"]).input == payload
-    again = ["Score members", "Score", "Aggregate", "Answered?"]
-    assert entered(history) == ["Normalize", "Accepted?", *again, *again, "Answer"]
+    again = ["Score members", "Score", "Aggregate", "Next tier or events?"]
+    assert entered(history) == ["Normalize", "Accepted?", *again, *again, "Succeed"]
 
 
 def test_a_cascade_that_is_sure_at_once_asks_no_further(stack: Stack, tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_a_review_is_told_to_eventbridge_once_and_kept(stack: Stack, tmp_path: P
     payload = {"instances": [SURE, UNSURE, NOBODY], "prediction_id": "for-a-person"}
     output, history = run_watched(stack, payload)
     assert [one["decision"] for one in output["predictions"]] == ["accept", "accept", "review"]
-    assert entered(history)[-2:] == ["Ask for review", "Answer"]
+    assert entered(history)[-2:] == ["Request review", "Succeed"]
     (event,) = [one for one in stack.reviews.latest(1000) if one.prediction_id == "for-a-person"]
     assert (event.needs_review, event.status, event.release) == (1, "COMPLETE", output["release"])
     # Asked again, the recorded answer asks again; another execution does.
@@ -446,7 +446,7 @@ def test_what_needs_no_review_is_told_to_nobody(stack: Stack, tmp_path: Path) ->
     publish_tiers(stack, tmp_path, review={"min_margin": 0.1})
     output, history = run_watched(stack, {"features": SURE})
     assert output["needs_review"] == 0
-    assert "Ask for review" not in entered(history)
+    assert "Request review" not in entered(history)
     assert output["prediction_id"] not in [one.prediction_id for one in stack.reviews.latest(1000)]
 
 
