@@ -15,7 +15,7 @@ import numpy as np
 
 from builders import released
 from stepensemble.core.aggregation.pooling import Vote
-from stepensemble.core.releases.release import ReleasedMember
+from stepensemble.core.aggregation.row_predictions import ShadowOutput
 from stepensemble.core.schema.outputs import Label, Probabilities, Value
 from stepensemble.core.schema.policy import (
     CLASS_METHODS,
@@ -47,8 +47,6 @@ SIMPLE: dict[str, Any] = {
     "weighted_vote": WeightedVote,
 }
 METHODS = frozenset({*SIMPLE, "trimmed_mean", "stack"})
-
-Shadow = tuple[ReleasedMember, Any]
 
 SEEDS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
@@ -134,17 +132,18 @@ def speak(generator: np.random.Generator, task: Task, rows: int) -> Any:
 
 
 @st.composite
-def shadows(draw: st.DrawFn, task: Task, rows: int) -> list[Shadow]:
+def shadows(draw: st.DrawFn, task: Task, rows: int) -> list[ShadowOutput]:
     """Draw one or two shadows and what they say; of classes, some give labels alone."""
     contracts: Any = [Value()]
     if not isinstance(task, RegressionTask):
         contracts = [Probabilities(), Label(), Label(one_hot=True)]
-    drawn: list[Shadow] = []
+    drawn: list[ShadowOutput] = []
     for number in range(draw(st.integers(1, 2))):
         contract, generator = draw(st.sampled_from(contracts)), draw(SEEDS)
         output = speak(generator, task, rows)
         if isinstance(contract, Label):
             output = np.eye(output.shape[1])[output.argmax(axis=1)]
         weight = float(generator.choice([0.0, 1.0, 5.0]))
-        drawn.append((released(f"shadow-{number}", contract, role="shadow", weight=weight), output))
+        shadow = released(f"shadow-{number}", contract, role="shadow", weight=weight)
+        drawn.append(ShadowOutput(shadow, output))
     return drawn

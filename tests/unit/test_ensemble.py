@@ -128,7 +128,7 @@ def test_what_is_answered_is_what_json_holds(tmp_path: Path) -> None:
 
 def test_no_quorum_is_raised(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"))
-    with pytest.raises(QuorumNotMet, match="1 of 2 voters answered, and the quorum is 2; missing: log"):
+    with pytest.raises(QuorumNotMet, match="1 of 2 voters responded, and the quorum is 2; missing: log"):
         ensemble.predict({"features": {"x": -1}})
 
 

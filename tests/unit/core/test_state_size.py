@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from builders import BINARY, REGRESSION, THREE, released
 from builders import release as make_release
-from stepensemble.core.aggregation.prediction import (
+from stepensemble.core.aggregation.output import (
     MemberFailure,
     MemberReport,
     Output,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from stepensemble.core.aggregation.prediction import MemberFailure
+from stepensemble.core.aggregation.output import MemberFailure
 from stepensemble.core.releases.release import Artifact, Release, ReleasedMember
 from stepensemble.handlers.prediction.member_results import name_failure
 from stepensemble.serving.servables import Input, Servable, list_inputs

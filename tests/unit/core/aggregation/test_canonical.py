@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from builders import BINARY, REGRESSION, THREE
-from stepensemble.core.aggregation.canonical import canonical, check_output
+from stepensemble.core.aggregation.canonical import check_output, convert_output
 from stepensemble.core.errors import InvalidOutput
 from stepensemble.core.schema.outputs import (
     OUTPUT_KINDS,
@@ -46,7 +46,7 @@ def no_warnings() -> Iterator[None]:
 def read(output: Any, task: Task, contract: Output) -> Floats:
     """Check a raw output and bring it to the canonical form, as the aggregation does."""
     raw = np.asarray(output)
-    return canonical(check_output(raw, len(raw)), task, contract)
+    return convert_output(check_output(raw, len(raw)), task, contract)
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,12 @@ from hypothesis import strategies as st
 from msgspec import structs
 from numpy.testing import assert_equal
 
-from builders import BINARY, REGRESSION, THREE, released
+from builders import BINARY, REGRESSION, THREE, Supply, released
 from stepensemble.core.aggregation.classification import ABSTAINED
-from stepensemble.core.aggregation.decision import (
-    Ask,
-    Decision,
-    RowPredictions,
-    Undecided,
-    decide,
-    meets_confidence,
-    predict_rows,
-)
+from stepensemble.core.aggregation.decision import Decision, Terms, Undecided, decide_rows
+from stepensemble.core.aggregation.output_source import MemberResult, Results
 from stepensemble.core.aggregation.pooling import Vote
+from stepensemble.core.aggregation.row_predictions import RowPredictions, ShadowOutput, meets_confidence, predict_rows
 from stepensemble.core.releases.release import ReleasedMember
 from stepensemble.core.schema.outputs import Label
 from stepensemble.core.schema.policy import (
@@ -53,23 +47,22 @@ def binary(*seconds: float) -> Any:
 
 
 class Panel:
-    """Members that say what a table has for each row, and what they were asked; who has no entry has failed."""
+    """Members with canonical outputs for each row, an `OutputSource` that notes the requests.
 
-    def __init__(self, *members: ReleasedMember, **said: Any) -> None:
-        self.members, self.said = members, said
-        self.asked: list[tuple[int, list[int]]] = []
+    A member without outputs has failed.
+    """
 
-    @property
-    def ask(self) -> Ask:
-        def ask(tier: int, numbers: Any) -> dict[str, Any]:
-            self.asked.append((tier, numbers.tolist()))
-            present = [member.id for member in self.members if member.tier == tier and member.id in self.said]
-            return {id_: self.said[id_][numbers] for id_ in present}
+    def __init__(self, *members: ReleasedMember, **outputs: Any) -> None:
+        self.members, self.outputs = members, outputs
+        self.requests: list[tuple[int, list[int]]] = []
 
-        return ask
+    def get_results(self, tier: int, rows: Any) -> Results:
+        self.requests.append((tier, rows.tolist()))
+        present = [member.id for member in self.members if member.tier == tier and member.id in self.outputs]
+        return {id_: MemberResult(id_, canonical=self.outputs[id_][rows]) for id_ in present}
 
     def decide(self, policy: Policy, *, task: Any = BINARY, rows: int = 4) -> Decision:
-        decision = decide(task, policy, self.members, rows, self.ask)
+        decision = decide_rows(Terms(task, policy, self.members), rows, self)
         assert isinstance(decision, Decision)
         return decision
 
@@ -77,9 +70,9 @@ class Panel:
 def where(decision: Decision) -> dict[int, tuple[int, int]]:
     """Return each row's tier and label."""
     found: dict[int, tuple[int, int]] = {}
-    for part in decision.settled:
-        assert part.answers.classes is not None
-        labels = part.answers.classes.label.tolist()
+    for part in decision.decided:
+        assert part.predictions.classes is not None
+        labels = part.predictions.classes.label.tolist()
         found |= {row: (part.tier, label) for row, label in zip(part.numbers.tolist(), labels, strict=True)}
     return found
 
@@ -91,27 +84,27 @@ SAID = {"a": binary(0.9, 0.9, 0.1, 0.4), "b": binary(0.8, 0.2, 0.2, 0.6), "c": b
 def test_without_a_cascade_one_tier_decides_every_row() -> None:
     panel = Panel(voter("a"), voter("b"), a=SAID["a"], b=SAID["b"])
     decision = panel.decide(Policy())
-    assert panel.asked == [(1, [0, 1, 2, 3])]
+    assert panel.requests == [(1, [0, 1, 2, 3])]
     assert (decision.status, decision.cause) == ("COMPLETE", None)
     assert where(decision) == {0: (1, 1), 1: (1, 1), 2: (1, 0), 3: (1, 1)}
-    assert (decision.asked, decision.weights) == ({"a", "b"}, {"a": 0.5, "b": 0.5})
+    assert (list(decision.reached), decision.weights) == ([1], {"a": 0.5, "b": 0.5})
 
 
 def test_rows_on_which_the_first_tier_is_sure_go_no_further() -> None:
     panel = Panel(*TWO_TIERS, **SAID)
     decision = panel.decide(Policy(cascade=UNANIMOUS))
-    assert panel.asked == [(1, [0, 1, 2, 3]), (2, [1, 3])]
+    assert panel.requests == [(1, [0, 1, 2, 3]), (2, [1, 3])]
     # Rows 0 and 2 are unanimous; of 1 and 3 all three decide: means 1.1 / 3 and 2 / 3.
     assert where(decision) == {0: (1, 1), 2: (1, 0), 1: (2, 0), 3: (2, 1)}
-    assert [part.voters for part in decision.settled] == [("a", "b"), ("a", "b", "c")]
+    assert [part.voters for part in decision.decided] == [("a", "b"), ("a", "b", "c")]
     assert decision.weights == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
 
 
 def test_a_tier_that_nobody_needs_is_not_asked() -> None:
     panel = Panel(*TWO_TIERS, a=SAID["a"], b=SAID["a"], c=SAID["c"])
     decision = panel.decide(Policy(cascade=UNANIMOUS))
-    assert panel.asked == [(1, [0, 1, 2, 3])]
-    assert (decision.status, decision.asked, decision.weights) == ("COMPLETE", {"a", "b"}, {"a": 0.5, "b": 0.5})
+    assert panel.requests == [(1, [0, 1, 2, 3])]
+    assert (decision.status, list(decision.results), decision.weights) == ("COMPLETE", ["a", "b"], {"a": 0.5, "b": 0.5})
 
 
 def test_each_of_three_tiers_is_sent_what_is_left() -> None:
@@ -120,14 +113,14 @@ def test_each_of_three_tiers_is_sent_what_is_left() -> None:
     panel = Panel(*members, **said)
     decision = panel.decide(Policy(cascade=Confidence(min_margin=0.6)))
     # Margins: 0.9 and less; then of the means 0.85 and less; the last tier decides the rest.
-    assert panel.asked == [(1, [0, 1, 2, 3]), (2, [1, 2, 3]), (3, [2, 3])]
+    assert panel.requests == [(1, [0, 1, 2, 3]), (2, [1, 2, 3]), (3, [2, 3])]
     assert where(decision) == {0: (1, 1), 1: (2, 1), 2: (3, 1), 3: (3, 0)}
 
 
 def test_a_tier_without_a_quorum_decides_nothing() -> None:
     panel = Panel(*TWO_TIERS, a=SAID["a"], c=SAID["c"])  # b has failed, and one of two is not more than half
     decision = panel.decide(Policy(cascade=UNANIMOUS))
-    assert panel.asked == [(1, [0, 1, 2, 3]), (2, [0, 1, 2, 3])]
+    assert panel.requests == [(1, [0, 1, 2, 3]), (2, [0, 1, 2, 3])]
     assert decision.status == "DEGRADED"
     assert where(decision) == {0: (2, 0), 1: (2, 0), 2: (2, 1), 3: (2, 1)}  # means 0.45, 0.45, 0.55, 0.7
 
@@ -142,25 +135,23 @@ def test_a_tier_nobody_of_which_answers_leaves_the_answer_to_those_before() -> N
 def test_without_a_quorum_at_the_last_tier_nothing_is_decided() -> None:
     policy = Policy(quorum=Quorum(required=("c",)), cascade=UNANIMOUS)
     decision = Panel(*TWO_TIERS, a=SAID["a"], b=SAID["b"]).decide(policy)
-    assert (decision.status, decision.settled, decision.weights) == ("FAILED", (), {})
-    assert decision.cause == "2 of 3 voters answered, and c is required; missing: c"
-    assert decision.asked == {"a", "b", "c"}
+    assert (decision.status, decision.decided, decision.weights) == ("FAILED", (), {})
+    assert decision.cause == "2 of 3 voters responded, and c is required; missing: c"
+    assert list(decision.results) == ["a", "b", "c"]
 
 
 def test_one_tier_without_a_quorum_fails() -> None:
     decision = Panel(voter("a"), voter("b"), a=SAID["a"]).decide(Policy())
-    assert (decision.status, decision.cause) == ("FAILED", "1 of 2 voters answered, and the quorum is 2; missing: b")
+    assert (decision.status, decision.cause) == ("FAILED", "1 of 2 voters responded, and the quorum is 2; missing: b")
 
 
-@pytest.mark.parametrize(("answered", "tier", "rows"), [(0, 1, [0, 1, 2, 3]), (1, 2, [1, 2, 3]), (2, 3, [2, 3])])
-def test_what_is_undecided_says_which_rows_to_ask_next(answered: int, tier: int, rows: list[int]) -> None:
+@pytest.mark.parametrize(("computed", "tier", "rows"), [(0, 1, [0, 1, 2, 3]), (1, 2, [1, 2, 3]), (2, 3, [2, 3])])
+def test_what_is_undecided_says_which_rows_to_ask_next(computed: int, tier: int, rows: list[int]) -> None:
     members = [voter("a"), voter("b", tier=2), voter("c", tier=3)]
     panel = Panel(*members, a=binary(0.95, 0.7, 0.6, 0.5), b=binary(1, 1, 0.6, 0.5))
 
-    def ask(tier: int, numbers: Any) -> Any:
-        return panel.ask(tier, numbers) if tier <= answered else None
-
-    undecided = decide(BINARY, Policy(cascade=Confidence(min_margin=0.6)), members, 4, ask)
+    source = Supply(lambda tier, numbers: panel.get_results(tier, numbers) if tier <= computed else None)
+    undecided = decide_rows(Terms(BINARY, Policy(cascade=Confidence(min_margin=0.6)), members), 4, source)
     assert isinstance(undecided, Undecided)
     assert (undecided.tier, undecided.numbers.tolist()) == (tier, rows)
 
@@ -169,8 +160,8 @@ def test_a_regression_is_sent_on_where_its_spread_is_great() -> None:
     said = {"a": np.array([1.0, 1.0]), "b": np.array([1.2, 4.0]), "c": np.array([9.0, 10.0])}
     panel = Panel(*TWO_TIERS, **said)
     decision = panel.decide(Policy(cascade=Confidence(max_spread=0.5)), task=REGRESSION, rows=2)
-    assert panel.asked == [(1, [0, 1]), (2, [1])]
-    assert [part.answers.value.tolist() for part in decision.settled] == [[1.1], [5.0]]
+    assert panel.requests == [(1, [0, 1]), (2, [1])]
+    assert [part.predictions.value.tolist() for part in decision.decided] == [[1.1], [5.0]]
 
 
 @st.composite
@@ -195,18 +186,18 @@ def cascades(draw: st.DrawFn) -> tuple[Question, Policy, Panel, Panel]:
 def test_law_every_row_is_answered_once_as_by_the_voters_of_the_tiers_it_reached(case: Any) -> None:
     question, policy, panel, _ = case
     decision = panel.decide(policy, task=question.task, rows=question.rows)
-    numbers = [row for part in decision.settled for row in part.numbers.tolist()]
+    numbers = [row for part in decision.decided for row in part.numbers.tolist()]
     assert sorted(numbers) == (list(range(question.rows)) if decision.status != "FAILED" else [])
     last = max(member.tier for member in panel.members)
-    for part in decision.settled:
-        reached = [member for member in panel.members if member.tier <= part.tier and member.id in panel.said]
-        votes = [Vote(member.id, member.weight, panel.said[member.id][part.numbers]) for member in reached]
+    for part in decision.decided:
+        reached = [member for member in panel.members if member.tier <= part.tier and member.id in panel.outputs]
+        votes = [Vote(member.id, member.weight, panel.outputs[member.id][part.numbers]) for member in reached]
         assert part.voters == tuple(vote.id for vote in votes)
         if len(part.numbers):
-            assert_equal(asdict(part.answers), asdict(predict_rows(question.task, policy, votes)))
+            assert_equal(asdict(part.predictions), asdict(predict_rows(question.task, policy, votes)))
         if part.tier < last:
             assert policy.cascade is not None
-            assert meets_confidence(policy.cascade, part.answers).all()
+            assert meets_confidence(policy.cascade, part.predictions).all()
 
 
 @given(cascades())
@@ -214,12 +205,12 @@ def test_law_shadows_change_nothing_of_status_labels_and_weights(case: Any) -> N
     question, policy, panel, shadowed = case
     one = panel.decide(policy, task=question.task, rows=question.rows)
     other = shadowed.decide(policy, task=question.task, rows=question.rows)
-    assert shadowed.asked == panel.asked
+    assert shadowed.requests == panel.requests
     assert (other.status, other.cause, other.weights) == (one.status, one.cause, one.weights)
-    assert len(other.settled) == len(one.settled)
-    for part, same in zip(other.settled, one.settled, strict=True):
+    assert len(other.decided) == len(one.decided)
+    for part, same in zip(other.decided, one.decided, strict=True):
         assert (part.tier, part.voters, part.numbers.tolist()) == (same.tier, same.voters, same.numbers.tolist())
-        assert_equal(asdict(replace(part.answers, shadows={})), asdict(same.answers))
+        assert_equal(asdict(replace(part.predictions, shadows={})), asdict(same.predictions))
 
 
 def look(policy: Policy, *seconds: float, task: Any = BINARY) -> RowPredictions:
@@ -276,7 +267,7 @@ def test_a_regression_is_reviewed_by_its_spread_alone() -> None:
 def view(aggregation: Aggregation, shadow: ReleasedMember, said: Any, *seconds: float) -> tuple[Any, Any]:
     """Return whether a shadow agrees and flips in one row."""
     votes = [Vote(str(number), 1.0, binary(second)) for number, second in enumerate(seconds)]
-    found = predict_rows(BINARY, Policy(aggregation), votes, [(shadow, said)]).shadows[shadow.id]
+    found = predict_rows(BINARY, Policy(aggregation), votes, [ShadowOutput(shadow, said)]).shadows[shadow.id]
     return found.agrees.tolist(), None if found.flips is None else found.flips.tolist()
 
 
@@ -303,7 +294,9 @@ def test_a_shadow_that_cannot_be_counted_flips_nothing() -> None:
 def test_a_regressions_shadow_agrees_within_the_range_of_the_voters() -> None:
     votes = [Vote("a", 1.0, np.array([1.0, 1.0, 1.0, 1.0])), Vote("b", 1.0, np.array([2.0, 2.0, 2.0, 2.0]))]
     shadow = released("s", role="shadow")
-    found = predict_rows(REGRESSION, Policy(), votes, [(shadow, np.array([0.9, 1.0, 2.0, 2.1]))]).shadows["s"]
+    found = predict_rows(REGRESSION, Policy(), votes, [ShadowOutput(shadow, np.array([0.9, 1.0, 2.0, 2.1]))]).shadows[
+        "s"
+    ]
     assert (found.agrees.tolist(), found.flips) == ([False, True, True, False], None)
 
 

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from stepensemble.core.aggregation.classification import ABSTAINED, own_labels
-from stepensemble.core.aggregation.decision import ClassPredictions, RowPredictions, predict_rows
 from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
+from stepensemble.core.aggregation.row_predictions import ClassPredictions, RowPredictions, ShadowOutput, predict_rows
 from stepensemble.core.schema.outputs import Label
 from stepensemble.core.schema.policy import VOTES, WEIGHTED_METHODS, Confidence, Mean, Policy, Stacking, name_method
 from stepensemble.core.schema.task import BinaryTask, MulticlassTask, RegressionTask
-from strategies import METHODS, SEEDS, Question, Shadow, questions, shadows, speak
+from strategies import METHODS, SEEDS, Question, questions, shadows, speak
 
 law = settings(max_examples=60)
 
 REVIEW = Confidence(min_agreement=0.6, max_spread=0.2, min_margin=0.1)
 
 
-def answer(question: Question, *, extra: list[Shadow] | None = None) -> RowPredictions:
+def answer(question: Question, *, extra: list[ShadowOutput] | None = None) -> RowPredictions:
     """Answer a question; a warning of NumPy's is an error."""
     policy = Policy(question.aggregation, review=REVIEW)
     with np.errstate(divide="raise", over="raise", invalid="raise"):

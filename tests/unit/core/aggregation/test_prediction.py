@@ -14,17 +14,9 @@ from scipy.stats import entropy
 
 from builders import BINARY, REGRESSION, THREE, release, released
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import (
-    AskMembers,
-    ExecutionResult,
-    MemberFailure,
-    MemberReport,
-    MemberResult,
-    Participation,
-    ask_once,
-    decide,
-    output_schema,
-)
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import MemberFailure, MemberReport, Participation, output_schema
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
 from stepensemble.core.payload import Pointer
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import Label
@@ -46,7 +38,7 @@ def failed(id_: str) -> MemberResult:
 
 def answer(asked: Release, rows: int, *came: MemberResult) -> ExecutionResult:
     """Decide what one tier of members said."""
-    decided = decide(asked, asked.policy, rows, ask_once({result.id: result for result in came}))
+    decided = decide(asked, asked.policy, rows, CollectedResults([{result.id: result for result in came}]))
     assert isinstance(decided, ExecutionResult)
     return decided
 
@@ -95,7 +87,7 @@ def test_a_missing_voter_is_named_and_drops_its_weight() -> None:
 def test_below_the_quorum_there_is_no_answer_but_every_report() -> None:
     none = answer(WEIGHTED, 1, failed("a"), failed("b"), ok("c", 0.5), ok("shadow", 0.9))
     assert (none.status, none.predictions, none.needs_review) == ("FAILED", [], 0)
-    assert none.cause == "1 of 3 voters answered, and the quorum is 2; missing: a, b"
+    assert none.cause == "1 of 3 voters responded, and the quorum is 2; missing: a, b"
     assert [report.weight for report in none.members] == [0.0] * 4
     assert reports(none)["c"].outputs == [0.5]
     assert none.participation["voter"] == Participation(invoked=3, responded=1, weight=0.5)
@@ -120,7 +112,7 @@ def test_a_shadow_does_not_make_a_quorum() -> None:
 
 def test_a_member_that_nothing_came_back_from_has_failed() -> None:
     report = reports(answer(WEIGHTED, 1))["a"]
-    assert (report.status, report.error) == ("failed", MemberFailure("NoResult", "no result came back"))
+    assert (report.status, report.error) == ("failed", MemberFailure("NoResult", "the member returned no result"))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +238,7 @@ def test_the_policy_in_force_is_stated() -> None:
     assert policy["aggregation"] == {"method": "weighted_mean", "tie": "first"}
     assert (policy["review"], policy["cascade"]) == (None, None)
     eased = override_quorum(three.policy, {"min_members": 1, "required": ("a",)})
-    alone = decide(three, eased, 1, ask_once({"a": ok("a", 1.0)}))
+    alone = decide(three, eased, 1, CollectedResults([{"a": ok("a", 1.0)}]))
     assert isinstance(alone, ExecutionResult)
     assert (alone.status, alone.policy.quorum) == ("DEGRADED", Quorum(min_members=1, required=("a",)))
 
@@ -263,15 +255,10 @@ TIERS = release(
 FIRST = {"a": ok("a", 1.0, 2.0, 3.0, 4.0), "b": ok("b", 9.0, 2.0, 3.0, 6.0)}
 
 
-def in_tiers(*answers: dict[str, MemberResult]) -> AskMembers:
-    """Return the asking function of an execution of which these tiers have answered."""
-    return lambda tier, _: answers[tier - 1] if tier <= len(answers) else None
-
-
 def test_rows_keep_their_order_after_a_cascade() -> None:
     # In rows 0 and 3 "a" and "b" are too far apart; these go to "c" and the shadow.
     second = {"c": ok("c", 2.0, 2.0), "shadow": ok("shadow", 0.0, 5.0)}
-    decided = decide(TIERS, TIERS.policy, 4, in_tiers(FIRST, second))
+    decided = decide(TIERS, TIERS.policy, 4, CollectedResults([FIRST, second]))
     assert isinstance(decided, ExecutionResult)
     output = published(decided)
     predictions = output["predictions"]
@@ -291,7 +278,7 @@ def test_rows_keep_their_order_after_a_cascade() -> None:
 
 def test_members_of_a_tier_that_was_not_reached_are_skipped() -> None:
     sure = {"a": ok("a", 1.0, 2.0), "b": ok("b", 1.0, 2.0)}
-    decided = decide(TIERS, TIERS.policy, 2, in_tiers(sure))
+    decided = decide(TIERS, TIERS.policy, 2, CollectedResults([sure]))
     assert isinstance(decided, ExecutionResult)
     output = published(decided)
     assert (output["status"], [member["status"] for member in output["members"]]) == (
@@ -309,14 +296,14 @@ def test_members_of_a_tier_that_was_not_reached_are_skipped() -> None:
 
 def test_a_tiers_outputs_are_checked_against_the_rows_it_was_asked() -> None:
     for_all_rows = {"c": ok("c", 2.0, 2.0, 2.0, 2.0), "shadow": failed("shadow")}
-    decided = decide(TIERS, TIERS.policy, 4, in_tiers(FIRST, for_all_rows))
+    decided = decide(TIERS, TIERS.policy, 4, CollectedResults([FIRST, for_all_rows]))
     assert isinstance(decided, ExecutionResult)
     assert decided.status == "DEGRADED"
     assert reports(decided)["c"].error == MemberFailure("InvalidOutput", "the output has shape [4] for 2 rows")
 
 
 def test_a_tier_that_was_not_asked_yet_leaves_rows_undecided() -> None:
-    undecided = decide(TIERS, TIERS.policy, 4, ask_once(FIRST))
+    undecided = decide(TIERS, TIERS.policy, 4, CollectedResults([FIRST]))
     assert isinstance(undecided, Undecided)
     assert (undecided.tier, undecided.numbers.tolist()) == (2, [0, 3])
 

@@ -127,44 +127,44 @@ def test_where_nobody_has_a_weight_heads_are_counted() -> None:
 @pytest.mark.parametrize(
     ("quorum", "aggregation", "answered", "sentence"),
     [
-        (Quorum(), Mean(), "a", "1 of 3 voters answered, and the quorum is 2; missing: b, c"),
+        (Quorum(), Mean(), "a", "1 of 3 voters responded, and the quorum is 2; missing: b, c"),
         (
             Quorum(min_members=1, min_weight=0.5),
             Mean(),
             "bc",
-            "2 of 3 voters answered, and their share of the weight is 0.25, below 0.5; missing: a",
+            "2 of 3 voters responded, and their share of the weight is 0.25, below 0.5; missing: a",
         ),
         (
             Quorum(min_members=1, required=("b",)),
             Mean(),
             "ac",
-            "2 of 3 voters answered, and b is required; missing: b",
+            "2 of 3 voters responded, and b is required; missing: b",
         ),
         (
             Quorum(min_weight=0.5, required=("a", "b")),
             Mean(),
             "c",
-            "1 of 3 voters answered, and the quorum is 2; their share of the weight is 0, below 0.5; "
+            "1 of 3 voters responded, and the quorum is 2; their share of the weight is 0, below 0.5; "
             "a, b are required; missing: a, b",
         ),
         (
             ONE,
             Stacking(coefficients=STACK, missing="refuse"),
             "ab",
-            "2 of 3 voters answered, and the stack refuses to go on without one; missing: c",
+            "2 of 3 voters responded, and the stack needs every voter; missing: c",
         ),
         (
             ONE,
             WeightedMean(),
             "c",
-            "1 of 3 voters answered, and none of them has a weight above 0; missing: a, b",
+            "1 of 3 voters responded, and none of them has a weight above 0; missing: a, b",
         ),
         # Where nobody answered there is no more to say.
         (
             Quorum(min_weight=0.5, required=("a",)),
             WeightedMean(),
             "",
-            "0 of 3 voters answered, and the quorum is 2; missing: a, b, c",
+            "0 of 3 voters responded, and the quorum is 2; missing: a, b, c",
         ),
     ],
 )

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 
 from builders import BINARY, REGRESSION, THREE, release, released
-from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, ask_once, decide
-from stepensemble.core.aggregation.single_row import PredictRow, prepare_prediction
+from stepensemble.core.aggregation.execution import ExecutionResult, FastPath, decide
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
+from stepensemble.core.aggregation.single_row import prepare_fast_path
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import (
     Label,
@@ -32,14 +34,14 @@ REVIEWS = [
 ]
 
 
-def prepared(asked: Release) -> PredictRow:
-    answer = prepare_prediction(asked)
-    assert answer is not None
-    return answer
+def prepared(asked: Release) -> FastPath:
+    fast_path = prepare_fast_path(asked)
+    assert fast_path is not None
+    return fast_path
 
 
 def answer_as_array(asked: Release, results: dict[str, MemberResult]) -> ExecutionResult:
-    answer = decide(asked, asked.policy, 1, ask_once(results))
+    answer = decide(asked, asked.policy, 1, CollectedResults([results]))
     assert isinstance(answer, ExecutionResult)
     return answer
 
@@ -101,7 +103,7 @@ def test_law_a_row_by_itself_is_answered_as_an_array_answers_it(question: Questi
     ids=["logarithms", "coefficients", "shadows", "cascade", "no quorum", "no weight"],
 )
 def test_what_else_there_is_is_left_to_arrays(asked: Release) -> None:
-    assert prepare_prediction(asked) is None
+    assert prepare_fast_path(asked) is None
 
 
 @pytest.mark.parametrize(

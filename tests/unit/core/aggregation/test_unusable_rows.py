@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,25 @@ import pytest
 from hypothesis import given, settings
 
 import strategies
-from builders import BINARY, REGRESSION, THREE, member, release, released, sources
+from builders import BINARY, REGRESSION, THREE, Supply, member, release, released, sources
 from stepensemble import Ensemble
 from stepensemble.batch.output.result_table import ShardPredictions, predict_shard
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import (
-    ExecutionResult,
-    MemberResult,
-    Prediction,
-    Results,
-    ask_once,
-    decide,
-)
-from stepensemble.core.aggregation.single_row import prepare_prediction
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import Prediction
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult, Results
+from stepensemble.core.aggregation.single_row import prepare_fast_path
 from stepensemble.core.errors import QuorumNotMet
 from stepensemble.core.preprocessing.columns import select_rows
 from stepensemble.core.preprocessing.encoding import normalize
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import Label, Value
 from stepensemble.core.schema.policy import Confidence, Quorum
+from stepensemble.ensemble import _LoadedMembers
 
 
 def answer(made: Release, results: Results, rows: int) -> ExecutionResult:
-    decided = decide(made, made.policy, rows, ask_once(results))
+    decided = decide(made, made.policy, rows, CollectedResults([results]))
     assert not isinstance(decided, Undecided)
     return decided
 
@@ -48,7 +43,7 @@ def select(results: Results, rows: Any) -> dict[str, MemberResult]:
 
 def shard(made: Release, results: Results, numbers: Any) -> ShardPredictions:
     lines = pl.DataFrame({"file": ["a.csv"] * len(numbers), "row": np.asarray(numbers) + 1})
-    answered = predict_shard(made, made.policy, lines, ask_once(select(results, numbers)))
+    answered = predict_shard(made, made.policy, lines, CollectedResults([select(results, numbers)]))
     assert isinstance(answered, ShardPredictions)
     return answered
 
@@ -79,7 +74,7 @@ def poisoned(draw: st.DrawFn) -> tuple[Release, dict[str, MemberResult], int]:
 def test_law_a_row_is_answered_beside_others_as_it_is_alone(drawn: Any) -> None:
     made, results, rows = drawn
     together = answer(made, results, rows)
-    answer_row = prepare_prediction(made)
+    fast_path = prepare_fast_path(made)
     statuses = []
     for row in range(rows):
         one = select(results, np.array([row]))
@@ -89,7 +84,7 @@ def test_law_a_row_is_answered_beside_others_as_it_is_alone(drawn: Any) -> None:
             assert together.status == "FAILED" or together.predictions[row].failure == alone.cause
             continue
         assert msgspec.to_builtins(together.predictions[row]) == msgspec.to_builtins(alone.predictions[0])
-        swift = None if answer_row is None else answer_row(one)
+        swift = None if fast_path is None else fast_path(one)
         assert swift is None or swift.predictions == alone.predictions
     assert (together.status == "FAILED") is (set(statuses) == {"FAILED"})
     assert (together.status == "COMPLETE") is (set(statuses) == {"COMPLETE"})
@@ -127,8 +122,8 @@ def test_of_a_thousand_rows_one_lacks_a_member_at_any_shard_size(tmp_path: Path,
         for first in rows[::size]:
             numbers = np.arange(first, min(first + size, 1000))
             lines = pl.DataFrame({"row": numbers + 1})
-            ask = partial(ensemble._ask_tier, select_rows(columns, numbers))
-            answered = predict_shard(ensemble.release, ensemble.release.policy, lines, ask)
+            source = _LoadedMembers(ensemble, select_rows(columns, numbers))
+            answered = predict_shard(ensemble.release, ensemble.release.policy, lines, source)
             assert isinstance(answered, ShardPredictions)
             parts.append(answered.frame)
         frames.append(pl.concat(parts))
@@ -154,7 +149,7 @@ def test_of_a_thousand_rows_one_lacks_a_member_at_any_shard_size(tmp_path: Path,
         assert (poisoned["value"], poisoned["status"], output["rows_failed"]) == (None, "FAILED", 1)
         assert kept["decision"] == "failed"
         assert kept["failure"] == (
-            "1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
+            "1 of 2 voters responded, and the quorum is 2; missing: log; log: its output is not finite"
         )
         with pytest.raises(QuorumNotMet, match="log: its output is not finite"):
             ensemble.predict({"features": {"x": -1}})
@@ -175,11 +170,11 @@ def test_what_is_unusable_is_told_row_by_row_and_in_words() -> None:
     decided = answer(made, {id_: MemberResult(id_, np.array(one)) for id_, one in said.items()}, 4)
     assert [prediction.missing for prediction in decided.predictions] == [msgspec.UNSET, ["a", "b"], ["a"], ["c"]]
     assert [prediction.failure for prediction in decided.predictions[1:]] == [
-        "1 of 3 voters answered, and the quorum is 3; missing: a, b; "
+        "1 of 3 voters responded, and the quorum is 3; missing: a, b; "
         "a: its output, 1.5, is no probability: outside [0, 1] by more than 0.001; "
         "b: its output, -0.25, is no probability: outside [0, 1] by more than 0.001",
-        "2 of 3 voters answered, and the quorum is 3; missing: a; a: its output is not finite",
-        "2 of 3 voters answered, and the quorum is 3; missing: c; c: its output, 2, is no label: not one of 0 … 1",
+        "2 of 3 voters responded, and the quorum is 3; missing: a; a: its output is not finite",
+        "2 of 3 voters responded, and the quorum is 3; missing: c; c: its output, 2, is no label: not one of 0 … 1",
     ]
     output = decided.to_output("p", "r")
     assert (output.status, output.rows_failed, output.needs_review) == ("DEGRADED", 3, 0)
@@ -227,7 +222,7 @@ def test_in_a_cascade_a_row_that_lacks_a_voter_goes_to_the_next_tier_alone() -> 
         asked.append((tier, numbers.tolist()))
         return {one.id: MemberResult(one.id, said[one.id][numbers]) for one in made.in_tier(tier)}
 
-    decided = decide(made, made.policy, 3, ask)
+    decided = decide(made, made.policy, 3, Supply(ask))
     assert isinstance(decided, ExecutionResult)
     assert asked == [(1, [0, 1, 2]), (2, [1, 2])]
     found: list[tuple[Any, Any, Any]] = [(one.tier, one.decision, one.missing) for one in decided.predictions]
@@ -240,10 +235,10 @@ def test_a_cascade_none_of_whose_rows_has_an_answer_has_failed() -> None:
     made = release(BINARY, *members, cascade=Confidence(min_margin=0.5), quorum=Quorum(required=("c",), min_members=1))
     said = {"a": [0.6, 0.6], "b": [0.6, 0.6], "c": [np.nan, np.nan]}
     results = {id_: MemberResult(id_, np.array(one)) for id_, one in said.items()}
-    decided = decide(made, made.policy, 2, lambda _tier, numbers: select(results, numbers))
+    decided = decide(made, made.policy, 2, Supply(lambda _tier, numbers: select(results, numbers)))
     assert isinstance(decided, ExecutionResult)
     assert (decided.status, decided.predictions) == ("FAILED", [])
-    assert decided.cause == "2 of 3 voters answered, and c is required; missing: c; c: its output is not finite"
+    assert decided.cause == "2 of 3 voters responded, and c is required; missing: c; c: its output is not finite"
 
 
 def test_many_unusable_rows_are_explained_in_no_time() -> None:

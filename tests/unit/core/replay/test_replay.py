@@ -18,11 +18,13 @@ from msgspec import UNSET, structs
 from rich.console import Console
 
 import asl
-from builders import BINARY, REGRESSION, ROOT, THREE, manifest, member, release, released, sources
+from builders import BINARY, REGRESSION, ROOT, THREE, Supply, manifest, member, release, released, sources
 from memory import PREFIX, MemoryStack
 from stepensemble.cli.tables.replay import draw_replay
 from stepensemble.cli.what_if import Replayed, read_what_if
-from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, decide
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import MemberResult
 from stepensemble.core.arrays import Integers
 from stepensemble.core.errors import InvalidManifest, ReplayRefused, StorageUnavailable
 from stepensemble.core.payload import apply_quorum, parse_payload
@@ -72,7 +74,7 @@ def answer(made: Release, said: Said, quorum: Mapping[str, Any] | None = None) -
             for id_, outputs in said.items()
         }
 
-    decided = decide(made, policy, rows, ask)
+    decided = decide(made, policy, rows, Supply(ask))
     assert isinstance(decided, ExecutionResult)
     return decided
 

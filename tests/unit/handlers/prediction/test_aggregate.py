@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from builders import member, sources
 from memory import MemoryStack
-from stepensemble.core.aggregation.prediction import Output, Prediction
+from stepensemble.core.aggregation.output import Output, Prediction
 from stepensemble.core.errors import RecordNotFound, StorageUnavailable
 from stepensemble.core.preprocessing.columns import (
     array_from_bytes,
@@ -146,7 +146,7 @@ def test_another_input_under_the_same_id_is_a_conflict(stack: MemoryStack, publi
 
 def test_no_quorum_is_recorded_and_refused(stack: MemoryStack, published: Sources) -> None:
     answer = stack.aggregate(event(published, failed("a"), failed("b"), ok("shadow", [9.0])))
-    cause = "0 of 2 voters answered, and the quorum is 1; missing: a, b"
+    cause = "0 of 2 voters responded, and the quorum is 1; missing: a, b"
     assert answer == {"failure": {"error": "QuorumNotMet", "cause": cause}}
     record = stack.records.read("p")
     assert (record.output.status, record.failure, record.output.predictions) == ("FAILED", cause, [])
