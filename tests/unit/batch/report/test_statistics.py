@@ -250,7 +250,7 @@ def test_accuracy_is_scikit_learns_whatever_is_asked(question: Any, generator: n
     truth = generator.integers(0, len(classes), question.rows) if classes else generator.normal(0, 9, question.rows)
     decision = listen(read, {vote.id: MemberResult(vote.id, vote.output) for vote in question.votes}, question.rows)
     tally = count_predictions(read, decision, {}, truth.astype(np.float64))
-    answers = decision.decided[0].answers
+    answers = decision.decided[0].predictions
     if not classes:
         expected = mean_absolute_error(truth, answers.value)
         assert tally.accuracy.error / question.rows == pytest.approx(expected)

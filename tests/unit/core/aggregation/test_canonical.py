@@ -238,7 +238,7 @@ def test_an_output_of_another_kind_is_refused(task: Task, contract: Output, outp
 
 @pytest.mark.parametrize(("task", "contract"), [(REGRESSION, Label()), (BINARY, Value())])
 def test_a_contract_for_another_task_is_refused(task: Task, contract: Output) -> None:
-    with pytest.raises(InvalidOutput, match="does not answer a"):
+    with pytest.raises(InvalidOutput, match="is not an output of a"):
         read([1.0], task, contract)
 
 

@@ -134,7 +134,9 @@ def test_many_rows_are_answered_as_each_alone_bit_for_bit(question: Question, da
     for row in range(question.rows):
         only = slice(row, row + 1)
         votes = tuple(replace(vote, output=vote.output[only]) for vote in question.votes)
-        alone = answer(replace(question, votes=votes), extra=[(member, output[only]) for member, output in extra])
+        alone = answer(
+            replace(question, votes=votes), extra=[ShadowOutput(member, output[only]) for member, output in extra]
+        )
         for name, array in flatten(alone).items():
             assert array.tobytes() == together[name][only].tobytes(), name
 

@@ -180,7 +180,7 @@ def test_outputs_that_a_record_does_not_have_are_named() -> None:
     report = replay_of(TWO, *records, manifest=more)
     assert report.missing == (
         MissingOutputs("b", "failed", records=2, rows=5, example="Task timed out"),
-        MissingOutputs("c", "not asked", records=3, rows=6, example=None),
+        MissingOutputs("c", "not invoked", records=3, rows=6, example=None),
     )
     assert report.statuses == (ChangeCount(Change("COMPLETE", "DEGRADED"), 1),)
 
@@ -214,7 +214,7 @@ def test_outputs_that_are_not_what_the_manifest_declares_are_that_members_failur
     declared = parse(probable("a"), probable("b"), task=BINARY_TASK, quorum={"min_members": 1})
     report = replay_of(made, *records, manifest=declared)
     reason = "the output of row 0, 3., is no probability: outside [0, 1] by more than 0.001 (1 of 1 rows)"
-    assert report.missing == (MissingOutputs("b", "refused", records=1, rows=1, example=reason),)
+    assert report.missing == (MissingOutputs("b", "invalid", records=1, rows=1, example=reason),)
     assert report.changed_records == (ChangedStatus("p", Change("COMPLETE", "DEGRADED")),)
     # p: b's logit, 3, gave sigmoid(3), and counts no more; q: taken for a probability, 0.5 is just that.
     values = {row.prediction_id: row.value.after for row in report.changed_rows}
@@ -239,7 +239,7 @@ def test_outputs_of_too_many_rows_and_of_too_few_do_not_make_up_for_each_other()
 
     report = replay_of(TWO, exchange(one, two), exchange(two, one))
     (missing,) = report.missing
-    assert (missing.member, missing.reason, missing.records, missing.rows) == ("b", "refused", 2, 3)
+    assert (missing.member, missing.reason, missing.records, missing.rows) == ("b", "invalid", 2, 3)
     assert missing.example == "the output has shape [2] for 1 rows"
 
 
@@ -337,7 +337,7 @@ def test_a_cascade_has_not_asked_later_tiers_about_what_was_decided_before() -> 
     record = keep(CASCADED, {"a": [0.9, 0.25, 0.1], "b": [0.9, 0.75, 0.1], "c": [0.5, 0.125, 0.5]})
     assert record.output.members[2].outputs == [0.125]
     report = replay_of(CASCADED, record, manifest=parse(*THREE_VOTERS, task=BINARY_TASK))
-    assert report.missing == (MissingOutputs("c", "not asked", records=1, rows=2, example=None),)
+    assert report.missing == (MissingOutputs("c", "not invoked", records=1, rows=2, example=None),)
     assert report.statuses == (ChangeCount(Change("COMPLETE", "DEGRADED"), 1),)
     assert report.changed_rows == ()  # means of a and b alone, and of all three of them, as before
 
@@ -365,7 +365,7 @@ def test_of_a_cascade_that_failed_the_rows_that_went_on_are_found_again() -> Non
     record = keep(made, {"a": [0.9, 0.25], "b": [0.9, 0.5], "c": [0.0, 0.0], "d": None, "e": None})
     assert (record.output.status, record.output.members[2].outputs) == ("FAILED", [0.0])  # 3 of 5; only one row went on
     report = replay_of(made, record, manifest=parse(*THREE_VOTERS, task=BINARY_TASK, quorum={"min_members": 2}))
-    assert report.missing == (MissingOutputs("c", "not asked", records=1, rows=1, example=None),)
+    assert report.missing == (MissingOutputs("c", "not invoked", records=1, rows=1, example=None),)
 
 
 def test_a_record_without_a_quorum_does_not_fail_those_that_are_decided_with_it() -> None:
@@ -750,9 +750,9 @@ def test_the_terminal_names_what_is_missing_and_which_models_differ() -> None:
         "decisions 0 changed",
         "statuses 1 changed: DEGRADED → FAILED 1",
         "shift nothing to compare",
-        "missing b said what is not declared in 1 record, 1 row: the output of row 0, 3., is no probability: outside "
-        "[0, 1] by more than 0.001 (1 of 1 rows)",
-        "missing c was not asked in 1 record, 1 row",
+        "missing b gave an output that is not declared in 1 record, 1 row: the output of row 0, 3., is no probability: "
+        "outside [0, 1] by more than 0.001 (1 of 1 rows)",
+        "missing c was not invoked in 1 record, 1 row",
         "models a: recorded from version 1, the manifest has 2 (1 record)",
         f"models b: recorded from artifact {recorded[:12]}, the manifest has {'0' * 12} (1 record)",
     ]
@@ -769,9 +769,9 @@ def test_rows_that_lack_a_voter_are_replayed_as_they_were_answered() -> None:
     same = replay_of(made, record)
     assert (same.records, same.rows, same.compared, same.changed_rows, same.changed_records) == (1, 4, 3, (), ())
     assert [(one.member, one.reason, one.rows) for one in same.missing] == [
-        ("a", "refused", 1),
-        ("b", "refused", 1),
-        ("c", "refused", 1),
+        ("a", "invalid", 1),
+        ("b", "invalid", 1),
+        ("c", "invalid", 1),
     ]
     # With a quorum of one the second row is answered too, and nothing moves in the others.
     lone = parse(probable("a"), probable("b"), probable("c"), task=BINARY_TASK, quorum={"min_members": 1})

@@ -159,7 +159,7 @@ def test_no_quorum_stays_the_outcome_and_a_repetition_is_told_so(stack: MemorySt
     assert stack.aggregate(failing) == first
     again = stack.aggregate(event(published, *ALL, run="run-2"))["failure"]
     assert again["error"] == "QuorumNotMet"
-    assert again["cause"].endswith("; this is the recorded outcome, use another prediction id to ask again")
+    assert again["cause"].endswith("; this is the recorded outcome, use another prediction id to predict again")
 
 
 def pointed(stack: MemoryStack, published: Sources, rows: int, run: str = "run-1", ids: str = "ab") -> dict[str, Any]:
@@ -436,7 +436,7 @@ def test_a_tier_that_answered_about_other_rows_is_refused(pairs: Sources) -> Non
     payload = {"instances": [{"x": 1}, {"x": 2}]}
     first = event(pairs, ok("a", [1, 1]), ok("b", [1, 3]), rows=2, payload=payload, cascade=carried)
     second = goes_on(stack.aggregate(first), first, ok("c", [5, 9])) | {"rows": 2}
-    cause = "tier 2 answered about 2 rows, and 1 are undecided; the stack was changed meanwhile, ask again"
+    cause = "tier 2 predicted 2 rows, and 1 are undecided; the stack was changed meanwhile, send the request again"
     assert stack.aggregate(second) == {"failure": {"error": "TierMismatch", "cause": cause}}
     assert stack.aggregate({**first, "cascade": None})["failure"]["error"] == "TierMismatch"
     assert stack.dynamo.items == {}
