@@ -129,18 +129,18 @@ def test_a_warm_up_is_one_key_that_is_true_and_nothing_else() -> None:
     [
         (
             {"warmup": True},
-            "$.warmup: is a warm-up, which has no answer; start an execution of the state machine with it, or run: "
+            "$.warmup: is a warm-up, which has no prediction; start an execution of the state machine with it, or run: "
             "ensemble warm",
         ),
-        ({"warmup": 1}, '$.warmup: 1 is not true; warm up with {"warmup": true}, or leave it out and ask'),
+        ({"warmup": 1}, '$.warmup: 1 is not true; warm up with {"warmup": true}, or leave it out to predict'),
         (
             {"warmup": False, "features": {}},
-            '$.warmup: false is not true; warm up with {"warmup": true}, or leave it out and ask',
+            '$.warmup: false is not true; warm up with {"warmup": true}, or leave it out to predict',
         ),
         (
             {"warmup": True, "features": {}, "metadata": {}},
-            '$.warmup: goes with nothing else, and "features", "metadata" came with it; send it alone to warm up, or '
-            "leave it out to ask",
+            '$.warmup: must be the only key, and there are also "features", "metadata"; send it alone to warm up, or '
+            "leave it out to predict",
         ),
         (
             {"warm_up": True, "features": {}},

@@ -23,7 +23,7 @@ from stepensemble.core.schema.outputs import Label, Probabilities, Probability, 
 from stepensemble.core.schema.policy import Confidence, Mean, Stacking
 from stepensemble.core.schema.task import MulticlassTask, RegressionTask, Task, name_classes
 from stepensemble.core.state_size import STATE_BYTES, travels_inline
-from stepensemble.handlers.state import Frame, MemberToInvoke, TierRequest, TierResults, prepare_tier
+from stepensemble.handlers.state import Frame, MemberToInvoke, TierColumns, TierRequest, TierResults, prepare_tier
 
 WORST = -2.2250738585072014e-308
 """No float64 is longer in JSON."""
@@ -164,18 +164,11 @@ class States:
         execution = {"id": "a" * 256, "name": "n" * 80, "started_at": "2026-03-01T12:00:00.000Z"}
         earlier: list[TierRequest] = []
         for tier in range(1, self.release.tiers + 1):
-            asked = prepare_tier(
-                frame,
-                tier,
-                [member for member in self.members if member.tier >= tier],
-                rows=self.rows,
-                columns=self.columns,
-                all_columns=self.columns,
-                earlier=earlier,
-            )
+            members = [member for member in self.members if member.tier >= tier]
+            state = prepare_tier(frame, tier, members, TierColumns(self.rows, self.columns, self.columns), earlier)
             results = self.results(tier)
-            yield {**asked, "undecided": self.rows, "results": results}
-            sent = {key: asked[key] for key in ("prediction_id", "release", "inline", "rows", "earlier", "cascade")}
+            yield {**state, "undecided": self.rows, "results": results}
+            sent = {key: state[key] for key in ("prediction_id", "release", "inline", "rows", "earlier", "cascade")}
             yield {**sent, "results": results, "payload": self.input, "execution": execution}
             earlier.append(TierRequest(self.rows, results))
         yield self.output()

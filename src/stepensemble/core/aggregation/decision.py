@@ -103,7 +103,7 @@ class Decision:
 
     @property
     def status(self) -> Status:
-        """FAILED where no row has a prediction; DEGRADED where one has none, or lacks a voter; else COMPLETE."""
+        """FAILED where no row has a prediction; DEGRADED where one has none, or misses a voter; else COMPLETE."""
         predicted = [part for part in self.decided if len(part.numbers)]
         if not predicted:
             return "FAILED"

@@ -1,4 +1,4 @@
-"""Where the members' outputs come from, and the check of what came.
+"""Where the members' results come from, and how they are checked.
 
 `decision.decide_rows` needs each tier's results and gets them from an `OutputSource`. Four places have one:
 

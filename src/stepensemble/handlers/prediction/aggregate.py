@@ -147,20 +147,20 @@ class Aggregator:
         )
 
     def _input(self, sent: Mapping[str, Any], payload: Payload) -> dict[str, Any]:
-        kept = {key: sent[key] for key in DECISIVE if sent.get(key) is not None}
+        recorded = {key: sent[key] for key in DECISIVE if sent.get(key) is not None}
         if isinstance(payload.rows, Pointer):
-            kept["instances"] = read_rows(self.data, payload.rows)
-        return kept
+            recorded["instances"] = read_rows(self.data, payload.rows)
+        return recorded
 
     def _read_recorded(self, record: Record) -> Record:
         """Return the existing record: a retry, or the same input with the same id, gets the same output."""
-        kept = self.records.read(record.prediction_id)
-        if kept.input_digest != record.input_digest:
+        existing = self.records.read(record.prediction_id)
+        if existing.input_digest != record.input_digest:
             raise PredictionConflict(
                 f'the prediction id "{record.prediction_id}" is taken by another input, recorded at '
-                f"{kept.recorded_at}; use a new id"
+                f"{existing.recorded_at}; use a new id"
             )
-        return kept
+        return existing
 
     def _point(self, event: AggregateEvent, output: Output, results: StateResults) -> Output:
         """Replace what is too large for a state by pointers."""

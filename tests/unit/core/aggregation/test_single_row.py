@@ -71,7 +71,7 @@ def declare(task: Task, output: Any, kind: int) -> tuple[Output, Any]:
 @settings(max_examples=600)
 @given(questions(methods=METHODS - {"stack", "geometric_mean"}), st.data())
 @pytest.mark.slow
-def test_law_a_row_by_itself_is_answered_as_an_array_answers_it(question: Question, data: st.DataObject) -> None:
+def test_law_the_fast_path_equals_the_arrays_bit_for_bit(question: Question, data: st.DataObject) -> None:
     kinds = data.draw(st.lists(st.integers(0, 8), min_size=len(question.votes), max_size=len(question.votes)))
     review = data.draw(st.sampled_from(REVIEWS))
     for row in range(question.rows):
