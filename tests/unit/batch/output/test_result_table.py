@@ -166,12 +166,12 @@ def test_the_shipped_ensemble_answers_a_csv_as_it_answers_an_execution() -> None
 
 
 @settings(max_examples=80, deadline=None)
-@given(strategies.questions(), st.data())
-def test_whatever_the_members_say_the_frame_says_what_an_execution_says(question: Any, data: st.DataObject) -> None:
-    said = {vote.id: vote.output for vote in question.votes}
-    many = "value" if not hasattr(question.task, "classes") else "probabilities"
-    members = [released(vote.id, many, weight=vote.weight) for vote in question.votes]
-    for shadow, output in data.draw(strategies.shadows(question.task, question.rows)):
+@given(strategies.cases(), st.data())
+def test_whatever_the_members_say_the_frame_says_what_an_execution_says(case: Any, data: st.DataObject) -> None:
+    said = {vote.id: vote.output for vote in case.votes}
+    many = "value" if not hasattr(case.task, "classes") else "probabilities"
+    members = [released(vote.id, many, weight=vote.weight) for vote in case.votes]
+    for shadow, output in data.draw(strategies.shadows(case.task, case.rows)):
         members.append(shadow)
         said[shadow.id] = (
             output if many == "value" or shadow.output.__struct_config__.tag != "label" else output.argmax(1)
@@ -179,10 +179,10 @@ def test_whatever_the_members_say_the_frame_says_what_an_execution_says(question
     if len(members) > 3 and data.draw(st.booleans()):
         del said[members[0].id]
     review = data.draw(st.sampled_from([None, Confidence(max_spread=0.1)]))
-    read = release(question.task, *members, aggregation=question.aggregation, review=review)
+    read = release(case.task, *members, aggregation=case.aggregation, review=review)
     results = {id_: MemberResult(id_, output) for id_, output in said.items()}
-    answer = decide(read, read.policy, question.rows, Supply(lambda *_: results))
-    answered = predict_shard(read, read.policy, list_lines(question.rows), Supply(lambda *_: results))
+    answer = decide(read, read.policy, case.rows, Supply(lambda *_: results))
+    answered = predict_shard(read, read.policy, list_lines(case.rows), Supply(lambda *_: results))
     assert not isinstance(answer, Undecided)
     assert isinstance(answered, ShardPredictions)
     assert answered.frame.schema == result_schema(read, list_lines(0).schema)

@@ -238,29 +238,29 @@ def test_a_shard_without_quorum_counts_its_members_alone() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(strategies.questions(), strategies.SEEDS)
-def test_accuracy_is_scikit_learns_whatever_is_asked(question: Any, generator: np.random.Generator) -> None:
-    classes = getattr(question.task, "classes", ())
+@given(strategies.cases(), strategies.SEEDS)
+def test_accuracy_is_scikit_learns_whatever_is_asked(case: Any, generator: np.random.Generator) -> None:
+    classes = getattr(case.task, "classes", ())
     kind = "probabilities" if classes else "value"
     read = release(
-        question.task,
-        *(released(vote.id, kind, weight=vote.weight) for vote in question.votes),
-        aggregation=question.aggregation,
+        case.task,
+        *(released(vote.id, kind, weight=vote.weight) for vote in case.votes),
+        aggregation=case.aggregation,
     )
-    truth = generator.integers(0, len(classes), question.rows) if classes else generator.normal(0, 9, question.rows)
-    decision = listen(read, {vote.id: MemberResult(vote.id, vote.output) for vote in question.votes}, question.rows)
+    truth = generator.integers(0, len(classes), case.rows) if classes else generator.normal(0, 9, case.rows)
+    decision = listen(read, {vote.id: MemberResult(vote.id, vote.output) for vote in case.votes}, case.rows)
     tally = count_predictions(read, decision, {}, truth.astype(np.float64))
     answers = decision.decided[0].predictions
     if not classes:
         expected = mean_absolute_error(truth, answers.value)
-        assert tally.accuracy.error / question.rows == pytest.approx(expected)
+        assert tally.accuracy.error / case.rows == pytest.approx(expected)
         return
     assert answers.classes is not None
-    assert tally.accuracy.right / question.rows == accuracy_score(truth, answers.classes.label)
-    assert sum(tally.accuracy.counts) == question.rows
+    assert tally.accuracy.right / case.rows == accuracy_score(truth, answers.classes.label)
+    assert sum(tally.accuracy.counts) == case.rows
     if len(classes) == 2:
         said = np.clip(answers.value, 0, 1)
-        assert tally.accuracy.error / question.rows == pytest.approx(brier_score_loss(truth, said, labels=[0, 1]))
+        assert tally.accuracy.error / case.rows == pytest.approx(brier_score_loss(truth, said, labels=[0, 1]))
         if not np.any(
             np.isclose(said * 100 % 1, 0) | np.isclose(said * 100 % 1, 1)
         ):  # it puts edges into the bin below
