@@ -42,7 +42,7 @@ RESULT = ROOT / "benchmarks" / "results" / "batch_speed.json"
 PASSENGERS = ROOT / "examples" / "titanic" / "passengers.csv"
 ROUNDS = 9
 MEMBERS = (4, 16)
-"""Of the ensembles whose answers are timed; sixteen are the four shipped ones, four times."""
+"""Members of the ensembles whose predictions are timed; sixteen are the four shipped ones, four times."""
 
 FIND, READ, ENCODE, SCORE = "find records", "read", "encode", "score by one member"
 

@@ -84,7 +84,7 @@ def make_release(members: int) -> Release:
 
 
 def draw_results(release: Release) -> list[dict[str, MemberResult]]:
-    """Draw what the members say of each record's row: about the same, unless they fail."""
+    """Draw the members' outputs for each record's row: about the same, unless they fail."""
     generator = np.random.default_rng(SEED)
     listed = []
     for _ in range(RECORDS):

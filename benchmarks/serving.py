@@ -1,9 +1,9 @@
-"""How long a function, an execution and the first answer take on the local stack; against what would be there instead.
+"""How long a function, an execution and the first response take on the local stack, compared with alternatives.
 
-    cold call   process start to first answer: a slot; a handler that fetches, unpacks and loads a model at each call
+    cold call   process start to first response: a slot; a handler that fetches, unpacks and loads a model at each call
     warm call   the same once more, and a handler that does nothing
     execution   from StartExecution to its end, warm: the ensemble; the same state machine with handlers that do nothing
-    make run    the command, from nothing running to the answer
+    make run    the command, from nothing running to the prediction
 
 Everything runs under the same local runtime: the pool of processes that the local stack has, and Lambda's Runtime API
 between them. Nothing of it was measured on AWS.
@@ -31,7 +31,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from claims import tell
+from claims import format_claim
 from command import make_parser, read_count, report
 from msgspec import Struct
 from stacks import SLOTS, copy_project, start_stack
@@ -58,7 +58,7 @@ FIRST_ANSWER_SECONDS = 5.0
 
 
 class Result(Struct, frozen=True):
-    """What is written: milliseconds, by what was asked, of each kind of call."""
+    """What is written: milliseconds, by target, of each kind of call."""
 
     machine: Machine
     cold: Mapping[str, Spread]
@@ -236,7 +236,7 @@ def format_table(result: Result) -> str:
     }
     for part, taken in parts.items():
         lines += [part] + [f"  {name:32}{show(spread):>30} ms" for name, spread in taken.items()]
-    lines += ["", *map(tell, result.claims)]
+    lines += ["", *map(format_claim, result.claims)]
     return "\n".join(lines)
 
 

@@ -55,7 +55,7 @@ class Findings:
 
 
 def read_size(description: str | None, arguments: Sequence[str] | None, **defaults: int) -> argparse.Namespace:
-    """Read a campaign's numbers from the command line, `--executions 200`, say; `--seed` decides the rest."""
+    """Read a campaign's numbers from the command line, such as `--executions 200`; `--seed` decides the rest."""
     parser = argparse.ArgumentParser(description=description)
     for name, default in {**defaults, "seed": 1}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)

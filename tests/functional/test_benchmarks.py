@@ -233,22 +233,22 @@ def test_a_slope_is_the_exponent_of_the_growth() -> None:
 
 
 @pytest.fixture(scope="module")
-def reckoned() -> Any:
+def computed() -> Any:
     """Cost where every second is a round one."""
     cost = load("cost")
     measured = cost.read_measured()
     return cost, cost.Measured(slot=0.002, execution=0.1, models=0.01, batch=measured.batch)
 
 
-def test_an_execution_is_counted_as_its_states_say(reckoned: Any) -> None:
-    cost, _ = reckoned
+def test_an_execution_is_counted_as_its_states_say(computed: Any) -> None:
+    cost, _ = computed
     # Normalize, Accepted?, Score members, Score once a member, Aggregate, Answered?, Answer.
     for members in (1, 4, 16):
         assert cost.count_execution(members) == cost.Counted(steps=7, transitions=6 + members, calls=2 + members)
 
 
-def test_a_million_executions_are_reckoned_by_hand(reckoned: Any) -> None:
-    cost, measured = reckoned
+def test_a_million_executions_are_reckoned_by_hand(computed: Any) -> None:
+    cost, measured = computed
     parts = cost.price_execution(measured, cost.count_execution(4), express=True)
     # 0.1 s and seven states of 0.05 s are 0.45 s, billed as 0.5 s of 64 MB.
     assert parts["state machine"] == pytest.approx(1e-6 + 0.5 / 16 * 0.06 / 3600)
@@ -261,8 +261,8 @@ def test_a_million_executions_are_reckoned_by_hand(reckoned: Any) -> None:
     assert standard == parts | {"state machine": pytest.approx(10 * 25e-6)}
 
 
-def test_what_would_be_there_instead_is_reckoned_by_hand(reckoned: Any) -> None:
-    cost, measured = reckoned
+def test_what_would_be_there_instead_is_reckoned_by_hand(computed: Any) -> None:
+    cost, measured = computed
     # 2 GB have a whole vCPU and more: 0.01 s are 0.02 GB-seconds.
     assert sum(cost.price_lambda(measured).values()) == pytest.approx(0.2e-6 + 0.02 * 0.0000166667 + 0.5e-6)
     assert sum(cost.price_serverless(measured).values()) == pytest.approx(0.01 * 0.00004 + 2 * 0.016e-6)
@@ -271,20 +271,20 @@ def test_what_would_be_there_instead_is_reckoned_by_hand(reckoned: Any) -> None:
     assert cost.price_endpoint(measured, 525.7e6)["compute"] == pytest.approx(2 * 730 * 0.056)
 
 
-def test_a_batch_costs_what_its_runs_are_said_to_cost(reckoned: Any) -> None:
-    cost, measured = reckoned
+def test_a_batch_costs_what_its_runs_are_said_to_cost(computed: Any) -> None:
+    cost, measured = computed
     scale = load("scale")
-    shard = scale.reckon_shard(measured.batch, 4)
+    shard = scale.compute_shard(measured.batch, 4)
     month = cost.price_batch(measured, 30 * shard.rows)  # one shard a day
-    run = scale.reckon_run(measured.batch, shard, shard.rows, 20)
+    run = scale.compute_run(measured.batch, shard, shard.rows, 20)
     # Six state transitions and two calls of the run itself, which docs/scale.md says that it leaves out; and logs.
     assert sum(month.values()) == pytest.approx(30 * (run.dollars + 6 * 25e-6 + 2 * 0.2e-6 + 8 * 0.5e-6))
     # A shard that is begun counts as a whole one; Plan takes as long as there are rows.
     assert month | {"compute": 0} == cost.price_batch(measured, 1) | {"compute": 0}
 
 
-def test_ways_break_even_where_they_cost_the_same(reckoned: Any) -> None:
-    cost, _ = reckoned
+def test_ways_break_even_where_they_cost_the_same(computed: Any) -> None:
+    cost, _ = computed
     assert cost.find_break_even(lambda volume: volume * 1e-5, lambda _: 40.0) == ("below", pytest.approx(4e6, rel=0.01))
     assert cost.find_break_even(lambda _: 40.0, lambda volume: volume * 1e-5) == ("above", pytest.approx(4e6, rel=0.01))
     assert cost.find_break_even(lambda volume: volume, lambda volume: 2 * volume) == ("always", None)
@@ -323,8 +323,8 @@ def test_pictures_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path)
     results, folder = BENCHMARKS / "results", ROOT / "docs" / "pictures"
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     shown = re.findall(r"\]\(pictures/(\S+)\.svg\)", page)
-    assert sorted(shown) == sorted(charts.PICTURES) == sorted(path.stem for path in folder.glob("performance-*"))
-    for name, (_, sources) in charts.PICTURES.items():
+    assert sorted(shown) == sorted(charts.CHARTS) == sorted(path.stem for path in folder.glob("performance-*"))
+    for name, (_, sources) in charts.CHARTS.items():
         digest = charts.digest_results(results, sources)
         text = (folder / f"{name}.svg").read_text(encoding="utf-8")
         assert re.findall(r"<dc:source>(.*)</dc:source>", text) == [f"results {digest}"], "benchmarks/charts.py"
@@ -332,7 +332,7 @@ def test_pictures_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path)
         assert len(text) < 150_000
     for once in ("once", "again"):
         charts.write_pictures(results, tmp_path / once)
-    for name in charts.PICTURES:
+    for name in charts.CHARTS:
         assert (tmp_path / "once" / f"{name}.svg").read_bytes() == (tmp_path / "again" / f"{name}.svg").read_bytes()
 
 

@@ -349,7 +349,7 @@ def test_what_is_no_sound_picture_is_refused(digits: Inbox) -> None:
         assert [problem["path"] for problem in refused["problems"]] == ["$.features.image"]
     wrong = digits.refusal("no.png", b"GIF89a")
     assert wrong["error"] == "InboxObjectRefused"
-    assert "does not begin as a PNG, JPEG or WebP does" in wrong["message"]
+    assert "does not start like a PNG, JPEG or WebP" in wrong["message"]
 
 
 def test_a_picture_is_nothing_to_an_ensemble_of_passengers(inbox: Inbox) -> None:

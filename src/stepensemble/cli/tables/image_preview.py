@@ -43,7 +43,7 @@ def find_image_feature(features: Sequence[Feature]) -> ImageFeature:
         return features[0]
     names = enumerate_values(feature.name for feature in features)
     raise typer.BadParameter(
-        f"it is a picture, and the ensemble asks for {names}; write a payload as JSON", param_hint="EVENT"
+        f"it is an image, and the ensemble needs {names}; write a payload as JSON", param_hint="EVENT"
     )
 
 

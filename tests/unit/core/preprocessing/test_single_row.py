@@ -108,7 +108,7 @@ def test_what_is_not_plainly_right_is_left_to_normalize(row: Any) -> None:
 
 
 @pytest.mark.parametrize("feature", [TensorFeature("tensor", (2,)), ImageFeature("picture", (2, 2))])
-def test_rows_with_tensors_and_pictures_are_not_encoded_here(feature: Feature) -> None:
+def test_rows_with_tensors_and_images_are_not_encoded_here(feature: Feature) -> None:
     assert prepare_row((NumberFeature("x"), feature)) is None
 
 
