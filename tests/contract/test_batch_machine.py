@@ -248,7 +248,7 @@ def test_one_invalid_output_affects_only_its_row_at_any_shard_size(tmp_path: Pat
         line = rejected[0].row(0, named=True)
         assert (line["row"], line["id"].strip(), line["column"], line["value"]) == (5, "5", "", None)
         assert line["reason"] == (
-            "has no answer: 1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
+            "has no answer: 1 of 2 voters responded, and the quorum is 2; missing: log; log: its output is not finite"
         )
 
 
@@ -273,7 +273,7 @@ def test_a_shard_without_quorum_fails_the_run_and_is_predicted_again_by_the_next
     run.breaks[next(name for name in run.stack.slots)] = lambda event: (
         MemoryError("killed") if "/000000/" in json.dumps(event) else None
     )
-    with pytest.raises(asl.Failed, match=r"1 of 2 voters answered.*; half: MemoryError: killed") as failed:
+    with pytest.raises(asl.Failed, match=r"1 of 2 voters responded.*; half: MemoryError: killed") as failed:
         run.run("run-1")
     assert failed.value.error == "BatchFailed"
     entered: list[str] = []

@@ -21,7 +21,7 @@ from stepensemble.core.slot_capacity import (
     TIMEOUT_ATTEMPTS,
     TIMEOUT_WAIT,
 )
-from stepensemble.core.state_size import INPUT_BYTES, STATE_BYTES, asked_bytes, pointer_bytes
+from stepensemble.core.state_size import INPUT_BYTES, STATE_BYTES, invoked_bytes, pointer_bytes
 from stepensemble.publishing.manifest_loader import Sources
 
 ENSEMBLE = json.loads((ROOT / "statemachine" / "ensemble.asl.json").read_text())
@@ -90,7 +90,7 @@ def test_the_list_of_members_takes_no_more_of_a_state_than_the_gate_assumes(tmp_
     execution = {"id": "arn", "name": "n" * 80}
     output = stack.normalize({"payload": {"instances": {"s3": rows.s3}}, "execution": execution})
     assert output["members"][0]["outputs_key"] is not None
-    assert len(json.dumps(output["members"])) <= asked_bytes(read.release)[1]
+    assert len(json.dumps(output["members"])) <= invoked_bytes(read.release)[1]
 
 
 @pytest.mark.slow

@@ -201,7 +201,8 @@ def test_a_missed_quorum_fails_with_the_errors_name_and_is_recorded(tmp_path: Pa
         run(stack, {"features": {"x": -1}})
     assert failed.value.error == "QuorumNotMet"
     assert (
-        failed.value.cause == "1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
+        failed.value.cause
+        == "1 of 2 voters responded, and the quorum is 2; missing: log; log: its output is not finite"
     )
     assert stack.records.read("run-1").output.status == "FAILED"
 

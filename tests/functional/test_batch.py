@@ -27,7 +27,7 @@ from stepensemble.batch.report.summary import Summary
 from stepensemble.batch.run_lock import list_finished
 from stepensemble.cli.batch_runs import Progress, follow_run, start_run
 from stepensemble.cli.stacks import Stack, local_stack
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.validation.manifest import parse_manifest
 from stepensemble.local.stack import find_running
 from stepensemble.local.state_database import StateDatabase

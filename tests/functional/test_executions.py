@@ -253,7 +253,7 @@ def test_below_the_quorum_the_execution_fails_and_is_recorded(stack: Stack, tmp_
     outcome = run_execution(stack, {"features": {"x": -4}}, read_sources(tmp_path / "manifest.json").digest)
     assert outcome.error == "QuorumNotMet"
     assert outcome.cause == (
-        "1 of 2 voters answered, and the quorum is 2; missing: logarithm; logarithm: its output is not finite"
+        "1 of 2 voters responded, and the quorum is 2; missing: logarithm; logarithm: its output is not finite"
     )
     record = stack.records.read(outcome.prediction_id)
     assert record.output.status == "FAILED"

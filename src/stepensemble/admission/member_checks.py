@@ -12,7 +12,7 @@ from stepensemble.admission.output_meaning import doubt_meaning
 from stepensemble.admission.probes import ProbedMember, ProbeResult, Showed, Subject
 from stepensemble.admission.repeatability import BESIDE
 from stepensemble.conversion.contract_inference import SHAPE_REMEDY
-from stepensemble.core.aggregation.canonical import canonical, check_output
+from stepensemble.core.aggregation.canonical import check_output, convert_output
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InputMismatch, MemberError
 from stepensemble.core.preprocessing.columns import bind_columns
@@ -157,7 +157,7 @@ def check_contract(
         yield applicant.refuse("golden rows", None, error, "", "mend the model, or the golden rows")
         return
     try:
-        canonical(said, task, output)
+        convert_output(said, task, output)
     except MemberError as error:
         yield applicant.refuse("output", kind, error, ".output", "mend the model, or say what its output means")
         return

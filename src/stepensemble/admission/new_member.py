@@ -34,7 +34,7 @@ from stepensemble.conversion.contract_inference import (
 )
 from stepensemble.conversion.converter import Converted, Run, convert
 from stepensemble.conversion.parity import DRAWN_ROWS, Labels, default_labels
-from stepensemble.core.aggregation.canonical import canonical, check_output
+from stepensemble.core.aggregation.canonical import check_output, convert_output
 from stepensemble.core.aggregation.classification import own_labels
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidManifest, InvalidOutput
@@ -353,7 +353,7 @@ def _tell_labels(task: Task, output: Output | None) -> Labels | None:
 
     def tell(said: Array) -> Array:
         try:
-            numbers = canonical(check_output(said, len(said)), task, output or deduce_output(task, said))
+            numbers = convert_output(check_output(said, len(said)), task, output or deduce_output(task, said))
         except (InvalidOutput, AdditionRefused):
             return default_labels(said)
         return own_labels(task, numbers)

@@ -16,7 +16,7 @@ from stepensemble.batch.input.column_names import EXACTLY, find_lookalike
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.batch.output.result_table import ROW, predict_shard
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import AskMembers
+from stepensemble.core.aggregation.output_source import OutputSource
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InvalidPayload, QuorumNotMet
 from stepensemble.core.preprocessing.columns import Columns
@@ -74,20 +74,20 @@ def encode_table(features: Sequence[Feature], table: Table) -> tuple[Columns, in
     return encoded.columns, frame.height
 
 
-def predict_table(release: Release, rows: int, ask: AskMembers) -> pl.DataFrame:
+def predict_table(release: Release, rows: int, source: OutputSource) -> pl.DataFrame:
     """Return a line a row, with the columns of the batch's results.
 
     Args:
         release: which members there are and what their outputs mean.
         rows: how many there are.
-        ask: gives what came back from each tier, at once.
+        source: supplies each tier's results, all of them without waiting.
 
     Raises:
         QuorumNotMet: too few members answered, in every row.
     """
-    answered = predict_shard(release, release.policy, pl.DataFrame({ROW: np.arange(1, rows + 1)}), ask)
+    answered = predict_shard(release, release.policy, pl.DataFrame({ROW: np.arange(1, rows + 1)}), source)
     if isinstance(answered, Undecided):
-        raise TypeError("a table's members are asked at once, tier after tier")
+        raise TypeError("the source of a table's outputs must have the results of every tier")
     if answered.status == "FAILED":
         raise QuorumNotMet(answered.cause or next(iter(answered.unanswered.values())))
     frame = answered.frame

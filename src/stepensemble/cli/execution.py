@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import RecordNotFound
 from stepensemble.handlers.prediction.member_results import name_failure
 from stepensemble.storage.payload_pointers import follow_pointers, store_rows

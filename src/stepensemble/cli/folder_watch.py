@@ -23,7 +23,7 @@ from stepensemble.batch.documents import Result
 from stepensemble.batch.report.summary import Summary
 from stepensemble.cli.batch_runs import fetch_results
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.aggregation.prediction import Prediction
+from stepensemble.core.aggregation.output import Prediction
 from stepensemble.core.errors import ObjectMissing, StackOutdated
 from stepensemble.core.payload import Pointer
 from stepensemble.local.template import write_atomically

@@ -15,7 +15,7 @@ from memory import GIBIBYTE, MemoryStack
 from stepensemble import Ensemble
 from stepensemble.admission.gate import examine
 from stepensemble.conversion.formats import read_source
-from stepensemble.core.aggregation.prediction import MemberFailure
+from stepensemble.core.aggregation.output import MemberFailure
 from stepensemble.core.errors import ModelRefused
 from stepensemble.core.releases.release import digest_of
 from stepensemble.core.slot_capacity import MEBIBYTE

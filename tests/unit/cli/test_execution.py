@@ -21,8 +21,8 @@ def test_of_a_function_that_died_each_time_the_cause_is_a_sentence_with_a_remedy
 
 
 def test_the_cause_of_an_error_of_ours_stays_as_it_is() -> None:
-    described = {"status": "FAILED", "error": "QuorumNotMet", "cause": "1 of 2 voters answered; missing: log"}
-    assert explain_end(described) == ("QuorumNotMet", "1 of 2 voters answered; missing: log")
+    described = {"status": "FAILED", "error": "QuorumNotMet", "cause": "1 of 2 voters responded; missing: log"}
+    assert explain_end(described) == ("QuorumNotMet", "1 of 2 voters responded; missing: log")
 
 
 def test_an_execution_that_was_stopped_has_its_status_for_an_error() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from stepensemble.cli.tables.warmup import draw_warmed
 from stepensemble.cli.warmup import Round, Warmed, read_trips
-from stepensemble.core.aggregation.prediction import MemberFailure
+from stepensemble.core.aggregation.output import MemberFailure
 from stepensemble.handlers.prediction.warmup import WarmedMember, WarmUp
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -15,7 +15,7 @@ from stepensemble.conversion.contract_inference import (
     deduce_output,
     describe_deduced,
 )
-from stepensemble.core.aggregation.canonical import canonical
+from stepensemble.core.aggregation.canonical import convert_output
 from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidOutput
 from stepensemble.core.schema.outputs import Label, Probabilities, Probability, Value
 from stepensemble.core.schema.task import MulticlassTask, Task
@@ -175,7 +175,7 @@ def test_what_is_deduced_is_always_a_sound_reading(rows: list[list[float]]) -> N
                 deduced = deduce_output(task, output)
             except AdditionRefused:
                 continue
-            canonical(output[:, 0] if output.shape[1] == 1 else output, task, deduced)  # raises where it is not
+            convert_output(output[:, 0] if output.shape[1] == 1 else output, task, deduced)  # raises where it is not
 
 
 def test_one_of_several_outputs_has_to_be_named() -> None:

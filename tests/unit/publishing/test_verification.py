@@ -13,7 +13,7 @@ from msgspec import structs
 import asl
 from builders import ROOT, fingerprint, member, sources
 from memory import SLOTS, MemoryStack
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import FingerprintMissing, VerificationFailed
 from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint
 from stepensemble.publishing.golden import GOLDEN_ROWS

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import BINARY, REGRESSION, THREE, release, released
-from stepensemble.core.aggregation.prediction import Prediction
+from stepensemble.core.aggregation.output import Prediction
 from stepensemble.core.errors import InvalidOutput, InvalidPayload, LabelUnknown, ServableNotFound
 from stepensemble.core.releases.release import Canary, Current, ReleasedMember
 from stepensemble.core.schema.manifest import (

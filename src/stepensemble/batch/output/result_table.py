@@ -1,7 +1,7 @@
 """From members' outputs to a frame of results: a line a row, with what every member said beside the answer.
 
 What is computed is what a single execution computes, by the same functions; columns of the answer have the names that
-an execution's output has (`core.aggregation.prediction.Prediction`). All names of columns are such as Athena takes:
+an execution's output has (`core.aggregation.output.Prediction`). All names of columns are such as Athena takes:
 lower-case letters, digits and underscores; only a column that is carried through keeps the name it has.
 """
 
@@ -20,8 +20,9 @@ from stepensemble.batch.documents import Format, LabelValues, Options
 from stepensemble.batch.input.labels import TRUTH, read_truth
 from stepensemble.core.aggregation.canonical import find_usable
 from stepensemble.core.aggregation.classification import own_labels
-from stepensemble.core.aggregation.decision import DecidedRows, Undecided
-from stepensemble.core.aggregation.prediction import DECISIONS, AskMembers, Heard, decision_codes, hear, measures
+from stepensemble.core.aggregation.decision import DecidedRows, Decision, Terms, Undecided, decide_rows
+from stepensemble.core.aggregation.output_source import OutputSource
+from stepensemble.core.aggregation.prediction import DECISIONS, collect_measures, encode_decisions
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.arrays import Array, Flags, Floats, Integers
 from stepensemble.core.problems import show
@@ -64,13 +65,13 @@ class ShardPredictions:
     Attributes:
         coded: a line a row, as `result_schema` says, but that names of which there are few are of an `Enum`: such are
             made and written in a fraction of the time. Without lines where there is no quorum in any row.
-        heard: what was decided, and from what; None of a shard without rows.
+        decision: what was decided, and from which results; None for a shard without rows.
         unanswered: places of the rows that have no answer, as too few voters have a usable output for them, ascending,
             and why; their lines have the decision and the status of a failure.
     """
 
     coded: pl.DataFrame
-    heard: Heard | None
+    decision: Decision | None
     unanswered: Mapping[int, str]
 
     @property
@@ -90,12 +91,12 @@ class ShardPredictions:
     @property
     def status(self) -> Status:
         """Of the shard."""
-        return "COMPLETE" if self.heard is None else self.heard.decided.status
+        return "COMPLETE" if self.decision is None else self.decision.status
 
     @property
     def cause(self) -> str | None:
         """Why there is no quorum whatever the row; None where there is one."""
-        return None if self.heard is None else self.heard.decided.cause
+        return None if self.decision is None else self.decision.cause
 
 
 def name_rows(
@@ -212,49 +213,51 @@ def _output_type(task: Task, member: ReleasedMember) -> Any:
 
 
 def predict_shard(
-    release: Release, policy: Policy, rows: pl.DataFrame, ask: AskMembers
+    release: Release, policy: Policy, rows: pl.DataFrame, source: OutputSource
 ) -> ShardPredictions | Undecided:
-    """Combine what the members said of a shard's rows, as `core.aggregation.prediction.decide` does for an execution.
+    """Combine the members' results for a shard's rows, as `core.aggregation.execution.decide` does for an execution.
 
     Args:
         release: which members there are and what their outputs mean.
         policy: the release's.
         rows: the accepted ones, as `name_rows` returns them.
-        ask: gives what came back from each tier; is not called where there are no rows.
+        source: supplies each tier's results; it is not used where there are no rows.
     """
     schema = result_schema(release, rows.schema)
     if not rows.height:
         return ShardPredictions(pl.DataFrame(schema=schema), None, {})
-    heard = hear(release, policy, rows.height, ask)
-    if isinstance(heard, Undecided):
-        return heard
-    if heard.decided.cause is not None:
-        return ShardPredictions(pl.DataFrame(schema=schema), heard, {})
-    columns = {name: rows[name] for name in rows.columns} | _tabulate_answers(release, heard, rows.height)
+    decision = decide_rows(Terms(release.task, policy, release.members), rows.height, source)
+    if isinstance(decision, Undecided):
+        return decision
+    if decision.cause is not None:
+        return ShardPredictions(pl.DataFrame(schema=schema), decision, {})
+    columns = {name: rows[name] for name in rows.columns} | _tabulate_answers(release, decision, rows.height)
     if FILE in columns and (rows[FILE] == (file := rows[FILE][0])).all():
         columns[FILE] = _repeat(file, rows.height)
     prefixes = name_members(release.members, rows.columns)
     for member in release.members:
-        parts = _tabulate_member(release.task, member, heard, rows.height)
+        parts = _tabulate_member(release.task, member, decision, rows.height)
         columns |= {f"{prefixes[member.id]}_{name}": part for name, part in parts.items()}
     nothing = pl.Series([None]).new_from_index(0, rows.height)
     coded = pl.DataFrame({name: _type(columns.get(name, nothing), dtype) for name, dtype in schema.items()})
-    failures = [zip(part.numbers.tolist(), heard.explain(part, release), strict=True) for part in heard.decided.failed]
-    return ShardPredictions(coded, heard, dict(sorted(chain.from_iterable(failures))))
+    failures = [
+        zip(part.numbers.tolist(), decision.explain(part, release.voters), strict=True) for part in decision.failed
+    ]
+    return ShardPredictions(coded, decision, dict(sorted(chain.from_iterable(failures))))
 
 
 def _type(given: pl.Series, dtype: pl.DataType) -> pl.Series:
     return given if isinstance(given.dtype, pl.Enum) else given.cast(dtype)
 
 
-def _tabulate_answers(release: Release, heard: Heard, rows: int) -> dict[str, pl.Series]:
+def _tabulate_answers(release: Release, decision: Decision, rows: int) -> dict[str, pl.Series]:
     """Return the answer's columns; those of which no row has a value may be missing."""
-    settled = heard.decided.settled
+    decided = decision.decided
     decisions, standing = np.full(rows, len(DECISIONS)), np.full(rows, STATUSES.index("FAILED"))
     tiers, places = np.full(rows, release.tiers), np.full(rows, -1)
     first = 0
-    for part in settled:
-        decisions[part.numbers] = decision_codes(part.answers)
+    for part in decided:
+        decisions[part.numbers] = encode_decisions(part.predictions)
         standing[part.numbers] = STATUSES.index("DEGRADED" if part.missing else "COMPLETE")
         tiers[part.numbers] = part.tier
         places[part.numbers] = np.arange(first, first + len(part.numbers))
@@ -264,7 +267,7 @@ def _tabulate_answers(release: Release, heard: Heard, rows: int) -> dict[str, pl
         "status": _name(STATUSES, standing),
         "tier": pl.Series(tiers),
     }
-    if not settled:
+    if not decided:
         return columns
 
     def join(arrays: Iterable[Array]) -> Array:
@@ -272,25 +275,25 @@ def _tabulate_answers(release: Release, heard: Heard, rows: int) -> dict[str, pl
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def place(joined: pl.Series) -> pl.Series:
-        return joined if len(settled) == 1 and first == rows else _pick(joined, places)
+        return joined if len(decided) == 1 and first == rows else _pick(joined, places)
 
-    measured = [measures(part.answers) for part in settled]
+    measured = [collect_measures(part.predictions) for part in decided]
     columns |= {name: place(_to_series(join(arrays[name] for arrays in measured))) for name in measured[0]}
-    classes = [part.answers.classes for part in settled if part.answers.classes is not None]
+    classes = [part.predictions.classes for part in decided if part.predictions.classes is not None]
     if classes:
         columns["label"] = place(_name(name_classes(release.task), join(part.label for part in classes)))
         voters = [voter.id for voter in release.voters]
-        columns["pivotal"] = place(_list_names(join(_find_pivotal(part, voters) for part in settled), voters))
+        columns["pivotal"] = place(_list_names(join(_find_pivotal(part, voters) for part in decided), voters))
     return columns
 
 
 def _find_pivotal(part: DecidedRows, voters: Sequence[str]) -> Flags:
     """Return `(rows, voters)` for all voters of the release: those of a part are some of these, in the same order."""
-    if part.answers.classes is not None and part.voters == tuple(voters):
-        return part.answers.classes.pivotal
+    if part.predictions.classes is not None and part.voters == tuple(voters):
+        return part.predictions.classes.pivotal
     flags = np.zeros((len(part.numbers), len(voters)), dtype=np.bool_)
-    if part.answers.classes is not None:
-        flags[:, [voters.index(id_) for id_ in part.voters]] = part.answers.classes.pivotal
+    if part.predictions.classes is not None:
+        flags[:, [voters.index(id_) for id_ in part.voters]] = part.predictions.classes.pivotal
     return flags
 
 
@@ -305,9 +308,13 @@ def _list_names(flags: Flags, names: Sequence[str]) -> pl.Series:
     return pl.Series([[], *listed], dtype=pl.List(pl.String))[places]
 
 
-def _tabulate_member(task: Task, member: ReleasedMember, heard: Heard, rows: int) -> dict[str, pl.Series]:
-    result, said, numbers = heard.results.get(member.id), heard.outputs.get(member.id), heard.asked.get(member.tier)
-    whole = numbers is not None and len(numbers) == rows and member.id not in heard.faults
+def _tabulate_member(task: Task, member: ReleasedMember, decision: Decision, rows: int) -> dict[str, pl.Series]:
+    result, said, numbers = (
+        decision.results.get(member.id),
+        decision.outputs.get(member.id),
+        decision.reached.get(member.tier),
+    )
+    whole = numbers is not None and len(numbers) == rows and member.id not in decision.faults
     if whole:
         places, columns = None, {"status": _repeat("failed" if said is None else "ok", rows)}
     else:
@@ -321,7 +328,7 @@ def _tabulate_member(task: Task, member: ReleasedMember, heard: Heard, rows: int
         parts = _tabulate_output(task, member, result.outputs, said)
         columns |= parts if places is None else {name: _pick(part, places) for name, part in parts.items()}
         if member.role == "shadow":
-            columns |= _tabulate_shadow(member.id, heard.decided.settled, rows)
+            columns |= _tabulate_shadow(member.id, decision.decided, rows)
     nothing = pl.Series([None]).new_from_index(0, rows)
     return {name: columns.get(name, nothing) for name in MEMBER_COLUMNS}
 
@@ -342,11 +349,11 @@ def _tabulate_output(task: Task, member: ReleasedMember, raw: Array, said: Float
     return columns
 
 
-def _tabulate_shadow(id_: str, settled: Sequence[DecidedRows], rows: int) -> dict[str, pl.Series]:
+def _tabulate_shadow(id_: str, decided: Sequence[DecidedRows], rows: int) -> dict[str, pl.Series]:
     """Return how a shadow would have fared; nothing where the row was settled before it was asked."""
     agrees, flips = np.full(rows, -1), np.full(rows, -1)  # places in `(False, True)`
-    for part in settled:
-        view = part.answers.shadows.get(id_)
+    for part in decided:
+        view = part.predictions.shadows.get(id_)
         if view is not None:
             agrees[part.numbers] = view.agrees
             flips[part.numbers] = -1 if view.flips is None else view.flips

@@ -18,8 +18,8 @@ from stepensemble.batch.report.drift import PREDICTION
 from stepensemble.batch.report.sampling import Sample, add_samples, take_sample
 from stepensemble.core.aggregation.canonical import find_usable
 from stepensemble.core.aggregation.classification import ABSTAINED, own_labels
-from stepensemble.core.aggregation.decision import DecidedRows
-from stepensemble.core.aggregation.prediction import DECISIONS, Heard, decision_codes
+from stepensemble.core.aggregation.decision import DecidedRows, Decision
+from stepensemble.core.aggregation.prediction import DECISIONS, encode_decisions
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.arrays import Array, Floats, Hashes, Integers
 from stepensemble.core.releases.release import Release, ReleasedMember
@@ -260,7 +260,7 @@ def count_bins(values: Floats, edges: Sequence[float]) -> Histogram:
 
 def count_predictions(
     release: Release,
-    heard: Heard,
+    decision: Decision,
     edges: Mapping[str, Sequence[float]],
     truth: Floats | None = None,
     keys: Hashes | None = None,
@@ -269,35 +269,37 @@ def count_predictions(
 
     Args:
         release: that answered.
-        heard: what was decided, and from what.
+        decision: what was decided, and from which results.
         edges: of histograms; of the prediction under `PREDICTION`.
         truth: a row, the class's index or the number, NaN where it is not known.
         keys: of the rows, by which some are sampled (`sampling.draw_keys`); None for no sample.
     """
-    task, settled = release.task, heard.decided.settled
+    task, decided = release.task, decision.decided
     members = {
-        member.id: _tally_member(task, member, heard, truth) for member in release.members if _was_asked(member, heard)
+        member.id: _tally_member(task, member, decision, truth)
+        for member in release.members
+        if _was_asked(member, decision)
     }
-    parts = [_tally_settled(task, part, edges, truth, keys) for part in settled]
+    parts = [_tally_settled(task, part, edges, truth, keys) for part in decided]
     return add(
         [
             *parts,
             ShardStatistics(
                 members=members,
-                agreement={} if isinstance(task, RegressionTask) else _count_agreement(task, release, heard),
+                agreement={} if isinstance(task, RegressionTask) else _count_agreement(task, release, decision),
             ),
         ]
     )
 
 
-def _was_asked(member: ReleasedMember, heard: Heard) -> bool:
-    return member.tier in heard.asked and len(heard.asked[member.tier]) > 0
+def _was_asked(member: ReleasedMember, decision: Decision) -> bool:
+    return member.tier in decision.reached and len(decision.reached[member.tier]) > 0
 
 
 def _tally_settled(
     task: Task, part: DecidedRows, edges: Mapping[str, Sequence[float]], truth: Floats | None, keys: Hashes | None
 ) -> ShardStatistics:
-    answers, classes = part.answers, part.answers.classes
+    answers, classes = part.predictions, part.predictions.classes
     histograms = {PREDICTION: count_bins(answers.value, edges[PREDICTION])} if PREDICTION in edges else {}
     known = None if truth is None else truth[part.numbers]
     sample = Sample()
@@ -312,7 +314,7 @@ def _tally_settled(
         pivotal = dict(zip(part.voters, map(int, map(np.count_nonzero, classes.pivotal.T)), strict=True))
     return ShardStatistics(
         statuses={"DEGRADED" if part.missing else "COMPLETE": len(part.numbers)} if len(part.numbers) else {},
-        decisions=_count(decision_codes(answers), DECISIONS),
+        decisions=_count(encode_decisions(answers), DECISIONS),
         labels=labels,
         tiers={str(part.tier): len(part.numbers)},
         members={id_: MemberStatistics(pivotal=rows) for id_, rows in pivotal.items()},
@@ -338,14 +340,14 @@ def _count(codes: Integers, names: Sequence[str]) -> dict[str, int]:
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
-def _tally_member(task: Task, member: ReleasedMember, heard: Heard, truth: Floats | None) -> MemberStatistics:
-    result, said = heard.results[member.id], heard.outputs.get(member.id)
+def _tally_member(task: Task, member: ReleasedMember, decision: Decision, truth: Floats | None) -> MemberStatistics:
+    result, said = decision.results[member.id], decision.outputs.get(member.id)
     if said is None:
         failure = "NoResult" if result.failure is None else result.failure.type
         return MemberStatistics(shards=1, failures={failure: 1})
-    known = None if truth is None else truth[heard.asked[member.tier]]
+    known = None if truth is None else truth[decision.reached[member.tier]]
     asked = len(said)
-    if member.id in heard.faults:
+    if member.id in decision.faults:
         usable = find_usable(said)
         said, known = said[usable], None if known is None else known[usable]
     if isinstance(task, RegressionTask):
@@ -395,18 +397,18 @@ def _measure_classes(task: Task, labels: Integers, probabilities: Floats | None,
     return Accuracy(rows, right, rows, float(error), tuple(counts), tuple(sums), tuple(hits))
 
 
-def _count_agreement(task: Any, release: Release, heard: Heard) -> dict[str, dict[str, PairAgreement]]:
-    heard_of = [member for member in release.members if member.id in heard.outputs and _was_asked(member, heard)]
-    labels = {member.id: own_labels(task, heard.outputs[member.id]) for member in heard_of}
+def _count_agreement(task: Any, release: Release, decision: Decision) -> dict[str, dict[str, PairAgreement]]:
+    heard_of = [member for member in release.members if member.id in decision.outputs and _was_asked(member, decision)]
+    labels = {member.id: own_labels(task, decision.outputs[member.id]) for member in heard_of}
     counted: dict[str, dict[str, PairAgreement]] = {}
     for one, other in combinations(heard_of, 2):
         # A later tier was asked about some of the rows of an earlier one.
-        both = heard.asked[max(one.tier, other.tier)]
+        both = decision.reached[max(one.tier, other.tier)]
         for member in (one, other):
-            if member.id in heard.faults:
-                usable = find_usable(heard.outputs[member.id])
-                both = both[_select(usable, heard.asked[member.tier], both)]
-        first, second = (_select(labels[member.id], heard.asked[member.tier], both) for member in (one, other))
+            if member.id in decision.faults:
+                usable = find_usable(decision.outputs[member.id])
+                both = both[_select(usable, decision.reached[member.tier], both)]
+        first, second = (_select(labels[member.id], decision.reached[member.tier], both) for member in (one, other))
         counted.setdefault(one.id, {})[other.id] = PairAgreement(len(both), int(np.count_nonzero(first == second)))
     return counted
 

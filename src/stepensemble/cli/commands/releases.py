@@ -222,7 +222,7 @@ def canary_status(
     """Show what canary and current release did since it began, and how they agree on recorded predictions."""
     from stepensemble.cli.gate import standard_error_closed
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.core.aggregation.prediction import Output
+    from stepensemble.core.aggregation.output import Output
     from stepensemble.ensemble import Ensemble
     from stepensemble.publishing.canary import Answer, report_canary
 
@@ -367,7 +367,7 @@ def _as_manifest(reference: str, hint: str) -> Path | None:
 
 def _verify(stack: Stack, reference: str) -> Verification:
     from stepensemble.cli.execution import run_execution
-    from stepensemble.core.aggregation.prediction import Output
+    from stepensemble.core.aggregation.output import Output
     from stepensemble.publishing.release_lookup import find_release
     from stepensemble.publishing.verification import verify as verify_release
 

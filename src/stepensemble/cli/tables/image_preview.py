@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepensemble.cli.tables.prediction import draw_bar, list_rows
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.arrays import Bytes
 from stepensemble.core.problems import enumerate_values
 from stepensemble.core.releases.release import Release

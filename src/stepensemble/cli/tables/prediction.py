@@ -16,7 +16,7 @@ from rich.text import Text
 from stepensemble.cli.tables.common import name_member, plain_table
 from stepensemble.cli.terminal import STATUS_STYLES, clean_line
 from stepensemble.core.aggregation.canonical import find_usable, read_entries, read_output, shape_output
-from stepensemble.core.aggregation.prediction import MemberReport, Output, Prediction
+from stepensemble.core.aggregation.output import MemberReport, Output, Prediction
 from stepensemble.core.record import Record
 from stepensemble.core.releases.release import SHORT, Release, ReleasedMember
 from stepensemble.core.schema.outputs import Label

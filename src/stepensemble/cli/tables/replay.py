@@ -15,7 +15,7 @@ from stepensemble.core.releases.release import SHORT
 from stepensemble.core.replay.report import Change, ChangeCount, ChangedRow, MissingOutputs, ReleaseMismatch, Replay
 from stepensemble.core.replay.what_if import WhatIf
 
-REASONS = {"not asked": "was not asked", "failed": "failed", "refused": "said what is not declared"}
+REASONS = {"not invoked": "was not invoked", "failed": "failed", "invalid": "gave an output that is not declared"}
 
 
 def draw_replay(replayed: Replayed) -> RenderableType:

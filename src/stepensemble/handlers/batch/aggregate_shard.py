@@ -21,7 +21,7 @@ from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.errors import EnsembleError, QuorumNotMet, StorageUnavailable
 from stepensemble.handlers.batch.run_documents import Runs, ShardEvent, ShardRead
 from stepensemble.handlers.prediction.cascade import prepare_next_tier
-from stepensemble.handlers.prediction.member_results import name_failure, read_results, recall
+from stepensemble.handlers.prediction.member_results import name_failure, read_results
 from stepensemble.handlers.state import Cascade, Frame, TierRequest, TierResults
 from stepensemble.storage.keys import accepted_key, read_key, shard_prefix, shard_report_key, staged_key
 
@@ -85,8 +85,7 @@ class ShardAggregator:
         plan, release = self.runs.read(event.run)
         read = msgspec.json.decode(data.read(read_key(prefix)), type=ShardRead)
         rows = pl.read_ipc(io.BytesIO(data.read(accepted_key(prefix))))
-        results = [read_results(data, tier.results) for tier in event.tiers]
-        answered = predict_shard(release, release.policy, rows, recall(event.tiers, results))
+        answered = predict_shard(release, release.policy, rows, read_results(data, event.tiers))
         if isinstance(answered, Undecided):
             frame = Frame(event.run, plan.release, inline=False)
             return prepare_next_tier(data, frame, event.cascade, answered, prefix=prefix, earlier=event.tiers)
@@ -96,10 +95,10 @@ class ShardAggregator:
         part = encode_part(answered.answers, plan.options.format, spreadsheet=plan.options.spreadsheet)
         data.upload(staged_key(event.run, "part", event.shard.number, plan.options.format), part)
         counted = [read.tally]
-        if answered.heard is not None:
+        if answered.decision is not None:
             truth = code_truth(release.task, rows[TRUTH]) if TRUTH in rows.columns else None
             keys = compute_keys(plan.files[event.shard.file].name, rows[ROW].to_numpy())
-            counted.append(count_predictions(release, answered.heard, plan.edges, truth, keys))
+            counted.append(count_predictions(release, answered.decision, plan.edges, truth, keys))
         if answered.unanswered:
             counted.append(self._reject(event, read, list_failed_rows(rows, answered.unanswered)))
         took = ShardStatistics(seconds={"aggregate_shard": time.perf_counter() - started}, bytes={"part": len(part)})
@@ -120,7 +119,7 @@ class ShardAggregator:
 
 def _explain(answered: ShardPredictions) -> str:
     """Say why there is no quorum, and how the members failed: nobody keeps an execution's record of a shard."""
-    results = {} if answered.heard is None else answered.heard.results
+    results = {} if answered.decision is None else answered.decision.results
     failures = {id_: one.failure for id_, one in results.items() if one.failure is not None}
     return "; ".join([str(answered.cause), *(f"{id_}: {one.type}: {one.message}" for id_, one in failures.items())])
 

@@ -22,7 +22,7 @@ from stepensemble.batch.report.statistics import LabelCounts, ShardStatistics, a
 from stepensemble.core.errors import EnsembleError, StorageUnavailable
 from stepensemble.core.preprocessing.columns import columns_to_bytes
 from stepensemble.handlers.batch.run_documents import Runs, ShardEvent, ShardRead
-from stepensemble.handlers.state import Frame, list_members, prepare_tier
+from stepensemble.handlers.state import Frame, TierColumns, list_members, prepare_tier
 from stepensemble.storage.keys import (
     accepted_key,
     columns_key,
@@ -103,7 +103,7 @@ class ShardNormalizer:
         ]
         pointer = msgspec.to_builtins(data.pointer(columns_key(prefix)))
         frame = Frame(event.run, plan.release, inline=False)
-        return prepare_tier(frame, 1, members, rows=rows.height, columns=pointer, all_columns=pointer)
+        return prepare_tier(frame, 1, members, TierColumns(rows.height, pointer, pointer))
 
 
 def _count(plan: RunPlan, encoded: Encoded, rejected: pl.DataFrame, truth: LabelCounts) -> ShardStatistics:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 import strategies
-from builders import BINARY, REGRESSION, ROOT, X, member, release, released, sources
+from builders import BINARY, REGRESSION, ROOT, Supply, X, member, release, released, sources
 from stepensemble import Ensemble
 from stepensemble.batch.documents import Options
 from stepensemble.batch.input.frame_encoder import encode_frame
@@ -28,10 +27,12 @@ from stepensemble.batch.output.result_table import (
     result_schema,
 )
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import MemberResult, decide
+from stepensemble.core.aggregation.execution import decide
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
 from stepensemble.core.schema.manifest import NumberFeature
 from stepensemble.core.schema.outputs import Label
 from stepensemble.core.schema.policy import Confidence
+from stepensemble.ensemble import _LoadedMembers
 
 Y = {"name": "y", "type": "number"}
 TWO = {"type": "binary", "classes": ["no", "yes"]}
@@ -46,8 +47,7 @@ def ask_models(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -
     """Answer a frame as the batch does: encoded by polars, scored, put together as arrays."""
     read = ensemble.release
     columns = encode_frame(read.features, frame, typed=typed).columns
-    ask = partial(ensemble._ask_tier, columns)
-    answered = predict_shard(read, read.policy, list_lines(frame.height), ask)
+    answered = predict_shard(read, read.policy, list_lines(frame.height), _LoadedMembers(ensemble, columns))
     assert isinstance(answered, ShardPredictions)
     return answered
 
@@ -166,12 +166,12 @@ def test_the_shipped_ensemble_answers_a_csv_as_it_answers_an_execution() -> None
 
 
 @settings(max_examples=80, deadline=None)
-@given(strategies.questions(), st.data())
-def test_whatever_the_members_say_the_frame_says_what_an_execution_says(question: Any, data: st.DataObject) -> None:
-    said = {vote.id: vote.output for vote in question.votes}
-    many = "value" if not hasattr(question.task, "classes") else "probabilities"
-    members = [released(vote.id, many, weight=vote.weight) for vote in question.votes]
-    for shadow, output in data.draw(strategies.shadows(question.task, question.rows)):
+@given(strategies.cases(), st.data())
+def test_whatever_the_members_say_the_frame_says_what_an_execution_says(case: Any, data: st.DataObject) -> None:
+    said = {vote.id: vote.output for vote in case.votes}
+    many = "value" if not hasattr(case.task, "classes") else "probabilities"
+    members = [released(vote.id, many, weight=vote.weight) for vote in case.votes]
+    for shadow, output in data.draw(strategies.shadows(case.task, case.rows)):
         members.append(shadow)
         said[shadow.id] = (
             output if many == "value" or shadow.output.__struct_config__.tag != "label" else output.argmax(1)
@@ -179,10 +179,10 @@ def test_whatever_the_members_say_the_frame_says_what_an_execution_says(question
     if len(members) > 3 and data.draw(st.booleans()):
         del said[members[0].id]
     review = data.draw(st.sampled_from([None, Confidence(max_spread=0.1)]))
-    read = release(question.task, *members, aggregation=question.aggregation, review=review)
+    read = release(case.task, *members, aggregation=case.aggregation, review=review)
     results = {id_: MemberResult(id_, output) for id_, output in said.items()}
-    answer = decide(read, read.policy, question.rows, lambda *_: results)
-    answered = predict_shard(read, read.policy, list_lines(question.rows), lambda *_: results)
+    answer = decide(read, read.policy, case.rows, Supply(lambda *_: results))
+    answered = predict_shard(read, read.policy, list_lines(case.rows), Supply(lambda *_: results))
     assert not isinstance(answer, Undecided)
     assert isinstance(answered, ShardPredictions)
     assert answered.frame.schema == result_schema(read, list_lines(0).schema)
@@ -194,7 +194,7 @@ def test_whatever_the_members_say_the_frame_says_what_an_execution_says(question
 
 def test_a_shard_without_rows_has_the_columns_of_any_other_and_asks_nobody() -> None:
     read = release(BINARY, released("a", "probability"), released("b", "probability", role="shadow"))
-    answered = predict_shard(read, read.policy, list_lines(0), lambda *_: pytest.fail("nobody is to be asked"))
+    answered = predict_shard(read, read.policy, list_lines(0), Supply(lambda *_: pytest.fail("no rows, no invocation")))
     assert isinstance(answered, ShardPredictions)
     assert (answered.status, answered.cause) == ("COMPLETE", None)
     assert answered.frame.schema == result_schema(read, list_lines(0).schema)
@@ -204,7 +204,7 @@ def test_rows_that_another_tier_must_be_asked_about_are_handed_back() -> None:
     members = released("a", "probability"), released("b", "probability", tier=2)
     read = release(BINARY, *members, cascade=Confidence(min_margin=0.5))
     first = {"a": MemberResult("a", np.array([0.9, 0.6]))}
-    undecided = predict_shard(read, read.policy, list_lines(2), lambda tier, _: first if tier == 1 else None)
+    undecided = predict_shard(read, read.policy, list_lines(2), CollectedResults([first]))
     assert isinstance(undecided, Undecided)
     assert (undecided.tier, undecided.numbers.tolist()) == (2, [1])
 
@@ -259,7 +259,7 @@ def test_a_column_that_is_kept_stands_beside_a_members_of_the_same_name() -> Non
     read = release(BINARY, released("a", "probability"), released("b", "probability"))
     rows = list_lines(1).with_columns(pl.lit("kept").alias("A_output"), pl.lit("too").alias("b"))
     results = {id_: MemberResult(id_, np.array([0.75])) for id_ in ("a", "b")}
-    answered = predict_shard(read, read.policy, rows, lambda *_: results)
+    answered = predict_shard(read, read.policy, rows, Supply(lambda *_: results))
     assert isinstance(answered, ShardPredictions)
     assert answered.frame.select("A_output", "a_2_output", "b", "b_output").row(0) == ("kept", 0.75, "too", 0.75)
 

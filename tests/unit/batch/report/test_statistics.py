@@ -14,7 +14,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, mean_absolute_error
 
 import strategies
-from builders import BINARY, THREE, release, released
+from builders import BINARY, THREE, Supply, release, released
 from stepensemble.batch.report.drift import PREDICTION
 from stepensemble.batch.report.statistics import (
     CALIBRATION_BINS,
@@ -32,7 +32,9 @@ from stepensemble.batch.report.statistics import (
     count_predictions,
     count_rows_read,
 )
-from stepensemble.core.aggregation.prediction import Heard, MemberFailure, MemberResult, hear
+from stepensemble.core.aggregation.decision import Decision, Terms, decide_rows
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import MemberResult
 from stepensemble.core.schema.policy import Confidence, HardVote
 
 COUNTS = st.integers(0, 10**9)
@@ -129,10 +131,10 @@ def test_rejected_rows_are_counted_by_column_and_kind_and_the_first_are_told() -
     )
 
 
-def listen(read: Any, results: dict[str, MemberResult], rows: int) -> Heard:
-    heard = hear(read, read.policy, rows, lambda tier, _: {m.id: results[m.id] for m in read.in_tier(tier)})
-    assert isinstance(heard, Heard)
-    return heard
+def listen(read: Any, results: dict[str, MemberResult], rows: int) -> Decision:
+    decision = decide_rows(Terms(read.task, read.policy, read.members), rows, Supply(lambda *_: results))
+    assert isinstance(decision, Decision)
+    return decision
 
 
 def test_a_binary_shard_by_hand() -> None:
@@ -149,8 +151,8 @@ def test_a_binary_shard_by_hand() -> None:
         "failed": MemberResult("failed", failure=MemberFailure("ModelRefused", "broken")),
     }
     truth = np.array([1.0, 1.0, np.nan])
-    heard = listen(read, results, 3)
-    tally = count_predictions(read, heard, {PREDICTION: (0.5,)}, truth)
+    decision = listen(read, results, 3)
+    tally = count_predictions(read, decision, {PREDICTION: (0.5,)}, truth)
     # The means are 0.875, 0.375 and 0.25. The margins are 0.75, 0.25 and 0.5: the second row is for review.
     assert tally.statuses == {"DEGRADED": 3}
     assert tally.decisions == {"accept": 2, "review": 1}
@@ -223,42 +225,42 @@ def test_a_tier_that_is_not_reached_counts_nobody() -> None:
         released("late", "probability", tier=2),
         cascade=Confidence(min_margin=0.5),
     )
-    heard = listen(read, {"first": MemberResult("first", np.array([0.9]))}, 1)
-    assert list(count_predictions(read, heard, {}).members) == ["first"]
+    decision = listen(read, {"first": MemberResult("first", np.array([0.9]))}, 1)
+    assert list(count_predictions(read, decision, {}).members) == ["first"]
 
 
 def test_a_shard_without_quorum_counts_its_members_alone() -> None:
     read = release(BINARY, released("one", "probability"))
-    heard = listen(read, {"one": MemberResult("one", failure=MemberFailure("Timeout", "slow"))}, 2)
-    assert count_predictions(read, heard, {PREDICTION: (0.5,)}) == ShardStatistics(
+    decision = listen(read, {"one": MemberResult("one", failure=MemberFailure("Timeout", "slow"))}, 2)
+    assert count_predictions(read, decision, {PREDICTION: (0.5,)}) == ShardStatistics(
         members={"one": MemberStatistics(shards=1, failures={"Timeout": 1})}
     )
 
 
 @settings(max_examples=60, deadline=None)
-@given(strategies.questions(), strategies.SEEDS)
-def test_accuracy_is_scikit_learns_whatever_is_asked(question: Any, generator: np.random.Generator) -> None:
-    classes = getattr(question.task, "classes", ())
+@given(strategies.cases(), strategies.SEEDS)
+def test_accuracy_is_scikit_learns_whatever_is_asked(case: Any, generator: np.random.Generator) -> None:
+    classes = getattr(case.task, "classes", ())
     kind = "probabilities" if classes else "value"
     read = release(
-        question.task,
-        *(released(vote.id, kind, weight=vote.weight) for vote in question.votes),
-        aggregation=question.aggregation,
+        case.task,
+        *(released(vote.id, kind, weight=vote.weight) for vote in case.votes),
+        aggregation=case.aggregation,
     )
-    truth = generator.integers(0, len(classes), question.rows) if classes else generator.normal(0, 9, question.rows)
-    heard = listen(read, {vote.id: MemberResult(vote.id, vote.output) for vote in question.votes}, question.rows)
-    tally = count_predictions(read, heard, {}, truth.astype(np.float64))
-    answers = heard.decided.settled[0].answers
+    truth = generator.integers(0, len(classes), case.rows) if classes else generator.normal(0, 9, case.rows)
+    decision = listen(read, {vote.id: MemberResult(vote.id, vote.output) for vote in case.votes}, case.rows)
+    tally = count_predictions(read, decision, {}, truth.astype(np.float64))
+    answers = decision.decided[0].predictions
     if not classes:
         expected = mean_absolute_error(truth, answers.value)
-        assert tally.accuracy.error / question.rows == pytest.approx(expected)
+        assert tally.accuracy.error / case.rows == pytest.approx(expected)
         return
     assert answers.classes is not None
-    assert tally.accuracy.right / question.rows == accuracy_score(truth, answers.classes.label)
-    assert sum(tally.accuracy.counts) == question.rows
+    assert tally.accuracy.right / case.rows == accuracy_score(truth, answers.classes.label)
+    assert sum(tally.accuracy.counts) == case.rows
     if len(classes) == 2:
         said = np.clip(answers.value, 0, 1)
-        assert tally.accuracy.error / question.rows == pytest.approx(brier_score_loss(truth, said, labels=[0, 1]))
+        assert tally.accuracy.error / case.rows == pytest.approx(brier_score_loss(truth, said, labels=[0, 1]))
         if not np.any(
             np.isclose(said * 100 % 1, 0) | np.isclose(said * 100 % 1, 1)
         ):  # it puts edges into the bin below

@@ -97,12 +97,12 @@ def test_shards_that_are_not_accounted_for_fail_the_run() -> None:
 
 
 def test_so_many_shards_may_fail_as_the_options_say() -> None:
-    failures = {1: ShardFailure("QuorumNotMet", "0 of 2 voters answered; 1 must")}
+    failures = {1: ShardFailure("QuorumNotMet", "0 of 2 voters responded; 1 must")}
     summary = summary_of(report(0, 20), report(2, 70), failures=failures)
     assert summary.status == "FAILED"
     assert summary.cause == (
         "1 of 3 shards failed, where max_failed_shards is 0; start the run again to do these alone. Shard 1 of a.csv, "
-        "from row 21 on: QuorumNotMet: 0 of 2 voters answered; 1 must"
+        "from row 21 on: QuorumNotMet: 0 of 2 voters responded; 1 must"
     )
     tolerant = structs.replace(PLAN, options=Options(max_failed_shards=1))
     summary = summary_of(report(0, 20), report(2, 70), plan=tolerant, failures=failures)

@@ -9,9 +9,11 @@ import msgspec
 import numpy as np
 from rich.console import Console
 
-from builders import BINARY, REGRESSION, THREE, release, released
+from builders import BINARY, REGRESSION, THREE, Supply, release, released
 from stepensemble.cli.tables.prediction import draw_fan_out
-from stepensemble.core.aggregation.prediction import ExecutionResult, MemberResult, Output, decide
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import Output
+from stepensemble.core.aggregation.output_source import MemberResult
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import Label, Logit, Probability, Value
 from stepensemble.core.schema.task import BinaryTask
@@ -20,7 +22,7 @@ from stepensemble.core.schema.task import BinaryTask
 def decided_output(asked: Release, rows: int, **outputs: Any) -> Output:
     """Decide what members said, as a caller reads it."""
     came = {id_: MemberResult(id_, np.array(said), 1.0, cold=False) for id_, said in outputs.items()}
-    decided = decide(asked, asked.policy, rows, lambda *_: came)
+    decided = decide(asked, asked.policy, rows, Supply(lambda *_: came))
     assert isinstance(decided, ExecutionResult)
     return msgspec.json.decode(msgspec.json.encode(decided.to_output("p", "0" * 64)), type=Output)
 

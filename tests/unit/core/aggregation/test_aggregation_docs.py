@@ -19,17 +19,12 @@ import numpy as np
 import pytest
 
 import asl
-from builders import ROOT, artifact
-from stepensemble.core.aggregation.canonical import canonical, check_output
+from builders import ROOT, Supply, artifact
+from stepensemble.core.aggregation.canonical import check_output, convert_output
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import (
-    ExecutionResult,
-    MemberFailure,
-    MemberResult,
-    Prediction,
-    Results,
-    decide,
-)
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import MemberFailure, Prediction
+from stepensemble.core.aggregation.output_source import MemberResult, Results
 from stepensemble.core.arrays import Integers
 from stepensemble.core.errors import InvalidManifest, InvalidOutput
 from stepensemble.core.payload import apply_quorum, parse_payload
@@ -169,7 +164,7 @@ def answer(example: Example, silent: tuple[str, ...] = ()) -> ExecutionResult:
             for member in release.in_tier(tier)
         }
 
-    decided = decide(release, policy, len(rows_of(ground_of(example))), ask)
+    decided = decide(release, policy, len(rows_of(ground_of(example))), Supply(ask))
     assert not isinstance(decided, Undecided)
     return decided
 
@@ -276,7 +271,7 @@ def compute_contract(_: Example, table: Table, line: Cells) -> Computed:
     task = release_of(GROUNDS[NOUNS.index(noun)]).task
     try:
         declared = msgspec.json.decode(plain(line[1]), type=Output)
-        meant = canonical(check_output(read_raw(line[:1]), 1), task, declared)[0]
+        meant = convert_output(check_output(read_raw(line[:1]), 1), task, declared)[0]
     except InvalidOutput as error:
         yield table.head[2], Refused(str(error))
         return

@@ -266,7 +266,7 @@ def test_an_image_in_s3_becomes_the_same_columns_as_its_text(stack: MemoryStack)
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("s3://data/payloads/none.png", "s3://data/payloads/none.png is not there; upload the picture first"),
+        ("s3://data/payloads/none.png", "s3://data/payloads/none.png is not there; upload the image first"),
         ("s3://data/records/x", "is elsewhere; use s3://data/payloads/… or s3://data/inbox/…"),
         ("s3://artifacts/payloads/x", "is elsewhere; use s3://data/payloads/… or s3://data/inbox/…"),
         ("seven.png", "is elsewhere; use s3://data/payloads/… or s3://data/inbox/…"),

@@ -72,7 +72,7 @@ def columns_or_none(row: Any) -> bytes | None:
 @example({"min_max": -1.7e308})
 @example({"plain": 3.4028235677973366e38})  # half a step above the largest float32: rounds to infinity
 @example({"place": 2.5})  # a word or a whole number may be another one, and this is neither
-def test_law_a_row_alone_has_the_columns_that_it_has_among_others(values: dict[str, Any]) -> None:
+def test_law_the_fast_path_encodes_a_row_as_normalize_does_bit_for_bit(values: dict[str, Any]) -> None:
     encoded = prepared(FEATURES)(PLAIN | values)
     if encoded is not None:
         assert (encoded.dtype, encoded.flags.c_contiguous) == (np.float32, True)
