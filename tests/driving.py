@@ -7,10 +7,16 @@ import os
 import re
 import shlex
 import shutil
+import signal
+import socket
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +37,7 @@ PROJECT_PARTS = (
     "examples/titanic/passengers.csv",
 )
 ENSEMBLE = str(Path(sys.executable).with_name("ensemble"))
+COMMAND_SECONDS = 120.0
 
 
 def copy_project(folder: Path) -> Path:
@@ -46,18 +53,51 @@ def copy_project(folder: Path) -> Path:
 
 
 def run_ensemble(folder: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command as a person does, in a wide terminal without colours."""
+    """Run the command as a person does, in a wide terminal without colours; in a fork, which has nothing to import."""
+    server = _start_server()
+    with ExitStack() as exits:
+        given, stdout, stderr = [exits.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
+        given.write(stdin or "")
+        given.seek(0)
+        ours, theirs = socket.socketpair()
+        exits.enter_context(ours)
+        command = [ENSEMBLE, *arguments]
+        request = {"command": command, "folder": str(folder), "environment": _terminal_environment()}
+        files = [given.fileno(), stdout.fileno(), stderr.fileno(), theirs.fileno()]
+        with theirs:
+            socket.send_fds(server, [json.dumps(request).encode()], files)
+        ours.settimeout(COMMAND_SECONDS)
+        (pid,) = struct.unpack("i", ours.recv(4))
+        try:
+            (status,) = struct.unpack("i", ours.recv(4))
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(command, status, stdout.read(), stderr.read())
+
+
+def _terminal_environment() -> dict[str, str]:
+    """Return the environment of commands: a wide terminal without colours, and nothing of AWS."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    return subprocess.run(
-        [ENSEMBLE, *arguments],
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=environment | {"COLUMNS": "160", "NO_COLOR": "1"},
-    )
+    return environment | {"COLUMNS": "160", "NO_COLOR": "1"}
+
+
+@cache
+def _start_server() -> socket.socket:
+    """Start the process that commands are forks of; it ends with this process."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("command_server.py")), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=_terminal_environment(),
+        )
+    return ours
 
 
 def make_client(endpoint: str, service: str) -> Any:
