@@ -59,11 +59,13 @@ run: $(VENV)/.run ## Ask the shipped ensemble about one passenger, on the local 
 
 # With --dist loadfile, what replaces a worker that crashed may wait for ever (pytest-xdist 3.8): the run ends instead.
 test: $(VENV)/.tensorflow ## Run every test
-	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0
 
 quick: $(VENV)/.dev ## Check style, types, and the tests that need no stack and take no seconds: a minute
 	@$(MAKE) --no-print-directory lint
-	@$(VENV)/bin/pytest tests/unit tests/contract -m "not slow" -q --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(VENV)/bin/pytest tests/unit tests/contract -m "not slow" -q --numprocesses auto --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder
 
 check: $(VENV)/.dev ## Validate the manifest, its artifacts and the templates
 	@$(VENV)/bin/ensemble check

@@ -41,7 +41,13 @@ COMMAND_SECONDS = 120.0
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy what the local stack needs, so that its state and edits to the manifest stay in the test."""
+    """Copy what the local stack needs, so that its state and edits to the manifest stay in the test.
+
+    Templates and state machines are translated by the first stack of a test session, and cached for the others.
+    """
+    state = folder / ".stepensemble"
+    state.mkdir(mode=0o700)
+    (state / "cache").symlink_to(_make_cache().name)
     for part in PROJECT_PARTS:
         source = ROOT / part
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +56,11 @@ def copy_project(folder: Path) -> Path:
         else:
             shutil.copy(source, folder / part)
     return folder
+
+
+@cache
+def _make_cache() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="stepensemble-cache-")
 
 
 def run_ensemble(folder: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:

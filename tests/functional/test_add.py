@@ -106,7 +106,8 @@ def test_a_member_is_replaced_by_a_file_that_takes_other_columns(project: Path) 
         one for one in json.loads((project / "models/manifest.json").read_text())["members"] if one["id"] == "wide"
     ]
     assert (wide["version"], wide["artifact"], wide["columns"]) == ("2", "titanic/deep.tflite", names.split(","))
-    assert answer(project, "run", "events/passenger.json")["status"] == "COMPLETE"
+    event = json.loads((project / "events" / "passenger.json").read_text())
+    assert Ensemble.load(project / "models" / "manifest.json").predict(event)["status"] == "COMPLETE"
 
 
 def test_another_manifest_without_members_gets_its_first(project: Path) -> None:

@@ -83,7 +83,7 @@ def test_what_is_refused_is_refused_before_a_stack_is_looked_for(project: Path, 
     done = run_ensemble(project, *command)
     assert done.returncode == 1
     assert "$.members[1].artifact: wide (titanic/wide.tflite): ModelRefused: " in done.stderr
-    assert not (project / ".stepensemble").exists()
+    assert [path.name for path in (project / ".stepensemble").iterdir()] == ["cache"]  # which was there before
 
 
 def test_a_run_publishes_nothing_that_is_refused(project: Path) -> None:
