@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -209,9 +210,15 @@ KINDS = {
 }
 
 
+@cache
+def draw_once(kind: str) -> str:
+    """Return the report of a kind of run, drawn once for all tests."""
+    return draw_report(KINDS[kind])
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    return look(draw_report(SUMMARY), tmp_path_factory.mktemp("light"))
+    return look(draw_once("binary"), tmp_path_factory.mktemp("light"))
 
 
 @needs_browser
@@ -287,7 +294,7 @@ def test_bars_are_as_tall_as_their_counts_and_the_run_before_is_outlined(seen: S
 
 @needs_browser
 def test_a_regressions_bars_are_equally_wide_and_its_points_lie_where_both_numbers_put_them(tmp_path: Path) -> None:
-    shown = look(draw_report(NUMBERS), tmp_path, picture=False)
+    shown = look(draw_once("regression"), tmp_path, picture=False)
     bounds = choose_bounds(np.array([value for value, _ in SAMPLE]), np.array(NUMBERS.sample_before))
     assert np.ptp(np.diff(bounds)) == pytest.approx(0)
     counts, _ = np.histogram([value for value, _ in SAMPLE], bounds)
@@ -337,7 +344,7 @@ def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
 @needs_browser
 @pytest.mark.parametrize("kind", ["binary", "empty", "regression", "many members", "hostile"])
 def test_a_page_asks_for_nothing_and_fits_a_small_window(kind: str, tmp_path: Path) -> None:
-    shown = look(draw_report(KINDS[kind]), tmp_path, width=500, picture=False)
+    shown = look(draw_once(kind), tmp_path, width=500, picture=False)
     assert shown.requests == ()
     assert shown.told["resources"] == []
     assert shown.told["width"] == 500
@@ -357,7 +364,7 @@ def test_a_page_that_does_ask_would_be_noticed(tmp_path: Path) -> None:
 
 @needs_browser
 def test_text_of_data_is_text_and_runs_nowhere(tmp_path: Path) -> None:
-    shown = look(draw_report(HOSTILE), tmp_path, picture=False)
+    shown = look(draw_once("hostile"), tmp_path, picture=False)
     assert shown.told["ran"] is None
     assert "img" not in shown.told["names"]
     assert shown.told["title"].startswith("<script>window.ran")
@@ -372,7 +379,7 @@ def test_a_script_in_a_page_that_is_not_escaped_would_be_noticed(tmp_path: Path)
 
 @needs_browser
 def test_it_is_dark_where_the_reader_wants_it_dark(seen: Seen, tmp_path: Path) -> None:
-    dark = look(draw_report(SUMMARY), tmp_path, dark=True)
+    dark = look(draw_once("binary"), tmp_path, dark=True)
     assert sum(seen.colour(2, 2)) > 3 * 240
     assert sum(dark.colour(2, 2)) < 3 * 40
     left, top, _, _ = dark.box("agreement-cell-0-0")
@@ -381,7 +388,7 @@ def test_it_is_dark_where_the_reader_wants_it_dark(seen: Seen, tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_picture_has_a_title_and_says_in_words_what_it_shows(kind: str) -> None:
-    page = draw_report(KINDS[kind])
+    page = draw_once(kind)
     pictures = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]  # noqa: S314 our own
     assert page.count("<svg") == len(pictures) == page.count('role="img"')
     for picture in pictures:
@@ -393,7 +400,7 @@ def test_every_picture_has_a_title_and_says_in_words_what_it_shows(kind: str) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -> None:
-    page = draw_report(KINDS[kind])
+    page = draw_once(kind)
     assert page == draw_report(KINDS[kind])
     ids = Counter(re.findall(r'\sid="([^"]+)"', page))
     assert set(ids.values()) == {1}
@@ -402,13 +409,13 @@ def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -
 
 
 def test_an_empty_run_and_a_failed_one_say_so() -> None:
-    empty, failed = draw_report(EMPTY), draw_report(FAILED)
+    empty, failed = draw_once("empty"), draw_once("failed")
     for words in ("No row was answered.", "No member was asked.", "No row was rejected.", "no earlier run"):
         assert words in empty
     assert FAILED.cause is not None
     assert FAILED.cause in failed
     assert "2 failed" in failed
-    assert "One member has nobody to agree with." in draw_report(ALONE)
+    assert "One member has nobody to agree with." in draw_once("one member")
 
 
 def test_every_row_is_in_one_of_the_counts() -> None:
@@ -426,7 +433,7 @@ def test_no_share_beyond_all_is_written_below_the_bars() -> None:
 
 
 def test_classes_are_drawn_as_classes_and_numbers_as_numbers() -> None:
-    drawn = {kind: re.findall(r'id="(classes|values)-title"', draw_report(KINDS[kind])) for kind in KINDS}
+    drawn = {kind: re.findall(r'id="(classes|values)-title"', draw_once(kind)) for kind in KINDS}
     assert drawn["binary"] == drawn["votes"] == ["classes", "values"]
     assert drawn["multiclass"] == ["classes"]
     assert drawn["regression"] == ["values"]
