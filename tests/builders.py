@@ -1,4 +1,4 @@
-"""Small parts that tests are made of: manifests, releases, models whose answers one can work out by hand."""
+"""Small parts that tests are made of: manifests, releases, models whose outputs can be computed by hand."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def member(id_: str = "half", artifact: str = "half_plus_two", kind: str = "valu
 
 
 def manifest(*members: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return a sound manifest as data: a regression on `x` by `half_plus_two`, unless something else is said."""
+    """Return a sound manifest as data: a regression on `x` by `half_plus_two`, unless `more` has something else."""
     data = {
         "schema_version": 1,
         "name": "halves",
@@ -85,7 +85,7 @@ def fingerprint(read: Sources) -> Fingerprint:
 
 
 def artifact(content: bytes) -> Artifact:
-    """Return what a release says of a model file."""
+    """Return a model file's entry in a release."""
     return Artifact(digest_of(content), len(content))
 
 

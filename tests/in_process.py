@@ -11,18 +11,18 @@ from stepensemble.conversion.sandbox import Shown
 from stepensemble.core.errors import EnsembleError
 
 
-def run_in_process(jobs: Sequence[Any], answer: object = None, seconds: float = 0) -> list[Any]:
+def run_in_process(jobs: Sequence[Any], result: object = None, seconds: float = 0) -> list[Any]:
     """Run jobs as `run_apart` does, without a child: a start of Python and of a runtime is saved for each call.
 
     A trial's memory is 0: what this process has filled is not the model's.
     """
-    del answer, seconds
+    del result, seconds
     results: list[Any] = []
     for job in jobs:
         try:
-            result = job.run()
+            done = job.run()
         except EnsembleError as error:
             results.append(error)
         else:
-            results.append(structs.replace(result, peak_bytes=0) if isinstance(result, Shown) else result)
+            results.append(structs.replace(done, peak_bytes=0) if isinstance(done, Shown) else done)
     return results

@@ -1,7 +1,7 @@
-"""What hypothesis draws for the laws of the aggregation: tasks, methods, and what voters say.
+"""What hypothesis draws for the laws of the aggregation: tasks, methods, and what voters predict.
 
 Hypothesis draws the structure, NumPy the numbers from a seed that hypothesis draws: far more examples in the same time.
-Half the voters speak in coarse steps, so that 0, 1 and ties are frequent; some say what another has said.
+Half the voters predict in coarse steps, so that 0, 1 and ties are frequent; some repeat another's output.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SEEDS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 @dataclass(frozen=True)
 class Question:
-    """A task, a method, and what voters say of some rows."""
+    """A task, a method, and what voters predict for some rows."""
 
     task: Task
     aggregation: Aggregation
@@ -118,7 +118,7 @@ def aggregations(draw: st.DrawFn, method: str, task: Task, ids: Collection[str])
 
 
 def speak(generator: np.random.Generator, task: Task, rows: int) -> Any:
-    """Return what one member may say, in canonical form."""
+    """Return what one member may predict, in canonical form."""
     coarse = generator.random() < 0.5
     if isinstance(task, RegressionTask):
         return generator.integers(-3, 4, rows).astype(float) if coarse else generator.normal(0, 1e3, rows)
@@ -135,7 +135,7 @@ def speak(generator: np.random.Generator, task: Task, rows: int) -> Any:
 
 @st.composite
 def shadows(draw: st.DrawFn, task: Task, rows: int) -> list[Shadow]:
-    """Draw one or two shadows and what they say; of classes, some give labels alone."""
+    """Draw one or two shadows and their outputs; of classes, some give labels alone."""
     contracts: Any = [Value()]
     if not isinstance(task, RegressionTask):
         contracts = [Probabilities(), Label(), Label(one_hot=True)]

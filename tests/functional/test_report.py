@@ -239,13 +239,13 @@ def test_cells_of_the_matrix_lie_in_a_grid_and_have_the_colours_of_their_numbers
 
 @needs_browser
 def test_numbers_are_written_in_their_cells_and_can_be_read_there(seen: Seen) -> None:
-    written = {text: box for text, *box in seen.told["texts"]}
+    written = {text: box for text, *box in seen.measured["texts"]}
     for row, column in product(range(4), repeat=2):
         share = AGREEMENT[row][column]
         left, top, right, bottom = seen.box(f"agreement-cell-{row}-{column}")
         inside = [
             text
-            for text, *box in seen.told["texts"]
+            for text, *box in seen.measured["texts"]
             if left < box[0] and box[2] < right and top < box[1] and box[3] < bottom
         ]
         assert inside == ["–" if share is None else f"{share:.2f}"]
@@ -260,11 +260,11 @@ def test_numbers_are_written_in_their_cells_and_can_be_read_there(seen: Seen) ->
 def test_curves_lie_where_what_was_said_and_what_came_true_put_them(seen: Seen) -> None:
     curves = {f"calibration-curve-{number}": TRUE[name] for number, name in enumerate(NAMES)}
     curves["calibration-curve-ensemble"] = TRUE["ensemble"]
-    assert seen.told["marks"].keys() == curves.keys()
+    assert seen.measured["marks"].keys() == curves.keys()
     colours = dict(zip(curves, (*OKABE_ITO.values(), INK), strict=True))
     points, places = [], []
     for name, true in curves.items():
-        marks = np.array(seen.told["marks"][name])
+        marks = np.array(seen.measured["marks"][name])
         centres = (marks[:, :2] + marks[:, 2:]) / 2
         points += list(zip(SAID, true, strict=True))
         places += centres.tolist()
@@ -294,7 +294,7 @@ def test_bars_are_as_tall_as_their_counts_and_the_run_before_is_outlined(seen: S
 
 @needs_browser
 def test_a_regressions_bars_are_equally_wide_and_its_points_lie_where_both_numbers_put_them(tmp_path: Path) -> None:
-    shown = look(draw_once("regression"), tmp_path, picture=False)
+    shown = look(draw_once("regression"), tmp_path, screenshot=False)
     bounds = choose_bounds(np.array([value for value, _ in SAMPLE]), np.array(NUMBERS.sample_before))
     assert np.ptp(np.diff(bounds)) == pytest.approx(0)
     counts, _ = np.histogram([value for value, _ in SAMPLE], bounds)
@@ -308,7 +308,7 @@ def test_a_regressions_bars_are_equally_wide_and_its_points_lie_where_both_numbe
 
 @needs_browser
 def test_the_rows_of_a_calibrations_bins_stand_below_their_points(seen: Seen) -> None:
-    marks = np.array(seen.told["marks"]["calibration-curve-ensemble"])
+    marks = np.array(seen.measured["marks"]["calibration-curve-ensemble"])
     for place, (left, _, right, _) in enumerate(marks):
         for name in ("rows", "bounds"):
             box = seen.box(f"calibration-{name}-{place}")
@@ -320,14 +320,14 @@ def test_shifted_features_are_drawn_beside_the_run_before(seen: Seen) -> None:
     fare = [seen.box(f"shifts-0-bar-{number}") for number in range(2)]
     heights = [bottom - top for _, top, _, bottom in fare]
     assert heights[1] / heights[0] == pytest.approx(1 / 9, abs=0.01)
-    written = [text for text, *_ in seen.told["texts"]]
+    written = [text for text, *_ in seen.measured["texts"]]
     assert {"female", "male", "missing"} <= set(written)
-    assert "shifts-1-bar-3" in seen.told["boxes"]  # what is missing is a bin
+    assert "shifts-1-bar-3" in seen.measured["boxes"]  # what is missing is a bin
 
 
 @needs_browser
 def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
-    for text, left, top, right, bottom in seen.told["texts"]:
+    for text, left, top, right, bottom in seen.measured["texts"]:
         assert not text or (right > left and bottom > top), text
         assert left >= 0, text
         assert right <= 1000, text
@@ -338,17 +338,17 @@ def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
         "the ensemble 1,000 81.0% 0.050 0.190",
         "Least: linear and wide_and_deep, 72.0%. Most: deep and wide_and_deep, 95.0%.",
     ):  # fmt: skip
-        assert words in re.sub(r"\s+", " ", seen.told["seen"])
+        assert words in re.sub(r"\s+", " ", seen.measured["seen"])
 
 
 @needs_browser
 @pytest.mark.parametrize("kind", ["binary", "empty", "regression", "many members", "hostile"])
 def test_a_page_asks_for_nothing_and_fits_a_small_window(kind: str, tmp_path: Path) -> None:
-    shown = look(draw_once(kind), tmp_path, width=500, picture=False)
+    shown = look(draw_once(kind), tmp_path, width=500, screenshot=False)
     assert shown.requests == ()
-    assert shown.told["resources"] == []
-    assert shown.told["width"] == 500
-    assert shown.told["scripts"] == 1  # the test's own
+    assert shown.measured["resources"] == []
+    assert shown.measured["width"] == 500
+    assert shown.measured["scripts"] == 1  # the test's own
 
 
 @needs_browser
@@ -359,22 +359,22 @@ def test_the_page_as_it_is_asks_for_nothing_either(seen: Seen) -> None:
 @needs_browser
 def test_a_page_that_does_ask_would_be_noticed(tmp_path: Path) -> None:
     page = '<!DOCTYPE html><body><main><img src="http://example.test/x.png"></main></body>'
-    assert "GET http://example.test/x.png" in look(page, tmp_path, picture=False).requests
+    assert "GET http://example.test/x.png" in look(page, tmp_path, screenshot=False).requests
 
 
 @needs_browser
 def test_text_of_data_is_text_and_runs_nowhere(tmp_path: Path) -> None:
-    shown = look(draw_once("hostile"), tmp_path, picture=False)
-    assert shown.told["ran"] is None
-    assert "img" not in shown.told["names"]
-    assert shown.told["title"].startswith("<script>window.ran")
-    assert shown.told["seen"].count('<script>window.ran = "text"</script>') > 15
+    shown = look(draw_once("hostile"), tmp_path, screenshot=False)
+    assert shown.measured["ran"] is None
+    assert "img" not in shown.measured["names"]
+    assert shown.measured["title"].startswith("<script>window.ran")
+    assert shown.measured["seen"].count('<script>window.ran = "text"</script>') > 15
 
 
 @needs_browser
 def test_a_script_in_a_page_that_is_not_escaped_would_be_noticed(tmp_path: Path) -> None:
     page = f"<!DOCTYPE html><body><main>{EVIL}</main></body>".replace("\x08", "")
-    assert look(page, tmp_path, picture=False).told["ran"] == 1  # the picture that is not there comes last
+    assert look(page, tmp_path, screenshot=False).measured["ran"] == 1  # the picture that is not there comes last
 
 
 @needs_browser
