@@ -139,7 +139,7 @@ def wait(stack: Stack, execution: str, seconds: float = 300) -> Mapping[str, Any
         time.sleep(0.05)
 
 
-def ask(stack: Stack, payload: object, name: str | None = None) -> dict[str, Any]:
+def predict(stack: Stack, payload: object, name: str | None = None) -> dict[str, Any]:
     """Run an execution to its success and return its output."""
     described = wait(stack, start(stack, payload, name))
     assert described["status"] == "SUCCEEDED", described.get("cause")

@@ -21,7 +21,7 @@ import polars as pl
 import pytest
 
 from builders import X, manifest, member, model
-from driving import ENSEMBLE, ask, run_ensemble
+from driving import ENSEMBLE, predict, run_ensemble
 from stepensemble.batch.documents import Options, Request
 from stepensemble.batch.report.summary import Summary
 from stepensemble.batch.run_lock import list_finished
@@ -87,7 +87,7 @@ def test_the_same_rows_through_both_doors_are_answered_equally(
 ) -> None:
     run = batch(shared_project, str(write_jsonl(shared_project / "in" / "doors.jsonl", rows)), "--shard-size", "16KB")
     assert (run["status"], run["rows_in"], run["rows_out"], run["rows_rejected"]) == ("SUCCEEDED", 300, 300, 0)
-    output = follow_pointers(stack.data, msgspec.convert(ask(stack, {"instances": rows}), Output))
+    output = follow_pointers(stack.data, msgspec.convert(predict(stack, {"instances": rows}), Output))
     predictions: list[Row] = msgspec.to_builtins(output.predictions)
     results = read_results(run, shared_project)
     assert results["row"].to_list() == list(range(1, 301))

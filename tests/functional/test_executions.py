@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 
 from builders import X, member, sources
-from driving import ROOT, ask, start, wait
+from driving import ROOT, predict, start, wait
 from expected_events import list_events, without_volatile
 from stepensemble import Ensemble
 from stepensemble.cli.execution import run_execution
@@ -69,14 +69,14 @@ def test_the_stack_and_the_process_answer_alike_bit_for_bit(
     stack: Stack, ensemble: Ensemble, shared_project: Path, event: str
 ) -> None:
     payload = json.loads((shared_project / "events" / event).read_text())
-    assert without_volatile(ask(stack, payload)) == without_volatile(ensemble.predict(payload))
+    assert without_volatile(predict(stack, payload)) == without_volatile(ensemble.predict(payload))
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(PASSENGERS, min_size=1, max_size=20))
 def test_they_answer_alike_on_made_up_rows(stack: Stack, ensemble: Ensemble, rows: list[dict[str, Any]]) -> None:
     payload = {"instances": rows}
-    assert without_volatile(ask(stack, payload)) == without_volatile(ensemble.predict(payload))
+    assert without_volatile(predict(stack, payload)) == without_volatile(ensemble.predict(payload))
 
 
 def test_ten_thousand_rows_travel_by_pointer_and_answer_alike(stack: Stack, ensemble: Ensemble) -> None:
@@ -116,7 +116,7 @@ def test_every_member_is_asked_by_its_own_function_at_once(stack: Stack, tmp_pat
 
 
 def test_the_same_name_is_recorded_once(stack: Stack) -> None:
-    first = ask(stack, {"features": PASSENGER}, name="twice")
+    first = predict(stack, {"features": PASSENGER}, name="twice")
     with pytest.raises(ClientError, match="ExecutionAlreadyExists"):
         start(stack, {"features": {**PASSENGER, "Age": 60}}, name="twice")
     assert first["prediction_id"] == "twice"
@@ -125,7 +125,7 @@ def test_the_same_name_is_recorded_once(stack: Stack) -> None:
 
 def test_a_prediction_id_asked_again_answers_what_is_recorded(stack: Stack) -> None:
     payload = {"features": PASSENGER, "prediction_id": "passenger-17"}
-    assert ask(stack, payload) == ask(stack, payload)
+    assert predict(stack, payload) == predict(stack, payload)
     other = {"features": {**PASSENGER, "Sex": "female"}, "prediction_id": "passenger-17"}
     described = wait(stack, start(stack, other))
     assert (described["status"], described["error"]) == ("FAILED", "PredictionConflict")
@@ -136,7 +136,7 @@ def test_a_hundred_executions_are_recorded_once_each(stack: Stack) -> None:
     names = [f"crowd-{number}" for number in range(100)]
 
     def one(name: str) -> str:
-        output = ask(stack, {"features": {**PASSENGER, "Age": int(name[6:]) % 80}}, name)
+        output = predict(stack, {"features": {**PASSENGER, "Age": int(name[6:]) % 80}}, name)
         return str(output["status"])
 
     with ThreadPoolExecutor(16) as crowd:
@@ -164,7 +164,7 @@ def test_a_refused_payload_is_not_recorded_and_not_logged(stack: Stack, shared_p
 
 
 def test_features_stay_out_of_the_logs(stack: Stack, shared_project: Path) -> None:
-    output = ask(stack, {"features": {**PASSENGER, "Fare": 123.456789}, "metadata": {"name": "Braund"}})
+    output = predict(stack, {"features": {**PASSENGER, "Fare": 123.456789}, "metadata": {"name": "Braund"}})
     assert stack.records.read(output["prediction_id"]).metadata == {"name": "Braund"}
     logs = "".join(path.read_text() for path in (shared_project / ".stepensemble" / "logs").iterdir())
     assert "123.456789" not in logs
@@ -186,7 +186,7 @@ def test_an_overwritten_artifact_is_never_served(stack: Stack, local: LocalStack
     stack.releases.bucket.write(artifact_key(member.artifact.digest), stack.releases.read_artifact(other.artifact))
     try:
         end_processes(local)
-        output = ask(stack, {"features": PASSENGER})
+        output = predict(stack, {"features": PASSENGER})
     finally:
         stack.releases.bucket.write(artifact_key(member.artifact.digest), sound)
     assert output["status"] == "DEGRADED"
@@ -234,7 +234,7 @@ def publish_frail(stack: Stack, folder: Path, quorum: int, *members: tuple[str, 
 
 def test_nan_and_a_timeout_degrade_the_answer(stack: Stack, tmp_path: Path) -> None:
     publish_frail(stack, tmp_path, 1, ("half_plus_two", 10), ("logarithm", 10), ("slow", 1))
-    output = ask_fresh(stack, {"features": {"x": -4}})
+    output = predict_fresh(stack, {"features": {"x": -4}})
     assert output["status"] == "DEGRADED"
     (prediction,) = output["predictions"]
     assert prediction.pop("missing") == ["logarithm", "slow"]
@@ -245,7 +245,7 @@ def test_nan_and_a_timeout_degrade_the_answer(stack: Stack, tmp_path: Path) -> N
     assert weights == {"half_plus_two": 1.0, "logarithm": 0.0, "slow": 0.0}
     assert stack.records.read(output["prediction_id"]).output.status == "DEGRADED"
     # The slot whose call was given up answers the next one.
-    assert ask_fresh(stack, {"features": {"x": 4}})["members"][0]["outputs"] == [4.0]
+    assert predict_fresh(stack, {"features": {"x": 4}})["members"][0]["outputs"] == [4.0]
 
 
 def test_below_the_quorum_the_execution_fails_and_is_recorded(stack: Stack, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_process_that_is_killed_again_is_a_failed_member(stack: Stack, local: 
 def test_a_function_that_is_killed_is_called_again(stack: Stack, local: LocalStack, machine: str) -> None:
     pointer, _ = stack.releases.read_current()
     payload = {"features": PASSENGER, "release": pointer.release}
-    ask(stack, payload)  # each function has a process now
+    predict(stack, payload)  # each function has a process now
     named = {status.logical_id: status.name for status in local.functions}
     slot = f"{stack.outputs['ScoreFunctionPrefix']}{pointer.slots['deep']}"
     names = [named["NormalizeFunction"], slot, named["AggregateFunction"]]
@@ -476,16 +476,16 @@ def test_the_latest_reviews_come_first_and_as_many_as_asked_for(stack: Stack, tm
 def test_a_payloads_quorum_is_that_executions(stack: Stack, tmp_path: Path) -> None:
     publish_frail(stack, tmp_path, 2, ("half_plus_two", 10), ("logarithm", 10))
     payload = {"features": {"x": -4}, "quorum": {"min_members": 1, "required": ["half_plus_two"]}}
-    output = ask_fresh(stack, payload)
+    output = predict_fresh(stack, payload)
     assert (output["status"], output["policy"]["quorum"]["min_members"]) == ("DEGRADED", 1)
     described = wait(stack, start(stack, {**payload, "quorum": {"min_members": 3}}))
     assert (described["status"], described["error"]) == ("FAILED", "InvalidPayload")
     assert "$.quorum.min_members: 3 is more than the 2 voters" in described["cause"]
 
 
-def ask_fresh(stack: Stack, payload: dict[str, Any]) -> dict[str, Any]:
+def predict_fresh(stack: Stack, payload: dict[str, Any]) -> dict[str, Any]:
     """Ask what is current now, past what Normalize may have cached."""
-    return ask(stack, {**payload, "release": stack.releases.read_current()[0].release})
+    return predict(stack, {**payload, "release": stack.releases.read_current()[0].release})
 
 
 def end_processes(local: LocalStack) -> None:

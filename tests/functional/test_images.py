@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from driving import ROOT, ask, copy_project, run_ensemble, shown_commands, start, steady, wait
+from driving import ROOT, copy_project, predict, run_ensemble, shown_commands, start, steady, wait
 from expected_events import EVENTS, list_pictures, picture_payload, without_volatile
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.cli.tables.image_preview import SHADES
@@ -101,12 +101,12 @@ def test_the_aws_sdk_gets_a_pictures_answer_from_the_express_machine_at_once(dig
         stateMachineArn=digits.outputs["ExpressStateMachineArn"], input=json.dumps(picture_payload(SEVEN))
     )
     assert done["status"] == "SUCCEEDED", done.get("cause")
-    assert json.loads(done["output"])["predictions"] == ask(digits, picture_payload(SEVEN))["predictions"]
+    assert json.loads(done["output"])["predictions"] == predict(digits, picture_payload(SEVEN))["predictions"]
 
 
 @pytest.mark.parametrize("path", list_pictures(), ids=lambda path: path.name)
 def test_a_picture_is_answered_by_an_execution_as_the_file_beside_it_says(digits: Stack, path: Path) -> None:
-    output = without_volatile(ask(digits, picture_payload(path)))
+    output = without_volatile(predict(digits, picture_payload(path)))
     assert [one["status"] for one in output["members"]] == ["ok", "ok", "ok"]
     assert_as_written(output, json.loads(path.with_suffix(".output.json").read_text()))
 
@@ -114,8 +114,8 @@ def test_a_picture_is_answered_by_an_execution_as_the_file_beside_it_says(digits
 def test_a_picture_in_the_inbox_is_answered_as_its_text_and_the_record_keeps_the_pointer(digits: Stack) -> None:
     pointer = digits.data.write("inbox/seven.png", SEVEN.read_bytes())
     payload = {"features": {"image": {"s3": pointer.s3}}}
-    output = ask(digits, payload)
-    assert output["predictions"] == ask(digits, picture_payload(SEVEN))["predictions"]
+    output = predict(digits, payload)
+    assert output["predictions"] == predict(digits, picture_payload(SEVEN))["predictions"]
     assert digits.records.read(output["prediction_id"]).input == payload
 
 
@@ -151,7 +151,7 @@ def test_run_json_of_a_picture_is_the_output_alone(digits: Stack, project: Path)
 
 
 def test_a_shown_record_does_not_print_the_whole_picture(digits: Stack, project: Path) -> None:
-    prediction = ask(digits, picture_payload(SEVEN))["prediction_id"]
+    prediction = predict(digits, picture_payload(SEVEN))["prediction_id"]
     done = run_ensemble(project, "show", prediction)
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("image"))

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from builders import member, sources
-from driving import ROOT, ask, copy_project, wait
+from driving import ROOT, copy_project, predict, wait
 from stepensemble.cli.inbox import resume_inbox
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.payload import MAX_ROWS
@@ -171,7 +171,7 @@ def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 def test_json_is_answered_as_an_execution_answers_it(inbox: Inbox) -> None:
     payload = {"instances": ROWS, "metadata": {"from": "a bucket"}}
     document = inbox.answer("same.json", payload)
-    direct = ask(inbox.stack, payload)
+    direct = predict(inbox.stack, payload)
     assert document["predictions"] == direct["predictions"]
     assert document.keys() == direct.keys() | {"object"}
     record = inbox.stack.records.read(document["prediction_id"])
@@ -206,7 +206,7 @@ def test_a_payload_of_megabytes_goes_by_s3_and_comes_back_whole(inbox: Inbox) ->
     body = json.dumps({"instances": rows}, indent=8).encode()
     assert len(body) > 2_000_000
     document = inbox.answer("large.json", body)
-    few = ask(inbox.stack, {"instances": ROWS})["predictions"]
+    few = predict(inbox.stack, {"instances": ROWS})["predictions"]
     assert [one["label"] for one in document["predictions"]] == [few[n % 4]["label"] for n in range(MAX_ROWS)]
     assert [one["value"] for one in document["predictions"][-4:]] == pytest.approx([one["value"] for one in few])
     assert [len(one["outputs"]) for one in document["members"]] == [MAX_ROWS] * 4
@@ -280,7 +280,7 @@ def test_every_kind_of_dataset_is_a_run_whose_results_are_there(inbox: Inbox) ->
         "runs/columns.parquet": as_parquet(ROWS),
     }
     versions = {name: inbox.put(name, body) for name, body in bodies.items()}
-    expected = [one["value"] for one in ask(inbox.stack, {"instances": ROWS})["predictions"]]
+    expected = [one["value"] for one in predict(inbox.stack, {"instances": ROWS})["predictions"]]
     for name, version in versions.items():
         document = inbox.wait(name, version)
         assert (document["status"], document["rows_in"], document["rows_out"]) == ("SUCCEEDED", 4, 4), name

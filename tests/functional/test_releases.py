@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from builders import member, sources
-from driving import ENSEMBLE, ask, copy_project, run_ensemble
+from driving import ENSEMBLE, copy_project, predict, run_ensemble
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.errors import NoCanary, NothingPublished
 from stepensemble.core.releases.pointer import choose
@@ -108,7 +108,7 @@ def test_a_model_is_published_listed_compared_and_taken_back(project: Path, stac
     assert (added["part"], added["name"], added["change"]) == ("member", "fifth", "added")
     published = answer(project, "publish")
     assert (published["previous"], published["changed"], published["canary"]) == (shipped, True, None)
-    assert len(ask(stack, {"features": PASSENGER, "release": published["release"]})["members"]) == 5
+    assert len(predict(stack, {"features": PASSENGER, "release": published["release"]})["members"]) == 5
 
     listed = answer(project, "releases")
     assert (listed["current"], listed["canary"]) == (published["release"], None)
@@ -121,7 +121,7 @@ def test_a_model_is_published_listed_compared_and_taken_back(project: Path, stac
     assert (removed["name"], removed["change"]) == ("fifth", "removed")
     back = answer(project, "rollback")
     assert (back["release"], back["previous"], back["changed"]) == (shipped, published["release"], True)
-    assert len(ask(stack, {"features": PASSENGER, "release": shipped})["members"]) == 4
+    assert len(predict(stack, {"features": PASSENGER, "release": shipped})["members"]) == 4
     assert answer(project, "rollback", published["release"][:8])["release"] == published["release"]
 
 
@@ -217,8 +217,8 @@ def test_a_canary_answers_its_share_is_compared_and_ends(project: Path, stack: S
     current, _ = stack.releases.read_current()
     expected = [choose(current, id_)[0] for id_ in ids]
     # The first question asks for a release, so that no cached pointer answers the others.
-    ask(stack, {"features": PASSENGER, "release": canary["release"]})
-    answered = [ask(stack, {"features": PASSENGER, "prediction_id": id_})["release"] for id_ in ids]
+    predict(stack, {"features": PASSENGER, "release": canary["release"]})
+    answered = [predict(stack, {"features": PASSENGER, "prediction_id": id_})["release"] for id_ in ids]
     assert answered == expected
     assert {*expected} == {shipped, canary["release"]}
 
@@ -328,7 +328,7 @@ def test_a_release_is_promoted_from_stack_to_stack(project: Path, tmp_path: Path
         assert "verified" in done.stdout
         assert "+ member fifth: added" in done.stdout
         assert there.releases.read_current()[0].release == published
-        answered = ask(there, {"features": PASSENGER, "release": published})
+        answered = predict(there, {"features": PASSENGER, "release": published})
         assert (answered["status"], len(answered["members"])) == ("COMPLETE", 5)
         again = json.loads(promote("--yes", "--json").stdout)
         assert (again["changed"], again["differences"], again["verification"]["passed"]) == (False, [], True)

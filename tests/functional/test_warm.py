@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from builders import ROOT, member, sources
-from driving import ask, copy_project, replay_session, run_ensemble, shown_commands, start, wait
+from driving import copy_project, predict, replay_session, run_ensemble, shown_commands, start, wait
 from stepensemble.batch.report.cost import GB_SECOND, REQUEST
 from stepensemble.cli.schedules import fire, read_schedule
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
@@ -65,7 +65,7 @@ def test_a_cold_stack_is_warmed_up_and_the_next_execution_loads_nothing(cold: St
         assert None not in [*trips, one["normalize_ms"], one["aggregate_ms"], one["total_ms"]]
     assert cold.records.latest(10) == []
     assert list(cold.data.list("")) == []
-    assert [one["cold"] for one in ask(cold, PASSENGER)["members"]] == [False] * 4
+    assert [one["cold"] for one in predict(cold, PASSENGER)["members"]] == [False] * 4
 
 
 def test_where_nothing_is_cold_the_command_says_so(cold: Stack, folder: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_canarys_models_are_loaded_too(cold: Stack, folder: Path, tmp_path: 
         lines = run_ensemble(folder, "warm").stdout.splitlines()
         assert [line.split()[0] for line in lines if "(canary)" in line] == ["half", "log"]
         assert lines[-1].endswith(f"; release {current[:12]}, canary {read.digest[:12]}")
-        asked = ask(cold, {"features": {"x": 1}, "release": read.digest})
+        asked = predict(cold, {"features": {"x": 1}, "release": read.digest})
         assert [one["cold"] for one in asked["members"]] == [False, False]
     finally:
         abort_canary(cold.releases)
