@@ -106,7 +106,7 @@ def test_a_warm_up_a_refusal_and_the_batch_announce_nothing(telling: Stack, fold
         assert hear() == []
 
 
-def test_by_default_nothing_is_announced_and_nobody_waits_for_it(stack: Stack, shared_project: Path) -> None:
+def test_by_default_nothing_is_announced_and_nothing_waits_for_it(stack: Stack, shared_project: Path) -> None:
     ensure_published(stack, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
     with listening(stack) as hear:
         execution = start(stack, PASSENGER)

@@ -82,7 +82,7 @@ def read_rejected(run: Mapping[str, Any], project: Path) -> pl.DataFrame:
     return pl.concat(pl.read_parquet(part) for part in sorted((project / run["folder"]).glob("rejected-*.parquet")))
 
 
-def test_the_same_rows_through_both_doors_are_answered_equally(
+def test_the_same_rows_get_the_same_predictions_from_a_batch_and_an_execution(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
     run = batch(shared_project, str(write_jsonl(shared_project / "in" / "doors.jsonl", rows)), "--shard-size", "16KB")
@@ -128,9 +128,7 @@ def test_every_format_is_read_and_written_alike(shared_project: Path, stack: Sta
     assert [float(line["value"]) for line in csv.DictReader(io.StringIO(part))] == first["value"].to_list()
 
 
-def test_what_is_wrong_is_said_in_the_words_of_an_execution(
-    shared_project: Path, stack: Stack, rows: list[Row]
-) -> None:
+def test_rejections_have_the_words_of_an_execution(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     wrong: list[Row] = [
         {**rows[0], "Age": "twenty-two"},
@@ -190,7 +188,7 @@ def test_an_id_and_a_label_come_along(shared_project: Path, stack: Stack, rows: 
     assert ensemble.error == pytest.approx(brier, abs=1e-12)
 
 
-def test_asked_for_again_it_is_one_run(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_requested_again_it_is_one_run(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_jsonl(shared_project / "in" / "again.jsonl", rows)
     first, second = (batch(shared_project, str(path), "--date", "2026-03-01") for _ in range(2))
@@ -275,7 +273,7 @@ def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_refused(
         (["events", "--release", "abc", "--manifest", "models/manifest.json"], "leave one out"),
     ],
 )
-def test_what_is_asked_wrongly_is_said_before_anything_starts(
+def test_wrong_usage_is_reported_before_anything_starts(
     shared_project: Path, arguments: list[str], message: str
 ) -> None:
     (shared_project / "nothing").mkdir(exist_ok=True)
@@ -329,7 +327,7 @@ def test_a_member_that_has_nothing_for_one_row_is_missing_there_alone(
     assert (log.rows, log.unusable, log.failures) == (3, 1, {})
 
 
-def test_what_a_person_sees_says_everything(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_what_a_person_sees_is_complete(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_jsonl(shared_project / "in" / "seen.jsonl", [*rows[:50], {**rows[50], "Age": "old"}])
     done = run_ensemble(shared_project, "batch", str(path), "--output", "mine")
@@ -343,7 +341,7 @@ def test_what_a_person_sees_says_everything(shared_project: Path, stack: Stack, 
     assert report.stat().st_size > 0
 
 
-def test_what_plan_notes_of_the_columns_is_said_while_the_shards_run(
+def test_what_plan_notes_of_the_columns_is_reported_while_the_shards_run(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
     noted = [{key: value for key, value in row.items() if key != "Embarked"} | {"Cabin": "C85"} for row in rows[:150]]

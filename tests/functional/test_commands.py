@@ -24,7 +24,7 @@ def served(shared_project: Path, stack: object) -> Path:
     return shared_project
 
 
-def test_run_draws_a_line_a_member_then_the_answer(served: Path) -> None:
+def test_run_draws_a_line_for_each_member_then_the_prediction(served: Path) -> None:
     done = run_ensemble(served, "run", "events/passenger.json")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -100,7 +100,7 @@ def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, numbe
         (("dance",), "No such command"),
     ],
 )
-def test_wrong_usage_exits_2_and_says_why(served: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_wrong_usage_exits_2_and_gives_the_reason(served: Path, arguments: tuple[str, ...], complaint: str) -> None:
     done = run_ensemble(served, *arguments)
     assert done.returncode == 2
     assert complaint in done.stderr
@@ -148,7 +148,7 @@ def test_events_lists_what_earlier_runs_want_a_person_to_look_at(project: Path) 
     assert [summary["prediction_id"] for summary in recorded] == [one[0] for one in expected]
 
 
-def test_show_of_an_unknown_id_says_so(served: Path) -> None:
+def test_show_of_an_unknown_id_reports_it(served: Path) -> None:
     done = run_ensemble(served, "show", "never")
     assert done.returncode == 1
     assert 'no record is kept of "never"' in done.stderr
@@ -256,7 +256,7 @@ def test_nothing_is_left_running_and_nothing_is_in_the_way_of_the_next_stack(pro
         wait_for_end(children)
 
 
-def test_two_commands_at_once_both_answer(project: Path) -> None:
+def test_two_commands_at_once_both_succeed(project: Path) -> None:
     processes = [
         subprocess.Popen(
             [ENSEMBLE, "run", "events/passenger.json", "--json"],
@@ -276,7 +276,7 @@ def test_two_commands_at_once_both_answer(project: Path) -> None:
     assert {summary["prediction_id"] for summary in listed} == ids
 
 
-def test_fresh_forgets_what_was_recorded_and_mends_a_damaged_state(project: Path) -> None:
+def test_fresh_forgets_what_was_recorded_and_fixes_a_damaged_state(project: Path) -> None:
     first = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
     (project / ".stepensemble" / "state.db").write_bytes(b"no database")
     refused = run_ensemble(project, "records")

@@ -141,7 +141,7 @@ def test_what_people_see_of_it(project: Path) -> None:
     assert "verified  release " in verified
 
 
-def test_a_dry_run_says_what_would_change_and_writes_nothing(project: Path) -> None:
+def test_a_dry_run_shows_what_would_change_and_writes_nothing(project: Path) -> None:
     add_member(project, "sixth", b"\0" * 16)
     before = answer(project, "releases")
     planned = answer(project, "publish", "--dry-run")
@@ -155,7 +155,9 @@ def test_a_dry_run_says_what_would_change_and_writes_nothing(project: Path) -> N
     assert answer(project, "releases") == before
 
 
-def test_diff_tells_manifests_apart_without_a_stack_and_exits_as_asked(project: Path, tmp_path: Path) -> None:
+def test_diff_compares_manifests_without_a_stack_and_sets_its_exit_code_on_request(
+    project: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "models"
     shutil.copytree(project / "models", folder)
     edit(tmp_path, role="shadow")
@@ -190,7 +192,7 @@ def test_a_rollback_to_damaged_artifacts_is_refused(project: Path, stack: Stack,
     assert stack.releases.read_current()[0].release == shipped
 
 
-def test_verify_fails_where_the_stack_answers_otherwise(project: Path, stack: Stack) -> None:
+def test_verify_fails_where_the_stack_predicts_something_else(project: Path, stack: Stack) -> None:
     verified = answer(project, "verify")
     assert verified["passed"]
     assert {member["status"] for member in verified["members"]} == {"same"}
@@ -209,7 +211,7 @@ def test_verify_fails_where_the_stack_answers_otherwise(project: Path, stack: St
         stack.releases.bucket.write(key, kept)
 
 
-def test_a_canary_answers_its_share_is_compared_and_ends(project: Path, stack: Stack, shipped: str) -> None:
+def test_a_canary_serves_its_share_is_compared_and_ends(project: Path, stack: Stack, shipped: str) -> None:
     add_member(project)
     canary = answer(project, "publish", "--canary", "30")
     assert (canary["canary"], canary["previous"]) == (30, shipped)

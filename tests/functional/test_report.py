@@ -257,7 +257,7 @@ def test_numbers_are_written_in_their_cells_and_can_be_read_there(seen: Seen) ->
 
 
 @needs_browser
-def test_curves_lie_where_what_was_said_and_what_came_true_put_them(seen: Seen) -> None:
+def test_curves_are_where_predictions_and_labels_put_them(seen: Seen) -> None:
     curves = {f"calibration-curve-{number}": TRUE[name] for number, name in enumerate(NAMES)}
     curves["calibration-curve-ensemble"] = TRUE["ensemble"]
     assert seen.measured["marks"].keys() == curves.keys()
@@ -343,7 +343,7 @@ def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
 
 @needs_browser
 @pytest.mark.parametrize("kind", ["binary", "empty", "regression", "many members", "hostile"])
-def test_a_page_asks_for_nothing_and_fits_a_small_window(kind: str, tmp_path: Path) -> None:
+def test_a_page_requests_nothing_and_fits_a_small_window(kind: str, tmp_path: Path) -> None:
     shown = look(draw_once(kind), tmp_path, width=500, screenshot=False)
     assert shown.requests == ()
     assert shown.measured["resources"] == []
@@ -352,12 +352,12 @@ def test_a_page_asks_for_nothing_and_fits_a_small_window(kind: str, tmp_path: Pa
 
 
 @needs_browser
-def test_the_page_as_it_is_asks_for_nothing_either(seen: Seen) -> None:
+def test_the_page_as_it_is_requests_nothing_either(seen: Seen) -> None:
     assert seen.requests == ()
 
 
 @needs_browser
-def test_a_page_that_does_ask_would_be_noticed(tmp_path: Path) -> None:
+def test_a_page_with_a_request_would_be_noticed(tmp_path: Path) -> None:
     page = '<!DOCTYPE html><body><main><img src="http://example.test/x.png"></main></body>'
     assert "GET http://example.test/x.png" in look(page, tmp_path, screenshot=False).requests
 
@@ -387,7 +387,7 @@ def test_it_is_dark_where_the_reader_wants_it_dark(seen: Seen, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_picture_has_a_title_and_says_in_words_what_it_shows(kind: str) -> None:
+def test_every_chart_has_a_title_and_describes_what_it_shows(kind: str) -> None:
     page = draw_once(kind)
     pictures = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]  # noqa: S314 our own
     assert page.count("<svg") == len(pictures) == page.count('role="img"')
@@ -408,7 +408,7 @@ def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -
     assert len(page) < 1_000_000
 
 
-def test_an_empty_run_and_a_failed_one_say_so() -> None:
+def test_an_empty_run_and_a_failed_one_are_recognizable() -> None:
     empty, failed = draw_once("empty"), draw_once("failed")
     for words in ("No row was answered.", "No member was asked.", "No row was rejected.", "no earlier run"):
         assert words in empty

@@ -95,7 +95,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Sources]
 
 @needs_tensorflow
 @pytest.mark.tensorflow
-def test_both_runtimes_answer_together_as_they_do_in_process(stack: Stack, make: Callable[[float], Sources]) -> None:
+def test_both_runtimes_predict_together_as_they_do_in_process(stack: Stack, make: Callable[[float], Sources]) -> None:
     twice = make(2)
     ensure_published(stack, twice, notify=lambda _: None)
     slots = stack.releases.read_current()[0].slots
@@ -125,7 +125,7 @@ def test_both_kinds_of_slots_are_warmed_up(stack: Stack, make: Callable[[float],
 
 @needs_tensorflow
 @pytest.mark.tensorflow
-def test_a_damaged_saved_model_degrades_the_answer(stack: Stack, make: Callable[[float], Sources]) -> None:
+def test_a_damaged_saved_model_degrades_the_prediction(stack: Stack, make: Callable[[float], Sources]) -> None:
     thrice = make(3)
     publish(thrice, stack.releases, stack.slots)
     artifact = thrice.release.members[1].artifact
@@ -149,7 +149,7 @@ def test_the_command_line_publishes_to_both_kinds_of_slots(
     assert (published["release"], published["slots"]["times"]) == (ten.digest, "t1")
 
 
-def test_a_stack_without_the_add_on_says_how_to_get_it_and_is_left_as_it_was(tmp_path: Path) -> None:
+def test_a_stack_without_the_add_on_shows_how_to_get_it_and_is_left_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
     with LocalStack.start(copy_project(folder), tensorflow=False) as started:

@@ -68,7 +68,7 @@ def test_a_cold_stack_is_warmed_up_and_the_next_execution_loads_nothing(cold: St
     assert [one["cold"] for one in predict(cold, PASSENGER)["members"]] == [False] * 4
 
 
-def test_where_nothing_is_cold_the_command_says_so(cold: Stack, folder: Path) -> None:
+def test_where_nothing_is_cold_the_command_reports_it(cold: Stack, folder: Path) -> None:
     warm_up_twice(cold)
     lines = run_ensemble(folder, "warm").stdout.splitlines()
     assert sum("already there" in line for line in lines) == 4
@@ -108,7 +108,7 @@ def test_the_canarys_models_are_loaded_too(cold: Stack, folder: Path, tmp_path: 
         abort_canary(cold.releases)
 
 
-def test_an_artifact_that_is_broken_is_told_and_the_others_are_warm(
+def test_an_artifact_that_is_broken_is_reported_and_the_others_are_warm(
     started: Stack, folder: Path, tmp_path: Path
 ) -> None:
     read = sources(
@@ -149,7 +149,7 @@ def test_the_shown_input_is_the_one(cold: Stack) -> None:
     assert wait(cold, start(cold, json.loads(shown)))["status"] == "SUCCEEDED"
 
 
-def test_the_shown_cost_adds_up_and_is_reckoned_by_the_prices_of_the_batch() -> None:
+def test_the_shown_cost_adds_up_and_is_computed_by_the_prices_of_the_batch() -> None:
     rows = re.findall(r"^\| ([^|*]+) \| ([^|]+) \| \$([\d.]+)[^|]* \| ([\d.]+) \|$", PAGE, flags=re.MULTILINE)
     assert len(rows) == 9
     for what, much, price, dollars in rows:

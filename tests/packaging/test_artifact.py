@@ -46,7 +46,7 @@ def passengers(project: Path) -> dict[str, Any]:
     return dict(json.loads((project / "events" / "passengers.json").read_text()))
 
 
-def test_built_functions_answer_as_the_ensemble_in_process(
+def test_built_functions_predict_as_the_ensemble_in_process(
     stack: Stack, local: LocalStack, project: Path, layers: tuple[Path, ...], passengers: dict[str, Any]
 ) -> None:
     expected = Ensemble.load(project / "models" / "manifest.json").predict(passengers)

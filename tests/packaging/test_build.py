@@ -119,7 +119,7 @@ def test_a_build_over_an_older_one_is_of_the_tree_as_it_is_now(build: Callable[.
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_has_what_the_lock_file_says_and_no_more(built: Path, layer: str) -> None:
+def test_a_layer_has_what_the_lock_file_states_and_no_more(built: Path, layer: str) -> None:
     folders = (built / layer / "python").glob("*.dist-info")
     shipped = [tuple(folder.name.removesuffix(".dist-info").replace("_", "-").rsplit("-", 1)) for folder in folders]
     locked = {(each["name"], each["version"]) for each in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}

@@ -258,7 +258,7 @@ def test_a_model_with_several_inputs_signatures_or_outputs_takes_part_by_name(tm
         ),
     ],
 )
-def test_a_member_that_does_not_do_what_the_manifest_says_is_refused(
+def test_a_member_that_does_not_do_what_the_manifest_states_is_refused(
     tmp_path: Path, entry: dict[str, Any], more: dict[str, Any], check: str, path: str, expected: str
 ) -> None:
     report = examine(sources(tmp_path, entry, **more))
@@ -362,7 +362,7 @@ def test_a_tensor_has_no_order_of_columns(tmp_path: Path) -> None:
         ("noisy", "value", {"type": "regression"}, {"alone": "", "again": "", "in another order": ""}),
     ],
 )
-def test_a_member_whose_answers_depend_on_more_than_the_row_is_refused_or_by_declaration_warned_of(
+def test_a_member_whose_outputs_depend_on_more_than_the_row_is_refused_or_by_declaration_warned_of(
     tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], ways: dict[str, str]
 ) -> None:
     more: dict[str, Any] = {"task": task, "golden": [{"x": x} for x in (4, -20, 20)]}
@@ -396,7 +396,7 @@ def test_golden_rows_that_are_all_alike_are_put_beside_drawn_ones(tmp_path: Path
     assert verdicts(report, "b")["repetition"] == "ok"
 
 
-def test_where_drawn_rows_do_not_do_for_a_model_that_is_said_and_no_fault_of_it(tmp_path: Path) -> None:
+def test_where_a_model_does_not_take_drawn_rows_that_is_a_warning_and_no_fault(tmp_path: Path) -> None:
     # Drawn are numbers between -1 and 1, and the input takes whole ones.
     entry = member("a", "indexed", inputs={"i": ["x"], "x": ["y"]})
     report = examine(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 2}]))
@@ -417,7 +417,7 @@ def test_where_drawn_rows_do_not_do_for_a_model_that_is_said_and_no_fault_of_it(
         ("sign_label", "probability", BINARY_TASK, 'declare "label" if it is the index of a class'),
     ],
 )
-def test_answers_that_look_like_another_kind_are_warned_of(
+def test_outputs_that_look_like_another_kind_are_warned_of(
     tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], remedy: str
 ) -> None:
     features = [X, Y] if artifact == "softmax" else [X]
@@ -440,7 +440,7 @@ def test_answers_that_look_like_another_kind_are_warned_of(
         (np.array([0.5, 0.7]), Value()),
     ],
 )
-def test_what_may_well_be_what_is_declared_is_not_doubted(said: Any, output: Output) -> None:
+def test_what_may_well_be_what_is_declared_is_not_warned_of(said: Any, output: Output) -> None:
     assert doubt_meaning(said, output) is None
 
 
@@ -504,7 +504,7 @@ def test_what_this_process_holds_does_not_count_as_a_models_memory(tmp_path: Pat
     assert 20 * MEBIBYTE < report.answers["half"].peak_bytes < held.nbytes / 2
 
 
-def test_the_longest_execution_is_reckoned_from_what_is_waited_for() -> None:
+def test_the_longest_execution_is_computed_from_what_is_waited_for() -> None:
     members = [
         released("a", timeout=10),
         released("b", timeout=20),
@@ -579,7 +579,7 @@ def test_an_image_too_large_for_a_state_travels_through_s3() -> None:
 # The fingerprint
 
 
-def test_the_fingerprint_is_what_was_said_at_the_gate_of_the_manifests_golden_rows(tmp_path: Path) -> None:
+def test_the_fingerprint_is_the_gates_outputs_for_the_manifests_golden_rows(tmp_path: Path) -> None:
     golden = [{"x": 1}, {"x": -4}]
     read = sources(tmp_path, member("a"), member("b", "sigmoid"), golden=golden)
     stack = MemoryStack()

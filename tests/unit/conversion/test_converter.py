@@ -69,7 +69,7 @@ def test_a_signature_of_a_litert_file_is_chosen() -> None:
 
 
 @pytest.mark.usefixtures("in_process")
-def test_rows_that_a_litert_file_does_not_take_are_said() -> None:
+def test_rows_that_a_litert_file_does_not_take_are_reported() -> None:
     with pytest.raises(InputMismatch, match=r"takes \[1\] numbers a row, and its columns give \[2\]"):
         convert(MODELS / "sigmoid.tflite", golden=np.zeros((1, 2), dtype=np.float32))
 
@@ -82,7 +82,7 @@ def test_code_in_a_keras_file_is_refused_before_tensorflow_is_needed(tmp_path: P
         convert(keras_file(tmp_path / "lambda.keras", "Lambda"), run=run)
 
 
-def test_where_tensorflow_is_missing_the_remedy_is_said(tmp_path: Path) -> None:
+def test_where_tensorflow_is_missing_the_remedy_is_shown(tmp_path: Path) -> None:
     path = keras_file(tmp_path / "dense.keras", "Dense")
     said = run_without_tensorflow(f"""
 from pathlib import Path
