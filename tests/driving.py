@@ -65,6 +65,18 @@ def _make_cache() -> tempfile.TemporaryDirectory[str]:
 
 def run_ensemble(folder: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command as a person does, in a wide terminal without colours; in a fork, which has nothing to import."""
+    command, environment = [ENSEMBLE, *arguments], _terminal_environment()
+    if sys.platform != "linux":  # elsewhere, libraries of the system may not be used in a fork
+        return subprocess.run(
+            command,
+            cwd=folder,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+            env=environment,
+        )
     server = _start_server()
     with ExitStack() as exits:
         given, stdout, stderr = [exits.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
@@ -72,8 +84,7 @@ def run_ensemble(folder: Path, *arguments: str, stdin: str | None = None) -> sub
         given.seek(0)
         ours, theirs = socket.socketpair()
         exits.enter_context(ours)
-        command = [ENSEMBLE, *arguments]
-        request = {"command": command, "folder": str(folder), "environment": _terminal_environment()}
+        request = {"command": command, "folder": str(folder), "environment": environment}
         files = [given.fileno(), stdout.fileno(), stderr.fileno(), theirs.fileno()]
         with theirs:
             socket.send_fds(server, [json.dumps(request).encode()], files)
