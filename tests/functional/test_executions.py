@@ -98,7 +98,7 @@ def test_ten_thousand_rows_travel_by_pointer_and_predict_alike(stack: Stack, ens
 
 def test_every_member_is_invoked_by_its_own_function_at_once(stack: Stack, tmp_path: Path) -> None:
     # Each takes seconds, so none can have answered before the others are asked, however the machine is loaded.
-    publish_frail(stack, tmp_path, 1, *((f"slow-{number}", 30) for number in range(3)))
+    publish_frail(stack, tmp_path, 1, *((f"slow-{number}", 50) for number in range(3)))
     arn = start(stack, {"features": {"x": 4}, "release": stack.releases.read_current()[0].release})
     assert wait(stack, arn)["status"] == "SUCCEEDED"
     events = stack.step_functions.get_execution_history(executionArn=arn, maxResults=1000)["events"]
