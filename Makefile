@@ -59,11 +59,13 @@ run: $(VENV)/.run ## Predict one passenger with the shipped ensemble, on the loc
 
 # With --dist loadfile, the replacement of a crashed worker may wait forever (pytest-xdist 3.8): end the run instead.
 test: $(VENV)/.tensorflow ## Run every test
-	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0
 
 quick: $(VENV)/.dev ## Check style and types, and run the fast tests that need no stack: about a minute
 	@$(MAKE) --no-print-directory lint
-	@$(VENV)/bin/pytest tests/unit tests/contract -m "not slow" -q --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(VENV)/bin/pytest tests/unit tests/contract -m "not slow" -q --numprocesses auto --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder
 
 check: $(VENV)/.dev ## Validate the manifest, its artifacts and the templates
 	@$(VENV)/bin/ensemble check

@@ -38,5 +38,5 @@ def http_url(local: LocalStack, stack: Stack) -> str:
 
 @schema.parametrize()
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_door_answers_as_its_document_says(case: schemathesis.Case, http_url: str) -> None:
+def test_the_endpoint_responds_as_its_document_states(case: schemathesis.Case, http_url: str) -> None:
     case.call_and_validate(base_url=http_url, checks=CHECKS)

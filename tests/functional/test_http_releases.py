@@ -58,7 +58,7 @@ def listed(url: str) -> list[str]:
     return [one["version"] for one in status["model_version_status"]]
 
 
-def test_before_anything_is_published_the_door_says_when_to_ask_again(url: str) -> None:
+def test_before_anything_is_published_the_endpoint_states_when_to_retry(url: str) -> None:
     answers = [
         requests.get(f"{url}/health", timeout=60),
         requests.get(f"{url}{MODELS}/halves", timeout=60),
@@ -144,7 +144,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ("KeyError", 500, None),
     ],
 )
-def test_what_passes_is_answered_with_when_to_ask_again_and_what_does_not_without_its_message(
+def test_a_temporary_failure_states_when_to_retry_and_a_lasting_one_has_no_message(
     faulty: str, fault: str, status: int, retry: str | None
 ) -> None:
     body: dict[str, Any] = {"features": {"x": 1.0}, "metadata": {"fault": [fault, "what went wrong"]}}

@@ -43,7 +43,7 @@ def test_by_the_recorded_policy_nothing_changes(recorded: Path) -> None:
     assert report["tried"] == {"manifest": None, "method": None, "weights": {}}
 
 
-def test_the_least_probability_is_what_the_members_said(recorded: Path) -> None:
+def test_the_least_probability_is_that_of_the_members(recorded: Path) -> None:
     report = replay(recorded, "--method", "min")
     assert report["tried"]["method"] == "min"
     listed = json.loads(run_ensemble(recorded, "records", "--limit", "2", "--json").stdout)
@@ -108,7 +108,7 @@ def test_days_to_come_have_no_records(recorded: Path) -> None:
         (("--manifest", "nowhere.json"), "nowhere.json cannot be read"),
     ],
 )
-def test_wrong_usage_exits_2_and_says_why(recorded: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_wrong_usage_exits_2_and_gives_the_reason(recorded: Path, arguments: tuple[str, ...], complaint: str) -> None:
     done = run_ensemble(recorded, "replay", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in " ".join(done.stderr.replace("│", " ").split())
@@ -121,7 +121,7 @@ def test_wrong_usage_exits_2_and_says_why(recorded: Path, arguments: tuple[str, 
         (("--weights", "linear=2"), "has no effect under the method"),
     ],
 )
-def test_what_does_not_fit_the_records_exits_1_and_says_why(
+def test_what_does_not_fit_the_records_exits_1_and_gives_the_reason(
     recorded: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
     done = run_ensemble(recorded, "replay", "--limit", "2", *arguments)

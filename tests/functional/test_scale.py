@@ -71,7 +71,7 @@ def test_a_shard_goes_as_its_cost_is_counted(members: int) -> None:
     assert way.steps == 7
 
 
-def test_a_shard_is_reckoned_by_hand(measured: Any) -> None:
+def test_a_shard_is_computed_by_hand(measured: Any) -> None:
     shard = scale.compute_shard(measured, 4)
     rows = 16 * 1024 * 1024 // 100
     assert shard.rows == rows

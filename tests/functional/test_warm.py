@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from builders import ROOT, member, sources
-from driving import ask, copy_project, replay_session, run_ensemble, shown_commands, start, wait
+from driving import copy_project, predict, replay_session, run_ensemble, shown_commands, start, wait
 from stepensemble.batch.report.cost import GB_SECOND, REQUEST
 from stepensemble.cli.schedules import fire, read_schedule
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
@@ -65,10 +65,10 @@ def test_a_cold_stack_is_warmed_up_and_the_next_execution_loads_nothing(cold: St
         assert None not in [*trips, one["normalize_ms"], one["aggregate_ms"], one["total_ms"]]
     assert cold.records.latest(10) == []
     assert list(cold.data.list("")) == []
-    assert [one["cold"] for one in ask(cold, PASSENGER)["members"]] == [False] * 4
+    assert [one["cold"] for one in predict(cold, PASSENGER)["members"]] == [False] * 4
 
 
-def test_where_nothing_is_cold_the_command_says_so(cold: Stack, folder: Path) -> None:
+def test_where_nothing_is_cold_the_command_reports_it(cold: Stack, folder: Path) -> None:
     warm_up_twice(cold)
     lines = run_ensemble(folder, "warm").stdout.splitlines()
     assert sum("already there" in line for line in lines) == 4
@@ -102,13 +102,13 @@ def test_the_canarys_models_are_loaded_too(cold: Stack, folder: Path, tmp_path: 
         lines = run_ensemble(folder, "warm").stdout.splitlines()
         assert [line.split()[0] for line in lines if "(canary)" in line] == ["half", "log"]
         assert lines[-1].endswith(f"; release {current[:12]}, canary {read.digest[:12]}")
-        asked = ask(cold, {"features": {"x": 1}, "release": read.digest})
+        asked = predict(cold, {"features": {"x": 1}, "release": read.digest})
         assert [one["cold"] for one in asked["members"]] == [False, False]
     finally:
         abort_canary(cold.releases)
 
 
-def test_an_artifact_that_is_broken_is_told_and_the_others_are_warm(
+def test_an_artifact_that_is_broken_is_reported_and_the_others_are_warm(
     started: Stack, folder: Path, tmp_path: Path
 ) -> None:
     read = sources(
@@ -149,7 +149,7 @@ def test_the_shown_input_is_the_one(cold: Stack) -> None:
     assert wait(cold, start(cold, json.loads(shown)))["status"] == "SUCCEEDED"
 
 
-def test_the_shown_cost_adds_up_and_is_reckoned_by_the_prices_of_the_batch() -> None:
+def test_the_shown_cost_adds_up_and_is_computed_by_the_prices_of_the_batch() -> None:
     rows = re.findall(r"^\| ([^|*]+) \| ([^|]+) \| \$([\d.]+)[^|]* \| ([\d.]+) \|$", PAGE, flags=re.MULTILINE)
     assert len(rows) == 9
     for what, much, price, dollars in rows:

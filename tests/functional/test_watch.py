@@ -71,7 +71,7 @@ def asked_versions(stack: Stack, name: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------------- once
 
 
-def test_every_file_is_answered_once_and_again_when_it_changes(
+def test_every_file_gets_a_response_once_and_again_when_it_changes(
     shared_project: Path, stack: Stack, folder: Path
 ) -> None:
     good = ["a.json", "deep/er/ü b+%#?.json"]
@@ -115,7 +115,7 @@ def test_every_file_is_answered_once_and_again_when_it_changes(
     assert [json.loads((outbox / NOTES).read_text()), len(asked_versions(stack, "a.json"))] == [{}, 1]
 
 
-def test_an_empty_folder_is_answered_at_once(shared_project: Path, stack: Stack, folder: Path) -> None:
+def test_an_empty_folder_is_done_at_once(shared_project: Path, stack: Stack, folder: Path) -> None:
     assert stack.local
     assert watch(shared_project, folder) == {}
 
@@ -126,7 +126,7 @@ def test_the_stacks_state_is_its_owners(shared_project: Path, stack: Stack) -> N
     assert [path.stat().st_mode & 0o077 for path in (state, state / "state.db")] == [0, 0]
 
 
-def test_answers_go_where_they_are_wanted_and_a_person_reads_a_line_a_file(
+def test_responses_go_where_they_are_wanted_and_a_person_reads_a_line_a_file(
     shared_project: Path, stack: Stack, folder: Path, tmp_path: Path
 ) -> None:
     assert stack.local
@@ -172,7 +172,7 @@ def pass_time(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> N
     monkeypatch.setattr(folder_watch, "time", SimpleNamespace(sleep=sleep))
 
 
-def test_a_file_that_is_still_written_is_asked_when_it_rests(
+def test_a_file_that_is_still_written_is_sent_when_it_rests(
     stack: Stack, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = drop(folder, "slow.json", GOOD[:20])
@@ -193,7 +193,7 @@ def test_a_file_that_is_still_written_is_asked_when_it_rests(
     assert len(asked_versions(stack, "slow.json")) == 1
 
 
-def test_a_file_that_is_changed_while_it_is_asked_is_asked_again(
+def test_a_file_that_is_changed_while_it_is_predicted_is_sent_again(
     stack: Stack, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, started = drop(folder, "changed.json", "[]"), []
@@ -215,7 +215,7 @@ def patient(fetch: Any, ready: Callable[[], bool]) -> Any:
     return lambda self, name, asked: fetch(self, name, asked) if ready() else None
 
 
-def test_what_was_asked_by_a_command_that_was_killed_is_waited_for(stack: Stack, folder: Path) -> None:
+def test_what_was_sent_by_a_command_that_was_killed_is_waited_for(stack: Stack, folder: Path) -> None:
     for name in ("killed/1.json", "killed/2.json"):
         drop(folder, name)
 
@@ -234,7 +234,7 @@ def test_what_was_asked_by_a_command_that_was_killed_is_waited_for(stack: Stack,
     assert [len(asked_versions(stack, name)) for name in done] == [1, 1]
 
 
-def test_a_damaged_note_of_what_was_asked_is_no_hindrance(stack: Stack, folder: Path) -> None:
+def test_a_damaged_note_of_what_was_sent_does_not_matter(stack: Stack, folder: Path) -> None:
     drop(folder, "noted.json")
     drop(folder, f"outbox/{NOTES}", '{"noted.json":')
     (answered,) = Watch(stack, folder, folder / "outbox").answers(once=True)
@@ -262,7 +262,7 @@ def test_it_goes_on_until_it_is_interrupted(shared_project: Path, stack: Stack, 
     assert "stopping" in err
 
 
-def test_killed_with_its_stack_it_asks_nothing_twice(project: Path, folder: Path) -> None:
+def test_killed_with_its_stack_it_sends_nothing_twice(project: Path, folder: Path) -> None:
     names = [f"{number}.json" for number in range(3)]
     for name in names:
         drop(folder, name)

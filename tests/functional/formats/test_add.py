@@ -106,7 +106,7 @@ def test_inputs_of_a_saved_model_are_bound_by_their_names(made: Path, run: Run, 
     assert predict(path, {"a": 10, "b": "S"}) == [11.0]
 
 
-def test_columns_that_a_model_of_keras_does_not_take_are_said(made: Path, run: Run, tmp_path: Path) -> None:
+def test_columns_that_a_model_of_keras_does_not_take_are_reported(made: Path, run: Run, tmp_path: Path) -> None:
     path = empty(tmp_path, THREE, number("a"), number("b"), number("c"))
     told = r'the model takes 2 numbers a row as "x", and there are 3 columns, "a", "b", "c"; .*--columns NAME'
     with pytest.raises(InputMismatch, match=told):
@@ -114,7 +114,9 @@ def test_columns_that_a_model_of_keras_does_not_take_are_said(made: Path, run: R
     assert add(path, made / "softmax.keras", run, said={"columns": ["c", "a"]}).member.columns == ("c", "a")
 
 
-def test_what_litert_cannot_run_stays_with_tensorflow_and_says_why(made: Path, run: Run, tmp_path: Path) -> None:
+def test_what_litert_cannot_run_stays_with_tensorflow_and_gives_the_reason(
+    made: Path, run: Run, tmp_path: Path
+) -> None:
     path = empty(tmp_path, {"type": "regression"}, {"name": "matrix", "type": "tensor", "shape": [2, 2]})
     planned = add(path, made / "determinant.keras", run)
     assert (planned.member.runtime, planned.member.artifact) == ("tensorflow", "halves/new.zip")

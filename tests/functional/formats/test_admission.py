@@ -41,7 +41,7 @@ def predict(folder: Path, *values: float) -> list[Any]:
 
 
 @pytest.mark.parametrize("shape", [[None], [1]])
-def test_a_model_of_bare_numbers_is_added_and_answers(
+def test_a_model_of_bare_numbers_is_added_and_predicts(
     tf: Any, run: Run, tmp_path: Path, shape: list[int | None]
 ) -> None:
     # As TensorFlow Serving's half_plus_two for TensorFlow 2 is.

@@ -145,7 +145,7 @@ def test_an_operation_that_litert_does_not_have_is_named(made: Path, run: Run) -
     np.testing.assert_allclose(predict(converted, matrices), [-2.0, 4.0], rtol=1e-6)
 
 
-def test_a_model_that_litert_answers_otherwise_stays_too(made: Path, run: Run) -> None:
+def test_a_model_that_litert_predicts_differently_stays_too(made: Path, run: Run) -> None:
     converted = convert(made / "random", run=run)
     assert converted.runtime == "tensorflow"
     assert converted.parity is not None
@@ -210,7 +210,7 @@ def test_an_architecture_with_code_is_refused(made: Path, run: Run, tmp_path: Pa
         convert(made / "softmax.weights.h5", architecture=path, run=run)
 
 
-def test_what_keras_cannot_read_says_what_to_do(made: Path, run: Run, tmp_path: Path) -> None:
+def test_what_keras_cannot_read_has_a_remedy(made: Path, run: Run, tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     path.write_text((made / "softmax.json").read_text().replace('"Dense"', '"DenseOfLongAgo"'))
     with pytest.raises(ConversionFailed, match=r"^Keras 3\S* cannot read .*; export it with the Keras that wrote it"):

@@ -98,7 +98,7 @@ def predict(converted: Converted, inputs: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["functional", "sequential"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_model_of_keras_2_answers_as_it_did(run: Run, tmp_path: Path, name: str, whole: bool) -> None:
+def test_a_model_of_keras_2_predicts_as_it_did(run: Run, tmp_path: Path, name: str, whole: bool) -> None:
     import h5py
 
     wrote = json.loads((ROOT / "tests" / "data" / "keras_2" / f"{name}.json").read_text())

@@ -70,6 +70,7 @@ def test_a_trusted_model_that_writes_a_file_is_refused_for_that(made: Path, tmp_
     assert problem.remedy.endswith("which it may not, trusted or not: export it without that")
 
 
+@pytest.mark.usefixtures("run")
 def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(made: Path, tmp_path: Path) -> None:
     body = read_source(made / "branches").body  # a file is read where the column is larger than a billion
     (tmp_path / "model.zip").write_bytes(body)

@@ -49,7 +49,7 @@ def test_inputs_and_outputs_go_by_name(made: Path) -> None:
         load(made / "named").predict(rows)
 
 
-def test_every_signature_can_be_asked(made: Path) -> None:
+def test_every_signature_can_be_run(made: Path) -> None:
     assert load(made / "signatures", "half").predict(column(1)).tolist() == [[2.5]]
     assert load(made / "signatures", "double").predict(column(1)).tolist() == [[2.0]]
     assert load(made / "default").predict(column(1)).tolist() == [[2.5]]
@@ -57,7 +57,7 @@ def test_every_signature_can_be_asked(made: Path) -> None:
         load(made / "signatures")
 
 
-def test_a_model_of_one_row_is_asked_row_by_row_and_one_of_two_takes_two(made: Path) -> None:
+def test_a_model_of_one_row_is_run_row_by_row_and_one_of_two_takes_two(made: Path) -> None:
     assert load(made / "fixed_one").predict(column(0, 1, 2)).tolist() == [[2.0], [2.5], [3.0]]
     assert load(made / "fixed_two").predict(column(0, 1)).tolist() == [[2.0], [2.5]]
     with pytest.raises(InputMismatch, match="takes exactly 2 rows at once, and 3 came"):
@@ -82,7 +82,7 @@ def test_rows_of_another_width_are_refused(made: Path, shape: tuple[int, ...]) -
         load(made / "half").predict(np.zeros(shape, dtype=np.float32))
 
 
-def test_a_model_that_fails_says_why(made: Path) -> None:
+def test_a_model_that_fails_gives_the_reason(made: Path) -> None:
     with pytest.raises(InputMismatch, match=r"TensorFlow cannot run the model on 2 rows: .*/nowhere/at/all"):
         load_model("tensorflow", read_source(made / "reads").body, trusted=True).predict(column(1, 2))
 

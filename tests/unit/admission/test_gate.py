@@ -6,6 +6,7 @@ import json
 import math
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,11 +15,13 @@ import pytest
 
 import asl
 from builders import BINARY, ROOT, X, member, model, release, released, sources
-from memory import SLOTS, MemoryStack
+from in_process import run_in_process
+from memory import SLOTS, Clock, MemoryStack
 from stepensemble.admission.ensemble_checks import check_deadline, check_states, count_inline
 from stepensemble.admission.gate import GateReport, examine, try_members
 from stepensemble.admission.member_checks import Check
 from stepensemble.admission.output_meaning import doubt_meaning
+from stepensemble.conversion import sandbox
 from stepensemble.core.aggregation import prediction
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.preprocessing.columns import Columns
@@ -42,12 +45,25 @@ from stepensemble.publishing.golden import GOLDEN_ROWS, draw_rows
 from stepensemble.publishing.manifest_loader import Sources, read_sources
 from stepensemble.publishing.publish import publish
 from stepensemble.publishing.verification import verify
+from stepensemble.runtimes import load_model
 
 ENSEMBLE = json.loads((ROOT / "statemachine" / "ensemble.asl.json").read_text())
 BINARY_TASK = {"type": "binary", "classes": ["no", "yes"]}
 COLOURS = {"type": "multiclass", "classes": ["red", "green", "blue"]}
 Y, Z = {**X, "name": "y"}, {**X, "name": "z"}
 IMAGE = {"name": "image", "type": "tensor", "shape": [2, 2]}
+
+
+@pytest.fixture
+def child() -> None:
+    """Requested by a test of the child process: its models are tried in a real one."""
+
+
+@pytest.fixture(autouse=True)
+def in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try models in this process, without the start of a child for each test, except where a test requests one."""
+    if "child" not in request.fixturenames:
+        monkeypatch.setattr(sandbox, "run_apart", run_in_process)
 
 
 def verdicts(report: GateReport, id_: str | None) -> dict[str, str]:
@@ -62,6 +78,7 @@ def find(report: GateReport, id_: str | None, name: str) -> Check:
 # What is let through
 
 
+@pytest.mark.usefixtures("child")
 def test_sound_members_pass_every_check(tmp_path: Path) -> None:
     told: list[str] = []
     report = examine(sources(tmp_path, member("a"), member("b", "fixed_batch_one")), told.append)
@@ -241,8 +258,7 @@ def test_a_model_with_several_inputs_signatures_or_outputs_takes_part_by_name(tm
         ),
     ],
 )
-@pytest.mark.slow
-def test_a_member_that_does_not_do_what_the_manifest_says_is_refused(
+def test_a_member_that_does_not_do_what_the_manifest_states_is_refused(
     tmp_path: Path, entry: dict[str, Any], more: dict[str, Any], check: str, path: str, expected: str
 ) -> None:
     report = examine(sources(tmp_path, entry, **more))
@@ -263,6 +279,7 @@ def test_every_member_that_fails_is_named_at_once(tmp_path: Path) -> None:
     assert [problem.path for problem in refused.value.problems] == ["$.members[0]", "$.members[2]"]
 
 
+@pytest.mark.usefixtures("child")
 @pytest.mark.slow
 def test_a_model_that_ends_its_process_is_refused_and_the_others_are_tried(tmp_path: Path) -> None:
     # Of the files with one flipped bit these end the process of LiteRT 2.3; another version may find out in time.
@@ -345,7 +362,7 @@ def test_a_tensor_has_no_order_of_columns(tmp_path: Path) -> None:
         ("noisy", "value", {"type": "regression"}, {"alone": "", "again": "", "in another order": ""}),
     ],
 )
-def test_a_member_whose_answers_depend_on_more_than_the_row_is_refused_or_by_declaration_warned_of(
+def test_a_member_whose_outputs_depend_on_more_than_the_row_is_refused_or_by_declaration_warned_of(
     tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], ways: dict[str, str]
 ) -> None:
     more: dict[str, Any] = {"task": task, "golden": [{"x": x} for x in (4, -20, 20)]}
@@ -379,7 +396,7 @@ def test_golden_rows_that_are_all_alike_are_put_beside_drawn_ones(tmp_path: Path
     assert verdicts(report, "b")["repetition"] == "ok"
 
 
-def test_where_drawn_rows_do_not_do_for_a_model_that_is_said_and_no_fault_of_it(tmp_path: Path) -> None:
+def test_where_a_model_does_not_take_drawn_rows_that_is_a_warning_and_no_fault(tmp_path: Path) -> None:
     # Drawn are numbers between -1 and 1, and the input takes whole ones.
     entry = member("a", "indexed", inputs={"i": ["x"], "x": ["y"]})
     report = examine(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 2}]))
@@ -400,7 +417,7 @@ def test_where_drawn_rows_do_not_do_for_a_model_that_is_said_and_no_fault_of_it(
         ("sign_label", "probability", BINARY_TASK, 'declare "label" if it is the index of a class'),
     ],
 )
-def test_answers_that_look_like_another_kind_are_warned_of(
+def test_outputs_that_look_like_another_kind_are_warned_of(
     tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], remedy: str
 ) -> None:
     features = [X, Y] if artifact == "softmax" else [X]
@@ -423,17 +440,31 @@ def test_answers_that_look_like_another_kind_are_warned_of(
         (np.array([0.5, 0.7]), Value()),
     ],
 )
-def test_what_may_well_be_what_is_declared_is_not_doubted(said: Any, output: Output) -> None:
+def test_what_may_well_be_what_is_declared_is_not_warned_of(said: Any, output: Output) -> None:
     assert doubt_meaning(said, output) is None
 
 
 # What a slot and an execution cannot bear
 
 
-@pytest.mark.slow
-def test_a_model_too_slow_for_its_timeout_is_refused_and_one_that_is_near_warned_of(tmp_path: Path) -> None:
-    # The model counts to sixteen million in the runtime's own loop, which takes seconds everywhere.
-    slow = examine(sources(tmp_path, member("slow", "slow", timeout=1)))
+def test_a_model_too_slow_for_its_timeout_is_refused_and_one_that_is_near_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+
+    def load_slow(*arguments: Any, **options: Any) -> SimpleNamespace:
+        loaded = load_model(*arguments, **options)
+
+        def predict(*inputs: Any) -> Any:
+            clock.seconds += 2
+            return loaded.predict(*inputs)
+
+        return SimpleNamespace(signature=loaded.signature, predict=predict)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sandbox, "time", SimpleNamespace(perf_counter=clock))
+        patched.setattr(sandbox, "load_model", load_slow)
+        slow = examine(sources(tmp_path, member("slow", timeout=1)))
     (found,) = slow.refused
     assert found.path == "$.members[0].timeout"
     assert "s here to start, load and answer 8 rows, and its timeout is 1 s" in found.message
@@ -451,6 +482,7 @@ def _sizes() -> tuple[int, int, int]:
     return litert.memory, litert.most, litert.disk
 
 
+@pytest.mark.usefixtures("child")
 def test_a_model_too_large_for_its_slot_is_refused_and_one_that_leaves_little_room_warned_of(tmp_path: Path) -> None:
     # Python, NumPy and LiteRT alone are some 45 MiB.
     read, told = sources(tmp_path, member("a"), member("b")), []
@@ -465,13 +497,14 @@ def test_a_model_too_large_for_its_slot_is_refused_and_one_that_leaves_little_ro
     assert "or deploy its slots with a greater MemorySize" in report.warnings[0].remedy
 
 
+@pytest.mark.usefixtures("child")
 def test_what_this_process_holds_does_not_count_as_a_models_memory(tmp_path: Path) -> None:
     held = np.ones(40 * MEBIBYTE, dtype=np.float64)  # 320 MiB, filled
     report = examine(sources(tmp_path))
     assert 20 * MEBIBYTE < report.answers["half"].peak_bytes < held.nbytes / 2
 
 
-def test_the_longest_execution_is_reckoned_from_what_is_waited_for() -> None:
+def test_the_longest_execution_is_computed_from_what_is_waited_for() -> None:
     members = [
         released("a", timeout=10),
         released("b", timeout=20),
@@ -546,7 +579,7 @@ def test_an_image_too_large_for_a_state_travels_through_s3() -> None:
 # The fingerprint
 
 
-def test_the_fingerprint_is_what_was_said_at_the_gate_of_the_manifests_golden_rows(tmp_path: Path) -> None:
+def test_the_fingerprint_is_the_gates_outputs_for_the_manifests_golden_rows(tmp_path: Path) -> None:
     golden = [{"x": 1}, {"x": -4}]
     read = sources(tmp_path, member("a"), member("b", "sigmoid"), golden=golden)
     stack = MemoryStack()

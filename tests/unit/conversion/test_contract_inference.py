@@ -70,7 +70,7 @@ def test_an_input_takes_what_fits_it_or_is_named_as_it(model: Signature, given_:
         ),
     ],
 )
-def test_what_cannot_be_told_is_asked_for(model: Signature, complaint: str) -> None:
+def test_what_cannot_be_inferred_has_to_be_given(model: Signature, complaint: str) -> None:
     with pytest.raises(InputMismatch, match=complaint):
         choose_inputs(model, columns("a", "b"))
 
@@ -80,7 +80,7 @@ def test_a_tensor_is_never_mixed_with_other_columns() -> None:
         choose_inputs(signature(input_1=(4, 4)), columns("a", image=(4, 4)))
 
 
-def test_of_a_picture_in_another_layout_its_layout_is_named() -> None:
+def test_of_an_image_in_another_layout_its_layout_is_named() -> None:
     with pytest.raises(InputMismatch, match=r'takes 28 x 28 .* column "image" has 28 x 28 x 1; .*"layout".*"HW"'):
         choose_inputs(signature(input_1=(28, 28)), columns(image=(28, 28, 1)))
 
@@ -94,12 +94,12 @@ def test_of_a_picture_in_another_layout_its_layout_is_named() -> None:
         (signature(x=(1,), y=(1,)), {"x": ("a",)}, '"y" is given no columns'),
     ],
 )
-def test_what_is_said_has_to_fit(model: Signature, said: Any, complaint: str) -> None:
+def test_what_is_given_has_to_fit(model: Signature, said: Any, complaint: str) -> None:
     with pytest.raises(InputMismatch, match=complaint):
         choose_inputs(model, columns("a", "b"), said)
 
 
-def test_rows_are_bound_as_said_or_as_chosen() -> None:
+def test_rows_are_bound_as_given_or_as_chosen() -> None:
     numbers = {"a": np.array([1, 2], np.float32), "b": np.array([3, 4], np.float32)}
     assert Golden(numbers).bind(signature(x=(2,)))[""].tolist() == [[1, 3], [2, 4]]
     assert Golden(numbers, {"": ("b", "a")}).bind(signature(x=(2,)))[""].tolist() == [[3, 1], [4, 2]]
@@ -149,7 +149,7 @@ def test_an_output_that_can_mean_one_thing_means_it(task: Task, said: Any, expec
         (REGRESSION, np.array(["red"]), "text, 1 a row; use a model that gives one number"),
     ],
 )
-def test_an_output_that_may_mean_several_things_is_asked_about(task: Task, said: Any, complaint: str) -> None:
+def test_an_output_that_may_mean_several_things_has_to_be_declared(task: Task, said: Any, complaint: str) -> None:
     with pytest.raises(AdditionRefused, match=complaint) as refused:
         deduce_output(task, said)
     assert [problem.path for problem in refused.value.problems] == ["--output"]
@@ -197,5 +197,5 @@ def test_one_of_several_outputs_has_to_be_named() -> None:
         (REGRESSION, spread(0, 9), "a value: one number a row on 16 rows"),
     ],
 )
-def test_what_was_deduced_is_said(task: Task, said: Any, words: str) -> None:
+def test_what_was_inferred_is_reported(task: Task, said: Any, words: str) -> None:
     assert describe_deduced(task, deduce_output(task, said), said).startswith(words)

@@ -151,7 +151,7 @@ def test_what_is_no_model_is_refused(
     refused(tmp_path / name, error, *parts)
 
 
-def test_a_path_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+def test_a_path_that_leads_nowhere_is_reported(tmp_path: Path) -> None:
     refused(tmp_path / "none.tflite", FormatUnknown, "none.tflite cannot be read: No such file or directory; give")
     refused(write_folder(tmp_path / "empty", {"a": b""}), FormatUnknown, "empty has no saved_model.pb and no model")
 
@@ -187,7 +187,7 @@ def test_every_truncated_litert_file_keeps_being_one_or_is_damaged(tmp_path: Pat
             assert read_source(path).format == "litert"  # the trial tells
 
 
-def test_what_is_meant_as_a_model_is_told_from_other_files(tmp_path: Path) -> None:
+def test_model_files_are_distinguished_from_other_files(tmp_path: Path) -> None:
     keras = zipped({"config.json": b"{}", "metadata.json": b"{}", "model.weights.h5": b""})
     for name, body in (("a.bin", model("sigmoid")), ("a.keras", keras), ("a", keras), ("a", b"\x89HDF\r\n\x1a\n")):
         assert is_model_file(Path(name), body)

@@ -29,7 +29,7 @@ def test_a_label_is_the_place_of_the_greatest_number() -> None:
     assert (parity.labels_changed, parity.rows) == (1, 3)
 
 
-def test_a_single_number_has_no_label_unless_somebody_tells_it() -> None:
+def test_a_single_number_has_no_label_unless_one_is_given() -> None:
     original, converted = {"y": rows([0.49], [0.2])}, {"y": rows([0.51], [0.3])}
     assert compare_outputs(original, converted, None).labels_changed == 0
     assert compare_outputs(original, converted, lambda output: output[:, 0] >= 0.5).labels_changed == 1
@@ -90,7 +90,7 @@ def test_large_units_have_a_large_scale_and_each_output_its_own() -> None:
     assert not parity.holds(Tolerance())
 
 
-def test_parity_is_said_in_words() -> None:
+def test_parity_is_described_in_words() -> None:
     assert str(Parity(6e-8, 1e-7, 0, 16)) == "at most 6.0e-08 apart, 1.0e-07 of the output's scale, on 16 rows"
     assert str(Parity(0.25, 0.5, 2, 16)).endswith("5.0e-01 of the output's scale, on 16 rows, 2 labels changed")
 

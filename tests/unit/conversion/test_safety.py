@@ -99,7 +99,7 @@ def test_how_a_model_was_compiled_does_not_matter() -> None:
     ],
 )
 @pytest.mark.parametrize("depth", [0, 3])
-def test_what_could_run_code_is_refused_however_deep_it_lies(layer: dict[str, Any], reason: str, depth: int) -> None:
+def test_what_could_run_code_is_refused_however_deep_it_is(layer: dict[str, Any], reason: str, depth: int) -> None:
     for _ in range(depth):
         layer = part("TimeDistributed", layer=[{"inner": layer}])
     with pytest.raises(FileUnsafe) as refused:

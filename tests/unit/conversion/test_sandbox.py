@@ -52,7 +52,7 @@ def test_a_trial_shows_every_output_or_the_one_that_is_wanted() -> None:
     assert [list(answers) for answers in try_artifact(wanted).outputs] == [["score"]]
 
 
-def test_a_signature_can_be_asked_for_alone() -> None:
+def test_a_signature_can_be_requested_alone() -> None:
     tried = try_artifact(Attempt("litert", model("signatures"), "double"))
     assert (tried.signature.name, tried.outputs, tried.predict_ms) == ("double", (), ())
 
@@ -107,7 +107,7 @@ def test_a_child_that_ends_early_is_a_crash_for_every_job_it_did_not_do() -> Non
     assert "it crashed (exit code 1): msgspec.ValidationError: Invalid value 'nonsense'" in str(results[0])
 
 
-def test_an_answer_of_another_kind_is_a_crash() -> None:
+def test_a_result_of_another_kind_is_a_crash() -> None:
     class Other(Struct):
         something: int
 

@@ -74,7 +74,7 @@ def test_grey_becomes_three_equal_channels() -> None:
     assert decode_image(png([[1, 2], [3, 4]]), COLOUR).tolist() == [[[1] * 3, [2] * 3], [[3] * 3, [4] * 3]]
 
 
-def test_what_is_transparent_lies_on_white() -> None:
+def test_what_is_transparent_is_put_on_white() -> None:
     clear, half, solid = [0, 0, 0, 0], [0, 0, 0, 128], [0, 0, 0, 255]
     # Half of it shines through: 255 (1 - 128/255) = 127.
     assert decode_image(png([[clear, half], [solid, solid]]), GREY)[..., 0].tolist() == [[255, 127], [0, 0]]
@@ -111,7 +111,7 @@ def test_two_colours_are_black_and_white() -> None:
         (8, [[2, 4], [1, 3]]),
     ],
 )
-def test_a_picture_is_turned_as_its_exif_says(orientation: int, turned: list[list[int]]) -> None:
+def test_an_image_is_turned_as_its_exif_states(orientation: int, turned: list[list[int]]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     samples = [[1, 2], [3, 4]]
@@ -156,7 +156,7 @@ def test_a_colour_profile_is_not_applied(kind: str) -> None:
     )
 
 
-def test_a_jpeg_with_a_preview_behind_it_is_its_first_picture() -> None:
+def test_a_jpeg_with_a_preview_behind_it_is_its_first_image() -> None:
     first, second = Image.fromarray(photograph()), Image.fromarray(255 - photograph())
     body = save(first, "MPO", save_all=True, append_images=[second], quality=95)
     assert Image.open(io.BytesIO(body)).n_frames == 2  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ def test_a_jpeg_with_a_preview_behind_it_is_its_first_picture() -> None:
     assert np.abs(decoded.astype(int) - photograph()).mean() < 6
 
 
-def test_stretching_averages_where_a_picture_becomes_smaller() -> None:
+def test_stretching_averages_where_an_image_becomes_smaller() -> None:
     # A fourth of the size: the filter is a triangle over the neighbourhood, so that flat quarters stay near themselves.
     quarters = np.kron([[0, 100], [200, 40]], np.ones((40, 40)))
     decoded = decode_image(png(quarters), GREY)[..., 0].astype(int)
@@ -193,7 +193,7 @@ def test_cropping_is_resizing_the_short_side_and_cutting_the_middle() -> None:
 
 @pytest.mark.parametrize("resize", ["stretch", "crop"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (700, 3)])
-def test_tiny_and_narrow_pictures_are_resized(resize: Any, shape: tuple[int, int]) -> None:
+def test_tiny_and_narrow_images_are_resized(resize: Any, shape: tuple[int, int]) -> None:
     decoded = decode_image(png(np.full(shape, 77)), ImageFeature("x", (4, 6), mode="L", resize=resize))
     assert decoded.shape == (4, 6, 1)
     assert set(decoded.ravel().tolist()) == {77}
@@ -224,7 +224,7 @@ def test_the_limit_of_pixels_is_the_features() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_file_that_is_cut_off_is_refused_or_lacks_nothing(kind: str) -> None:
+def test_a_file_that_is_cut_off_is_refused_or_complete(kind: str) -> None:
     body = save(Image.fromarray(photograph()), kind)
     feature = ImageFeature("x", (32, 48))
     whole = decode_image(body, feature)
@@ -246,7 +246,7 @@ def test_flipped_bits_are_decoded_or_refused_and_nothing_else(place: int, flip: 
 
 
 @given(st.binary(max_size=60))
-def test_bytes_are_no_picture(body: bytes) -> None:
+def test_bytes_are_no_image(body: bytes) -> None:
     for start in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x00\x00\x00\x00WEBP"):
         refusal(start + body)
 
@@ -265,7 +265,7 @@ def test_an_animation_is_refused(kind: str) -> None:
     assert refusal(body) == "is an animation of 3 pictures; send one of them"
 
 
-def test_bytes_tell_whether_they_are_a_picture() -> None:
+def test_bytes_show_whether_they_are_an_image() -> None:
     image = Image.new("RGB", (4, 4))
     assert all(sniff_image(save(image, kind)) for kind in ("PNG", "JPEG", "WEBP"))
     assert not any(map(sniff_image, [b"", b"RIFF", b'{"features": {}}', save(image, "GIF")]))
@@ -309,7 +309,7 @@ def test_any_other_value_is_refused_with_what_to_give(value: object, expected: s
     assert reason == expected if expected is not None else len(reason) < 200
 
 
-def test_a_data_url_is_told_apart() -> None:
+def test_a_data_url_is_recognized() -> None:
     assert reason_of(f"data:image/png;base64,{TEXT}").endswith("is a data URL; send what comes after its comma")
 
 
@@ -320,6 +320,6 @@ def test_a_pointer_is_followed() -> None:
     assert reasons == {1: ("is not there", "upload it")}
 
 
-def test_pillow_is_imported_with_the_first_picture_and_not_before() -> None:
+def test_pillow_is_imported_with_the_first_image_and_not_before() -> None:
     code = "import sys, stepensemble.imaging, stepensemble.ensemble; assert 'PIL' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -75,7 +75,7 @@ def chunk_of(body: bytes, name: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("subsampling", ["4:2:2", "4:2:0"])
-def test_a_picture_that_cannot_be_checked_is_rejected_with_a_remedy_that_works(subsampling: str) -> None:
+def test_an_image_that_cannot_be_checked_is_rejected_with_a_remedy_that_works(subsampling: str) -> None:
     image = photograph().convert("CMYK")
     with pytest.raises(ImageRefused) as caught:
         decode_image(save(image, "JPEG", subsampling=subsampling), FEATURE)
@@ -167,7 +167,7 @@ def test_a_progressive_jpeg_without_its_last_scans_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "with restarts"])
-def test_what_lies_behind_a_jpegs_end_and_in_its_header_is_not_looked_at(kind: str) -> None:
+def test_what_is_behind_a_jpegs_end_and_in_its_header_is_not_checked(kind: str) -> None:
     body = JPEGS[kind]()
     intact = decode_image(body, FEATURE)
     preview = save(photograph().resize((40, 30)), "JPEG", progressive=True)[:-100]

@@ -82,7 +82,7 @@ def test_an_area_of_whole_pixels_is_their_mean(height: int, width: int, down: in
 
 
 @pytest.mark.parametrize("filter_", ["bilinear", "area"])
-def test_a_crop_is_the_middle_of_the_picture(filter_: Any) -> None:
+def test_a_crop_is_the_middle_of_the_image(filter_: Any) -> None:
     picture = noise(8, 20)
     more: dict[str, Any] = {} if filter_ == "area" else {"antialias": False}
     middle = resize(picture[:, 6:14], (4, 4), filter=filter_, **more)

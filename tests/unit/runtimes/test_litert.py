@@ -70,20 +70,20 @@ def test_the_number_of_rows_may_change_from_call_to_call() -> None:
         assert loaded.predict(np.zeros((rows, 1), dtype=np.float32)).tolist() == [[2.0]] * rows
 
 
-def test_an_answer_does_not_change_when_another_is_given() -> None:
+def test_an_output_does_not_change_when_another_is_computed() -> None:
     loaded = load("half_plus_two")
     first = loaded.predict(column(2))
     loaded.predict(column(100))
     assert first.tolist() == [[3.0]]
 
 
-def test_rows_are_answered_together_as_each_alone() -> None:
+def test_rows_are_predicted_together_as_each_alone() -> None:
     loaded, values = load("sigmoid"), np.random.default_rng(3).normal(0, 3, (100, 1)).astype(np.float32)
     alone = np.concatenate([loaded.predict(values[row : row + 1]) for row in range(100)])
     np.testing.assert_allclose(loaded.predict(values), alone, rtol=1e-6)
 
 
-def test_many_rows_are_answered_in_parts_as_together() -> None:
+def test_many_rows_are_predicted_in_parts_as_together() -> None:
     numbers = np.arange(2 * AT_ONCE + 3, dtype=np.float32)[:, None]
     got = load("half_plus_two").predict(numbers)
     np.testing.assert_array_equal(got, numbers / 2 + 2)  # halves of whole numbers below 2^24: nothing is rounded
@@ -95,7 +95,7 @@ def saying(says: Callable[[Any], Any]) -> Model:
     return Model(signature, lambda values, _: says(values[0]))
 
 
-def test_an_output_that_is_no_entry_a_row_is_told_of_many_rows_as_of_few() -> None:
+def test_an_output_without_an_entry_for_each_row_is_reported_for_many_rows_as_for_few() -> None:
     for rows in (2, AT_ONCE + 1):
         with pytest.raises(InvalidOutput, match=rf"the output has shape \[\] for {rows} rows"):
             check_output(saying(np.sum).predict(np.ones((rows, 1), np.float32)), rows)
@@ -105,7 +105,7 @@ def test_an_output_that_is_no_entry_a_row_is_told_of_many_rows_as_of_few() -> No
         saying(np.transpose).predict(np.ones((AT_ONCE + 1, 1), np.float32))
 
 
-def test_a_model_of_one_row_at_a_time_is_asked_row_by_row() -> None:
+def test_a_model_of_one_row_at_a_time_is_run_row_by_row() -> None:
     assert load("fixed_batch_one").predict(column(0, 1, 2)).tolist() == [[2.0], [2.5], [3.0]]
 
 
@@ -115,7 +115,7 @@ def test_a_model_of_two_rows_takes_two() -> None:
         load("fixed_batch_two").predict(column(0, 1, 2))
 
 
-def test_a_model_that_fails_at_more_rows_says_so_and_goes_on_with_one() -> None:
+def test_a_model_that_fails_at_more_rows_reports_it_and_goes_on_with_one() -> None:
     loaded = load("one_row_inside")
     with pytest.raises(InputMismatch, match="LiteRT cannot run the model on 2 rows: "):
         loaded.predict(column(0, 1))
@@ -137,7 +137,7 @@ def test_another_dtype_is_refused(dtype: str) -> None:
 # Inputs and outputs by name
 
 
-def test_the_signature_tells_what_a_model_takes_and_gives() -> None:
+def test_the_signature_shows_what_a_model_takes_and_returns() -> None:
     assert load("named").signature == Signature(
         "serving_default",
         inputs=(Tensor("a", "float32", (1,)), Tensor("b", "float32", (2,))),
@@ -156,7 +156,7 @@ def test_the_signature_tells_what_a_model_takes_and_gives() -> None:
         ("free_width", (None,), None),
     ],
 )
-def test_the_signature_tells_what_is_free(name: str, shape: tuple[int | None, ...], batch: int | None) -> None:
+def test_the_signature_shows_what_is_free(name: str, shape: tuple[int | None, ...], batch: int | None) -> None:
     signature = load(name).signature
     assert (signature.inputs[0].shape, signature.batch) == (shape, batch)
 
@@ -211,7 +211,7 @@ def test_inputs_that_do_not_fit_are_named(inputs: Any, expected: str) -> None:
         ("indexed", None, None, {"i": column(1), "x": column(2)}),
     ],
 )
-def test_what_is_prepared_answers_as_what_is_not(
+def test_what_is_prepared_predicts_as_what_is_not(
     name: str, signature: str | None, output: str | None, inputs: dict[str, Any]
 ) -> None:
     loaded = load(name, signature)
@@ -221,14 +221,14 @@ def test_what_is_prepared_answers_as_what_is_not(
     np.testing.assert_array_equal(got, expected)
 
 
-def test_what_does_not_fit_is_refused_when_it_is_asked() -> None:
+def test_what_does_not_fit_is_refused_when_it_predicts() -> None:
     inputs = {"a": column(1), "b": column(1)}
     ask = load("named").prepare(inputs, "total")
     with pytest.raises(InputMismatch, match=r'the input "b" takes \[2\] numbers a row'):
         ask([*inputs.values()])
 
 
-def test_which_of_several_outputs_is_wanted_has_to_be_said() -> None:
+def test_which_of_several_outputs_is_wanted_has_to_be_given() -> None:
     rows = {"a": column(1), "b": np.ones((1, 2), dtype=np.float32)}
     with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; say which one is wanted'):
         load("named").predict(rows)
@@ -236,7 +236,7 @@ def test_which_of_several_outputs_is_wanted_has_to_be_said() -> None:
         load("named").predict(rows, "totl")
 
 
-def test_every_signature_of_a_file_can_be_asked() -> None:
+def test_every_signature_of_a_file_can_be_run() -> None:
     assert load("signatures", "half").predict(column(0, 1, -4)).tolist() == [[2.0], [2.5], [0.0]]
     assert load("signatures", "double").predict(column(0, 1, -4)).tolist() == [[0.0], [2.0], [-8.0]]
 
@@ -302,7 +302,7 @@ STEPS = np.arange(-128, 128, dtype=np.float32)[:, None] / 8
 
 
 @pytest.mark.parametrize("name", ["int8", "uint8", "int8_inside"])
-def test_a_quantized_model_answers_floats_with_floats(name: str) -> None:
+def test_a_quantized_model_returns_floats_for_floats(name: str) -> None:
     # x in steps of 1/8 and y = x / 2 + 2 in steps of 1/16 are whole numbers inside, so nothing is lost.
     got = load(name).predict(STEPS)
     assert got.dtype == np.float32
@@ -310,7 +310,7 @@ def test_a_quantized_model_answers_floats_with_floats(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "zero_point"), [("int8", 0), ("uint8", 128)])
-def test_the_signature_tells_how_a_model_is_quantized(name: str, zero_point: int) -> None:
+def test_the_signature_shows_how_a_model_is_quantized(name: str, zero_point: int) -> None:
     (tensor,) = load(name).signature.inputs
     assert (tensor.dtype, tensor.quantization) == (name, Quantization(1 / 8, zero_point))
 
