@@ -1,4 +1,4 @@
-"""The ensemble in process: the same core and runtimes as the functions, without any stack."""
+"""The ensemble in process: the same core and runtimes as the Lambda functions, without a stack."""
 
 from __future__ import annotations
 
@@ -73,14 +73,20 @@ class _Single:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """A release with its models in memory. Threads may share it; its models are asked one at a time.
+    """A release with its models in memory. Threads may share it; it invokes one model at a time.
 
         >>> ensemble = Ensemble.load("models/manifest.json")
-        >>> ensemble.predict({"features": {...}})["predictions"]
+        >>> features = {"Pclass": 3, "Sex": "male", "Age": 22, "SibSp": 1, "Parch": 0, "Fare": 7.25, "Embarked": "S"}
+        >>> output = ensemble.predict({"features": features})
+        >>> output["predictions"][0]["label"]
+        'died'
+        >>> [member["status"] for member in output["members"]]
+        ['ok', 'ok', 'ok', 'ok']
 
     Attributes:
-        digest: the release's name, the same as on a stack it is published to.
-        models: member id to its model, or to why it could not be loaded.
+        release: the manifest as it was compiled.
+        digest: the release's name, 64 hex digits; the same on every stack to which it is published.
+        models: member id to its model, or to the reason why it could not be loaded.
     """
 
     release: Release
@@ -93,11 +99,18 @@ class Ensemble:
         # Worked out from the release, so that one that takes another's place brings its own.
         object.__setattr__(self, "_single", _prepare(self.release, self.models))
 
+    def __repr__(self) -> str:
+        members = [member.id for member in self.release.members]
+        return f"Ensemble(name={self.release.name!r}, release={self.digest[:SHORT]!r}, members={members})"
+
     @classmethod
     def load(cls, manifest: str | Path) -> Ensemble:
         """Read a manifest and load every member.
 
-        A member that cannot be loaded fails at each prediction, as it would on a stack.
+        A member that cannot be loaded fails in each prediction, as it would on a stack.
+
+        Args:
+            manifest: path of the manifest file; the artifacts' paths are relative to its folder.
 
         Raises:
             InvalidManifest: with every problem of the manifest and of the files it names.
@@ -109,10 +122,15 @@ class Ensemble:
     def from_release(cls, release: Release, digest: str, artifacts: Mapping[str, bytes]) -> Ensemble:
         """Load every member of a release.
 
+        A member that cannot be loaded fails in each prediction, as it would on a stack.
+
         Args:
             release: as it was compiled, or read from a stack.
-            digest: its name.
-            artifacts: member id to the model file's content.
+            digest: the release's name, 64 hex digits.
+            artifacts: the content of each member's model file, by member id.
+
+        Raises:
+            KeyError: a member has no entry in `artifacts`.
         """
         models: dict[str, Model | MemberFailure] = {}
         for member in release.members:
@@ -125,15 +143,21 @@ class Ensemble:
         return cls(release, digest, models)
 
     def predict(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer a payload with what an execution of the published release would output, always inline.
+        """Predict the rows of a payload.
 
         Args:
-            payload: `{"features": {…}}` or `{"instances": [{…}, …]}`, with `prediction_id`, `metadata` and `quorum` if
-                wanted.
+            payload: `{"features": {…}}` or `{"instances": [{…}, …]}`, 1 to 10,000 rows; optionally with
+                `prediction_id`, `metadata`, `quorum`, and `release`, at least 8 digits of the release that must
+                predict.
+
+        Returns:
+            The output that an execution of the published release has, with all rows inline: JSON types only, as
+            docs/output.schema.json describes them.
 
         Raises:
             InvalidPayload: with every bad field of every row, or of the quorum.
-            QuorumNotMet: too few members answered.
+            ReleaseNotCurrent: the payload names another release than this one.
+            QuorumNotMet: too few members responded.
         """
         asked = parse_payload(payload)
         if isinstance(asked.rows, Pointer):
@@ -154,22 +178,29 @@ class Ensemble:
         return document
 
     def predict_table(self, table: Table) -> polars.DataFrame:
-        """Answer every row of a table: many times faster than `predict`, and without a limit of rows.
+        """Predict every row of a table: many times faster than `predict`, without a limit of rows.
 
-        It needs Polars: `pip install 'stepensemble[batch]'`. Pictures are for `predict`.
+        It needs Polars: `pip install 'stepensemble[batch]'`. Use `predict` for images.
+
+            >>> import polars
+            >>> ensemble = Ensemble.load("models/manifest.json")
+            >>> results = ensemble.predict_table(polars.read_csv("examples/titanic/passengers.csv"))
+            >>> results.height
+            1309
 
         Args:
-            table: a data frame of Polars, pandas or any library that speaks Arrow's PyCapsule interface; a mapping of
-                column names to lists, arrays or series; a NumPy array with named fields, or of two dimensions with a
-                column for each feature, in the manifest's order. A feature whose column is not there has its default,
-                and null (of pandas also NaN) is a missing value; columns that are no features are not looked at.
+            table: a data frame of Polars, pandas or any library with Arrow's PyCapsule interface; a mapping of column
+                names to lists, arrays or series; a NumPy array with named fields, or of shape (rows, features) with
+                the features in the manifest's order. A feature without a column has its default; null (of pandas
+                also NaN) is a missing value; columns that are not features are ignored.
 
         Returns:
-            A line a row, in the table's order, with the columns of the batch's results (docs/batch-data.md).
+            One line per row, in the table's order, with the columns of the batch's results (docs/batch-data.md).
 
         Raises:
             InvalidPayload: with every column that is missing, or every wrong value by column and row.
-            QuorumNotMet: too few members answered.
+            QuorumNotMet: too few members responded, in every row.
+            ImportError: Polars is not installed.
         """
         from stepensemble.batch.in_memory import encode_table, predict_table  # Polars, which `predict` does without
 
