@@ -15,8 +15,8 @@ from rich.console import Console
 from stepensemble.batch.documents import Options
 from stepensemble.batch.report.cost import Cost
 from stepensemble.batch.report.summary import Summary
-from stepensemble.cli.batch_runs import Followed, fetch_results
-from stepensemble.cli.tables.batch import draw_run
+from stepensemble.cli.batch_runs import FollowedRun, fetch_results
+from stepensemble.cli.tables.batch import render_run
 from stepensemble.storage.objects import Bucket
 
 BELOW = "ensemble=halves/dt=2026-03-01/run=run-1"
@@ -96,6 +96,6 @@ def test_rows_that_are_degraded_are_counted_as_rows() -> None:
         drift=(),
     )
     console = Console(file=io.StringIO(), width=160, color_system=None)
-    console.print(draw_run(Followed("execution", "run-1"), counted, None))
+    console.print(render_run(FollowedRun("execution", "run-1"), counted, None))
     lines = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined] of the StringIO
     assert ["answers", "600", "no,", "397", "yes,", "3", "abstained,", "1", "DEGRADED"] in lines

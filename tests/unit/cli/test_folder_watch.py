@@ -39,8 +39,8 @@ def upload(place: Path) -> tuple[set[str], set[str]]:
     stack: Any = SimpleNamespace(data=data, local=False)
     watch = Watch(stack, place / "folder", place / "folder" / "outbox")
     for _ in range(2):  # a file is uploaded when it rests
-        for name, seen in watch._settled():
-            watch._ask(name, *seen)
+        for name, seen in watch._list_stable():
+            watch._upload(name, *seen)
     return {key.removeprefix("inbox/") for key in data.bodies}, watch.linked
 
 
@@ -73,8 +73,8 @@ def test_a_file_that_became_a_link_after_the_look_is_not_read(place: Path) -> No
     data = Uploads()
     stack: Any = SimpleNamespace(data=data, local=False)
     watch = Watch(stack, place / "folder", place / "folder" / "outbox")
-    ((name, seen),) = watch._look().items()
+    ((name, seen),) = watch._scan().items()
     (place / "folder" / name).unlink()
     (place / "folder" / name).symlink_to(place / "elsewhere" / "secret.json")
-    watch._ask(name, *seen)
+    watch._upload(name, *seen)
     assert data.bodies == {}

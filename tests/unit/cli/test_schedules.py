@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from stepensemble.cli.schedules import fire, read_schedule
-from stepensemble.cli.tables.batch import draw_schedule
+from stepensemble.cli.tables.batch import render_schedule
 
 AT = datetime(2026, 3, 1, 5, tzinfo=UTC)
 INPUT = (
@@ -88,7 +88,7 @@ def test_what_is_shown_says_whether_it_is_on(state: str, words: str) -> None:
     scheduled = read_schedule(Services(State=state).stack())
     console = Console(width=120)
     with console.capture() as captured:
-        console.print(draw_schedule(scheduled, scheduled.next_times(AT, 2)))
+        console.print(render_schedule(scheduled, scheduled.next_times(AT, 2)))
     lines = [" ".join(line.split()) for line in captured.get().splitlines()]
     assert lines == [
         "schedule dev-batch, cron(0 5 * * ? *) in Europe/Berlin",

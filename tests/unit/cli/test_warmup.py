@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from stepensemble.cli.tables.warmup import draw_warmed
-from stepensemble.cli.warmup import Round, Warmed, read_trips
+from stepensemble.cli.tables.warmup import render_warmup
+from stepensemble.cli.warmup import WarmUpRound, WarmUpComparison, read_round_trips
 from stepensemble.core.aggregation.prediction import MemberFailure
 from stepensemble.handlers.prediction.warmup import WarmedMember, WarmUp
 
@@ -41,7 +41,7 @@ def test_a_round_trip_is_from_the_call_to_its_end_though_others_come_between() -
         event(11, 9, "TaskTimedOut", 1031),
         event(12, 10, "TaskSucceeded", 1530),
     ]
-    assert read_trips(events) == {"dev-normalize": 20, "dev-score-1": 1500, "dev-score-2": 1000}
+    assert read_round_trips(events) == {"dev-normalize": 20, "dev-score-1": 1500, "dev-score-2": 1000}
 
 
 def test_of_a_call_that_was_tried_again_the_last_attempt_counts() -> None:
@@ -53,16 +53,16 @@ def test_of_a_call_that_was_tried_again_the_last_attempt_counts() -> None:
         event(5, 4, "TaskStarted", 501),
         event(6, 5, "TaskSucceeded", 507),
     ]
-    assert read_trips(events) == {"dev-score-1": 7}
+    assert read_round_trips(events) == {"dev-score-1": 7}
 
 
 CURRENT, CANARY = "c" * 64, "d" * 64
 
 
-def warmed(*members: tuple[bool | None, bool | None], canary: bool = False) -> Warmed:
+def warmed(*members: tuple[bool | None, bool | None], canary: bool = False) -> WarmUpComparison:
     """Return two rounds over members a, b, …, each cold or not in both; None is a failure. The last is the canary's."""
 
-    def make(turn: int) -> Round:
+    def make(turn: int) -> WarmUpRound:
         made = []
         for number, colds in enumerate(members):
             failure = (
@@ -74,15 +74,15 @@ def warmed(*members: tuple[bool | None, bool | None], canary: bool = False) -> W
             made.append(WarmedMember("ab"[number], "1", "voter", release, name, colds[turn], error=failure))
         trips = {"dev-normalize": 300.0, "dev-aggregate": 1200.0, "dev-score-1": 600.0, "dev-score-2": 70.0}
         served = WarmUp(release=CURRENT, canary=CANARY if canary else None, members=tuple(made))
-        return Round(f"run-{turn}", served, 2100.0, {name: trip / (100**turn) for name, trip in trips.items()})
+        return WarmUpRound(f"run-{turn}", served, 2100.0, {name: trip / (100**turn) for name, trip in trips.items()})
 
-    return Warmed(make(0), make(1), "dev-normalize", "dev-aggregate", "dev-score-")
+    return WarmUpComparison(make(0), make(1), "dev-normalize", "dev-aggregate", "dev-score-")
 
 
-def drawn(one: Warmed) -> list[str]:
+def drawn(one: WarmUpComparison) -> list[str]:
     console = Console(width=120)
     with console.capture() as captured:
-        console.print(draw_warmed(one))
+        console.print(render_warmup(one))
     return [" ".join(line.split()) for line in captured.get().splitlines()]
 
 

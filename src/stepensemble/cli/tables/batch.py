@@ -13,8 +13,8 @@ from rich.text import Text
 from stepensemble.batch.report.calibration import Calibration
 from stepensemble.batch.report.label_summary import describe_truth
 from stepensemble.batch.report.summary import MemberSummary, Summary
-from stepensemble.cli.batch_runs import Followed
-from stepensemble.cli.schedules import Scheduled
+from stepensemble.cli.batch_runs import FollowedRun
+from stepensemble.cli.schedules import Schedule
 from stepensemble.cli.tables.common import name_member, plain_table
 from stepensemble.core.releases.release import SHORT
 
@@ -28,7 +28,7 @@ MOST_REASONS = 5
 """Reasons for rejections that are shown; the report has all."""
 
 
-def draw_run(followed: Followed, summary: Summary, folder: Path | None) -> RenderableType:
+def render_run(followed: FollowedRun, summary: Summary, folder: Path | None) -> RenderableType:
     """Draw how a run ended: counts, members, and where everything is.
 
     Args:
@@ -36,10 +36,10 @@ def draw_run(followed: Followed, summary: Summary, folder: Path | None) -> Rende
         summary: its summary.
         folder: where the results are on this machine; None where they were not brought there.
     """
-    return Group(_draw_members(summary), "", _draw_facts(followed, summary, folder))
+    return Group(_render_members(summary), "", _render_facts(followed, summary, folder))
 
 
-def draw_schedule(scheduled: Scheduled, times: Sequence[datetime]) -> RenderableType:
+def render_schedule(scheduled: Schedule, times: Sequence[datetime]) -> RenderableType:
     """Draw a schedule and its next times."""
     table = _plain_grid()
     enabled = scheduled.state == "ENABLED"
@@ -54,7 +54,7 @@ def draw_schedule(scheduled: Scheduled, times: Sequence[datetime]) -> Renderable
     return table
 
 
-def _draw_members(summary: Summary) -> RenderableType:
+def _render_members(summary: Summary) -> RenderableType:
     table = plain_table()
     classes = summary.task != "regression"
     for name in ("member", "version", "rows", "mean", *(("tips",) if classes else ()), "failed shards", "time"):
@@ -76,17 +76,17 @@ def _describe_member(member: MemberSummary, *, classes: bool) -> Iterator[str | 
     if classes:
         yield "" if member.pivotal is None else f"{member.pivotal:.1%}"
     yield Text(f"{failed:,}{names}", style="bold red" if failed else "")
-    yield say_seconds(member.seconds)
+    yield format_seconds(member.seconds)
 
 
-def _draw_facts(followed: Followed, summary: Summary, folder: Path | None) -> RenderableType:
+def _render_facts(followed: FollowedRun, summary: Summary, folder: Path | None) -> RenderableType:
     table = _plain_grid()
     for name, fact in _tell(followed, summary, folder):
         table.add_row(name, fact)
     return table
 
 
-def _tell(followed: Followed, summary: Summary, folder: Path | None) -> Iterator[tuple[str, str | Text]]:
+def _tell(followed: FollowedRun, summary: Summary, folder: Path | None) -> Iterator[tuple[str, str | Text]]:
     yield "rows", f"{summary.rows:,} in, {summary.rows_out:,} answered"
     answers = ", ".join(f"{count:,} {what}" for what, count in _count_answers(summary) if count)
     if answers:
@@ -96,7 +96,7 @@ def _tell(followed: Followed, summary: Summary, folder: Path | None) -> Iterator
     yield from _describe_labels(summary)
     yield from _tell_drift(summary)
     failed = f", {summary.failed_shards:,} failed" if summary.failed_shards else ""
-    yield "shards", f"{summary.shards:,}{failed}, in {say_seconds(summary.seconds)}"
+    yield "shards", f"{summary.shards:,}{failed}, in {format_seconds(summary.seconds)}"
     cost = summary.cost
     took = f"{cost.gb_seconds:,.1f} GB-seconds, {cost.requests:,} requests, {cost.state_transitions:,} transitions"
     yield "cost", f"{took}: ${cost.dollars:.4f}"
@@ -159,7 +159,7 @@ def _tell_drift(summary: Summary) -> Iterator[tuple[str, str | Text]]:
         yield "drift", Text(f"{index:.3f} at most ({name}), since the run of {day}", style=style)
 
 
-def say_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Write a time as people do."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"

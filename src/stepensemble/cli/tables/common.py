@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VERDICT_STYLES = {"ok": "green", "warning": "bold yellow", "refused": "bold red"}
 
 
-def draw_trials(report: GateReport) -> RenderableType:
+def render_members(report: GateReport) -> RenderableType:
     """Draw what each member is, and how fast it was at the gate."""
     table = plain_table()
     asked = report.asked
@@ -43,7 +43,7 @@ def draw_trials(report: GateReport) -> RenderableType:
     return table
 
 
-def draw_checks(checks: Sequence[Check]) -> RenderableType:
+def render_checks(checks: Sequence[Check]) -> RenderableType:
     """Draw a line a check."""
     table = plain_table()
     for name in ("member", "check", "figure", "limit", "verdict"):
@@ -61,7 +61,7 @@ def draw_checks(checks: Sequence[Check]) -> RenderableType:
     return table
 
 
-def draw_records(summaries: Sequence[RecordSummary]) -> RenderableType:
+def render_records(summaries: Sequence[RecordSummary]) -> RenderableType:
     """Draw a line a record."""
     table = plain_table()
     for name in ("prediction", "recorded", "status", "rows", "release"):
@@ -77,7 +77,7 @@ def draw_records(summaries: Sequence[RecordSummary]) -> RenderableType:
     return table
 
 
-def draw_reviews(events: Sequence[ReviewEvent]) -> RenderableType:
+def render_reviews(events: Sequence[ReviewEvent]) -> RenderableType:
     """Draw a line an event."""
     table = plain_table()
     for name in ("prediction", "asked", "status", "to review", "release"):

@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from stepensemble.cli.tables.prediction import draw_bar, list_rows
+from stepensemble.cli.tables.prediction import list_rows, render_bar
 from stepensemble.core.aggregation.prediction import Output
 from stepensemble.core.arrays import Bytes
 from stepensemble.core.problems import enumerate_values
@@ -47,24 +47,24 @@ def find_image_feature(features: Sequence[Feature]) -> ImageFeature:
     )
 
 
-def picture_payload(feature: ImageFeature, body: bytes) -> dict[str, Any]:
+def build_image_payload(feature: ImageFeature, body: bytes) -> dict[str, Any]:
     """Return the payload that asks about a picture."""
     return {"features": {feature.name: base64.b64encode(body).decode()}}
 
 
-def draw_picture(body: bytes, output: Output, release: Release, *, colour: bool) -> RenderableType:
+def render_image(body: bytes, output: Output, release: Release, *, colour: bool) -> RenderableType:
     """Draw what the members see of a picture, beside the probability of each class."""
     feature = find_image_feature(release.features)
     grid = Table.grid(padding=(0, 3))
-    parts: list[RenderableType] = [draw_samples(_fit(body, feature), colour=colour)]
+    parts: list[RenderableType] = [render_pixels(_fit(body, feature), colour=colour)]
     probabilities = [one.probabilities for one in list_rows(output)]
     if len(probabilities) == 1 and isinstance(probabilities[0], list):
-        parts.append(_draw_classes(name_classes(release.task), probabilities[0]))
+        parts.append(_render_classes(name_classes(release.task), probabilities[0]))
     grid.add_row(*parts)
     return grid
 
 
-def draw_samples(samples: Bytes, *, colour: bool) -> Text:
+def render_pixels(samples: Bytes, *, colour: bool) -> Text:
     """Draw samples of shape `(height, width, channels)`: a cell of the terminal is two pixels, one above the other.
 
     Without colours a cell is a shade: the mean of the two, from black to white.
@@ -73,20 +73,20 @@ def draw_samples(samples: Bytes, *, colour: bool) -> Text:
     if len(pixels) % 2:
         pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
     lines = [
-        _draw_colours(above, below) if colour else _draw_shades(above, below)
+        _render_colours(above, below) if colour else _render_shades(above, below)
         for above, below in zip(pixels[::2], pixels[1::2], strict=True)
     ]
     return Text("\n").join(lines)
 
 
-def _draw_colours(above: Bytes, below: Bytes) -> Text:
+def _render_colours(above: Bytes, below: Bytes) -> Text:
     line = Text()
     for upper, lower in zip(above.tolist(), below.tolist(), strict=True):
         line.append("▀", Style(color=Color.from_rgb(*upper), bgcolor=Color.from_rgb(*lower)))
     return line
 
 
-def _draw_shades(above: Bytes, below: Bytes) -> Text:
+def _render_shades(above: Bytes, below: Bytes) -> Text:
     light = np.stack([above, below]).mean(axis=(0, 2)) / 255
     return Text("".join(SHADES[round(share * (len(SHADES) - 1))] for share in light.tolist()))
 
@@ -100,10 +100,10 @@ def _fit(body: bytes, feature: ImageFeature) -> Bytes:
     return decode_image(body, feature).repeat(times, axis=0).repeat(times, axis=1)
 
 
-def _draw_classes(classes: Sequence[str], probabilities: Sequence[float]) -> Table:
+def _render_classes(classes: Sequence[str], probabilities: Sequence[float]) -> Table:
     likeliest = sorted(range(len(classes)), key=probabilities.__getitem__, reverse=True)[:SHOWN_CLASSES]
     grid = Table.grid(padding=(0, 1))
     for index in sorted(likeliest):
         style = "bold cyan" if index == likeliest[0] else ""
-        grid.add_row(Text(classes[index], style=style), draw_bar(probabilities[index]), f"{probabilities[index]:.3f}")
+        grid.add_row(Text(classes[index], style=style), render_bar(probabilities[index]), f"{probabilities[index]:.3f}")
     return grid

@@ -22,7 +22,7 @@ SOURCES = {
 }
 
 
-def draw_addition(addition: Addition) -> RenderableType:
+def render_addition(addition: Addition) -> RenderableType:
     """Draw what the model file became, and what the model told of itself."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)

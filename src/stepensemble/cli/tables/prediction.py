@@ -39,7 +39,7 @@ WIDTH = 160
 MEMBER_STYLES = {"ok": "green", "partial": "yellow", "failed": "red", "skipped": "dim"}
 
 
-def draw_fan_out(output: Output, release: Release, width: int = WIDTH) -> RenderableType:
+def render_output(output: Output, release: Release, width: int = WIDTH) -> RenderableType:
     """Draw a line a member, then the answer; `width` is that of the terminal."""
     parts: list[RenderableType] = [_members_table(output, release), ""]
     predictions = list_rows(output)
@@ -53,7 +53,7 @@ def draw_fan_out(output: Output, release: Release, width: int = WIDTH) -> Render
     return Group(*parts)
 
 
-def draw_input(record: Record) -> RenderableType:
+def render_input(record: Record) -> RenderableType:
     """Draw what was asked: a row's features, or how many rows; and the metadata."""
     table = plain_table()
     table.add_column("asked", style="dim")
@@ -118,9 +118,9 @@ def _summarize_member(member: MemberReport, contract: Contract, task: Task) -> T
         name = names[int(counts.argmax())]
         return Text(name if len(said) == 1 else f"{name} in {counts.max()} of {len(said)}")
     if isinstance(task, BinaryTask):
-        return draw_bar(float(mean[1])).append(f" {mean[1]:.3f}")
+        return render_bar(float(mean[1])).append(f" {mean[1]:.3f}")
     place = int(mean.argmax())
-    return draw_bar(float(mean[place])).append(f" {mean[place]:.3f} {names[place]}")
+    return render_bar(float(mean[place])).append(f" {mean[place]:.3f} {names[place]}")
 
 
 def list_canonical(entries: Sequence[Any], contract: Contract, task: Task) -> list[Any]:
@@ -134,7 +134,7 @@ def list_canonical(entries: Sequence[Any], contract: Contract, task: Task) -> li
     return [one if usable else None for one, usable in zip(numbers, find_usable(numbers), strict=True)]
 
 
-def draw_bar(share: float) -> Text:
+def render_bar(share: float) -> Text:
     """Draw a share of `BAR_CELLS`."""
     filled = round(min(max(share, 0.0), 1.0) * BAR_CELLS)
     return Text("█" * filled, style="cyan").append("░" * (BAR_CELLS - filled), style="dim")

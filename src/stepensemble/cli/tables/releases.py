@@ -21,7 +21,7 @@ MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yel
 VERDICT_STYLES = {"same": "green", "varies": "yellow", "differs": "bold red", "failed": "bold red"}
 
 
-def draw_overview(overview: Overview) -> RenderableType:
+def render_overview(overview: Overview) -> RenderableType:
     """Draw a line a release, then what was current when."""
     table = plain_table()
     for name in ("release", "written", "members", "state"):
@@ -34,7 +34,7 @@ def draw_overview(overview: Overview) -> RenderableType:
     if overview.kept > len(overview.releases):
         parts.append(f"{overview.kept - len(overview.releases)} more; --limit shows them")
     if overview.history:
-        parts += ["", _draw_history(overview)]
+        parts += ["", _render_history(overview)]
     return Group(*parts)
 
 
@@ -52,7 +52,7 @@ def _name_state(line: ReleaseLine, overview: Overview) -> Text:
     return Text("")
 
 
-def _draw_history(overview: Overview) -> RenderableType:
+def _render_history(overview: Overview) -> RenderableType:
     table = plain_table()
     for name in ("current before", "since", "until"):
         table.add_column(name)
@@ -61,7 +61,7 @@ def _draw_history(overview: Overview) -> RenderableType:
     return table
 
 
-def draw_differences(differences: Sequence[Difference]) -> RenderableType:
+def render_differences(differences: Sequence[Difference]) -> RenderableType:
     """Draw a line a difference."""
     if not differences:
         return Text("no difference")
@@ -74,7 +74,7 @@ def draw_differences(differences: Sequence[Difference]) -> RenderableType:
     return lines
 
 
-def draw_plan(plan: PublishPlan, differences: Sequence[Difference] | None) -> RenderableType:
+def render_plan(plan: PublishPlan, differences: Sequence[Difference] | None) -> RenderableType:
     """Draw what a publish would do."""
     table = plain_table()
     for name in ("member", "slot", "artifact", ""):
@@ -85,10 +85,10 @@ def draw_plan(plan: PublishPlan, differences: Sequence[Difference] | None) -> Re
         table.add_row(
             name_member(member.id, member.role), plan.slots[member.id], member.artifact.digest[:SHORT], Text(what)
         )
-    return table if differences is None else Group(table, "", draw_differences(differences))
+    return table if differences is None else Group(table, "", render_differences(differences))
 
 
-def draw_verification(verification: Verification) -> RenderableType:
+def render_verification(verification: Verification) -> RenderableType:
     """Draw a line a member."""
     table = plain_table()
     for name in ("member", "result", "deviation", ""):
@@ -100,7 +100,7 @@ def draw_verification(verification: Verification) -> RenderableType:
     return table
 
 
-def draw_canary(report: CanaryReport) -> RenderableType:
+def render_canary(report: CanaryReport) -> RenderableType:
     """Draw both releases beside each other, then how they agree."""
     table = plain_table()
     for name in ("", "release", "share", "executions", "status", "value", "labels"):

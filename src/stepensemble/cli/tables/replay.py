@@ -1,4 +1,4 @@
-"""What people see of a replay: what was tried, what it changes, and which rows change most."""
+"""The tables of a replay: the policy that was tried, what it changes, and the rows that change most."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from rich.text import Text
 
 from stepensemble.cli.tables.common import plain_table
 from stepensemble.cli.tables.prediction import SHOWN_ROWS
-from stepensemble.cli.what_if import Replayed
+from stepensemble.cli.what_if import ReplayResult
 from stepensemble.core.releases.release import SHORT
 from stepensemble.core.replay.report import Change, ChangeCount, ChangedRow, MissingOutputs, ReleaseMismatch, Replay
 from stepensemble.core.replay.what_if import WhatIf
 
-REASONS = {"not asked": "was not asked", "failed": "failed", "refused": "said what is not declared"}
+REASONS = {"not asked": "was not invoked", "failed": "failed", "refused": "has invalid outputs"}
 
 
-def draw_replay(replayed: Replayed) -> RenderableType:
-    """Draw the summary, then the rows that change, those that shift most first."""
+def render_replay(replayed: ReplayResult) -> RenderableType:
+    """Render the summary, then the rows that change, those with the largest shift first."""
     table = plain_table()
     table.show_header = False
     table.add_column(style="dim")
     table.add_column()
     for name, text in _summarize(replayed):
-        table.add_row(name, Text(text))  # no markup: members and messages are other people's words
+        table.add_row(name, Text(text))
     rows = replayed.report.changed_rows
-    return Group(table, "", _draw_rows(rows)) if rows else table
+    return Group(table, "", _render_rows(rows)) if rows else table
 
 
-def _summarize(replayed: Replayed) -> Iterator[tuple[str, str]]:
+def _summarize(replayed: ReplayResult) -> Iterator[tuple[str, str]]:
     report = replayed.report
     yield "tried", _name_tried(replayed.what_if)
-    left_out = f"; {replayed.left_out:,} left out: gone, or of another version" if replayed.left_out else ""
-    of_others = f"; {replayed.of_others:,} of other ensembles" if replayed.of_others else ""
-    yield "records", f"{report.records:,} since {replayed.since}{left_out}{of_others}"
+    unreadable = f"; {replayed.unreadable:,} deleted or of another version" if replayed.unreadable else ""
+    others = f"; {replayed.other_ensembles:,} of other ensembles" if replayed.other_ensembles else ""
+    yield "records", f"{report.records:,} since {replayed.since}{unreadable}{others}"
     yield "rows", f"{report.rows:,}, of which {report.compared:,} compared"
-    yield "labels", f"{report.labels_flipped:,} flipped{_list_tallies(report.flips)}"
-    yield "decisions", f"{report.decisions_changed:,} changed{_list_tallies(report.decisions)}"
-    yield "statuses", f"{report.statuses_changed:,} changed{_list_tallies(report.statuses)}"
+    yield "labels", f"{report.labels_flipped:,} changed{_list_changes(report.flips)}"
+    yield "decisions", f"{report.decisions_changed:,} changed{_list_changes(report.decisions)}"
+    yield "statuses", f"{report.statuses_changed:,} changed{_list_changes(report.statuses)}"
     yield "shift", _name_shift(report)
     for missing in report.missing:
         yield "missing", _name_missing(missing)
@@ -50,19 +50,19 @@ def _summarize(replayed: Replayed) -> Iterator[tuple[str, str]]:
 def _name_tried(what_if: WhatIf) -> str:
     weights = ",".join(f"{member}={weight:g}" for member, weight in what_if.weights.items())
     given = {"manifest": what_if.origin, "method": what_if.method, "weights": weights}
-    return ", ".join(f"{name} {value}" for name, value in given.items() if value) or "the recorded policy once more"
+    return ", ".join(f"{name} {value}" for name, value in given.items() if value) or "the recorded policy"
 
 
-def _list_tallies(tallies: Sequence[ChangeCount]) -> str:
-    listed = ", ".join(f"{_arrow(tally.change)} {tally.count:,}" for tally in tallies)
+def _list_changes(changes: Sequence[ChangeCount]) -> str:
+    listed = ", ".join(f"{_arrow(one.change)} {one.count:,}" for one in changes)
     return f": {listed}" if listed else ""
 
 
 def _name_shift(report: Replay) -> str:
     shift = report.shift
     if shift is None:
-        return "nothing to compare"
-    return f"mean {shift.mean:+.4g}, mean absolute {shift.mean_absolute:.4g}, greatest {shift.greatest:+.4g}"
+        return "no rows to compare"
+    return f"mean {shift.mean:+.4g}, mean absolute {shift.mean_absolute:.4g}, largest {shift.greatest:+.4g}"
 
 
 def _name_missing(missing: MissingOutputs) -> str:
@@ -77,10 +77,10 @@ def _name_mismatch(mismatch: ReleaseMismatch) -> str:
     if mismatch.of == "artifact":
         recorded, manifest = recorded[:SHORT], manifest[:SHORT]
     extent = _count(mismatch.records, "record")
-    return f"{mismatch.member}: recorded from {mismatch.of} {recorded}, the manifest has {manifest} ({extent})"
+    return f"{mismatch.member}: recorded with {mismatch.of} {recorded}, the manifest has {manifest} ({extent})"
 
 
-def _draw_rows(rows: Sequence[ChangedRow]) -> RenderableType:
+def _render_rows(rows: Sequence[ChangedRow]) -> RenderableType:
     classes = any(row.label is not UNSET for row in rows)
     table = plain_table()
     table.add_column("prediction")
@@ -95,7 +95,7 @@ def _draw_rows(rows: Sequence[ChangedRow]) -> RenderableType:
         value = f"{_number(row.value.before)} → {_number(row.value.after)}"
         table.add_row(Text(row.prediction_id), str(row.row), *label, _arrow(row.decision), value, f"{row.shift:+.4g}")
     rest = len(rows) - SHOWN_ROWS
-    return Group(table, Text(f"and {rest:,} rows more; --json shows all", style="dim")) if rest > 0 else table
+    return Group(table, Text(f"and {rest:,} more rows; --json lists all", style="dim")) if rest > 0 else table
 
 
 def _arrow(change: Change[str | None]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from builders import BINARY, REGRESSION, THREE, release, released
-from stepensemble.cli.tables.prediction import draw_fan_out
+from stepensemble.cli.tables.prediction import render_output
 from stepensemble.core.aggregation.prediction import ExecutionResult, MemberResult, Output, decide
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import Label, Logit, Probability, Value
@@ -29,7 +29,7 @@ def show(asked: Release, rows: int, width: int = 160, **outputs: Any) -> list[st
     """Decide what members said, and return the lines of the table of rows, without its header."""
     output = decided_output(asked, rows, **outputs)
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(draw_fan_out(output, asked, width))
+    console.print(render_output(output, asked, width))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined] of the StringIO
     return [line.rstrip() for line in lines[lines.index(next(line for line in lines if not line.strip())) + 1 :]]
 
@@ -96,7 +96,7 @@ def test_long_ids_that_differ_at_their_end_can_be_told_apart() -> None:
     names = [f"member_with_a_long_identifier_{number}" for number in range(4)]
     asked = release(BINARY, *(released(name, "probability") for name in names))
     table = Console(file=io.StringIO(), width=80, color_system=None)
-    table.print(draw_fan_out(decided_output(asked, 1, **{name: [0.9] for name in names}), asked, 80))
+    table.print(render_output(decided_output(asked, 1, **{name: [0.9] for name in names}), asked, 80))
     drawn = table.file.getvalue()  # type: ignore[attr-defined] of the StringIO
     assert "…" not in drawn
     endings = [line.split()[0][-1] for line in drawn.splitlines() if line.startswith("dentifier_")]

@@ -20,8 +20,8 @@ from rich.console import Console
 import asl
 from builders import BINARY, REGRESSION, ROOT, THREE, manifest, member, release, released, sources
 from memory import PREFIX, MemoryStack
-from stepensemble.cli.tables.replay import draw_replay
-from stepensemble.cli.what_if import Replayed, read_what_if
+from stepensemble.cli.tables.replay import render_replay
+from stepensemble.cli.what_if import ReplayResult, read_what_if
 from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, decide
 from stepensemble.core.arrays import Integers
 from stepensemble.core.errors import InvalidManifest, ReplayRefused, StorageUnavailable
@@ -735,10 +735,10 @@ def test_the_terminal_names_what_is_missing_and_which_models_differ() -> None:
     other = parse(probable("a") | {"version": "2"}, probable("b"), probable("c"), task=BINARY_TASK)
     what_if = WhatIf(other, "other.json", {"b": "0" * 64}, "max", {"a": 2.0})
     report = replay_of(TWO, record, manifest=other, digests={"b": "0" * 64})
-    replayed = Replayed(what_if, date(2026, 2, 1), 3, 2, report)
+    replayed = ReplayResult(what_if, date(2026, 2, 1), 3, 2, report)
     recorded, console = TWO.members[1].artifact.digest, Console(width=200)
     with console.capture() as captured:
-        console.print(draw_replay(replayed))
+        console.print(render_replay(replayed))
     told = [" ".join(line.split()) for line in captured.get().splitlines()]
     assert told == [
         "tried manifest other.json, method max, weights a=2",
