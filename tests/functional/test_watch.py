@@ -228,7 +228,9 @@ def test_what_was_asked_by_a_command_that_was_killed_is_waited_for(stack: Stack,
     noted = json.loads((folder / "outbox" / UPLOADS).read_text())
     assert list(noted) == ["killed/1.json"]
     started: list[str] = []
-    done = {one.name: one for one in Watch(stack, folder, folder / "outbox").responses(once=True, on_upload=started.append)}
+    done = {
+        one.name: one for one in Watch(stack, folder, folder / "outbox").responses(once=True, on_upload=started.append)
+    }
     assert started == ["killed/2.json"]
     assert done["killed/1.json"].document["object"]["version_id"] == noted["killed/1.json"]["version"]
     assert [len(asked_versions(stack, name)) for name in done] == [1, 1]

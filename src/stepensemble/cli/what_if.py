@@ -106,9 +106,7 @@ def _read_weights(text: str) -> dict[str, float]:
         with suppress(ValueError):
             weight = float(numeral)
         if not member or not isfinite(weight) or weight < 0:
-            message = (
-                f"{show(part)} is not a member's weight; write member=number, such as a=2,b=0.5, with numbers >= 0"
-            )
+            message = f"{show(part)} is not a member's weight; write member=number, such as a=2,b=0.5, from 0 on"
             raise typer.BadParameter(message, param_hint="--weights")
         if member in weights:
             raise typer.BadParameter(f"{show(member)} is given twice; give it one weight", param_hint="--weights")

@@ -142,9 +142,7 @@ def _read_inputs(inputs: Sequence[str]) -> dict[str, list[str]]:
     for one in inputs:
         name, equals, names = one.partition("=")
         if not (name and equals):
-            raise typer.BadParameter(
-                f"{one} does not have the form INPUT=NAME,…; such as image=pixels", param_hint="--input"
-            )
+            raise typer.BadParameter(f"{one} is not INPUT=NAME,…; write it like image=red,green", param_hint="--input")
         if name in read:
             raise typer.BadParameter(f"{name} is given twice; list all its columns in one option", param_hint="--input")
         read[name] = _read_names(names)

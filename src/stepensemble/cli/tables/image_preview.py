@@ -1,4 +1,4 @@
-"""A picture as an event: the payload that asks about it, and what people see of it."""
+"""An image as an event: its payload, and its preview in the terminal."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from stepensemble.core.schema.task import name_classes
 from stepensemble.imaging.decoding import decode_image
 
 FEWEST_CELLS, MOST_CELLS = 16, 32
-"""Columns of the terminal that a picture fills: a smaller one is enlarged, a larger one made smaller."""
+"""Columns of the terminal that an image fills; smaller images are enlarged, larger ones are reduced."""
 
 SHADES = " ░▒▓█"
-"""From black to white, where a terminal has no colours."""
+"""From black to white, for a terminal without colours."""
 
 SHOWN_CLASSES = 10
 
 
 def find_image_feature(features: Sequence[Feature]) -> ImageFeature:
-    """Return the one feature of an ensemble that takes a picture and nothing else.
+    """Return the feature of an ensemble whose only feature is an image.
 
     Raises:
-        typer.BadParameter: the ensemble takes something else, or more.
+        typer.BadParameter: the ensemble has other features.
     """
     if len(features) == 1 and isinstance(features[0], ImageFeature):
         return features[0]
     names = enumerate_values(feature.name for feature in features)
     raise typer.BadParameter(
-        f"it is a picture, and the ensemble asks for {names}; write a payload as JSON", param_hint="EVENT"
+        f"it is an image, and the ensemble's features are {names}; write a payload as JSON", param_hint="EVENT"
     )
 
 
 def build_image_payload(feature: ImageFeature, body: bytes) -> dict[str, Any]:
-    """Return the payload that asks about a picture."""
+    """Return the payload for an image."""
     return {"features": {feature.name: base64.b64encode(body).decode()}}
 
 
 def render_image(body: bytes, output: Output, release: Release, *, colour: bool) -> RenderableType:
-    """Draw what the members see of a picture, beside the probability of each class."""
+    """Render an image as the members get it, beside the probability of each class."""
     feature = find_image_feature(release.features)
     grid = Table.grid(padding=(0, 3))
-    parts: list[RenderableType] = [render_pixels(_fit(body, feature), colour=colour)]
+    parts: list[RenderableType] = [render_pixels(_resize(body, feature), colour=colour)]
     probabilities = [one.probabilities for one in list_rows(output)]
     if len(probabilities) == 1 and isinstance(probabilities[0], list):
         parts.append(_render_classes(name_classes(release.task), probabilities[0]))
@@ -65,9 +65,9 @@ def render_image(body: bytes, output: Output, release: Release, *, colour: bool)
 
 
 def render_pixels(samples: Bytes, *, colour: bool) -> Text:
-    """Draw samples of shape `(height, width, channels)`: a cell of the terminal is two pixels, one above the other.
+    """Render pixels of shape `(height, width, channels)`: a cell of the terminal is two pixels, one above the other.
 
-    Without colours a cell is a shade: the mean of the two, from black to white.
+    Without colours a cell is a shade from black to white, the mean of the two.
     """
     pixels = np.broadcast_to(samples, (*samples.shape[:2], 3))
     if len(pixels) % 2:
@@ -87,11 +87,11 @@ def _render_colours(above: Bytes, below: Bytes) -> Text:
 
 
 def _render_shades(above: Bytes, below: Bytes) -> Text:
-    light = np.stack([above, below]).mean(axis=(0, 2)) / 255
-    return Text("".join(SHADES[round(share * (len(SHADES) - 1))] for share in light.tolist()))
+    lightness = np.stack([above, below]).mean(axis=(0, 2)) / 255
+    return Text("".join(SHADES[round(share * (len(SHADES) - 1))] for share in lightness.tolist()))
 
 
-def _fit(body: bytes, feature: ImageFeature) -> Bytes:
+def _resize(body: bytes, feature: ImageFeature) -> Bytes:
     height, width = feature.size
     if width > MOST_CELLS:
         smaller = (max(round(height * MOST_CELLS / width), 1), MOST_CELLS)

@@ -8,7 +8,7 @@ from msgspec import UNSET
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from stepensemble.cli.tables.common import plain_table
+from stepensemble.cli.tables.common import make_table
 from stepensemble.cli.tables.prediction import SHOWN_ROWS
 from stepensemble.cli.what_if import ReplayResult
 from stepensemble.core.releases.release import SHORT
@@ -20,7 +20,7 @@ REASONS = {"not asked": "was not invoked", "failed": "failed", "refused": "has i
 
 def render_replay(replayed: ReplayResult) -> RenderableType:
     """Render the summary, then the rows that change, those with the largest shift first."""
-    table = plain_table()
+    table = make_table()
     table.show_header = False
     table.add_column(style="dim")
     table.add_column()
@@ -32,7 +32,7 @@ def render_replay(replayed: ReplayResult) -> RenderableType:
 
 def _summarize(replayed: ReplayResult) -> Iterator[tuple[str, str]]:
     report = replayed.report
-    yield "tried", _name_tried(replayed.what_if)
+    yield "policy", _name_policy(replayed.what_if)
     unreadable = f"; {replayed.unreadable:,} deleted or of another version" if replayed.unreadable else ""
     others = f"; {replayed.other_ensembles:,} of other ensembles" if replayed.other_ensembles else ""
     yield "records", f"{report.records:,} since {replayed.since}{unreadable}{others}"
@@ -47,14 +47,14 @@ def _summarize(replayed: ReplayResult) -> Iterator[tuple[str, str]]:
         yield "models", _name_mismatch(mismatch)
 
 
-def _name_tried(what_if: WhatIf) -> str:
+def _name_policy(what_if: WhatIf) -> str:
     weights = ",".join(f"{member}={weight:g}" for member, weight in what_if.weights.items())
     given = {"manifest": what_if.origin, "method": what_if.method, "weights": weights}
     return ", ".join(f"{name} {value}" for name, value in given.items() if value) or "the recorded policy"
 
 
 def _list_changes(changes: Sequence[ChangeCount]) -> str:
-    listed = ", ".join(f"{_arrow(one.change)} {one.count:,}" for one in changes)
+    listed = ", ".join(f"{_format_change(one.change)} {one.count:,}" for one in changes)
     return f": {listed}" if listed else ""
 
 
@@ -66,7 +66,7 @@ def _name_shift(report: Replay) -> str:
 
 
 def _name_missing(missing: MissingOutputs) -> str:
-    extent = f"{_count(missing.records, 'record')}, {_count(missing.rows, 'row')}"
+    extent = f"{_count_nouns(missing.records, 'record')}, {_count_nouns(missing.rows, 'row')}"
     return f"{missing.member} {REASONS[missing.reason]} in {extent}" + (
         f": {missing.example}" if missing.example else ""
     )
@@ -76,13 +76,13 @@ def _name_mismatch(mismatch: ReleaseMismatch) -> str:
     recorded, manifest = mismatch.recorded, mismatch.manifest
     if mismatch.of == "artifact":
         recorded, manifest = recorded[:SHORT], manifest[:SHORT]
-    extent = _count(mismatch.records, "record")
+    extent = _count_nouns(mismatch.records, "record")
     return f"{mismatch.member}: recorded with {mismatch.of} {recorded}, the manifest has {manifest} ({extent})"
 
 
 def _render_rows(rows: Sequence[ChangedRow]) -> RenderableType:
     classes = any(row.label is not UNSET for row in rows)
-    table = plain_table()
+    table = make_table()
     table.add_column("prediction")
     table.add_column("row", justify="right")
     if classes:
@@ -91,21 +91,22 @@ def _render_rows(rows: Sequence[ChangedRow]) -> RenderableType:
     table.add_column("value", justify="right")
     table.add_column("shift", justify="right")
     for row in rows[:SHOWN_ROWS]:
-        label = [] if row.label is UNSET else [Text(_arrow(row.label))]
-        value = f"{_number(row.value.before)} → {_number(row.value.after)}"
-        table.add_row(Text(row.prediction_id), str(row.row), *label, _arrow(row.decision), value, f"{row.shift:+.4g}")
+        label = [] if row.label is UNSET else [Text(_format_change(row.label))]
+        decision = _format_change(row.decision)
+        value = f"{_format_number(row.value.before)} → {_format_number(row.value.after)}"
+        table.add_row(Text(row.prediction_id), str(row.row), *label, decision, value, f"{row.shift:+.4g}")
     rest = len(rows) - SHOWN_ROWS
     return Group(table, Text(f"and {rest:,} more rows; --json lists all", style="dim")) if rest > 0 else table
 
 
-def _arrow(change: Change[str | None]) -> str:
+def _format_change(change: Change[str | None]) -> str:
     before, after = change.before or "none", change.after or "none"
     return before if before == after else f"{before} → {after}"
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
 
 
-def _count(number: int, noun: str) -> str:
+def _count_nouns(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepensemble.cli.tables.batch import format_seconds
-from stepensemble.cli.tables.common import name_member, plain_table
+from stepensemble.cli.tables.common import make_table, name_member
 from stepensemble.cli.warmup import WarmUpComparison
 from stepensemble.core.releases.release import SHORT
 from stepensemble.handlers.prediction.warmup import WarmedMember
@@ -21,7 +21,7 @@ def render_warmup(warmups: WarmUpComparison) -> RenderableType:
 
 
 def _render_members(warmups: WarmUpComparison) -> Table:
-    table = plain_table()
+    table = make_table()
     for name in ("member", "version", "slot", "model", "first", "second"):
         table.add_column(name, justify="right" if name in {"first", "second"} else "left")
     canary, listed = warmups.second.warm_up.canary, ""
@@ -32,9 +32,8 @@ def _render_members(warmups: WarmUpComparison) -> Table:
             member.version,
             member.function.removeprefix(warmups.prefix),
             _name_load_state(member),
-            *(
-                [""] * 2 if member.function == listed else _list_times(warmups, member.function)
-            ),  # a slot has several members and one time
+            # A slot has several members and one time.
+            *([""] * 2 if member.function == listed else _list_times(warmups, member.function)),
         )
         listed = member.function
     table.add_row()
@@ -61,7 +60,7 @@ def _summarize(warmups: WarmUpComparison) -> Iterator[RenderableType]:
     first, second = warmups.first.warm_up, warmups.second.warm_up
     members, loaded = len(first.members), sum(member.cold is True for member in first.members)
     if loaded == members:
-        message = f"all {members} models were loaded and are warm now"
+        message = f"{loaded} of {members} models were loaded and are warm now"
     elif all(member.cold is False for member in first.members):
         message = "no model had to be loaded, so both columns show warm slots"
     else:

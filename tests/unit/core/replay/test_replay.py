@@ -704,13 +704,13 @@ def test_weights_are_read_from_a_line() -> None:
 
 @pytest.mark.parametrize("weights", ["a", "a=", "=1", "a=b", "a=-1", "a=nan", "a=inf", "a=1,,b=2", "", "a=1,a=2"])
 def test_weights_that_are_none_are_refused(weights: str) -> None:
-    with pytest.raises(typer.BadParameter, match=r"write member=number, such as a=2,b=0\.5|is there twice"):
+    with pytest.raises(typer.BadParameter, match=r"write member=number, such as a=2,b=0\.5|is given twice"):
         read_what_if(None, None, weights)
 
 
 def test_an_unknown_method_is_refused_with_the_one_that_may_be_meant() -> None:
     with pytest.raises(
-        typer.BadParameter, match=r'"medain" is no method; use one of "mean", .*did you mean "median"\?'
+        typer.BadParameter, match=r'"medain" is not a method; use one of "mean", .*did you mean "median"\?'
     ):
         read_what_if(None, "medain", None)
     with pytest.raises(typer.BadParameter, match="declare it in a manifest and give that with --manifest"):
@@ -741,18 +741,18 @@ def test_the_terminal_names_what_is_missing_and_which_models_differ() -> None:
         console.print(render_replay(replayed))
     told = [" ".join(line.split()) for line in captured.get().splitlines()]
     assert told == [
-        "tried manifest other.json, method max, weights a=2",
-        "records 1 since 2026-02-01; 3 left out: gone, or of another version; 2 of other ensembles",
+        "policy manifest other.json, method max, weights a=2",
+        "records 1 since 2026-02-01; 3 deleted or of another version; 2 of other ensembles",
         "rows 1, of which 0 compared",
-        "labels 0 flipped",
+        "labels 0 changed",
         "decisions 0 changed",
         "statuses 1 changed: DEGRADED → FAILED 1",
-        "shift nothing to compare",
-        "missing b said what is not declared in 1 record, 1 row: the output of row 0, 3., is no probability: outside "
+        "shift no rows to compare",
+        "missing b has invalid outputs in 1 record, 1 row: the output of row 0, 3., is no probability: outside "
         "[0, 1] by more than 0.001 (1 of 1 rows)",
-        "missing c was not asked in 1 record, 1 row",
-        "models a: recorded from version 1, the manifest has 2 (1 record)",
-        f"models b: recorded from artifact {recorded[:12]}, the manifest has {'0' * 12} (1 record)",
+        "missing c was not invoked in 1 record, 1 row",
+        "models a: recorded with version 1, the manifest has 2 (1 record)",
+        f"models b: recorded with artifact {recorded[:12]}, the manifest has {'0' * 12} (1 record)",
     ]
 
 
