@@ -99,7 +99,7 @@ def test_days_to_come_have_no_records(recorded: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--since", "yesterday"), '"yesterday" is no day; write YYYY-MM-DD'),
+        (("--since", "yesterday"), '"yesterday" is not a day; write YYYY-MM-DD'),
         (("--limit", "0"), "--limit"),
         (("--method", "medain"), 'did you mean "median"?'),
         (("--method", "stack"), "give that with --manifest"),

@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Serve an ensemble of TensorFlow models from AWS Step Functions.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # Panels of `ensemble --help` appear in the order of their first command.

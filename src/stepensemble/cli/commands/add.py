@@ -25,7 +25,10 @@ commands = typer.Typer()
 
 @commands.command(rich_help_panel=RELEASES_PANEL)
 def add(
-    file: Annotated[Path, typer.Argument(help="A .tflite, .keras or .h5 file, a SavedModel folder, or a .zip of one.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A .tflite, .keras or .h5 file, a SavedModel folder, or a .zip of one."),
+    ],
     id_: Annotated[str, typer.Option("--id", metavar="ID", help="The member's id.")],
     version: Annotated[
         str | None, typer.Option(help="Any text.", show_default="1; with --replace the next number")

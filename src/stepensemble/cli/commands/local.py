@@ -44,7 +44,7 @@ def local_up(
     detach: Annotated[bool, typer.Option("--detach", help="Run it in the background.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the local stack until Ctrl-C, with a release published like `run` does."""
+    """Run the local stack until Ctrl-C, with a release published as `ensemble run` does."""
     if context.invoked_subcommand is not None:
         return
     from stepensemble.cli.local_stack import detach_stack, serve_stack, wait_for_signal

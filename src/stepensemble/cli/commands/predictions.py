@@ -36,7 +36,10 @@ commands = typer.Typer()
 @commands.command(rich_help_panel=PREDICT_PANEL)
 def run(
     event: Annotated[
-        str, typer.Argument(help="A file with the payload, or an image; - for standard input.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="EVENT", help="A file with the payload, or an image; - for standard input.", show_default=False
+        ),
     ],
     manifest: ManifestOption = None,
     stack: StackOption = None,
@@ -108,7 +111,9 @@ def _show_output(output: Output, release: Release, image: bytes | None) -> None:
 
 @commands.command(rich_help_panel=PREDICT_PANEL)
 def show(
-    prediction_id: Annotated[str, typer.Argument(help="The prediction_id in an execution's output.")],
+    prediction_id: Annotated[
+        str, typer.Argument(metavar="PREDICTION_ID", help="The `prediction_id` in an execution's output.")
+    ],
     stack: StackOption = None,
     *,
     as_json: JsonOption = False,

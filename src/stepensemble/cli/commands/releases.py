@@ -42,6 +42,7 @@ canary = typer.Typer(
     help="Compare, promote or end the canary: a release that predicts for a share of the executions.",
     no_args_is_help=True,
 )
+commands.add_typer(canary, name="canary", rich_help_panel=RELEASES_PANEL)
 
 
 @commands.command(rich_help_panel=RELEASES_PANEL)
@@ -123,7 +124,7 @@ def releases(
 def diff(
     before: Annotated[
         str,
-        typer.Argument(metavar="A", help="current, previous, canary, first digits of a release, or a manifest."),
+        typer.Argument(metavar="A", help="One of current, previous, canary; first digits of a release; or a manifest."),
     ] = "current",
     after: Annotated[
         str, typer.Argument(metavar="B", help="In the same form.", show_default=str(DEFAULT_MANIFEST))
@@ -174,7 +175,9 @@ def diff(
 
 @commands.command(rich_help_panel=RELEASES_PANEL)
 def rollback(
-    release: Annotated[str, typer.Argument(help="previous, or a release's first digits.")] = "previous",
+    release: Annotated[
+        str, typer.Argument(metavar="RELEASE", help="The word previous, or first digits of a release.")
+    ] = "previous",
     stack: StackOption = None,
     *,
     as_json: JsonOption = False,
@@ -209,7 +212,7 @@ def rollback(
 
 @commands.command(rich_help_panel=RELEASES_PANEL)
 def verify(
-    release: Annotated[str, typer.Argument(help="current or canary.")] = "current",
+    release: Annotated[str, typer.Argument(metavar="RELEASE", help="The word current or canary.")] = "current",
     stack: StackOption = None,
     *,
     as_json: JsonOption = False,

@@ -23,7 +23,7 @@ commands = typer.Typer()
 
 @commands.command(rich_help_panel=PREDICT_PANEL)
 def watch(
-    folder: Annotated[Path, typer.Argument(help="The folder to watch.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to watch.", show_default=False)],
     outbox: Annotated[
         Path | None, typer.Option(help="The folder for responses.", show_default="the folder outbox in FOLDER")
     ] = None,
@@ -36,7 +36,7 @@ def watch(
     """Predict every file that is copied into a folder, like the inbox of the stack's data bucket.
 
     Images and JSON files are payloads; CSV, JSON Lines and Parquet files are datasets. The response is a
-    file: NAME.json, or NAME.error.json. A file with a newer response is skipped. Releases are chosen like with `run`.
+    file: NAME.json, or NAME.error.json. A file with a newer response is skipped. Releases are chosen as with `ensemble run`.
     """
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is not a folder; give one that exists", param_hint="FOLDER")
