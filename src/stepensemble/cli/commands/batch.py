@@ -108,8 +108,8 @@ def batch(
     """Predict a whole dataset: CSV, JSON Lines or Parquet, one file or many.
 
     The same dataset, release, date and options are the same run: a second command joins it while it works, returns its
-    result when it is complete, and resumes it after a failure. The current release predicts, as with `ensemble run`; a canary
-    does not.
+    result when it is complete, and resumes it after a failure. The current release predicts, as with `ensemble run`; a
+    canary does not.
     """
     days = read_days(day, first, last, datetime.now(UTC))  # before the stack starts and the upload, which take time
     options = Options(

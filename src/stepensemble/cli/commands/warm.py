@@ -14,7 +14,8 @@ commands = typer.Typer()
 def warm(manifest: ManifestOption = None, stack: StackOption = None, *, as_json: JsonOption = False) -> None:
     """Warm the stack up twice, and show how long every slot took to load its models, cold and warm.
 
-    It predicts nothing and records nothing. The local stack first publishes the project's manifest, as `ensemble run` does.
+    It predicts nothing and records nothing. The local stack first publishes the project's manifest, as `ensemble run`
+    does.
     """
     if manifest is not None and stack is not None:
         raise typer.BadParameter(

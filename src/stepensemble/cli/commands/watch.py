@@ -36,7 +36,8 @@ def watch(
     """Predict every file that is copied into a folder, like the inbox of the stack's data bucket.
 
     Images and JSON files are payloads; CSV, JSON Lines and Parquet files are datasets. The response is a
-    file: NAME.json, or NAME.error.json. A file with a newer response is skipped. Releases are chosen as with `ensemble run`.
+    file: NAME.json, or NAME.error.json. A file with a newer response is skipped. The release is chosen as with
+    `ensemble run`.
     """
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is not a folder; give one that exists", param_hint="FOLDER")
