@@ -30,7 +30,7 @@ def resume_inbox(stack: Stack) -> list[str]:
                 "size": one["Size"],
                 "etag": one["ETag"].strip('"'),
                 "version-id": version,
-                "sequencer": f"{next(SEQUENCE):016X}",  # the response with the latest one is kept
+                "sequencer": f"{next(SEQUENCE):016X}",  # the response to the object with the highest one is kept
             }
             stack.step_functions.start_execution(
                 stateMachineArn=stack.inbox_machine, input=msgspec.json.encode({"object": arrived}).decode()

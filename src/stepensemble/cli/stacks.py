@@ -41,7 +41,7 @@ class Stack:
         outputs: the template's outputs, by name.
         session: the session of boto3 whose credentials and region are used.
         endpoint: the address of its services; None for AWS itself.
-        local: whether it is this project's local stack, to which commands publish without being told to.
+        local: whether it is this project's local stack, to which commands publish the manifest when it changes.
 
     A part raises `StackOutdated` if the output that names it is missing.
     """

@@ -268,4 +268,4 @@ def _explain_unreadable(event: str, body: bytes, error: OSError | ValueError) ->
         return f"{name} cannot be read: {error.strerror}; {remedy}"
     if isinstance(error, UnicodeDecodeError):
         return f"{name} is not text in UTF-8; give a JSON document, or an image (PNG, JPEG, WebP)"
-    return f"{name} is not JSON: {error}"
+    return f"{name} is not JSON: {error}; fix it, and run the command again"
