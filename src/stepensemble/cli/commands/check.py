@@ -31,7 +31,7 @@ def check(
     ] = None,
     manifest: ManifestOption = None,
     *,
-    explain: Annotated[bool, typer.Option("--explain", help="Show every check with its result and limit.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show every check with its figure and limit.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Validate a manifest and run every model it names: the checks that `publish` makes before it writes."""

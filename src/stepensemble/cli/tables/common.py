@@ -45,7 +45,7 @@ def render_members(report: GateReport) -> RenderableType:
 def render_checks(checks: Sequence[Check]) -> RenderableType:
     """Render one line per check."""
     table = make_table()
-    for name in ("member", "check", "result", "limit", "verdict"):
+    for name in ("member", "check", "figure", "limit", "verdict"):
         table.add_column(name)
     named: str | None = ""
     for check in checks:
