@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -28,7 +28,7 @@ PANELS = {
 RUNNER = CliRunner(env={"COLUMNS": "120", "NO_COLOR": "1"})
 
 
-def list_commands(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def list_commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield path, command
     for name, below in getattr(command, "commands", {}).items():
         yield from list_commands(below, *path, name)
