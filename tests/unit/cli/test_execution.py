@@ -21,8 +21,8 @@ def test_the_cause_of_a_function_whose_process_ended_has_a_remedy(name: str, rem
 
 
 def test_the_cause_of_an_error_of_this_project_is_not_changed() -> None:
-    described = {"status": "FAILED", "error": "QuorumNotMet", "cause": "1 of 2 voters answered; missing: log"}
-    assert explain_end(described) == ("QuorumNotMet", "1 of 2 voters answered; missing: log")
+    described = {"status": "FAILED", "error": "QuorumNotMet", "cause": "1 of 2 voters responded; missing: log"}
+    assert explain_end(described) == ("QuorumNotMet", "1 of 2 voters responded; missing: log")
 
 
 def test_the_error_of_a_stopped_execution_is_its_status() -> None:
