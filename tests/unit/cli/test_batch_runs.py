@@ -99,3 +99,8 @@ def test_rows_that_are_degraded_are_counted_as_rows() -> None:
     console.print(render_run(FollowedRun("execution", "run-1"), counted, None))
     lines = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined] of the StringIO
     assert ["predictions", "600", "no,", "397", "yes,", "3", "abstained,", "1", "DEGRADED"] in lines
+
+
+def test_the_document_of_a_run_has_its_mode_under_the_earlier_name_too() -> None:
+    document = FollowedRun("execution", "run-1", mode="joined").to_json()
+    assert (document["mode"], document["how"]) == ("joined", "joined")
