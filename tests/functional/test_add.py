@@ -51,7 +51,7 @@ def test_a_model_is_added_checked_and_invoked(project: Path) -> None:
     release = answer(project, "check")["release"]
     assert lines == [
         "member    fifth, version 1",
-        "model     a LiteRT file, taken as it is",
+        "model     a LiteRT file, used as it is",
         "artifact  titanic/fifth.tflite, 5,052 bytes",
         "columns   all, as many as the model takes",
         'output    the probability of "survived": one number a row, in [0, 1] on 16 rows',
@@ -98,8 +98,8 @@ def test_a_member_is_replaced_by_a_file_that_takes_other_columns(project: Path) 
     assert 'InputMismatch the model takes 7 numbers a row as "columns", and there are 11 columns' in said
     assert said.endswith("say which of them it takes, in its order: --columns NAME,NAME,…")
     done = run_ensemble(project, "add", *replace, "--columns", names)
-    assert "wide, version 2, in the place of version 1" in done.stdout
-    assert "artifact  titanic/deep.tflite, 4,488 bytes, there already" in done.stdout
+    assert "wide, version 2, replaces version 1" in done.stdout
+    assert "artifact  titanic/deep.tflite, 4,488 bytes, exists already" in done.stdout
     assert f"columns   {names.replace(',', ', ')}" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("replaced  models/manifest.json compiles to release ")
     (wide,) = [
@@ -135,13 +135,13 @@ def test_shadows_and_outputs_are_added_as_given(project: Path) -> None:
     ("arguments", "told"),
     [
         (("trained.tflite",), "Missing option '--id'"),
-        (("nowhere.tflite", "--id", "a"), "nowhere.tflite is not there"),
-        (("trained.tflite", "--id", "a", "--manifest", "nowhere.json"), "nowhere.json is not there"),
-        (("trained.tflite", "--id", "a", "--architecture", "nowhere.json"), "nowhere.json is not there"),
+        (("nowhere.tflite", "--id", "a"), "nowhere.tflite does not exist"),
+        (("trained.tflite", "--id", "a", "--manifest", "nowhere.json"), "nowhere.json does not exist"),
+        (("trained.tflite", "--id", "a", "--architecture", "nowhere.json"), "nowhere.json does not exist"),
         (("trained.tflite", "--id", "a", "--output", '{"kind"'), "is not JSON"),
         (("trained.tflite", "--id", "a", "--input", "x"), "x is not INPUT=NAME"),
-        (("trained.tflite", "--id", "a", "--input", "x=Sex", "--input", "x=Age"), "x is there twice"),
-        (("trained.tflite", "--id", "a", "--weight", "nan"), "nan is no finite number"),
+        (("trained.tflite", "--id", "a", "--input", "x=Sex", "--input", "x=Age"), "x is given twice"),
+        (("trained.tflite", "--id", "a", "--weight", "nan"), "nan is not a finite number"),
         (("trained.tflite", "--id", "a", "--role", "boss"), "'boss' is not one of"),
     ],
 )

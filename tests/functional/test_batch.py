@@ -192,12 +192,12 @@ def test_requested_again_it_is_one_run(shared_project: Path, stack: Stack, rows:
     assert stack.local
     path = write_jsonl(shared_project / "in" / "again.jsonl", rows)
     first, second = (batch(shared_project, str(path), "--date", "2026-03-01") for _ in range(2))
-    assert (first["how"], second["how"]) == ("new", "returned")
+    assert (first["mode"], second["mode"]) == ("new", "returned")
     assert {key: first[key] for key in ("run", "results", "summary", "rows_out")} == {
         key: second[key] for key in ("run", "results", "summary", "rows_out")
     }
     other = batch(shared_project, str(path), "--date", "2026-03-02")
-    assert (other["how"], other["run"] == first["run"]) == ("new", False)
+    assert (other["mode"], other["run"] == first["run"]) == ("new", False)
     assert not [key for key in (listed.key for listed in stack.data.list(f"{BATCH}{first['run']}/")) if "/part/" in key]
 
 
@@ -207,7 +207,7 @@ def test_two_at_once_come_to_one_result(shared_project: Path, stack: Stack, rows
     both = [subprocess.Popen(command, cwd=shared_project, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     runs = [json.loads(process.communicate(timeout=120)[0]) for process in both]
     assert len({run["run"] for run in runs}) == 1
-    assert sorted(run["how"] for run in runs) in (["joined", "new"], ["new", "returned"])
+    assert sorted(run["mode"] for run in runs) in (["joined", "new"], ["new", "returned"])
     assert [run["rows_out"] for run in runs] == [100, 100]
     results = [listed.key for listed in stack.data.list("results/") if f"run={runs[0]['run']}/" in listed.key]
     assert len(results) == read_summary(runs[0], shared_project).shards + 1  # and _SUCCESS
@@ -222,10 +222,10 @@ def test_a_run_goes_on_when_who_watches_it_is_interrupted(shared_project: Path, 
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the run goes on; the same command joins it" in said
+    assert "the run continues; the same command joins it" in said
     again = batch(shared_project, str(path), *SMALL, "--date", "2026-03-01")
     assert again["run"] == run
-    assert again["how"] in {"joined", "returned"}
+    assert again["mode"] in {"joined", "returned"}
 
 
 def test_several_days_are_a_run_each_and_compared_with_the_day_before(
@@ -265,11 +265,11 @@ def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.csv"], "nowhere.csv is not there"),
-        (["events", "--from", "2026-03-01", "--to", "2026-03-02"], "every day needs a dataset of its own"),
+        (["nowhere.csv"], "nowhere.csv does not exist"),
+        (["events", "--from", "2026-03-01", "--to", "2026-03-02"], "give every day a dataset of its own"),
         (["nothing"], "nothing has no files"),
-        (["events", "--shard-size", "tiny"], "tiny is no size"),
-        (["events", "--max-rejected", "120%"], "is no share"),
+        (["events", "--shard-size", "tiny"], "tiny is not a size"),
+        (["events", "--max-rejected", "120%"], "is not a share"),
         (["events", "--release", "abc", "--manifest", "models/manifest.json"], "leave one out"),
     ],
 )
@@ -333,7 +333,7 @@ def test_what_a_person_sees_is_complete(shared_project: Path, stack: Stack, rows
     done = run_ensemble(shared_project, "batch", str(path), "--output", "mine")
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "rows 51 in, 50 answered" in lines
+    assert "rows 51 in, 50 predicted" in lines
     assert any(line.startswith("rejected 1: Age ") for line in lines)
     assert any(line.startswith("status SUCCEEDED run ") for line in lines)
     (report,) = (shared_project / "mine").rglob("report.html")
@@ -351,7 +351,7 @@ def test_what_plan_notes_of_the_columns_is_reported_while_the_shards_run(
     seen = run_ensemble(shared_project, "batch", str(path), *SMALL, "--date", "2026-03-01")
     assert seen.stderr.splitlines() == [f"note {unused}", f"note {missing}"]
     returned = batch(shared_project, str(path), *SMALL, "--date", "2026-03-01")
-    assert (returned["how"], returned["notes"]) == ("returned", [unused, missing])
+    assert (returned["mode"], returned["notes"]) == ("returned", [unused, missing])
     page = (shared_project / returned["folder"] / "report.html").read_text()
     assert html.escape(unused) in page
     assert html.escape(missing) in page
@@ -390,10 +390,10 @@ def test_the_schedule_starts_the_days_run(shared_project: Path, stack: Stack, ro
     fired = run_ensemble(shared_project, "schedule", "fire", "--at", "2026-03-01T05:00:00Z", "--json")
     assert fired.returncode == 0, fired.stderr
     run = json.loads(fired.stdout)
-    assert (run["status"], run["date"], run["rows_out"], run["how"]) == ("SUCCEEDED", "2026-03-01", 300, "new")
+    assert (run["status"], run["date"], run["rows_out"], run["mode"]) == ("SUCCEEDED", "2026-03-01", 300, "new")
     late = run_ensemble(shared_project, "schedule", "fire", "--at", "2026-03-01T23:00:00Z", "--json")
     again = json.loads(late.stdout)
-    assert (again["run"], again["how"]) == (run["run"], "returned")
+    assert (again["run"], again["mode"]) == (run["run"], "returned")
     missing = run_ensemble(shared_project, "schedule", "fire", "--at", "2026-03-02T05:00:00Z")
     assert missing.returncode == 1
     assert "DatasetMissing" in missing.stderr
@@ -426,7 +426,7 @@ def test_a_run_that_was_killed_is_resumed_without_the_shards_that_were_finished(
     finished = count_kept(detached, reports_folder(run))
     assert run_ensemble(detached, "local", "--detach").returncode == 0
     again = batch(detached, str(path), "--date", "2026-03-02", *SMALL)
-    assert (again["run"], again["how"]) == (run, "resumed")
+    assert (again["run"], again["mode"]) == (run, "resumed")
     assert read_results(again, detached).equals(read_results(expected, detached))
     summary = read_summary(again, detached)
     assert (summary.attempt, summary.rows_out) == (2, 150)

@@ -10,7 +10,7 @@ import pytest
 from builders import ROOT
 from driving import replay_session, run_ensemble, shown_commands
 from stepensemble.batch.documents import Options
-from stepensemble.cli.batch_runs import HOWS
+from stepensemble.cli.batch_runs import RUN_MODES
 
 PAGE = (ROOT / "docs" / "batch.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -38,4 +38,4 @@ def test_every_option_is_described(tmp_path: Path) -> None:
 
 def test_every_way_to_come_to_a_result_is_described() -> None:
     table = PAGE[PAGE.index("| when it is asked for again") :]
-    assert set(HOWS) - {"new"} == set(re.findall(r"\| `(\w+)` \|$", table, flags=re.MULTILINE)) - {"how"}
+    assert set(RUN_MODES) - {"new"} == set(re.findall(r"\| `(\w+)` \|$", table, flags=re.MULTILINE)) - {"mode"}

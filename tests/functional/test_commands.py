@@ -16,6 +16,9 @@ from driving import ENSEMBLE, run_ensemble
 from expected_events import list_events, without_volatile
 from written import assert_as_written
 
+EARLIER_NAME = "note this command is now named reviews; run: ensemble reviews\n"
+"""What `ensemble events` prints on standard error."""
+
 
 @pytest.fixture(scope="module")
 def served(shared_project: Path, stack: object) -> Path:
@@ -24,7 +27,7 @@ def served(shared_project: Path, stack: object) -> Path:
     return shared_project
 
 
-def test_run_draws_a_line_for_each_member_then_the_prediction(served: Path) -> None:
+def test_run_prints_a_line_for_each_member_then_the_prediction(served: Path) -> None:
     done = run_ensemble(served, "run", "events/passenger.json")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -33,10 +36,10 @@ def test_run_draws_a_line_for_each_member_then_the_prediction(served: Path) -> N
         assert line.rstrip().endswith("ok")
         assert "█" in line or "░" in line
     expected = json.loads((served / "events" / "passenger.output.json").read_text())["predictions"][0]
-    answer = next(line for line in lines if line.startswith("answer"))
-    assert expected["label"] in answer
-    assert f"{expected['value']:.3f}" in answer
-    assert any(line.startswith("status  COMPLETE") for line in lines)
+    prediction = next(line for line in lines if line.startswith("prediction"))
+    assert expected["label"] in prediction
+    assert f"{expected['value']:.3f}" in prediction
+    assert any(line.startswith("status      COMPLETE") for line in lines)
 
 
 @pytest.mark.parametrize("event", ["passenger", "passengers"])
@@ -90,13 +93,13 @@ def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, numbe
     ("arguments", "complaint"),
     [
         (("run", "events/nobody.json"), "cannot be read: No such file"),
-        (("run", "events/passenger.json", "--manifest", "nowhere.json"), "nowhere.json is not there"),
-        (("check", "nowhere.json"), "nowhere.json is not there"),
-        (("run", "examples/titanic/passengers.csv"), "is a dataset of rows"),
+        (("run", "events/passenger.json", "--manifest", "nowhere.json"), "nowhere.json does not exist"),
+        (("check", "nowhere.json"), "nowhere.json does not exist"),
+        (("run", "examples/titanic/passengers.csv"), "is a dataset, and `run` takes one JSON document"),
         (("batch", "examples/titanic/passengers.csv", "--label-values", "names"), "there are no labels to read"),
         (("run",), "Missing argument"),
         (("records", "--limit", "0"), "--limit"),
-        (("events", "--limit", "0"), "--limit"),
+        (("reviews", "--limit", "0"), "--limit"),
         (("dance",), "No such command"),
     ],
 )
@@ -120,10 +123,10 @@ def test_show_reads_a_record_back_and_records_lists_it(served: Path) -> None:
     assert "COMPLETE" in drawn.stdout
 
 
-def test_events_lists_what_earlier_runs_want_a_person_to_look_at(project: Path) -> None:
+def test_reviews_lists_the_predictions_of_earlier_runs_that_need_a_review(project: Path) -> None:
     path = project / "models" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "review": {"max_spread": 0}}))
-    assert run_ensemble(project, "events").stdout.strip() == "no prediction needs a review"
+    assert run_ensemble(project, "reviews").stdout.strip() == "no prediction needs a review"
     outputs = [
         json.loads(run_ensemble(project, "run", f"events/{name}.json", "--json").stdout)
         for name in ("passenger", "passengers")
@@ -131,10 +134,11 @@ def test_events_lists_what_earlier_runs_want_a_person_to_look_at(project: Path) 
     # Each of these commands had a stack of its own.
     assert run_ensemble(project, "local", "--detach").returncode == 0
     try:
-        listed = json.loads(run_ensemble(project, "events", "--json").stdout)
-        latest = json.loads(run_ensemble(project, "events", "--limit", "1", "--json").stdout)
-        drawn = run_ensemble(project, "events").stdout.splitlines()
+        listed = json.loads(run_ensemble(project, "reviews", "--json").stdout)
+        latest = json.loads(run_ensemble(project, "reviews", "--limit", "1", "--json").stdout)
+        drawn = run_ensemble(project, "reviews").stdout.splitlines()
         recorded = json.loads(run_ensemble(project, "records", "--json").stdout)
+        earlier = run_ensemble(project, "events", "--json")
     finally:
         run_ensemble(project, "local", "stop")
     expected = [(output["prediction_id"], output["needs_review"], output["release"]) for output in reversed(outputs)]
@@ -144,6 +148,7 @@ def test_events_lists_what_earlier_runs_want_a_person_to_look_at(project: Path) 
     assert listed[0]["execution"].endswith(f":{outputs[1]['prediction_id']}")
     assert latest == listed[:1]
     assert [line.split()[0] for line in drawn[1:]] == [one["prediction_id"] for one in listed]
+    assert (json.loads(earlier.stdout), earlier.stderr) == (listed, EARLIER_NAME)
     # The records outlive the stacks that made them, too.
     assert [summary["prediction_id"] for summary in recorded] == [one[0] for one in expected]
 
@@ -207,7 +212,7 @@ def test_another_manifest_is_another_ensemble(served: Path) -> None:
     assert len(output["members"]) == 2
     again = run_ensemble(served, "run", "events/passenger.json", "--json")
     assert len(json.loads(again.stdout)["members"]) == 2  # it is current now
-    assert "ensemble publish makes it current" in again.stderr
+    assert "to make it current: ensemble publish" in again.stderr
     assert run_ensemble(served, "publish").returncode == 0
     again = run_ensemble(served, "run", "events/passenger.json", "--json")
     assert len(json.loads(again.stdout)["members"]) == 4

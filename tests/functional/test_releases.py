@@ -130,7 +130,7 @@ def test_what_people_see_of_it(project: Path) -> None:
     drawn = run_ensemble(project, "diff").stdout.splitlines()
     assert drawn[0].startswith("current (")
     assert drawn[1:] == ["~ member linear: version 1 → 2", "~ member linear: timeout 10 → 20"]
-    assert "is the current one" in run_ensemble(project, "publish").stdout
+    assert "is current on stepensemble-local" in run_ensemble(project, "publish").stdout
     assert run_ensemble(project, "diff").stdout.splitlines()[1] == "no difference"
     lines = run_ensemble(project, "releases").stdout.splitlines()
     assert any("linear\N{NO-BREAK SPACE}2" in line and "current since" in line for line in lines)
@@ -151,7 +151,7 @@ def test_a_dry_run_shows_what_would_change_and_writes_nothing(project: Path) -> 
     assert planned["slots"]["sixth"] == "5"
     drawn = run_ensemble(project, "publish", "--dry-run").stdout
     assert "+ member sixth: added" in drawn
-    assert "would be the current one" in drawn
+    assert "would be current on stepensemble-local" in drawn
     assert answer(project, "releases") == before
 
 
@@ -166,7 +166,7 @@ def test_diff_compares_manifests_without_a_stack_and_sets_its_exit_code_on_reque
     assert (role["field"], role["from"], role["to"]) == ("role", "voter", "shadow")
     answer(tmp_path, *pair, "--exit-code", code=1)
     answer(tmp_path, "diff", "models/shipped.json", "models/shipped.json", "--exit-code")
-    assert "neither a manifest that is there nor a release" in complaint(tmp_path, "diff", "nowhere.json", code=2)
+    assert "neither an existing manifest nor a release" in complaint(tmp_path, "diff", "nowhere.json", code=2)
 
 
 def test_unknown_releases_are_refused_with_those_there_are(project: Path, shipped: str) -> None:
@@ -281,7 +281,7 @@ def test_another_ensemble_is_replaced_only_where_that_is_meant(project: Path, st
     arguments = ("publish", "--manifest", str(other.path))
     refused = " ".join(complaint(project, *arguments, code=2).replace("│", " ").split())
     assert "the ensemble other replaces titanic" in refused
-    assert "give --replace" in refused
+    assert "add --replace" in refused
     assert stack.releases.read_current()[0] == before
     assert answer(project, *arguments, "--replace")["release"] == other.digest
     done = run_ensemble(project, "run", "events/passenger.json", "--json")
@@ -317,13 +317,13 @@ def test_a_release_is_promoted_from_stack_to_stack(project: Path, tmp_path: Path
 
         unasked = promote()
         assert unasked.returncode == 2
-        assert "give --yes" in unasked.stderr
+        assert "add --yes" in unasked.stderr
         before, _ = there.releases.read_current()
         person, terminal = pty.openpty()
         os.write(person, b"n\n")
         refused = promote(stdin=terminal)
         assert refused.returncode == 1
-        assert f"Make release {published[:12]} the current one of {there.name}?" in refused.stderr
+        assert f"Make release {published[:12]} current on {there.name}?" in refused.stderr
         assert there.releases.read_current()[0] == before
         done = promote("--yes")
         assert done.returncode == 0, done.stderr

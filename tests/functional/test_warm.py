@@ -58,9 +58,9 @@ def test_a_cold_stack_is_warmed_up_and_the_next_execution_loads_nothing(cold: St
     done = run_ensemble(folder, "warm", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (loaded(told["first"]), loaded(told["again"])) == ([True] * 4, [False] * 4)
-    assert [one["slot"] for one in told["again"]["members"]] == ["1", "2", "3", "4"]
-    for one in (told["first"], told["again"]):
+    assert (loaded(told["first"]), loaded(told["second"])) == ([True] * 4, [False] * 4)
+    assert [one["slot"] for one in told["second"]["members"]] == ["1", "2", "3", "4"]
+    for one in (told["first"], told["second"]):
         trips = [member["round_trip_ms"] for member in one["members"]]
         assert None not in [*trips, one["normalize_ms"], one["aggregate_ms"], one["total_ms"]]
     assert cold.records.latest(10) == []
@@ -71,8 +71,8 @@ def test_a_cold_stack_is_warmed_up_and_the_next_execution_loads_nothing(cold: St
 def test_where_nothing_is_cold_the_command_reports_it(cold: Stack, folder: Path) -> None:
     warm_up_twice(cold)
     lines = run_ensemble(folder, "warm").stdout.splitlines()
-    assert sum("already there" in line for line in lines) == 4
-    assert lines[-1].startswith("warm  no model had to be loaded, so both columns are of warm slots; release ")
+    assert sum("already loaded" in line for line in lines) == 4
+    assert lines[-1].startswith("warm  no model had to be loaded, so both columns show warm slots; release ")
 
 
 def test_an_express_execution_warms_up_as_the_schedule_does(cold: Stack) -> None:
@@ -120,10 +120,10 @@ def test_an_artifact_that_is_broken_is_reported_and_the_others_are_warm(
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert any(line.startswith("broken") and "ArtifactCorrupt" in line for line in lines)
-    assert lines[-1].strip().startswith("without broken: ")
+    assert lines[-1].strip().startswith("broken failed: ")
     document = run_ensemble(folder, "warm", "--manifest", str(read.path), "--json")
     assert document.returncode == 1
-    sound, broken = json.loads(document.stdout)["again"]["members"]
+    sound, broken = json.loads(document.stdout)["second"]["members"]
     assert (sound["error"], sound["cold"]) == (None, False)
     assert (broken["error"]["type"], broken["cold"]) == ("ArtifactCorrupt", None)
 
@@ -131,7 +131,7 @@ def test_an_artifact_that_is_broken_is_reported_and_the_others_are_warm(
 def test_wrong_usage_starts_nothing(folder: Path) -> None:
     both = run_ensemble(folder, "warm", "--stack", "prod", "--manifest", "models/manifest.json")
     assert both.returncode == 2
-    assert "a deployed stack loads what it serves" in both.stderr
+    assert "a deployed stack loads the releases that it serves" in both.stderr
     asked = run_ensemble(folder, "run", "-", stdin='{"warmup": true}')
     assert asked.returncode == 2
     assert "run: ensemble warm" in asked.stderr
