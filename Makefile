@@ -13,7 +13,7 @@ export SAM_CLI_TELEMETRY := 0
 # A stack is a dozen processes, the tests are thousands: what one of them has compiled is kept for the next.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tensorflow browser run test quick check lint format schemas pictures bench campaigns build deploy deploy-tensorflow clean
+.PHONY: help setup tensorflow browser run test quick check lint format schemas reference screenshots docs charts bench campaigns build deploy deploy-tensorflow clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -38,12 +38,17 @@ $(VENV)/.tensorflow: $(VENV)/.dev
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.tensorflow
-	@$(UV) sync $(QUIET) --locked --inexact --extra local --extra tensorflow --group test --group lint --group pictures --group bench
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --extra tensorflow --group test --group lint --group charts --group bench
 	@touch $@
 
-$(VENV)/.pictures: $(VENV)/.dev
+$(VENV)/.charts: $(VENV)/.dev
 	@echo "Installing Matplotlib into $(VENV)"
-	@$(UV) sync $(QUIET) --locked --inexact --extra local --group test --group lint --group pictures
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --group test --group lint --group charts
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	@echo "Installing Sphinx into $(VENV)"
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --group docs
 	@touch $@
 
 setup: $(VENV)/.dev ## Make the environment for development
@@ -79,11 +84,23 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-schemas: $(VENV)/.run ## Write the published JSON Schemas anew from the code
+schemas: $(VENV)/.run ## Write the published JSON Schemas from the code
 	@$(VENV)/bin/python -m stepensemble.publishing.schemas
 
-pictures: $(VENV)/.pictures ## Draw docs/pictures and the table beside them anew from the shipped models
-	@$(VENV)/bin/python examples/titanic/pictures.py
+reference: $(VENV)/.run ## Write docs/reference from the command line's help and the public docstrings
+	@$(VENV)/bin/python docs/generate_reference.py
+
+screenshots: $(VENV)/.run ## Write docs/screenshots: the terminal and the batch's report (needs Chromium: make browser)
+	@$(VENV)/bin/python docs/take_screenshots.py
+
+# Sphinx reports a warning for each page outside of the index and each link without a target; -W makes them errors.
+docs: $(VENV)/.docs ## Build the site into build/docs; open build/docs/docs/index.html
+	@$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --builder html \
+	  --conf-dir docs --doctree-dir build/doctrees . build/docs
+	@echo "open build/docs/docs/index.html"
+
+charts: $(VENV)/.charts ## Draw docs/charts and the tables beside them from the shipped models
+	@$(VENV)/bin/python examples/titanic/charts.py
 
 # What measures comes first; then what is reckoned, drawn and written from that.
 BENCHMARKS := aggregation batch_speed in_process serving million growth footprint replay swap scale cost charts performance
@@ -109,4 +126,4 @@ deploy-tensorflow: $(VENV)/.dev ## Build the slots for TensorFlow with Docker, a
 	  $(or $(REPOSITORY),$(error Which ECR repository? make deploy-tensorflow STAGE=dev REPOSITORY=its-uri))
 
 clean: ## Remove what was built and every environment
-	rm -rf .aws-sam .venv .venv-* .uv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .aws-sam build .venv .venv-* .uv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,8 +1,8 @@
-"""Draw the pictures of docs/aggregation.md from the shipped models, and write the tables beside them.
+"""Draw the charts of docs/aggregation.md from the shipped models, and write the tables beside them.
 
-The same models give the same bytes. Each picture names the release it was drawn from.
+The same models give the same bytes. Each chart names the release it was drawn from.
 
-    python examples/titanic/pictures.py
+    python examples/titanic/charts.py
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stepensemble import Ensemble
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "models" / "manifest.json"
-FOLDER = ROOT / "docs" / "pictures"
+FOLDER = ROOT / "docs" / "charts"
 PAGE = ROOT / "docs" / "aggregation.md"
 BEGIN, END = "<!-- held-out passengers -->\n", "<!-- end of held-out passengers -->\n"
 
@@ -129,18 +129,18 @@ def _draw_groups(axes: Axes, groups: Sequence[Group], rows: int, label: str) -> 
     axes.set(ylim=(0, 1.02), xlabel=label)
 
 
-PICTURES: Mapping[str, Callable[[Told], Figure]] = {
+CHARTS: Mapping[str, Callable[[Told], Figure]] = {
     "decisions": draw_decisions,
     "reliability": draw_reliability,
     "confidence": draw_confidence,
 }
 
 
-def write_pictures(told: Told, folder: Path) -> None:
-    """Draw all pictures as SVG."""
+def write_charts(told: Told, folder: Path) -> None:
+    """Draw all charts as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in PICTURES.items():
-        metadata = {"Title": name, "Source": f"release {told.release}", "Creator": "examples/titanic/pictures.py"}
+    for name, draw in CHARTS.items():
+        metadata = {"Title": name, "Source": f"release {told.release}", "Creator": "examples/titanic/charts.py"}
         with mpl.rc_context(STYLE):
             draw(told).savefig(folder / f"{name}.svg", metadata={**metadata, "Date": None})
 
@@ -156,7 +156,7 @@ def main() -> None:
     """Ask about the held-out passengers, draw, write."""
     _, held_out = split(read_passengers())
     told = ask(Ensemble.load(MANIFEST), held_out)
-    write_pictures(told, FOLDER)
+    write_charts(told, FOLDER)
     write_tables(told, PAGE)
     print(format_tables(told), end="")
 
