@@ -32,8 +32,8 @@ def render_cli() -> str:
     root = typer.main.get_command(app)
     parts = [
         "# The command line\n\n" + WRITTEN,
-        "`ensemble COMMAND --help` prints the same. Exit codes: 0 for success, 1 where the job failed (a bad manifest or "
-        "payload, no quorum, no stack), 2 for wrong usage, 3 where a check could not be completed.\n",
+        "`ensemble COMMAND --help` prints the same. Exit codes: 0 for success, 1 where the job failed (a bad manifest "
+        "or payload, no quorum, no stack), 2 for wrong usage, 3 where a check could not be completed.\n",
     ]
     return "\n".join([*parts, *(_render_command(name, command) for name, command in list_commands("ensemble", root))])
 
@@ -83,8 +83,10 @@ def _name_parameter(parameter: Any) -> str:
     if parameter.opts[0][0] != "-":
         return f"`{_name_argument(parameter)}`"
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
-    value = "" if parameter.is_flag or parameter.count else f" `{parameter.metavar or _name_type(parameter)}`"
-    return names + value
+    if parameter.is_flag or parameter.count:
+        return names
+    value = str(parameter.metavar or _name_type(parameter)).replace("|", "\\|")
+    return f"{names} `{value}`"
 
 
 def _name_type(parameter: Any) -> str:
