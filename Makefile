@@ -94,10 +94,10 @@ screenshots: $(VENV)/.run ## Write docs/screenshots: the terminal and the batch'
 	@$(VENV)/bin/python docs/take_screenshots.py
 
 # Sphinx reports a warning for each page outside of the index and each link without a target; -W makes them errors.
-docs: $(VENV)/.docs ## Build the site into build/docs; open build/docs/docs/index.html
-	@$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --builder html \
+docs: $(VENV)/.docs ## Build the site into build/docs
+	@$(VENV)/bin/sphinx-build --quiet --fail-on-warning --fresh-env --keep-going --nitpicky --builder html \
 	  --conf-dir docs --doctree-dir build/doctrees . build/docs
-	@echo "open build/docs/docs/index.html"
+	@echo "open build/docs/index.html"
 
 charts: $(VENV)/.charts ## Draw docs/charts and the tables beside them from the shipped models
 	@$(VENV)/bin/python examples/titanic/charts.py
