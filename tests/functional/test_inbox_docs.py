@@ -1,4 +1,4 @@
-"""What docs/bucket.md shows is what happens."""
+"""The commands and examples of docs/bucket.md run as shown."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_shown_session_runs(project: Path, session: str) -> None:
 
 
 def test_every_kind_and_the_limit_are_described() -> None:
-    table = PAGE[PAGE.index("| what arrives") : PAGE.index("The answer to")]
+    table = PAGE[PAGE.index("| what arrives") : PAGE.index("The response to")]
     known = {f"*{ending}" for ending in (JSON, *PICTURES, *KINDS)}
     shown = set(re.findall(r"`(\*\.\w+)`", table))
     assert shown | {f"{one}.gz" for one in shown if f"{one}.gz" in known} == known
