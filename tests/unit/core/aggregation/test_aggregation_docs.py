@@ -1,7 +1,7 @@
 """Every number in docs/aggregation.md is what the core computes from the example beside it.
 
 The page is read from top to bottom. A JSON block with a task and members is a *base*; the table below it has its
-members' outputs, a column per row. Every later JSON block is a *change* of the base whose rows the tables below it name:
+members' outputs, a column per row. Every later JSON block is a *change* of the base whose rows the tables below name:
 its members are merged by id, its other keys replace the base's. A change may have its own table of some members'
 outputs. The first cell of a table is the table's kind: see `COMPUTE`; only those in `PROSE` are not computed.
 """
