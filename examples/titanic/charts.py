@@ -72,7 +72,7 @@ def draw_decisions(told: Told) -> Figure:
         of = [(rank, p) for rank, p, s in zip(ranks, band.probability, band.survived, strict=True) if s == happened]
         axes.plot(*zip(*of, strict=True), "o", markersize=2.6, color=colour, label=f"{name} ({len(of)})")
     axes.axhline(told.threshold, color=INK, linewidth=0.8, linestyle="--")
-    axes.annotate("threshold: answered “survived” from here on", (3, told.threshold + 0.015), fontsize=8)
+    axes.annotate("threshold: predicted “survived” from here on", (3, told.threshold + 0.015), fontsize=8)
     axes.set(xlim=(0, len(ranks) + 1), ylim=(0, 1), ylabel="probability of “survived”")
     axes.set_xlabel(f"{len(ranks)} held-out passengers, in the order of the ensemble's probability")
     axes.legend(loc="upper left", bbox_to_anchor=(0, 1.0))
@@ -108,10 +108,10 @@ def draw_reliability(told: Told) -> Figure:
 
 
 def draw_confidence(told: Told) -> Figure:
-    """Draw how right the answers are, by agreement and by margin."""
+    """Draw the accuracy, by agreement and by margin."""
     figure = Figure(figsize=(7.2, 3.4))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 5))
-    _draw_groups(left, group_by_agreement(told), len(told.right), "members with the answered label")
+    _draw_groups(left, group_by_agreement(told), len(told.right), "members with the predicted label")
     _draw_groups(right, group_by_margin(told), len(told.right), "margin")
     left.set_ylabel("accuracy")
     return figure
