@@ -55,11 +55,11 @@ setup: $(VENV)/.dev ## Make the environment for development
 
 tensorflow: $(VENV)/.tensorflow ## Add TensorFlow to it, for training and parity tests
 
-browser: ## Install Chromium, in which tests look at the batch's report (Debian, as root)
+browser: ## Install Chromium, in which tests open the batch's report (Debian, as root)
 	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null \
 	  || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
 
-run: $(VENV)/.run ## Ask the shipped ensemble about one passenger, on the local stack
+run: $(VENV)/.run ## Predict one passenger with the shipped ensemble, on the local stack
 	@$(VENV)/bin/ensemble run events/passenger.json
 
 # With --dist loadfile, what replaces a worker that crashed may wait for ever (pytest-xdist 3.8): the run ends instead.
@@ -102,7 +102,7 @@ docs: $(VENV)/.docs ## Build the site into build/docs
 charts: $(VENV)/.charts ## Draw docs/charts and the tables beside them from the shipped models
 	@$(VENV)/bin/python examples/titanic/charts.py
 
-# What measures comes first; then what is reckoned, drawn and written from that.
+# Measurements come first; then everything that is computed, drawn and written from them.
 BENCHMARKS := aggregation batch_speed in_process serving million growth footprint replay swap scale cost charts performance
 
 bench: $(VENV)/.bench ## Measure speed, and write benchmarks/results and docs/performance.md
@@ -110,7 +110,7 @@ bench: $(VENV)/.bench ## Measure speed, and write benchmarks/results and docs/pe
 
 CAMPAIGNS := executions batches publishers repeats connections
 
-campaigns: $(VENV)/.dev ## Kill, pause, corrupt, race and repeat on local stacks, and look whether every promise is kept
+campaigns: $(VENV)/.dev ## Kill, pause, corrupt, race and repeat on local stacks, and check that every promise is kept
 	@for name in $(CAMPAIGNS); do $(VENV)/bin/python campaigns/$$name.py || exit 1; done
 
 build: $(VENV)/.dev ## Build what Lambda gets, without Docker

@@ -33,7 +33,7 @@ def render_cli() -> str:
     parts = [
         "# The command line\n\n" + WRITTEN,
         "`ensemble COMMAND --help` prints the same. Exit codes: 0 for success, 1 where the job failed (a bad manifest "
-        "or payload, no quorum, no stack), 2 for wrong usage, 3 where a check could not be completed.\n",
+        "or payload, no quorum, no stack), 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM.\n",
     ]
     return "\n".join([*parts, *(_render_command(name, command) for name, command in list_commands("ensemble", root))])
 
