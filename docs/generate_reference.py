@@ -165,18 +165,20 @@ def list_public() -> Iterator[tuple[str, Any]]:
 
 def get_docstring(thing: Any) -> str:
     """Return the docstring that a name has itself, none that it inherits."""
+    if isinstance(thing, str | bytes | int | float | tuple):  # a constant has its type's
+        return ""
     return inspect.cleandoc(getattr(getattr(thing, "__func__", thing), "__doc__", None) or "")
 
 
 def _render_name(name: str, thing: Any) -> str:
     level, kind, code = "##", "", name
     if inspect.isclass(thing):
-        (base,) = thing.__mro__[1:2]
+        base = next(one for one in thing.__mro__[1:] if one.__name__[0] != "_")
         kind = "class"
         if issubclass(thing, BaseException):
             kind, code = "exception", f"{name}({base.__name__})"
-    elif isinstance(thing, (str, bytes, int)):
-        code = f"{name} = {thing!r}"
+    elif isinstance(thing, str | bytes | int | float | tuple):
+        code = f"{name}: {type(thing).__name__}"
     elif isinstance(thing, property):
         level, kind = "###", "property"
     else:
@@ -189,7 +191,8 @@ def _render_name(name: str, thing: Any) -> str:
             else ""
         )
         code = f"{name}{_render_signature(getattr(thing, '__func__', thing))}"
-    return f"{level} {name}\n\n```python\n{f'{kind} {code}'.strip()}\n```\n\n{_render_docstring(get_docstring(thing))}"
+    title = name.replace("__", r"\_\_")
+    return f"{level} {title}\n\n```python\n{f'{kind} {code}'.strip()}\n```\n\n{_render_docstring(get_docstring(thing))}"
 
 
 def _render_signature(function: Any) -> str:

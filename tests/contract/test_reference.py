@@ -49,7 +49,7 @@ def test_a_command_and_its_parameters_have_descriptions(name: str) -> None:
     assert [one.opts for one in generator.list_parameters(command) if not one.help] == []
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "__version__"])
 def test_a_public_name_has_a_description(name: str) -> None:
     assert generator.get_docstring(PUBLIC[name])
 
@@ -58,5 +58,7 @@ def test_the_pages_have_every_command_and_every_public_name() -> None:
     cli, python = (render() for render in generator.PAGES.values())
     assert [line[3:] for line in cli.splitlines() if line.startswith("## ")] == list(COMMANDS)
     assert len(COMMANDS) > 20
-    assert [line.lstrip("# ") for line in python.splitlines() if line.startswith(("## ", "### "))] == list(PUBLIC)
+    assert [
+        line.lstrip("# ").replace("\\", "") for line in python.splitlines() if line.startswith(("## ", "### "))
+    ] == list(PUBLIC)
     assert {"Ensemble", "Ensemble.load", "Ensemble.predict", "Ensemble.predict_table"} <= set(PUBLIC)
