@@ -13,7 +13,7 @@ export SAM_CLI_TELEMETRY := 0
 # Python keeps its bytecode: a stack is a dozen processes, and the tests start thousands.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tensorflow browser run test quick check lint format schemas pictures bench campaigns build deploy deploy-tensorflow clean
+.PHONY: help setup tensorflow browser run test quick check lint format schemas reference screenshots docs charts bench campaigns build deploy deploy-tensorflow clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -38,19 +38,24 @@ $(VENV)/.tensorflow: $(VENV)/.dev
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.tensorflow
-	@$(UV) sync $(QUIET) --locked --inexact --extra local --extra tensorflow --group test --group lint --group pictures --group bench
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --extra tensorflow --group test --group lint --group charts --group bench
 	@touch $@
 
-$(VENV)/.pictures: $(VENV)/.dev
+$(VENV)/.charts: $(VENV)/.dev
 	@echo "Installing Matplotlib into $(VENV)"
-	@$(UV) sync $(QUIET) --locked --inexact --extra local --group test --group lint --group pictures
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --group test --group lint --group charts
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	@echo "Installing Sphinx into $(VENV)"
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --group docs
 	@touch $@
 
 setup: $(VENV)/.dev ## Create the environment for development
 
 tensorflow: $(VENV)/.tensorflow ## Add TensorFlow to the environment, for training and parity tests
 
-browser: ## Install Chromium, in which tests render the batch's report (Debian, as root)
+browser: ## Install Chromium, in which tests open the batch's report (Debian, as root)
 	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null \
 	  || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
 
@@ -81,13 +86,25 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-schemas: $(VENV)/.run ## Generate the published JSON Schemas from the code
+schemas: $(VENV)/.run ## Write the published JSON Schemas from the code
 	@$(VENV)/bin/python -m stepensemble.publishing.schemas
 
-pictures: $(VENV)/.pictures ## Draw the charts in docs/pictures and their table from the shipped models
-	@$(VENV)/bin/python examples/titanic/pictures.py
+reference: $(VENV)/.run ## Write docs/reference from the command line's help and the public docstrings
+	@$(VENV)/bin/python docs/generate_reference.py
 
-# Benchmarks that measure come first; those that compute, draw and write from their results follow.
+screenshots: $(VENV)/.run ## Write docs/screenshots: the terminal and the batch's report (needs Chromium: make browser)
+	@$(VENV)/bin/python docs/take_screenshots.py
+
+# Sphinx reports a warning for each page outside of the index and each link without a target; -W makes them errors.
+docs: $(VENV)/.docs ## Build the site into build/docs
+	@$(VENV)/bin/sphinx-build --quiet --fail-on-warning --fresh-env --keep-going --nitpicky --builder html \
+	  --conf-dir docs --doctree-dir build/doctrees . build/docs
+	@echo "open build/docs/index.html"
+
+charts: $(VENV)/.charts ## Draw docs/charts and the tables beside them from the shipped models
+	@$(VENV)/bin/python examples/titanic/charts.py
+
+# Measurements come first; then everything that is computed, drawn and written from them.
 BENCHMARKS := aggregation batch_speed in_process serving million growth footprint replay swap scale cost charts performance
 
 bench: $(VENV)/.bench ## Run the benchmarks; write benchmarks/results and docs/performance.md
@@ -110,5 +127,5 @@ deploy-tensorflow: $(VENV)/.dev ## Build the slots for TensorFlow with Docker, a
 	  --template-file .aws-sam/tensorflow/template.yaml --image-repository \
 	  $(or $(REPOSITORY),$(error Which ECR repository? make deploy-tensorflow STAGE=dev REPOSITORY=its-uri))
 
-clean: ## Remove all build results and environments
-	rm -rf .aws-sam .venv .venv-* .uv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## Remove what was built and every environment
+	rm -rf .aws-sam build .venv .venv-* .uv .mypy_cache .pytest_cache .ruff_cache .hypothesis

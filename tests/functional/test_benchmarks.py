@@ -23,7 +23,7 @@ BENCHMARKS = ROOT / "benchmarks"
 METHODS = {str(method.__struct_config__.tag) for method in get_args(Aggregation)}
 
 needs_matplotlib = pytest.mark.skipif(
-    importlib.util.find_spec("matplotlib") is None, reason="Matplotlib is not installed; make pictures installs it"
+    importlib.util.find_spec("matplotlib") is None, reason="Matplotlib is not installed; make charts installs it"
 )
 
 
@@ -320,9 +320,9 @@ def test_the_pages_have_the_tables_that_their_script_writes() -> None:
 @needs_matplotlib
 def test_charts_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path) -> None:
     charts = load("charts")
-    results, folder = BENCHMARKS / "results", ROOT / "docs" / "pictures"
+    results, folder = BENCHMARKS / "results", ROOT / "docs" / "charts"
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    shown = re.findall(r"\]\(pictures/(\S+)\.svg\)", page)
+    shown = re.findall(r"\]\(charts/(\S+)\.svg\)", page)
     assert sorted(shown) == sorted(charts.CHARTS) == sorted(path.stem for path in folder.glob("performance-*"))
     for name, (_, sources) in charts.CHARTS.items():
         digest = charts.digest_results(results, sources)
