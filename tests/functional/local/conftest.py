@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from driving import make_client
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 
 LEAK = "leaked"
@@ -33,7 +34,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     os.environ["AWS_SESSION_TOKEN"] = LEAK
     try:
         # An account of its own leaves the usual one to the stacks of single tests.
-        with LocalStack.start(Path(folder), account="111111111111") as started:
+        with LocalStack.start(Path(folder), LocalStackOptions(account="111111111111")) as started:
             yield started
     finally:
         del os.environ["AWS_SESSION_TOKEN"]

@@ -13,9 +13,9 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from stepensemble.local.http.api_gateway import Door, is_signed, make_event, read_answer, read_path
-from stepensemble.local.http.messages import Refused, Reply, RequestHead, make_environ
-from stepensemble.local.lambdas.process import Answer
+from stepensemble.local.http.api_gateway import ApiGateway, is_signed, make_event, make_response, read_path
+from stepensemble.local.http.messages import HttpResponse, RequestHead, RequestRejected, make_environ
+from stepensemble.local.lambdas.process import InvocationResult
 
 SIGNED = (
     "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260301/us-east-1/execute-api/aws4_request, "
@@ -96,21 +96,21 @@ def test_a_path_is_decoded_as_by_a_deployed_http_api(sent: str, path: str | None
 
 
 def test_an_answer_without_a_status_is_all_body() -> None:
-    assert read_answer({"a": 1}) == Reply(200, b'{"a": 1}', (("Content-Type", "application/json"),))
+    assert make_response({"a": 1}) == HttpResponse(200, b'{"a": 1}', (("Content-Type", "application/json"),))
 
 
 def test_an_answer_with_a_status_is_taken_at_its_word() -> None:
-    answered = {"statusCode": 404, "headers": {"X": "1"}, "cookies": ["a=b"], "body": "AAE=", "isBase64Encoded": True}
-    assert read_answer(answered) == Reply(404, b"\x00\x01", (("X", "1"), ("Set-Cookie", "a=b")))
+    returned = {"statusCode": 404, "headers": {"X": "1"}, "cookies": ["a=b"], "body": "AAE=", "isBase64Encoded": True}
+    assert make_response(returned) == HttpResponse(404, b"\x00\x01", (("X", "1"), ("Set-Cookie", "a=b")))
 
 
 class Answering:
     """A function that always answers the same."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: InvocationResult) -> None:
         self.answer = answer
 
-    def invoke(self, name: str, _: bytes) -> Answer:
+    def invoke(self, name: str, _: bytes) -> InvocationResult:
         assert name == "api"
         return self.answer
 
@@ -118,29 +118,34 @@ class Answering:
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
-        (Answer("1", b'{"statusCode": 404, "body": "{}"}'), 404),
-        (Answer("1", b'{"errorType": "Sandbox.Timedout", "errorMessage": "29.00 seconds"}', "Unhandled"), 504),
-        (Answer("1", b'{"errorType": "Runtime.ExitError", "errorMessage": "killed"}', "Unhandled"), 500),
-        (Answer("1", b"null", "Unhandled"), 500),
+        (InvocationResult("1", b'{"statusCode": 404, "body": "{}"}'), 404),
+        (
+            InvocationResult("1", b'{"errorType": "Sandbox.Timedout", "errorMessage": "29.00 seconds"}', "Unhandled"),
+            504,
+        ),
+        (InvocationResult("1", b'{"errorType": "Runtime.ExitError", "errorMessage": "killed"}', "Unhandled"), 500),
+        (InvocationResult("1", b"null", "Unhandled"), 500),
     ],
 )
-def test_a_function_that_takes_too_long_is_a_timeout_and_one_that_fails_a_fault(answer: Answer, status: int) -> None:
-    door = Door(Answering(answer), "api", "123456789012", auth=False)  # type: ignore[arg-type]
+def test_a_function_that_takes_too_long_is_a_timeout_and_one_that_fails_a_fault(
+    answer: InvocationResult, status: int
+) -> None:
+    gateway = ApiGateway(Answering(answer), "api", "123456789012", auth=False)  # type: ignore[arg-type]
     head = RequestHead("GET", "/health", (("Host", "localhost"),))
     environ = make_environ(head, b"", ("127.0.0.1", 1), ("127.0.0.1", 2))
-    replied = door.answer(head, environ)
-    assert replied.status == status
+    response = gateway.respond(head, environ)
+    assert response.status == status
     if status >= 500:
-        assert list(json.loads(replied.body)) == ["message"]
+        assert list(json.loads(response.body)) == ["message"]
 
 
 def test_a_request_that_must_be_signed_is_refused_before_its_body_is_read() -> None:
-    door = Door(Answering(Answer("1", b"{}")), "api", "123456789012", auth=True)  # type: ignore[arg-type]
-    with pytest.raises(Refused) as refused:
-        door.admit(RequestHead("POST", "/predict", (("Host", "localhost"),)))
+    gateway = ApiGateway(Answering(InvocationResult("1", b"{}")), "api", "123456789012", auth=True)  # type: ignore[arg-type]
+    with pytest.raises(RequestRejected) as refused:
+        gateway.check_head(RequestHead("POST", "/predict", (("Host", "localhost"),)))
     assert refused.value.status == 403
     signed = (("Host", "localhost"), ("Authorization", SIGNED), ("X-Amz-Date", "20260301T000000Z"))
-    assert door.admit(RequestHead("POST", "/predict", signed)) == 6 * 1024 * 1024
+    assert gateway.check_head(RequestHead("POST", "/predict", signed)) == 6 * 1024 * 1024
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,9 @@ def _moto():
 
 
 def parse(folder: Path, definition: str = DEFINITION) -> Any:
-    from stepensemble.local.emulation.asl_cache import Programs
+    from stepensemble.local.moto_patches.speedups.asl_cache import DefinitionCache
 
-    return Programs(folder).parse(definition)
+    return DefinitionCache(folder).parse(definition)
 
 
 def test_a_parsed_definition_is_kept(tmp_path: Path):
@@ -61,9 +61,9 @@ def test_a_damaged_file_is_written_anew(tmp_path: Path, content: bytes):
 
 
 def test_executions_that_start_at_once_share_one_program(tmp_path: Path):
-    from stepensemble.local.emulation.asl_cache import Programs
+    from stepensemble.local.moto_patches.speedups.asl_cache import DefinitionCache
 
-    programs = Programs(tmp_path)
+    programs = DefinitionCache(tmp_path)
     with ThreadPoolExecutor(8) as starting:
         parsed = list(starting.map(programs.parse, [DEFINITION] * 8))
 
@@ -89,7 +89,7 @@ def test_a_wrong_definition_is_refused_and_nothing_is_kept(tmp_path: Path):
 
 @given(value=JSON)
 def test_a_state_is_copied_whole_and_apart(value: Any):
-    from stepensemble.local.emulation.stepfunctions import copy_json
+    from stepensemble.local.moto_patches.speedups.engine import copy_json
 
     listed, named = copy_json([value]), copy_json({"state": value})
 
@@ -101,7 +101,7 @@ def test_a_state_is_copied_whole_and_apart(value: Any):
 
 
 def test_what_boto_answers_is_copied_as_it_is():
-    from stepensemble.local.emulation.stepfunctions import copy_json
+    from stepensemble.local.moto_patches.speedups.engine import copy_json
 
     answered = {"Body": b"bytes", "At": datetime(2026, 3, 1, tzinfo=UTC), "Sizes": [1, 2.0]}
 
@@ -109,7 +109,7 @@ def test_what_boto_answers_is_copied_as_it_is():
 
 
 def test_what_is_no_json_is_copied_as_well():
-    from stepensemble.local.emulation.stepfunctions import copy_json
+    from stepensemble.local.moto_patches.speedups.engine import copy_json
 
     state = {"inner": [Path("somewhere"), {1, 2}]}
 

@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 from driving import make_client
 from stepensemble.local import stack as stacks
 from stepensemble.local.errors import StateUnreadable, StateUnwritable
-from stepensemble.local.lambdas.process import Launch, Worker
+from stepensemble.local.lambdas.process import ProcessSettings, FunctionProcess
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.local.state_database import StateDatabase, StoredItem
 
@@ -169,7 +170,7 @@ def test_something_else_in_a_files_place_is_named(project: Path, name: str, make
         folder.mkdir()
     make(folder / name if name != "." else folder)
     with pytest.raises((StateUnwritable, StateUnreadable), match="cannot be used") as refused:
-        LocalStack.start(project, announce=True)
+        LocalStack.start(project, LocalStackOptions(announce=True))
     assert str(folder / name if name != "." else folder) in str(refused.value)
 
 
@@ -201,8 +202,10 @@ def test_an_object_that_cannot_be_read_is_named_and_stays(project: Path) -> None
 
 @pytest.mark.parametrize(("free", "named"), [(0, True), (10**9, False)])
 def test_a_function_that_cannot_write_its_log_says_so(tmp_path: Path, free: int, named: bool) -> None:
-    launch = Launch("app.handler", tmp_path, {}, 0, tmp_path / "echo.log", 0)
-    worker = Worker(launch, lambda _: None, lambda _: None, started=True, exit_code=120, free_bytes=lambda _: free)
+    settings = ProcessSettings("app.handler", tmp_path, {}, 0, tmp_path / "echo.log", 0)
+    worker = FunctionProcess(
+        settings, lambda _: None, lambda _: None, started=True, exit_code=120, free_bytes=lambda _: free
+    )
     message = worker.explain_end("1").payload.decode()
     assert "exit status 120" in message
     assert ("no space is left for its log" in message) == named

@@ -9,57 +9,59 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from stepensemble.local.http.messages import Environ, Refused, Reply, RequestHead
+from stepensemble.local.http.messages import Environ, HttpResponse, RequestHead, RequestRejected
 from stepensemble.local.http.server import HttpServer, ServerLimits
 
 MOST = 1000
 LIMITS = ServerLimits(idle=5, head=5, head_bytes=4096, grace=5, linger=1, connections=300)
-HURRY = ServerLimits(idle=5, head=0.5, grace=0.5, rate=1e6, linger=0.1, connections=300)
+SHORT_LIMITS = ServerLimits(idle=5, head=0.5, grace=0.5, rate=1e6, linger=0.1, connections=300)
 
 
 class Echo:
-    """Answers with what it was sent, and remembers it."""
+    """Responds with the body of the request, and records it."""
 
     def __init__(self) -> None:
-        self.answered: list[bytes] = []
+        self.bodies: list[bytes] = []
 
-    def admit(self, head: RequestHead) -> int:
+    def check_head(self, head: RequestHead) -> int:
         if head.path == "/forbidden":
-            raise Refused(403, "AccessDenied", "no")
+            raise RequestRejected(403, "AccessDenied", "no")
         return MOST
 
-    def answer(self, head: RequestHead, environ: Environ) -> Reply:
+    def respond(self, head: RequestHead, environ: Environ) -> HttpResponse:
         if head.path == "/broken":
             raise ValueError("a secret value")
         if head.path == "/missing":
-            raise Refused(404, "NoSuchKey", "it is not there")
+            raise RequestRejected(404, "NoSuchKey", "it is not there")
         body = environ["wsgi.input"].read()
-        self.answered.append(body)
-        return Reply(200, body, (("X-Path", head.path), ("X-Query", head.query), ("X-Host", head.fields["host"])))
+        self.bodies.append(body)
+        return HttpResponse(
+            200, body, (("X-Path", head.path), ("X-Query", head.query), ("X-Host", head.fields["host"]))
+        )
 
-    def refuse(self, refusal: Refused, _: RequestHead | None) -> Reply:
-        return Reply(refusal.status, f"{refusal.code}: {refusal}".encode())
+    def format_rejection(self, rejection: RequestRejected, _: RequestHead | None) -> HttpResponse:
+        return HttpResponse(rejection.status, f"{rejection.code}: {rejection}".encode())
 
 
 @pytest.fixture
-def site() -> Echo:
+def application() -> Echo:
     return Echo()
 
 
 @pytest.fixture
-def port(site: Echo) -> Iterator[int]:
-    yield from serve(site, LIMITS)
+def port(application: Echo) -> Iterator[int]:
+    yield from serve(application, LIMITS)
 
 
 @pytest.fixture
-def hasty_port(site: Echo) -> Iterator[int]:
+def hasty_port(application: Echo) -> Iterator[int]:
     """A server that waits half a second for anything."""
-    yield from serve(site, HURRY)
+    yield from serve(application, SHORT_LIMITS)
 
 
-def serve(site: Echo, limits: ServerLimits) -> Iterator[int]:
+def serve(application: Echo, limits: ServerLimits) -> Iterator[int]:
     bound = socket.create_server(("127.0.0.1", 0), backlog=256)
-    server = HttpServer(bound, site, limits)
+    server = HttpServer(bound, application, limits)
     yield bound.getsockname()[1]
     server.close()
 
@@ -139,12 +141,12 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_request_gets_its_status_and_the_connection_ends(site: Echo, port: int, name: str) -> None:
+def test_a_malformed_request_gets_its_status_and_the_connection_ends(application: Echo, port: int, name: str) -> None:
     sent, status = MALFORMED[name]
     received = exchange(port, sent)
     assert statuses(received) == [status]
     assert b"\r\nConnection: close\r\n" in received
-    assert site.answered == []
+    assert application.bodies == []
 
 
 BROKEN_OFF: dict[str, bytes] = {
@@ -160,24 +162,24 @@ BROKEN_OFF: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", BROKEN_OFF)
-def test_a_request_that_breaks_off_is_nothing(site: Echo, port: int, name: str) -> None:
+def test_a_request_that_breaks_off_is_nothing(application: Echo, port: int, name: str) -> None:
     received = exchange(port, BROKEN_OFF[name], end=True)
     assert statuses(received) == [400]
     assert b"IncompleteBody: " in received
-    assert site.answered == []
+    assert application.bodies == []
 
 
-def test_no_beginning_of_a_request_is_taken_for_the_whole(site: Echo, port: int) -> None:
+def test_no_beginning_of_a_request_is_taken_for_the_whole(application: Echo, port: int) -> None:
     for whole in (
         HEAD + b"Content-Length: 3\r\n\r\nabc",
         CHUNKED + b"1\r\na\r\n2;x=y\r\nbc\r\n0\r\nTrailer: 1\r\n\r\n",
     ):
         for end in range(1, len(whole)):
             assert set(statuses(exchange(port, whole[:end], end=True))) <= {400}
-        assert site.answered == []
+        assert application.bodies == []
         exchange(port, whole, end=True)
-        assert site.answered == [b"abc"]
-        site.answered.clear()
+        assert application.bodies == [b"abc"]
+        application.bodies.clear()
 
 
 @pytest.mark.parametrize(
@@ -193,11 +195,13 @@ def test_no_beginning_of_a_request_is_taken_for_the_whole(site: Echo, port: int)
         (HEAD + b"X: " + b"x" * (4096 - len(HEAD) - 7) + b"\r\n\r\n", b""),  # the longest head
     ],
 )
-def test_a_whole_request_is_answered_and_the_connection_kept(site: Echo, port: int, sent: bytes, body: bytes) -> None:
+def test_a_whole_request_is_answered_and_the_connection_kept(
+    application: Echo, port: int, sent: bytes, body: bytes
+) -> None:
     received = exchange(port, sent * 2, end=True)
     assert [status for status in statuses(received) if status != 100] == [200, 200]
     assert received.count(b"X-Path: /here\r\n") == received.count(b"X-Host: localhost\r\n") == 2
-    assert site.answered == [body, body]
+    assert application.bodies == [body, body]
 
 
 def test_a_client_that_waits_is_sent_on_only_where_its_body_is_wanted(port: int) -> None:
@@ -246,16 +250,16 @@ def test_two_hundred_slow_clients_are_let_go_and_hinder_nobody(hasty_port: int) 
         assert {tuple(statuses(read_all(connection))) for connection in slow} == {(408,)}
 
 
-def test_a_client_that_takes_no_replies_is_let_go(site: Echo, hasty_port: int) -> None:
+def test_a_client_that_takes_no_replies_is_let_go(application: Echo, hasty_port: int) -> None:
     with connect(hasty_port) as connection:
         with suppress(OSError):  # reset or broken, as the system has it
             while True:
                 connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST)
-        assert site.answered
+        assert application.bodies
 
 
-def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answered(site: Echo) -> None:
-    for port in serve(site, ServerLimits(held=1500, grace=5, linger=0.1)):
+def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answered(application: Echo) -> None:
+    for port in serve(application, ServerLimits(held=1500, grace=5, linger=0.1)):
         whole = HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST
         with connect(port) as first:
             first.sendall(whole[:-1])
@@ -269,8 +273,8 @@ def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answer
         assert statuses(exchange(port, whole * 3, end=True)) == [200] * 3
 
 
-def test_more_connections_than_there_may_be_are_told_so(site: Echo) -> None:
-    for port in serve(site, ServerLimits(connections=2, linger=0.1)):
+def test_more_connections_than_there_may_be_are_told_so(application: Echo) -> None:
+    for port in serve(application, ServerLimits(connections=2, linger=0.1)):
         with connect(port) as first, connect(port) as second:
             for connection in (first, second):
                 connection.sendall(HEAD + b"\r\n")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from stepensemble.local.lambdas.pool import Code, FunctionMissing, FunctionPool, LocalFunction, Surroundings
+from stepensemble.local.lambdas.pool import FunctionCode, FunctionMissing, FunctionPool, LocalFunction, PoolSettings
 
 TOY = Path(__file__).with_name("toy")
 CONCURRENCY = 3
@@ -44,8 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("functions")
 
 
-def surround(folder: Path, code: dict[str, Code] | None = None) -> Surroundings:
-    return Surroundings(
+def surround(folder: Path, code: dict[str, FunctionCode] | None = None) -> PoolSettings:
+    return PoolSettings(
         project=TOY,
         logs=folder / "logs",
         scratch=folder,
@@ -135,7 +135,7 @@ def test_a_process_is_kept_for_the_next_call(call: Call):
 def test_functions_are_found_by_name_and_arn(pool: FunctionPool):
     arn = "arn:aws:lambda:us-east-1:123456789012:function:echo"
     for name in ("echo", "echo:$LATEST", arn, f"{arn}:$LATEST", "123456789012:function:echo"):
-        assert pool.knows(name)
+        assert pool.has(name)
         assert pool.invoke(name, b"{}").error is None
     with pytest.raises(FunctionMissing):
         pool.invoke("nobody", b"{}")
@@ -260,7 +260,7 @@ def test_code_and_layers_can_be_given(folder: Path, tmp_path: Path):
         "import stepensemble\n\ndef handler(event, context):\n    return stepensemble.origin\n"
     )
 
-    with FunctionPool(surround(folder, {"Echo": Code(code, (layer,))})) as pool:
+    with FunctionPool(surround(folder, {"Echo": FunctionCode(code, (layer,))})) as pool:
         pool.define([define("echo")])
         assert json.loads(pool.invoke("echo", b"{}").payload) == "the layer"
 

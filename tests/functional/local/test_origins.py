@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepensemble.local.http.messages import Refused, RequestHead
+from stepensemble.local.http.messages import RequestHead, RequestRejected
 from stepensemble.local.http.origins import check_origin, is_loopback
 
 LOOPBACK = (
@@ -86,7 +86,7 @@ def test_programs_and_pages_served_here_are_answered(headers: dict[str, str]) ->
     ],
 )
 def test_any_other_page_is_refused_with_the_header_and_the_remedy(headers: dict[str, str], named: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRejected) as refused:
         check_origin(head(**headers))
     assert refused.value.status == 403
     assert str(refused.value).startswith(named)
@@ -94,6 +94,6 @@ def test_any_other_page_is_refused_with_the_header_and_the_remedy(headers: dict[
 
 
 def test_a_target_with_a_host_of_its_own_counts_and_not_the_header() -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRejected):
         check_origin(RequestHead("GET", "http://example.com/", (("Host", "localhost"),)))
     check_origin(RequestHead("GET", "http://localhost/", (("Host", "example.com"),)))

@@ -18,15 +18,17 @@ import msgspec
 import pytest
 
 from stepensemble.local.errors import PortTaken, StackRuns, StateLocked
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack, RunningStack, find_running
 from stepensemble.local.state_database import lock_state
 
 SERVE = """
 import signal, sys, time
 from pathlib import Path
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-with LocalStack.start(Path(sys.argv[1]), announce=True) as stack:
+with LocalStack.start(Path(sys.argv[1]), LocalStackOptions(announce=True)) as stack:
     stack.prestart(["stepensemble-local-echo", "stepensemble-local-hasty"])
     while not all(status.pids for status in stack.functions if status.logical_id in ("Echo", "Hasty")):
         time.sleep(0.01)
@@ -118,7 +120,7 @@ def test_a_running_stack_is_found(project: Path):
     folder = project / ".stepensemble"
     assert find_running(folder) is None
 
-    with LocalStack.start(project, announce=True) as stack:
+    with LocalStack.start(project, LocalStackOptions(announce=True)) as stack:
         running = find_running(folder)
         assert running is not None
         assert (running.pid, running.endpoint, running.name) == (os.getpid(), stack.endpoint, stack.name)
@@ -152,13 +154,13 @@ def test_a_port_can_be_chosen_and_may_be_taken(project: Path, stack: LocalStack)
     taken = int(stack.endpoint.rpartition(":")[2])
 
     with pytest.raises(PortTaken, match=str(taken)):
-        LocalStack.start(project, port=taken)
+        LocalStack.start(project, LocalStackOptions(port=taken))
 
 
 def test_one_stack_a_state(project: Path):
     told: list[str] = []
     with LocalStack.start(project), pytest.raises(StateLocked):
-        LocalStack.start(project, patience=0.2, on_wait=told.append)
+        LocalStack.start(project, LocalStackOptions(wait_seconds=0.2, on_wait=told.append))
 
     assert told == ["Waiting for another ensemble command to finish"]
 
@@ -170,7 +172,7 @@ def test_two_stacks_of_one_process_are_apart(project: Path, stack: LocalStack):
 
 
 def test_parameters_reach_functions_and_loops(project: Path):
-    with LocalStack.start(project, parameters={"Greeting": "welcome", "Names": "X"}) as stack:
+    with LocalStack.start(project, LocalStackOptions(parameters={"Greeting": "welcome", "Names": "X"})) as stack:
         names = {status.logical_id for status in stack.functions}
         assert {"WorkerX"} == {name for name in names if name.startswith("Worker")}
         assert call(stack.endpoint, b'{"environment": true}')["environment"]["GREETING"] == "welcome"
@@ -206,11 +208,11 @@ def test_the_add_on_is_a_stack_beside_the_base_stack_that_reads_its_exports(proj
         base.read_text().replace("Value: !GetAtt Role.Arn", "Value: !Ref Role\n    Export: {Name: toy-role}")
     )
 
-    with LocalStack.start(project, tensorflow=True) as stack:
+    with LocalStack.start(project, LocalStackOptions(tensorflow=True)) as stack:
         assert "stepensemble-local-echo-boxed" in {status.name for status in stack.functions}
         answer = call(stack.endpoint, b'{"environment": true}', function="echo-boxed")
         assert answer["environment"]["ROLE"] == stack.outputs["Role"]
-    with LocalStack.start(project, tensorflow=False) as stack:
+    with LocalStack.start(project, LocalStackOptions(tensorflow=False)) as stack:
         assert "Boxed" not in {status.logical_id for status in stack.functions}
 
 

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 from driving import make_client
 from stepensemble.local.errors import StateLocked, StateUnreadable
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.local.state_database import (
     GoneItem,
@@ -33,8 +34,9 @@ from stepensemble.local.state_database import (
 SERVE = """
 import sys, time
 from pathlib import Path
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
-with LocalStack.start(Path(sys.argv[1]), account="222222222222") as stack:
+with LocalStack.start(Path(sys.argv[1]), LocalStackOptions(account="222222222222")) as stack:
     print(stack.endpoint, *(stack.outputs[name] for name in ("Things", "Facts")), flush=True)
     time.sleep(60)
 """
@@ -207,7 +209,7 @@ def test_fresh_starts_empty(project: Path):
     with LocalStack.start(project) as stack:
         make_client(stack.endpoint, "s3").put_object(Bucket=stack.outputs["Things"], Key="a", Body=b"x")
 
-    with LocalStack.start(project, fresh=True) as stack:
+    with LocalStack.start(project, LocalStackOptions(fresh=True)) as stack:
         listed = make_client(stack.endpoint, "s3").list_objects_v2(Bucket=stack.outputs["Things"])
         assert listed["KeyCount"] == 0
 
@@ -240,7 +242,7 @@ def test_a_damaged_database_is_named_with_the_remedy(project: Path):
 
     with pytest.raises(StateUnreadable, match=rf"{path} is damaged .*mv .*aside"):
         LocalStack.start(project)
-    with LocalStack.start(project, fresh=True):
+    with LocalStack.start(project, LocalStackOptions(fresh=True)):
         pass
 
 

@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 from moto.stepfunctions.parser import utils as engine_utils
 
 from driving import make_client
-from stepensemble.local.emulation.stepfunctions import FORGET_EVERY, Retention
+from stepensemble.local.emulation.retention import CLEANUP_INTERVAL, Retention
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 
 Clients = Callable[[str], Any]
@@ -238,15 +239,15 @@ def test_other_services_are_tasks_too(stack: LocalStack, client: Clients, execut
 
 
 def forget(retention: Retention) -> None:
-    for _ in range(FORGET_EVERY):
-        retention.forget()
+    for _ in range(CLEANUP_INTERVAL):
+        retention.clean_up()
 
 
 @pytest.mark.parametrize(
     "bound", [{"executions": 2}, {"characters": 1}], ids=["by their number", "by the length of their histories"]
 )
 def test_executions_are_forgotten_beyond_a_bound_but_not_while_they_run(project: Path, bound: dict[str, int]) -> None:
-    with LocalStack.start(project, account="333333333333") as stack:
+    with LocalStack.start(project, LocalStackOptions(account="333333333333")) as stack:
         machines = make_client(stack.endpoint, "stepfunctions")
         machine = stack.outputs["Machine"]
 
@@ -275,7 +276,7 @@ def list_all(machines: Any, machine: str) -> list[dict[str, Any]]:
 def test_threads_of_synchronous_executions_are_forgotten_too(client: Clients, stack: LocalStack) -> None:
     ended = threading.Thread()
     engine_utils.TMP_THREADS.append(ended)
-    for _ in range(FORGET_EVERY):
+    for _ in range(CLEANUP_INTERVAL):
         client("stepfunctions").start_sync_execution(
             stateMachineArn=stack.outputs["ExpressMachine"], input='{"failure": {"error": "E", "cause": "C"}}'
         )

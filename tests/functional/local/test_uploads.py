@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepensemble.local.http.messages import Refused, RequestHead
-from stepensemble.local.http.uploads import check_announcement, check_chunks, check_digests, measure_chunks
+from stepensemble.local.http.messages import RequestHead, RequestRejected
+from stepensemble.local.http.uploads import check_length, check_chunks, check_digests, measure_chunks
 
 SIGNATURE = b";chunk-signature=" + b"a" * 64
 TRAILER = b"x-amz-checksum-crc32c:sOO8/Q==\r\n"
@@ -58,7 +58,7 @@ def test_the_announced_length_must_be_that_of_the_chunks(announced: str, status:
     if status is None:
         check_chunks(fields, body)
         return
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRejected) as refused:
         check_chunks(fields, body)
     assert refused.value.status == status
 
@@ -81,8 +81,8 @@ def test_a_body_that_is_not_in_chunks_is_not_looked_at() -> None:
 )
 def test_an_object_that_is_written_says_how_long_it_is(method: str, headers: dict[str, str], refused: bool) -> None:
     head = RequestHead(method, "/bucket/key", (("Host", "localhost"), *headers.items()))
-    with pytest.raises(Refused) if refused else nullcontext():
-        check_announcement(head)
+    with pytest.raises(RequestRejected) if refused else nullcontext():
+        check_length(head)
 
 
 ABC_SHA256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -107,11 +107,11 @@ def test_a_body_must_have_the_digests_that_are_announced(header: str) -> None:
     value, mismatch, malformed = DIGESTS[header]
     check_digests(put({header: value}), memoryview(b"abc"))
     for body in (b"", b"abd", b"abcabc"):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRejected) as refused:
             check_digests(put({header: value}), memoryview(body))
         assert (refused.value.status, refused.value.code) == (400, mismatch)
     for wrong in ("", "abc", value[:-4], f"{value},{value}", "é"):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRejected) as refused:
             check_digests(put({header: wrong}), memoryview(b"abc"))
         assert (refused.value.status, refused.value.code) == (400, malformed)
 

@@ -111,7 +111,7 @@ class Journal:
                 self._put_back_log_stream(kept)
         return damaged
 
-    def follow(self) -> None:
+    def record_changes(self) -> None:
         """Note changes from now on."""
         for name in ("put_object", "delete_object"):
             self._note(self._s3, name, lambda bucket, key, *_: [ObjectKey(bucket, key)], ("bucket_name", "key_name"))
