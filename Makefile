@@ -86,7 +86,7 @@ pictures: $(VENV)/.pictures ## Draw docs/pictures and the table beside them anew
 	@$(VENV)/bin/python examples/titanic/pictures.py
 
 # What measures comes first; then what is reckoned, drawn and written from that.
-BENCHMARKS := aggregation batch_speed in_process serving million growth footprint replay swap scale cost charts performance
+BENCHMARKS := aggregation batch_speed in_process serving million growth footprint replay swap moto_speedups scale cost charts performance
 
 bench: $(VENV)/.bench ## Measure speed, and write benchmarks/results and docs/performance.md
 	@for name in $(BENCHMARKS); do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from driving import make_client
 from stepensemble.local import stack as stacks
 from stepensemble.local.errors import StateUnreadable, StateUnwritable
-from stepensemble.local.lambdas.process import ProcessSettings, FunctionProcess
+from stepensemble.local.lambdas.process import FunctionProcess, ProcessSettings
 from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.local.state_database import StateDatabase, StoredItem
@@ -127,7 +127,7 @@ def test_a_loss_is_said_once_with_what_to_do(kept: Path, gone: str) -> None:
         kept.write_bytes(b"")
     database = StateDatabase(kept)
     assert database.loss is not None
-    assert database.loss.startswith("3 of 3 changes that this stack had kept are not in ")
+    assert database.loss.startswith("3 of 3 changes that this stack had stored are not in ")
     assert "if you have a copy" in database.loss
     database.write([StoredItem("table", "4", "", {})])
     database.close()

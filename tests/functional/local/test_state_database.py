@@ -22,8 +22,8 @@ from stepensemble.local.errors import StateLocked, StateUnreadable
 from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.local.state_database import (
-    GoneItem,
-    GoneLogStream,
+    RemovedItem,
+    RemovedLogStream,
     StateDatabase,
     StoredItem,
     StoredLogStream,
@@ -270,7 +270,7 @@ def test_a_database_of_the_first_version_is_taken_over(tmp_path: Path):
     database = StateDatabase(path)
     assert list(database.items()) == [StoredItem("table", "1", "", {})]
     stream = StoredLogStream("group", "stream", [{"message": "x"}])
-    database.write([stream, StoredLogStream("group", "gone", []), GoneLogStream("group", "gone")])
+    database.write([stream, StoredLogStream("group", "gone", []), RemovedLogStream("group", "gone")])
     assert list(database.log_streams()) == [stream]
     database.close()
 
@@ -286,7 +286,7 @@ def test_a_change_is_taken_over_whole_or_not_at_all(tmp_path: Path):
         database.write(changes())
     assert list(database.items()) == []
     database.write(
-        [StoredItem("table", "1", "", {"a": 1}), StoredItem("table", "2", "", {}), GoneItem("table", "2", "")]
+        [StoredItem("table", "1", "", {"a": 1}), StoredItem("table", "2", "", {}), RemovedItem("table", "2", "")]
     )
     assert list(database.items()) == [StoredItem("table", "1", "", {"a": 1})]
     database.close()

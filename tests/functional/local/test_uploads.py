@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepensemble.local.http.messages import RequestHead, RequestRejected
-from stepensemble.local.http.uploads import check_length, check_chunks, check_digests, measure_chunks
+from stepensemble.local.http.uploads import check_chunks, check_digests, check_length, measure_chunks
 
 SIGNATURE = b";chunk-signature=" + b"a" * 64
 TRAILER = b"x-amz-checksum-crc32c:sOO8/Q==\r\n"

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 import stepensemble
-from stepensemble.local.lambdas.process import InvocationResult, ProcessSettings, FunctionProcess, deadline_ms
+from stepensemble.local.lambdas.process import FunctionProcess, InvocationResult, ProcessSettings, deadline_ms
 from stepensemble.local.lambdas.runtime_api import Invocation
 
 GROW_SECONDS = 0.05

@@ -102,7 +102,12 @@ PATCHES = (
     MotoPatch(
         "json-paths",
         PatchKind.SPEEDUP,
-        ("jsonpath_ng.parser:parse", "jsonpath_ng.ext.parser:parse"),
+        (
+            "jsonpath_ng.parser:parse",
+            "jsonpath_ng.ext.parser:parse",
+            f"{ENGINE}.asl.component.common.path.result_path:parse",
+            f"{ENGINE}.asl.utils.json_path:parse",
+        ),
         "The engine parses a JSONPath again for every use.",
         "GAIN json-paths",
         _parse_paths_once,
@@ -110,7 +115,11 @@ PATCHES = (
     MotoPatch(
         "json-copies",
         PatchKind.SPEEDUP,
-        (f"{ENGINE}.asl.eval.program_state:ProgramRunning",),
+        (
+            f"{ENGINE}.asl.eval.program_state:ProgramRunning",
+            f"{ENGINE}.asl.eval.environment:copy",
+            f"{ENGINE}.asl.eval.states:copy",
+        ),
         "The engine copies states, which are JSON, with `copy.deepcopy`, which is made for anything.",
         "GAIN json-copies",
         _copy_json_fast,

@@ -131,7 +131,10 @@ PATCHES = (
     MotoPatch(
         "service-lookup",
         PatchKind.SPEEDUP,
-        ("moto.moto_server.werkzeug_app:DomainDispatcherApplication.get_backend_for_host",),
+        (
+            "moto.moto_server.werkzeug_app:DomainDispatcherApplication.__init__",
+            "moto.moto_server.werkzeug_app:DomainDispatcherApplication.get_backend_for_host",
+        ),
         "For every request moto lists its own folders and tries two hundred patterns, while it holds a lock.",
         "GAIN service-lookup",
         _find_services_once,
