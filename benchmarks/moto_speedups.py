@@ -150,11 +150,9 @@ def on_stack(work: Callable[[LocalStack, Client], None], clock: Callable[[], flo
 
 WORKLOADS: dict[str, tuple[str, Workload]] = {
     "lazy-imports": ("a start", measure_start),
-    "postponed-grammars": ("a start", measure_start),
     "region-list": ("a start", measure_start),
     "json-templates": ("a start", measure_start),
     "known-definitions": ("a start", measure_start),
-    "action-list": ("300 requests", on_stack(send_requests)),
     "service-lookup": ("300 requests", on_stack(send_requests)),
     "task-clients": ("40 executions", on_stack(execute)),
     "parsed-definitions": ("40 executions", on_stack(execute)),

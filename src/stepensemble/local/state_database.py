@@ -145,8 +145,8 @@ class StateDatabase:
         if recorded > self._count:
             self.loss = (
                 f"{recorded - self._count} of {recorded} changes that this stack had stored are not in {path}: it, or "
-                f"its log {path.name}-wal, was emptied, removed or replaced; if you have a copy of the folder {path.parent}, "
-                "stop the stack and put the copy back"
+                f"its log {path.name}-wal, was emptied, removed or replaced; if you have a copy of the folder "
+                f"{path.parent}, stop the stack and put the copy back"
             )
 
     def close(self) -> None:

@@ -194,7 +194,7 @@ def test_an_object_that_cannot_be_read_is_named_and_stays(project: Path) -> None
     database.close()
     with LocalStack.start(project) as stack:
         (loss,) = stack.losses
-        assert f"s3://{bucket}/damaged is kept, but cannot be read" in loss
+        assert f"s3://{bucket}/damaged is stored, but cannot be read" in loss
         listed = make_client(stack.endpoint, "s3").list_objects_v2(Bucket=bucket)["Contents"]
         assert [entry["Key"] for entry in listed] == ["sound"]
     assert "damaged" in [one.key for one in StateDatabase(path).objects()]

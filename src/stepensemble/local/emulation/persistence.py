@@ -2,8 +2,8 @@
 
 The journal records which keys a request changes in moto's backends. At the end of the request, before the response is
 sent, it reads their content from moto and stores it. Keys, not contents, are recorded: what moto then holds is right,
-also if a transaction was rolled back or metadata was set after the body. If a change cannot be stored, for instance on a
-full disk, moto gets back what is stored, so that clients never see what a restart would lose.
+also if a transaction was rolled back or metadata was set after the body. If a change cannot be stored, for instance on
+a full disk, moto gets back what is stored, so that clients never see what a restart would lose.
 
 Of a versioned bucket the current versions are stored, and nothing of a deleted object, which S3 would keep for some
 days; tags and access lists of objects are not stored. Of logs, what is put into CloudWatch Logs is stored, such as the

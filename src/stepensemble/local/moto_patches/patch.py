@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from stepensemble.core.errors import LocalStackError
 from stepensemble.local.errors import PatchMismatch
 
-PINNED = {"moto": "5.2.5", "antlr4-python3-runtime": "4.13.2", "jsonpath-ng": "1.16.0"}
+PINNED = {"moto": "5.2.5", "jsonpath-ng": "1.16.0"}
 """Versions that the patches are written for. The `local` extra in pyproject.toml requires the same; a test compares."""
 
 SPEEDUPS_OFF = "STEPENSEMBLE_MOTO_SPEEDUPS_OFF"

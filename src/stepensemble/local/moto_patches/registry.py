@@ -6,10 +6,10 @@ from functools import lru_cache
 
 from stepensemble.local.moto_patches.corrections import cloudformation, eventbridge, server, step_functions
 from stepensemble.local.moto_patches.patch import apply_patches
-from stepensemble.local.moto_patches.speedups import asl_cache, engine, lazy_imports, services
+from stepensemble.local.moto_patches.speedups import engine, lazy_imports, services
 
 CORRECTIONS = (*step_functions.PATCHES, *eventbridge.PATCHES, *cloudformation.PATCHES, *server.PATCHES)
-SPEEDUPS = (*lazy_imports.PATCHES, *asl_cache.PATCHES, *engine.PATCHES, *services.PATCHES)
+SPEEDUPS = (*lazy_imports.PATCHES, *engine.PATCHES, *services.PATCHES)
 
 
 @lru_cache(maxsize=1)

@@ -3,15 +3,14 @@
 moto's CloudFormation and its Step Functions engine import some forty services with all their dependencies: 200 MB and,
 on a small machine, more than two seconds. A template needs a fraction of that. While these two are imported, every
 service that the template does not use is replaced by stand-in modules, whose names import the real module when
-something is first done with them. So everything remains available. Two large parts of the services in use are postponed
-too: the managed policies of IAM, and moto's grammars (see `asl_cache`).
+something is first done with them. So everything remains available. The managed policies of IAM, a large part of a
+service in use, are postponed too.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -21,7 +20,6 @@ from types import ModuleType
 from typing import Any
 
 from stepensemble.local.moto_patches.patch import MotoPatch, PatchKind, is_enabled
-from stepensemble.local.moto_patches.speedups.asl_cache import postpone_grammars
 
 ALWAYS_IMPORTED = frozenset({"cloudformation", "core", "iam", "moto_api", "moto_server", "stepfunctions", "utilities"})
 """Packages of moto that are not services, or that every template needs."""
@@ -57,9 +55,8 @@ def import_moto(resource_types: Iterable[str]) -> None:
     if stand_ins is not None:
         sys.meta_path.insert(0, stand_ins)
     try:
-        with postpone_grammars() if is_enabled("postponed-grammars") else nullcontext():
-            for module in ENTRY_POINTS:
-                import_module(module)
+        for module in ENTRY_POINTS:
+            import_module(module)
         for service in sorted(used):
             import_module(f"moto.{service}.models")
     finally:

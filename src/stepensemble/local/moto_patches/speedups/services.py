@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 from moto.cloudformation.models import Stack
-from moto.core import responses
 from moto.core.base_backend import AccountSpecificBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.s3.models import FakeKey, MultipartChecksumBuilder
@@ -27,11 +26,6 @@ def _list_regions_once() -> None:
         return [region for one in partitions for region in session.get_available_regions("s3", partition_name=one)]
 
     backends._generate_regions = lambda _backend, _service: list_regions()
-
-
-def _list_actions_once() -> None:
-    inspecting: Any = responses
-    inspecting.method_names_from_class = lru_cache(inspecting.method_names_from_class)
 
 
 def _parse_json_first() -> None:
@@ -103,14 +97,6 @@ PATCHES = (
         "moto lists the regions for every service, and reads all that botocore knows of the service to do so.",
         "GAIN region-list",
         _list_regions_once,
-    ),
-    MotoPatch(
-        "action-list",
-        PatchKind.SPEEDUP,
-        ("moto.core.responses:method_names_from_class",),
-        "moto inspects the actions of a service at every request.",
-        "GAIN action-list",
-        _list_actions_once,
     ),
     MotoPatch(
         "json-templates",
