@@ -1,4 +1,4 @@
-"""The server of both ports, byte by byte: what is malformed, endless, slow or broken off, and what is not."""
+"""The server of both ports, byte by byte: malformed, endless, slow, incomplete and valid requests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def port(application: Echo) -> Iterator[int]:
 
 @pytest.fixture
 def hasty_port(application: Echo) -> Iterator[int]:
-    """A server that waits half a second for anything."""
+    """A server with limits of half a second."""
     yield from serve(application, SHORT_LIMITS)
 
 
@@ -71,7 +71,7 @@ def connect(port: int) -> socket.socket:
 
 
 def exchange(port: int, sent: bytes, *, end: bool = False) -> bytes:
-    """Send bytes, and return all that comes until the server closes; `end` says that no more will be sent."""
+    """Send bytes, and return all bytes until the server closes; `end` closes the sending side."""
     with connect(port) as connection:
         connection.sendall(sent)
         if end:
@@ -87,7 +87,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def statuses(received: bytes) -> list[int]:
-    """Return the status of each reply."""
+    """Return the status of each response."""
     return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
@@ -135,9 +135,9 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "a long header in a whole head": (HEAD + b"X: " + b"x" * 5000 + b"\r\n\r\n", 431),
     "a byte too many in a whole head": (HEAD + b"X: " + b"x" * (4097 - len(HEAD) - 7) + b"\r\n\r\n", 431),
     "endless trailers": (CHUNKED + b"0\r\n" + b"X: y\r\n" * 1000, 431),
-    "refused at once": (b"POST /forbidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", 403),
+    "rejected by its head": (b"POST /forbidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", 403),
 }
-"""Requests, and the status that each gets; the connection is closed then, without waiting for the client's end."""
+"""Requests, and the status of each response; then the server closes, without waiting for the client."""
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -162,14 +162,14 @@ BROKEN_OFF: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", BROKEN_OFF)
-def test_a_request_that_breaks_off_is_nothing(application: Echo, port: int, name: str) -> None:
+def test_a_request_that_breaks_off_is_not_served(application: Echo, port: int, name: str) -> None:
     received = exchange(port, BROKEN_OFF[name], end=True)
     assert statuses(received) == [400]
     assert b"IncompleteBody: " in received
     assert application.bodies == []
 
 
-def test_no_beginning_of_a_request_is_taken_for_the_whole(application: Echo, port: int) -> None:
+def test_no_beginning_of_a_request_is_served_as_the_whole_request(application: Echo, port: int) -> None:
     for whole in (
         HEAD + b"Content-Length: 3\r\n\r\nabc",
         CHUNKED + b"1\r\na\r\n2;x=y\r\nbc\r\n0\r\nTrailer: 1\r\n\r\n",
@@ -195,7 +195,7 @@ def test_no_beginning_of_a_request_is_taken_for_the_whole(application: Echo, por
         (HEAD + b"X: " + b"x" * (4096 - len(HEAD) - 7) + b"\r\n\r\n", b""),  # the longest head
     ],
 )
-def test_a_whole_request_is_answered_and_the_connection_kept(
+def test_a_complete_request_is_served_and_the_connection_stays_open(
     application: Echo, port: int, sent: bytes, body: bytes
 ) -> None:
     received = exchange(port, sent * 2, end=True)
@@ -204,7 +204,7 @@ def test_a_whole_request_is_answered_and_the_connection_kept(
     assert application.bodies == [body, body]
 
 
-def test_a_client_that_waits_is_sent_on_only_where_its_body_is_wanted(port: int) -> None:
+def test_a_client_that_waits_may_send_only_an_accepted_body(port: int) -> None:
     waiting = b"Host: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
     assert statuses(exchange(port, b"POST /forbidden HTTP/1.1\r\n" + waiting % 3)) == [403]
     assert statuses(exchange(port, b"POST /here HTTP/1.1\r\n" + waiting % 1001)) == [413]
@@ -219,51 +219,51 @@ def test_a_head_request_has_the_headers_alone(port: int) -> None:
     assert received.endswith(b"\r\n\r\n")
 
 
-def test_an_old_client_is_answered_once(port: int) -> None:
+def test_a_client_of_http_1_0_gets_one_response(port: int) -> None:
     assert statuses(exchange(port, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")) == [200]
 
 
-def test_a_fault_is_answered_without_a_value_and_the_connection_kept(port: int) -> None:
+def test_the_response_to_a_fault_has_no_value_and_the_connection_stays_open(port: int) -> None:
     received = exchange(port, b"GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2, end=True)
     assert statuses(received) == [500, 500]
     assert b"ValueError in test_http_server.py, line " in received
     assert b"secret" not in received
 
 
-def test_what_the_site_refuses_of_a_whole_request_leaves_the_connection(port: int) -> None:
+def test_a_rejection_of_a_complete_request_leaves_the_connection_open(port: int) -> None:
     assert statuses(exchange(port, b"GET /missing HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2, end=True)) == [404, 404]
 
 
-def test_a_line_end_that_a_request_brings_in_ends_no_header(port: int) -> None:
+def test_a_line_end_from_a_request_does_not_end_a_header(port: int) -> None:
     received = exchange(port, b"GET /a%0d%0aX-Evil:%20b HTTP/1.1\r\nHost: localhost\r\n\r\n", end=True)
     assert statuses(received) == [200]
     assert b"X-Path: /a  X-Evil: b\r\n" in received
 
 
-def test_two_hundred_slow_clients_are_let_go_and_hinder_nobody(hasty_port: int) -> None:
+def test_two_hundred_slow_clients_are_disconnected_and_do_not_block_others(hasty_port: int) -> None:
     with ExitStack() as opened:
         slow = [opened.enter_context(connect(hasty_port)) for _ in range(200)]
         for number, connection in enumerate(slow):
             connection.sendall((HEAD, HEAD + b"Content-Length: 5\r\n\r\na")[number % 2])
-        answered = exchange(hasty_port, HEAD + b"Connection: close\r\n\r\n")
-        assert statuses(answered) == [200]
+        response = exchange(hasty_port, HEAD + b"Connection: close\r\n\r\n")
+        assert statuses(response) == [200]
         assert {tuple(statuses(read_all(connection))) for connection in slow} == {(408,)}
 
 
-def test_a_client_that_takes_no_replies_is_let_go(application: Echo, hasty_port: int) -> None:
+def test_a_client_that_reads_no_responses_is_disconnected(application: Echo, hasty_port: int) -> None:
     with connect(hasty_port) as connection:
-        with suppress(OSError):  # reset or broken, as the system has it
+        with suppress(OSError):  # reset or broken pipe, depending on the system
             while True:
                 connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST)
         assert application.bodies
 
 
-def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answered(application: Echo) -> None:
+def test_all_bodies_together_have_a_limit_until_their_responses_are_sent(application: Echo) -> None:
     for port in serve(application, ServerLimits(held=1500, grace=5, linger=0.1)):
         whole = HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST
         with connect(port) as first:
             first.sendall(whole[:-1])
-            for _ in range(100):  # until the server has read that
+            for _ in range(100):  # until the server has read the bytes
                 if 503 in statuses(exchange(port, whole, end=True)):
                     break
             else:
@@ -273,7 +273,7 @@ def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answer
         assert statuses(exchange(port, whole * 3, end=True)) == [200] * 3
 
 
-def test_more_connections_than_there_may_be_are_told_so(application: Echo) -> None:
+def test_connections_beyond_the_limit_are_rejected(application: Echo) -> None:
     for port in serve(application, ServerLimits(connections=2, linger=0.1)):
         with connect(port) as first, connect(port) as second:
             for connection in (first, second):

@@ -1,4 +1,4 @@
-"""What is written outlives the stack, however it ends."""
+"""Stored changes outlive the stack, however it ends."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_events_that_a_rule_logs_come_back_as_they_were(project: Path):
 
 
 def without_id(event: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what moto counts anew in every process."""
+    """Leave out what moto counts again in every process."""
     return {key: value for key, value in event.items() if key != "eventId"}
 
 
@@ -171,7 +171,7 @@ def note(number: int) -> dict[str, Any]:
     return {"author": {"S": "me"}, "number": {"N": str(number)}}
 
 
-def test_what_was_answered_survives_a_kill(project: Path):
+def test_acknowledged_changes_survive_a_kill(project: Path):
     process = subprocess.Popen([sys.executable, "-c", SERVE, str(project)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     endpoint, bucket, table = process.stdout.readline().split()
@@ -214,7 +214,7 @@ def test_fresh_starts_empty(project: Path):
         assert listed["KeyCount"] == 0
 
 
-def test_much_state_is_restored_whole(project: Path):
+def test_a_large_state_is_restored_completely(project: Path):
     with LocalStack.start(project) as stack:
         facts, things = stack.outputs["Facts"], stack.outputs["Things"]
         make_client(stack.endpoint, "s3").put_object(Bucket=things, Key="pattern", Body=b"x" * 2000)
@@ -246,7 +246,7 @@ def test_a_damaged_database_is_named_with_the_remedy(project: Path):
         pass
 
 
-def test_a_database_of_a_newer_version_is_left_alone(project: Path):
+def test_a_database_of_a_newer_version_is_not_changed(project: Path):
     with LocalStack.start(project):
         pass
     path = project / ".stepensemble" / "state.db"
@@ -258,7 +258,7 @@ def test_a_database_of_a_newer_version_is_left_alone(project: Path):
         LocalStack.start(project)
 
 
-def test_a_database_of_the_first_version_is_taken_over(tmp_path: Path):
+def test_a_database_of_the_first_version_is_upgraded(tmp_path: Path):
     path = tmp_path / "state.db"
     StateDatabase(path).close()
     with sqlite3.connect(path) as earlier:
@@ -275,7 +275,7 @@ def test_a_database_of_the_first_version_is_taken_over(tmp_path: Path):
     database.close()
 
 
-def test_a_change_is_taken_over_whole_or_not_at_all(tmp_path: Path):
+def test_changes_are_stored_together_or_not_at_all(tmp_path: Path):
     database = StateDatabase(tmp_path / "state.db")
 
     def changes():
@@ -294,14 +294,14 @@ def test_a_change_is_taken_over_whole_or_not_at_all(tmp_path: Path):
 
 def test_a_second_owner_waits_for_the_first(tmp_path: Path):
     path = tmp_path / "lock"
-    told: list[str] = []
+    messages: list[str] = []
     order: list[str] = []
 
     def second() -> None:
-        with lock_state(path, 10, told.append):
+        with lock_state(path, 10, messages.append):
             order.append("second")
 
-    with lock_state(path, 10, told.append):
+    with lock_state(path, 10, messages.append):
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(0.3)
@@ -309,7 +309,7 @@ def test_a_second_owner_waits_for_the_first(tmp_path: Path):
     thread.join()
 
     assert order == ["first", "second"]
-    assert told == ["Waiting for another ensemble command to finish"]
+    assert messages == ["Waiting for another ensemble command to finish"]
 
 
 def test_a_second_owner_gives_up_in_the_end(tmp_path: Path):
