@@ -123,7 +123,7 @@ PATCHES = (
         PatchKind.CORRECTION,
         ("moto.events.models:Rule.send_to_targets",),
         "A rule cannot start an execution (moto starts them only for some events of its own backends), and a disabled "
-        "rule is followed. A fault at one target keeps the event from the other targets, and fails the request to S3.",
+        "rule is followed. A fault at one target keeps the event from the other targets.",
         "https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-targets.html",
         _replace_rules,
         upstream=("https://github.com/getmoto/moto/pull/9132",),

@@ -226,7 +226,7 @@ PATCHES = (
             ":StateTaskServiceSfn._normalise_response",
         ),
         "A task that starts an execution passes its parameters on as the definition writes them, which boto3 does not "
-        "take, and returns the response under boto3's names.",
+        "accept, and returns the response under boto3's names.",
         f"{DEVELOPER_GUIDE}/connect-stepfunctions.html",
         _rename_nested_parameters,
         upstream=("https://github.com/localstack/localstack/issues/9853",),

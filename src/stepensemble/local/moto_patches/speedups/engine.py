@@ -87,7 +87,7 @@ PATCHES = (
         (f"{ENGINE}.asl.utils.boto_client:boto_client_for",),
         "The engine makes a new boto3 client for every task, which costs more than the task. With the patch each "
         "account has one client for each service, and Lambda invocations go to the function pool without HTTP.",
-        "GAIN task-clients",
+        "40 executions: 0.52 s, 5.24 s.",
         _share_clients,
     ),
     MotoPatch(
@@ -96,7 +96,7 @@ PATCHES = (
         (f"{ENGINE}.backend.execution_worker:ExecutionWorker._get_evaluation_entrypoint",),
         "The engine parses the definition again for every execution. With the patch it is parsed once and kept in a "
         "file.",
-        "GAIN parsed-definitions",
+        "40 executions: 0.63 s, 0.92 s.",
         _parse_definitions_once,
     ),
     MotoPatch(
@@ -109,7 +109,7 @@ PATCHES = (
             f"{ENGINE}.asl.utils.json_path:parse",
         ),
         "The engine parses a JSONPath again for every use.",
-        "GAIN json-paths",
+        "10 executions with 40 paths: 0.17 s, 0.42 s.",
         _parse_paths_once,
     ),
     MotoPatch(
@@ -121,7 +121,7 @@ PATCHES = (
             f"{ENGINE}.asl.eval.states:copy",
         ),
         "The engine copies states, which are JSON, with `copy.deepcopy`, which is made for anything.",
-        "GAIN json-copies",
+        "40 executions: 0.59 s, 1.53 s.",
         _copy_json_fast,
     ),
     MotoPatch(
@@ -133,7 +133,7 @@ PATCHES = (
         ),
         "A task that waits for a nested execution checks every half second whether it has ended; with the patch every "
         "0.05 s.",
-        "GAIN nested-polling",
+        "4 nested executions, elapsed: 0.64 s, 2.18 s.",
         _poll_often,
     ),
 )

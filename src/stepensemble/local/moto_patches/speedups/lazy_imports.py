@@ -181,6 +181,6 @@ PATCHES = (
         ),
         "CloudFormation and the Step Functions engine import every service. With the patch the services that no "
         "template uses are imported when they are first used.",
-        "GAIN lazy-imports",
+        "A start: 2.45 s, 4.15 s.",
     ),
 )

@@ -95,7 +95,7 @@ PATCHES = (
             "moto.core.base_backend:AccountSpecificBackend.get_session",
         ),
         "moto lists the regions for every service, and reads all that botocore knows of the service to do so.",
-        "GAIN region-list",
+        "A start: 2.43 s, 2.66 s.",
         _list_regions_once,
     ),
     MotoPatch(
@@ -103,7 +103,7 @@ PATCHES = (
         PatchKind.SPEEDUP,
         ("moto.cloudformation.models:Stack.parse_template",),
         "moto parses a template as YAML first, and as JSON only if that fails.",
-        "GAIN json-templates",
+        "A start: 2.14 s, 2.44 s.",
         _parse_json_first,
     ),
     MotoPatch(
@@ -112,7 +112,7 @@ PATCHES = (
         ("moto.stepfunctions.parser.models:StepFunctionsParserBackend._validate_definition",),
         "moto parses every definition when a stack is created. With the patch, definitions that an earlier start has "
         "parsed are not parsed until they are executed.",
-        "GAIN known-definitions",
+        "A start: 2.10 s, 2.64 s.",
     ),
     MotoPatch(
         "service-lookup",
@@ -122,7 +122,7 @@ PATCHES = (
             "moto.moto_server.werkzeug_app:DomainDispatcherApplication.get_backend_for_host",
         ),
         "For every request moto lists its own folders and tries two hundred patterns, while it holds a lock.",
-        "GAIN service-lookup",
+        "300 requests: 0.51 s, 0.59 s.",
         _find_services_once,
     ),
     MotoPatch(
@@ -131,7 +131,7 @@ PATCHES = (
         ("moto.s3.models:FakeKey.value",),
         "For every range of a large object moto reads the whole object from disk. With the patch it holds the large "
         "object that was read last.",
-        "GAIN last-object",
+        "64 ranges of 64 MB: 0.92 s, 2.92 s.",
         _cache_last_body,
     ),
     MotoPatch(
@@ -143,7 +143,7 @@ PATCHES = (
         ),
         "moto computes a checksum of every upload in parts, also where the request named no algorithm and no response "
         "has the checksum.",
-        "GAIN part-checksums",
+        "An upload of 64 MB in 8 parts: 0.78 s, 0.86 s.",
         _compute_requested_checksums,
     ),
 )
