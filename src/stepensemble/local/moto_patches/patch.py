@@ -37,7 +37,7 @@ class MotoPatch:
         kind: correction or speed-up.
         replaces: the attributes that are replaced or relied on, as `module:attribute`; all of them must exist.
         reason: what moto does without the patch.
-        source: of a correction, the address of AWS's documentation; of a speed-up, what was measured, with and without it.
+        source: of a correction, the address of AWS's documentation; of a speed-up, the seconds with and without it.
         apply: changes moto; it is called once a process, after moto was imported. None if the patch acts while moto is
             imported (`lazy_imports.import_moto`) or while a stack is created (`emulation.server.create_stacks`).
         upstream: addresses of reports or changes of moto, or of LocalStack, from which moto's engine was taken.
