@@ -105,7 +105,7 @@ charts: $(VENV)/.charts ## Draw docs/charts and the tables beside them from the 
 	@$(VENV)/bin/python examples/titanic/charts.py
 
 # Measurements come first; then everything that is computed, drawn and written from them.
-BENCHMARKS := aggregation batch_speed in_process serving million growth footprint replay swap scale cost charts performance
+BENCHMARKS := aggregation batch_speed in_process serving million growth footprint replay swap moto_speedups scale cost charts performance
 
 bench: $(VENV)/.bench ## Run the benchmarks; write benchmarks/results and docs/performance.md
 	@for name in $(BENCHMARKS); do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done

@@ -14,6 +14,7 @@ import pytest
 from builders import ROOT
 from driving import copy_project, predict, run_ensemble, start, wait
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -36,7 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def telling(folder: Path) -> Iterator[Stack]:
     """A stack that announces predictions; commands in its folder use it."""
     parameters = {"AnnouncePredictions": "true"}
-    with LocalStack.start(folder, announce=True, account="666666666666", parameters=parameters) as local:
+    with LocalStack.start(
+        folder, LocalStackOptions(announce=True, account="666666666666", parameters=parameters)
+    ) as local:
         opened = local_stack(local.name, local.endpoint)
         ensure_published(opened, read_sources(folder / "models" / "manifest.json"), notify=lambda _: None)
         yield opened

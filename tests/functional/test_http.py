@@ -27,6 +27,7 @@ from builders import member, sources
 from driving import ROOT, copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.errors import RecordNotFound
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -53,7 +54,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     read = sources(
         tmp_path_factory.mktemp("models"), *members, aggregation={"method": "weighted_mean"}, golden=[{"x": 1.0}]
     )
-    with LocalStack.start(project, account="888888888888", auth=True, tensorflow=False) as started:
+    with LocalStack.start(project, LocalStackOptions(account="888888888888", auth=True, tensorflow=False)) as started:
         ensure_published(local_stack(started.name, started.endpoint), read, notify=lambda _: None)
         assert started.http is not None
         yield started.http
@@ -64,7 +65,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The HTTP API of the shipped ensemble whose only feature is a picture."""
     project = copy_project(tmp_path_factory.mktemp("digits"))
     read = read_sources(project / "models" / "digits" / "manifest.json")
-    with LocalStack.start(project, account="777777777777", tensorflow=False) as started:
+    with LocalStack.start(project, LocalStackOptions(account="777777777777", tensorflow=False)) as started:
         ensure_published(local_stack(started.name, started.endpoint), read, notify=lambda _: None)
         assert started.http is not None
         yield started.http

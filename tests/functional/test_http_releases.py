@@ -13,7 +13,8 @@ from builders import member, sources
 from driving import copy_project
 from memory import SLOTS
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.local.lambdas.pool import Code
+from stepensemble.local.lambdas.pool import FunctionCode
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.canary import promote_canary
 from stepensemble.publishing.publish import publish
@@ -34,7 +35,7 @@ def handler(event, context):
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A stack with nothing published."""
     project = copy_project(tmp_path_factory.mktemp("releases"))
-    with LocalStack.start(project, account="666666666666", tensorflow=False) as local:
+    with LocalStack.start(project, LocalStackOptions(account="666666666666", tensorflow=False)) as local:
         yield local
 
 
@@ -127,8 +128,8 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     project = copy_project(tmp_path_factory.mktemp("faulty"))
     folder = tmp_path_factory.mktemp("code")
     (folder / "app.py").write_text(FAULTY)
-    code = {"NormalizeFunction": Code(folder)}
-    with LocalStack.start(project, account="555555555555", tensorflow=False, code=code) as local:
+    code = {"NormalizeFunction": FunctionCode(folder)}
+    with LocalStack.start(project, LocalStackOptions(account="555555555555", tensorflow=False, code=code)) as local:
         read = sources(tmp_path_factory.mktemp("models"), member("half"))
         ensure_published(local_stack(local.name, local.endpoint), read, notify=lambda _: None)
         assert local.http is not None

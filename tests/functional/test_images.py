@@ -18,6 +18,7 @@ from driving import ROOT, copy_project, predict, run_ensemble, shown_commands, s
 from expected_events import EVENTS, list_pictures, picture_payload, without_volatile
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.cli.tables.image_preview import SHADES
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 from written import assert_as_shown, assert_as_written
@@ -37,7 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def started(project: Path) -> Iterator[LocalStack]:
     """A local stack that the commands in its folder use."""
-    with LocalStack.start(project, announce=True, account="888888888888") as local:
+    with LocalStack.start(project, LocalStackOptions(announce=True, account="888888888888")) as local:
         yield local
 
 

@@ -23,6 +23,7 @@ from driving import ROOT, copy_project, predict, wait
 from stepensemble.cli.inbox import resume_inbox
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.payload import MAX_ROWS
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -128,7 +129,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
     """The inbox of the shipped ensemble whose only feature is a picture."""
     project = copy_project(tmp_path_factory.mktemp("digits"))
     read = read_sources(project / "models" / "digits" / "manifest.json")
-    with LocalStack.start(project, account="666666666666", tensorflow=False) as started:
+    with LocalStack.start(project, LocalStackOptions(account="666666666666", tensorflow=False)) as started:
         opened = local_stack(started.name, started.endpoint)
         ensure_published(opened, read, notify=lambda _: None)
         yield open_inbox(opened)
@@ -145,7 +146,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
     read = sources(
         tmp_path_factory.mktemp("models"), *members, aggregation={"method": "weighted_mean"}, golden=[{"x": 1.0}]
     )
-    with LocalStack.start(project, account="555555555555", tensorflow=False) as started:
+    with LocalStack.start(project, LocalStackOptions(account="555555555555", tensorflow=False)) as started:
         opened = local_stack(started.name, started.endpoint)
         ensure_published(opened, read, notify=lambda _: None)
         yield open_inbox(opened)
@@ -450,7 +451,9 @@ def test_only_what_arrives_in_the_inbox_is_predicted(inbox: Inbox) -> None:
 def test_a_stack_whose_inbox_is_disabled_writes_no_response(tmp_path: Path) -> None:
     project = copy_project(tmp_path)
     parameters = {"InboxState": "DISABLED"}
-    with LocalStack.start(project, account="444444444444", tensorflow=False, parameters=parameters) as started:
+    with LocalStack.start(
+        project, LocalStackOptions(account="444444444444", tensorflow=False, parameters=parameters)
+    ) as started:
         closed = open_inbox(local_stack(started.name, started.endpoint))
         rules = closed.stack.session.client("events", endpoint_url=closed.stack.endpoint)
         rule = f"{started.name}-inbox"

@@ -18,6 +18,7 @@ from stepensemble import Ensemble
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.cli.warmup import warm_up_twice
 from stepensemble.core.errors import NotEnoughSlots, NothingPublished
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import Sources, read_sources
 from stepensemble.publishing.publish import publish
@@ -72,7 +73,7 @@ def own_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def local(own_project: Path) -> Iterator[LocalStack]:
     """A stack of these tests alone, announced: which environments have begun is looked at."""
-    with LocalStack.start(own_project, announce=True, account="888888888888") as started:
+    with LocalStack.start(own_project, LocalStackOptions(announce=True, account="888888888888")) as started:
         yield started
 
 
@@ -152,7 +153,7 @@ def test_the_command_line_publishes_to_both_kinds_of_slots(
 def test_a_stack_without_the_add_on_shows_how_to_get_it_and_is_left_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
-    with LocalStack.start(copy_project(folder), tensorflow=False) as started:
+    with LocalStack.start(copy_project(folder), LocalStackOptions(tensorflow=False)) as started:
         stack = local_stack(started.name, started.endpoint)
         assert list(stack.slots) == ["litert"]
         with pytest.raises(NotEnoughSlots, match=r"needed by times, .*make deploy-tensorflow.*\(pip install"):

@@ -17,6 +17,7 @@ from stepensemble.batch.report.cost import GB_SECOND, REQUEST
 from stepensemble.cli.schedules import fire, read_schedule
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.cli.warmup import warm_up_twice
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.canary import abort_canary
 from stepensemble.publishing.manifest_loader import read_sources
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def started(folder: Path) -> Iterator[Stack]:
     """A stack of this module's own, where nothing was asked before; commands in its folder use it."""
-    with LocalStack.start(folder, announce=True, account="777777777777") as local:
+    with LocalStack.start(folder, LocalStackOptions(announce=True, account="777777777777")) as local:
         yield local_stack(local.name, local.endpoint)
 
 

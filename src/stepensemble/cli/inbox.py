@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from stepensemble.cli.stacks import Stack
-from stepensemble.local.emulation.eventbridge import SEQUENCE
+from stepensemble.local.emulation.sequencers import SEQUENCE
 from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, response_key
 
 

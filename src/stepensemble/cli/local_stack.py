@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stepensemble.cli.stacks import find_project, ignore_aws_profile, local_stack, prepare_release, state_folder
 from stepensemble.cli.terminal import print_note
 from stepensemble.core.errors import LocalStackError
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.publishing.manifest_loader import Sources
 
 STOP_SECONDS = 30.0
@@ -29,12 +31,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @contextmanager
 def serve_stack(
     sources: Sources | None,
-    port: int,
-    http_port: int,
+    options: LocalStackOptions,
     *,
     named: bool,
-    fresh: bool,
-    auth: bool,
     notify: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """Run the local stack with a release published, as `prepare_release` does; yield its description.
@@ -48,16 +47,8 @@ def serve_stack(
     ignore_aws_profile()
     project = find_project(Path.cwd())
     notify("Starting the local stack")
-    with LocalStack.start(
-        project,
-        state_dir=state_folder(project),
-        fresh=fresh,
-        port=port,
-        http_port=http_port,
-        auth=auth,
-        on_wait=notify,
-        announce=True,
-    ) as started:
+    options = replace(options, state_dir=state_folder(project), on_wait=notify, announce=True)
+    with LocalStack.start(project, options) as started:
         stack = local_stack(started.name, started.endpoint)
         prepare_release(stack, sources, named=named, notify=notify, note=print_note)
         yield {
@@ -81,7 +72,7 @@ def serve_stack(
         }
 
 
-def detach_stack(manifest: Path | None, port: int, http_port: int, *, fresh: bool, auth: bool) -> dict[str, Any]:
+def detach_stack(manifest: Path | None, options: LocalStackOptions) -> dict[str, Any]:
     """Start `ensemble local` in a process of its own, and return its description once it is ready.
 
     Raises:
@@ -96,10 +87,10 @@ def detach_stack(manifest: Path | None, port: int, http_port: int, *, fresh: boo
     with explain_faults(folder):
         folder.mkdir(exist_ok=True)
         log.touch()
-    command = [sys.executable, "-m", "stepensemble.cli", "local", "--json", "--port", str(port)]
-    command += ["--http-port", str(http_port)]
+    command = [sys.executable, "-m", "stepensemble.cli", "local", "--json", "--port", str(options.port)]
+    command += ["--http-port", str(options.http_port)]
     command += [] if manifest is None else ["--manifest", str(manifest)]
-    command += [*(["--fresh"] if fresh else []), *(["--auth"] if auth else [])]
+    command += [*(["--fresh"] if options.fresh else []), *(["--auth"] if options.auth else [])]
     with log.open("w") as errors:
         process = subprocess.Popen(  # noqa: S603 (our own command)
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, text=True

@@ -191,6 +191,7 @@ def open_stack(
         yield describe_deployed_stack(name)
         return
     from stepensemble.local.errors import StackRuns, StateUnwritable
+    from stepensemble.local.options import LocalStackOptions
     from stepensemble.local.stack import LocalStack, find_running
 
     ignore_aws_profile()
@@ -199,7 +200,9 @@ def open_stack(
     if running is None:
         notify("Starting the local stack")
         try:
-            started = LocalStack.start(project, state_dir=state_folder(project), fresh=fresh, on_wait=notify)
+            started = LocalStack.start(
+                project, LocalStackOptions(state_dir=state_folder(project), fresh=fresh, on_wait=notify)
+            )
         except StackRuns:  # another command has started one meanwhile
             running = find_running(state_folder(project))
         except StateUnwritable as error:

@@ -48,17 +48,19 @@ def local_up(
     if context.invoked_subcommand is not None:
         return
     from stepensemble.cli.local_stack import detach_stack, serve_stack, wait_for_signal
+    from stepensemble.local.options import LocalStackOptions
 
+    options = LocalStackOptions(port=port, http_port=http_port, fresh=fresh, auth=auth)
     if detach:
         with show_status("Starting the local stack in the background"):
-            description = detach_stack(manifest, port, http_port, fresh=fresh, auth=auth)
+            description = detach_stack(manifest, options)
         _show_stack(description, as_json=as_json)
         return
     with ExitStack() as exits:
         with show_status("Reading the manifest") as status:
             sources = read_project_manifest(manifest)
             named = manifest is not None
-            serving = serve_stack(sources, port, http_port, named=named, fresh=fresh, auth=auth, notify=status.update)
+            serving = serve_stack(sources, options, named=named, notify=status.update)
             description = exits.enter_context(serving)
         _show_stack(description, as_json=as_json)
         if not as_json:
