@@ -67,7 +67,7 @@ def test_json_says_what_became_of_the_file(project: Path) -> None:
     trained = (project / "trained.tflite").read_bytes()
     assert said.pop("release") == answer(project, "check")["release"]
     assert said.pop("output")["kind"] == "probability"
-    assert said.pop("deduced").keys() == {"columns", "output"}
+    assert said.pop("inferred").keys() == {"columns", "output"}
     assert said == {
         "ok": True,
         "id": "fifth",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from stepensemble.admission.gate import GateReport, try_members
+from stepensemble.admission.gate import GateReport, enforce_gate
 from stepensemble.cli.terminal import warn
 from stepensemble.publishing.manifest_loader import Sources
 
@@ -17,7 +17,7 @@ def admit(sources: Sources, notify: Callable[[str], None]) -> GateReport:
     Raises:
         InvalidManifest: see `gate.try_members`.
     """
-    report = try_members(sources, notify)
+    report = enforce_gate(sources, notify)
     for problem in report.warnings:
         warn(str(problem))
     return report

@@ -34,7 +34,7 @@ TELLING_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Golden:
+class GoldenColumns:
     """Golden rows by column, for a model whose inputs are not known yet.
 
     Attributes:
@@ -163,7 +163,7 @@ def choose_output(outputs: Mapping[str, Array], name: str | None, kind: str = "K
     raise _unclear(f"the model has {what}: {enumerate_values(outputs)}{near}", f"say which, such as '{example}'")
 
 
-def deduce_output(task: Task, said: Array) -> Output:
+def infer_output(task: Task, said: Array) -> Output:
     """Tell what an output means, where it can mean one thing only.
 
     Args:
@@ -182,10 +182,10 @@ def deduce_output(task: Task, said: Array) -> Output:
     if kind == "text" and width == 1 and np.isin(said, classes).all():
         return Label()
     if kind == "numbers" and classes and width in {1, len(classes)}:
-        doubt = _doubt_probability(task, said) if width == 1 else _doubt_probabilities(said)
-        if doubt is None:
+        suspicion = _doubt_probability(task, said) if width == 1 else _doubt_probabilities(said)
+        if suspicion is None:
             return Probability() if width == 1 else Probabilities()
-        raise _unclear(*doubt)
+        raise _unclear(*suspicion)
     if isinstance(task, RegressionTask):
         raise _unclear(f"the model gives {kind}, {width} a row", "use a model that gives one number a row")
     raise _unclear(
@@ -194,11 +194,11 @@ def deduce_output(task: Task, said: Array) -> Output:
     )
 
 
-Doubt = tuple[str, str]
+Suspicion = tuple[str, str]
 """What speaks against a meaning, and what to say instead."""
 
 
-def _doubt_probability(task: Task, said: Array) -> Doubt | None:
+def _doubt_probability(task: Task, said: Array) -> Suspicion | None:
     low, high = said.min(), said.max()
     seen = f"the model gives one number a row, from {low:.6g} to {high:.6g}"
     if not isinstance(task, BinaryTask):
@@ -215,7 +215,7 @@ def _doubt_probability(task: Task, said: Array) -> Doubt | None:
     return None
 
 
-def _doubt_probabilities(said: Array) -> Doubt | None:
+def _doubt_probabilities(said: Array) -> Suspicion | None:
     low, high, totals = said.min(), said.max(), row_sum(said.astype(np.float64))
     if low >= 0 and high <= 1 and np.abs(totals - 1).max() <= TOLERANCE:
         return None
@@ -226,7 +226,7 @@ def _doubt_probabilities(said: Array) -> Doubt | None:
     )
 
 
-def describe_deduced(task: Task, output: Output, said: Array) -> str:
+def describe_inferred(task: Task, output: Output, said: Array) -> str:
     """Say what an output was taken for, and why."""
     rows = f"on {len(said)} rows"
     classes = name_classes(task)

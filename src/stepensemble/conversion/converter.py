@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 from msgspec import structs
 
-from stepensemble.conversion.child_process import Crash, run_apart
-from stepensemble.conversion.contract_inference import Golden
+from stepensemble.conversion.child_process import Crash, run_in_child
+from stepensemble.conversion.contract_inference import GoldenColumns
 from stepensemble.conversion.export import Export, Exported
 from stepensemble.conversion.formats import Format, Source, read_source
 from stepensemble.conversion.parity import Labels, Parity, Tolerance, compare_outputs
 from stepensemble.conversion.safety import check_keras_config
-from stepensemble.conversion.sandbox import Attempt, Inputs, pack_arrays, try_artifact, unpack_arrays
+from stepensemble.conversion.sandbox import SandboxRequest, Inputs, pack_arrays, run_artifact, unpack_arrays
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import ConversionFailed, EnsembleError, MemberError, TensorFlowMissing
 from stepensemble.runtimes import Signature
@@ -30,7 +30,7 @@ from stepensemble.runtimes.archives import read_archive
 SECONDS = 600.0
 """For one conversion, TensorFlow's import included."""
 
-Run = Callable[[Sequence[Any], type[Exported], float], list[Exported | EnsembleError | Crash]]
+JobRunner = Callable[[Sequence[Any], type[Exported], float], list[Exported | EnsembleError | Crash]]
 """Does jobs; `child.run_apart`, but where the caller has TensorFlow in memory anyway."""
 
 
@@ -62,10 +62,10 @@ def convert(
     signature: str | None = None,
     architecture: Path | None = None,
     trust: bool = False,
-    golden: Inputs | Golden | None = None,
+    golden: Inputs | GoldenColumns | None = None,
     labels: Labels | None = None,
     tolerance: Tolerance | None = None,
-    run: Run = run_apart,
+    run: JobRunner = run_in_child,
 ) -> Converted:
     """Make an artifact of a model file or folder.
 
@@ -109,13 +109,13 @@ def convert(
     )
 
 
-def _as_it_is(source: Source, signature: str | None, golden: Inputs | Golden | None) -> Converted:
-    attempt = Attempt("litert", source.body, signature, None)
-    if isinstance(golden, Golden):
-        golden = golden.bind(try_artifact(replace(attempt, batches=())).signature)
+def _as_it_is(source: Source, signature: str | None, golden: Inputs | GoldenColumns | None) -> Converted:
+    attempt = SandboxRequest("litert", source.body, signature, None)
+    if isinstance(golden, GoldenColumns):
+        golden = golden.bind(run_artifact(replace(attempt, batches=())).signature)
     if golden is not None:
         attempt = replace(attempt, batches=(golden,))
-    tried = try_artifact(attempt)
+    tried = run_artifact(attempt)
     return Converted(source.body, "litert", tried.signature, source.format, None, None, tried.outputs[0])
 
 
@@ -134,8 +134,8 @@ def _export(
     source: Source,
     signature: str | None,
     architecture: str | None,
-    golden: Inputs | Golden | None,
-    run: Run,
+    golden: Inputs | GoldenColumns | None,
+    run: JobRunner,
     *,
     trust: bool,
 ) -> Exported:
@@ -148,7 +148,7 @@ def _export(
             "pip install 'stepensemble[tensorflow]', or give a .tflite file"
         )
     job = Export(source.name, source.format, source.body, architecture, signature, trust, None)
-    if isinstance(golden, Golden):
+    if isinstance(golden, GoldenColumns):
         bound = None if golden.inputs is None else {name: tuple(taken) for name, taken in golden.inputs.items()}
         job = structs.replace(job, columns=pack_arrays(golden.columns), bound=bound)
     elif golden is not None:
@@ -166,9 +166,9 @@ def _compare(
     litert: bytes, exported: Exported, labels: Labels | None, tolerance: Tolerance
 ) -> tuple[Parity | None, str | None, Mapping[str, Array]]:
     """Return how the LiteRT file compares, why it is not served, if it is not, and what it answers."""
-    attempt = Attempt("litert", litert, exported.signature.name, (unpack_arrays(exported.inputs),))
+    attempt = SandboxRequest("litert", litert, exported.signature.name, (unpack_arrays(exported.inputs),))
     try:
-        answered = try_artifact(attempt).outputs[0]
+        answered = run_artifact(attempt).outputs[0]
     except MemberError as error:
         return None, f"the file converted to LiteRT does not run: {error}", {}
     parity = compare_outputs(unpack_arrays(exported.outputs), answered, labels)

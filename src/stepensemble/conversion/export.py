@@ -16,9 +16,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from stepensemble.conversion.contract_inference import Golden
+from stepensemble.conversion.contract_inference import GoldenColumns
 from stepensemble.conversion.formats import Format, pack_saved_model
-from stepensemble.conversion.keras_2 import is_of_keras_2, translate_config
+from stepensemble.conversion.keras_2 import is_keras_2_config, translate_config
 from stepensemble.conversion.parity import draw_inputs
 from stepensemble.conversion.safety import check_hdf5, check_keras_config, find_keras_code
 from stepensemble.conversion.sandbox import pack_arrays, unpack_arrays
@@ -112,7 +112,7 @@ class Export(Struct, frozen=True, tag="export"):
 
     def _rows(self, signature: Signature) -> Mapping[str, Array]:
         if self.columns is not None:
-            return Golden(unpack_arrays(self.columns), self.bound).bind(signature)
+            return GoldenColumns(unpack_arrays(self.columns), self.bound).bind(signature)
         return draw_inputs(signature) if self.inputs is None else unpack_arrays(self.inputs)
 
     def _check_saved_model(self, archive: bytes) -> bool:
@@ -181,7 +181,7 @@ class Export(Struct, frozen=True, tag="export"):
         """Return an architecture of Keras 2 as Keras 3 would have written it; None of another, or with code in it."""
         try:
             read = json.loads(config)
-            if not is_of_keras_2(read, version) or any(find_keras_code(read)):
+            if not is_keras_2_config(read, version) or any(find_keras_code(read)):
                 return None
             return json.dumps(translate_config(read, keras))
         except (ValueError, RecursionError):

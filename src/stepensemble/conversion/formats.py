@@ -12,7 +12,7 @@ from stepensemble.core.problems import enumerate_values, show
 from stepensemble.runtimes.archives import (
     LIMITS,
     MIB,
-    is_of_saved_model,
+    is_saved_model_file,
     list_archive,
     read_archive,
     read_folder,
@@ -68,7 +68,7 @@ def read_source(path: Path) -> Source:
         FileUnsafe: it is a pickle, or an archive that harms who unpacks it.
     """
     if path.is_dir():
-        return Source(path.name, *_recognise_files(read_folder(path), path.name))
+        return Source(path.name, *_recognize_files(read_folder(path), path.name))
     try:
         size = path.stat().st_size
         if size > LIMITS.size:
@@ -76,10 +76,10 @@ def read_source(path: Path) -> Source:
         body = path.read_bytes()
     except OSError as error:
         raise FormatUnknown(f"{path} cannot be read: {error.strerror}; {TAKEN}") from None
-    return Source(path.name, *recognise(body, path.name))
+    return Source(path.name, *recognize_format(body, path.name))
 
 
-def recognise(body: bytes, name: str) -> tuple[Format, bytes]:
+def recognize_format(body: bytes, name: str) -> tuple[Format, bytes]:
     """Tell a file's format; return it with the file, packed anew where it is a SavedModel.
 
     Raises: see `read_source`.
@@ -90,7 +90,7 @@ def recognise(body: bytes, name: str) -> tuple[Format, bytes]:
     if body.startswith(HDF5):
         return "h5", body
     if body.startswith(ZIP):
-        return _recognise_zip(body, name)
+        return _recognize_zip(body, name)
     if body.startswith(PICKLES) or extension in PICKLE_NAMES:
         raise _pickle(name)
     if body.startswith(NUMPY):
@@ -120,7 +120,7 @@ def is_model_file(path: Path, body: bytes = b"") -> bool:
         return any((path / name).is_file() for name in MODEL_FILES)
     if body.startswith(ZIP):
         try:
-            _recognise_zip(body, path.name)
+            _recognize_zip(body, path.name)
         except FormatUnknown:
             return False
         except ModelFileError:
@@ -129,7 +129,7 @@ def is_model_file(path: Path, body: bytes = b"") -> bool:
     return body[4:8] == LITERT or body.startswith(HDF5) or path.suffix.lower() in MODEL_NAMES
 
 
-def _recognise_zip(body: bytes, name: str) -> tuple[Format, bytes]:
+def _recognize_zip(body: bytes, name: str) -> tuple[Format, bytes]:
     names = list_archive(body)
     if {"config.json", "metadata.json"} <= set(names):
         return "keras", body
@@ -137,14 +137,14 @@ def _recognise_zip(body: bytes, name: str) -> tuple[Format, bytes]:
         raise _pickle(name)
     if not any(PurePosixPath(entry).name in MODEL_FILES for entry in names):
         raise FormatUnknown(f"{name} is a zip without config.json (of Keras) and without saved_model.pb; {TAKEN}")
-    return _recognise_files(read_archive(body), name)
+    return _recognize_files(read_archive(body), name)
 
 
-def _recognise_files(files: Mapping[str, bytes], name: str) -> tuple[Format, bytes]:
+def _recognize_files(files: Mapping[str, bytes], name: str) -> tuple[Format, bytes]:
     """Find the model in a folder, or in a zip of one, as TensorFlow Serving has them: at its top or under a version."""
     model = _find_model(files, name)
     if PurePosixPath(model).name == LITERT_FILE:
-        return recognise(files[model], f"{name}/{model}")
+        return recognize_format(files[model], f"{name}/{model}")
     return "saved_model", pack_saved_model(files, name)
 
 
@@ -179,7 +179,7 @@ def pack_saved_model(files: Mapping[str, bytes], name: str) -> bytes:
     root = str(PurePosixPath(_find_model(files, name)).parent)
     prefix = "" if root == "." else f"{root}/"
     inside = {file.removeprefix(prefix): body for file, body in files.items() if file.startswith(prefix)}
-    return write_archive({file: body for file, body in inside.items() if is_of_saved_model(file)})
+    return write_archive({file: body for file, body in inside.items() if is_saved_model_file(file)})
 
 
 def _several(roots: Sequence[str], name: str) -> str:

@@ -28,7 +28,7 @@ CHANGED = {"hard_sigmoid": "0.2 x + 0.5 in Keras 2 and x / 6 + 0.5 in Keras 3"}
 """Activations that have kept their name and not their meaning."""
 
 
-def is_of_keras_2(config: Any, version: str | None) -> bool:
+def is_keras_2_config(config: Any, version: str | None) -> bool:
     """Return whether an architecture was written before Keras 3.
 
     Args:

@@ -74,7 +74,7 @@ def compare_outputs(original: Mapping[str, Array], converted: Mapping[str, Array
         labels: tells the label of every row from an output; by default text is the label, and of several numbers a row
             the greatest is, while a single number has none.
     """
-    tell = labels or default_labels
+    tell = labels or choose_labels
     differences, deviations = [0.0], [0.0]
     changed = np.zeros(len(next(iter(original.values()))), dtype=bool)
     for name, expected in original.items():
@@ -88,7 +88,7 @@ def compare_outputs(original: Mapping[str, Array], converted: Mapping[str, Array
     return Parity(max(differences), max(deviations), int(changed.sum()), len(changed))
 
 
-def default_labels(output: Array) -> Array:
+def choose_labels(output: Array) -> Array:
     """Return text as it is (several in one), the place of the greatest of several numbers, else zeros."""
     flat = output.reshape(len(output), -1)
     if output.dtype.kind == "U":

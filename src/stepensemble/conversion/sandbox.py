@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from stepensemble.conversion.child_process import Crash, run_apart
+from stepensemble.conversion.child_process import Crash, run_in_child
 from stepensemble.conversion.parity import draw_inputs
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import MemberError, ModelRefused
@@ -35,7 +35,7 @@ Inputs = Mapping[str, Array] | Array
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class SandboxRequest:
     """What to try.
 
     Attributes:
@@ -51,12 +51,12 @@ class Attempt:
     signature: str | None = None
     batches: tuple[Inputs, ...] | None = ()
     output: str | None = None
-    must: int | None = None
+    min_batches: int | None = None
     trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class SandboxResult:
     """What an artifact showed.
 
     Attributes:
@@ -74,7 +74,7 @@ class Tried:
     peak_bytes: int
 
 
-class Shown(Struct, frozen=True):
+class PackedResult(Struct, frozen=True):
     """`Tried` as it travels: arrays as NumPy files."""
 
     signature: Signature
@@ -84,7 +84,7 @@ class Shown(Struct, frozen=True):
     peak_bytes: int
 
 
-class Try(Struct, frozen=True, tag="try"):
+class PackedRequest(Struct, frozen=True, tag="try"):
     """`Attempt` as it travels."""
 
     runtime: str
@@ -92,10 +92,10 @@ class Try(Struct, frozen=True, tag="try"):
     signature: str | None
     batches: list[dict[str, bytes]] | None
     output: str | None
-    must: int | None = None
+    min_batches: int | None = None
     trusted: bool = False
 
-    def run(self) -> Shown:
+    def run(self) -> PackedResult:
         """Load and ask, in this process.
 
         Raises:
@@ -110,52 +110,54 @@ class Try(Struct, frozen=True, tag="try"):
         names = [tensor.name for tensor in model.signature.outputs] if self.output is None else [self.output]
         drawn = [draw_inputs(model.signature)] if self.batches is None else map(unpack_arrays, self.batches)
         for number, inputs in enumerate(drawn):
-            if self.must is not None and number >= self.must and sum(predict_ms) > PATIENCE * 1000:
+            if self.min_batches is not None and number >= self.min_batches and sum(predict_ms) > PATIENCE * 1000:
                 break
             started = time.perf_counter()
             answers = {name: model.predict(inputs, name) for name in names}
             predict_ms.append((time.perf_counter() - started) * 1000)
             outputs.append(pack_arrays(answers))
-        return Shown(model.signature, outputs, load_ms, predict_ms, _peak())
+        return PackedResult(model.signature, outputs, load_ms, predict_ms, _peak())
 
 
-def try_artifacts(attempts: Sequence[Attempt], seconds: float = SECONDS) -> list[Tried | MemberError]:
+def run_artifacts(attempts: Sequence[SandboxRequest], seconds: float = SECONDS) -> list[SandboxResult | MemberError]:
     """Load and ask artifacts in a child process; return what each showed, or why it is refused.
 
     An artifact that ends the process is refused; the others are tried all the same.
     """
     jobs = [
-        Try(
+        PackedRequest(
             one.runtime,
             one.artifact,
             one.signature,
             None if one.batches is None else [pack_arrays(batch) for batch in one.batches],
             one.output,
-            one.must,
+            one.min_batches,
             one.trusted,
         )
         for one in attempts
     ]
-    return [_judge(result, one) for result, one in zip(run_apart(jobs, Shown, seconds), attempts, strict=True)]
+    return [
+        _judge(result, one) for result, one in zip(run_in_child(jobs, PackedResult, seconds), attempts, strict=True)
+    ]
 
 
-def try_artifact(attempt: Attempt, seconds: float = SECONDS) -> Tried:
+def run_artifact(attempt: SandboxRequest, seconds: float = SECONDS) -> SandboxResult:
     """Load and ask one artifact in a child process of its own.
 
     Raises:
         MemberError: it is refused, does not take the inputs, or ended the process.
     """
-    result = try_artifacts([attempt], seconds)[0]
+    result = run_artifacts([attempt], seconds)[0]
     if isinstance(result, MemberError):
         raise result
     return result
 
 
-def _judge(result: object, attempt: Attempt) -> Tried | MemberError:
+def _judge(result: object, attempt: SandboxRequest) -> SandboxResult | MemberError:
     match result:
-        case Shown():
+        case PackedResult():
             outputs = tuple(unpack_arrays(batch) for batch in result.outputs)
-            return Tried(result.signature, outputs, result.load_ms, tuple(result.predict_ms), result.peak_bytes)
+            return SandboxResult(result.signature, outputs, result.load_ms, tuple(result.predict_ms), result.peak_bytes)
         case MemberError():
             return result
         case Crash(reason=reason):

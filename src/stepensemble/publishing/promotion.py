@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from stepensemble.core.errors import FingerprintMissing
 from stepensemble.core.releases.release import decode_release
-from stepensemble.publishing.publish import Parcel
+from stepensemble.publishing.publish import ReleaseBundle
 from stepensemble.storage.releases import ReleaseStore
 
 
-def fetch(store: ReleaseStore, digest: str) -> Parcel:
+def fetch_release(store: ReleaseStore, digest: str) -> ReleaseBundle:
     """Return a release as it lies in a stack's bucket, for `publish.plan` and `publish.carry_out` on another stack.
 
     Its artifacts are read, and their digests checked, one by one as they are needed.
@@ -22,4 +22,4 @@ def fetch(store: ReleaseStore, digest: str) -> Parcel:
         fingerprint = store.read_fingerprint(digest)
     except FingerprintMissing:
         fingerprint = None
-    return Parcel(release, digest, body, lambda member: store.read_artifact(member.artifact), fingerprint)
+    return ReleaseBundle(release, digest, body, lambda member: store.read_artifact(member.artifact), fingerprint)

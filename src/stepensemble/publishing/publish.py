@@ -21,12 +21,12 @@ from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.storage.releases import ReleaseStore
 
 Now = Callable[[], datetime]
-Sent = Callable[[str, int], None]
+OnUpload = Callable[[str, int], None]
 """Told of uploaded bytes as they go: whose member's they are, and how many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class ReleaseBundle:
     """A release with what belongs to it, wherever it comes from.
 
     Attributes:
@@ -54,7 +54,7 @@ class PublishPlan:
         changed: whether the pointer is to move.
     """
 
-    parcel: Parcel
+    bundle: ReleaseBundle
     current: Current | None
     tag: str | None
     slots: Mapping[str, str]
@@ -94,9 +94,9 @@ class PublishedRelease:
     canary: int | None = None
 
 
-def pack(sources: Sources, fingerprint: Fingerprint | None = None) -> Parcel:
+def bundle_release(sources: Sources, fingerprint: Fingerprint | None = None) -> ReleaseBundle:
     """Return the release of a manifest with what belongs to it."""
-    return Parcel(
+    return ReleaseBundle(
         sources.release, sources.digest, sources.body, lambda member: sources.artifacts[member.id], fingerprint
     )
 
@@ -108,15 +108,20 @@ def publish(
     *,
     fingerprint: Fingerprint | None = None,
     canary: int | None = None,
-    sent: Sent = lambda *_: None,
+    on_upload: OnUpload = lambda *_: None,
     now: Now = lambda: datetime.now(UTC),
 ) -> PublishedRelease:
     """Make the sources' release the current one of a stack, or its canary: `plan` and `carry_out` at once."""
-    return carry_out(plan(pack(sources, fingerprint), store, slots, canary=canary, now=now), store, sent=sent, now=now)
+    return apply_plan(
+        plan(bundle_release(sources, fingerprint), store, slots, canary=canary, now=now),
+        store,
+        on_upload=on_upload,
+        now=now,
+    )
 
 
 def plan(
-    parcel: Parcel,
+    bundle: ReleaseBundle,
     store: ReleaseStore,
     slots: Slots,
     *,
@@ -138,7 +143,7 @@ def plan(
         NothingPublished: there is nothing to be a canary beside.
     """
     current, tag = _read_pointer(store)
-    members = parcel.release.members
+    members = bundle.release.members
     if current is None and canary is not None:
         raise NothingPublished(
             "a canary stands beside a current release, and nothing is published here yet; publish without --canary"
@@ -151,12 +156,12 @@ def plan(
         # Members of both releases share their slots; the canary's own get slots that the current release leaves free.
         before = {**({} if current.canary is None else current.canary.slots), **current.slots}
         placed = place(members, slots, before, taken=tuple(current.slots.values()))
-    aimed = _aim(current, parcel.digest, placed, canary, now)
+    aimed = _aim(current, bundle.digest, placed, canary, now)
     absent: dict[str, ReleasedMember] = {}
     for member in members:
         if member.artifact.digest not in absent and not store.has_artifact(member.artifact):
             absent[member.artifact.digest] = member
-    return PublishPlan(parcel, current, tag, placed, canary, tuple(absent.values()), changed=aimed != current)
+    return PublishPlan(bundle, current, tag, placed, canary, tuple(absent.values()), changed=aimed != current)
 
 
 def _read_pointer(store: ReleaseStore) -> tuple[Current | None, str | None]:
@@ -181,8 +186,12 @@ def _aim(current: Current | None, release: str, slots: Mapping[str, str], canary
     return succeed(current, release, slots, moment)
 
 
-def carry_out(
-    plan: PublishPlan, store: ReleaseStore, *, sent: Sent = lambda *_: None, now: Now = lambda: datetime.now(UTC)
+def apply_plan(
+    plan: PublishPlan,
+    store: ReleaseStore,
+    *,
+    on_upload: OnUpload = lambda *_: None,
+    now: Now = lambda: datetime.now(UTC),
 ) -> PublishedRelease:
     """Publish what was planned.
 
@@ -190,18 +199,18 @@ def carry_out(
         PublishConflict: somebody else published since the plan; the pointer is theirs.
         ArtifactCorrupt: an upload did not arrive whole.
     """
-    parcel = plan.parcel
+    bundle = plan.bundle
     uploaded = [
         member.id
         for member in plan.uploads
-        if store.write_artifact(member.artifact, parcel.read_artifact(member), partial(sent, member.id))
+        if store.write_artifact(member.artifact, bundle.read_artifact(member), partial(on_upload, member.id))
     ]
-    store.write_release(parcel.digest, parcel.body)
-    if parcel.fingerprint is not None:
-        store.write_fingerprint(parcel.fingerprint)
+    store.write_release(bundle.digest, bundle.body)
+    if bundle.fingerprint is not None:
+        store.write_fingerprint(bundle.fingerprint)
     if plan.changed:
-        store.move_current(_aim(plan.current, parcel.digest, plan.slots, plan.canary, now), plan.tag)
-    return PublishedRelease(parcel.digest, plan.previous, plan.changed, tuple(uploaded), plan.slots, plan.canary)
+        store.move_current(_aim(plan.current, bundle.digest, plan.slots, plan.canary, now), plan.tag)
+    return PublishedRelease(bundle.digest, plan.previous, plan.changed, tuple(uploaded), plan.slots, plan.canary)
 
 
 def is_due(sources: Sources, store: ReleaseStore) -> bool:
@@ -232,7 +241,7 @@ def is_due(sources: Sources, store: ReleaseStore) -> bool:
 
 def name_replaced(plan: PublishPlan, store: ReleaseStore) -> str | None:
     """Return the name of another ensemble that a publish replaces, or becomes a canary beside; None without one."""
-    return find_other(plan.current, plan.parcel.release, store) if plan.changed else None
+    return find_other(plan.current, plan.bundle.release, store) if plan.changed else None
 
 
 def find_other(current: Current | None, release: Release, store: ReleaseStore) -> str | None:
@@ -251,6 +260,6 @@ def compare_with_current(plan: PublishPlan, store: ReleaseStore) -> tuple[Differ
     if plan.previous is None:
         return None
     try:
-        return compare_releases(store.read_release(plan.previous), plan.parcel.release)
+        return compare_releases(store.read_release(plan.previous), plan.bundle.release)
     except ReleaseCorrupt:
         return None

@@ -35,7 +35,7 @@ class ReleaseLine(Struct, frozen=True):
     problem: str | None
 
 
-class Overview(Struct, frozen=True):
+class ReleaseOverview(Struct, frozen=True):
     """Everything, newest first.
 
     Attributes:
@@ -56,7 +56,7 @@ class Overview(Struct, frozen=True):
     releases: tuple[ReleaseLine, ...]
 
 
-def survey(store: ReleaseStore, limit: int) -> Overview:
+def read_overview(store: ReleaseStore, limit: int) -> ReleaseOverview:
     """Read the pointer and the releases in the bucket: the latest ones, at most `limit`, and those that are served."""
     try:
         current, _ = store.read_current()
@@ -66,7 +66,7 @@ def survey(store: ReleaseStore, limit: int) -> Overview:
     canary = current.canary
     served = {current.release, None if canary is None else canary.release}
     shown = [one for place, one in enumerate(kept) if place < limit or one.digest in served]
-    return Overview(
+    return ReleaseOverview(
         current=current.release or None,
         since=current.since,
         canary=None if canary is None else canary.release,

@@ -15,7 +15,7 @@ DIGITS = re.compile(r"[0-9a-f]{4,64}")
 """A digest, or as much of one as tells releases apart."""
 
 
-def names_release(reference: str) -> bool:
+def is_release_reference(reference: str) -> bool:
     """Say whether a reference is a word or digits, and not the path of a manifest."""
     return reference in WORDS or DIGITS.fullmatch(reference) is not None
 

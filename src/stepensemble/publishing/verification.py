@@ -101,7 +101,7 @@ def verify(release: Release, fingerprint: Fingerprint, ask: Ask) -> Verification
         rounds.append(_Round("alone: ", numbers[:1]))
     answered: list[tuple[_Round, Output]] = []
     for one in rounds:
-        output, why = ask(golden_payload(release, fingerprint, one.numbers))
+        output, why = ask(make_golden_payload(release, fingerprint, one.numbers))
         if output is None:
             raise VerificationFailed(
                 f"release {fingerprint.release[:SHORT]} does not answer the golden rows: {one.how}{why}"
@@ -116,7 +116,9 @@ def verify(release: Release, fingerprint: Fingerprint, ask: Ask) -> Verification
     )
 
 
-def golden_payload(release: Release, fingerprint: Fingerprint, numbers: Sequence[int] | None = None) -> dict[str, Any]:
+def make_golden_payload(
+    release: Release, fingerprint: Fingerprint, numbers: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Return the payload that asks every member of a release about golden rows: all, or those of some numbers."""
     wanted = range(len(fingerprint.instances)) if numbers is None else numbers
     payload: dict[str, Any] = {

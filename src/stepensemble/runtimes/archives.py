@@ -131,7 +131,7 @@ def write_archive(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def is_of_saved_model(name: str) -> bool:
+def is_saved_model_file(name: str) -> bool:
     """Return whether a file, named from a SavedModel's folder on, is one that its loader needs.
 
     Not `saved_model.pbtxt` and `saved_model.cpb`, of which the loader may read one for the other, nor notes on how the

@@ -20,7 +20,7 @@ Invoke: TypeAlias = Callable[[Sequence[Array], str], Array]
 Ask: TypeAlias = Callable[[Sequence[Array]], Array]
 """Asks a model: its inputs, in an order that was said before. Raises what `Model.predict` does."""
 
-AT_ONCE = 16_384
+MAX_BATCH_ROWS = 16_384
 """Rows that a model is asked together: of many more, what is inside it fits into no cache, and a shard's into little
 memory."""
 
@@ -100,11 +100,11 @@ class Model:
         wanted = select_output(signature, output)
         values = self._bind(inputs)
         rows, batch = len(values[0]), signature.batch
-        if rows == batch or (batch is None and rows <= AT_ONCE):
+        if rows == batch or (batch is None and rows <= MAX_BATCH_ROWS):
             answer = self.invoke(values, wanted.name)
         elif batch is None or batch == 1:
             # Resizing a model of one row would be faster, and wrong where something inside relies on that.
-            size = batch or AT_ONCE
+            size = batch or MAX_BATCH_ROWS
             parts = ([value[start : start + size] for value in values] for start in range(0, rows, size))
             answer = _join([self.invoke(part, wanted.name) for part in parts])
         else:
@@ -144,9 +144,9 @@ class Model:
         tensors = self.signature.inputs
         if len(tensors) == 1:
             if isinstance(inputs, np.ndarray):
-                values = [accept(inputs, tensors[0], "the model")]
+                values = [cast_input(inputs, tensors[0], "the model")]
             elif len(inputs) == 1 and "" in inputs:
-                values = [accept(inputs[""], tensors[0], "the model")]
+                values = [cast_input(inputs[""], tensors[0], "the model")]
             else:
                 values = self._bind_names(inputs)
         else:
@@ -168,7 +168,7 @@ class Model:
         absent = [name for name in names if name not in inputs]
         if absent:
             raise InputMismatch(f"nothing came for the input {enumerate_values(absent)}")
-        values = [accept(inputs[tensor.name], tensor, f"the input {show(tensor.name)}") for tensor in tensors]
+        values = [cast_input(inputs[tensor.name], tensor, f"the input {show(tensor.name)}") for tensor in tensors]
         if len({len(value) for value in values}) > 1:
             rows = ", ".join(f"{len(value)} for {show(name)}" for name, value in zip(names, values, strict=True))
             raise InputMismatch(f"every input takes the same number of rows, and there are {rows}")
@@ -209,7 +209,7 @@ TEXT_REMEDY = (
 )
 
 
-def accept(value: Array, tensor: Tensor, who: str) -> Array:
+def cast_input(value: Array, tensor: Tensor, who: str) -> Array:
     """Return a value as an input takes it.
 
     Args:

@@ -18,7 +18,7 @@ import numpy as np
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InputMismatch, ModelFileError, ModelRefused, TensorFlowMissing
 from stepensemble.core.problems import show
-from stepensemble.runtimes.archives import extract_archive, is_of_saved_model, list_archive
+from stepensemble.runtimes.archives import extract_archive, is_saved_model_file, list_archive
 from stepensemble.runtimes.graph_checks import check_graphs
 from stepensemble.runtimes.model import STRING, Model, Signature, Tensor, describe, select_signature
 
@@ -92,7 +92,7 @@ def load_tensorflow(artifact: bytes, signature: str | None = None, *, trusted: b
         tf = import_tensorflow()
         with tempfile.TemporaryDirectory(prefix="stepensemble-") as room:
             folder = Path(room) / "model"
-            extract_archive(artifact, folder, keep=is_of_saved_model)
+            extract_archive(artifact, folder, keep=is_saved_model_file)
             if not trusted:
                 check_saved_model(_read_saved_model(folder), list_archive(artifact), "the SavedModel")
             return _load_folder(tf, folder, signature)

@@ -12,7 +12,7 @@ import pytest
 
 from builders import X, manifest
 from stepensemble import Ensemble
-from stepensemble.admission.new_member import Addition, Candidate, carry_out, plan_addition
+from stepensemble.admission.new_member import Addition, Candidate, write_addition, plan_addition
 from stepensemble.core.errors import InvalidManifest
 
 pytestmark = [
@@ -20,15 +20,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
 ]
 
-Run = Callable[..., list[Any]]
+JobRunner = Callable[..., list[Any]]
 
 
-def add(folder: Path, file: Path, run: Run, *, said: Mapping[str, Any] | None = None, **more: Any) -> Addition:
+def add(folder: Path, file: Path, run: JobRunner, *, said: Mapping[str, Any] | None = None, **more: Any) -> Addition:
     """Add a model to a manifest without members."""
     path = folder / "manifest.json"
     path.write_text(json.dumps({**manifest(**more), "members": []}))
     planned = plan_addition(path, Candidate(file, {"id": "new", **(said or {})}), run=run)
-    carry_out(planned)
+    write_addition(planned)
     return planned
 
 
@@ -42,7 +42,7 @@ def predict(folder: Path, *values: float) -> list[Any]:
 
 @pytest.mark.parametrize("shape", [[None], [1]])
 def test_a_model_of_bare_numbers_is_added_and_answers(
-    tf: Any, run: Run, tmp_path: Path, shape: list[int | None]
+    tf: Any, run: JobRunner, tmp_path: Path, shape: list[int | None]
 ) -> None:
     # As TensorFlow Serving's half_plus_two for TensorFlow 2 is.
     half = tf.function(lambda x: {"y": x / 2 + 2}).get_concrete_function(x=tf.TensorSpec(shape, name="x"))
@@ -58,7 +58,7 @@ def test_a_model_of_bare_numbers_is_added_and_answers(
 
 
 @pytest.mark.usefixtures("tf")
-def test_a_regression_in_large_units_becomes_litert(run: Run, tmp_path: Path) -> None:
+def test_a_regression_in_large_units_becomes_litert(run: JobRunner, tmp_path: Path) -> None:
 
     import keras
 
@@ -80,7 +80,7 @@ def test_a_regression_in_large_units_becomes_litert(run: Run, tmp_path: Path) ->
     assert planned.converted.parity.deviation < 1e-6
 
 
-def test_a_model_of_float64_is_given_all_digits(tf: Any, run: Run, tmp_path: Path) -> None:
+def test_a_model_of_float64_is_given_all_digits(tf: Any, run: JobRunner, tmp_path: Path) -> None:
     less = tf.function(lambda x: {"y": x - 2.0**24}).get_concrete_function(
         x=tf.TensorSpec([None, 1], tf.float64, name="x")
     )
@@ -92,7 +92,7 @@ def test_a_model_of_float64_is_given_all_digits(tf: Any, run: Run, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("tf")
-def test_a_layer_that_is_left_in_training_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_layer_that_is_left_in_training_is_refused(run: JobRunner, tmp_path: Path) -> None:
     import keras
 
     inputs = keras.Input((1,), name="x")

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 
 from builders import ROOT
 from stepensemble.conversion.converter import Converted, convert
-from stepensemble.conversion.keras_2 import is_of_keras_2, translate_config
+from stepensemble.conversion.keras_2 import is_keras_2_config, translate_config
 from stepensemble.core.errors import ConversionFailed, FileUnsafe
 from stepensemble.runtimes import load_model
 
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
 ]
 
-Run = Callable[..., list[Any]]
+JobRunner = Callable[..., list[Any]]
 
 VERSION_2_2_4: dict[str, Any] = {
     "class_name": "Sequential",
@@ -98,7 +98,7 @@ def predict(converted: Converted, inputs: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["functional", "sequential"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_model_of_keras_2_answers_as_it_did(run: Run, tmp_path: Path, name: str, whole: bool) -> None:
+def test_a_model_of_keras_2_answers_as_it_did(run: JobRunner, tmp_path: Path, name: str, whole: bool) -> None:
     import h5py
 
     wrote = json.loads((ROOT / "tests" / "data" / "keras_2" / f"{name}.json").read_text())
@@ -116,7 +116,7 @@ def test_a_model_of_keras_2_answers_as_it_did(run: Run, tmp_path: Path, name: st
 
 @pytest.mark.parametrize("architecture", [VERSION_2_2_4, VERSION_2_1_6])
 def test_an_architecture_without_an_input_layer_is_read(
-    run: Run, tmp_path: Path, architecture: Mapping[str, Any]
+    run: JobRunner, tmp_path: Path, architecture: Mapping[str, Any]
 ) -> None:
     import h5py
 
@@ -132,7 +132,7 @@ def test_an_architecture_without_an_input_layer_is_read(
     np.testing.assert_allclose(predict(converted, rows), np.clip(rows @ KERNEL + BIAS, 0, 6), rtol=1e-6)
 
 
-def test_what_means_another_thing_in_keras_3_is_refused(run: Run, tmp_path: Path) -> None:
+def test_what_means_another_thing_in_keras_3_is_refused(run: JobRunner, tmp_path: Path) -> None:
     import h5py
 
     (tmp_path / "model.json").write_text(json.dumps(VERSION_2_2_4).replace('"linear"', '"hard_sigmoid"'))
@@ -142,7 +142,7 @@ def test_what_means_another_thing_in_keras_3_is_refused(run: Run, tmp_path: Path
         convert(tmp_path / "weights.h5", architecture=tmp_path / "model.json", run=run)
 
 
-def test_code_in_an_architecture_of_keras_2_is_refused(run: Run, tmp_path: Path) -> None:
+def test_code_in_an_architecture_of_keras_2_is_refused(run: JobRunner, tmp_path: Path) -> None:
     import h5py
 
     (tmp_path / "model.json").write_text(json.dumps(VERSION_2_2_4).replace('"ReLU"', '"Lambda"'))
@@ -169,6 +169,6 @@ PARTS = st.recursive(
 def test_any_json_is_translated_or_refused(config: Any) -> None:
     import keras
 
-    is_of_keras_2(config, None)
+    is_keras_2_config(config, None)
     with suppress(ConversionFailed):
         json.dumps(translate_config(config, keras))

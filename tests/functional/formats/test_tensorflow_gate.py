@@ -13,7 +13,7 @@ import pytest
 from builders import X, artifact, manifest, member, model
 from memory import GIBIBYTE, MemoryStack
 from stepensemble import Ensemble
-from stepensemble.admission.gate import examine
+from stepensemble.admission.gate import run_gate
 from stepensemble.conversion.formats import read_source
 from stepensemble.core.aggregation.prediction import MemberFailure
 from stepensemble.core.errors import ModelRefused
@@ -47,7 +47,7 @@ def test_members_of_both_runtimes_are_tried_each_with_its_own(made: Path, tmp_pa
     (tmp_path / "damaged.zip").write_bytes(body[: len(body) // 2])
     (tmp_path / "named.tflite").write_bytes(model("named"))
     (tmp_path / "manifest.json").write_text(json.dumps(data))
-    report = examine(read_sources(tmp_path / "manifest.json"))
+    report = run_gate(read_sources(tmp_path / "manifest.json"))
     assert [problem.path for problem in report.refused] == ["$.members[2].artifact"]
     assert {id_: answer.output.ravel().tolist() for id_, answer in report.answers.items()} == {
         "saved": [7.0, 17.0],
@@ -64,7 +64,7 @@ def test_a_trusted_model_that_writes_a_file_is_refused_for_that(made: Path, tmp_
     writes = {**member("writes"), "artifact": "model.zip", "runtime": "tensorflow", "trusted": digest_of(body)}
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(manifest(writes, features=[X])))
-    (problem,) = examine(read_sources(path)).refused
+    (problem,) = run_gate(read_sources(path)).refused
     assert problem.path == "$.members[0].artifact"
     assert "Permission denied" in problem.message
     assert problem.remedy.endswith("which it may not, trusted or not: export it without that")
@@ -79,7 +79,7 @@ def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(m
     path.write_text(json.dumps(manifest(strange, trusted, features=[X], quorum={"min_members": 1})))
     sources = read_sources(path)
 
-    report = examine(sources)
+    report = run_gate(sources)
     (problem,) = report.refused
     assert problem.path == "$.members[0].artifact"
     assert re.search(r'the SavedModel is refused, .*"ReadFile"', str(problem))

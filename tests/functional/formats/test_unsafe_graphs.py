@@ -19,7 +19,7 @@ from stepensemble.runtimes.tensorflow import check_saved_model, import_tensorflo
 
 pytestmark = pytest.mark.tensorflow
 
-Run = Callable[..., list[Any]]
+JobRunner = Callable[..., list[Any]]
 
 
 def check(folder: Path) -> None:
@@ -64,7 +64,7 @@ def test_models_that_compute_pass(made: Path, name: str) -> None:
         ("looks_up", "InitializeTableFromTextFileV2, which reads a file that may be another than its assets"),
     ],
 )
-def test_graphs_that_do_more_are_refused_unless_trusted(made: Path, run: Run, name: str, reason: str) -> None:
+def test_graphs_that_do_more_are_refused_unless_trusted(made: Path, run: JobRunner, name: str, reason: str) -> None:
     with pytest.raises(FileUnsafe) as refused:
         convert(made / name, run=run)
     assert f"{reason}. If you know who made it" in str(refused.value)
@@ -72,7 +72,7 @@ def test_graphs_that_do_more_are_refused_unless_trusted(made: Path, run: Run, na
         load_model("tensorflow", read_source(made / name).body)
 
 
-def test_a_trusted_graph_is_taken(made: Path, run: Run) -> None:
+def test_a_trusted_graph_is_taken(made: Path, run: JobRunner) -> None:
     converted = convert(made / "branches", trust=True, run=run)
     assert (converted.runtime, converted.needs_trust) == ("tensorflow", True)
     assert convert(made / "determinant", trust=True, run=run).needs_trust is False
@@ -106,7 +106,7 @@ def test_a_saver_that_an_object_of_the_model_calls_is_refused(made: Path, tmp_pa
 
 
 def test_operations_that_tensorflow_does_not_have_are_named_trusted_or_not(
-    made: Path, run: Run, tmp_path: Path
+    made: Path, run: JobRunner, tmp_path: Path
 ) -> None:
     def rename(graph: Any) -> None:
         for node in function_of(graph, "signature_wrapper").node_def[:1]:
@@ -165,13 +165,13 @@ def link(group: Any) -> None:
     ],
 )
 def test_hdf5_files_that_lead_to_other_files_are_refused(
-    run: Run, tmp_path: Path, fill: Callable[[Any], object], reason: str
+    run: JobRunner, tmp_path: Path, fill: Callable[[Any], object], reason: str
 ) -> None:
     with pytest.raises(FileUnsafe, match=reason):
         convert(hdf5(tmp_path / "model.h5", fill), run=run)
 
 
-def test_a_file_of_keras_with_arrays_of_numpy_is_refused(made: Path, run: Run, tmp_path: Path) -> None:
+def test_a_file_of_keras_with_arrays_of_numpy_is_refused(made: Path, run: JobRunner, tmp_path: Path) -> None:
     files = read_archive((made / "softmax.keras").read_bytes())
     files["model.weights.npz"] = files.pop("model.weights.h5")  # where Keras looks next
     (tmp_path / "model.keras").write_bytes(write_archive(files))
@@ -179,7 +179,7 @@ def test_a_file_of_keras_with_arrays_of_numpy_is_refused(made: Path, run: Run, t
         convert(tmp_path / "model.keras", run=run)
 
 
-def test_an_hdf5_file_that_holds_itself_comes_to_an_end(run: Run, tmp_path: Path) -> None:
+def test_an_hdf5_file_that_holds_itself_comes_to_an_end(run: JobRunner, tmp_path: Path) -> None:
     def fill(file: Any) -> None:
         file.create_group("a")["itself"] = file
         file["a"].create_dataset("weights", data=np.zeros(3))
@@ -271,7 +271,7 @@ def asset_elsewhere(tf: Any, folder: Path, secret: Path) -> Path:
     ],
 )
 def test_an_attack_that_works_on_trust_is_refused_without(
-    tf: Any, run: Run, tmp_path: Path, make: Callable[..., Path], reason: str, answer: list[Any]
+    tf: Any, run: JobRunner, tmp_path: Path, make: Callable[..., Path], reason: str, answer: list[Any]
 ) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("the secret,1\n")

@@ -16,9 +16,9 @@ import asl
 from builders import BINARY, ROOT, X, member, model, release, released, sources
 from memory import SLOTS, MemoryStack
 from stepensemble.admission.ensemble_checks import check_deadline, check_states, count_inline
-from stepensemble.admission.gate import GateReport, examine, try_members
+from stepensemble.admission.gate import GateReport, run_gate, enforce_gate
 from stepensemble.admission.member_checks import Check
-from stepensemble.admission.output_meaning import doubt_meaning
+from stepensemble.admission.output_meaning import suspect_kind
 from stepensemble.core.aggregation import prediction
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.preprocessing.columns import Columns
@@ -64,7 +64,7 @@ def find(report: GateReport, id_: str | None, name: str) -> Check:
 
 def test_sound_members_pass_every_check(tmp_path: Path) -> None:
     told: list[str] = []
-    report = examine(sources(tmp_path, member("a"), member("b", "fixed_batch_one")), told.append)
+    report = run_gate(sources(tmp_path, member("a"), member("b", "fixed_batch_one")), told.append)
     assert (report.refused, report.warnings, told) == ((), (), ["Trying a, b"])
     for id_ in ("a", "b"):
         assert list(verdicts(report, id_).items()) == [
@@ -89,7 +89,7 @@ def test_sound_members_pass_every_check(tmp_path: Path) -> None:
 def test_every_check_has_its_figure(tmp_path: Path) -> None:
     golden = [{"x": -4}, {"x": 4}, {"x": 1}]
     digest = sources(tmp_path).release.members[0].artifact.digest
-    report = examine(sources(tmp_path, member("half", digest=digest, timeout=7), golden=golden))
+    report = run_gate(sources(tmp_path, member("half", digest=digest, timeout=7), golden=golden))
     figures = {check.name: (check.figure, check.limit) for check in report.checks}
     assert figures["digest"] == (digest[:12], digest[:12])  # as pinned
     assert figures["artifact"] == (f"{len(model('half_plus_two')):,} bytes", None)
@@ -103,7 +103,7 @@ def test_every_check_has_its_figure(tmp_path: Path) -> None:
 
 
 def test_a_report_is_plain_data(tmp_path: Path) -> None:
-    document = examine(sources(tmp_path, member("a"), member("b", "softmax"))).to_json()
+    document = run_gate(sources(tmp_path, member("a"), member("b", "softmax"))).to_json()
     assert set(document) == {"ok", "release", "members", "checks", "warnings", "problems"}
     assert json.loads(json.dumps(document)).keys() == document.keys()
     assert (document["ok"], len(document["warnings"])) == (False, 0)
@@ -115,7 +115,7 @@ def test_a_report_is_plain_data(tmp_path: Path) -> None:
 
 def test_a_model_with_several_inputs_signatures_or_outputs_takes_part_by_name(tmp_path: Path) -> None:
     named: dict[str, Any] = {"inputs": {"a": ["x"], "b": ["y", "z"]}}
-    report = examine(
+    report = run_gate(
         sources(
             tmp_path,
             member("total", "named", output={"kind": "value", "name": "total"}, **named),
@@ -245,7 +245,7 @@ def test_a_model_with_several_inputs_signatures_or_outputs_takes_part_by_name(tm
 def test_a_member_that_does_not_do_what_the_manifest_says_is_refused(
     tmp_path: Path, entry: dict[str, Any], more: dict[str, Any], check: str, path: str, expected: str
 ) -> None:
-    report = examine(sources(tmp_path, entry, **more))
+    report = run_gate(sources(tmp_path, entry, **more))
     (found,) = report.refused
     assert found.path == f"$.members[0]{path}"
     assert found.message.startswith(f"a ({entry['artifact']}): ")
@@ -254,12 +254,12 @@ def test_a_member_that_does_not_do_what_the_manifest_says_is_refused(
     assert (refused.verdict, refused.problem) == ("refused", found)
     assert [one for one in report.checks if one.member == "a"][-1] == refused  # what comes after cannot be told
     with pytest.raises(InvalidManifest):
-        report.raise_if_refused()
+        report.raise_if_rejected()
 
 
 def test_every_member_that_fails_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidManifest) as refused:
-        try_members(sources(tmp_path, member("a", "two_inputs"), member("b"), member("c", "softmax")))
+        enforce_gate(sources(tmp_path, member("a", "two_inputs"), member("b"), member("c", "softmax")))
     assert [problem.path for problem in refused.value.problems] == ["$.members[0]", "$.members[2]"]
 
 
@@ -272,7 +272,7 @@ def test_a_model_that_ends_its_process_is_refused_and_the_others_are_tried(tmp_p
         broken = bytearray(whole)
         broken[bit // 8] ^= 1 << bit % 8
         (tmp_path / "softmax.tflite").write_bytes(bytes(broken))
-        report = examine(read_sources(path))
+        report = run_gate(read_sources(path))
         (found,) = report.refused
         assert (found.path, found.message[:26]) == ("$.members[0].artifact", "a (softmax.tflite): ModelR")
         assert set(verdicts(report, "b").values()) == {"ok"}
@@ -284,7 +284,7 @@ def test_a_model_that_ends_its_process_is_refused_and_the_others_are_tried(tmp_p
 
 def test_a_model_notices_columns_in_each_others_place_all_of_them_or_two(tmp_path: Path) -> None:
     moved = member("moved", "named", inputs={"a": ["x"], "b": ["y", "z"]}, output={"kind": "value", "name": "first"})
-    report = examine(
+    report = run_gate(
         sources(tmp_path, moved, member("cyclic", "cyclic"), features=[X, Y, Z], golden=[{"x": 1, "y": 2, "z": 3}])
     )
     # a b^2 + b c^2 + c a^2 is 25 for 1, 2, 3 and for 2, 3, 1, and 23 for 2, 1, 3.
@@ -294,7 +294,7 @@ def test_a_model_notices_columns_in_each_others_place_all_of_them_or_two(tmp_pat
 
 def test_a_model_that_takes_its_columns_in_any_order_is_let_through_with_a_warning(tmp_path: Path) -> None:
     symmetric = member("sum", "two_inputs", inputs={"a": ["x"], "b": ["y"]})
-    report = examine(sources(tmp_path, symmetric, member("half", columns=["x"]), features=[X, Y]))
+    report = run_gate(sources(tmp_path, symmetric, member("half", columns=["x"]), features=[X, Y]))
     assert report.refused == ()
     (warning,) = report.warnings
     assert warning.path == "$.members[0]"
@@ -307,22 +307,22 @@ def test_a_model_that_takes_its_columns_in_any_order_is_let_through_with_a_warni
 def test_golden_rows_for_which_the_order_does_not_matter_are_warned_of(tmp_path: Path) -> None:
     entry = member("a", "softmax", "probabilities")
     alike = sources(tmp_path, entry, task=COLOURS, features=[X, Y], golden=[{"x": 2, "y": 2}])
-    assert verdicts(examine(alike), "a")["column order"] == "warning"
+    assert verdicts(run_gate(alike), "a")["column order"] == "warning"
     other = sources(tmp_path, entry, task=COLOURS, features=[X, Y], golden=[{"x": 2, "y": 2}, {"x": 1, "y": 2}])
-    assert verdicts(examine(other), "a")["column order"] == "ok"
+    assert verdicts(run_gate(other), "a")["column order"] == "ok"
 
 
 def test_a_model_that_does_not_take_columns_in_another_order_notices_it(tmp_path: Path) -> None:
     # i + x is the same for x + i; but no fraction is taken for an index.
     entry = member("a", "indexed", inputs={"i": ["x"], "x": ["y"]})
-    report = examine(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 0.5}, {"x": 2, "y": 0.25}]))
+    report = run_gate(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 0.5}, {"x": 2, "y": 0.25}]))
     assert report.refused == ()
     assert find(report, "a", "golden rows").figure == "2 rows, from 1.5 to 2.25"
     assert find(report, "a", "column order").figure == "noticed"
 
 
 def test_a_tensor_has_no_order_of_columns(tmp_path: Path) -> None:
-    report = examine(sources(tmp_path, member("a", "two_by_two", columns=["image"]), features=[X, IMAGE]))
+    report = run_gate(sources(tmp_path, member("a", "two_by_two", columns=["image"]), features=[X, IMAGE]))
     assert report.refused == ()
     assert find(report, "a", "column order").figure == "no column but tensors"
 
@@ -349,7 +349,7 @@ def test_a_member_whose_answers_depend_on_more_than_the_row_is_refused_or_by_dec
     tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], ways: dict[str, str]
 ) -> None:
     more: dict[str, Any] = {"task": task, "golden": [{"x": x} for x in (4, -20, 20)]}
-    report = examine(sources(tmp_path, member("a", artifact, kind), member("b", artifact, kind, varies=True), **more))
+    report = run_gate(sources(tmp_path, member("a", artifact, kind), member("b", artifact, kind, varies=True), **more))
     (refused,), (warned,) = report.refused, report.warnings
     assert (refused.path, warned.path) == ("$.members[0]", "$.members[1].varies")
     told = refused.message.partition("the same rows alike: ")[2]
@@ -373,7 +373,7 @@ def test_golden_rows_that_are_all_alike_are_put_beside_drawn_ones(tmp_path: Path
         task=BINARY_TASK,
         golden=golden,
     )
-    report = examine(read)
+    report = run_gate(read)
     (refused,) = report.refused
     assert "alike: beside other rows, row 0 is " in refused.message
     assert verdicts(report, "b")["repetition"] == "ok"
@@ -382,7 +382,7 @@ def test_golden_rows_that_are_all_alike_are_put_beside_drawn_ones(tmp_path: Path
 def test_where_drawn_rows_do_not_do_for_a_model_that_is_said_and_no_fault_of_it(tmp_path: Path) -> None:
     # Drawn are numbers between -1 and 1, and the input takes whole ones.
     entry = member("a", "indexed", inputs={"i": ["x"], "x": ["y"]})
-    report = examine(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 2}]))
+    report = run_gate(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 2}]))
     assert report.refused == ()
     assert [one.remedy for one in report.warnings if "was not tried" in one.message] == [
         'give two "golden" rows that differ'
@@ -404,7 +404,7 @@ def test_answers_that_look_like_another_kind_are_warned_of(
     tmp_path: Path, artifact: str, kind: str, task: dict[str, Any], remedy: str
 ) -> None:
     features = [X, Y] if artifact == "softmax" else [X]
-    report = examine(sources(tmp_path, member("a", artifact, kind), task=task, features=features))
+    report = run_gate(sources(tmp_path, member("a", artifact, kind), task=task, features=features))
     (warning,) = report.warnings
     assert (warning.path, report.refused) == ("$.members[0].output.kind", ())
     assert remedy in warning.remedy
@@ -424,7 +424,7 @@ def test_answers_that_look_like_another_kind_are_warned_of(
     ],
 )
 def test_what_may_well_be_what_is_declared_is_not_doubted(said: Any, output: Output) -> None:
-    assert doubt_meaning(said, output) is None
+    assert suspect_kind(said, output) is None
 
 
 # What a slot and an execution cannot bear
@@ -433,12 +433,12 @@ def test_what_may_well_be_what_is_declared_is_not_doubted(said: Any, output: Out
 @pytest.mark.slow
 def test_a_model_too_slow_for_its_timeout_is_refused_and_one_that_is_near_warned_of(tmp_path: Path) -> None:
     # The model counts to sixteen million in the runtime's own loop, which takes seconds everywhere.
-    slow = examine(sources(tmp_path, member("slow", "slow", timeout=1)))
+    slow = run_gate(sources(tmp_path, member("slow", "slow", timeout=1)))
     (found,) = slow.refused
     assert found.path == "$.members[0].timeout"
     assert "s here to start, load and answer 8 rows, and its timeout is 1 s" in found.message
     near = Capacity(*_sizes(), start=9.0)
-    warned = examine(
+    warned = run_gate(
         sources(tmp_path, member("near", timeout=10), member("far", timeout=20)), capacities={"litert": near}
     )
     (warning,) = warned.warnings
@@ -455,19 +455,19 @@ def test_a_model_too_large_for_its_slot_is_refused_and_one_that_leaves_little_ro
     # Python, NumPy and LiteRT alone are some 45 MiB.
     read, told = sources(tmp_path, member("a"), member("b")), []
     small = {"litert": Capacity(10 * MEBIBYTE, 10 * MEBIBYTE, 0, 0.0)}
-    report = examine(read, told.append, small)
+    report = run_gate(read, told.append, small)
     assert [problem.path for problem in report.refused] == ["$.members[0].artifact", "$.members[1].artifact"]
     assert "and its slot has 10 MiB, of which 192 MiB should be left for more rows" in report.refused[0].message
     assert told == ["Trying a, b", "Measuring a", "Measuring b"]
     tight = {"litert": Capacity(RESERVE, 1024 * MEBIBYTE, 0, 0.0)}
-    report = examine(read, capacities=tight)
+    report = run_gate(read, capacities=tight)
     assert (report.refused, len(report.warnings)) == ((), 2)
     assert "or deploy its slots with a greater MemorySize" in report.warnings[0].remedy
 
 
 def test_what_this_process_holds_does_not_count_as_a_models_memory(tmp_path: Path) -> None:
     held = np.ones(40 * MEBIBYTE, dtype=np.float64)  # 320 MiB, filled
-    report = examine(sources(tmp_path))
+    report = run_gate(sources(tmp_path))
     assert 20 * MEBIBYTE < report.answers["half"].peak_bytes < held.nbytes / 2
 
 
@@ -550,7 +550,7 @@ def test_the_fingerprint_is_what_was_said_at_the_gate_of_the_manifests_golden_ro
     golden = [{"x": 1}, {"x": -4}]
     read = sources(tmp_path, member("a"), member("b", "sigmoid"), golden=golden)
     stack = MemoryStack()
-    taken = examine(read).fingerprint(lambda: stack.now)
+    taken = run_gate(read).fingerprint(lambda: stack.now)
     assert (taken.release, taken.taken_at) == (read.digest, "2026-03-01T12:00:00.000+00:00")
     assert list(taken.instances) == golden
     assert list(taken.members["a"].outputs) == [2.5, 0.0]  # x / 2 + 2
@@ -558,18 +558,18 @@ def test_the_fingerprint_is_what_was_said_at_the_gate_of_the_manifests_golden_ro
 
 
 def test_one_golden_row_is_kept_once(tmp_path: Path) -> None:
-    taken = examine(sources(tmp_path, golden=[{"x": 3}])).fingerprint()
+    taken = run_gate(sources(tmp_path, golden=[{"x": 3}])).fingerprint()
     assert (list(taken.instances), list(taken.members["half"].outputs)) == ([{"x": 3}], [3.5])
 
 
 def test_without_golden_rows_they_are_drawn(tmp_path: Path) -> None:
     read = sources(tmp_path)
-    assert list(examine(read).fingerprint().instances) == draw_rows(read.release.features, GOLDEN_ROWS)
+    assert list(run_gate(read).fingerprint().instances) == draw_rows(read.release.features, GOLDEN_ROWS)
 
 
 def test_what_is_refused_has_no_fingerprint(tmp_path: Path) -> None:
     with pytest.raises(InvalidManifest):
-        examine(sources(tmp_path, member("a", "softmax"))).fingerprint()
+        run_gate(sources(tmp_path, member("a", "softmax"))).fingerprint()
 
 
 def verify_on(stack: MemoryStack, read: Sources, run: str, **replaced: Any) -> list[str]:
@@ -589,7 +589,7 @@ def verify_on(stack: MemoryStack, read: Sources, run: str, **replaced: Any) -> l
 def test_columns_that_are_exchanged_on_a_stack_are_found_by_verify(tmp_path: Path) -> None:
     read = sources(tmp_path, member("a", "softmax", "probabilities"), task=COLOURS, features=[X, Y])
     stack = MemoryStack()
-    publish(read, stack.releases, SLOTS, fingerprint=try_members(read).fingerprint())
+    publish(read, stack.releases, SLOTS, fingerprint=enforce_gate(read).fingerprint())
 
     def exchange(event: dict[str, Any]) -> dict[str, Any]:
         columns = event["columns"]

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from builders import MODELS, ROOT, X, manifest, member, model
 from stepensemble import Ensemble
-from stepensemble.admission.new_member import FIELDS, Addition, Candidate, carry_out, plan_addition, write_file
+from stepensemble.admission.new_member import FIELDS, Addition, Candidate, write_addition, plan_addition, write_file
 from stepensemble.conversion import sandbox
 from stepensemble.core.errors import AdditionRefused, EnsembleError, InputMismatch, InvalidManifest, ModelRefused
 from stepensemble.core.preprocessing.encoding import all_column_names
@@ -77,7 +77,7 @@ def plan(path: Path, name: str = "half_plus_two", *, replace: bool = False, **sa
 
 def add(path: Path, name: str = "half_plus_two", *, replace: bool = False, **said: Any) -> Addition:
     planned = plan(path, name, replace=replace, **said)
-    carry_out(planned)
+    write_addition(planned)
     return planned
 
 
@@ -120,7 +120,7 @@ def test_a_model_is_added_as_its_neighbours_are_written(shipped: Path) -> None:
     file = ROOT / "models" / "titanic" / "wide.tflite"
     planned = plan_addition(shipped, Candidate(file, {"id": "fifth"}))
     assert shipped.read_text() == before
-    carry_out(planned)
+    write_addition(planned)
     assert added_lines(before, shipped.read_text()) == [
         "    },",
         "    {",
@@ -230,7 +230,7 @@ def test_a_file_beside_the_manifest_is_named_where_it_lies(folder: Path) -> None
     planned = plan_addition(path, Candidate(folder / "sub" / "mine.tflite", {"id": "new"}))
     assert (planned.body, planned.member.artifact) == (None, "sub/mine.tflite")
     before = contents(folder)
-    carry_out(planned)
+    write_addition(planned)
     assert contents(folder).keys() == before.keys()
 
 
@@ -282,7 +282,7 @@ def test_of_a_member_that_is_replaced_only_what_differs_is_written(shipped: Path
     before = shipped.read_text()
     wide = ROOT / "models" / "titanic" / "wide.tflite"
     planned = plan_addition(shipped, Candidate(wide, {"id": "linear", "timeout": 20}, replace=True))
-    carry_out(planned)
+    write_addition(planned)
     old, new = before.splitlines(), shipped.read_text().splitlines()
     place = next(index for index, line in enumerate(new) if '"columns"' in line)
     changed = [(one, other) for one, other in zip(old, [*new[:place], *new[place + 2 :]], strict=True) if one != other]
@@ -484,10 +484,10 @@ def test_who_is_killed_at_any_write_leaves_a_manifest_that_is_whole_and_a_retry_
 
         before = path.read_text()
         with pytest.raises(Killed):
-            carry_out(planned, write_or_die)
+            write_addition(planned, write_or_die)
         assert path.read_text() == (planned.text if late and number == 1 else before)
         read_sources(path)
-        carry_out(
+        write_addition(
             plan(
                 path, "fixed_batch_one", id="half" if replace else "new", replace=replace or path.read_text() != before
             )
@@ -501,7 +501,7 @@ def test_a_manifest_that_somebody_changed_meanwhile_is_left_alone(folder: Path) 
     planned = plan(path, "fixed_batch_one")
     path.write_text(path.read_text() + "\n")
     before = contents(folder)
-    assert refusal(str(path), lambda: carry_out(planned)) == "was changed while the model was read; add the model again"
+    assert refusal(str(path), lambda: write_addition(planned)) == "was changed while the model was read; add the model again"
     assert contents(folder) == before
 
 

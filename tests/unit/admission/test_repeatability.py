@@ -12,7 +12,7 @@ from stepensemble.admission.repeatability import (
     BESIDE,
     MOST_ALONE,
     ORDER,
-    Repetition,
+    Repeatability,
     are_alike,
     compare_repeats,
     list_repeats,
@@ -48,7 +48,7 @@ def test_rows_that_are_all_alike_are_put_beside_drawn_ones() -> None:
     assert (beside.numbers, beside.columns["x"].tolist()) == ((0,), [0, 0, 1])
 
 
-def compared(*said: Any, others: Any = None, labels: bool = False) -> Repetition:
+def compared(*said: Any, others: Any = None, labels: bool = False) -> Repeatability:
     """Compare what two rows of 0 and 1,000 come to in the ways of `list_repeats`."""
     expected = np.array([[0.0], [1000.0]])
     repeats = list_repeats(rows(2), others)
@@ -57,7 +57,7 @@ def compared(*said: Any, others: Any = None, labels: bool = False) -> Repetition
 
 
 def test_what_rounding_changes_is_the_same_on_the_scale_of_all_rows() -> None:
-    assert compared([0.09], [0, 1000.05], [1000, 0.0], [999.95]) == Repetition()
+    assert compared([0.09], [0, 1000.05], [1000, 0.0], [999.95]) == Repeatability()
 
 
 def test_each_way_in_which_a_row_differs_is_named() -> None:
@@ -78,4 +78,4 @@ def test_failures_are_told_apart_from_differences_and_from_what_was_not_tried() 
     )
     # Drawn rows that a model refuses are not its fault.
     beside = compared([0], [0, 1000], [1000, 0], [1000], InputMismatch("no such index"), others=rows(2))
-    assert beside == Repetition(untried=(BESIDE,))
+    assert beside == Repeatability(untried=(BESIDE,))

@@ -9,11 +9,11 @@ from hypothesis import given
 
 from builders import BINARY, REGRESSION, THREE
 from stepensemble.conversion.contract_inference import (
-    Golden,
+    GoldenColumns,
     choose_inputs,
     choose_output,
-    deduce_output,
-    describe_deduced,
+    infer_output,
+    describe_inferred,
 )
 from stepensemble.core.aggregation.canonical import canonical
 from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidOutput
@@ -101,9 +101,9 @@ def test_what_is_said_has_to_fit(model: Signature, said: Any, complaint: str) ->
 
 def test_rows_are_bound_as_said_or_as_chosen() -> None:
     numbers = {"a": np.array([1, 2], np.float32), "b": np.array([3, 4], np.float32)}
-    assert Golden(numbers).bind(signature(x=(2,)))[""].tolist() == [[1, 3], [2, 4]]
-    assert Golden(numbers, {"": ("b", "a")}).bind(signature(x=(2,)))[""].tolist() == [[3, 1], [4, 2]]
-    assert Golden(numbers, {"x": ("b",)}).bind(signature(x=(1,)))["x"].tolist() == [[3], [4]]
+    assert GoldenColumns(numbers).bind(signature(x=(2,)))[""].tolist() == [[1, 3], [2, 4]]
+    assert GoldenColumns(numbers, {"": ("b", "a")}).bind(signature(x=(2,)))[""].tolist() == [[3, 1], [4, 2]]
+    assert GoldenColumns(numbers, {"x": ("b",)}).bind(signature(x=(1,)))["x"].tolist() == [[3], [4]]
 
 
 def spread(low: float, high: float, width: int = 1) -> Any:
@@ -129,7 +129,7 @@ def shares(width: int) -> Any:
     ],
 )
 def test_an_output_that_can_mean_one_thing_means_it(task: Task, said: Any, expected: Any) -> None:
-    assert deduce_output(task, said) == expected
+    assert infer_output(task, said) == expected
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def test_an_output_that_can_mean_one_thing_means_it(task: Task, said: Any, expec
 )
 def test_an_output_that_may_mean_several_things_is_asked_about(task: Task, said: Any, complaint: str) -> None:
     with pytest.raises(AdditionRefused, match=complaint) as refused:
-        deduce_output(task, said)
+        infer_output(task, said)
     assert [problem.path for problem in refused.value.problems] == ["--output"]
 
 
 def test_an_output_that_is_not_finite_means_nothing() -> None:
     with pytest.raises(InvalidOutput, match="row 1 is not finite"):
-        deduce_output(BINARY, np.array([0.5, np.nan]))
+        infer_output(BINARY, np.array([0.5, np.nan]))
 
 
 @given(
@@ -172,7 +172,7 @@ def test_what_is_deduced_is_always_a_sound_reading(rows: list[list[float]]) -> N
     for task in (BINARY, REGRESSION, MulticlassTask(classes=tuple("abcde"[: said.shape[1]]))):
         for output in (said, said[:, :1]):
             try:
-                deduced = deduce_output(task, output)
+                deduced = infer_output(task, output)
             except AdditionRefused:
                 continue
             canonical(output[:, 0] if output.shape[1] == 1 else output, task, deduced)  # raises where it is not
@@ -198,4 +198,4 @@ def test_one_of_several_outputs_has_to_be_named() -> None:
     ],
 )
 def test_what_was_deduced_is_said(task: Task, said: Any, words: str) -> None:
-    assert describe_deduced(task, deduce_output(task, said), said).startswith(words)
+    assert describe_inferred(task, infer_output(task, said), said).startswith(words)

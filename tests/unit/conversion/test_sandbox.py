@@ -12,9 +12,9 @@ import pytest
 from msgspec import Struct
 
 from builders import model
-from stepensemble.conversion.child_process import Crash, run_apart
+from stepensemble.conversion.child_process import Crash, run_in_child
 from stepensemble.conversion.parity import draw_inputs
-from stepensemble.conversion.sandbox import Attempt, Shown, Tried, Try, try_artifact, try_artifacts
+from stepensemble.conversion.sandbox import SandboxRequest, PackedResult, SandboxResult, PackedRequest, run_artifact, run_artifacts
 from stepensemble.core.errors import InputMismatch, MemberError, ModelRefused
 from stepensemble.runtimes import load_model
 
@@ -32,7 +32,7 @@ def flipped(body: bytes, bit: int) -> bytes:
 
 
 def test_a_trial_shows_what_the_model_shows_here() -> None:
-    tried = try_artifact(Attempt("litert", model("softmax"), batches=(ROWS, ROWS[:1])))
+    tried = run_artifact(SandboxRequest("litert", model("softmax"), batches=(ROWS, ROWS[:1])))
     here = load_model("litert", model("softmax"))
     assert tried.signature == here.signature
     np.testing.assert_array_equal(tried.outputs[0]["Identity"], here.predict(ROWS))
@@ -43,44 +43,44 @@ def test_a_trial_shows_what_the_model_shows_here() -> None:
 
 
 def test_a_trial_shows_every_output_or_the_one_that_is_wanted() -> None:
-    attempt = Attempt("litert", model("text"), batches=(column(1, -1),))
-    assert {name: values.tolist() for name, values in try_artifact(attempt).outputs[0].items()} == {
+    attempt = SandboxRequest("litert", model("text"), batches=(column(1, -1),))
+    assert {name: values.tolist() for name, values in run_artifact(attempt).outputs[0].items()} == {
         "label": ["yés", "no"],
         "score": [1.0, -1.0],
     }
-    wanted = Attempt("litert", model("text"), batches=(column(1),), output="score")
-    assert [list(answers) for answers in try_artifact(wanted).outputs] == [["score"]]
+    wanted = SandboxRequest("litert", model("text"), batches=(column(1),), output="score")
+    assert [list(answers) for answers in run_artifact(wanted).outputs] == [["score"]]
 
 
 def test_a_signature_can_be_asked_for_alone() -> None:
-    tried = try_artifact(Attempt("litert", model("signatures"), "double"))
+    tried = run_artifact(SandboxRequest("litert", model("signatures"), "double"))
     assert (tried.signature.name, tried.outputs, tried.predict_ms) == ("double", (), ())
 
 
 def test_rows_are_drawn_where_none_are_given() -> None:
-    tried = try_artifact(Attempt("litert", model("half_plus_two"), batches=None))
+    tried = run_artifact(SandboxRequest("litert", model("half_plus_two"), batches=None))
     (drawn,) = draw_inputs(tried.signature).values()
     np.testing.assert_allclose(tried.outputs[0]["Identity"], drawn / 2 + 2)
 
 
 def test_what_is_refused_is_refused_as_it_is_here() -> None:
     with pytest.raises(ModelRefused, match="LiteRT cannot load the artifact: "):
-        try_artifact(Attempt("litert", b"not a model"))
+        run_artifact(SandboxRequest("litert", b"not a model"))
     with pytest.raises(InputMismatch, match=r"the model takes \[2\] numbers a row, and its columns give \[1\]"):
-        try_artifact(Attempt("litert", model("softmax"), batches=(column(1),)))
+        run_artifact(SandboxRequest("litert", model("softmax"), batches=(column(1),)))
 
 
 def test_one_refused_artifact_does_not_keep_others_from_being_tried() -> None:
-    attempts = [Attempt("litert", body) for body in (model("softmax"), b"not a model", model("sigmoid"))]
-    assert [type(result) for result in try_artifacts(attempts)] == [Tried, ModelRefused, Tried]
+    attempts = [SandboxRequest("litert", body) for body in (model("softmax"), b"not a model", model("sigmoid"))]
+    assert [type(result) for result in run_artifacts(attempts)] == [SandboxResult, ModelRefused, SandboxResult]
 
 
 def test_a_file_with_a_flipped_bit_is_tried_or_refused_whatever_it_does_to_the_process() -> None:
     # Of 12,160 such files about 20 end the process of LiteRT 2.3; these two are among them, the others are any.
     whole, bits = model("softmax"), [5863, 5865, *range(0, 12_160, 71)]
-    results = try_artifacts([Attempt("litert", flipped(whole, bit), batches=(ROWS,)) for bit in bits])
+    results = run_artifacts([SandboxRequest("litert", flipped(whole, bit), batches=(ROWS,)) for bit in bits])
     kinds = Counter(type(result) for result in results)
-    assert set(kinds) <= {Tried, ModelRefused, InputMismatch}
+    assert set(kinds) <= {SandboxResult, ModelRefused, InputMismatch}
     assert kinds[ModelRefused] > len(bits) / 3  # the rest are in weights and names, which only a digest can tell
 
 
@@ -89,11 +89,11 @@ def test_an_artifact_that_takes_too_long_is_refused_and_the_next_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    slow = Attempt("litert", model("slow"), batches=(column(0),) * 100)
-    first, second = try_artifacts([slow, Attempt("litert", model("sigmoid"))], seconds=4)
+    slow = SandboxRequest("litert", model("slow"), batches=(column(0),) * 100)
+    first, second = run_artifacts([slow, SandboxRequest("litert", model("sigmoid"))], seconds=4)
     assert isinstance(first, MemberError)
     assert "tried in a process of its own by litert, it took more than 4 seconds; the file is damaged" in str(first)
-    assert isinstance(second, Tried)
+    assert isinstance(second, SandboxResult)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,7 +102,7 @@ class Nonsense(Struct, tag="nonsense"):
 
 
 def test_a_child_that_ends_early_is_a_crash_for_every_job_it_did_not_do() -> None:
-    results = run_apart([Nonsense(), Nonsense()], Shown, 10)
+    results = run_in_child([Nonsense(), Nonsense()], PackedResult, 10)
     assert [type(result) for result in results] == [Crash, Crash]
     assert "it crashed (exit code 1): msgspec.ValidationError: Invalid value 'nonsense'" in str(results[0])
 
@@ -111,6 +111,6 @@ def test_an_answer_of_another_kind_is_a_crash() -> None:
     class Other(Struct):
         something: int
 
-    (result,) = run_apart([Try("litert", model("sigmoid"), None, [], None)], Other, 10)
+    (result,) = run_in_child([PackedRequest("litert", model("sigmoid"), None, [], None)], Other, 10)
     assert isinstance(result, Crash)
     assert "it answered something that is no answer" in result.reason

@@ -14,7 +14,7 @@ from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import ArtifactCorrupt, InvalidManifest, NotEnoughSlots
 from stepensemble.core.releases.release import Current, Term, digest_of
 from stepensemble.publishing.manifest_loader import read_sources
-from stepensemble.publishing.publish import compare_with_current, is_due, name_replaced, pack, plan, publish
+from stepensemble.publishing.publish import compare_with_current, is_due, name_replaced, bundle_release, plan, publish
 from stepensemble.publishing.rollback import roll_back
 from stepensemble.publishing.schemas import PUBLISHED, render_schema, write_schemas
 from stepensemble.storage.keys import CURRENT, artifact_key, fingerprint_key, release_key
@@ -126,7 +126,7 @@ def test_more_members_than_slots_write_nothing(tmp_path: Path) -> None:
 def test_an_upload_tells_its_bytes(tmp_path: Path) -> None:
     stack, told = MemoryStack(), []
     read = sources(tmp_path, member("a"), member("b", "sigmoid"))
-    publish(read, stack.releases, SLOTS, sent=lambda id_, count: told.append((id_, count)))
+    publish(read, stack.releases, SLOTS, on_upload=lambda id_, count: told.append((id_, count)))
     assert told == [("a", len(model("half_plus_two"))), ("b", len(model("sigmoid")))]
 
 
@@ -177,7 +177,7 @@ def test_a_plan_says_everything_and_writes_nothing(tmp_path: Path) -> None:
     first = stack.publish(sources(tmp_path, member("a"), member("b")))
     stack.artifacts.written.clear()
     read = sources(tmp_path, member("a", version="2"), member("c", "sigmoid"), member("d", "sigmoid"))
-    planned = plan(pack(read), stack.releases, SLOTS)
+    planned = plan(bundle_release(read), stack.releases, SLOTS)
     assert stack.artifacts.written == []
     assert (planned.previous, planned.changed) == (first.release, True)
     assert planned.slots == {"a": "1", "c": "2", "d": "3"}
@@ -190,7 +190,7 @@ def test_a_plan_says_everything_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_plan_for_an_empty_stack_has_nothing_to_compare_with(tmp_path: Path) -> None:
     stack = MemoryStack()
-    planned = plan(pack(sources(tmp_path)), stack.releases, SLOTS)
+    planned = plan(bundle_release(sources(tmp_path)), stack.releases, SLOTS)
     assert (planned.previous, planned.changed) == (None, True)
     assert compare_with_current(planned, stack.releases) is None
 
@@ -254,7 +254,7 @@ def test_a_projects_manifest_is_due_again_where_another_ensemble_is_current(tmp_
 def test_another_ensembles_name_is_found_before_its_release_is_replaced(tmp_path: Path) -> None:
     store = MemoryStack().releases
     first, other = sources(tmp_path, member("a")), sources(tmp_path, member("a"), name="other")
-    assert name_replaced(plan(pack(other), store, SLOTS), store) is None
+    assert name_replaced(plan(bundle_release(other), store, SLOTS), store) is None
     publish(first, store, SLOTS)
-    assert name_replaced(plan(pack(other), store, SLOTS), store) == "halves"
-    assert name_replaced(plan(pack(first), store, SLOTS), store) is None
+    assert name_replaced(plan(bundle_release(other), store, SLOTS), store) == "halves"
+    assert name_replaced(plan(bundle_release(first), store, SLOTS), store) is None

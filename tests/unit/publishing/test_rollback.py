@@ -10,7 +10,7 @@ from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import NoCanary, NotEnoughSlots, ReleaseCorrupt, ReleaseNotFound
 from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.publishing.publish import publish
-from stepensemble.publishing.release_lookup import find_release, names_release
+from stepensemble.publishing.release_lookup import find_release, is_release_reference
 from stepensemble.publishing.rollback import roll_back
 from stepensemble.storage.keys import artifact_key, release_key
 
@@ -130,7 +130,7 @@ def test_a_beginning_that_several_have_is_refused_with_enough_digits_to_tell_the
 
 @pytest.mark.parametrize("reference", ["latest", "abc", "ABCD", "", "../x"])
 def test_what_is_no_reference_is_refused_with_what_would_be_one(stack: MemoryStack, reference: str) -> None:
-    assert not names_release(reference)
+    assert not is_release_reference(reference)
     with pytest.raises(ReleaseNotFound, match=re.escape('one of "current", "previous", "canary"')):
         find_release(stack.releases, reference)
 

@@ -14,7 +14,7 @@ from builders import MODELS, model
 from stepensemble.core.aggregation.canonical import check_output
 from stepensemble.core.errors import InputMismatch, InvalidOutput, ModelRefused
 from stepensemble.runtimes import Model, Quantization, Signature, Tensor, load_model
-from stepensemble.runtimes.model import AT_ONCE
+from stepensemble.runtimes.model import MAX_BATCH_ROWS
 
 
 def load(name: str, signature: str | None = None) -> Model:
@@ -84,7 +84,7 @@ def test_rows_are_answered_together_as_each_alone() -> None:
 
 
 def test_many_rows_are_answered_in_parts_as_together() -> None:
-    numbers = np.arange(2 * AT_ONCE + 3, dtype=np.float32)[:, None]
+    numbers = np.arange(2 * MAX_BATCH_ROWS + 3, dtype=np.float32)[:, None]
     got = load("half_plus_two").predict(numbers)
     np.testing.assert_array_equal(got, numbers / 2 + 2)  # halves of whole numbers below 2^24: nothing is rounded
 
@@ -96,13 +96,13 @@ def saying(says: Callable[[Any], Any]) -> Model:
 
 
 def test_an_output_that_is_no_entry_a_row_is_told_of_many_rows_as_of_few() -> None:
-    for rows in (2, AT_ONCE + 1):
+    for rows in (2, MAX_BATCH_ROWS + 1):
         with pytest.raises(InvalidOutput, match=rf"the output has shape \[\] for {rows} rows"):
             check_output(saying(np.sum).predict(np.ones((rows, 1), np.float32)), rows)
     with pytest.raises(InvalidOutput, match=r"the output has shape \[1, 2\] for 2 rows"):
         check_output(saying(np.transpose).predict(np.ones((2, 1), np.float32)), 2)
     with pytest.raises(InvalidOutput, match=r'no entry a row: .* the shapes "\[1, 16384\]", "\[1, 1\]"'):
-        saying(np.transpose).predict(np.ones((AT_ONCE + 1, 1), np.float32))
+        saying(np.transpose).predict(np.ones((MAX_BATCH_ROWS + 1, 1), np.float32))
 
 
 def test_a_model_of_one_row_at_a_time_is_asked_row_by_row() -> None:

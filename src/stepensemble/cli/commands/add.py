@@ -71,7 +71,7 @@ def add(
     What is not LiteRT yet is converted by TensorFlow; where that is not possible, or changes the answers, it stays a
     SavedModel for the runtime "tensorflow". Nothing is written unless the manifest passes the gate with it.
     """
-    from stepensemble.admission.new_member import Candidate, carry_out, plan_addition
+    from stepensemble.admission.new_member import Candidate, write_addition, plan_addition
 
     path = manifest or DEFAULT_MANIFEST
     for needed, hint in ((file, "FILE"), (architecture, "--architecture")):
@@ -97,7 +97,7 @@ def add(
     try:
         with show_status(f"Reading {path}") as status:
             addition = plan_addition(path, candidate, status.update)
-        carry_out(addition)
+        write_addition(addition)
     except (AdditionRefused, InvalidManifest) as error:
         if as_json:
             print_json({"ok": False, "problems": msgspec.to_builtins(error.problems)})
@@ -108,7 +108,7 @@ def add(
         return
     from stepensemble.cli.tables.member import draw_addition
 
-    for problem in (*addition.report.warnings, *addition.report.refused):
+    for problem in (*addition.report.warnings, *addition.report.problems):
         warn(str(problem))
     out.print(draw_addition(addition))
     did = "added" if addition.replaced is None else "replaced"
@@ -178,8 +178,8 @@ def _to_json(addition: Addition) -> Mapping[str, Any]:
         "output": msgspec.to_builtins(member.output),
         "columns": member.columns,
         "inputs": member.inputs,
-        "deduced": addition.deduced,
+        "inferred": addition.inferred,
         "release": addition.release,
-        "problems": msgspec.to_builtins(addition.report.refused),
+        "problems": msgspec.to_builtins(addition.report.problems),
         "warnings": msgspec.to_builtins(addition.report.warnings),
     }

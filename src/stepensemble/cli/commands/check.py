@@ -28,11 +28,11 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Validate a manifest, and try every artifact it names: what a publish does before it writes anything."""
-    from stepensemble.admission.gate import examine
+    from stepensemble.admission.gate import run_gate
 
     try:
         with show_status("Reading the manifest") as status:
-            report = examine(read_manifest(manifest), status.update)
+            report = run_gate(read_manifest(manifest), status.update)
     except InvalidManifest as error:
         if as_json:
             print_json({"ok": False, "checks": [], "warnings": [], "problems": msgspec.to_builtins(error.problems)})
@@ -40,14 +40,14 @@ def check(
         raise
     if as_json:
         print_json(report.to_json())
-        raise typer.Exit(1 if report.refused else 0)
+        raise typer.Exit(1 if report.problems else 0)
     from stepensemble.cli.tables.common import draw_checks, draw_trials
 
     if explain:
         out.print(draw_checks(report.checks))
     for problem in report.warnings:
         warn(str(problem))
-    report.raise_if_refused()
+    report.raise_if_rejected()
     if not explain:
         out.print(draw_trials(report))
     announce("ok", f"{manifest} compiles to release {report.sources.digest[:SHORT]}")

@@ -20,7 +20,7 @@ from stepensemble.core.releases.release import SHORT
 if TYPE_CHECKING:
     from stepensemble.cli.stacks import Stack
     from stepensemble.core.releases.release import Release
-    from stepensemble.publishing.publish import PublishedRelease, PublishPlan, Sent
+    from stepensemble.publishing.publish import PublishedRelease, PublishPlan, OnUpload
     from stepensemble.publishing.verification import Verification
 
 LOCAL = "local"
@@ -53,7 +53,7 @@ def publish(
     """Compile the manifest to a release and make it the current one."""
     from stepensemble.cli.gate import admit
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.publishing.publish import carry_out, compare_with_current, name_replaced, pack, plan
+    from stepensemble.publishing.publish import apply_plan, compare_with_current, name_replaced, bundle_release, plan
 
     with ExitStack() as stacks:
         with show_status("Reading the manifest") as status:
@@ -61,7 +61,7 @@ def publish(
             fingerprint = admit(sources, status.update).fingerprint()
             opened = stacks.enter_context(open_stack(stack, notify=status.update))
             status.update("Looking at what is published")
-            planned = plan(pack(sources, fingerprint), opened.releases, opened.slots, canary=percent)
+            planned = plan(bundle_release(sources, fingerprint), opened.releases, opened.slots, canary=percent)
             replaced = name_replaced(planned, opened.releases)
         if dry_run:
             _show_plan(planned, compare_with_current(planned, opened.releases), opened.name, as_json=as_json)
@@ -70,8 +70,8 @@ def publish(
             return
         if replaced is not None and not replace:
             _confirm_replacement(replaced, planned, opened.name)
-        with _upload_bar(planned, quiet=as_json) as sent:
-            published = carry_out(planned, opened.releases, sent=sent)
+        with _upload_bar(planned, quiet=as_json) as on_upload:
+            published = apply_plan(planned, opened.releases, on_upload=on_upload)
         if opened.local and (manifest or DEFAULT_MANIFEST).resolve() == DEFAULT_MANIFEST.resolve():
             opened.releases.note_manifest(sources.digest)
         name = opened.name
@@ -90,10 +90,10 @@ def releases(
 ) -> None:
     """List the releases of a stack, and which was current when."""
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.publishing.release_list import survey
+    from stepensemble.publishing.release_list import read_overview
 
     with show_status("Reading the releases") as status, open_stack(stack, notify=status.update, reading=True) as opened:
-        overview = survey(opened.releases, limit)
+        overview = read_overview(opened.releases, limit)
     if as_json:
         print_json(msgspec.to_builtins(overview))
     elif overview.kept:
@@ -289,8 +289,8 @@ def promote(
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter("nobody can be asked here; give --yes", param_hint="--yes")
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.publishing.promotion import fetch
-    from stepensemble.publishing.publish import carry_out, compare_with_current, name_replaced, plan
+    from stepensemble.publishing.promotion import fetch_release
+    from stepensemble.publishing.publish import apply_plan, compare_with_current, name_replaced, plan
 
     with ExitStack() as stacks:
         with show_status("Looking for the stacks") as status:
@@ -299,7 +299,7 @@ def promote(
                 for name in (source, target)
             )
             current, _ = here.releases.read_current()
-            planned = plan(fetch(here.releases, current.release), there.releases, there.slots)
+            planned = plan(fetch_release(here.releases, current.release), there.releases, there.slots)
             status.update(f"Asking {here.name} about the golden rows")
             verification = _verify(here, current.release)
             differences = compare_with_current(planned, there.releases)
@@ -318,8 +318,8 @@ def promote(
             typer.confirm(
                 f"Make release {current.release[:SHORT]} the current one of {there.name}?", abort=True, err=True
             )
-        with _upload_bar(planned, quiet=as_json) as sent:
-            published = carry_out(planned, there.releases, sent=sent)
+        with _upload_bar(planned, quiet=as_json) as on_upload:
+            published = apply_plan(planned, there.releases, on_upload=on_upload)
         name = there.name
     if as_json:
         print_json(
@@ -334,7 +334,7 @@ def promote(
 
 
 def _name_replacement(replaced: str, planned: PublishPlan, stack: str) -> str:
-    name = planned.parcel.release.name
+    name = planned.bundle.release.name
     how = "becomes the canary beside" if planned.canary is not None else "replaces"
     return f"the ensemble {name} {how} {replaced}, which {stack} serves"
 
@@ -354,12 +354,12 @@ def _confirm_replacement(replaced: str, planned: PublishPlan, stack: str) -> Non
 
 def _as_manifest(reference: str, hint: str) -> Path | None:
     """Return the path of a manifest; None where the reference names a release."""
-    from stepensemble.publishing.release_lookup import names_release
+    from stepensemble.publishing.release_lookup import is_release_reference
 
     path = Path(reference)
     if path.is_file():
         return path
-    if names_release(reference):
+    if is_release_reference(reference):
         return None
     message = f"{reference} is neither a manifest that is there nor a release; give a path, current, previous or digits"
     raise typer.BadParameter(message, param_hint=hint)
@@ -380,7 +380,7 @@ def _verify(stack: Stack, reference: str) -> Verification:
 
 
 @contextmanager
-def _upload_bar(plan: PublishPlan, *, quiet: bool) -> Iterator[Sent]:
+def _upload_bar(plan: PublishPlan, *, quiet: bool) -> Iterator[OnUpload]:
     """Show the bytes that are uploaded, where somebody watches."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -401,7 +401,7 @@ def _show_plan(plan: PublishPlan, differences: Any, name: str, *, as_json: bool)
         print_json(
             {
                 "dry_run": True,
-                "release": plan.parcel.digest,
+                "release": plan.bundle.digest,
                 "previous": plan.previous,
                 "changed": plan.changed,
                 "canary": plan.canary,
@@ -420,7 +420,7 @@ def _show_plan(plan: PublishPlan, differences: Any, name: str, *, as_json: bool)
     became = "would be the current one" if plan.canary is None else f"would answer {plan.canary}%"
     if not plan.changed:
         became = "is the current one" if plan.canary is None else f"answers {plan.canary}%"
-    out.print(f"\nrelease {plan.parcel.digest[:SHORT]} {became} of {name}{'' if plan.changed else ' already'}")
+    out.print(f"\nrelease {plan.bundle.digest[:SHORT]} {became} of {name}{'' if plan.changed else ' already'}")
 
 
 def _published_to_json(published: PublishedRelease) -> dict[str, Any]:

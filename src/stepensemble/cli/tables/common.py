@@ -25,12 +25,12 @@ VERDICT_STYLES = {"ok": "green", "warning": "bold yellow", "refused": "bold red"
 def draw_trials(report: GateReport) -> RenderableType:
     """Draw what each member is, and how fast it was at the gate."""
     table = plain_table()
-    asked = report.asked
+    asked = report.batch_rows
     for name in ("member", "version", "weight", "artifact", "bytes", "load", f"{asked} rows"):
         table.add_column(name, justify="left" if name in {"member", "version", "artifact"} else "right")
     release = report.sources.release
     for entry, member in zip(report.sources.manifest.members, release.members, strict=True):
-        answer = report.answers[entry.id]
+        answer = report.results[entry.id]
         table.add_row(
             name_member(entry.id, entry.role),
             entry.version,

@@ -14,14 +14,14 @@ from stepensemble.core.releases.release import SHORT
 from stepensemble.core.replay.report import ChangeCount
 from stepensemble.publishing.canary import Activity, CanaryReport, ReleaseAgreement
 from stepensemble.publishing.publish import PublishPlan
-from stepensemble.publishing.release_list import MemberLine, Overview, ReleaseLine
+from stepensemble.publishing.release_list import MemberLine, ReleaseOverview, ReleaseLine
 from stepensemble.publishing.verification import Verification
 
 MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "reordered": ("~", "yellow")}
 VERDICT_STYLES = {"same": "green", "varies": "yellow", "differs": "bold red", "failed": "bold red"}
 
 
-def draw_overview(overview: Overview) -> RenderableType:
+def draw_overview(overview: ReleaseOverview) -> RenderableType:
     """Draw a line a release, then what was current when."""
     table = plain_table()
     for name in ("release", "written", "members", "state"):
@@ -43,7 +43,7 @@ def _name_version(member: MemberLine) -> str:
     return f"{name_member(member.id, member.role)}\N{NO-BREAK SPACE}{member.version}"
 
 
-def _name_state(line: ReleaseLine, overview: Overview) -> Text:
+def _name_state(line: ReleaseLine, overview: ReleaseOverview) -> Text:
     if line.state == "current":
         since = f" since {_say_time(overview.since)}" if overview.since else ""
         return Text(f"current{since}", style="bold green")
@@ -52,7 +52,7 @@ def _name_state(line: ReleaseLine, overview: Overview) -> Text:
     return Text("")
 
 
-def _draw_history(overview: Overview) -> RenderableType:
+def _draw_history(overview: ReleaseOverview) -> RenderableType:
     table = plain_table()
     for name in ("current before", "since", "until"):
         table.add_column(name)
@@ -80,7 +80,7 @@ def draw_plan(plan: PublishPlan, differences: Sequence[Difference] | None) -> Re
     for name in ("member", "slot", "artifact", ""):
         table.add_column(name)
     uploads = {member.artifact.digest for member in plan.uploads}
-    for member in plan.parcel.release.members:
+    for member in plan.bundle.release.members:
         what = f"upload {member.artifact.size:,} bytes" if member.artifact.digest in uploads else "there already"
         table.add_row(
             name_member(member.id, member.role), plan.slots[member.id], member.artifact.digest[:SHORT], Text(what)
