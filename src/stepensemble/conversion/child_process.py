@@ -48,7 +48,7 @@ class ChildError(Struct, frozen=True):
 
 
 class ChildResult(Struct, frozen=True):
-    """What the child writes for a job: a result or an error. The result is encoded, since only the caller knows its type."""
+    """What the child writes for a job: a result or an error. The result is encoded: only the caller knows its type."""
 
     result: bytes | None = None
     error: ChildError | None = None

@@ -1,4 +1,4 @@
-"""Promote: bring one stack's current release to another stack, by digest, the same bytes."""
+"""Promotes a release from one stack to another: the same bytes under the same digest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from stepensemble.storage.releases import ReleaseStore
 
 
 def fetch_release(store: ReleaseStore, digest: str) -> ReleaseBundle:
-    """Return a release as it lies in a stack's bucket, for `publish.plan` and `publish.carry_out` on another stack.
+    """Return a release from a stack's bucket, for `publish.plan` and `publish.apply_plan` on another stack.
 
-    Its artifacts are read, and their digests checked, one by one as they are needed.
+    Each artifact is read, and its digest checked, when it is needed.
 
     Raises:
-        ReleaseCorrupt: it is not there, or not what its name says.
+        ReleaseCorrupt: it is missing, or does not have its digest.
     """
     body = store.read_body(digest)
     release = decode_release(digest, body)

@@ -55,10 +55,10 @@ def check_graphs(graphs: Iterable[Any], files: Collection[str], known: Known, wh
     Raises:
         FileUnsafe: with every reason.
     """
-    refuse(sorted({reason for graph in graphs for reason in find_side_effects(graph, files, known)}), what)
+    raise_if_unsafe(sorted({reason for graph in graphs for reason in find_side_effects(graph, files, known)}), what)
 
 
-def refuse(reasons: Collection[str], what: str) -> None:
+def raise_if_unsafe(reasons: Collection[str], what: str) -> None:
     """Raise FileUnsafe with the reasons, if there are any."""
     if reasons:
         found = "; ".join(reasons)

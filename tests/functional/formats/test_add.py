@@ -16,7 +16,7 @@ from msgspec import structs
 from builders import X, manifest
 from driving import run_ensemble
 from stepensemble import Ensemble
-from stepensemble.admission.new_member import Addition, Candidate, write_addition, plan_addition
+from stepensemble.admission.new_member import Addition, Candidate, plan_addition, write_addition
 from stepensemble.conversion.sandbox import pack_arrays, unpack_arrays
 from stepensemble.core.errors import FileDamaged, FileUnsafe, InputMismatch
 

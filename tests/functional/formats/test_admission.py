@@ -12,7 +12,7 @@ import pytest
 
 from builders import X, manifest
 from stepensemble import Ensemble
-from stepensemble.admission.new_member import Addition, Candidate, write_addition, plan_addition
+from stepensemble.admission.new_member import Addition, Candidate, plan_addition, write_addition
 from stepensemble.core.errors import InvalidManifest
 
 pytestmark = [

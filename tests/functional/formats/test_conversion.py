@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stepensemble.conversion.child_process import Crash, run_in_child
-from stepensemble.conversion.converter import Converted, convert
+from stepensemble.conversion.converter import ConversionOptions, Converted, convert
 from stepensemble.conversion.export import Export, Exported
 from stepensemble.conversion.formats import read_source
 from stepensemble.core.errors import (
@@ -78,9 +78,13 @@ def test_a_zip_of_it_becomes_the_same_file(made: Path, run: JobRunner, tmp_path:
     ("name", "architecture"),
     [("softmax.keras", None), ("softmax.h5", None), ("keras_2.h5", None), ("softmax.weights.h5", "softmax.json")],
 )
-def test_every_file_of_keras_becomes_the_model_it_is(made: Path, run: JobRunner, name: str, architecture: str | None) -> None:
+def test_every_file_of_keras_becomes_the_model_it_is(
+    made: Path, run: JobRunner, name: str, architecture: str | None
+) -> None:
     rows = np.array([[0, 0], [1, -2], [3, 0.5]], dtype=np.float32)
-    converted = convert(made / name, architecture=None if architecture is None else made / architecture, run=run)
+    converted = convert(
+        made / name, ConversionOptions(architecture=None if architecture is None else made / architecture), run=run
+    )
     assert (converted.runtime, converted.signature.inputs[0].shape) == ("litert", (2,))
     np.testing.assert_allclose(predict(converted, rows), softmax(rows), rtol=1e-5)
 
@@ -115,7 +119,9 @@ def test_a_model_of_one_row_at_a_time_is_converted_too(made: Path, run: JobRunne
 
 
 def test_a_signature_can_be_chosen_and_has_to_be_where_none_is_the_default(made: Path, run: JobRunner) -> None:
-    assert predict(convert(made / "signatures", signature="double", run=run), column(3)).tolist() == [[6.0]]
+    assert predict(
+        convert(made / "signatures", ConversionOptions(signature="double"), run=run), column(3)
+    ).tolist() == [[6.0]]
     assert predict(convert(made / "default", run=run), column(3)).tolist() == [[3.5]]
     with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; say which one is wanted'):
         convert(made / "signatures", run=run)
@@ -191,7 +197,7 @@ def test_the_same_file_becomes_the_same_bytes_in_every_process(made: Path, run: 
 def test_a_lambda_layer_is_refused_unless_it_is_trusted(made: Path, run: JobRunner, name: str) -> None:
     with pytest.raises(FileUnsafe, match="a Lambda layer, which runs Python that lies in the file"):
         convert(made / name, run=run)
-    assert predict(convert(made / name, trust=True, run=run), column(1)).tolist() == [[2.5]]
+    assert predict(convert(made / name, ConversionOptions(trust=True), run=run), column(1)).tolist() == [[2.5]]
 
 
 def test_weights_alone_need_their_architecture(made: Path, run: JobRunner, tmp_path: Path) -> None:
@@ -200,21 +206,21 @@ def test_weights_alone_need_their_architecture(made: Path, run: JobRunner, tmp_p
     ):
         convert(made / "softmax.weights.h5", run=run)
     with pytest.raises(ConversionFailed, match=r"none.json cannot be read: .*No such file"):
-        convert(made / "softmax.weights.h5", architecture=tmp_path / "none.json", run=run)
+        convert(made / "softmax.weights.h5", ConversionOptions(architecture=tmp_path / "none.json"), run=run)
 
 
 def test_an_architecture_with_code_is_refused(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     path.write_text((made / "softmax.json").read_text().replace('"Dense"', '"Lambda"'))
     with pytest.raises(FileUnsafe, match='"the architecture" is refused'):
-        convert(made / "softmax.weights.h5", architecture=path, run=run)
+        convert(made / "softmax.weights.h5", ConversionOptions(architecture=path), run=run)
 
 
 def test_what_keras_cannot_read_says_what_to_do(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     path.write_text((made / "softmax.json").read_text().replace('"Dense"', '"DenseOfLongAgo"'))
     with pytest.raises(ConversionFailed, match=r"^Keras 3\S* cannot read .*; export it with the Keras that wrote it"):
-        convert(made / "softmax.weights.h5", architecture=path, run=run)
+        convert(made / "softmax.weights.h5", ConversionOptions(architecture=path), run=run)
 
 
 @pytest.mark.parametrize("name", ["softmax.h5", "softmax.keras"])

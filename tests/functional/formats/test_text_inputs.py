@@ -13,7 +13,7 @@ import pytest
 
 from builders import ROOT, X, manifest
 from stepensemble import Ensemble
-from stepensemble.admission.new_member import Candidate, write_addition, plan_addition
+from stepensemble.admission.new_member import Candidate, plan_addition, write_addition
 from stepensemble.core.errors import InputMismatch
 
 pytestmark = [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stepensemble.conversion import safety
-from stepensemble.conversion.converter import convert
+from stepensemble.conversion.converter import ConversionOptions, convert
 from stepensemble.conversion.formats import read_source
 from stepensemble.core.errors import ConversionFailed, FileUnsafe, ModelRefused
 from stepensemble.runtimes import load_model
@@ -73,9 +73,9 @@ def test_graphs_that_do_more_are_refused_unless_trusted(made: Path, run: JobRunn
 
 
 def test_a_trusted_graph_is_taken(made: Path, run: JobRunner) -> None:
-    converted = convert(made / "branches", trust=True, run=run)
+    converted = convert(made / "branches", ConversionOptions(trust=True), run=run)
     assert (converted.runtime, converted.needs_trust) == ("tensorflow", True)
-    assert convert(made / "determinant", trust=True, run=run).needs_trust is False
+    assert convert(made / "determinant", ConversionOptions(trust=True), run=run).needs_trust is False
     one = np.ones((1, 1), dtype=np.float32)
     assert load_model("tensorflow", converted.artifact, trusted=True).predict(one).tolist() == [[1.0]]
 
@@ -115,7 +115,7 @@ def test_operations_that_tensorflow_does_not_have_are_named_trusted_or_not(
     folder = changed(made / "half", tmp_path, rename)
     for trust in (False, True):
         with pytest.raises(ConversionFailed, match='operations that TensorFlow does not have, "SentencepieceOp"'):
-            convert(folder, trust=trust, run=run)
+            convert(folder, ConversionOptions(trust=trust), run=run)
 
 
 def test_every_module_and_class_of_keras_that_is_named_exists(tf: Any) -> None:

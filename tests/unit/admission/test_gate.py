@@ -16,7 +16,7 @@ import asl
 from builders import BINARY, ROOT, X, member, model, release, released, sources
 from memory import SLOTS, MemoryStack
 from stepensemble.admission.ensemble_checks import check_deadline, check_states, count_inline
-from stepensemble.admission.gate import GateReport, run_gate, enforce_gate
+from stepensemble.admission.gate import GateReport, enforce_gate, run_gate
 from stepensemble.admission.member_checks import Check
 from stepensemble.admission.output_meaning import suspect_kind
 from stepensemble.core.aggregation import prediction

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from builders import MODELS, ROOT, X, manifest, member, model
 from stepensemble import Ensemble
-from stepensemble.admission.new_member import FIELDS, Addition, Candidate, write_addition, plan_addition, write_file
+from stepensemble.admission.new_member import FIELDS, Addition, Candidate, plan_addition, write_addition, write_file
 from stepensemble.conversion import sandbox
 from stepensemble.core.errors import AdditionRefused, EnsembleError, InputMismatch, InvalidManifest, ModelRefused
 from stepensemble.core.preprocessing.encoding import all_column_names
@@ -501,7 +501,10 @@ def test_a_manifest_that_somebody_changed_meanwhile_is_left_alone(folder: Path) 
     planned = plan(path, "fixed_batch_one")
     path.write_text(path.read_text() + "\n")
     before = contents(folder)
-    assert refusal(str(path), lambda: write_addition(planned)) == "was changed while the model was read; add the model again"
+    assert (
+        refusal(str(path), lambda: write_addition(planned))
+        == "was changed while the model was read; add the model again"
+    )
     assert contents(folder) == before
 
 

@@ -12,8 +12,8 @@ from stepensemble.conversion.contract_inference import (
     GoldenColumns,
     choose_inputs,
     choose_output,
-    infer_output,
     describe_inferred,
+    infer_output,
 )
 from stepensemble.core.aggregation.canonical import canonical
 from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidOutput

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from builders import MODELS, model
-from stepensemble.conversion.converter import convert
+from stepensemble.conversion.converter import ConversionOptions, convert
 from stepensemble.core.errors import FileUnsafe, InputMismatch, ModelRefused
 from stepensemble.runtimes import load_model
 
@@ -53,7 +53,7 @@ def test_a_litert_file_is_tried_before_it_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_signature_of_a_litert_file_is_chosen() -> None:
-    assert convert(MODELS / "signatures.tflite", signature="half").signature.name == "half"
+    assert convert(MODELS / "signatures.tflite", ConversionOptions(signature="half")).signature.name == "half"
     with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; say which one is wanted'):
         convert(MODELS / "signatures.tflite")
 
@@ -76,7 +76,7 @@ def test_where_tensorflow_is_missing_the_remedy_is_said(tmp_path: Path) -> None:
     said = run_without_tensorflow(f"""
 from pathlib import Path
 from stepensemble.core.errors import ModelRefused, TensorFlowMissing
-from stepensemble.conversion.converter import convert
+from stepensemble.conversion.converter import ConversionOptions, convert
 from stepensemble.runtimes import load_model
 for ask, error in (
     (lambda: convert(Path({str(path)!r})), TensorFlowMissing),
@@ -99,7 +99,7 @@ for ask, error in (
 def test_a_litert_file_needs_no_tensorflow() -> None:
     said = run_without_tensorflow(f"""
 from pathlib import Path
-from stepensemble.conversion.converter import convert
+from stepensemble.conversion.converter import ConversionOptions, convert
 print(convert(Path({str(MODELS / "half_plus_two.tflite")!r})).runtime)
 """)
     assert said == "litert\n"

@@ -14,7 +14,14 @@ from msgspec import Struct
 from builders import model
 from stepensemble.conversion.child_process import Crash, run_in_child
 from stepensemble.conversion.parity import draw_inputs
-from stepensemble.conversion.sandbox import SandboxRequest, PackedResult, SandboxResult, PackedRequest, run_artifact, run_artifacts
+from stepensemble.conversion.sandbox import (
+    PackedRequest,
+    PackedResult,
+    SandboxRequest,
+    SandboxResult,
+    run_artifact,
+    run_artifacts,
+)
 from stepensemble.core.errors import InputMismatch, MemberError, ModelRefused
 from stepensemble.runtimes import load_model
 

@@ -14,7 +14,7 @@ from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import ArtifactCorrupt, InvalidManifest, NotEnoughSlots
 from stepensemble.core.releases.release import Current, Term, digest_of
 from stepensemble.publishing.manifest_loader import read_sources
-from stepensemble.publishing.publish import compare_with_current, is_due, name_replaced, bundle_release, plan, publish
+from stepensemble.publishing.publish import bundle_release, compare_with_current, is_due, name_replaced, plan, publish
 from stepensemble.publishing.rollback import roll_back
 from stepensemble.publishing.schemas import PUBLISHED, render_schema, write_schemas
 from stepensemble.storage.keys import CURRENT, artifact_key, fingerprint_key, release_key

@@ -151,7 +151,9 @@ def test_with_a_cascade_every_member_is_asked_about_every_row(tmp_path: Path) ->
     usual, _ = execute(stack, {"instances": [{"x": 1}] * 3}, "usual")
     assert usual is not None
     assert [report.status for report in usual.members] == ["ok", "skipped", "skipped"]
-    assert make_golden_payload(read.release, stack.releases.read_fingerprint(read.digest))["quorum"] == {"min_members": 2}
+    assert make_golden_payload(read.release, stack.releases.read_fingerprint(read.digest))["quorum"] == {
+        "min_members": 2
+    }
     done = verified(stack, read)
     assert statuses(done) == {"a": "same", "b": "same", "c": "same"}
 

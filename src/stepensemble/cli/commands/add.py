@@ -71,7 +71,7 @@ def add(
     What is not LiteRT yet is converted by TensorFlow; where that is not possible, or changes the answers, it stays a
     SavedModel for the runtime "tensorflow". Nothing is written unless the manifest passes the gate with it.
     """
-    from stepensemble.admission.new_member import Candidate, write_addition, plan_addition
+    from stepensemble.admission.new_member import Candidate, plan_addition, write_addition
 
     path = manifest or DEFAULT_MANIFEST
     for needed, hint in ((file, "FILE"), (architecture, "--architecture")):

@@ -20,7 +20,7 @@ from stepensemble.core.releases.release import SHORT
 if TYPE_CHECKING:
     from stepensemble.cli.stacks import Stack
     from stepensemble.core.releases.release import Release
-    from stepensemble.publishing.publish import PublishedRelease, PublishPlan, OnUpload
+    from stepensemble.publishing.publish import OnUpload, PublishedRelease, PublishPlan
     from stepensemble.publishing.verification import Verification
 
 LOCAL = "local"
@@ -53,7 +53,7 @@ def publish(
     """Compile the manifest to a release and make it the current one."""
     from stepensemble.cli.gate import admit
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.publishing.publish import apply_plan, compare_with_current, name_replaced, bundle_release, plan
+    from stepensemble.publishing.publish import apply_plan, bundle_release, compare_with_current, name_replaced, plan
 
     with ExitStack() as stacks:
         with show_status("Reading the manifest") as status:
@@ -96,7 +96,7 @@ def releases(
         overview = read_overview(opened.releases, limit)
     if as_json:
         print_json(msgspec.to_builtins(overview))
-    elif overview.kept:
+    elif overview.total:
         from stepensemble.cli.tables.releases import draw_overview
 
         out.print(draw_overview(overview))
@@ -224,9 +224,9 @@ def canary_status(
     from stepensemble.cli.stacks import open_stack
     from stepensemble.core.aggregation.prediction import Output
     from stepensemble.ensemble import Ensemble
-    from stepensemble.publishing.canary import Answer, report_canary
+    from stepensemble.publishing.canary import Predict, report_canary
 
-    def load(release: Release, digest: str, artifacts: Any) -> Answer:
+    def load(release: Release, digest: str, artifacts: Any) -> Predict:
         with standard_error_closed():
             ensemble = Ensemble.from_release(release, digest, artifacts)
         return lambda payload: msgspec.convert(ensemble.predict(payload), Output)

@@ -14,7 +14,7 @@ from stepensemble.core.releases.release import SHORT
 from stepensemble.core.replay.report import ChangeCount
 from stepensemble.publishing.canary import Activity, CanaryReport, ReleaseAgreement
 from stepensemble.publishing.publish import PublishPlan
-from stepensemble.publishing.release_list import MemberLine, ReleaseOverview, ReleaseLine
+from stepensemble.publishing.release_list import MemberLine, ReleaseLine, ReleaseOverview
 from stepensemble.publishing.verification import Verification
 
 MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "reordered": ("~", "yellow")}
@@ -31,8 +31,8 @@ def draw_overview(overview: ReleaseOverview) -> RenderableType:
         shown = Text(members) if line.problem is None else Text(line.problem, style="red")
         table.add_row(line.release[:SHORT], _say_time(line.written_at), shown, _name_state(line, overview))
     parts: list[RenderableType] = [table]
-    if overview.kept > len(overview.releases):
-        parts.append(f"{overview.kept - len(overview.releases)} more; --limit shows them")
+    if overview.total > len(overview.releases):
+        parts.append(f"{overview.total - len(overview.releases)} more; --limit shows them")
     if overview.history:
         parts += ["", _draw_history(overview)]
     return Group(*parts)
@@ -141,7 +141,7 @@ def _say_agreement(agreement: ReleaseAgreement | None) -> Iterator[str]:
             f"shift, canary less current: mean {shift.mean:+.3g}, mean of the absolute {shift.mean_absolute:.3g}, "
             f"greatest {shift.greatest:+.3g}"
         )
-    for refusal in agreement.refusals:
+    for refusal in agreement.rejected:
         yield f"not answered by {refusal.release[:SHORT]}: {refusal.records:,} records, such as: {refusal.example}"
 
 
