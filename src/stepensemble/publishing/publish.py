@@ -109,16 +109,11 @@ def publish(
     *,
     fingerprint: Fingerprint | None = None,
     canary: int | None = None,
-    on_upload: OnUpload = lambda *_: None,
     now: Now = lambda: datetime.now(UTC),
 ) -> PublishedRelease:
     """Make the sources' release the current one of a stack, or its canary: `plan`, then `apply_plan`."""
-    return apply_plan(
-        plan(bundle_release(sources, fingerprint), store, slots, canary=canary, now=now),
-        store,
-        on_upload=on_upload,
-        now=now,
-    )
+    planned = plan(bundle_release(sources, fingerprint), store, slots, canary=canary, now=now)
+    return apply_plan(planned, store, now=now)
 
 
 def plan(

@@ -129,7 +129,7 @@ def make_golden_payload(
         "metadata": {"verify": True},
     }
     if release.tiers > 1:
-        # Only the last tier has this many voters, so no tier before it decides a row, and every member predicts every row.
+        # Only the last tier reaches this many voters, so no earlier tier decides a row: all members predict all rows.
         payload["quorum"] = {"min_members": len(release.voters)}
     return payload
 
