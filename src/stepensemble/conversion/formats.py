@@ -99,7 +99,11 @@ def recognize_format(body: bytes, name: str) -> tuple[Format, bytes]:
 def _unknown_format_error(body: bytes, name: str, extension: str) -> ModelFileError:
     if body.startswith(NUMPY):
         # The header has the dtype, which is "|O" for pickled objects. A NumPy array is not a model in either case.
-        return _pickle_error(name) if b"|O" in body[:256] else FormatUnknown(f"{name} is a NumPy array; {ACCEPTED}")
+        return (
+            _pickle_error(name)
+            if b"|O" in body[:256]
+            else FormatUnknown(f"{name} is a NumPy array, not a model; {ACCEPTED}")
+        )
     if not body:
         return FileDamaged(f"{name} is empty; copy it again")
     if extension == ".tflite":

@@ -81,7 +81,7 @@ def test_files_of_keras_become_members(
     assert converted.parity is not None
     assert (converted.parity.rows, converted.parity.labels_changed) == (16, 0)
     assert converted.parity.max_difference < 1e-6
-    assert planned.deduced["output"].startswith('probabilities in the order "red", "green", "blue"')
+    assert planned.inferred["output"].startswith('probabilities in the order "red", "green", "blue"')
     # softmax([0, 0.25, -0.5]), and softmax([1, 0.25, 3.5]): see `conftest`.
     answered = Ensemble.load(path).predict({"instances": [{"a": 0, "b": 0}, {"a": 0, "b": 2}]})
     for one, logits in zip(answered["predictions"], ([0, 0.25, -0.5], [1, 0.25, 3.5]), strict=True):
@@ -154,7 +154,7 @@ def test_a_lambda_layer_is_taken_only_on_trust(made: Path, run: JobRunner, tmp_p
 
 def test_trust_in_a_saved_model_is_written_down_where_it_is_needed(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = empty(tmp_path, {"type": "regression"}, X)
-    with pytest.raises(FileUnsafe, match=r'"ReadFile"\. .* take it with ensemble add --trust'):
+    with pytest.raises(FileUnsafe, match=r'"ReadFile"\. .* accept it with ensemble add --trust'):
         add(path, made / "branches", run)
     added = add(path, made / "branches", run, trust=True)
     assert (added.member.runtime, added.member.trusted) == ("tensorflow", added.member.digest)

@@ -86,7 +86,7 @@ def test_a_model_of_float64_is_given_all_digits(tf: Any, run: JobRunner, tmp_pat
     )
     tf.saved_model.save(tf.Module(), str(tmp_path / "less"), signatures=less)
     planned = add(tmp_path, tmp_path / "less", run)
-    assert planned.deduced["features"] == '"x" in float64 from now on, as the model needs more digits'
+    assert planned.inferred["features"] == '"x" in float64 from now on, as the model needs more digits'
     assert json.loads((tmp_path / "manifest.json").read_text())["features"] == [{**X, "dtype": "float64"}]
     assert predict(tmp_path, 2**24 + 1, 2**24 - 0.25) == [1.0, -0.25]
 
@@ -100,9 +100,11 @@ def test_a_layer_that_is_left_in_training_is_refused(run: JobRunner, tmp_path: P
     keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(normalized)).save(tmp_path / "normalized.keras")
     dropped = keras.layers.Dropout(0.5)(keras.layers.Dense(16)(inputs), training=True)
     keras.Model(inputs, keras.layers.Dense(1)(dropped)).save(tmp_path / "dropped.keras")
-    with pytest.raises(InvalidManifest, match=r"does not answer the same rows alike: alone, row 0 is .*training=False"):
+    with pytest.raises(
+        InvalidManifest, match=r"its outputs for the same rows differ: alone, row 0 is .*training=False"
+    ):
         add(tmp_path, tmp_path / "normalized.keras", run)
-    with pytest.raises(InvalidManifest, match=r"does not answer the same rows alike: .*again, row 0 is "):
+    with pytest.raises(InvalidManifest, match=r"its outputs for the same rows differ: .*again, row 0 is "):
         add(tmp_path, tmp_path / "dropped.keras", run)
     planned = add(tmp_path, tmp_path / "dropped.keras", run, said={"varies": True})
     assert [warning.path for warning in planned.report.warnings] == ["$.members[0].varies"]

@@ -48,14 +48,14 @@ def test_members_of_both_runtimes_are_tried_each_with_its_own(made: Path, tmp_pa
     (tmp_path / "named.tflite").write_bytes(model("named"))
     (tmp_path / "manifest.json").write_text(json.dumps(data))
     report = run_gate(read_sources(tmp_path / "manifest.json"))
-    assert [problem.path for problem in report.refused] == ["$.members[2].artifact"]
-    assert {id_: answer.output.ravel().tolist() for id_, answer in report.answers.items()} == {
+    assert [problem.path for problem in report.problems] == ["$.members[2].artifact"]
+    assert {id_: answer.output.ravel().tolist() for id_, answer in report.results.items()} == {
         "saved": [7.0, 17.0],
         "lite": [1.0, 3.0],
     }
     assert [check.name for check in report.checks if check.member == "saved"][-3:] == ["memory", "disk", "time"]
     # TensorFlow by itself is some hundreds of MiB, LiteRT some tens; neither counts for the other.
-    assert report.answers["lite"].peak_bytes < 200 * MEBIBYTE < report.answers["saved"].peak_bytes
+    assert report.results["lite"].peak_bytes < 200 * MEBIBYTE < report.results["saved"].peak_bytes
 
 
 def test_a_trusted_model_that_writes_a_file_is_refused_for_that(made: Path, tmp_path: Path) -> None:
@@ -80,11 +80,11 @@ def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(m
     sources = read_sources(path)
 
     report = run_gate(sources)
-    (problem,) = report.refused
+    (problem,) = report.problems
     assert problem.path == "$.members[0].artifact"
-    assert re.search(r'the SavedModel is refused, .*"ReadFile"', str(problem))
-    assert str(problem).endswith("; if you know who made it and what it does, take it with ensemble add --trust")
-    assert list(report.answers) == ["trusted"]
+    assert re.search(r'the SavedModel is rejected, .*"ReadFile"', str(problem))
+    assert str(problem).endswith("; if you know who made it and what it does, accept it with ensemble add --trust")
+    assert list(report.results) == ["trusted"]
 
     ensemble = Ensemble.load(path)
     assert isinstance(ensemble.models["strange"], MemberFailure)
@@ -96,5 +96,5 @@ def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(m
     members = {one.id: msgspec.to_builtins(one) for one in list_members(sources.release, SLOTS, "score-")}
     event = {"columns": {"x": [3.0]}, "rows": 1}
     assert score({**event, "member": members["trusted"]})["outputs"] == [3.0]
-    with pytest.raises(ModelRefused, match="the SavedModel is refused"):
+    with pytest.raises(ModelRefused, match="the SavedModel is rejected"):
         score({**event, "member": members["strange"]})  # though the same file is in memory, trusted

@@ -45,7 +45,7 @@ def test_inputs_and_outputs_go_by_name(made: Path) -> None:
     rows = {"b": np.array([[1, 2], [3, 4]], dtype=np.float32), "a": column(10, 20)}
     assert load(made / "named").predict(rows, "total").tolist() == [[13.0], [27.0]]
     assert load(made / "named").predict(rows, "first").tolist() == [[10.0], [20.0]]
-    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; say which one is wanted'):
+    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; choose one of them'):
         load(made / "named").predict(rows)
 
 
@@ -53,14 +53,14 @@ def test_every_signature_can_be_asked(made: Path) -> None:
     assert load(made / "signatures", "half").predict(column(1)).tolist() == [[2.5]]
     assert load(made / "signatures", "double").predict(column(1)).tolist() == [[2.0]]
     assert load(made / "default").predict(column(1)).tolist() == [[2.5]]
-    with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; say which one is wanted'):
+    with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; choose one of them'):
         load(made / "signatures")
 
 
 def test_a_model_of_one_row_is_asked_row_by_row_and_one_of_two_takes_two(made: Path) -> None:
     assert load(made / "fixed_one").predict(column(0, 1, 2)).tolist() == [[2.0], [2.5], [3.0]]
     assert load(made / "fixed_two").predict(column(0, 1)).tolist() == [[2.0], [2.5]]
-    with pytest.raises(InputMismatch, match="takes exactly 2 rows at once, and 3 came"):
+    with pytest.raises(InputMismatch, match="takes exactly 2 rows at once, and got 3"):
         load(made / "fixed_two").predict(column(0, 1, 2))
 
 

@@ -41,7 +41,7 @@ def test_a_model_with_a_lookup_is_refused_and_taken_once_it_is_cut(tf: Any, run:
     model.save(tmp_path / "whole.keras")
     path = tmp_path / "manifest.json"
     category = {"name": "town", "type": "category", "vocabulary": TOWNS}
-    with pytest.raises(InputMismatch, match=r"takes string, .*cut the model behind its lookup.*docs/formats\.md, Text"):
+    with pytest.raises(InputMismatch, match=r"takes string, .*cut the model after its lookup.*docs/formats\.md, Text"):
         add(path, tmp_path / "whole.keras", run, [category, X])
 
     code_of_the_docs = re.search(r"## Text\n.*?```python\n(.*?)```", (ROOT / "docs/formats.md").read_text(), re.DOTALL)

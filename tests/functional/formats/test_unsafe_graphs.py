@@ -61,14 +61,14 @@ def test_models_that_compute_pass(made: Path, name: str) -> None:
         ("prints", 'known to compute and do nothing else, "PrintV2"'),
         ("saves", "SaveV2, which writes files, outside the part that saves its variables"),
         ("restores", "RestoreV2, which reads files, outside the part that restores its variables"),
-        ("looks_up", "InitializeTableFromTextFileV2, which reads a file that may be another than its assets"),
+        ("looks_up", "InitializeTableFromTextFileV2, which may read a file that is not one of its assets"),
     ],
 )
 def test_graphs_that_do_more_are_refused_unless_trusted(made: Path, run: JobRunner, name: str, reason: str) -> None:
     with pytest.raises(FileUnsafe) as refused:
         convert(made / name, run=run)
     assert f"{reason}. If you know who made it" in str(refused.value)
-    with pytest.raises(ModelRefused, match="the SavedModel is refused, since loading it could do more than compute"):
+    with pytest.raises(ModelRefused, match="the SavedModel is rejected, since loading it could do more than compute"):
         load_model("tensorflow", read_source(made / name).body)
 
 
@@ -158,9 +158,9 @@ def link(group: Any) -> None:
     [
         (
             lambda file: file.create_dataset("w", (3,), external=[("/etc/passwd", 0, 12)]),
-            "data that lies in another file",
+            "data in another file",
         ),
-        (virtual, 'data that lies in another file, "weights"'),
+        (virtual, 'data in another file, "weights"'),
         (lambda file: link(file.create_group("deep")), 'a link, "away"'),
     ],
 )
@@ -280,7 +280,7 @@ def test_an_attack_that_works_on_trust_is_refused_without(
         convert(folder, run=run)
     assert reason in str(refused.value)
     body = read_source(folder).body
-    with pytest.raises(ModelRefused, match="the SavedModel is refused"):
+    with pytest.raises(ModelRefused, match="the SavedModel is rejected"):
         load_model("tensorflow", body)
     assert secret.read_text() == "the secret,1\n"
     row = np.zeros((1, 1), dtype=np.float32)

@@ -65,7 +65,7 @@ def find(report: GateReport, id_: str | None, name: str) -> Check:
 def test_sound_members_pass_every_check(tmp_path: Path) -> None:
     told: list[str] = []
     report = run_gate(sources(tmp_path, member("a"), member("b", "fixed_batch_one")), told.append)
-    assert (report.refused, report.warnings, told) == ((), (), ["Trying a, b"])
+    assert (report.problems, report.warnings, told) == ((), (), ["Running a, b"])
     for id_ in ("a", "b"):
         assert list(verdicts(report, id_).items()) == [
             (name, "ok")
@@ -81,8 +81,8 @@ def test_sound_members_pass_every_check(tmp_path: Path) -> None:
                 "time",
             )
         ]
-        assert report.answers[id_].load_ms > 0
-        assert report.answers[id_].predict_ms > 0
+        assert report.results[id_].load_ms > 0
+        assert report.results[id_].predict_ms > 0
     assert verdicts(report, None) == {"state": "ok", "deadline": "ok"}
 
 
@@ -125,11 +125,11 @@ def test_a_model_with_several_inputs_signatures_or_outputs_takes_part_by_name(tm
             golden=[{"x": 1, "y": 2, "z": 4}, {"x": 3, "y": 5, "z": 9}],
         )
     )
-    assert report.refused == ()
+    assert report.problems == ()
     assert find(report, "total", "inputs").figure == '"a" float32 [1], "b" float32 [2]'
-    outputs = {id_: answer.output[:, 0].tolist() for id_, answer in report.answers.items() if id_ != "double"}
+    outputs = {id_: answer.output[:, 0].tolist() for id_, answer in report.results.items() if id_ != "double"}
     assert outputs == {"total": [7.0, 17.0], "first": [1.0, 3.0]}
-    assert report.answers["double"].output.ravel().tolist() == [2.0, 6.0]
+    assert report.results["double"].output.ravel().tolist() == [2.0, 6.0]
 
 
 # What does not do what the manifest says
@@ -151,14 +151,14 @@ def test_a_model_with_several_inputs_signatures_or_outputs_takes_part_by_name(tm
             {},
             "artifact",
             ".artifact",
-            'ModelRefused: the model has the signatures "double", "half"; say which one is wanted',
+            'ModelRefused: the model has the signatures "double", "half"; choose one of them',
         ),
         (
             member("a", "named", inputs={"a": ["x"], "b": ["x", "y"]}),
             {"features": [X, Y]},
             "output",
             ".output.name",
-            'InputMismatch: the model has the outputs "first", "total"; say which one is wanted',
+            'InputMismatch: the model has the outputs "first", "total"; choose one of them',
         ),
         (
             member("a", "named", inputs={"a": ["x"], "b": ["x", "y"]}, output={"kind": "value", "name": "totla"}),
@@ -172,7 +172,7 @@ def test_a_model_with_several_inputs_signatures_or_outputs_takes_part_by_name(tm
             {},
             "inputs",
             "",
-            'InputMismatch: the model has the inputs "a", "b"; say which columns each of them takes (it takes "a" '
+            'InputMismatch: the model has the inputs "a", "b"; list the columns that each of them takes (it takes "a" '
             'float32 [1], "b" float32 [1]; its columns give float32 [1])',
         ),
         (
@@ -202,7 +202,7 @@ def test_a_model_with_several_inputs_signatures_or_outputs_takes_part_by_name(tm
             {"golden": [{"x": 1}, {"x": 2}]},
             "inputs",
             ".artifact",
-            "it takes exactly 2 rows at once, and is asked about any number",
+            "it takes exactly 2 rows at once, and gets any number",
         ),
         (
             member("a", "one_row_inside"),
@@ -246,7 +246,7 @@ def test_a_member_that_does_not_do_what_the_manifest_says_is_refused(
     tmp_path: Path, entry: dict[str, Any], more: dict[str, Any], check: str, path: str, expected: str
 ) -> None:
     report = run_gate(sources(tmp_path, entry, **more))
-    (found,) = report.refused
+    (found,) = report.problems
     assert found.path == f"$.members[0]{path}"
     assert found.message.startswith(f"a ({entry['artifact']}): ")
     assert expected in found.message
@@ -273,10 +273,10 @@ def test_a_model_that_ends_its_process_is_refused_and_the_others_are_tried(tmp_p
         broken[bit // 8] ^= 1 << bit % 8
         (tmp_path / "softmax.tflite").write_bytes(bytes(broken))
         report = run_gate(read_sources(path))
-        (found,) = report.refused
+        (found,) = report.problems
         assert (found.path, found.message[:26]) == ("$.members[0].artifact", "a (softmax.tflite): ModelR")
         assert set(verdicts(report, "b").values()) == {"ok"}
-        assert list(report.answers) == ["b"]
+        assert list(report.results) == ["b"]
 
 
 # Columns in the wrong order
@@ -289,16 +289,16 @@ def test_a_model_notices_columns_in_each_others_place_all_of_them_or_two(tmp_pat
     )
     # a b^2 + b c^2 + c a^2 is 25 for 1, 2, 3 and for 2, 3, 1, and 23 for 2, 1, 3.
     assert find(report, "cyclic", "golden rows").figure == "2 rows, from 25 to 25"
-    assert {find(report, id_, "column order").figure for id_ in ("moved", "cyclic")} == {"noticed"}
+    assert {find(report, id_, "column order").figure for id_ in ("moved", "cyclic")} == {"detected"}
 
 
 def test_a_model_that_takes_its_columns_in_any_order_is_let_through_with_a_warning(tmp_path: Path) -> None:
     symmetric = member("sum", "two_inputs", inputs={"a": ["x"], "b": ["y"]})
     report = run_gate(sources(tmp_path, symmetric, member("half", columns=["x"]), features=[X, Y]))
-    assert report.refused == ()
+    assert report.problems == ()
     (warning,) = report.warnings
     assert warning.path == "$.members[0]"
-    assert "its answers stay the same when its 2 columns are exchanged" in warning.message
+    assert "its outputs stay the same when its 2 columns are exchanged" in warning.message
     assert 'give "golden" rows for which the order matters' in warning.remedy
     assert verdicts(report, "sum")["column order"] == "warning"
     assert len(report.fingerprint().members) == 2
@@ -316,15 +316,15 @@ def test_a_model_that_does_not_take_columns_in_another_order_notices_it(tmp_path
     # i + x is the same for x + i; but no fraction is taken for an index.
     entry = member("a", "indexed", inputs={"i": ["x"], "x": ["y"]})
     report = run_gate(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 0.5}, {"x": 2, "y": 0.25}]))
-    assert report.refused == ()
+    assert report.problems == ()
     assert find(report, "a", "golden rows").figure == "2 rows, from 1.5 to 2.25"
-    assert find(report, "a", "column order").figure == "noticed"
+    assert find(report, "a", "column order").figure == "detected"
 
 
 def test_a_tensor_has_no_order_of_columns(tmp_path: Path) -> None:
     report = run_gate(sources(tmp_path, member("a", "two_by_two", columns=["image"]), features=[X, IMAGE]))
-    assert report.refused == ()
-    assert find(report, "a", "column order").figure == "no column but tensors"
+    assert report.problems == ()
+    assert find(report, "a", "column order").figure == "only tensors"
 
 
 # Rows whose answer depends on more than the row
@@ -350,9 +350,9 @@ def test_a_member_whose_answers_depend_on_more_than_the_row_is_refused_or_by_dec
 ) -> None:
     more: dict[str, Any] = {"task": task, "golden": [{"x": x} for x in (4, -20, 20)]}
     report = run_gate(sources(tmp_path, member("a", artifact, kind), member("b", artifact, kind, varies=True), **more))
-    (refused,), (warned,) = report.refused, report.warnings
+    (refused,), (warned,) = report.problems, report.warnings
     assert (refused.path, warned.path) == ("$.members[0]", "$.members[1].varies")
-    told = refused.message.partition("the same rows alike: ")[2]
+    told = refused.message.partition("for the same rows differ: ")[2]
     for way in ("alone", "again", "in another order"):
         assert (f"{way}, row " in told) == (way in ways), (way, told)
         assert ways.get(way, "") in told
@@ -361,7 +361,7 @@ def test_a_member_whose_answers_depend_on_more_than_the_row_is_refused_or_by_dec
     assert find(report, "a", "repetition").verdict == "refused"
     # What is declared is let through, and the rest of it is looked at.
     assert list(verdicts(report, "b"))[-4:] == ["repetition", "column order", "memory", "time"]
-    assert find(report, "b", "column order").figure == "unknown, as its answers vary"
+    assert find(report, "b", "column order").figure == "unknown, as its outputs vary"
 
 
 @pytest.mark.parametrize("golden", [[{"x": 4}], [{"x": 4}, {"x": 4}]])
@@ -374,8 +374,8 @@ def test_golden_rows_that_are_all_alike_are_put_beside_drawn_ones(tmp_path: Path
         golden=golden,
     )
     report = run_gate(read)
-    (refused,) = report.refused
-    assert "alike: beside other rows, row 0 is " in refused.message
+    (refused,) = report.problems
+    assert "differ: beside other rows, row 0 is " in refused.message
     assert verdicts(report, "b")["repetition"] == "ok"
 
 
@@ -383,8 +383,8 @@ def test_where_drawn_rows_do_not_do_for_a_model_that_is_said_and_no_fault_of_it(
     # Drawn are numbers between -1 and 1, and the input takes whole ones.
     entry = member("a", "indexed", inputs={"i": ["x"], "x": ["y"]})
     report = run_gate(sources(tmp_path, entry, features=[X, Y], golden=[{"x": 1, "y": 2}]))
-    assert report.refused == ()
-    assert [one.remedy for one in report.warnings if "was not tried" in one.message] == [
+    assert report.problems == ()
+    assert [one.remedy for one in report.warnings if "was not tested" in one.message] == [
         'give two "golden" rows that differ'
     ]
 
@@ -406,7 +406,7 @@ def test_answers_that_look_like_another_kind_are_warned_of(
     features = [X, Y] if artifact == "softmax" else [X]
     report = run_gate(sources(tmp_path, member("a", artifact, kind), task=task, features=features))
     (warning,) = report.warnings
-    assert (warning.path, report.refused) == ("$.members[0].output.kind", ())
+    assert (warning.path, report.problems) == ("$.members[0].output.kind", ())
     assert remedy in warning.remedy
     assert (find(report, "a", "output").verdict, find(report, "a", "time").verdict) == ("warning", "ok")
 
@@ -456,19 +456,19 @@ def test_a_model_too_large_for_its_slot_is_refused_and_one_that_leaves_little_ro
     read, told = sources(tmp_path, member("a"), member("b")), []
     small = {"litert": Capacity(10 * MEBIBYTE, 10 * MEBIBYTE, 0, 0.0)}
     report = run_gate(read, told.append, small)
-    assert [problem.path for problem in report.refused] == ["$.members[0].artifact", "$.members[1].artifact"]
-    assert "and its slot has 10 MiB, of which 192 MiB should be left for more rows" in report.refused[0].message
-    assert told == ["Trying a, b", "Measuring a", "Measuring b"]
+    assert [problem.path for problem in report.problems] == ["$.members[0].artifact", "$.members[1].artifact"]
+    assert "and its slot has 10 MiB, of which 192 MiB should be left for more rows" in report.problems[0].message
+    assert told == ["Running a, b", "Measuring the memory of a", "Measuring the memory of b"]
     tight = {"litert": Capacity(RESERVE, 1024 * MEBIBYTE, 0, 0.0)}
     report = run_gate(read, capacities=tight)
-    assert (report.refused, len(report.warnings)) == ((), 2)
+    assert (report.problems, len(report.warnings)) == ((), 2)
     assert "or deploy its slots with a greater MemorySize" in report.warnings[0].remedy
 
 
 def test_what_this_process_holds_does_not_count_as_a_models_memory(tmp_path: Path) -> None:
     held = np.ones(40 * MEBIBYTE, dtype=np.float64)  # 320 MiB, filled
     report = run_gate(sources(tmp_path))
-    assert 20 * MEBIBYTE < report.answers["half"].peak_bytes < held.nbytes / 2
+    assert 20 * MEBIBYTE < report.results["half"].peak_bytes < held.nbytes / 2
 
 
 def test_the_longest_execution_is_reckoned_from_what_is_waited_for() -> None:

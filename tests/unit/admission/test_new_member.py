@@ -41,7 +41,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
                 done.append(error)
         return done
 
-    monkeypatch.setattr(sandbox, "run_apart", run)
+    monkeypatch.setattr(sandbox, "run_in_child", run)
     return monkeypatch
 
 
@@ -138,7 +138,7 @@ def test_a_model_is_added_as_its_neighbours_are_written(shipped: Path) -> None:
     ]
     assert (shipped.parent / "titanic" / "fifth.tflite").read_bytes() == file.read_bytes()
     assert read_sources(shipped).digest == planned.release
-    assert planned.deduced == {
+    assert planned.inferred == {
         "columns": "all, as many as the model takes",
         "output": 'the probability of "survived": one number a row, in [0, 1] on 16 rows',
     }
@@ -178,7 +178,7 @@ def test_what_is_said_is_written_as_it_is_said(folder: Path) -> None:
     said = {"version": "2026-03", "timeout": 20, "columns": ["y"], "output": {"kind": "logit", "temperature": 2}}
     planned = add(path, **said)
     assert {name: entries(path)[-1][name] for name in said} == said
-    assert planned.deduced == {}
+    assert planned.inferred == {}
 
 
 def test_inputs_are_bound_by_their_names(folder: Path) -> None:
@@ -186,12 +186,12 @@ def test_inputs_are_bound_by_their_names(folder: Path) -> None:
     path = write(folder, manifest(member(columns=["a"]), features=[{"name": "a", "type": "number"}, port]))
     planned = add(path, "named", output={"kind": "value", "name": "total"})
     assert entries(path)[-1]["inputs"] == {"a": ["a"], "b": ["b=C", "b=S"]}
-    assert planned.deduced == {"columns": "those that the model's inputs are named after"}
+    assert planned.inferred == {"columns": "those with the names of the model's inputs"}
     said = {"a": ["b=S"], "b": ["a", "b=C"]}
     add(path, "named", id="other", output={"kind": "value", "name": "total"}, inputs=said)
     assert entries(path)[-1]["inputs"] == said
     assert refusal("--output", lambda: plan(path, "named", id="third")) == (
-        'the model has several outputs: "first", "total"; say which, such as \'{"kind": "value", "name": "first"}\''
+        'the model has several outputs: "first", "total"; choose one, such as \'{"kind": "value", "name": "first"}\''
     )
 
 
@@ -200,7 +200,7 @@ def test_columns_that_do_not_fit_are_refused_with_those_there_are(folder: Path) 
     path = write(folder, manifest(member(columns=["p"]), features=features))
     with pytest.raises(InputMismatch, match=r'1 number a row as "x", and there are 2 columns, "p", "q"; .*--columns'):
         plan(path)
-    with pytest.raises(InputMismatch, match=r'1 number a row as "x", and "x" is given "p", "q"; .*--columns'):
+    with pytest.raises(InputMismatch, match=r'1 number a row as "x", and "x" gets "p", "q"; .*--columns'):
         plan(path, columns=["p", "q"])
 
 
@@ -217,7 +217,7 @@ def test_golden_rows_of_the_manifest_are_the_ones_that_are_asked(folder: Path) -
     assert said.tolist() == [[3], [5]]
     binary = manifest(task=BINARY, members=[member("a", "sigmoid", "probability")], golden=[{"x": 0}, {"x": 1}])
     path = write(folder, binary)
-    assert "on 2 golden rows only" in refusal("--output", lambda: plan(path, "sigmoid"))
+    assert "on only 2 golden rows" in refusal("--output", lambda: plan(path, "sigmoid"))
 
 
 # The artifact
@@ -249,7 +249,7 @@ def test_a_file_with_other_content_is_never_overwritten(folder: Path) -> None:
     assert (plan(path).member.artifact, plan(path).body) == ("new-1.tflite", None)
     (folder / "new-1.tflite").write_bytes(b"another")
     assert refusal("--version", lambda: plan(path)) == (
-        f"{folder / 'new-1.tflite'} is there, with other content; give another, or remove the file"
+        f"{folder / 'new-1.tflite'} exists with other content; give another version, or remove the file"
     )
 
 
@@ -271,10 +271,10 @@ def test_a_model_that_takes_other_columns_than_the_one_before_is_given_those_it_
     entry = member("a", "sign_label", "label", columns=["x"])
     path = write(folder, manifest(entry, task=three, features=[X, Y], aggregation={"method": "hard_vote"}))
     planned = add(path, "softmax", id="a", replace=True, output={"kind": "probabilities"})
-    assert (planned.member.columns, planned.deduced["columns"]) == (("x", "y"), "all, as many as the model takes")
+    assert (planned.member.columns, planned.inferred["columns"]) == (("x", "y"), "all, as many as the model takes")
     with pytest.raises(InputMismatch, match="and there are 2 columns"):
         plan(path, "cyclic", id="a", replace=True)
-    with pytest.raises(InputMismatch, match='"x" is given "x"'):
+    with pytest.raises(InputMismatch, match='"x" gets "x"'):
         plan(path, "softmax", id="a", replace=True, columns=["x"])
 
 
@@ -307,7 +307,7 @@ def test_the_same_model_again_changes_nothing(folder: Path) -> None:
 def test_what_was_said_of_the_old_model_stays_unless_it_is_said_anew(folder: Path) -> None:
     other = member("other", "sigmoid", "value", columns=["y"], role="shadow", version="2026-03")
     path = write(folder, manifest(member(columns=["x"]), other, features=[X, Y]))
-    assert 'there is none after "2026-03"' in refusal("--version", lambda: plan(path, id="other", replace=True))
+    assert 'there is no number after "2026-03"' in refusal("--version", lambda: plan(path, id="other", replace=True))
     add(path, id="other", replace=True, version="2026-04")
     kept = entries(path)[-1]
     assert (kept["columns"], kept["role"], kept["version"]) == (["y"], "shadow", "2026-04")
@@ -325,7 +325,7 @@ def read_inputs(name: str, kind: Callable[[list[str]], Any] = list) -> dict[str,
 def test_an_id_is_taken_once_and_replaced_where_it_is(folder: Path) -> None:
     path = write(folder, manifest())
     assert refusal("--id", lambda: plan(path, id="half")) == (
-        '"half" is a member already; give another, or --replace to put this model in its place'
+        '"half" is a member already; give another id, or --replace to replace that model'
     )
     assert refusal("--replace", lambda: plan(path, id="hlaf", replace=True)) == (
         'there is no member "hlaf", did you mean "half"?; leave it out to add one'
@@ -396,8 +396,8 @@ def test_what_is_wrong_with_the_other_members_is_left_for_later(folder: Path) ->
     ]  # since when no old member takes all columns any more
     path = write(folder, manifest(member("a"), member("b"), features=features))
     first = add(path, id="a", replace=True, columns=["p"])
-    assert {problem.path.split(".")[1] for problem in first.report.refused} == {"members[1]"}
-    assert add(path, id="b", replace=True, columns=["q"]).report.refused == ()
+    assert {problem.path.split(".")[1] for problem in first.report.problems} == {"members[1]"}
+    assert add(path, id="b", replace=True, columns=["q"]).report.problems == ()
 
 
 @pytest.mark.parametrize(
@@ -485,14 +485,14 @@ def test_who_is_killed_at_any_write_leaves_a_manifest_that_is_whole_and_a_retry_
         before = path.read_text()
         with pytest.raises(Killed):
             write_addition(planned, write_or_die)
-        assert path.read_text() == (planned.text if late and number == 1 else before)
+        assert path.read_text() == (planned.new_text if late and number == 1 else before)
         read_sources(path)
         write_addition(
             plan(
                 path, "fixed_batch_one", id="half" if replace else "new", replace=replace or path.read_text() != before
             )
         )
-        assert path.read_text() == planned.text
+        assert path.read_text() == planned.new_text
         assert read_sources(path).digest == planned.release
 
 

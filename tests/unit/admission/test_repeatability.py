@@ -10,10 +10,10 @@ from stepensemble.admission.repeatability import (
     AGAIN,
     ALONE,
     BESIDE,
-    MOST_ALONE,
+    MAX_ALONE,
     ORDER,
     Repeatability,
-    are_alike,
+    are_rows_equal,
     compare_repeats,
     list_repeats,
 )
@@ -26,7 +26,7 @@ def rows(count: int) -> Any:
 
 def test_rows_are_predicted_alone_again_and_in_another_order_and_one_alone_comes_first() -> None:
     repeats = list_repeats(rows(3), None)
-    assert [(one.how, one.numbers, one.columns["x"].tolist()) for one in repeats] == [
+    assert [(one.way, one.numbers, one.columns["x"].tolist()) for one in repeats] == [
         (ALONE, (0,), [0]),
         (AGAIN, (0, 1, 2), [0, 1, 2]),
         (ORDER, (2, 1, 0), [2, 1, 0]),
@@ -36,15 +36,15 @@ def test_rows_are_predicted_alone_again_and_in_another_order_and_one_alone_comes
 
 
 def test_of_many_rows_some_are_predicted_alone_the_first_and_the_last_among_them() -> None:
-    alone = [one.numbers[0] for one in list_repeats(rows(1000), None) if one.how == ALONE]
-    assert (len(alone), alone[0], alone[-1]) == (MOST_ALONE, 0, 999)
+    alone = [one.numbers[0] for one in list_repeats(rows(1000), None) if one.way == ALONE]
+    assert (len(alone), alone[0], alone[-1]) == (MAX_ALONE, 0, 999)
 
 
 def test_rows_that_are_all_alike_are_put_beside_drawn_ones() -> None:
     alike = {"x": np.zeros(2, np.float32)}
-    assert are_alike(alike)
-    assert not are_alike(rows(2))
-    (beside,) = [one for one in list_repeats(alike, rows(2)) if one.how == BESIDE]
+    assert are_rows_equal(alike)
+    assert not are_rows_equal(rows(2))
+    (beside,) = [one for one in list_repeats(alike, rows(2)) if one.way == BESIDE]
     assert (beside.numbers, beside.columns["x"].tolist()) == ((0,), [0, 0, 1])
 
 
@@ -72,10 +72,10 @@ def test_each_way_in_which_a_row_differs_is_named() -> None:
 def test_failures_are_told_apart_from_differences_and_from_what_was_not_tried() -> None:
     failed = compared(InputMismatch("it takes 2"), [0, 1000], None, None)
     assert failed.failures == ("alone, it fails: InputMismatch: it takes 2",)
-    assert (failed.differences, failed.untried) == ((), ("in another order",))
+    assert (failed.differences, failed.untested) == ((), ("in another order",))
     assert compared([0], [0, 1000, 0], [1000, 0], [1000]).failures == (
         "again, its output has the shape [3, 1], not [2, 1]",
     )
     # Drawn rows that a model refuses are not its fault.
     beside = compared([0], [0, 1000], [1000, 0], [1000], InputMismatch("no such index"), others=rows(2))
-    assert beside == Repeatability(untried=(BESIDE,))
+    assert beside == Repeatability(untested=(BESIDE,))

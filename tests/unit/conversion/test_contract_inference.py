@@ -88,10 +88,10 @@ def test_of_a_picture_in_another_layout_its_layout_is_named() -> None:
 @pytest.mark.parametrize(
     ("model", "said", "complaint"),
     [
-        (signature(x=(2,)), {"": ("a",)}, 'takes 2 numbers a row as "x", and "x" is given "a"; .*--columns'),
+        (signature(x=(2,)), {"": ("a",)}, 'takes 2 numbers a row as "x", and "x" gets "a"; .*--columns'),
         (signature(x=(1,)), {"y": ("a",)}, 'the model has no input "y": .* as "x"'),
         (signature(x=(1,), y=(1,)), {"": ("a",)}, "the model has several inputs: .*--input x=NAME"),
-        (signature(x=(1,), y=(1,)), {"x": ("a",)}, '"y" is given no columns'),
+        (signature(x=(1,), y=(1,)), {"x": ("a",)}, '"y" gets no columns'),
     ],
 )
 def test_what_is_said_has_to_fit(model: Signature, said: Any, complaint: str) -> None:
@@ -139,8 +139,12 @@ def test_an_output_that_can_mean_one_thing_means_it(task: Task, said: Any, expec
         (BINARY, spread(0, 1.001), r"from 0 to 1.001, which is no probability"),
         (BINARY, np.array([0.0, 1.0] * 8), 'from 0 to 1, and never between; give "label" if it is the index'),
         (BINARY, np.array([0, 1] * 8), 'and never between; give "label"'),
-        (BINARY, spread(0.1, 0.9)[:7], 'on 7 golden rows only; give "probability", "logit" or "label"'),
-        (BINARY, spread(-1, 1, 2), r'with sums from .*, which are no probabilities; give "logits" if the softmax'),
+        (BINARY, spread(0.1, 0.9)[:7], 'on only 7 golden rows; give "probability", "logit" or "label"'),
+        (
+            BINARY,
+            spread(-1, 1, 2),
+            r'with sums from .*, which are no probabilities; give "logits" if the model has no softmax',
+        ),
         (BINARY, shares(3), 'numbers, 3 a row, and the task has the classes "no", "yes"; use a model'),
         (THREE, np.arange(ROWS) % 3, 'more than two classes; give "label" if it is the index of a class'),
         (THREE, shares(3) * 1.01, 'sums from 1.01 to 1.01, .* or "probabilities" with a "tolerance"'),
@@ -172,17 +176,17 @@ def test_what_is_deduced_is_always_a_sound_reading(rows: list[list[float]]) -> N
     for task in (BINARY, REGRESSION, MulticlassTask(classes=tuple("abcde"[: said.shape[1]]))):
         for output in (said, said[:, :1]):
             try:
-                deduced = infer_output(task, output)
+                inferred = infer_output(task, output)
             except AdditionRefused:
                 continue
-            canonical(output[:, 0] if output.shape[1] == 1 else output, task, deduced)  # raises where it is not
+            canonical(output[:, 0] if output.shape[1] == 1 else output, task, inferred)  # raises where it is not
 
 
 def test_one_of_several_outputs_has_to_be_named() -> None:
     outputs = {"first": np.zeros(2), "total": np.ones(2)}
     assert choose_output(outputs, "total") is outputs["total"]
     assert choose_output({"y": outputs["total"]}, None) is outputs["total"]
-    with pytest.raises(AdditionRefused, match=r'several outputs: "first", "total"; say which.*"name": "first"'):
+    with pytest.raises(AdditionRefused, match=r'several outputs: "first", "total"; choose one.*"name": "first"'):
         choose_output(outputs, None)
     with pytest.raises(AdditionRefused, match='no output "totl": "first", "total", did you mean "total"'):
         choose_output(outputs, "totl")

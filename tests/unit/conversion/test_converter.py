@@ -46,7 +46,7 @@ def test_a_litert_file_is_tried_before_it_is_taken(tmp_path: Path) -> None:
     whole = model("softmax")
     for broken in (whole[:700], whole[:733] + bytes([whole[733] ^ 2]) + whole[734:]):  # the second ends LiteRT 2.3
         path.write_bytes(broken)
-        with pytest.raises(ModelRefused, match=r"LiteRT cannot load|in a process of its own by litert, it crashed"):
+        with pytest.raises(ModelRefused, match=r"LiteRT cannot load|run by litert in a child process, it crashed"):
             convert(path)
     with pytest.raises(InputMismatch, match="LiteRT cannot run the model on 16 rows"):
         convert(MODELS / "one_row_inside.tflite")
@@ -54,7 +54,7 @@ def test_a_litert_file_is_tried_before_it_is_taken(tmp_path: Path) -> None:
 
 def test_a_signature_of_a_litert_file_is_chosen() -> None:
     assert convert(MODELS / "signatures.tflite", ConversionOptions(signature="half")).signature.name == "half"
-    with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; say which one is wanted'):
+    with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; choose one of them'):
         convert(MODELS / "signatures.tflite")
 
 
@@ -67,7 +67,7 @@ def test_code_in_a_keras_file_is_refused_before_tensorflow_is_needed(tmp_path: P
     def run(*_: Any) -> Any:
         raise AssertionError("nothing is run")
 
-    with pytest.raises(FileUnsafe, match="a Lambda layer, which runs Python that lies in the file"):
+    with pytest.raises(FileUnsafe, match="a Lambda layer, which runs Python code from the file"):
         convert(keras_file(tmp_path / "lambda.keras", "Lambda"), run=run)
 
 
@@ -89,10 +89,10 @@ for ask, error in (
 """)
     first, second = said.splitlines()
     assert first == (
-        "dense.keras has to be converted, and TensorFlow, which does it, is not installed: "
+        "dense.keras has to be converted by TensorFlow, which is not installed: "
         "pip install 'stepensemble[tensorflow]', or give a .tflite file"
     )
-    assert second.startswith("this needs TensorFlow, and it cannot be imported (")
+    assert second.startswith("this needs TensorFlow, which cannot be imported (")
     assert second.endswith("): pip install 'stepensemble[tensorflow]'")
 
 

@@ -92,7 +92,7 @@ def test_several_versions_are_refused_with_a_list(tmp_path: Path, pack: bool) ->
         path.write_bytes(zipped(files))
     else:
         write_folder(path, files)
-    listed = 'versions holds 3 models: "model/1", "model/10", "model/2"; add each by itself'
+    listed = 'versions contains 3 models: "model/1", "model/10", "model/2"; add each one alone'
     refused(path, FormatUnknown, listed)
 
 
@@ -103,7 +103,7 @@ def test_several_versions_are_refused_with_a_list(tmp_path: Path, pack: bool) ->
 def test_pickles_of_every_protocol_are_refused(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps({"weights": [1.0]}, protocol))
-    refused(path, FileUnsafe, '"model.pkl" is a pickle', "runs the code in it", "never taken", "model.export(folder)")
+    refused(path, FileUnsafe, '"model.pkl" is a pickle', "runs the code in it", "never accepted", "model.export")
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model", "model.tflite"])
@@ -134,13 +134,13 @@ def test_arrays_of_objects_are_pickles_and_other_arrays_are_no_models(tmp_path: 
 @pytest.mark.parametrize(
     ("name", "body", "error", "parts"),
     [
-        ("a.onnx", b"\x08\x07", FormatUnknown, ["a.onnx is no model file that is known; give a .tflite"]),
+        ("a.onnx", b"\x08\x07", FormatUnknown, ["a.onnx is not a known model file; give a .tflite"]),
         ("a.pb", b"\x08\x01", FormatUnknown, ["one file of a SavedModel, or a frozen graph; give the SavedModel's"]),
         ("a.zip", zipped({"notes.txt": b"hi"}), FormatUnknown, ["without config.json", "without saved_model.pb"]),
         ("a.tflite", b"", FileDamaged, ["a.tflite is empty"]),
         ("a.tflite", b"\x1c\0\0\0TFL2", FileDamaged, ['does not have "TFL3" at byte 4', "damaged"]),
-        ("a.keras", b"QK\x03\x04", FileDamaged, ["does not begin as .keras files do", "damaged"]),
-        ("a.h5", b"\x88HDF", FileDamaged, ["does not begin as .h5 files do"]),
+        ("a.keras", b"QK\x03\x04", FileDamaged, ["does not begin like .keras files", "damaged"]),
+        ("a.h5", b"\x88HDF", FileDamaged, ["does not begin like .h5 files"]),
         ("a.zip", b"PK\x03\x04 and no more", FileDamaged, ["truncated or damaged"]),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_litert_file_is_found_where_tensorflow_serving_looks_for_it(tmp_path: 
             write_folder(path, files)
         assert read_source(path) == Source(name, "litert", body)
     two = write_folder(tmp_path / "two", {"1/model.tflite": body, "2/saved_model.pb": b"graph"})
-    refused(two, FormatUnknown, 'holds 2 models: "1", "2"; add each by itself')
+    refused(two, FormatUnknown, 'contains 2 models: "1", "2"; add each one alone')
     other = write_folder(tmp_path / "other", {"1/small.tflite": body})
     refused(other, FormatUnknown, 'it has "1/small.tflite", which can be added alone')
     inside = write_folder(tmp_path / "inside", {"saved_model.pb": b"graph", "assets/model.tflite": body})

@@ -71,22 +71,22 @@ def test_how_a_model_was_compiled_does_not_matter() -> None:
     [
         (part("Lambda", function={"class_name": "__lambda__", "config": {"code": CODE}}), "Lambda layer, which runs"),
         ({"class_name": "Lambda", "config": {"function": [CODE, None, None], "function_type": "lambda"}}, "Lambda"),
-        ({"class_name": "__lambda__", "config": {"value": CODE}}, "a Python function that lies in the file"),
+        ({"class_name": "__lambda__", "config": {"value": CODE}}, "a Python function from the file"),
         (part("Activation", activation={"class_name": "__lambda__", "config": {"value": CODE}}), "Python function"),
-        (part("Mine", "my_package.layers"), 'a class of its own, "Mine" of the module "my_package.layers"'),
-        (part("Mine", None), 'a class of its own, "Mine" of no module of Keras'),
-        (part("my_package>Mine"), 'a class of its own, "my_package>Mine"'),
-        (part("system", "os"), 'a class of its own, "system" of the module "os"'),
+        (part("Mine", "my_package.layers"), 'a custom class, "Mine" of the module "my_package.layers"'),
+        (part("Mine", None), 'a custom class, "Mine" of no module of Keras'),
+        (part("my_package>Mine"), 'a custom class, "my_package>Mine"'),
+        (part("system", "os"), 'a custom class, "system" of the module "os"'),
         (part("Popen", "subprocess"), '"Popen" of the module "subprocess"'),
         (part("get_file", "keras.utils"), '"get_file" of the module "keras.utils"'),
         (part("Utils", "keras.src.utils.file_utils"), '"keras.src.utils.file_utils"'),
         (part("Dense", "kerasevil.layers"), '"kerasevil.layers"'),
         (part("Dense", "keras.layers.__class__"), '"keras.layers.__class__"'),
-        (part("dense"), 'a class of its own, "dense"'),
-        (part("Activation", activation=function("eval", "builtins")), 'a function of its own, "eval"'),
+        (part("dense"), 'a custom class, "dense"'),
+        (part("Activation", activation=function("eval", "builtins")), 'a custom function, "eval"'),
         (part("Activation", activation=function("system", "os")), '"system" of the module "os"'),
-        (part("Activation", activation=function(["system"], "keras.activations")), "a function of its own"),
-        (function("get_file", "keras.utils"), 'a function of its own, "get_file" of the module "keras.utils"'),
+        (part("Activation", activation=function(["system"], "keras.activations")), "a custom function"),
+        (function("get_file", "keras.utils"), 'a custom function, "get_file" of the module "keras.utils"'),
         (part("TFSMLayer", filepath="/tmp/other"), "a TFSMLayer, which runs a SavedModel from a path"),  # noqa: S108 - named, not used
         (part("TorchModuleWrapper", module=CODE), "a TorchModuleWrapper, which runs a pickle"),
         (part("JaxLayer"), "a JaxLayer"),
@@ -94,7 +94,7 @@ def test_how_a_model_was_compiled_does_not_matter() -> None:
         (part("StringLookup", vocabulary="/etc/passwd"), 'a vocabulary that is read from a file, "/etc/passwd"'),
         (part("TextVectorization", vocabulary="http://somewhere"), "a vocabulary that is read from a file"),
         ({"class_name": "__typespec__", "module": "os", "config": []}, 'a type of another module: "os"'),
-        ({"class_name": "__made_up__", "config": {}}, "a class of its own"),
+        ({"class_name": "__made_up__", "config": {}}, "a custom class"),
         ({"class_name": ["Dense"], "config": {}}, "a class without a name"),
     ],
 )
@@ -105,20 +105,20 @@ def test_what_could_run_code_is_refused_however_deep_it_lies(layer: dict[str, An
     with pytest.raises(FileUnsafe) as refused:
         check_keras_config(json.dumps(model(DENSE, layer)), "model.keras")
     said = str(refused.value)
-    assert said.startswith('"model.keras" is refused, since loading it could do more than compute. It has ')
+    assert said.startswith('"model.keras" is rejected, since loading it could do more than compute. It has ')
     assert reason in said
-    assert said.endswith("If you know who made it and what it does, take it with ensemble add --trust")
+    assert said.endswith("If you know who made it and what it does, accept it with ensemble add --trust")
 
 
 def test_code_in_how_an_inner_model_was_compiled_is_found() -> None:
     # Keras compiles inner models whatever it is told about the outer one.
     inner = model(DENSE, compile_config={"loss": function("system", "os")})
-    assert list(find_keras_code(model(inner))) == ['a function of its own, "system" of the module "os"']
+    assert list(find_keras_code(model(inner))) == ['a custom function, "system" of the module "os"']
 
 
 def test_every_reason_is_named_once() -> None:
     layers = [part("Lambda"), part("Lambda"), part("Mine", "mine")]
-    with pytest.raises(FileUnsafe, match=r"It has a Lambda layer[^;]*; a class of its own[^;]*\. If you"):
+    with pytest.raises(FileUnsafe, match=r"It has a Lambda layer[^;]*; a custom class[^;]*\. If you"):
         check_keras_config(json.dumps(model(*layers)), "model.keras")
 
 

@@ -99,7 +99,7 @@ def test_an_artifact_that_takes_too_long_is_refused_and_the_next_is_tried(
     slow = SandboxRequest("litert", model("slow"), batches=(column(0),) * 100)
     first, second = run_artifacts([slow, SandboxRequest("litert", model("sigmoid"))], seconds=4)
     assert isinstance(first, MemberError)
-    assert "tried in a process of its own by litert, it took more than 4 seconds; the file is damaged" in str(first)
+    assert "run by litert in a child process, it took more than 4 seconds; the file is damaged" in str(first)
     assert isinstance(second, SandboxResult)
     assert list(tmp_path.iterdir()) == []
 
@@ -120,4 +120,4 @@ def test_an_answer_of_another_kind_is_a_crash() -> None:
 
     (result,) = run_in_child([PackedRequest("litert", model("sigmoid"), None, [], None)], Other, 10)
     assert isinstance(result, Crash)
-    assert "it answered something that is no answer" in result.reason
+    assert "it returned an invalid result" in result.reason

@@ -254,7 +254,7 @@ def test_bytes_are_no_picture(body: bytes) -> None:
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
 def test_other_formats_are_refused_whatever_pillow_could_do(kind: str) -> None:
     assert refusal(save(Image.new("RGB", (16, 16)), kind)) == (
-        "is no PNG, JPEG or WebP picture; convert it to one of these"
+        "is not a PNG, JPEG or WebP image; convert it to one of these"
     )
 
 
@@ -262,7 +262,7 @@ def test_other_formats_are_refused_whatever_pillow_could_do(kind: str) -> None:
 def test_an_animation_is_refused(kind: str) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "green")]
     body = save(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert refusal(body) == "is an animation of 3 pictures; send one of them"
+    assert refusal(body) == "is an animation of 3 images; send one of them"
 
 
 def test_bytes_tell_whether_they_are_a_picture() -> None:
@@ -291,15 +291,15 @@ def test_a_value_is_base64_text_alone_or_as_tensorflow_serving_has_it() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (7, "7 is no picture; give a PNG, JPEG or WebP as base64 text"),
-        (True, "true is no picture; give a PNG, JPEG or WebP as base64 text"),
-        ([[0, 1]], "[[0, 1]] is no picture; give a PNG, JPEG or WebP as base64 text"),
-        ({"s3": 7}, '{"s3": 7} is no picture; give a PNG, JPEG or WebP as base64 text'),
+        (7, "7 is not an image; give a PNG, JPEG or WebP as base64 text"),
+        (True, "true is not an image; give a PNG, JPEG or WebP as base64 text"),
+        ([[0, 1]], "[[0, 1]] is not an image; give a PNG, JPEG or WebP as base64 text"),
+        ({"s3": 7}, '{"s3": 7} is not an image; give a PNG, JPEG or WebP as base64 text'),
         ({"b64": TEXT, "s3": "s3://a/b"}, None),
         ("seven.png", '"seven.png" is not base64; give a PNG, JPEG or WebP as base64 text'),
         (TEXT[:-1], None),
         ("ü", '"ü" is not base64; give a PNG, JPEG or WebP as base64 text'),
-        ("", "is no PNG, JPEG or WebP picture; convert it to one of these"),
+        ("", "is not a PNG, JPEG or WebP image; convert it to one of these"),
         (f"data:image/png;base64,{TEXT}", None),
         ({"s3": "s3://data/payloads/x.png"}, "there is no S3 here; give a PNG, JPEG or WebP as base64 text"),
     ],
@@ -310,7 +310,7 @@ def test_any_other_value_is_refused_with_what_to_give(value: object, expected: s
 
 
 def test_a_data_url_is_told_apart() -> None:
-    assert reason_of(f"data:image/png;base64,{TEXT}").endswith("is a data URL; send what comes after its comma")
+    assert reason_of(f"data:image/png;base64,{TEXT}").endswith("is a data URL; send only the part after its comma")
 
 
 def test_a_pointer_is_followed() -> None:

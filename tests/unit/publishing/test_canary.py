@@ -22,7 +22,7 @@ from stepensemble.core.errors import (
 from stepensemble.core.payload import digest_input
 from stepensemble.core.record import Record
 from stepensemble.core.releases.release import Release, place
-from stepensemble.publishing.canary import Answer, CanaryReport, abort_canary, promote_canary, report_canary
+from stepensemble.publishing.canary import CanaryReport, Predict, abort_canary, promote_canary, report_canary
 from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.publishing.publish import PublishedRelease, publish
 from stepensemble.storage.keys import artifact_key
@@ -30,7 +30,7 @@ from stepensemble.storage.keys import artifact_key
 CLASSES = {"task": {"type": "binary", "classes": ["no", "yes"]}}
 
 
-def load(release: Release, digest: str, artifacts: Mapping[str, bytes]) -> Answer:
+def load(release: Release, digest: str, artifacts: Mapping[str, bytes]) -> Predict:
     ensemble = Ensemble.from_release(release, digest, artifacts)
     return lambda payload: msgspec.convert(ensemble.predict(payload), Output)
 
@@ -206,7 +206,7 @@ def test_each_release_answers_what_the_other_was_asked(stack: MemoryStack, two: 
     record(stack, new, {"features": {"x": 2}}, "p2")  # (3 + ln 2) / 2 = 1.847; the current one would say 3
     agreement = report(stack).agreement
     assert agreement is not None
-    assert (agreement.records, agreement.rows, agreement.labels_differ, agreement.refusals) == (2, 2, 0, ())
+    assert (agreement.records, agreement.rows, agreement.labels_differ, agreement.rejected) == (2, 2, 0, ())
     assert agreement.shift is not None
     shifts = [1.25 - 2.5, 1.846574 - 3]  # the canary's less the current release's, whoever answered in the execution
     assert agreement.shift.mean == pytest.approx(sum(shifts) / 2, abs=1e-6)
@@ -270,7 +270,7 @@ def test_inputs_that_the_other_release_refuses_are_counted_with_its_words(stack:
     agreement = report(stack).agreement
     assert agreement is not None
     assert agreement.rows == 1
-    (refusal,) = agreement.refusals
+    (refusal,) = agreement.rejected
     assert (refusal.release, refusal.records) == (new.digest, 1)
     assert "$.features.x: 2 is out of range" in refusal.example
 

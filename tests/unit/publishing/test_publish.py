@@ -14,7 +14,15 @@ from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import ArtifactCorrupt, InvalidManifest, NotEnoughSlots
 from stepensemble.core.releases.release import Current, Term, digest_of
 from stepensemble.publishing.manifest_loader import read_sources
-from stepensemble.publishing.publish import bundle_release, compare_with_current, is_due, name_replaced, plan, publish
+from stepensemble.publishing.publish import (
+    apply_plan,
+    bundle_release,
+    compare_with_current,
+    is_due,
+    name_replaced,
+    plan,
+    publish,
+)
 from stepensemble.publishing.rollback import roll_back
 from stepensemble.publishing.schemas import PUBLISHED, render_schema, write_schemas
 from stepensemble.storage.keys import CURRENT, artifact_key, fingerprint_key, release_key
@@ -123,11 +131,11 @@ def test_more_members_than_slots_write_nothing(tmp_path: Path) -> None:
     assert stack.artifacts.written == []
 
 
-def test_an_upload_tells_its_bytes(tmp_path: Path) -> None:
-    stack, told = MemoryStack(), []
-    read = sources(tmp_path, member("a"), member("b", "sigmoid"))
-    publish(read, stack.releases, SLOTS, on_upload=lambda id_, count: told.append((id_, count)))
-    assert told == [("a", len(model("half_plus_two"))), ("b", len(model("sigmoid")))]
+def test_an_upload_reports_its_bytes(tmp_path: Path) -> None:
+    stack, reported = MemoryStack(), []
+    planned = plan(bundle_release(sources(tmp_path, member("a"), member("b", "sigmoid"))), stack.releases, SLOTS)
+    apply_plan(planned, stack.releases, on_upload=lambda id_, count: reported.append((id_, count)))
+    assert reported == [("a", len(model("half_plus_two"))), ("b", len(model("sigmoid")))]
 
 
 def test_a_fingerprint_is_written_before_the_pointer_moves(tmp_path: Path) -> None:

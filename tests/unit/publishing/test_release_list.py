@@ -13,7 +13,7 @@ from stepensemble.storage.keys import release_key
 
 def test_an_empty_stack_has_nothing() -> None:
     seen = read_overview(MemoryStack().releases, 20)
-    assert (seen.current, seen.canary, seen.history, seen.kept, seen.releases) == (None, None, (), 0, ())
+    assert (seen.current, seen.canary, seen.history, seen.total, seen.releases) == (None, None, (), 0, ())
 
 
 def test_every_release_is_listed_with_its_members_and_what_it_is(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_newest_come_first_and_the_others_are_counted(tmp_path: Path) -> Non
     stack = MemoryStack()
     digests = [stack.publish(sources(tmp_path, member(version=str(number)))).release for number in range(3)]
     seen = read_overview(stack.releases, 2)
-    assert seen.kept == 3
+    assert seen.total == 3
     assert [line.release for line in seen.releases] == digests[:0:-1]
 
 

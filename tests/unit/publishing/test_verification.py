@@ -163,7 +163,7 @@ def test_a_stack_that_does_not_answer_at_all_is_not_verified(tmp_path: Path) -> 
     stack = published(read)
     fingerprint = stack.releases.read_fingerprint(read.digest)
     stack.publish(sources(tmp_path, member(version="2")))
-    with pytest.raises(VerificationFailed, match="does not answer the golden rows: ReleaseNotCurrent: "):
+    with pytest.raises(VerificationFailed, match="does not predict the golden rows: ReleaseNotCurrent: "):
         verify(read.release, fingerprint, asker(stack))
 
 

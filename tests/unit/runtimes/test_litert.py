@@ -101,7 +101,7 @@ def test_an_output_that_is_no_entry_a_row_is_told_of_many_rows_as_of_few() -> No
             check_output(saying(np.sum).predict(np.ones((rows, 1), np.float32)), rows)
     with pytest.raises(InvalidOutput, match=r"the output has shape \[1, 2\] for 2 rows"):
         check_output(saying(np.transpose).predict(np.ones((2, 1), np.float32)), 2)
-    with pytest.raises(InvalidOutput, match=r'no entry a row: .* the shapes "\[1, 16384\]", "\[1, 1\]"'):
+    with pytest.raises(InvalidOutput, match=r'no entry for each row: .* the shapes "\[1, 16384\]", "\[1, 1\]"'):
         saying(np.transpose).predict(np.ones((MAX_BATCH_ROWS + 1, 1), np.float32))
 
 
@@ -111,7 +111,7 @@ def test_a_model_of_one_row_at_a_time_is_asked_row_by_row() -> None:
 
 def test_a_model_of_two_rows_takes_two() -> None:
     assert load("fixed_batch_two").predict(column(0, 1)).tolist() == [[2.0], [2.5]]
-    with pytest.raises(InputMismatch, match="takes exactly 2 rows at once, and 3 came"):
+    with pytest.raises(InputMismatch, match="takes exactly 2 rows at once, and got 3"):
         load("fixed_batch_two").predict(column(0, 1, 2))
 
 
@@ -182,9 +182,9 @@ def test_a_sole_input_may_go_by_its_name_by_none_or_alone() -> None:
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [
-        (column(1), 'the model has the inputs "a", "b"; say which columns each of them takes'),
-        ({"": column(1)}, 'the model has the inputs "a", "b"; say which columns each of them takes'),
-        ({"a": column(1)}, 'nothing came for the input "b"'),
+        (column(1), 'the model has the inputs "a", "b"; list the columns that each of them takes'),
+        ({"": column(1)}, 'the model has the inputs "a", "b"; list the columns that each of them takes'),
+        ({"a": column(1)}, 'there are no values for the input "b"'),
         ({"a": column(1), "b": column(1), "c": column(1)}, 'the model has no input "c", but "a", "b"'),
         ({"a": column(1), "b": column(1)}, r'the input "b" takes \[2\] numbers a row, and its columns give \[1\]'),
         (
@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_refused_when_it_is_asked() -> None:
 
 def test_which_of_several_outputs_is_wanted_has_to_be_said() -> None:
     rows = {"a": column(1), "b": np.ones((1, 2), dtype=np.float32)}
-    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; say which one is wanted'):
+    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; choose one of them'):
         load("named").predict(rows)
     with pytest.raises(InputMismatch, match='no output "totl", but "first", "total", did'):
         load("named").predict(rows, "totl")
@@ -252,7 +252,7 @@ def test_two_signatures_of_a_file_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "signature", "expected"),
     [
-        ("signatures", None, 'the model has the signatures "double", "half"; say which one is wanted'),
+        ("signatures", None, 'the model has the signatures "double", "half"; choose one of them'),
         ("signatures", "hafl", 'the model has no signature "hafl", but "double", "half", did you mean "half"?'),
         ("two_inputs", "half", 'the model lists no signatures, so it has none named "half"; leave the name out'),
     ],
@@ -269,7 +269,7 @@ def test_a_model_without_rows_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["half_plus_two", "fixed_batch_one", "int8"])
 def test_no_rows_are_refused(name: str) -> None:
-    with pytest.raises(InputMismatch, match="no rows came"):
+    with pytest.raises(InputMismatch, match="there are no rows"):
         load(name).predict(np.zeros((0, 1), dtype=np.float32))
 
 

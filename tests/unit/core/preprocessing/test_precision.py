@@ -186,10 +186,10 @@ def test_a_model_of_float64_is_not_given_less_unless_that_is_declared(
     tmp_path: Path, more: dict[str, Any], refused: bool
 ) -> None:
     report = run_gate(sources(tmp_path, member("a", "doubles"), member("b"), features=[{**X, **more}]))
-    assert [problem.path for problem in report.refused] == ["$.members[0]"] * refused
+    assert [problem.path for problem in report.problems] == ["$.members[0]"] * refused
     if refused:
-        (problem,) = report.refused
-        assert 'it takes float64, and is given "x" in float32, in which 16777217 is 16777216' in problem.message
+        (problem,) = report.problems
+        assert 'it takes float64, and gets "x" in float32, in which 16777217 is 16777216' in problem.message
         assert 'give the features "x" "dtype": "float64", or "float32" where' in problem.remedy
 
 
