@@ -106,7 +106,7 @@ def test_inputs_of_a_saved_model_are_bound_by_their_names(made: Path, run: JobRu
     assert predict(path, {"a": 10, "b": "S"}) == [11.0]
 
 
-def test_columns_that_a_model_of_keras_does_not_take_are_said(made: Path, run: JobRunner, tmp_path: Path) -> None:
+def test_columns_that_a_keras_model_does_not_take_are_reported(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = empty(tmp_path, THREE, number("a"), number("b"), number("c"))
     told = r'the model takes 2 numbers a row as "x", and there are 3 columns, "a", "b", "c"; .*--columns NAME'
     with pytest.raises(InputMismatch, match=told):
@@ -114,7 +114,9 @@ def test_columns_that_a_model_of_keras_does_not_take_are_said(made: Path, run: J
     assert add(path, made / "softmax.keras", run, said={"columns": ["c", "a"]}).member.columns == ("c", "a")
 
 
-def test_what_litert_cannot_run_stays_with_tensorflow_and_says_why(made: Path, run: JobRunner, tmp_path: Path) -> None:
+def test_a_model_that_litert_cannot_run_stays_with_tensorflow_with_the_reason(
+    made: Path, run: JobRunner, tmp_path: Path
+) -> None:
     path = empty(tmp_path, {"type": "regression"}, {"name": "matrix", "type": "tensor", "shape": [2, 2]})
     planned = add(path, made / "determinant.keras", run)
     assert (planned.member.runtime, planned.member.artifact) == ("tensorflow", "halves/new.zip")
@@ -122,7 +124,7 @@ def test_what_litert_cannot_run_stays_with_tensorflow_and_says_why(made: Path, r
     assert predict(path, {"matrix": [[2, 1], [1, 3]]}) == [pytest.approx(5.0)]
 
 
-def test_a_label_that_only_the_task_knows_of_decides_too(tf: Any, run: JobRunner, tmp_path: Path) -> None:
+def test_a_label_that_only_the_task_defines_is_compared_too(tf: Any, run: JobRunner, tmp_path: Path) -> None:
     module = tf.Module()
     sigmoid = tf.function(lambda x: {"p": tf.sigmoid(x)}).get_concrete_function(x=tf.TensorSpec([None, 1], name="x"))
     tf.saved_model.save(module, str(tmp_path / "sigmoid"), signatures=sigmoid)
@@ -142,7 +144,7 @@ def test_a_label_that_only_the_task_knows_of_decides_too(tf: Any, run: JobRunner
 
 
 @pytest.mark.parametrize("name", ["lambda.keras", "lambda.h5"])
-def test_a_lambda_layer_is_taken_only_on_trust(made: Path, run: JobRunner, tmp_path: Path, name: str) -> None:
+def test_a_lambda_layer_is_accepted_only_with_trust(made: Path, run: JobRunner, tmp_path: Path, name: str) -> None:
     path = empty(tmp_path, {"type": "regression"}, X)
     before = path.read_bytes()
     with pytest.raises(FileUnsafe, match=r"a Lambda layer, which runs Python .*--trust"):
@@ -152,7 +154,7 @@ def test_a_lambda_layer_is_taken_only_on_trust(made: Path, run: JobRunner, tmp_p
     assert predict(path, {"x": 1}) == [2.5]
 
 
-def test_trust_in_a_saved_model_is_written_down_where_it_is_needed(made: Path, run: JobRunner, tmp_path: Path) -> None:
+def test_trust_in_a_saved_model_is_written_only_if_needed(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = empty(tmp_path, {"type": "regression"}, X)
     with pytest.raises(FileUnsafe, match=r'"ReadFile"\. .* accept it with ensemble add --trust'):
         add(path, made / "branches", run)
@@ -165,7 +167,7 @@ def test_trust_in_a_saved_model_is_written_down_where_it_is_needed(made: Path, r
 
 
 @pytest.mark.parametrize("name", ["softmax.keras", "softmax.h5"])
-def test_a_truncated_file_leaves_everything_as_it_is(made: Path, run: JobRunner, tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_changes_nothing(made: Path, run: JobRunner, tmp_path: Path, name: str) -> None:
     (tmp_path / "up").mkdir()
     path = empty(tmp_path / "up", THREE, number("a"), number("b"))
     before = path.read_bytes()
@@ -175,7 +177,7 @@ def test_a_truncated_file_leaves_everything_as_it_is(made: Path, run: JobRunner,
     assert (path.read_bytes(), [*path.parent.iterdir()]) == (before, [path])
 
 
-def test_the_command_converts_in_a_process_of_its_own_and_shows_parity(made: Path, tmp_path: Path) -> None:
+def test_the_command_converts_in_a_child_process_and_shows_parity(made: Path, tmp_path: Path) -> None:
     path = empty(tmp_path, THREE, number("a"), number("b"))
     shutil.copy(made / "softmax.keras", tmp_path)
     done = run_ensemble(tmp_path, "add", "softmax.keras", "--id", "first", "--manifest", path.name, "--json")

@@ -41,7 +41,7 @@ def predict(folder: Path, *values: float) -> list[Any]:
 
 
 @pytest.mark.parametrize("shape", [[None], [1]])
-def test_a_model_of_bare_numbers_is_added_and_answers(
+def test_a_model_of_scalars_is_added_and_predicts(
     tf: Any, run: JobRunner, tmp_path: Path, shape: list[int | None]
 ) -> None:
     # As TensorFlow Serving's half_plus_two for TensorFlow 2 is.
@@ -80,7 +80,7 @@ def test_a_regression_in_large_units_becomes_litert(run: JobRunner, tmp_path: Pa
     assert planned.converted.parity.deviation < 1e-6
 
 
-def test_a_model_of_float64_is_given_all_digits(tf: Any, run: JobRunner, tmp_path: Path) -> None:
+def test_a_model_of_float64_gets_all_digits(tf: Any, run: JobRunner, tmp_path: Path) -> None:
     less = tf.function(lambda x: {"y": x - 2.0**24}).get_concrete_function(
         x=tf.TensorSpec([None, 1], tf.float64, name="x")
     )
@@ -92,7 +92,7 @@ def test_a_model_of_float64_is_given_all_digits(tf: Any, run: JobRunner, tmp_pat
 
 
 @pytest.mark.usefixtures("tf")
-def test_a_layer_that_is_left_in_training_is_refused(run: JobRunner, tmp_path: Path) -> None:
+def test_a_layer_left_in_training_mode_is_rejected(run: JobRunner, tmp_path: Path) -> None:
     import keras
 
     inputs = keras.Input((1,), name="x")

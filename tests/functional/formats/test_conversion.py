@@ -78,9 +78,7 @@ def test_a_zip_of_it_becomes_the_same_file(made: Path, run: JobRunner, tmp_path:
     ("name", "architecture"),
     [("softmax.keras", None), ("softmax.h5", None), ("keras_2.h5", None), ("softmax.weights.h5", "softmax.json")],
 )
-def test_every_file_of_keras_becomes_the_model_it_is(
-    made: Path, run: JobRunner, name: str, architecture: str | None
-) -> None:
+def test_every_keras_file_is_converted(made: Path, run: JobRunner, name: str, architecture: str | None) -> None:
     rows = np.array([[0, 0], [1, -2], [3, 0.5]], dtype=np.float32)
     converted = convert(
         made / name, ConversionOptions(architecture=None if architecture is None else made / architecture), run=run
@@ -112,13 +110,13 @@ def test_text_is_compared_as_labels(made: Path, run: JobRunner) -> None:
     assert predict(converted, column(1, -1)).tolist() == ["yés", "no"]
 
 
-def test_a_model_of_one_row_at_a_time_is_converted_too(made: Path, run: JobRunner) -> None:
+def test_a_model_with_a_batch_of_one_is_converted_too(made: Path, run: JobRunner) -> None:
     converted = convert(made / "fixed_one", run=run)
     assert (converted.runtime, converted.signature.batch) == ("litert", 1)
     assert predict(converted, column(0, 1, -4)).tolist() == [[2.0], [2.5], [0.0]]
 
 
-def test_a_signature_can_be_chosen_and_has_to_be_where_none_is_the_default(made: Path, run: JobRunner) -> None:
+def test_a_signature_can_be_chosen_and_must_be_without_a_default(made: Path, run: JobRunner) -> None:
     assert predict(
         convert(made / "signatures", ConversionOptions(signature="double"), run=run), column(3)
     ).tolist() == [[6.0]]
@@ -136,7 +134,7 @@ def test_rows_to_compare_on_can_be_given(made: Path, run: JobRunner) -> None:
 
 
 @pytest.mark.parametrize("name", ["version_1", "version_1_only"])
-def test_saved_models_of_version_1_are_taken_whichever_loader_reads_them(made: Path, run: JobRunner, name: str) -> None:
+def test_saved_models_of_version_1_are_accepted_by_either_loader(made: Path, run: JobRunner, name: str) -> None:
     assert predict(convert(made / name, run=run), column(0, 1, -4)).tolist() == [[2.0], [2.5], [0.0]]
 
 
@@ -151,7 +149,7 @@ def test_an_operation_that_litert_does_not_have_is_named(made: Path, run: JobRun
     np.testing.assert_allclose(predict(converted, matrices), [-2.0, 4.0], rtol=1e-6)
 
 
-def test_a_model_that_litert_answers_otherwise_stays_too(made: Path, run: JobRunner) -> None:
+def test_a_model_whose_litert_outputs_differ_stays_with_tensorflow(made: Path, run: JobRunner) -> None:
     converted = convert(made / "random", run=run)
     assert converted.runtime == "tensorflow"
     assert converted.parity is not None
@@ -171,7 +169,7 @@ def test_a_label_that_changes_is_enough(made: Path, run: JobRunner) -> None:
     assert str(converted.reason).endswith("on 16 rows, 16 labels changed")
 
 
-def test_what_stays_is_packed_as_it_came(made: Path, run: JobRunner, tmp_path: Path) -> None:
+def test_a_saved_model_is_packed_unchanged(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = tmp_path / "up.zip"
     path.write_bytes(zipped(made / "determinant", "up/"))
     artifacts = [convert(source, run=run).artifact for source in (made / "determinant", path)]
@@ -194,7 +192,7 @@ def test_the_same_file_becomes_the_same_bytes_in_every_process(made: Path, run: 
 
 
 @pytest.mark.parametrize("name", ["lambda.keras", "lambda.h5"])
-def test_a_lambda_layer_is_refused_unless_it_is_trusted(made: Path, run: JobRunner, name: str) -> None:
+def test_a_lambda_layer_is_rejected_unless_trusted(made: Path, run: JobRunner, name: str) -> None:
     with pytest.raises(FileUnsafe, match="a Lambda layer, which runs Python code from the file"):
         convert(made / name, run=run)
     assert predict(convert(made / name, ConversionOptions(trust=True), run=run), column(1)).tolist() == [[2.5]]
@@ -209,14 +207,16 @@ def test_weights_alone_need_their_architecture(made: Path, run: JobRunner, tmp_p
         convert(made / "softmax.weights.h5", ConversionOptions(architecture=tmp_path / "none.json"), run=run)
 
 
-def test_an_architecture_with_code_is_refused(made: Path, run: JobRunner, tmp_path: Path) -> None:
+def test_an_architecture_with_code_is_rejected(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     path.write_text((made / "softmax.json").read_text().replace('"Dense"', '"Lambda"'))
     with pytest.raises(FileUnsafe, match='"the architecture" is rejected'):
         convert(made / "softmax.weights.h5", ConversionOptions(architecture=path), run=run)
 
 
-def test_what_keras_cannot_read_says_what_to_do(made: Path, run: JobRunner, tmp_path: Path) -> None:
+def test_an_architecture_that_keras_cannot_read_is_rejected_with_a_remedy(
+    made: Path, run: JobRunner, tmp_path: Path
+) -> None:
     path = tmp_path / "architecture.json"
     path.write_text((made / "softmax.json").read_text().replace('"Dense"', '"DenseOfLongAgo"'))
     with pytest.raises(ConversionFailed, match=r"^Keras 3\S* cannot read .*; export it with the Keras that wrote it"):
@@ -233,7 +233,7 @@ def test_truncated_files_of_keras_are_damaged(made: Path, run: JobRunner, tmp_pa
             convert(path, run=run)
 
 
-def test_flipped_bits_in_weights_are_found_where_the_format_has_sums_of_them(
+def test_flipped_bits_in_weights_are_found_if_the_format_has_checksums(
     made: Path, run: JobRunner, tmp_path: Path
 ) -> None:
     # A SavedModel's variables and a zip's entries have checksums; a bare .h5 has none.
@@ -272,6 +272,6 @@ def test_a_crash_of_tensorflow_is_an_error(made: Path) -> None:
         convert(made / "half", run=run)
 
 
-def test_a_saved_model_without_signatures_is_refused(made: Path, run: JobRunner) -> None:
+def test_a_saved_model_without_signatures_is_rejected(made: Path, run: JobRunner) -> None:
     with pytest.raises(ModelRefused, match="the SavedModel has no signatures; save it with signatures="):
         convert(made / "no_signature", run=run)

@@ -98,7 +98,7 @@ def predict(converted: Converted, inputs: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["functional", "sequential"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_model_of_keras_2_answers_as_it_did(run: JobRunner, tmp_path: Path, name: str, whole: bool) -> None:
+def test_a_model_of_keras_2_has_the_same_outputs(run: JobRunner, tmp_path: Path, name: str, whole: bool) -> None:
     import h5py
 
     wrote = json.loads((ROOT / "tests" / "data" / "keras_2" / f"{name}.json").read_text())
@@ -132,7 +132,7 @@ def test_an_architecture_without_an_input_layer_is_read(
     np.testing.assert_allclose(predict(converted, rows), np.clip(rows @ KERNEL + BIAS, 0, 6), rtol=1e-6)
 
 
-def test_what_means_another_thing_in_keras_3_is_refused(run: JobRunner, tmp_path: Path) -> None:
+def test_a_changed_meaning_in_keras_3_is_rejected(run: JobRunner, tmp_path: Path) -> None:
     import h5py
 
     (tmp_path / "model.json").write_text(json.dumps(VERSION_2_2_4).replace('"linear"', '"hard_sigmoid"'))
@@ -142,7 +142,7 @@ def test_what_means_another_thing_in_keras_3_is_refused(run: JobRunner, tmp_path
         convert(tmp_path / "weights.h5", ConversionOptions(architecture=tmp_path / "model.json"), run=run)
 
 
-def test_code_in_an_architecture_of_keras_2_is_refused(run: JobRunner, tmp_path: Path) -> None:
+def test_code_in_an_architecture_of_keras_2_is_rejected(run: JobRunner, tmp_path: Path) -> None:
     import h5py
 
     (tmp_path / "model.json").write_text(json.dumps(VERSION_2_2_4).replace('"ReLU"', '"Lambda"'))
@@ -166,7 +166,7 @@ PARTS = st.recursive(
 
 @settings(max_examples=300)
 @given(PARTS)
-def test_any_json_is_translated_or_refused(config: Any) -> None:
+def test_any_json_is_translated_or_rejected(config: Any) -> None:
     import keras
 
     is_keras_2_config(config, None)

@@ -30,7 +30,7 @@ SLOTS = {"strange": "t1", "trusted": "t2"}
 Y, Z = {**X, "name": "y"}, {**X, "name": "z"}
 
 
-def test_members_of_both_runtimes_are_tried_each_with_its_own(made: Path, tmp_path: Path) -> None:
+def test_members_of_both_runtimes_are_run_with_their_own(made: Path, tmp_path: Path) -> None:
     inputs: dict[str, Any] = {"inputs": {"a": ["x"], "b": ["y", "z"]}, "output": {"kind": "value", "name": "total"}}
     saved = {**member("saved", **inputs), "artifact": "named.zip", "runtime": "tensorflow"}
     damaged = {**saved, "id": "damaged", "artifact": "damaged.zip"}
@@ -58,7 +58,7 @@ def test_members_of_both_runtimes_are_tried_each_with_its_own(made: Path, tmp_pa
     assert report.results["lite"].peak_bytes < 200 * MEBIBYTE < report.results["saved"].peak_bytes
 
 
-def test_a_trusted_model_that_writes_a_file_is_refused_for_that(made: Path, tmp_path: Path) -> None:
+def test_a_trusted_model_that_writes_a_file_is_rejected_for_that(made: Path, tmp_path: Path) -> None:
     body = read_source(made / "writes").body
     (tmp_path / "model.zip").write_bytes(body)
     writes = {**member("writes"), "artifact": "model.zip", "runtime": "tensorflow", "trusted": digest_of(body)}
@@ -70,7 +70,7 @@ def test_a_trusted_model_that_writes_a_file_is_refused_for_that(made: Path, tmp_
     assert problem.remedy.endswith("which it may not, trusted or not: export it without that")
 
 
-def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(made: Path, tmp_path: Path) -> None:
+def test_a_graph_that_does_more_than_compute_is_loaded_only_for_a_trusted_member(made: Path, tmp_path: Path) -> None:
     body = read_source(made / "branches").body  # a file is read where the column is larger than a billion
     (tmp_path / "model.zip").write_bytes(body)
     strange = {**member("strange"), "artifact": "model.zip", "runtime": "tensorflow"}

@@ -34,14 +34,14 @@ def run_without_tensorflow(statement: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["half_plus_two", "int8", "named", "text", "fixed_batch_two", "free_width"])
-def test_a_litert_file_is_taken_as_it_is(name: str) -> None:
+def test_a_litert_file_is_not_changed(name: str) -> None:
     converted = convert(MODELS / f"{name}.tflite")
     assert (converted.artifact, converted.runtime, converted.source) == (model(name), "litert", "litert")
     assert (converted.reason, converted.parity) == (None, None)
     assert converted.signature == load_model("litert", model(name)).signature
 
 
-def test_a_litert_file_is_tried_before_it_is_taken(tmp_path: Path) -> None:
+def test_a_litert_file_is_run_before_it_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "broken.tflite"
     whole = model("softmax")
     for broken in (whole[:700], whole[:733] + bytes([whole[733] ^ 2]) + whole[734:]):  # the second ends LiteRT 2.3
@@ -52,18 +52,18 @@ def test_a_litert_file_is_tried_before_it_is_taken(tmp_path: Path) -> None:
         convert(MODELS / "one_row_inside.tflite")
 
 
-def test_a_signature_of_a_litert_file_is_chosen() -> None:
+def test_a_signature_of_a_litert_file_can_be_chosen() -> None:
     assert convert(MODELS / "signatures.tflite", ConversionOptions(signature="half")).signature.name == "half"
     with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; choose one of them'):
         convert(MODELS / "signatures.tflite")
 
 
-def test_rows_that_a_litert_file_does_not_take_are_said() -> None:
+def test_rows_that_a_litert_file_does_not_take_are_rejected() -> None:
     with pytest.raises(InputMismatch, match=r"takes \[1\] numbers a row, and its columns give \[2\]"):
         convert(MODELS / "sigmoid.tflite", golden=np.zeros((1, 2), dtype=np.float32))
 
 
-def test_code_in_a_keras_file_is_refused_before_tensorflow_is_needed(tmp_path: Path) -> None:
+def test_code_in_a_keras_file_is_rejected_without_tensorflow(tmp_path: Path) -> None:
     def run(*_: Any) -> Any:
         raise AssertionError("nothing is run")
 
@@ -71,9 +71,9 @@ def test_code_in_a_keras_file_is_refused_before_tensorflow_is_needed(tmp_path: P
         convert(keras_file(tmp_path / "lambda.keras", "Lambda"), run=run)
 
 
-def test_where_tensorflow_is_missing_the_remedy_is_said(tmp_path: Path) -> None:
+def test_a_missing_tensorflow_is_reported_with_a_remedy(tmp_path: Path) -> None:
     path = keras_file(tmp_path / "dense.keras", "Dense")
-    said = run_without_tensorflow(f"""
+    output = run_without_tensorflow(f"""
 from pathlib import Path
 from stepensemble.core.errors import ModelRefused, TensorFlowMissing
 from stepensemble.conversion.converter import ConversionOptions, convert
@@ -87,7 +87,7 @@ for ask, error in (
     except error as missing:
         print(missing)
 """)
-    first, second = said.splitlines()
+    first, second = output.splitlines()
     assert first == (
         "dense.keras has to be converted by TensorFlow, which is not installed: "
         "pip install 'stepensemble[tensorflow]', or give a .tflite file"
@@ -97,9 +97,9 @@ for ask, error in (
 
 
 def test_a_litert_file_needs_no_tensorflow() -> None:
-    said = run_without_tensorflow(f"""
+    output = run_without_tensorflow(f"""
 from pathlib import Path
 from stepensemble.conversion.converter import ConversionOptions, convert
 print(convert(Path({str(MODELS / "half_plus_two.tflite")!r})).runtime)
 """)
-    assert said == "litert\n"
+    assert output == "litert\n"

@@ -1,4 +1,4 @@
-"""Keras configurations: what computes passes, what could do more is refused with the reason. No Keras is needed."""
+"""Keras configurations pass if they only compute, and are rejected with the reason otherwise; no Keras is needed."""
 
 from __future__ import annotations
 
@@ -99,19 +99,19 @@ def test_how_a_model_was_compiled_does_not_matter() -> None:
     ],
 )
 @pytest.mark.parametrize("depth", [0, 3])
-def test_what_could_run_code_is_refused_however_deep_it_lies(layer: dict[str, Any], reason: str, depth: int) -> None:
+def test_code_is_rejected_at_any_depth(layer: dict[str, Any], reason: str, depth: int) -> None:
     for _ in range(depth):
         layer = part("TimeDistributed", layer=[{"inner": layer}])
-    with pytest.raises(FileUnsafe) as refused:
+    with pytest.raises(FileUnsafe) as raised:
         check_keras_config(json.dumps(model(DENSE, layer)), "model.keras")
-    said = str(refused.value)
-    assert said.startswith('"model.keras" is rejected, since loading it could do more than compute. It has ')
-    assert reason in said
-    assert said.endswith("If you know who made it and what it does, accept it with ensemble add --trust")
+    message = str(raised.value)
+    assert message.startswith('"model.keras" is rejected, since loading it could do more than compute. It has ')
+    assert reason in message
+    assert message.endswith("If you know who made it and what it does, accept it with ensemble add --trust")
 
 
-def test_code_in_how_an_inner_model_was_compiled_is_found() -> None:
-    # Keras compiles inner models whatever it is told about the outer one.
+def test_code_in_the_compile_options_of_an_inner_model_is_found() -> None:
+    # Keras compiles inner models even if the outer one is loaded without compiling.
     inner = model(DENSE, compile_config={"loss": function("system", "os")})
     assert list(find_keras_code(model(inner))) == ['a custom function, "system" of the module "os"']
 
@@ -122,14 +122,14 @@ def test_every_reason_is_named_once() -> None:
         check_keras_config(json.dumps(model(*layers)), "model.keras")
 
 
-def test_of_a_key_that_stands_twice_the_one_that_keras_reads_counts() -> None:
+def test_the_last_of_two_equal_keys_counts_as_in_keras() -> None:
     text = json.dumps(model(DENSE)).replace('"class_name": "Dense"', '"class_name": "Dense", "class_name": "Lambda"')
     with pytest.raises(FileUnsafe, match="Lambda layer"):
         check_keras_config(text, "model.keras")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", "[" * 100_000])
-def test_what_is_not_json_is_damaged(text: bytes | str) -> None:
+def test_invalid_json_is_damaged(text: bytes | str) -> None:
     with pytest.raises(FileDamaged, match="is not JSON: the file is damaged"):
         check_keras_config(text, "model.keras")
 
@@ -148,7 +148,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_any_json_passes_or_is_refused_in_words_that_can_be_written(value: Any) -> None:
+def test_any_json_passes_or_is_rejected_with_a_printable_message(value: Any) -> None:
     try:
         check_keras_config(json.dumps(value), "model.keras")
     except FileUnsafe as error:
@@ -156,7 +156,7 @@ def test_any_json_passes_or_is_refused_in_words_that_can_be_written(value: Any) 
 
 
 @pytest.mark.parametrize("depth", [100, 400])
-def test_a_deep_configuration_passes_or_is_refused(depth: int) -> None:
+def test_a_deep_configuration_passes_or_is_rejected(depth: int) -> None:
     deep: Any = {"class_name": "function", "config": []}
     for _ in range(depth):
         deep = {"class_name": "function", "config": [deep]}

@@ -16,7 +16,7 @@ def test_an_empty_stack_has_nothing() -> None:
     assert (seen.current, seen.canary, seen.history, seen.total, seen.releases) == (None, None, (), 0, ())
 
 
-def test_every_release_is_listed_with_its_members_and_what_it_is(tmp_path: Path) -> None:
+def test_every_release_is_listed_with_its_members_and_state(tmp_path: Path) -> None:
     stack = MemoryStack()
     first = stack.publish(sources(tmp_path, member("a"), member("b", role="shadow")))
     stack.now += timedelta(days=1)
@@ -42,7 +42,7 @@ def test_the_newest_come_first_and_the_others_are_counted(tmp_path: Path) -> Non
     assert [line.release for line in seen.releases] == digests[:0:-1]
 
 
-def test_what_is_served_is_listed_however_old_it_is(tmp_path: Path) -> None:
+def test_served_releases_are_listed_at_any_age(tmp_path: Path) -> None:
     stack = MemoryStack()
     digests = [stack.publish(sources(tmp_path, member(version=str(number)))).release for number in range(4)]
     roll_back(stack.releases, SLOTS, digests[0])

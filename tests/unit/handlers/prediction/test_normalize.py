@@ -292,7 +292,7 @@ def test_who_has_published_may_ask_for_what_was_published_at_once(
     assert ask(stack, {"features": {"x": 1}, "release": published.digest})["failure"]["error"] == "ReleaseNotCurrent"
 
 
-def test_a_damaged_release_is_refused(stack: MemoryStack, published: Sources) -> None:
+def test_a_damaged_release_is_rejected(stack: MemoryStack, published: Sources) -> None:
     stack.artifacts.write(release_key(published.digest), b"{}")
     assert ask(stack, {"features": {"x": 1}})["failure"]["error"] == "ReleaseCorrupt"
 
