@@ -67,7 +67,7 @@ def test_json_reports_the_new_member(project: Path) -> None:
     trained = (project / "trained.tflite").read_bytes()
     assert said.pop("release") == answer(project, "check")["release"]
     assert said.pop("output")["kind"] == "probability"
-    assert said.pop("deduced").keys() == {"columns", "output"}
+    assert said.pop("inferred").keys() == {"columns", "output"}
     assert said == {
         "ok": True,
         "id": "fifth",

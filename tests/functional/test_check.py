@@ -53,7 +53,7 @@ def test_a_warning_is_shown_and_lets_through(project: Path) -> None:
     done = run_ensemble(project, "check")
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith(
-        "warning $.members[0]: sum (sum.tflite): its answers stay the same when its 11 columns"
+        "warning $.members[0]: sum (sum.tflite): its outputs stay the same when its 11 columns"
     )
     assert "ok  models/manifest.json compiles" in done.stdout
     document = json.loads(run_ensemble(project, "check", "--json").stdout)

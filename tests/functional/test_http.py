@@ -364,7 +364,7 @@ def test_one_pixel_is_an_image_too(digits: str) -> None:
     ("picture", "said"),
     [
         (JPEG[: len(JPEG) // 2], "cannot be decoded"),
-        (SEVEN[:8], "is no PNG, JPEG or WebP picture"),
+        (SEVEN[:8], "is not a PNG, JPEG or WebP image"),
         (save(Image.new("1", (20_000, 20_000))), "has more than 16,000,000 pixels"),
         (save(Image.new("1", (5_000, 5_000))), "has 5,000 × 5,000 pixels"),
         (save(LARGE, "WEBP", save_all=True, append_images=[Image.new("RGB", (64, 64))]), "is an animation"),

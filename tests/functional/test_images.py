@@ -133,7 +133,7 @@ def test_many_images_travel_by_way_of_s3(digits: Stack, project: Path) -> None:
     [
         (base64.b64encode(SEVEN.read_bytes()[:90]).decode(), "$.features.image: cannot be decoded"),
         ({"s3": "s3://elsewhere/payloads/x.png"}, "$.features.image: s3://elsewhere/payloads/x.png is elsewhere"),
-        ([[0] * 8] * 8, "is no picture; give a PNG, JPEG or WebP as base64 text"),
+        ([[0] * 8] * 8, "is not an image; give a PNG, JPEG or WebP as base64 text"),
         (None, "$.features.image: is missing; give an image as base64 text"),
     ],
 )

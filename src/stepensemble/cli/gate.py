@@ -6,18 +6,18 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from stepensemble.admission.gate import GateReport, try_members
+from stepensemble.admission.gate import GateReport, enforce_gate
 from stepensemble.cli.terminal import print_warning
 from stepensemble.publishing.manifest_loader import Sources
 
 
-def run_gate(sources: Sources, notify: Callable[[str], None]) -> GateReport:
+def pass_gate(sources: Sources, notify: Callable[[str], None]) -> GateReport:
     """Test every member before anything is written, and print the warnings on standard error.
 
     Raises:
-        InvalidManifest: see `gate.try_members`.
+        InvalidManifest: see `admission.gate.enforce_gate`.
     """
-    report = try_members(sources, notify)
+    report = enforce_gate(sources, notify)
     for problem in report.warnings:
         print_warning(str(problem))
     return report

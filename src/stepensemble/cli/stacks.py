@@ -350,8 +350,8 @@ def ensure_published(
             note(f"the ensemble {sources.release.name} replaces {replaced} as the current one of {stack.name}")
     except NothingPublished:
         pass
-    from stepensemble.cli.gate import run_gate
+    from stepensemble.cli.gate import pass_gate
 
-    fingerprint = run_gate(sources, notify).fingerprint()
+    fingerprint = pass_gate(sources, notify).fingerprint()
     notify("Publishing")
     publish(sources, stack.releases, stack.slots, fingerprint=fingerprint)

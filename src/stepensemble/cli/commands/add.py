@@ -82,7 +82,7 @@ def add(
     TensorFlow converts the model to LiteRT. If the conversion fails or changes the outputs, the model stays a
     SavedModel for the runtime "tensorflow". The manifest changes only if it passes the gate with the new member.
     """
-    from stepensemble.admission.new_member import Candidate, carry_out, plan_addition
+    from stepensemble.admission.new_member import Candidate, plan_addition, write_addition
 
     path = manifest or DEFAULT_MANIFEST
     for required, hint in ((file, "FILE"), (architecture, "--architecture")):
@@ -108,7 +108,7 @@ def add(
     try:
         with show_status(f"Reading {path}") as status:
             addition = plan_addition(path, candidate, status.update)
-        carry_out(addition)
+        write_addition(addition)
     except (AdditionRefused, InvalidManifest) as error:
         if as_json:
             print_json({"ok": False, "problems": msgspec.to_builtins(error.problems)})
@@ -119,7 +119,7 @@ def add(
         return
     from stepensemble.cli.tables.member import render_addition
 
-    for problem in (*addition.report.warnings, *addition.report.refused):
+    for problem in (*addition.report.warnings, *addition.report.problems):
         print_warning(str(problem))
     out.print(render_addition(addition))
     state = "added" if addition.replaced is None else "replaced"
@@ -191,8 +191,8 @@ def _to_json(addition: Addition) -> Mapping[str, Any]:
         "output": msgspec.to_builtins(member.output),
         "columns": member.columns,
         "inputs": member.inputs,
-        "deduced": addition.deduced,
+        "inferred": addition.inferred,
         "release": addition.release,
-        "problems": msgspec.to_builtins(addition.report.refused),
+        "problems": msgspec.to_builtins(addition.report.problems),
         "warnings": msgspec.to_builtins(addition.report.warnings),
     }

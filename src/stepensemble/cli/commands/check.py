@@ -38,13 +38,13 @@ def check(
     if path is not None and manifest is not None:
         message = f"{manifest} is a second manifest beside {path}; give only one"
         raise typer.BadParameter(message, param_hint="--manifest")
-    from stepensemble.admission.gate import examine
+    from stepensemble.admission.gate import run_gate
 
     checked = path or manifest or DEFAULT_MANIFEST
     require_manifest(checked, "MANIFEST" if manifest is None else "--manifest")
     try:
         with show_status("Reading the manifest") as status:
-            report = examine(read_manifest(checked), status.update)
+            report = run_gate(read_manifest(checked), status.update)
     except InvalidManifest as error:
         if as_json:
             print_json({"ok": False, "checks": [], "warnings": [], "problems": msgspec.to_builtins(error.problems)})
@@ -52,14 +52,14 @@ def check(
         raise
     if as_json:
         print_json(report.to_json())
-        raise typer.Exit(1 if report.refused else 0)
+        raise typer.Exit(1 if report.problems else 0)
     from stepensemble.cli.tables.common import render_checks, render_members
 
     if explain:
         out.print(render_checks(report.checks))
     for problem in report.warnings:
         print_warning(str(problem))
-    report.raise_if_refused()
+    report.raise_if_rejected()
     if not explain:
         out.print(render_members(report))
     print_state("ok", f"{checked} compiles to release {report.sources.digest[:SHORT]}")

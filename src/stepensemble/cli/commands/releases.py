@@ -27,7 +27,7 @@ from stepensemble.core.releases.release import SHORT
 if TYPE_CHECKING:
     from stepensemble.cli.stacks import Stack
     from stepensemble.core.releases.release import Release
-    from stepensemble.publishing.publish import PublishedRelease, PublishPlan, Sent
+    from stepensemble.publishing.publish import OnUpload, PublishedRelease, PublishPlan
     from stepensemble.publishing.verification import Verification
 
 LOCAL = "local"
@@ -64,17 +64,23 @@ def publish(
     as_json: JsonOption = False,
 ) -> None:
     """Compile the manifest to a release, run the gate, and make the release current."""
-    from stepensemble.cli.gate import run_gate
+    from stepensemble.cli.gate import pass_gate
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.publishing.publish import carry_out, compare_with_current, name_replaced, pack, plan
+    from stepensemble.publishing.publish import (
+        apply_plan,
+        bundle_release,
+        compare_with_current,
+        name_replaced,
+        plan,
+    )
 
     with ExitStack() as stacks:
         with show_status("Reading the manifest") as status:
             sources = read_manifest(manifest)
-            fingerprint = run_gate(sources, status.update).fingerprint()
+            fingerprint = pass_gate(sources, status.update).fingerprint()
             opened = stacks.enter_context(open_stack(stack, notify=status.update))
             status.update("Reading the current release")
-            planned = plan(pack(sources, fingerprint), opened.releases, opened.slots, canary=percent)
+            planned = plan(bundle_release(sources, fingerprint), opened.releases, opened.slots, canary=percent)
             replaced = name_replaced(planned, opened.releases)
         if dry_run:
             _show_plan(planned, compare_with_current(planned, opened.releases), opened.name, as_json=as_json)
@@ -83,8 +89,8 @@ def publish(
             return
         if replaced is not None and not replace:
             _confirm_replacement(replaced, planned, opened.name)
-        with _upload_bar(planned, quiet=as_json) as sent:
-            published = carry_out(planned, opened.releases, sent=sent)
+        with _upload_bar(planned, quiet=as_json) as on_upload:
+            published = apply_plan(planned, opened.releases, on_upload=on_upload)
         if opened.local and (manifest or DEFAULT_MANIFEST).resolve() == DEFAULT_MANIFEST.resolve():
             opened.releases.note_manifest(sources.digest)
         name = opened.name
@@ -103,16 +109,16 @@ def releases(
 ) -> None:
     """List the releases of a stack, and when each was current."""
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.publishing.release_list import survey
+    from stepensemble.publishing.release_list import read_overview
 
     with (
         show_status("Reading the releases") as status,
         open_stack(stack, notify=status.update, read_only=True) as opened,
     ):
-        overview = survey(opened.releases, limit)
+        overview = read_overview(opened.releases, limit)
     if as_json:
         print_json(msgspec.to_builtins(overview))
-    elif overview.kept:
+    elif overview.total:
         from stepensemble.cli.tables.releases import render_overview
 
         out.print(render_overview(overview))
@@ -243,9 +249,9 @@ def canary_status(
     from stepensemble.cli.stacks import open_stack
     from stepensemble.core.aggregation.output import Output
     from stepensemble.ensemble import Ensemble
-    from stepensemble.publishing.canary import Answer, report_canary
+    from stepensemble.publishing.canary import Predict, report_canary
 
-    def load(release: Release, digest: str, artifacts: Any) -> Answer:
+    def load(release: Release, digest: str, artifacts: Any) -> Predict:
         with suppress_standard_error():
             ensemble = Ensemble.from_release(release, digest, artifacts)
         return lambda payload: msgspec.convert(ensemble.predict(payload), Output)
@@ -309,8 +315,8 @@ def promote(
         message = "standard input is not a terminal, so nothing can be confirmed; add --yes"
         raise typer.BadParameter(message, param_hint="--yes")
     from stepensemble.cli.stacks import open_stack
-    from stepensemble.publishing.promotion import fetch
-    from stepensemble.publishing.publish import carry_out, compare_with_current, name_replaced, plan
+    from stepensemble.publishing.promotion import fetch_release
+    from stepensemble.publishing.publish import apply_plan, compare_with_current, name_replaced, plan
 
     with ExitStack() as stacks:
         with show_status("Looking for the stacks") as status:
@@ -319,7 +325,7 @@ def promote(
                 for name in (source, target)
             )
             current, _ = here.releases.read_current()
-            planned = plan(fetch(here.releases, current.release), there.releases, there.slots)
+            planned = plan(fetch_release(here.releases, current.release), there.releases, there.slots)
             status.update(f"Predicting the golden rows on {here.name}")
             verification = _verify(here, current.release)
             differences = compare_with_current(planned, there.releases)
@@ -339,7 +345,7 @@ def promote(
         elif planned.changed and not yes:
             typer.confirm(f"Make release {current.release[:SHORT]} current on {there.name}?", abort=True, err=True)
         with _upload_bar(planned, quiet=as_json) as sent:
-            published = carry_out(planned, there.releases, sent=sent)
+            published = apply_plan(planned, there.releases, on_upload=sent)
         name = there.name
     if as_json:
         print_json(
@@ -355,7 +361,7 @@ def promote(
 
 def _name_replacement(replaced: str, planned: PublishPlan, stack: str) -> str:
     verb = "becomes the canary beside" if planned.canary is not None else "replaces"
-    return f"the ensemble {planned.parcel.release.name} {verb} {replaced}, which {stack} serves"
+    return f"the ensemble {planned.bundle.release.name} {verb} {replaced}, which {stack} serves"
 
 
 def _confirm_replacement(replaced: str, planned: PublishPlan, stack: str) -> None:
@@ -373,12 +379,12 @@ def _confirm_replacement(replaced: str, planned: PublishPlan, stack: str) -> Non
 
 def _as_manifest(reference: str, hint: str) -> Path | None:
     """Return the path of a manifest; None if the reference names a release."""
-    from stepensemble.publishing.release_lookup import names_release
+    from stepensemble.publishing.release_lookup import is_release_reference
 
     path = Path(reference)
     if path.is_file():
         return path
-    if names_release(reference):
+    if is_release_reference(reference):
         return None
     message = (
         f"{reference} is neither an existing manifest nor a release; give a path, current, previous, canary or digits"
@@ -401,7 +407,7 @@ def _verify(stack: Stack, reference: str) -> Verification:
 
 
 @contextmanager
-def _upload_bar(plan: PublishPlan, *, quiet: bool) -> Iterator[Sent]:
+def _upload_bar(plan: PublishPlan, *, quiet: bool) -> Iterator[OnUpload]:
     """Show the uploaded bytes, if standard error is a terminal."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -422,7 +428,7 @@ def _show_plan(plan: PublishPlan, differences: Any, name: str, *, as_json: bool)
         print_json(
             {
                 "dry_run": True,
-                "release": plan.parcel.digest,
+                "release": plan.bundle.digest,
                 "previous": plan.previous,
                 "changed": plan.changed,
                 "canary": plan.canary,
@@ -438,7 +444,7 @@ def _show_plan(plan: PublishPlan, differences: Any, name: str, *, as_json: bool)
     from stepensemble.cli.tables.releases import render_plan
 
     out.print(render_plan(plan, differences))
-    digest = plan.parcel.digest[:SHORT]
+    digest = plan.bundle.digest[:SHORT]
     if plan.changed:
         out.print(f"\nrelease {digest} would be {_name_role(name, plan.canary)}")
     else:

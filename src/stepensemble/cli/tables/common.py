@@ -25,11 +25,11 @@ VERDICT_STYLES = {"ok": "green", "warning": "bold yellow", "refused": "bold red"
 def render_members(report: GateReport) -> RenderableType:
     """Render one line per member: its version and model file, and its times at the gate."""
     table = make_table()
-    for name in ("member", "version", "weight", "artifact", "bytes", "load", f"{report.asked} rows"):
+    for name in ("member", "version", "weight", "artifact", "bytes", "load", f"{report.batch_rows} rows"):
         table.add_column(name, justify="left" if name in {"member", "version", "artifact"} else "right")
     release = report.sources.release
     for entry, member in zip(report.sources.manifest.members, release.members, strict=True):
-        measured = report.answers[entry.id]
+        measured = report.results[entry.id]
         table.add_row(
             name_member(entry.id, entry.role),
             entry.version,

@@ -41,10 +41,10 @@ def _describe(addition: Addition) -> Iterator[tuple[str, str]]:
     existing = ", exists already" if addition.body is None else ""
     trusted = ", trusted although it could run code" if converted.needs_trust else ""
     yield "artifact", f"{member.artifact}, {len(converted.artifact):,} bytes{existing}{trusted}"
-    yield "columns", addition.deduced.get("columns") or _describe_columns(addition)
-    if "features" in addition.deduced:
-        yield "features", addition.deduced["features"]
-    yield "output", addition.deduced.get("output") or describe(member.output)
+    yield "columns", addition.inferred.get("columns") or _describe_columns(addition)
+    if "features" in addition.inferred:
+        yield "features", addition.inferred["features"]
+    yield "output", addition.inferred.get("output") or describe(member.output)
 
 
 def _describe_conversion(addition: Addition) -> str:

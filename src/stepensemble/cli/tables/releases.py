@@ -14,14 +14,14 @@ from stepensemble.core.releases.release import SHORT
 from stepensemble.core.replay.report import ChangeCount
 from stepensemble.publishing.canary import Activity, CanaryReport, ReleaseAgreement
 from stepensemble.publishing.publish import PublishPlan
-from stepensemble.publishing.release_list import MemberLine, Overview, ReleaseLine
+from stepensemble.publishing.release_list import MemberLine, ReleaseLine, ReleaseOverview
 from stepensemble.publishing.verification import Verification
 
 MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "reordered": ("~", "yellow")}
 VERDICT_STYLES = {"same": "green", "varies": "yellow", "differs": "bold red", "failed": "bold red"}
 
 
-def render_overview(overview: Overview) -> RenderableType:
+def render_overview(overview: ReleaseOverview) -> RenderableType:
     """Render one line per release, then the history of the current one."""
     table = make_table()
     for name in ("release", "written", "members", "state"):
@@ -31,8 +31,8 @@ def render_overview(overview: Overview) -> RenderableType:
         shown = Text(members) if line.problem is None else Text(line.problem, style="red")
         table.add_row(line.release[:SHORT], _format_time(line.written_at), shown, _name_state(line, overview))
     parts: list[RenderableType] = [table]
-    if overview.kept > len(overview.releases):
-        parts.append(f"{overview.kept - len(overview.releases)} more; list them with --limit")
+    if overview.total > len(overview.releases):
+        parts.append(f"{overview.total - len(overview.releases)} more; list them with --limit")
     if overview.history:
         parts += ["", _render_history(overview)]
     return Group(*parts)
@@ -43,7 +43,7 @@ def _name_version(member: MemberLine) -> str:
     return f"{name_member(member.id, member.role)}\N{NO-BREAK SPACE}{member.version}"
 
 
-def _name_state(line: ReleaseLine, overview: Overview) -> Text:
+def _name_state(line: ReleaseLine, overview: ReleaseOverview) -> Text:
     if line.state == "current":
         since = f" since {_format_time(overview.since)}" if overview.since else ""
         return Text(f"current{since}", style="bold green")
@@ -52,7 +52,7 @@ def _name_state(line: ReleaseLine, overview: Overview) -> Text:
     return Text("")
 
 
-def _render_history(overview: Overview) -> RenderableType:
+def _render_history(overview: ReleaseOverview) -> RenderableType:
     table = make_table()
     for name in ("current before", "since", "until"):
         table.add_column(name)
@@ -80,7 +80,7 @@ def render_plan(plan: PublishPlan, differences: Sequence[Difference] | None) -> 
     for name in ("member", "slot", "artifact", ""):
         table.add_column(name)
     uploads = {member.artifact.digest for member in plan.uploads}
-    for member in plan.parcel.release.members:
+    for member in plan.bundle.release.members:
         action = f"upload {member.artifact.size:,} bytes" if member.artifact.digest in uploads else "exists already"
         table.add_row(
             name_member(member.id, member.role), plan.slots[member.id], member.artifact.digest[:SHORT], Text(action)
@@ -141,7 +141,7 @@ def _describe_agreement(agreement: ReleaseAgreement | None) -> Iterator[str]:
             f"shift, canary minus current: mean {shift.mean:+.3g}, mean absolute {shift.mean_absolute:.3g}, "
             f"largest {shift.greatest:+.3g}"
         )
-    for refusal in agreement.refusals:
+    for refusal in agreement.rejected:
         yield f"failed with {refusal.release[:SHORT]}: {refusal.records:,} records, such as: {refusal.example}"
 
 
