@@ -15,7 +15,7 @@ def admit(sources: Sources, notify: Callable[[str], None]) -> GateReport:
     """Try every member before anything is written, and say on standard error what a person should look at.
 
     Raises:
-        InvalidManifest: see `gate.try_members`.
+        InvalidManifest: see `gate.enforce_gate`.
     """
     report = enforce_gate(sources, notify)
     for problem in report.warnings:

@@ -1,4 +1,4 @@
-"""Model files of every kind, made once with real TensorFlow, each with an answer one can work out by hand."""
+"""Model files of every kind, made once with real TensorFlow, each with outputs that can be computed by hand."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="TensorFlow is not installed; make tensorflow installs it"))
 
 
-def run_here(jobs: Sequence[Any], answer: object, seconds: float) -> list[Any]:
+def run_here(jobs: Sequence[Any], result_type: object, seconds: float) -> list[Any]:
     """Do what a child process does, in this process, which has TensorFlow in memory already."""
-    del answer, seconds
+    del result_type, seconds
     results: list[Any] = []
     for job in jobs:
         try:
@@ -53,7 +53,8 @@ def made(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all of them."""
     folder = tmp_path_factory.mktemp("models")
     make_saved_models(tf, folder)
-    make_dangerous_models(tf, folder)
+    make_models_that_run_code(tf, folder)
+    make_models_that_open_files(tf, folder)
     make_version_1_models(tf, folder)
     make_keras_models(folder)
     return folder
@@ -124,7 +125,7 @@ def make_saved_models(tf: Any, folder: Path) -> None:
     )
 
 
-def make_dangerous_models(tf: Any, folder: Path) -> None:
+def make_models_that_run_code(tf: Any, folder: Path) -> None:
     column = {"x": [None, 1]}
 
     def python(x: Any) -> Any:
@@ -132,6 +133,13 @@ def make_dangerous_models(tf: Any, folder: Path) -> None:
 
     def eager(x: Any) -> Any:
         return {"y": tf.ensure_shape(tf.py_function(lambda value: value * 2, [x], tf.float32), [None, 1])}
+
+    for function in (python, eager):
+        save(tf, folder / function.__name__, serving_default=(function, column))
+
+
+def make_models_that_open_files(tf: Any, folder: Path) -> None:
+    column = {"x": [None, 1]}
 
     def reads(x: Any) -> Any:
         return {"y": x + tf.cast(tf.strings.length(tf.io.read_file("/nowhere/at/all")), tf.float32)}
@@ -165,7 +173,7 @@ def make_dangerous_models(tf: Any, folder: Path) -> None:
             found = tf.raw_ops.LookupTableFindV2(table_handle=table, keys=tf.cast(x[:, 0], tf.int64), default_value="")
         return {"y": found}
 
-    for function in (python, eager, reads, writes, prints, branches, saves, restores, looks_up):
+    for function in (reads, writes, prints, branches, saves, restores, looks_up):
         save(tf, folder / function.__name__, serving_default=(function, column))
 
 
