@@ -1,4 +1,4 @@
-"""The ensemble in process: the functions' own core and runtimes, without a stack."""
+"""The ensemble in process: the same core and runtimes as the Lambda functions, without a stack."""
 
 from __future__ import annotations
 
@@ -69,11 +69,17 @@ class Ensemble:
     """A release with its models in memory. Threads may share it; it invokes one model at a time.
 
         >>> ensemble = Ensemble.load("models/manifest.json")
-        >>> ensemble.predict({"features": {...}})["predictions"]
+        >>> features = {"Pclass": 3, "Sex": "male", "Age": 22, "SibSp": 1, "Parch": 0, "Fare": 7.25, "Embarked": "S"}
+        >>> output = ensemble.predict({"features": features})
+        >>> output["predictions"][0]["label"]
+        'died'
+        >>> [member["status"] for member in output["members"]]
+        ['ok', 'ok', 'ok', 'ok']
 
     Attributes:
-        digest: the release's name, the same as on a stack that it is published to.
-        models: by member id, its model, or the failure to load it.
+        release: the manifest as it was compiled.
+        digest: the release's name, 64 hex digits; the same on every stack to which it is published.
+        models: member id to its model, or to the reason why it could not be loaded.
     """
 
     release: Release
@@ -86,11 +92,18 @@ class Ensemble:
         # Derived from the release, so that `dataclasses.replace` with another release derives it again.
         object.__setattr__(self, "_single_row", _prepare_single_row(self.release, self.models))
 
+    def __repr__(self) -> str:
+        members = [member.id for member in self.release.members]
+        return f"Ensemble(name={self.release.name!r}, release={self.digest[:SHORT]!r}, members={members})"
+
     @classmethod
     def load(cls, manifest: str | Path) -> Ensemble:
         """Read a manifest and load every member.
 
-        A member that cannot be loaded fails at each prediction, as it would on a stack.
+        A member that cannot be loaded fails in each prediction, as it would on a stack.
+
+        Args:
+            manifest: path of the manifest file; the artifacts' paths are relative to its folder.
 
         Raises:
             InvalidManifest: with every problem of the manifest and of the files it names.
@@ -102,10 +115,15 @@ class Ensemble:
     def from_release(cls, release: Release, digest: str, artifacts: Mapping[str, bytes]) -> Ensemble:
         """Load every member of a release.
 
+        A member that cannot be loaded fails in each prediction, as it would on a stack.
+
         Args:
             release: as it was compiled, or read from a stack.
-            digest: its name.
-            artifacts: member id to the model file's content.
+            digest: the release's name, 64 hex digits.
+            artifacts: the content of each member's model file, by member id.
+
+        Raises:
+            KeyError: a member has no entry in `artifacts`.
         """
         models: dict[str, Model | MemberFailure] = {}
         for member in release.members:
@@ -118,15 +136,20 @@ class Ensemble:
         return cls(release, digest, models)
 
     def predict(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what an execution of the published release would output for a payload, always inline.
+        """Predict the rows of a payload.
 
         Args:
-            payload: `{"features": {…}}` or `{"instances": [{…}, …]}`, optionally with `prediction_id`, `metadata`,
-                `release` and `quorum`.
+            payload: `{"features": {…}}` or `{"instances": [{…}, …]}`, 1 to 10,000 rows; optionally with
+                `prediction_id`, `metadata`, `quorum`, and `release`, at least 8 digits of the release that must
+                predict.
+
+        Returns:
+            The output that an execution of the published release has, with all rows inline: JSON types only, as
+            docs/output.schema.json describes them.
 
         Raises:
             InvalidPayload: with every bad field of every row, or of the quorum.
-            ReleaseNotCurrent: the payload wants another release than the loaded one.
+            ReleaseNotCurrent: the payload names another release than this one.
             QuorumNotMet: too few members responded.
         """
         request = parse_payload(payload)
@@ -146,22 +169,29 @@ class Ensemble:
         return document
 
     def predict_table(self, table: Table) -> polars.DataFrame:
-        """Predict every row of a table: many times faster than `predict`, and without a limit of rows.
+        """Predict every row of a table: many times faster than `predict`, without a limit of rows.
 
-        It needs Polars: `pip install 'stepensemble[batch]'`. Images are for `predict`.
+        It needs Polars: `pip install 'stepensemble[batch]'`. Use `predict` for images.
+
+            >>> import polars
+            >>> ensemble = Ensemble.load("models/manifest.json")
+            >>> results = ensemble.predict_table(polars.read_csv("examples/titanic/passengers.csv"))
+            >>> results.height
+            1309
 
         Args:
             table: a data frame of Polars, pandas or any library with Arrow's PyCapsule interface; a mapping of column
-                names to lists, arrays or series; a NumPy array with named fields, or of two dimensions with a column
-                for each feature, in the manifest's order. A feature without a column gets its default, and null (in
-                pandas also NaN) is a missing value; columns that are no features are ignored.
+                names to lists, arrays or series; a NumPy array with named fields, or of shape (rows, features) with
+                the features in the manifest's order. A feature without a column has its default; null (of pandas
+                also NaN) is a missing value; columns that are not features are ignored.
 
         Returns:
-            A line a row, in the table's order, with the columns of the batch's results (docs/batch-data.md).
+            One line per row, in the table's order, with the columns of the batch's results (docs/batch-data.md).
 
         Raises:
             InvalidPayload: with every column that is missing, or every wrong value by column and row.
-            QuorumNotMet: too few members responded.
+            QuorumNotMet: too few members responded, in every row.
+            ImportError: Polars is not installed.
         """
         from stepensemble.batch.in_memory import encode_table, predict_table  # Polars, which `predict` does without
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -209,9 +210,15 @@ KINDS = {
 }
 
 
+@cache
+def draw_once(kind: str) -> str:
+    """Return the report of a kind of run, drawn once for all tests."""
+    return draw_report(KINDS[kind])
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    return look(draw_report(SUMMARY), tmp_path_factory.mktemp("light"))
+    return look(draw_once("binary"), tmp_path_factory.mktemp("light"))
 
 
 @needs_browser
@@ -232,13 +239,13 @@ def test_cells_of_the_matrix_lie_in_a_grid_and_have_the_colours_of_their_numbers
 
 @needs_browser
 def test_numbers_are_written_in_their_cells_and_can_be_read_there(seen: Seen) -> None:
-    written = {text: box for text, *box in seen.told["texts"]}
+    written = {text: box for text, *box in seen.measured["texts"]}
     for row, column in product(range(4), repeat=2):
         share = AGREEMENT[row][column]
         left, top, right, bottom = seen.box(f"agreement-cell-{row}-{column}")
         inside = [
             text
-            for text, *box in seen.told["texts"]
+            for text, *box in seen.measured["texts"]
             if left < box[0] and box[2] < right and top < box[1] and box[3] < bottom
         ]
         assert inside == ["–" if share is None else f"{share:.2f}"]
@@ -250,14 +257,14 @@ def test_numbers_are_written_in_their_cells_and_can_be_read_there(seen: Seen) ->
 
 
 @needs_browser
-def test_curves_lie_where_what_was_said_and_what_came_true_put_them(seen: Seen) -> None:
+def test_curves_are_where_predictions_and_labels_put_them(seen: Seen) -> None:
     curves = {f"calibration-curve-{number}": TRUE[name] for number, name in enumerate(NAMES)}
     curves["calibration-curve-ensemble"] = TRUE["ensemble"]
-    assert seen.told["marks"].keys() == curves.keys()
+    assert seen.measured["marks"].keys() == curves.keys()
     colours = dict(zip(curves, (*OKABE_ITO.values(), INK), strict=True))
     points, places = [], []
     for name, true in curves.items():
-        marks = np.array(seen.told["marks"][name])
+        marks = np.array(seen.measured["marks"][name])
         centres = (marks[:, :2] + marks[:, 2:]) / 2
         points += list(zip(SAID, true, strict=True))
         places += centres.tolist()
@@ -287,7 +294,7 @@ def test_bars_are_as_tall_as_their_counts_and_the_run_before_is_outlined(seen: S
 
 @needs_browser
 def test_a_regressions_bars_are_equally_wide_and_its_points_lie_where_both_numbers_put_them(tmp_path: Path) -> None:
-    shown = look(draw_report(NUMBERS), tmp_path, picture=False)
+    shown = look(draw_once("regression"), tmp_path, screenshot=False)
     bounds = choose_bounds(np.array([value for value, _ in SAMPLE]), np.array(NUMBERS.sample_before))
     assert np.ptp(np.diff(bounds)) == pytest.approx(0)
     counts, _ = np.histogram([value for value, _ in SAMPLE], bounds)
@@ -301,7 +308,7 @@ def test_a_regressions_bars_are_equally_wide_and_its_points_lie_where_both_numbe
 
 @needs_browser
 def test_the_rows_of_a_calibrations_bins_stand_below_their_points(seen: Seen) -> None:
-    marks = np.array(seen.told["marks"]["calibration-curve-ensemble"])
+    marks = np.array(seen.measured["marks"]["calibration-curve-ensemble"])
     for place, (left, _, right, _) in enumerate(marks):
         for name in ("rows", "bounds"):
             box = seen.box(f"calibration-{name}-{place}")
@@ -313,14 +320,14 @@ def test_shifted_features_are_drawn_beside_the_run_before(seen: Seen) -> None:
     fare = [seen.box(f"shifts-0-bar-{number}") for number in range(2)]
     heights = [bottom - top for _, top, _, bottom in fare]
     assert heights[1] / heights[0] == pytest.approx(1 / 9, abs=0.01)
-    written = [text for text, *_ in seen.told["texts"]]
+    written = [text for text, *_ in seen.measured["texts"]]
     assert {"female", "male", "missing"} <= set(written)
-    assert "shifts-1-bar-3" in seen.told["boxes"]  # what is missing is a bin
+    assert "shifts-1-bar-3" in seen.measured["boxes"]  # what is missing is a bin
 
 
 @needs_browser
 def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
-    for text, left, top, right, bottom in seen.told["texts"]:
+    for text, left, top, right, bottom in seen.measured["texts"]:
         assert not text or (right > left and bottom > top), text
         assert left >= 0, text
         assert right <= 1000, text
@@ -331,48 +338,48 @@ def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
         "the ensemble 1,000 81.0% 0.050 0.190",
         "Least: linear and wide_and_deep, 72.0%. Most: deep and wide_and_deep, 95.0%.",
     ):  # fmt: skip
-        assert words in re.sub(r"\s+", " ", seen.told["seen"])
+        assert words in re.sub(r"\s+", " ", seen.measured["seen"])
 
 
 @needs_browser
 @pytest.mark.parametrize("kind", ["binary", "empty", "regression", "many members", "hostile"])
-def test_a_page_asks_for_nothing_and_fits_a_small_window(kind: str, tmp_path: Path) -> None:
-    shown = look(draw_report(KINDS[kind]), tmp_path, width=500, picture=False)
+def test_a_page_requests_nothing_and_fits_a_small_window(kind: str, tmp_path: Path) -> None:
+    shown = look(draw_once(kind), tmp_path, width=500, screenshot=False)
     assert shown.requests == ()
-    assert shown.told["resources"] == []
-    assert shown.told["width"] == 500
-    assert shown.told["scripts"] == 1  # the test's own
+    assert shown.measured["resources"] == []
+    assert shown.measured["width"] == 500
+    assert shown.measured["scripts"] == 1  # the test's own
 
 
 @needs_browser
-def test_the_page_as_it_is_asks_for_nothing_either(seen: Seen) -> None:
+def test_the_page_as_it_is_requests_nothing_either(seen: Seen) -> None:
     assert seen.requests == ()
 
 
 @needs_browser
-def test_a_page_that_does_ask_would_be_noticed(tmp_path: Path) -> None:
+def test_a_page_with_a_request_would_be_noticed(tmp_path: Path) -> None:
     page = '<!DOCTYPE html><body><main><img src="http://example.test/x.png"></main></body>'
-    assert "GET http://example.test/x.png" in look(page, tmp_path, picture=False).requests
+    assert "GET http://example.test/x.png" in look(page, tmp_path, screenshot=False).requests
 
 
 @needs_browser
 def test_text_of_data_is_text_and_runs_nowhere(tmp_path: Path) -> None:
-    shown = look(draw_report(HOSTILE), tmp_path, picture=False)
-    assert shown.told["ran"] is None
-    assert "img" not in shown.told["names"]
-    assert shown.told["title"].startswith("<script>window.ran")
-    assert shown.told["seen"].count('<script>window.ran = "text"</script>') > 15
+    shown = look(draw_once("hostile"), tmp_path, screenshot=False)
+    assert shown.measured["ran"] is None
+    assert "img" not in shown.measured["names"]
+    assert shown.measured["title"].startswith("<script>window.ran")
+    assert shown.measured["seen"].count('<script>window.ran = "text"</script>') > 15
 
 
 @needs_browser
 def test_a_script_in_a_page_that_is_not_escaped_would_be_noticed(tmp_path: Path) -> None:
     page = f"<!DOCTYPE html><body><main>{EVIL}</main></body>".replace("\x08", "")
-    assert look(page, tmp_path, picture=False).told["ran"] == 1  # the picture that is not there comes last
+    assert look(page, tmp_path, screenshot=False).measured["ran"] == 1  # the picture that is not there comes last
 
 
 @needs_browser
 def test_it_is_dark_where_the_reader_wants_it_dark(seen: Seen, tmp_path: Path) -> None:
-    dark = look(draw_report(SUMMARY), tmp_path, dark=True)
+    dark = look(draw_once("binary"), tmp_path, dark=True)
     assert sum(seen.colour(2, 2)) > 3 * 240
     assert sum(dark.colour(2, 2)) < 3 * 40
     left, top, _, _ = dark.box("agreement-cell-0-0")
@@ -380,8 +387,8 @@ def test_it_is_dark_where_the_reader_wants_it_dark(seen: Seen, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_picture_has_a_title_and_says_in_words_what_it_shows(kind: str) -> None:
-    page = draw_report(KINDS[kind])
+def test_every_chart_has_a_title_and_describes_what_it_shows(kind: str) -> None:
+    page = draw_once(kind)
     pictures = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]  # noqa: S314 our own
     assert page.count("<svg") == len(pictures) == page.count('role="img"')
     for picture in pictures:
@@ -393,7 +400,7 @@ def test_every_picture_has_a_title_and_says_in_words_what_it_shows(kind: str) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -> None:
-    page = draw_report(KINDS[kind])
+    page = draw_once(kind)
     assert page == draw_report(KINDS[kind])
     ids = Counter(re.findall(r'\sid="([^"]+)"', page))
     assert set(ids.values()) == {1}
@@ -401,14 +408,14 @@ def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -
     assert len(page) < 1_000_000
 
 
-def test_an_empty_run_and_a_failed_one_say_so() -> None:
-    empty, failed = draw_report(EMPTY), draw_report(FAILED)
+def test_an_empty_run_and_a_failed_one_are_recognizable() -> None:
+    empty, failed = draw_once("empty"), draw_once("failed")
     for words in ("No row was answered.", "No member was asked.", "No row was rejected.", "no earlier run"):
         assert words in empty
     assert FAILED.cause is not None
     assert FAILED.cause in failed
     assert "2 failed" in failed
-    assert "One member has nobody to agree with." in draw_report(ALONE)
+    assert "One member has nobody to agree with." in draw_once("one member")
 
 
 def test_every_row_is_in_one_of_the_counts() -> None:
@@ -426,7 +433,7 @@ def test_no_share_beyond_all_is_written_below_the_bars() -> None:
 
 
 def test_classes_are_drawn_as_classes_and_numbers_as_numbers() -> None:
-    drawn = {kind: re.findall(r'id="(classes|values)-title"', draw_report(KINDS[kind])) for kind in KINDS}
+    drawn = {kind: re.findall(r'id="(classes|values)-title"', draw_once(kind)) for kind in KINDS}
     assert drawn["binary"] == drawn["votes"] == ["classes", "values"]
     assert drawn["multiclass"] == ["classes"]
     assert drawn["regression"] == ["values"]

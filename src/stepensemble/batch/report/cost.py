@@ -18,7 +18,7 @@ GB_SECOND, REQUEST, TRANSITION = 0.0000166667, 0.20 / 1e6, 0.025 / 1e3
 https://aws.amazon.com/step-functions/pricing/ in 2026; free tiers are not counted."""
 
 FRAME_TRANSITIONS = 6
-"""Of a run: Plan, Planned?, Run shards, Summarize, Summarized?, Answer or Refuse."""
+"""Of a run: Plan, Planned?, Run shards, Summarize, Summarized?, Succeed or Fail."""
 
 RESUMED_TRANSITIONS = 5
 """The same where no shard is left to do."""
@@ -27,13 +27,13 @@ SHARD_TRANSITIONS = 4
 """Of a shard: its start, which Distributed Map is charged for, Normalize shard, Any rows?, Shard ended."""
 
 ROUND_TRANSITIONS = 3
-"""Of a tier of a shard: Score members, Aggregate shard, Answered?; with the members that are asked one each."""
+"""Of a tier of a shard: Score members, Aggregate shard, Next tier?; with the members that are asked one each."""
 
 SHADOWS_TRANSITIONS = 2
 """Of a tier with shadows more: the Parallel has two Maps in it."""
 
 UNASKED_TRANSITIONS = 2
-"""Of a shard without accepted rows: Aggregate shard, Answered?."""
+"""Of a shard without accepted rows: Aggregate shard, Next tier?."""
 
 
 class FunctionUse(Struct, frozen=True):

@@ -75,7 +75,13 @@ def test_a_damaged_footer_is_told_or_says_something_that_can_be_read(changes: li
     assert all(0 <= chunk.start <= chunk.end <= file.size for chunk in chunks)
 
 
-@pytest.mark.parametrize("size", range(1, len(SMALL), 7))
-def test_every_truncation_is_told(size: int) -> None:
-    with pytest.raises(DatasetRefused, match="is no Parquet file, or is truncated"):
-        cut_all(fill({"a.parquet": SMALL[:size]}))
+def test_every_truncation_is_told() -> None:
+    taken = []
+    for size in range(1, len(SMALL), 7):
+        try:
+            cut_all(fill({"a.parquet": SMALL[:size]}))
+        except DatasetRefused as error:
+            if "is no Parquet file, or is truncated" in str(error):
+                continue
+        taken.append(size)
+    assert taken == [], f"of {len(SMALL)} bytes"

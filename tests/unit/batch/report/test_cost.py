@@ -23,18 +23,18 @@ def test_a_run_without_anything_costs_nothing_but_its_frame() -> None:
 
 def test_a_shard_goes_through_its_states_and_asks_every_member() -> None:
     two = release(REGRESSION, released("a"), released("b"))
-    # The frame's 6; the child's start, Normalize, Any rows?, Score members, a, b, Aggregate, Answered?, Shard ended.
+    # The frame's 6; the child's start, Normalize, Any rows?, Score members, a, b, Aggregate, Next tier?, Shard ended.
     assert count_transitions(two, 1, 0, [MemberInvocations(1, 0), MemberInvocations(1, 0)]) == 6 + 9
     assert count_transitions(two, 5, 0, [MemberInvocations(5, 0), MemberInvocations(5, 0)]) == 6 + 5 * 9
     # A failure is carried by a state of its own.
     assert count_transitions(two, 5, 0, [MemberInvocations(5, 0), MemberInvocations(5, 2)]) == 6 + 5 * 9 + 2
-    # Without accepted rows: the start, Normalize, Any rows?, Aggregate, Answered?, Shard ended.
+    # Without accepted rows: the start, Normalize, Any rows?, Aggregate, Next tier?, Shard ended.
     assert count_transitions(two, 5, 1, [MemberInvocations(4, 0), MemberInvocations(4, 0)]) == 6 + 4 * 9 + 6
 
 
 def test_shadows_and_later_tiers_are_asked_in_states_of_their_own() -> None:
     members = released("a"), released("b", tier=2), released("s", role="shadow")
     asked = [MemberInvocations(10, 0), MemberInvocations(3, 0), MemberInvocations(10, 0)]
-    first = 4 + 1 + 2 + 2 + 2  # the shard's; Parallel; two Maps; a and s; Aggregate, Answered?
-    second = 1 + 1 + 2  # Score members; b; Aggregate, Answered?
+    first = 4 + 1 + 2 + 2 + 2  # the shard's; Parallel; two Maps; a and s; Aggregate, Next tier?
+    second = 1 + 1 + 2  # Score members; b; Aggregate, Next tier?
     assert count_transitions(release(REGRESSION, *members), 10, 0, asked) == 6 + 10 * first + 3 * second

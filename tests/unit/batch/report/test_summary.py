@@ -256,7 +256,7 @@ def test_the_cost_is_what_the_functions_took() -> None:
     # Three shards: 2 and 1 seconds with 2 GB, three members a second each with 1 GB.
     assert cost.gb_seconds == pytest.approx(3 * (3 * 2 + 3))
     assert cost.requests == 3 * 5
-    # The frame's 6; a shard has 4, Parallel and its Maps 3, three members, Aggregate and Answered?.
+    # The frame's 6; a shard has 4, Parallel and its Maps 3, three members, Aggregate and Next tier?.
     assert cost.state_transitions == 6 + 3 * (4 + 3 + 3 + 2)
 
 

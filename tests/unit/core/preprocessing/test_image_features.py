@@ -19,7 +19,7 @@ from builders import ROOT, manifest, member
 from expected_events import EVENTS, list_pictures, picture_payload
 from memory import MemoryStack
 from stepensemble import Ensemble
-from stepensemble.admission.gate import examine
+from stepensemble.admission.gate import run_gate
 from stepensemble.batch.documents import Options
 from stepensemble.batch.input.sharding import cut
 from stepensemble.core.arrays import Array
@@ -211,8 +211,8 @@ def test_drawn_images_are_accepted_the_same_each_time_and_small(
 
 
 def test_the_gate_admits_the_digits_and_their_images_are_in_the_fingerprint() -> None:
-    report = examine(read_sources(DIGITS))
-    assert report.refused == ()
+    report = run_gate(read_sources(DIGITS))
+    assert report.problems == ()
     assert report.warnings == ()
     assert len(report.fingerprint().instances) == 8
 
@@ -226,7 +226,7 @@ def test_the_gate_refuses_golden_images_that_cannot_be_decoded(tmp_path: Path) -
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(data))
     with pytest.raises(InvalidManifest) as refused:
-        examine(read_sources(path))
+        run_gate(read_sources(path))
     first, second = refused.value.problems
     assert first.path == "$.golden[1].image"
     assert first.message.startswith("cannot be decoded")

@@ -16,7 +16,7 @@ import asl
 from builders import REGRESSION, ROOT, X, fingerprint, member, model, release, released, sources
 from memory import SLOTS, MemoryStack
 from stepensemble import Ensemble
-from stepensemble.admission.gate import examine
+from stepensemble.admission.gate import run_gate
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.core.errors import InputMismatch, InvalidPayload
 from stepensemble.core.preprocessing.columns import (
@@ -185,11 +185,11 @@ def test_a_model_of_float64_that_passed_no_gate_fails_rather_than_lose_digits(
 def test_a_model_of_float64_is_not_given_less_unless_that_is_declared(
     tmp_path: Path, more: dict[str, Any], refused: bool
 ) -> None:
-    report = examine(sources(tmp_path, member("a", "doubles"), member("b"), features=[{**X, **more}]))
-    assert [problem.path for problem in report.refused] == ["$.members[0]"] * refused
+    report = run_gate(sources(tmp_path, member("a", "doubles"), member("b"), features=[{**X, **more}]))
+    assert [problem.path for problem in report.problems] == ["$.members[0]"] * refused
     if refused:
-        (problem,) = report.refused
-        assert 'it takes float64, and is given "x" in float32, in which 16777217 is 16777216' in problem.message
+        (problem,) = report.problems
+        assert 'it takes float64, and gets "x" in float32, in which 16777217 is 16777216' in problem.message
         assert 'give the features "x" "dtype": "float64", or "float32" where' in problem.remedy
 
 

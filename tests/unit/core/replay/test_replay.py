@@ -20,8 +20,8 @@ from rich.console import Console
 import asl
 from builders import BINARY, REGRESSION, ROOT, THREE, Supply, manifest, member, release, released, sources
 from memory import PREFIX, MemoryStack
-from stepensemble.cli.tables.replay import draw_replay
-from stepensemble.cli.what_if import Replayed, read_what_if
+from stepensemble.cli.tables.replay import render_replay
+from stepensemble.cli.what_if import ReplayResult, read_what_if
 from stepensemble.core.aggregation.execution import ExecutionResult, decide
 from stepensemble.core.aggregation.output import MemberFailure
 from stepensemble.core.aggregation.output_source import MemberResult
@@ -725,13 +725,13 @@ def test_weights_are_read_from_a_line() -> None:
 
 @pytest.mark.parametrize("weights", ["a", "a=", "=1", "a=b", "a=-1", "a=nan", "a=inf", "a=1,,b=2", "", "a=1,a=2"])
 def test_invalid_weights_are_rejected(weights: str) -> None:
-    with pytest.raises(typer.BadParameter, match=r"write member=number, such as a=2,b=0\.5|is there twice"):
+    with pytest.raises(typer.BadParameter, match=r"write member=number, such as a=2,b=0\.5|is given twice"):
         read_what_if(None, None, weights)
 
 
 def test_an_unknown_method_is_rejected_with_the_one_that_may_be_meant() -> None:
     with pytest.raises(
-        typer.BadParameter, match=r'"medain" is no method; use one of "mean", .*did you mean "median"\?'
+        typer.BadParameter, match=r'"medain" is not a method; use one of "mean", .*did you mean "median"\?'
     ):
         read_what_if(None, "medain", None)
     with pytest.raises(typer.BadParameter, match="declare it in a manifest and give that with --manifest"):
@@ -756,24 +756,24 @@ def test_the_terminal_names_what_is_missing_and_which_models_differ() -> None:
     other = parse(probable("a") | {"version": "2"}, probable("b"), probable("c"), task=BINARY_TASK)
     what_if = WhatIf(other, "other.json", {"b": "0" * 64}, "max", {"a": 2.0})
     report = replay_of(TWO, record, manifest=other, digests={"b": "0" * 64})
-    replayed = Replayed(what_if, date(2026, 2, 1), 3, 2, report)
+    replayed = ReplayResult(what_if, date(2026, 2, 1), 3, 2, report)
     recorded, console = TWO.members[1].artifact.digest, Console(width=200)
     with console.capture() as captured:
-        console.print(draw_replay(replayed))
-    lines = [" ".join(line.split()) for line in captured.get().splitlines()]
-    assert lines == [
-        "tried manifest other.json, method max, weights a=2",
-        "records 1 since 2026-02-01; 3 left out: gone, or of another version; 2 of other ensembles",
+        console.print(render_replay(replayed))
+    told = [" ".join(line.split()) for line in captured.get().splitlines()]
+    assert told == [
+        "policy manifest other.json, method max, weights a=2",
+        "records 1 since 2026-02-01; 3 deleted or of another version; 2 of other ensembles",
         "rows 1, of which 0 compared",
-        "labels 0 flipped",
+        "labels 0 changed",
         "decisions 0 changed",
         "statuses 1 changed: DEGRADED → FAILED 1",
-        "shift nothing to compare",
-        "missing b gave an output that is not declared in 1 record, 1 row: the output of row 0, 3., is no probability: "
-        "outside [0, 1] by more than 0.001 (1 of 1 rows)",
+        "shift no rows to compare",
+        "missing b has invalid outputs in 1 record, 1 row: the output of row 0, 3., is no probability: outside "
+        "[0, 1] by more than 0.001 (1 of 1 rows)",
         "missing c was not invoked in 1 record, 1 row",
-        "models a: recorded from version 1, the manifest has 2 (1 record)",
-        f"models b: recorded from artifact {recorded[:12]}, the manifest has {'0' * 12} (1 record)",
+        "models a: recorded with version 1, the manifest has 2 (1 record)",
+        f"models b: recorded with artifact {recorded[:12]}, the manifest has {'0' * 12} (1 record)",
     ]
 
 
