@@ -19,7 +19,7 @@ from memory import MemoryStack
 from stepensemble.batch.documents import RunPlan
 from stepensemble.batch.report.summary import Summary
 from stepensemble.handlers.batch.aggregate_shard import ShardAggregator
-from stepensemble.handlers.batch.plan import MOST_LABELLINGS, MOST_SAMPLES, Planner
+from stepensemble.handlers.batch.plan import MAX_LABEL_ATTEMPTS, MAX_SAMPLE_ATTEMPTS, Planner
 from stepensemble.handlers.batch.run_documents import Runs
 from stepensemble.storage.keys import claim_key, labelling_key, plan_key, result_key, sampling_key
 from stepensemble.storage.objects import Bucket
@@ -382,7 +382,7 @@ def test_a_plan_that_died_over_its_sample_reads_it_again_or_says_which_drift_is_
     again = read_plan(run, name)
     assert output["rows_out"] == 1000
     assert again.notes == read_summary(run, output).notes
-    if died < MOST_SAMPLES:
+    if died < MAX_SAMPLE_ATTEMPTS:
         assert (again.edges, again.notes) == (first.edges, ())
         return
     assert again.edges.keys() == {""}
@@ -438,7 +438,7 @@ def test_plan_is_called_often_enough_where_rows_end_it_until_it_refuses_the_labe
             answers.append(
                 Planner(run.stack.releases, EndingBucket(run.stack.data), run.running.__contains__, 4)(event)
             )
-    assert rule["MaxAttempts"] == MOST_SAMPLES + MOST_LABELLINGS  # neither one too few nor one in vain
+    assert rule["MaxAttempts"] == MAX_SAMPLE_ATTEMPTS + MAX_LABEL_ATTEMPTS  # neither one too few nor one in vain
     (answer,) = answers
     assert answer["failure"]["error"] == "DatasetRefused"
     assert "reading the labels ended the process repeatedly" in answer["failure"]["cause"]
@@ -449,7 +449,7 @@ def test_a_sample_that_was_read_is_not_counted_among_those_that_ended_plan(tmp_p
     execution = {"id": "arn:run-1", "name": "run-1", "started_at": asl.STARTED_AT}
     event = {"request": {"dataset": DATASET, "options": {"label": "y"}}, "execution": execution}
     planner = Planner(run.stack.releases, run.stack.data, run.running.__contains__, 4)
-    for _ in range(MOST_SAMPLES + 1):
+    for _ in range(MAX_SAMPLE_ATTEMPTS + 1):
         assert planner(event)["failure"]["error"] == "DatasetRefused"  # for its labels, which come after the sample
     (key,) = [one.key for one in run.stack.data.list("batch/") if one.key.endswith("/sampling")]
     assert run.stack.data.read(key) == b"0"

@@ -20,7 +20,7 @@ from stepensemble.batch.documents import Options
 from stepensemble.batch.report.calibration import Calibration
 from stepensemble.batch.report.charts import choose_bounds
 from stepensemble.batch.report.cost import Cost, FunctionUse
-from stepensemble.batch.report.html import draw_report, name_shift, share_out
+from stepensemble.batch.report.html import count_by_bounds, draw_report, name_shift
 from stepensemble.batch.report.label_summary import LabelSummary
 from stepensemble.batch.report.statistics import Histogram, Rejection
 from stepensemble.batch.report.summary import Drift, FailedShard, MemberSummary, SlowShard, Summary
@@ -442,10 +442,10 @@ def test_bins_of_a_regression_hold_all_rows_and_outliers_do_not_stretch_them() -
     values = np.array([*np.linspace(299_000, 301_000, 999), 1e9])
     bounds = choose_bounds(values)
     assert (bounds[0], bounds[-1]) == (299_000, 301_000)
-    counts = share_out(values, bounds)
+    counts = count_by_bounds(values, bounds)
     assert sum(counts) == 1_000
     assert max(counts) - min(counts) < 10
-    assert share_out(np.full(3, 7.0), choose_bounds(np.full(3, 7.0))).count(3) == 1
+    assert count_by_bounds(np.full(3, 7.0), choose_bounds(np.full(3, 7.0))).count(3) == 1
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from stepensemble.core.aggregation.prediction import Prediction
 from stepensemble.core.errors import ObjectMissing, StackOutdated
 from stepensemble.core.payload import Pointer
 from stepensemble.local.template import write_atomically
-from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, RESULTS, response_key, underline
+from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, RESULTS, response_key, to_portable_key
 
 NOTES = ".asked.json"
 AT_ONCE = 8
@@ -261,6 +261,6 @@ def _open_unlinked(path: str, flags: int) -> int:
 def _is_key(name: str) -> bool:
     """Say whether an object may be called so; a file's name is bytes, and may hold anything."""
     try:
-        return name.encode().decode() == underline(name)
+        return name.encode().decode() == to_portable_key(name)
     except UnicodeEncodeError:
         return False

@@ -23,7 +23,7 @@ def release_key(digest: str) -> str:
     return f"{RELEASES}{digest}.json"
 
 
-def released_under(key: str) -> str:
+def parse_release_key(key: str) -> str:
     """Return the digest of the release that is kept under a key."""
     return key.removeprefix(RELEASES).removesuffix(".json")
 
@@ -85,7 +85,7 @@ KEY_BYTES = 1024
 """Most bytes of a key that S3 takes."""
 
 
-def underline(key: str) -> str:
+def to_portable_key(key: str) -> str:
     """Return a key that every client of S3 can name.
 
     S3 takes control characters, empty parts, and parts that are nothing but dots; not all who read it do, obstore among
@@ -100,7 +100,7 @@ def response_key(key: str, version: str | None, ending: str) -> str:
 
     A name that would be too long for a key is cut, with its digest in place of the rest; see `underline` for others.
     """
-    name = underline(key.removeprefix(INBOX))
+    name = to_portable_key(key.removeprefix(INBOX))
     ending = ending if version is None else f".{version}{ending}"
     most = KEY_BYTES - len((OUTBOX + ending).encode())
     if len(name.encode()) > most:
@@ -189,7 +189,7 @@ def reports_folder(run: str) -> str:
     return f"{run_prefix(run)}/reports/"
 
 
-def reported_under(key: str) -> int:
+def parse_shard_report_key(key: str) -> int:
     """Return the number of the shard whose report is kept under a key."""
     return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
 

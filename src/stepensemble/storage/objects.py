@@ -29,7 +29,7 @@ DELETED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ObjectInfo:
     """An object without its bytes; `version` is its ETag, which changes with its content."""
 
     key: str
@@ -153,7 +153,7 @@ class Bucket:
         with self._translated(key):
             return obstore.get(self.store, key, options=_of_version(version_id)).bytes().to_bytes()
 
-    def head(self, key: str, version_id: str | None = None) -> Listed:
+    def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
         """Describe an object, or one version of it.
 
         Raises:
@@ -169,7 +169,7 @@ class Bucket:
         except ObjectMissing:
             return False
 
-    def list(self, folder: str) -> Iterator[Listed]:
+    def list(self, folder: str) -> Iterator[ObjectInfo]:
         """Yield every object under a folder, in no order; `folder` ends with a slash."""
         with self._translated(folder):
             for page in obstore.list(self.store, prefix=folder):
@@ -196,8 +196,8 @@ def _of_version(version_id: str | None) -> GetOptions:
     return {} if version_id is None else {"version": version_id}
 
 
-def _describe(found: ObjectMeta) -> Listed:
-    return Listed(str(found["path"]), found["size"], str(found["e_tag"]), found["last_modified"])
+def _describe(found: ObjectMeta) -> ObjectInfo:
+    return ObjectInfo(str(found["path"]), found["size"], str(found["e_tag"]), found["last_modified"])
 
 
 def _batched(keys: Iterable[str], size: int) -> Iterator[Sequence[str]]:

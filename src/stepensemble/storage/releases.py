@@ -25,8 +25,8 @@ from stepensemble.storage.keys import (
     SEEN_MANIFEST,
     artifact_key,
     fingerprint_key,
+    parse_release_key,
     release_key,
-    released_under,
 )
 from stepensemble.storage.objects import Bucket
 
@@ -92,7 +92,7 @@ class ReleaseStore:
 
     def list_releases(self) -> list[StoredRelease]:
         """Return every release in the bucket, newest first."""
-        kept = [StoredRelease(released_under(one.key), one.last_modified) for one in self.bucket.list(RELEASES)]
+        kept = [StoredRelease(parse_release_key(one.key), one.last_modified) for one in self.bucket.list(RELEASES)]
         return sorted(kept, key=lambda one: (one.written_at, one.digest), reverse=True)
 
     def read_release(self, digest: str) -> Release:

@@ -13,9 +13,9 @@ from builders import BINARY, release, released
 from first_use import run_watched
 from meddling import Killed, MeddledBucket, kill_at
 from stepensemble.batch.documents import File, Options, Result, RunPlan, Shard, ShardFailure
-from stepensemble.batch.publication import Latest, put_together, read_previous
+from stepensemble.batch.publication import Latest, publish_run, read_previous
 from stepensemble.batch.report.statistics import Histogram, ShardReport, ShardStatistics
-from stepensemble.batch.report.summary import Summary, Times
+from stepensemble.batch.report.summary import RunAttempt, Summary
 from stepensemble.batch.run_lock import ClaimHeld, RunComplete, claim, list_finished
 from stepensemble.core.errors import BatchFailed, RunTakenOver
 from stepensemble.storage.keys import (
@@ -89,7 +89,7 @@ def work_on(bucket: Bucket, plan: RunPlan, *, failed: bool = False) -> None:
 
 
 def run(bucket: Bucket, plan: RunPlan, execution: str = "mine", attempt: int = 1) -> Result:
-    return put_together(bucket, plan, SHARDS, RELEASE, Times(execution, attempt, NOW), {}, lambda _: "<html>")
+    return publish_run(bucket, plan, SHARDS, RELEASE, RunAttempt(execution, attempt, NOW), {}, lambda _: "<html>")
 
 
 def contents(bucket: Bucket) -> dict[str, bytes]:
@@ -275,7 +275,7 @@ def test_a_run_of_no_rows_is_whole_and_nothing_is_compared_with_it() -> None:
     plan = make_plan(files=(), shards=0)
     bucket = Bucket("data", MemoryStore())
     claim(bucket, plan.run, "mine", lambda _: False)
-    result = put_together(bucket, plan, (), RELEASE, Times("mine", 1, NOW), {}, lambda _: "<html>")
+    result = publish_run(bucket, plan, (), RELEASE, RunAttempt("mine", 1, NOW), {}, lambda _: "<html>")
     assert (result.rows_in, result.rows_out, result.rejected) == (0, 0, None)
     assert f"{RESULTS}/_SUCCESS" in contents(bucket)
     assert read_previous(bucket, "results", "halves", "2026-03-02") is None

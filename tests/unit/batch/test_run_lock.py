@@ -16,12 +16,12 @@ from meddling import Killed, MeddledBucket, kill_at
 from stepensemble.batch.documents import Result
 from stepensemble.batch.run_lock import (
     Claim,
-    Claimed,
     ClaimedElsewhere,
     ClaimHeld,
+    ClaimOutcome,
     RunComplete,
     claim,
-    holds,
+    holds_claim,
     list_finished,
     read_result,
 )
@@ -56,16 +56,16 @@ def finish(bucket: Bucket) -> None:
 def test_the_first_has_it_and_asking_again_changes_nothing(bucket: Bucket) -> None:
     assert claim(bucket, RUN, "first", everybody) == ClaimHeld(1)
     assert claim(bucket, RUN, "first", everybody) == ClaimHeld(1)
-    assert holds(bucket, RUN, "first")
-    assert not holds(bucket, RUN, "second")
-    assert not holds(bucket, "another", "first")
+    assert holds_claim(bucket, RUN, "first")
+    assert not holds_claim(bucket, RUN, "second")
+    assert not holds_claim(bucket, "another", "first")
 
 
 def test_the_second_joins_who_runs_and_takes_over_who_does_not(bucket: Bucket) -> None:
     claim(bucket, RUN, "first", nobody)
     assert claim(bucket, RUN, "second", everybody) == ClaimedElsewhere("first")
     assert claim(bucket, RUN, "second", nobody) == ClaimHeld(2)
-    assert not holds(bucket, RUN, "first")
+    assert not holds_claim(bucket, RUN, "first")
     assert claim(bucket, RUN, "third", lambda execution: execution == "second") == ClaimedElsewhere("second")
 
 
@@ -74,7 +74,7 @@ def test_a_whole_run_is_claimed_by_nobody(bucket: Bucket) -> None:
     finish(bucket)
     assert claim(bucket, RUN, "second", nobody) == RunComplete(RESULT)
     assert claim(bucket, RUN, "first", nobody) == RunComplete(RESULT)
-    assert holds(bucket, RUN, "first")
+    assert holds_claim(bucket, RUN, "first")
 
 
 def test_a_run_that_ends_well_while_its_end_is_looked_at_is_not_taken_over(bucket: Bucket) -> None:
@@ -102,7 +102,7 @@ def test_of_many_threads_exactly_one_wins(bucket: Bucket) -> None:
             bucket.write(claim_key(RUN), msgspec.json.encode(held))
         start = Barrier(16)
 
-        def race(name: str, start: Barrier = start) -> Claimed:
+        def race(name: str, start: Barrier = start) -> ClaimOutcome:
             start.wait()
             return claim(bucket, RUN, name, lambda execution: execution != "dead")
 
@@ -156,7 +156,7 @@ def test_in_every_order_of_their_calls_exactly_one_wins(many: int, holder: str |
     bucket = Bucket("data", MemoryStore())
     if holder is not None:
         bucket.write(claim_key(RUN), msgspec.json.encode(Claim(holder, 1)))
-    claims: dict[str, Claimed] = {}
+    claims: dict[str, ClaimOutcome] = {}
 
     def asking(name: str) -> Callable[[Callable[[int], None]], None]:
         def ask(before: Callable[[int], None]) -> None:
@@ -169,7 +169,7 @@ def test_in_every_order_of_their_calls_exactly_one_wins(many: int, holder: str |
     assert len(winners) == (0 if holder == "running" else 1)
     winner = winners[0] if winners else "running"
     assert all(claimed == ClaimedElsewhere(winner) for name, claimed in claims.items() if name != winner)
-    assert holds(bucket, RUN, winner)
+    assert holds_claim(bucket, RUN, winner)
 
 
 def test_a_claim_whose_answer_was_lost_is_still_ones_own(bucket: Bucket) -> None:
@@ -190,7 +190,7 @@ def test_who_is_killed_while_claiming_is_taken_over(bucket: Bucket) -> None:
             claim(MeddledBucket(bucket, kill_at(number)), RUN, "killed", everybody)
     with pytest.raises(Killed):
         claim(MeddledBucket(bucket, after=kill_at(2)), RUN, "killed", everybody)
-    assert holds(bucket, RUN, "killed")
+    assert holds_claim(bucket, RUN, "killed")
     assert claim(bucket, RUN, "next", nobody) == ClaimHeld(2)
 
 

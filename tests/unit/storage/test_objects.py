@@ -9,7 +9,7 @@ from obstore.store import LocalStore, MemoryStore
 from builders import artifact, member, sources
 from memory import CountingBucket, MemoryStack
 from stepensemble.core.errors import DatasetChanged, ObjectMissing
-from stepensemble.storage.keys import release_key, released_under
+from stepensemble.storage.keys import parse_release_key, release_key
 from stepensemble.storage.objects import DELETED_AT_ONCE, PIECE_BYTES, Bucket
 from stepensemble.storage.releases import ReleaseStore
 
@@ -129,7 +129,7 @@ def test_releases_are_listed_newest_first_by_their_digests(tmp_path: Path) -> No
     stack = MemoryStack()
     digests = [stack.publish(sources(tmp_path, member(version=str(number)))).release for number in range(3)]
     assert [kept.digest for kept in stack.releases.list_releases()] == digests[::-1]
-    assert released_under(release_key("abc")) == "abc"
+    assert parse_release_key(release_key("abc")) == "abc"
 
 
 def test_an_artifact_is_read_back_once_it_is_written() -> None:

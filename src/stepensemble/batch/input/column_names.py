@@ -12,7 +12,7 @@ EXACTLY = "write the name exactly so, blanks and capitals too"
 """What to do about it."""
 
 
-def find_lookalike(word: str, known: Iterable[str]) -> str | None:
+def find_similar_name(word: str, known: Iterable[str]) -> str | None:
     """Return a name that differs from a word only in capitals, blanks around it or invisible characters, if any."""
     plain = _plain(word)
     return next((name for name in known if name != word and _plain(name) == plain), None)

@@ -27,7 +27,7 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 WINDOW_BYTES, SMALL_WINDOW_BYTES = 512 * 1024, 32 * 1024
 """Looked at together, the small one after a quote that is not as RFC 4180 wants it: there may be more of them."""
 
-STEPS, MOST_STEPS = 16, 16 * 1024
+STEPS, MAX_STEPS = 16, 16 * 1024
 """Records gone through singly from such a quote on; twice as many each time where the next one is not far."""
 
 BLANK, UNCLOSED = 0, -1
@@ -82,7 +82,7 @@ def find_records(text: bytes, separator: str, *, final: bool, most: int = MAX_RE
         if len(part.ends):
             parts.append((start, part))
             start += part.length
-            steps = min(2 * steps, MOST_STEPS) if walked else max(steps // 2, STEPS)
+            steps = min(2 * steps, MAX_STEPS) if walked else max(steps // 2, STEPS)
             size = min(SMALL_WINDOW_BYTES if walked else 2 * size, WINDOW_BYTES, most)
         elif last:
             break

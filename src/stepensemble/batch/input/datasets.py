@@ -20,11 +20,11 @@ from stepensemble.batch.input.csv_records import (
     has_bare_return,
     read_fields,
 )
-from stepensemble.batch.input.parquet_footer import Footer, fetched, read_footer
+from stepensemble.batch.input.parquet_footer import Footer, fetch_chunks, read_footer
 from stepensemble.batch.input.text_stream import FIRST_PIECE_BYTES, Text, TextRefused
 from stepensemble.core.errors import DatasetMissing, DatasetRefused, ObjectMissing
 from stepensemble.core.problems import Problem, enumerate_values, show
-from stepensemble.storage.objects import Bucket, Listed
+from stepensemble.storage.objects import Bucket, ObjectInfo
 
 MAX_HEADER_BYTES = 1024 * 1024
 
@@ -35,7 +35,7 @@ LOCATION = re.compile(r"s3://([^/]+)/(.*)", re.DOTALL)
 PARTITION = re.compile(r"(?:^|/)dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/")
 
 
-def locate(dataset: str) -> tuple[str, str]:
+def parse_location(dataset: str) -> tuple[str, str]:
     """Return bucket and key of `s3://bucket/key`.
 
     Raises:
@@ -67,7 +67,7 @@ def find_files(
         DatasetMissing: there is nothing.
         DatasetRefused: there are files of unknown or of several formats.
     """
-    key = locate(dataset)[1]
+    key = parse_location(dataset)[1]
     if key and not key.endswith("/"):
         listed = [_head(bucket, key, version_id)]
         folder = key[: key.rfind("/") + 1]
@@ -154,14 +154,14 @@ def read_header(text: Text, separator: str) -> Head:
         raise TextRefused(f"has a header that is not {text.encoding}", "write it so, or name its encoding") from None
     if any("\0" in name for name in columns):
         raise TextRefused("has a header with zero bytes", "name its encoding, which may be utf-16-le or utf-16-be")
-    refuse_twins([name for name in columns if name])
+    reject_duplicates([name for name in columns if name])
     if not any(columns):
         raise TextRefused("has an empty header", "name the columns in the first line")
     rest = Text(chain([begin[length:]], text.pieces), text.encoding, text.start + length, text.whole)
     return Head(columns, length, rest)
 
 
-def refuse_twins(columns: Sequence[str]) -> None:
+def reject_duplicates(columns: Sequence[str]) -> None:
     """Refuse columns of one name.
 
     Raises:
@@ -198,8 +198,8 @@ def read_schema(bucket: Bucket, file: File) -> tuple[dict[str, pl.DataType], Foo
     if not file.size:
         return {}, None
     footer = read_footer(bucket, file)
-    refuse_twins(footer.columns)
-    with fetched(bucket, file, footer, ()) as path:
+    reject_duplicates(footer.columns)
+    with fetch_chunks(bucket, file, footer, ()) as path:
         try:
             return dict(pl.read_parquet_schema(path)), footer
         except DAMAGED:
@@ -207,13 +207,13 @@ def read_schema(bucket: Bucket, file: File) -> tuple[dict[str, pl.DataType], Foo
             raise TextRefused("has a damaged footer, or a column of a type that is not read", remedy) from None
 
 
-def wanted_columns(options: Options, features: Sequence[str]) -> tuple[str, ...]:
+def required_columns(options: Options, features: Sequence[str]) -> tuple[str, ...]:
     """Return which columns a run reads: features, id, label, and those that are carried through."""
     asked = (options.id, options.label, *options.keep)
     return tuple(dict.fromkeys([*features, *(name for name in asked if name is not None)]))
 
 
-def _head(bucket: Bucket, key: str, version_id: str | None) -> Listed:
+def _head(bucket: Bucket, key: str, version_id: str | None) -> ObjectInfo:
     try:
         return bucket.head(key, version_id)
     except ObjectMissing:
@@ -226,7 +226,7 @@ def _is_passed_over(name: str) -> bool:
     return name.endswith("/") or not name or any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
-def _of_date(bucket: Bucket, listed: Sequence[Listed], folder: str, date: str | None) -> list[Listed]:
+def _of_date(bucket: Bucket, listed: Sequence[ObjectInfo], folder: str, date: str | None) -> list[ObjectInfo]:
     dates = [PARTITION.search(found.key.removeprefix(folder)) for found in listed]
     if date is None or not any(dates):
         return list(listed)
@@ -237,7 +237,7 @@ def _of_date(bucket: Bucket, listed: Sequence[Listed], folder: str, date: str | 
     return of_date
 
 
-def _describe(found: Listed, folder: str, version_id: str | None) -> File:
+def _describe(found: ObjectInfo, folder: str, version_id: str | None) -> File:
     kind = kind_of(found.key)
     assert kind is not None, "unknown kinds were refused"  # noqa: S101 tells the type
     return File(found.key, found.key.removeprefix(folder), found.size, found.version, *kind, version_id=version_id)

@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from stepensemble.batch.input.parquet_types import read_plainly
+from stepensemble.batch.input.parquet_types import to_plain_type
 from stepensemble.core.arrays import Array, Flags, Floats, Integers
 from stepensemble.core.preprocessing.columns import Columns, select_rows
 from stepensemble.core.preprocessing.encoding import BLANKS, Reasons, encode, read_numeral, scale_numbers
@@ -71,7 +71,7 @@ _Written = Callable[[Sequence[int]], list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedRows:
     """Encoded rows.
 
     Attributes:
@@ -99,7 +99,7 @@ class _Part:
 
 def encode_frame(
     features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool, original: Original | None = None
-) -> Encoded:
+) -> EncodedRows:
     """Validate, encode and scale rows as `core.preprocessing.encoding.normalize` does.
 
     Args:
@@ -115,7 +115,7 @@ def encode_frame(
     wrong: list[tuple[int, int, tuple[Any, ...]]] = []
     for position, feature in enumerate(features):
         there = feature.name in frame.columns
-        given = give_json_type(frame[feature.name]) if there else pl.Series([None] * frame.height)
+        given = to_json_type(frame[feature.name]) if there else pl.Series([None] * frame.height)
         written = partial(original, feature.name) if there and original is not None else partial(_list, given)
         part = _encode(feature, given, written, typed=typed)
         columns |= part.columns
@@ -133,12 +133,12 @@ def encode_frame(
     if not accepted.all():
         columns = select_rows(columns, np.flatnonzero(accepted))
         values = select_rows(values, np.flatnonzero(accepted))
-    return Encoded(columns, accepted, values, pl.DataFrame(lines, WRONG, orient="row"))
+    return EncodedRows(columns, accepted, values, pl.DataFrame(lines, WRONG, orient="row"))
 
 
-def give_json_type(given: pl.Series) -> pl.Series:
+def to_json_type(given: pl.Series) -> pl.Series:
     """Give values of a type that JSON has not one that it has; see the module."""
-    given = read_plainly(given)
+    given = to_plain_type(given)
     dtype = given.dtype
     if dtype.is_decimal():  # by its text, since one division of integers would round twice
         return given.cast(pl.String).cast(pl.Float64)

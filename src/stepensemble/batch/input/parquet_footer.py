@@ -97,7 +97,7 @@ def read_footer(bucket: Bucket, file: File) -> Footer:
 
 
 @contextmanager
-def fetched(bucket: Bucket, file: File, footer: Footer, chunks: Sequence[Chunk]) -> Iterator[Path]:
+def fetch_chunks(bucket: Bucket, file: File, footer: Footer, chunks: Sequence[Chunk]) -> Iterator[Path]:
     """Lend a local file: these chunks and the footer are as in the bucket, elsewhere it is a hole."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "part.parquet"

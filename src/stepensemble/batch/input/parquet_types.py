@@ -15,11 +15,11 @@ from stepensemble.batch.documents import File, Options
 from stepensemble.core.problems import Problem, show
 from stepensemble.core.schema.manifest import CategoryFeature, Feature, TensorFeature
 
-MOST_DIGITS = 38
+MAX_DIGITS = 38
 """Of a decimal."""
 
 
-def read_plainly(given: pl.Series) -> pl.Series:
+def to_plain_type(given: pl.Series) -> pl.Series:
     """Return a column as it is read; see the module."""
     if given.dtype.is_extension():
         given = given.ext.storage()
@@ -49,8 +49,8 @@ def type_problems(
 def _find_remedy(kind: pl.DataType, use: Feature | str, options: Options) -> str | None:
     """Say what to do about a column that cannot be what it is wanted for; None where it can."""
     leaves = list(_list_leaves(kind))
-    if any(isinstance(leaf, pl.Decimal) and leaf.precision > MOST_DIGITS for leaf in leaves):
-        return f"write decimals of at most {MOST_DIGITS} digits, or text"
+    if any(isinstance(leaf, pl.Decimal) and leaf.precision > MAX_DIGITS for leaf in leaves):
+        return f"write decimals of at most {MAX_DIGITS} digits, or text"
     if use == "keep":
         if options.format != "parquet" and any(leaf == pl.Binary for leaf in leaves):
             return (

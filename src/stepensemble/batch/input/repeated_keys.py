@@ -16,7 +16,7 @@ BACKSLASH, COLON = b"\\:"
 WORD = 8
 """Bytes that are hashed together."""
 
-MOST_BLANKS, MOST_HASHED = 4, 256
+MAX_BLANKS, MAX_HASHED_BYTES = 4, 256
 """Blanks between a key and its colon, and bytes of a key, that are gone through; so no row takes long."""
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -55,7 +55,7 @@ def _find_keys(data: Bytes) -> tuple[Integers, Integers, Flags]:
     opening, closing = quotes[0::2], quotes[1::2]
     after = closing + 1
     blank = np.flatnonzero(_are_blank(data[after]))
-    for _ in range(MOST_BLANKS):
+    for _ in range(MAX_BLANKS):
         after[blank] += 1
         blank = blank[_are_blank(data[after[blank]])]
     far = np.zeros(len(closing), np.bool_)
@@ -86,7 +86,7 @@ def _hash(text: bytes, starts: Integers, stops: Integers) -> Hashes:
     sizes = stops - starts
     hashes = sizes.astype(np.uint64)
     left = np.flatnonzero(sizes)
-    for done in range(0, min(int(sizes.max(initial=0)), MOST_HASHED), WORD):
+    for done in range(0, min(int(sizes.max(initial=0)), MAX_HASHED_BYTES), WORD):
         taken = np.minimum(sizes[left] - done, WORD)
         word = words[starts[left] + done] & MASKS[taken]
         mixed = (hashes[left] ^ word) * PRIME

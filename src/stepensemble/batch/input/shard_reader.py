@@ -26,10 +26,10 @@ from stepensemble.batch.input.csv_records import (
     quote_fields,
 )
 from stepensemble.batch.input.datasets import DAMAGED, read_head
-from stepensemble.batch.input.parquet_footer import fetched, read_footer
-from stepensemble.batch.input.parquet_types import read_plainly
+from stepensemble.batch.input.parquet_footer import fetch_chunks, read_footer
+from stepensemble.batch.input.parquet_types import to_plain_type
 from stepensemble.batch.input.repeated_keys import find_suspects
-from stepensemble.batch.input.sharding import finder
+from stepensemble.batch.input.sharding import choose_finder
 from stepensemble.batch.input.text_stream import TextRefused, open_text
 from stepensemble.core.arrays import Flags, Integers
 from stepensemble.core.errors import InvalidPayload, ShardUnreadable
@@ -37,7 +37,7 @@ from stepensemble.core.problems import Problem, list_problems
 from stepensemble.core.strict_json import read_json
 from stepensemble.storage.objects import Bucket
 
-MOST_CHARACTERS = 200
+MAX_CHARACTERS = 200
 """Of a record that cannot be read, shown beside the reason."""
 
 LINES_AT_ONCE = 1024
@@ -54,7 +54,7 @@ BARE_RETURN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Malformed:
+class MalformedRecord:
     """A record that is no row.
 
     Attributes:
@@ -73,7 +73,7 @@ class Malformed:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class RawRows:
     """A shard as it is written.
 
     Attributes:
@@ -89,7 +89,7 @@ class Raw:
 
     frame: pl.DataFrame
     numbers: Integers
-    malformed: tuple[Malformed, ...] = ()
+    malformed: tuple[MalformedRecord, ...] = ()
     original: Callable[[str, Sequence[int]], list[Any]] | None = None
 
     @property
@@ -98,7 +98,7 @@ class Raw:
         return len(self.numbers) + len(self.malformed)
 
 
-def read_shard(bucket: Bucket, plan: RunPlan, shard: Shard, columns: Sequence[str]) -> Raw:
+def read_shard(bucket: Bucket, plan: RunPlan, shard: Shard, columns: Sequence[str]) -> RawRows:
     """Read a shard.
 
     Args:
@@ -131,14 +131,14 @@ def _unreadable(file: File, message: str, remedy: str) -> ShardUnreadable:
     return ShardUnreadable(list_problems([Problem(file.name, message, remedy)]))
 
 
-def _read_text(bucket: Bucket, file: File, shard: Shard, options: Options, columns: Sequence[str]) -> Raw:
+def _read_text(bucket: Bucket, file: File, shard: Shard, options: Options, columns: Sequence[str]) -> RawRows:
     opened = open_text(bucket, file, options)
     head = read_head(opened, file, options)
     if opened.whole:
         body = b"".join(head.text.pieces)
     else:
         body = bucket.read_range(file.key, shard.start, shard.end, file.version, file.version_id)
-    records = finder(options, file)(body, final=True)
+    records = choose_finder(options, file)(body, final=True)
     found = records.fields != BLANK
     numbers = np.cumsum(found) + (shard.first_row - 1)
     lines = _Lines(body, opened.encoding, records, numbers)
@@ -164,10 +164,10 @@ class _Lines:
         start, end = self.span(record)
         return self.body[start:end]
 
-    def refuse(self, record: int, reason: str, remedy: str, kind: str = "") -> Malformed:
-        shown = self.read(record)[: 4 * MOST_CHARACTERS].decode(self.encoding, "replace").rstrip("\r\n")
-        value = shown if len(shown) <= MOST_CHARACTERS else shown[: MOST_CHARACTERS - 1] + "…"
-        return Malformed(int(self.numbers[record]), value, reason, remedy, kind or reason)
+    def refuse(self, record: int, reason: str, remedy: str, kind: str = "") -> MalformedRecord:
+        shown = self.read(record)[: 4 * MAX_CHARACTERS].decode(self.encoding, "replace").rstrip("\r\n")
+        value = shown if len(shown) <= MAX_CHARACTERS else shown[: MAX_CHARACTERS - 1] + "…"
+        return MalformedRecord(int(self.numbers[record]), value, reason, remedy, kind or reason)
 
     def find_undecodable(self) -> Flags:
         """Say which records are not of the encoding."""
@@ -222,7 +222,7 @@ class _Lines:
         return text if self.encoding == "utf-8" else text.decode(self.encoding).encode()
 
 
-def _read_csv(lines: _Lines, found: Flags, header: Sequence[str], separator: str, columns: Sequence[str]) -> Raw:
+def _read_csv(lines: _Lines, found: Flags, header: Sequence[str], separator: str, columns: Sequence[str]) -> RawRows:
     fields = lines.records.fields
     bad = lines.find_undecodable() & found
     torn = lines.find_torn(separator)
@@ -243,7 +243,7 @@ def _read_csv(lines: _Lines, found: Flags, header: Sequence[str], separator: str
     numbers = lines.numbers[kept]
     if frame.height != len(numbers):
         raise TextRefused(f"was read as {frame.height} rows where {len(numbers)} were found", "report it")
-    return Raw(frame, numbers, malformed)
+    return RawRows(frame, numbers, malformed)
 
 
 def _csv_reason(fields: int, width: int) -> tuple[str, str, str]:
@@ -301,7 +301,7 @@ def _parse_csv(
     )
 
 
-def _read_jsonl(lines: _Lines, found: Flags, columns: Sequence[str]) -> Raw:
+def _read_jsonl(lines: _Lines, found: Flags, columns: Sequence[str]) -> RawRows:
     bad = lines.find_undecodable() & found
     rows, malformed = _decode(lines, found & ~bad, _make_decoder(columns))
     malformed |= {
@@ -322,10 +322,10 @@ def _read_jsonl(lines: _Lines, found: Flags, columns: Sequence[str]) -> Raw:
         texts = [lines.to_utf8(lines.read(record)) for record in kept[list(positions)].tolist()]
         return [msgspec.json.decode(text).get(column) for text in texts]
 
-    return Raw(frame, lines.numbers[kept], tuple(malformed[record] for record in sorted(malformed)), original)
+    return RawRows(frame, lines.numbers[kept], tuple(malformed[record] for record in sorted(malformed)), original)
 
 
-def _find_repeated(lines: _Lines, kept: Flags) -> dict[int, Malformed]:
+def _find_repeated(lines: _Lines, kept: Flags) -> dict[int, MalformedRecord]:
     """Refuse lines with a key twice in one object, as `core.strict_json` does; all of these are valid JSON."""
     records = np.flatnonzero(kept)
     sizes = np.diff(lines.records.ends, prepend=0)[records]
@@ -347,7 +347,9 @@ def _make_decoder(columns: Sequence[str]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(row)
 
 
-def _decode(lines: _Lines, kept: Flags, decoder: msgspec.json.Decoder[Any]) -> tuple[list[Any], dict[int, Malformed]]:
+def _decode(
+    lines: _Lines, kept: Flags, decoder: msgspec.json.Decoder[Any]
+) -> tuple[list[Any], dict[int, MalformedRecord]]:
     """Decode lines: all together, where that fails a few together, and where that fails each by itself."""
     simple = lines.are_objects()
     records = np.flatnonzero(kept)
@@ -407,7 +409,7 @@ def _to_series(name: str, values: list[Any]) -> pl.Series:
     return pl.Series(name, values, pl.Object)
 
 
-def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[str]) -> Raw:
+def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[str]) -> RawRows:
     footer = read_footer(bucket, file)
     count = shard.end - shard.start
     wanted = set(columns)
@@ -418,7 +420,7 @@ def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[st
             chunks += [chunk for chunk in group.chunks if chunk.column in wanted]
         first += group.rows
     numbers = np.arange(shard.start + 1, shard.end + 1, dtype=np.int64)
-    with fetched(bucket, file, footer, chunks) as path:
+    with fetch_chunks(bucket, file, footer, chunks) as path:
         try:
             lazy = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             types = lazy.collect_schema()
@@ -429,6 +431,6 @@ def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[st
             told = "" if isinstance(error, pl.exceptions.PanicException) else f" ({str(error).splitlines()[0]})"
             raise TextRefused(f"is damaged{told}", "write it again") from None
     frame = pl.select(numbers=numbers).select(
-        (read_plainly(read[name]) if name in types else pl.lit(None)).alias(name) for name in columns
+        (to_plain_type(read[name]) if name in types else pl.lit(None)).alias(name) for name in columns
     )
-    return Raw(frame, numbers)
+    return RawRows(frame, numbers)

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from stepensemble.batch.documents import File, Options, Shard
-from stepensemble.batch.input.column_names import EXACTLY, find_lookalike
+from stepensemble.batch.input.column_names import EXACTLY, find_similar_name
 from stepensemble.batch.input.csv_records import (
     BLANK,
     MAX_RECORD_BYTES,
@@ -30,7 +30,7 @@ from stepensemble.batch.input.csv_records import (
     find_lines,
     find_records,
 )
-from stepensemble.batch.input.datasets import read_head, read_schema, wanted_columns
+from stepensemble.batch.input.datasets import read_head, read_schema, required_columns
 from stepensemble.batch.input.parquet_footer import RowGroup
 from stepensemble.batch.input.parquet_types import type_problems
 from stepensemble.batch.input.text_stream import TextRefused, is_text_encoding, open_text
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class ShardedDataset:
     """A dataset, ready to be run.
 
     Attributes:
@@ -90,14 +90,16 @@ class _Head:
     row_groups: tuple[RowGroup, ...] = ()
 
 
-class Find(Protocol):
+class FindRecords(Protocol):
     """Finds the records at the begin of a text."""
 
     def __call__(self, text: bytes, *, final: bool) -> Records:
         """As `find_records` and `find_lines` do."""
 
 
-def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Sequence[Feature]) -> Cut:
+def shard_dataset(
+    bucket: Bucket, files: Sequence[File], options: Options, features: Sequence[Feature]
+) -> ShardedDataset:
     """Look at a dataset's files, and cut them into shards.
 
     Args:
@@ -113,7 +115,7 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
     """
     _check_options(options)
     _refuse_images(features)
-    wanted = wanted_columns(options, [feature.name for feature in features])
+    wanted = required_columns(options, [feature.name for feature in features])
     heads = _for_each(files, lambda file: _read_head(bucket, file, options), HEADS_AT_ONCE)
     columns = tuple(dict.fromkeys(name for head in heads for name in head.columns))
     problems = [
@@ -136,7 +138,7 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
     if any(rows) and (problems := _missing_problems(columns, options, features)):
         raise DatasetRefused(problems)
     pieces = [(index, piece) for index, pieces in enumerate(slices) for piece in pieces]
-    return Cut(
+    return ShardedDataset(
         files=tuple(msgspec.structs.replace(file, rows=number) for file, number in zip(files, rows, strict=True)),
         shards=tuple(
             Shard(number, index, piece.start, piece.end, piece.first_row, piece.rows)
@@ -147,7 +149,9 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
     )
 
 
-def slice_text(pieces: Iterable[bytes], find: Find, start: int, size: int, end: int | None = None) -> Iterator[Slice]:
+def slice_text(
+    pieces: Iterable[bytes], find: FindRecords, start: int, size: int, end: int | None = None
+) -> Iterator[Slice]:
     """Cut a text into slices of whole records, of at most `size` bytes where the records are shorter.
 
     The slices depend on the text alone, not on the pieces that it comes in. There is none without a row. They are about
@@ -226,7 +230,7 @@ def slice_rows(row_groups: Sequence[RowGroup], widths: Mapping[str, int], size: 
         yield Slice(start, first, start + 1, first - start)
 
 
-def finder(options: Options, file: File) -> Find:
+def choose_finder(options: Options, file: File) -> FindRecords:
     """Return what finds the records of a file."""
     return find_lines if file.format == "jsonl" else partial(find_records, separator=options.separator)
 
@@ -292,7 +296,7 @@ def _slice_file(
         return list(slice_rows(head.row_groups, widths, options.shard_size))
     text = read_head(open_text(bucket, file, options), file, options).text
     pieces = _watch(text.pieces, unseen, seen) if file.format == "jsonl" and unseen else text.pieces
-    find = finder(options, file)
+    find = choose_finder(options, file)
     if not text.whole:
         return list(slice_text(pieces, find, text.start, options.shard_size, file.size))
     return [Slice(0, file.size, 1, part.rows) for part in slice_text(pieces, find, 0, sys.maxsize)]
@@ -314,7 +318,7 @@ def _name_problems(file: File, head: _Head, wanted: Sequence[str]) -> Iterator[P
     """Refuse a column that is nearly named as one that the file lacks: else a default would take its place unseen."""
     others = [column for column in head.columns if column not in wanted]
     for name in wanted:
-        if name not in head.columns and (near := find_lookalike(name, others)) is not None:
+        if name not in head.columns and (near := find_similar_name(name, others)) is not None:
             yield Problem(
                 file.name,
                 f"column {show(near)} is not called {show(name)}, but nearly",
@@ -336,9 +340,9 @@ def _refuse_images(features: Sequence[Feature]) -> None:
 def _missing_problems(columns: Collection[str], options: Options, features: Sequence[Feature]) -> list[Problem]:
     """Refuse a dataset without a column that must be there; what `_name_problems` says of one is not said again."""
     asked = [("id", options.id), ("label", options.label), *(("keep", name) for name in options.keep)]
-    wanted = wanted_columns(options, [feature.name for feature in features])
+    wanted = required_columns(options, [feature.name for feature in features])
     others = [column for column in columns if column not in wanted]
-    lacking = [name for name in wanted if name not in columns and find_lookalike(name, others) is None]
+    lacking = [name for name in wanted if name not in columns and find_similar_name(name, others) is None]
     defaults = [feature.name for feature in features if getattr(feature, "missing", None) is not None]
     if defaults and len(defaults) == len(features) and set(defaults) <= set(lacking):
         remedy = f"name the columns {enumerate_values(defaults)}"

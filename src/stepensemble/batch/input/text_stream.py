@@ -83,13 +83,13 @@ def open_text(bucket: Bucket, file: File, options: Options) -> Text:
     packed = file.compression == "gzip"
     pieces = read_pieces(bucket, file)
     if packed:
-        pieces = inflate(pieces, most)
+        pieces = decompress_gzip(pieces, most)
     begin = b""
     while len(begin) < LONGEST_MARK and (piece := next(pieces, b"")):
         begin += piece
-    encoding, skipped = recognize(begin, options.encoding)
+    encoding, skipped = detect_encoding(begin, options.encoding)
     pieces = chain([begin[skipped:]], pieces)
-    if can_be_cut(encoding):
+    if can_be_split(encoding):
         return Text(pieces, encoding, skipped, whole=packed)
     if file.size > most:
         raise TextRefused(
@@ -114,7 +114,7 @@ def read_pieces(bucket: Bucket, file: File) -> Iterator[bytes]:
             yield coming.popleft().result()
 
 
-def inflate(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+def decompress_gzip(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
     """Decompress gzip of one member or several, a bounded number of bytes at a time.
 
     Args:
@@ -155,7 +155,7 @@ def inflate(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
         raise TextRefused("is truncated gzip", "write it again")
 
 
-def recognize(begin: bytes, encoding: str) -> tuple[str, int]:
+def detect_encoding(begin: bytes, encoding: str) -> tuple[str, int]:
     """Return the encoding of a text that begins so, by its byte order mark if it has one, and that mark's length."""
     for mark, name in MARKS:
         if begin.startswith(mark):
@@ -164,7 +164,7 @@ def recognize(begin: bytes, encoding: str) -> tuple[str, int]:
 
 
 @cache
-def can_be_cut(encoding: str) -> bool:
+def can_be_split(encoding: str) -> bool:
     """Say whether every ASCII character is its own byte in an encoding, and that byte nothing else."""
     if codecs.lookup(encoding).name == "utf-8":
         return True

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepensemble.batch.report.calibration import Calibration
-from stepensemble.batch.report.label_summary import describe_truth
+from stepensemble.batch.report.label_summary import describe_labels
 from stepensemble.batch.report.summary import MemberSummary, Summary
 from stepensemble.cli.batch_runs import Followed
 from stepensemble.cli.schedules import Scheduled
@@ -114,20 +114,21 @@ def _tell(followed: Followed, summary: Summary, folder: Path | None) -> Iterator
 
 
 def _tell_accuracy(one: Calibration) -> str:
-    right = "" if one.right is None else f"{one.right:.1%} right, "
-    kind = "mean absolute error" if one.right is None else "Brier score"
+    right = "" if one.accuracy is None else f"{one.accuracy:.1%} right, "
+    kind = "mean absolute error" if one.accuracy is None else "Brier score"
     error = "" if one.error is None else f"{kind} {one.error:.4g}, "
     return f"{right}{error}of {one.rows:,} rows whose truth is known"
 
 
 def _describe_labels(summary: Summary) -> Iterator[tuple[str, str | Text]]:
-    for one in summary.calibration[-1:]:
-        yield "labels", _tell_accuracy(one)
-    if summary.truth is None:
+    labels = summary.ground_truth
+    if summary.calibration is not None:
+        yield "labels", _tell_accuracy(summary.calibration.ensemble)
+    if labels is None:
         return
-    if not summary.calibration:
-        yield "labels", Text(f'none of {summary.truth.given:,} in column "{summary.truth.column}" could be compared')
-    for line, serious in describe_truth(summary.truth, summary.classes):
+    if summary.calibration is None:
+        yield "labels", Text(f'none of {labels.rows:,} in column "{labels.column}" could be compared')
+    for line, serious in describe_labels(labels, summary.classes):
         yield "", Text(line, style="bold yellow" if serious else "")
 
 
@@ -151,11 +152,14 @@ def _tell_rejected(summary: Summary) -> str:
 
 
 def _tell_drift(summary: Summary) -> Iterator[tuple[str, str | Text]]:
-    known = [(drift.index, drift.name or "the prediction") for drift in summary.drift if drift.index is not None]
+    if summary.drift is None:
+        return
+    measured = [*summary.drift.features.items(), ("the prediction", summary.drift.prediction)]
+    known = [(index, name) for name, index in measured if index is not None]
     if known:
         index, name = max(known)
         style = "bold red" if index >= 0.25 else "bold yellow" if index >= 0.1 else ""
-        day = (summary.previous or "").partition("/dt=")[2].partition("/")[0]
+        day = (summary.previous_summary or "").partition("/dt=")[2].partition("/")[0]
         yield "drift", Text(f"{index:.3f} at most ({name}), since the run of {day}", style=style)
 
 

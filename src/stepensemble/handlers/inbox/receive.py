@@ -19,7 +19,7 @@ from stepensemble.handlers.failures import refuse
 from stepensemble.handlers.inbox.s3_object import InboxObject, read_inbox_object
 from stepensemble.handlers.prediction.payload_objects import FILE_BYTES
 from stepensemble.imaging import sniff_image
-from stepensemble.storage.keys import image_key, underline
+from stepensemble.storage.keys import image_key, to_portable_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.payload_pointers import store_rows
 
@@ -65,7 +65,7 @@ class Receiver:
 
     def _ask(self, arrival: InboxObject) -> tuple[str, dict[str, Any]]:
         """Return the kind of execution and its input."""
-        if underline(arrival.key) != arrival.key:
+        if to_portable_key(arrival.key) != arrival.key:
             raise InboxObjectRefused(
                 f"{show(arrival.key)} is a key with control characters, or with a part that is empty or nothing but "
                 "dots; upload it under another"

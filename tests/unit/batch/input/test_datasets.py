@@ -5,7 +5,7 @@ from obstore.store import MemoryStore
 
 from lake import DATASET, fill
 from stepensemble.batch.documents import KINDS, Options
-from stepensemble.batch.input.datasets import find_files, locate, wanted_columns
+from stepensemble.batch.input.datasets import find_files, parse_location, required_columns
 from stepensemble.core.errors import DatasetMissing, DatasetRefused, EnsembleError
 from stepensemble.storage.objects import Bucket
 
@@ -92,7 +92,7 @@ def test_a_dataset_that_is_not_there_has_a_clear_cause(dataset: str, words: str)
 
 
 def test_a_place_has_bucket_and_key() -> None:
-    assert locate("s3://lake/day/a=b c/ü.csv") == ("lake", "day/a=b c/ü.csv")
+    assert parse_location("s3://lake/day/a=b c/ü.csv") == ("lake", "day/a=b c/ü.csv")
 
 
 def test_an_empty_bucket_has_no_dataset() -> None:
@@ -114,4 +114,4 @@ def test_several_formats_are_refused() -> None:
 
 def test_what_is_wanted_is_wanted_once() -> None:
     options = Options(id="id", label="y", keep=("x", "id"))
-    assert wanted_columns(options, ["x", "z"]) == ("x", "z", "id", "y")
+    assert required_columns(options, ["x", "z"]) == ("x", "z", "id", "y")

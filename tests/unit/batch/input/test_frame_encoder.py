@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 
 from builders import ROOT
-from stepensemble.batch.input.frame_encoder import Encoded, encode_frame, find_distinct, read_texts
-from stepensemble.batch.output.result_table import as_text
+from stepensemble.batch.input.frame_encoder import EncodedRows, encode_frame, find_distinct, read_texts
+from stepensemble.batch.output.result_table import to_text
 from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.preprocessing.encoding import NUMERAL, all_column_names, normalize
 from stepensemble.core.schema.manifest import (
@@ -122,7 +122,7 @@ def list_rows(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) 
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def check_both_doors(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) -> Encoded:
+def check_both_doors(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) -> EncodedRows:
     """Give the same rows to both doors; a payload's has one row each, so that accepted rows are told from others."""
     encoded = encode_frame(features, frame, typed=typed)
     rows, good, words = list_rows(features, frame, typed=typed), [], []
@@ -198,7 +198,7 @@ def test_a_value_that_is_nested_as_deeply_as_can_be_read_costs_only_its_row() ->
             for feature in features:
                 encoded = encode_frame([feature], pl.DataFrame({"x": pl.Series([value], dtype=pl.Object)}), typed=True)
                 assert encoded.wrong.height == 1
-            assert as_text(pl.Series([value], dtype=pl.Object))[0] is not None
+            assert to_text(pl.Series([value], dtype=pl.Object))[0] is not None
         assert encode_frame([TensorFeature("x", (1,))], frame, typed=False).wrong.height == 1
 
 

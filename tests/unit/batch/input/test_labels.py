@@ -18,10 +18,10 @@ from stepensemble.batch.input.labels import (
     Readings,
     can_differ,
     choose_reading,
-    code_truth,
+    count_labels,
     count_readings,
-    read_truth,
-    tally_labels,
+    encode_ground_truth,
+    read_ground_truth,
 )
 from stepensemble.batch.report.statistics import LabelCounts, Rejection
 from stepensemble.core.errors import DatasetRefused
@@ -71,11 +71,11 @@ def test_the_truth_is_read_by_name_by_index_or_as_a_number(
     task: Task, reading: LabelValues, given_: Any, names: list[Any]
 ) -> None:
     values = given_ if isinstance(given_, pl.Series) else pl.Series(given_, strict=False)
-    truth = read_truth(task, values, reading)
+    truth = read_ground_truth(task, values, reading)
     assert truth.to_list() == names
     classes = getattr(task, "classes", ())
     coded = [np.nan if name is None else classes.index(name) if classes else name for name in names]
-    np.testing.assert_array_equal(code_truth(task, truth), coded)
+    np.testing.assert_array_equal(encode_ground_truth(task, truth), coded)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,12 @@ def test_a_column_in_two_parts_is_counted_as_one(classes: list[str], labels: lis
     task = MulticlassTask(classes=tuple(classes))
     given_ = [None if label is None else str(label) for label in labels]
     whole = count(task, pl.Series(given_, dtype=pl.String))
-    cut = min(at, len(given_))
-    one, other = (pl.Series(part, dtype=pl.String) for part in (given_[:cut], given_[cut:]))
-    assert count(task, one) + count(task, other, 1 + cut) == whole
-    names, indexes = (read_truth(task, pl.Series(given_, dtype=pl.String), reading) for reading in ("names", "indexes"))
+    shard_dataset = min(at, len(given_))
+    one, other = (pl.Series(part, dtype=pl.String) for part in (given_[:shard_dataset], given_[shard_dataset:]))
+    assert count(task, one) + count(task, other, 1 + shard_dataset) == whole
+    names, indexes = (
+        read_ground_truth(task, pl.Series(given_, dtype=pl.String), reading) for reading in ("names", "indexes")
+    )
     pairs = list(zip(names.to_list(), indexes.to_list(), strict=True))
     assert whole.both == sum(name != index and None not in (name, index) for name, index in pairs)
     if not can_differ(task):
@@ -155,7 +157,7 @@ def test_labels_that_are_not_understood_are_counted_with_their_rows(
 ) -> None:
     values = labels if isinstance(labels, pl.Series) else pl.Series(labels)
     numbers = np.arange(1, len(values) + 1)
-    counted = tally_labels(task, values, read_truth(task, values, reading), reading, "a.csv", numbers)
+    counted = count_labels(task, values, read_ground_truth(task, values, reading), reading, "a.csv", numbers)
     assert counted.unknown.places == tuple(("a.csv", row) for row in tally.unknown.places)
     assert (counted.given, counted.unknown.rows) == (tally.given, tally.unknown.rows)
     assert (counted.capitals, counted.other) == (tally.capitals, tally.other)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lake import DATASET, cut_all, fill
 from stepensemble.batch.input.datasets import find_files
-from stepensemble.batch.input.parquet_footer import GUESSED_BYTES, fetched, read_footer
+from stepensemble.batch.input.parquet_footer import GUESSED_BYTES, fetch_chunks, read_footer
 from stepensemble.batch.input.text_stream import TextRefused
 from stepensemble.core.errors import DatasetRefused
 
@@ -50,7 +50,7 @@ def test_only_what_is_asked_for_is_fetched() -> None:
     (file,) = find_files(bucket, DATASET)
     footer = read_footer(bucket, file)
     chunks = [chunk for chunk in footer.row_groups[2].chunks if chunk.column == "a"]
-    with fetched(bucket, file, footer, chunks) as path:
+    with fetch_chunks(bucket, file, footer, chunks) as path:
         local = path.read_bytes()
         read = pl.scan_parquet(path).select("a").slice(30_000, 15_000).collect()
     assert read["a"].to_list() == list(range(30_000, 45_000))

@@ -12,7 +12,7 @@ from builders import ROOT
 from lake import A, cut_all, fill, read_all, values
 from stepensemble.batch.documents import Format, Options
 from stepensemble.batch.input.frame_encoder import encode_frame
-from stepensemble.batch.input.shard_reader import Raw
+from stepensemble.batch.input.shard_reader import RawRows
 from stepensemble.batch.output.result_files import encode_part
 from stepensemble.batch.output.result_table import name_rows
 from stepensemble.core.errors import DatasetRefused
@@ -59,7 +59,7 @@ def write(column: pl.Series) -> bytes:
     return file.getvalue()
 
 
-def read(body: bytes, options: Options, *features: Feature) -> Raw:
+def read(body: bytes, options: Options, *features: Feature) -> RawRows:
     """Read a file with a column "k", as it is done after Plan has not refused it."""
     (raw,) = read_all({"x.parquet": body}, ["a", "k"], options, (A, *features))
     return raw
@@ -73,7 +73,7 @@ def refuse(body: bytes, options: Options = Options(), *features: Feature) -> str
     return f"{problem.message}; {problem.remedy}"
 
 
-def write_results(raw: Raw, options: Options) -> pl.DataFrame:
+def write_results(raw: RawRows, options: Options) -> pl.DataFrame:
     rows = name_rows(raw.frame, "x.parquet", raw.numbers, options, BinaryTask(("x", "y")), "parquet")
     written = io.BytesIO(encode_part(rows, options.format))
     readers: dict[str, Any] = {"parquet": pl.read_parquet, "csv": pl.read_csv, "jsonl": pl.read_ndjson}

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from lake import A, B, cut_all, fill, numbers, packed, plan_for, read_all, reasons, values
 from stepensemble.batch.documents import Options, Shard
-from stepensemble.batch.input.shard_reader import MOST_CHARACTERS, read_shard
+from stepensemble.batch.input.shard_reader import MAX_CHARACTERS, read_shard
 from stepensemble.core.errors import DatasetChanged, DatasetRefused, InvalidPayload, ShardUnreadable
 from stepensemble.core.schema.manifest import TensorFeature
 from stepensemble.core.strict_json import read_json
@@ -186,7 +186,7 @@ def test_quotes_in_plain_fields_are_characters() -> None:
 
 def test_what_is_shown_of_a_malformed_record_is_cut() -> None:
     (raw,) = read_all({"a.csv": "a,b\n" + "x" * 1000 + "\n"})
-    assert raw.malformed[0].value == "x" * (MOST_CHARACTERS - 1) + "…"
+    assert raw.malformed[0].value == "x" * (MAX_CHARACTERS - 1) + "…"
 
 
 def test_very_many_records_of_another_encoding_are_all_found() -> None:

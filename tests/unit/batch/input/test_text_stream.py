@@ -14,12 +14,12 @@ from stepensemble.batch.input.text_stream import (
     FIRST_PIECE_BYTES,
     PIECE_BYTES,
     TextRefused,
-    can_be_cut,
-    inflate,
+    can_be_split,
+    decompress_gzip,
+    detect_encoding,
     is_text_encoding,
     open_text,
     read_pieces,
-    recognize,
 )
 from stepensemble.core.errors import DatasetChanged
 
@@ -52,34 +52,34 @@ def test_a_file_that_is_changed_meanwhile_is_not_read_on() -> None:
 def test_gzip_of_several_members_in_any_pieces_is_their_texts(members: list[bytes], size: int, zeros: int) -> None:
     body = b"".join(map(gzip.compress, members)) + bytes(zeros)
     pieces = (body[start : start + size] for start in range(0, len(body), size))
-    assert b"".join(inflate(pieces, PLENTY)) == b"".join(members)
+    assert b"".join(decompress_gzip(pieces, PLENTY)) == b"".join(members)
 
 
 def test_an_empty_file_is_empty_gzip() -> None:
-    assert list(inflate(iter([]), PLENTY)) == []
+    assert list(decompress_gzip(iter([]), PLENTY)) == []
 
 
 def test_every_truncation_of_gzip_is_found() -> None:
     body = packed("a,b\n1,2\n" * 9)
     for size in range(1, len(body)):
         with pytest.raises(TextRefused, match="truncated"):
-            list(inflate(iter([body[:size]]), PLENTY))
+            list(decompress_gzip(iter([body[:size]]), PLENTY))
 
 
 def test_damaged_gzip_is_refused() -> None:
     body = bytearray(packed("a,b\n1,2\n"))
     body[-6] ^= 1  # of the checksum
     with pytest.raises(TextRefused, match="damaged"):
-        list(inflate(iter([bytes(body)]), PLENTY))
+        list(decompress_gzip(iter([bytes(body)]), PLENTY))
     with pytest.raises(TextRefused, match="is no gzip"):
-        list(inflate(iter([b"a,b\n1,2\n"]), PLENTY))
+        list(decompress_gzip(iter([b"a,b\n1,2\n"]), PLENTY))
 
 
 def test_a_bomb_is_left_when_it_has_grown_too_large_and_no_later() -> None:
     bomb = packed(bytes(50 * PIECE_BYTES))
     assert len(bomb) < PIECE_BYTES
     most = 3 * PIECE_BYTES
-    pieces = inflate(iter([bomb]), most)
+    pieces = decompress_gzip(iter([bomb]), most)
     assert sum(map(len, islice(pieces, 3))) == most
     with pytest.raises(TextRefused, match=r"more than 12,582,912 bytes when it is decompressed"):
         next(pieces)
@@ -109,7 +109,7 @@ def test_a_bomb_is_left_when_it_has_grown_too_large_and_no_later() -> None:
     ],
 )
 def test_what_can_be_cut_has_ascii_bytes_for_ascii_characters_only(encoding: str, cuttable: bool) -> None:
-    assert can_be_cut(encoding) is cuttable
+    assert can_be_split(encoding) is cuttable
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "latin-1", "shift_jis"])
@@ -144,5 +144,5 @@ def test_names_of_encodings() -> None:
     assert not is_text_encoding("base64")
     assert not is_text_encoding("nonsense")
     assert not is_text_encoding("a\0b")
-    assert recognize(b"a", "UTF8") == ("utf-8", 0)
-    assert recognize(b"", "latin1") == ("iso8859-1", 0)
+    assert detect_encoding(b"a", "UTF8") == ("utf-8", 0)
+    assert detect_encoding(b"", "latin1") == ("iso8859-1", 0)

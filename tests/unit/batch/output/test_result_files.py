@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 from builders import BINARY, THREE, release, released
 from stepensemble.batch.input.frame_encoder import encode_frame
-from stepensemble.batch.input.shard_reader import Malformed
+from stepensemble.batch.input.shard_reader import MalformedRecord
 from stepensemble.batch.output.result_files import REJECTED, encode_part, encode_rejected, list_rejected, widen
 from stepensemble.batch.output.result_table import ShardPredictions, predict_shard
 from stepensemble.core.aggregation.prediction import MemberResult
@@ -164,7 +164,7 @@ def test_what_was_carried_through_gets_a_type_that_everybody_reads() -> None:
 def test_rejected_rows_are_told_with_file_row_and_id_by_their_number_in_the_file(tmp_path: Path) -> None:
     frame = pl.DataFrame({"key": ["k1", "k2", "k3"], "x": ["1", "many", None], "ok": ["true", "1", "false"]})
     wrong = encode_frame([NumberFeature("x"), BooleanFeature("ok")], frame, typed=False).wrong
-    malformed = [Malformed(5, "a,b,c,d", "has 4 fields where the header has 3", "quote them", "has other fields")]
+    malformed = [MalformedRecord(5, "a,b,c,d", "has 4 fields where the header has 3", "quote them", "has other fields")]
     rejected = list_rejected(wrong, malformed, "a.csv", np.array([2, 4, 7]), frame["key"])
     path = tmp_path / "part-00000.parquet"
     path.write_bytes(encode_rejected(rejected))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from builders import BINARY, REGRESSION, THREE
-from stepensemble.batch.report.drift import LEAST_SHARE, choose_edges, first_edges, stability_index
+from stepensemble.batch.report.drift import MIN_SHARE, choose_edges, first_edges, stability_index
 from stepensemble.core.schema.manifest import BooleanFeature, CategoryFeature, NumberFeature, TensorFeature
 
 counts = st.integers(1, 12).flatmap(
@@ -42,7 +42,7 @@ def test_by_hand() -> None:
     # Half and half became a quarter and three quarters: (1/2 - 1/4) ln 2 + (1/2 - 3/4) ln(2/3) = ln(3) / 4.
     assert stability_index([1, 1], [10, 30]) == pytest.approx(math.log(3) / 4)
     # All rows moved: twice (1 - least) ln(1 / least).
-    expected = 2 * (1 - LEAST_SHARE) * math.log(1 / LEAST_SHARE)
+    expected = 2 * (1 - MIN_SHARE) * math.log(1 / MIN_SHARE)
     assert stability_index([5, 0], [0, 7]) == pytest.approx(expected)
 
 

@@ -18,7 +18,7 @@ from builders import BINARY, THREE, release, released
 from stepensemble.batch.report.drift import PREDICTION
 from stepensemble.batch.report.statistics import (
     CALIBRATION_BINS,
-    MOST_PLACES,
+    MAX_EXAMPLES,
     Accuracy,
     Histogram,
     LabelCounts,
@@ -52,7 +52,7 @@ def hundreds(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...
 ACCURACIES = st.builds(Accuracy, COUNTS, COUNTS, COUNTS, SUMS, hundreds(COUNTS), hundreds(SUMS), hundreds(COUNTS))
 MEMBERS = st.builds(MemberStatistics, COUNTS, by_name(COUNTS), COUNTS, SUMS, COUNTS, SUMS, SUMS, COUNTS, ACCURACIES)
 REJECTIONS = st.builds(
-    Rejection, COUNTS, st.sets(PLACES, max_size=MOST_PLACES).map(lambda places: tuple(sorted(places)))
+    Rejection, COUNTS, st.sets(PLACES, max_size=MAX_EXAMPLES).map(lambda places: tuple(sorted(places)))
 )
 TALLIES = st.builds(
     ShardStatistics,

@@ -10,7 +10,7 @@ from msgspec import structs
 from builders import BINARY, REGRESSION, release, released
 from stepensemble.batch.documents import File, Options, RunPlan, Shard, ShardFailure
 from stepensemble.batch.report.calibration import bound_share
-from stepensemble.batch.report.label_summary import describe_truth
+from stepensemble.batch.report.label_summary import describe_labels
 from stepensemble.batch.report.statistics import (
     CALIBRATION_BINS,
     Accuracy,
@@ -22,7 +22,14 @@ from stepensemble.batch.report.statistics import (
     ShardReport,
     ShardStatistics,
 )
-from stepensemble.batch.report.summary import Ended, RunLocations, Summary, Times, explain_run_failure, summarize
+from stepensemble.batch.report.summary import (
+    RunAttempt,
+    RunLocations,
+    ShardOutcomes,
+    Summary,
+    explain_run_failure,
+    summarize,
+)
 from stepensemble.core.schema.manifest import BooleanFeature, CategoryFeature, NumberFeature
 
 TWO = release(
@@ -49,7 +56,7 @@ PLAN = RunPlan(
     shards=3,
     edges={"x": (1.0,), "": (0.5,)},
 )
-TIMES = Times("second", 2, "2026-03-01T05:01:30Z")
+TIMES = RunAttempt("second", 2, "2026-03-01T05:01:30Z")
 PLACES = RunLocations(
     "s3://data/results/run/", "s3://data/results-rejected/run/", "s3://data/results-reports/run/report.html"
 )
@@ -63,7 +70,7 @@ def report(number: int, rows_in: int, wrong: int = 0, **counted: Any) -> ShardRe
 def summary_of(
     *reports: ShardReport, plan: RunPlan = PLAN, failures: Any = None, previous: Summary | None = None
 ) -> Summary:
-    return summarize(plan, SHARDS, TWO, Ended(reports, failures or {}), TIMES, MEMORY, previous, PLACES)
+    return summarize(plan, SHARDS, TWO, ShardOutcomes(reports, failures or {}), TIMES, MEMORY, previous, PLACES)
 
 
 WHOLE = (report(0, 20), report(1, 10), report(2, 70))
@@ -93,7 +100,10 @@ def test_rows_that_are_neither_answered_nor_rejected_fail_the_run() -> None:
 
 
 def test_shards_that_are_not_accounted_for_fail_the_run() -> None:
-    assert explain_run_failure(PLAN, SHARDS, Ended(WHOLE[:2], {})) == "3 shards were planned, and 2 are accounted for"
+    assert (
+        explain_run_failure(PLAN, SHARDS, ShardOutcomes(WHOLE[:2], {}))
+        == "3 shards were planned, and 2 are accounted for"
+    )
 
 
 def test_so_many_shards_may_fail_as_the_options_say() -> None:
@@ -123,7 +133,7 @@ def test_such_a_share_of_rows_may_be_rejected_as_the_options_say(rejected: int, 
 
 def test_an_empty_dataset_is_a_run_of_zero_rows() -> None:
     empty = structs.replace(PLAN, files=(), shards=0)
-    summary = summarize(empty, (), TWO, Ended((), {}), TIMES, MEMORY, None, PLACES)
+    summary = summarize(empty, (), TWO, ShardOutcomes((), {}), TIMES, MEMORY, None, PLACES)
     assert (summary.status, summary.rows, summary.rows_out) == ("SUCCEEDED", 0, 0)
     assert [(member.rows, member.mean, member.pivotal) for member in summary.members] == [(0, None, None)] * 3
 
@@ -264,7 +274,7 @@ def test_a_regression_has_neither_agreement_nor_tipping_members() -> None:
     one = release(REGRESSION, released("a"))
     plan = structs.replace(PLAN, shards=1)
     reports = (report(0, 20, members={"a": MemberStatistics(shards=1, rows=20, total=-40.0)}),)
-    summary = summarize(plan, SHARDS[:1], one, Ended(reports, {}), TIMES, MEMORY, None, PLACES)
+    summary = summarize(plan, SHARDS[:1], one, ShardOutcomes(reports, {}), TIMES, MEMORY, None, PLACES)
     assert summary.agreement == ()
     assert (summary.members[0].mean, summary.members[0].pivotal) == (-2.0, None)
 
@@ -280,7 +290,7 @@ def test_how_labels_were_read_is_said_and_what_is_wrong_with_them() -> None:
     confusion = {"no": {"no": 5, "yes": 190}, "yes": {"no": 195, "yes": 6}}
     summary = summary_of(report(0, 20, truth=truth, confusion=confusion), *WHOLE[1:], plan=plan)
     assert summary.truth is not None
-    lines = list(describe_truth(summary.truth, ("no", "yes")))
+    lines = list(describe_labels(summary.truth, ("no", "yes")))
     assert [line for line, _ in lines] == [
         "2 of 398 labels not understood, since not a class's name: a.csv row 4, a.csv row 8",
         "1 of them differ from a class's name in capitals alone",
@@ -291,7 +301,7 @@ def test_how_labels_were_read_is_said_and_what_is_wrong_with_them() -> None:
     ]
     assert all(serious for _, serious in lines)
     read = structs.replace(summary.truth, values="indexes", unknown=0, capitals=0, other=0, doubt=None)
-    assert list(describe_truth(read, ("no", "yes"))) == [("labels read as indexes: 0 = no, 1 = yes", False)]
+    assert list(describe_labels(read, ("no", "yes"))) == [("labels read as indexes: 0 = no, 1 = yes", False)]
     assert summary_of(*WHOLE).truth is None
 
 
@@ -309,7 +319,7 @@ def test_the_run_before_is_kept_of_the_features_that_have_shifted_most() -> None
         bins = {"x": x, "port": port, "paid": (5, 5), "": (5, 5)}
         histograms = {name: Histogram(edges[name], counts) for name, counts in bins.items()}
         one = (report(0, 20, histograms=histograms),)
-        return summarize(plan, SHARDS[:1], read, Ended(one, {}), TIMES, MEMORY, previous, PLACES)
+        return summarize(plan, SHARDS[:1], read, ShardOutcomes(one, {}), TIMES, MEMORY, previous, PLACES)
 
     before = counted((9, 1), (8, 1, 1), None)
     now = counted((8, 2), (1, 1, 8), before)
