@@ -16,8 +16,8 @@ import asl
 from batch import DATASET, MACHINE, MemoryBatch
 from builders import X, member, sources
 from memory import MemoryStack
-from stepensemble.batch.documents import RunPlan
-from stepensemble.batch.report.summary import Summary
+from stepensemble.batch.documents import BinEdges, RunPlan
+from stepensemble.batch.report.summary import Drift, Summary
 from stepensemble.handlers.batch.aggregate_shard import ShardAggregator
 from stepensemble.handlers.batch.plan import MAX_LABEL_ATTEMPTS, MAX_SAMPLE_ATTEMPTS, Planner
 from stepensemble.handlers.batch.run_documents import Runs
@@ -106,10 +106,10 @@ def test_labels_are_read_one_way_in_all_shards(tmp_path: Path) -> None:
     run = labelled(tmp_path, "1", "1", "0", "1")
     output = run.run(options={"label": "y"})
     assert parts(run.stack, output)["truth"].to_list() == ["2", "2", "1", "2"]
-    truth = read_summary(run, output).truth
-    assert truth is not None
-    assert (truth.values, truth.given, truth.unknown) == ("indexes", 4, 0)
-    assert truth.confusion == {"1": {"1": 1}, "2": {"1": 1, "2": 2}}
+    labels = read_summary(run, output).ground_truth
+    assert labels is not None
+    assert (labels.label_values, labels.rows, labels.unrecognized) == ("indexes", 4, 0)
+    assert labels.confusion == {"1": {"1": 1}, "2": {"1": 1, "2": 2}}
 
 
 def test_labels_that_can_be_read_both_ways_wait_for_the_callers_choice(tmp_path: Path) -> None:
@@ -125,10 +125,10 @@ def test_labels_that_can_be_read_both_ways_wait_for_the_callers_choice(tmp_path:
 def test_labels_that_are_not_understood_are_in_the_summary_with_their_rows(tmp_path: Path) -> None:
     run = labelled(tmp_path, "1", "2", "7", "2", "0", "")
     output = run.run(options={"label": "y", "label_values": "names"})
-    truth = read_summary(run, output).truth
-    assert truth is not None
-    assert (truth.given, truth.unknown, truth.other) == (5, 2, 1)
-    assert truth.places == (("1.csv", 1), ("2.csv", 1))
+    labels = read_summary(run, output).ground_truth
+    assert labels is not None
+    assert (labels.rows, labels.unrecognized, labels.other_reading) == (5, 2, 1)
+    assert labels.examples == (("1.csv", 1), ("2.csv", 1))
 
 
 @pytest.mark.parametrize(("died", "chosen"), [(1, False), (2, False), (2, True)])
@@ -163,7 +163,7 @@ def test_an_empty_dataset_is_a_run_of_no_rows(tmp_path: Path) -> None:
     [
         ({"date": "2026-02-30"}, "InvalidPayload", r"\$\.date"),
         ({"dataset": "s3://data/datasets/none.csv"}, "DatasetMissing", "none.csv is not there"),
-        ({"dataset": "s3://data/records/a.csv"}, "InvalidPayload", "put it under s3://data/datasets/"),
+        ({"dataset": "s3://data/records/a.csv"}, "InvalidPayload", "store it under s3://data/datasets/"),
         ({"release": "12345678"}, "ReleaseNotCurrent", "12345678"),
         ({"dataset": "s3://data/datasets/other/"}, "DatasetRefused", "feature x: is no column"),
     ],
@@ -248,7 +248,7 @@ def test_one_poisoned_row_lacks_a_member_at_any_shard_size_and_ends_no_run(tmp_p
         line = rejected[0].row(0, named=True)
         assert (line["row"], line["id"].strip(), line["column"], line["value"]) == (5, "5", "", None)
         assert line["reason"] == (
-            "has no answer: 1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
+            "has no prediction: 1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
         )
 
 
@@ -356,13 +356,15 @@ def test_a_feature_that_the_run_before_had_not_gets_edges_and_the_others_keep_th
     run.stack.publish(more)
     output = run.run("run-2", date="2026-03-02")
     second = read_plan(run, output["run"])
-    assert first.edges.keys() == {"", "x"}
-    assert len(first.edges["x"]) == 9  # between ten bins
-    assert second.edges == first.edges | {"y": first.edges["x"]}
-    drift = {one.name: one.index for one in read_summary(run, output).drift}
-    assert drift["x"] is not None
-    assert drift["x"] > 1
-    assert drift["y"] is None
+    assert list(first.edges.features) == ["x"]
+    assert len(first.edges.features["x"]) == 9  # between ten bins
+    assert second.edges.prediction == first.edges.prediction
+    assert second.edges.features == {**first.edges.features, "y": first.edges.features["x"]}
+    drift = read_summary(run, output).drift
+    assert drift is not None
+    assert drift.features["x"] is not None
+    assert drift.features["x"] > 1
+    assert drift.features["y"] is None
 
 
 @pytest.mark.parametrize("died", [1, 2])
@@ -385,15 +387,15 @@ def test_a_plan_that_died_over_its_sample_reads_it_again_or_says_which_drift_is_
     if died < MAX_SAMPLE_ATTEMPTS:
         assert (again.edges, again.notes) == (first.edges, ())
         return
-    assert again.edges.keys() == {""}
+    assert again.edges == BinEdges(first.edges.prediction)
     (note,) = again.notes
     assert note.startswith('the drift of "x" is not measured in this run: ')
     second = run.run("run-3", date="2026-03-02", options=SMALL)
     assert read_plan(run, second["run"]).edges == first.edges
     (note,) = read_summary(run, second).notes
-    assert note == 'the drift of "x" is measured from the next run on: the last one had no bins'
+    assert note == 'the drift of "x" is measured from the next run on: the previous one had no bins'
     third = read_summary(run, run.run("run-4", date="2026-03-03", options=SMALL))
-    assert (third.notes, {one.name: one.index for one in third.drift}) == ((), {"": 0.0, "x": 0.0})
+    assert (third.notes, third.drift) == ((), Drift(0.0, {"x": 0.0}))
 
 
 class Ended(BaseException):

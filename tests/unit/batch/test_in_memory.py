@@ -210,14 +210,14 @@ def test_every_wrong_value_is_told_by_column_and_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ({"X": [1]}, '$.x: is no column of the table; add it, or set "missing" in the manifest, did you mean "X"?'),
+        ({"X": [1]}, '$.x: is not a column of the table; add it, or set "missing" in the manifest, did you mean "X"?'),
         (
             {"x": [1], " Y": [1]},
-            '$.y: is no column of the table, and " Y" nearly is; write the name exactly so, blanks and capitals too',
+            '$.y: is not a column of the table, but " Y" is; write the name exactly so, blanks and capitals too',
         ),
-        ({"x": 1}, "$.x: 1 is no column; give a list, an array or a series of values"),
-        ({"x": "one"}, '$.x: "one" is no column; give a list, an array or a series of values'),
-        ({"x": [1, 2], "y": [1]}, '$.y: has 1 value, and "x" has 2; give each row one'),
+        ({"x": 1}, "$.x: 1 is not a column; pass a list, an array or a series of values"),
+        ({"x": "one"}, '$.x: "one" is not a column; pass a list, an array or a series of values'),
+        ({"x": [1, 2], "y": [1]}, '$.y: has 1 value, and "x" has 2; pass one value for each row'),
         ([{"x": 1}], f"$: builtins.list is no table; {REMEDY}"),
         (np.zeros((3, 3)), f'$: an array of 3 x 3 is no table of the 2 features "x", "y"; {REMEDY}'),
     ],

@@ -94,5 +94,5 @@ def test_a_version_is_one_objects_whose_name_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize("dataset", ["s3://other/datasets/a.csv", "s3://data/records/a.csv", "datasets/a.csv"])
 def test_a_dataset_elsewhere_is_refused(dataset: str) -> None:
-    with pytest.raises(InvalidPayload, match="put it under s3://data/datasets/"):
+    with pytest.raises(InvalidPayload, match="store it under s3://data/datasets/"):
         locate_dataset(Request(dataset), "2026-03-01", "data")

@@ -133,7 +133,7 @@ def count_readings(task: Task, labels: pl.Series, file: str, numbers: Integers) 
 def choose_reading(column: str, task: Task, found: LabelReadings) -> LabelValues:
     """Return how a column of labels is read.
 
-    If no label can mean two classes, the reading is that of most labels. Otherwise all labels must fit one reading only.
+    If no label can mean two classes, the reading is that of most labels. Otherwise all labels must fit one reading.
 
     Args:
         column: the column's name.

@@ -10,11 +10,11 @@ import pytest
 
 from builders import ROOT
 from lake import A, cut_all, fill, read_all, values
-from stepensemble.batch.documents import Format, Options
+from stepensemble.batch.documents import File, Format, Options
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.batch.input.shard_reader import RawRows
 from stepensemble.batch.output.result_files import encode_part
-from stepensemble.batch.output.result_table import name_rows
+from stepensemble.batch.output.result_table import RowNaming, name_rows
 from stepensemble.core.errors import DatasetRefused
 from stepensemble.core.schema.manifest import BooleanFeature, CategoryFeature, Feature, NumberFeature, TensorFeature
 from stepensemble.core.schema.task import BinaryTask
@@ -74,7 +74,8 @@ def refuse(body: bytes, options: Options = Options(), *features: Feature) -> str
 
 
 def write_results(raw: RawRows, options: Options) -> pl.DataFrame:
-    rows = name_rows(raw.frame, "x.parquet", raw.numbers, options, BinaryTask(("x", "y")), "parquet")
+    file = File("x.parquet", "x.parquet", 1, "1", "parquet")
+    rows = name_rows(raw.frame, raw.numbers, RowNaming(file, options, BinaryTask(("x", "y"))))
     written = io.BytesIO(encode_part(rows, options.format))
     readers: dict[str, Any] = {"parquet": pl.read_parquet, "csv": pl.read_csv, "jsonl": pl.read_ndjson}
     return readers[options.format](written)

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 import strategies
 from builders import BINARY, REGRESSION, ROOT, X, member, release, released, sources
 from stepensemble import Ensemble
-from stepensemble.batch.documents import Options
+from stepensemble.batch.documents import File, Options
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.batch.output.result_table import (
     RESERVED,
+    RowNaming,
     ShardPredictions,
     name_members,
     name_rows,
@@ -217,12 +218,13 @@ def test_every_column_has_a_name_that_athena_takes() -> None:
     assert prefixes == {"a-b": "a_b", "a_b": "a_b_2", "a_b_2": "a_b_2_2", "1st": "m_1st", "deep": "deep"}
 
 
-def test_rows_are_named_and_what_is_kept_is_carried_through() -> None:
+def test_rows_are_named_and_kept_columns_are_copied() -> None:
     raw = pl.DataFrame(
         {"key": [7, 8], "Fare": [1.5, None], "label": ["x", "y"], "tags": [[1, 2], None], "truth": ["1", "maybe"]}
     )
     options = Options(id="key", keep=("Fare", "label", "tags", "absent"), label="truth")
-    rows = name_rows(raw, "a.jsonl", np.array([3, 5]), options, BINARY, "jsonl", "indexes")
+    file = File("a.jsonl", "a.jsonl", 1, "1", "jsonl")
+    rows = name_rows(raw, np.array([3, 5]), RowNaming(file, options, BINARY, "indexes"))
     assert rows.to_dicts() == [
         {
             "id": "7",
@@ -245,13 +247,15 @@ def test_rows_are_named_and_what_is_kept_is_carried_through() -> None:
             "truth": None,
         },
     ]
-    kept = name_rows(raw, "a.parquet", np.array([3, 5]), Options(keep=("Fare",)), BINARY, "parquet")
+    parquet = File("a.parquet", "a.parquet", 1, "1", "parquet")
+    kept = name_rows(raw, np.array([3, 5]), RowNaming(parquet, Options(keep=("Fare",)), BINARY))
     assert kept.schema == {"file": pl.String, "row": pl.Int64, "Fare": pl.Float64}
 
 
-def test_kept_columns_that_differ_in_capitals_alone_are_told_apart() -> None:
+def test_kept_columns_that_differ_in_case_only_have_different_names() -> None:
     raw = pl.DataFrame({"Fare": ["1"], "fare": ["2"], "Value": ["3"]})
-    rows = name_rows(raw, "a", np.array([1]), Options(keep=("Fare", "fare", "Value")), REGRESSION, "csv")
+    file, options = File("a.csv", "a.csv", 1, "1", "csv"), Options(keep=("Fare", "fare", "Value"))
+    rows = name_rows(raw, np.array([1]), RowNaming(file, options, REGRESSION))
     assert rows.columns == ["file", "row", "Fare", "input_fare", "input_Value"]
 
 
