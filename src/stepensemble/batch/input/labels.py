@@ -1,8 +1,8 @@
 """Reads a column of labels, the ground truth: the whole column by the classes' names, or all of it by their indexes.
 
-A label is a class's name or its index, counted from 0 in the order of the task's classes; for two classes also false
-and true, unless a class has such a name. If classes are named "1", "2" and "3", the label 1 may be a name or an index, which
-are different classes. So labels are not read one by one: Plan chooses a reading (`Planner`, with `count_readings` and
+A label is a class's name, or its index among the task's classes, counted from 0; for two classes also false and true,
+unless a class has such a name. If classes are named "1", "2" and "3", the label 1 may be a name or an index, which are
+different classes. So labels are not read one by one: Plan chooses a reading (`Planner`, with `count_readings` and
 `choose_reading`), every shard uses it, and labels that do not fit are counted, with their rows.
 
 The ground truth of a regression is a number: there is only one reading.
