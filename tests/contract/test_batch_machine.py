@@ -165,7 +165,7 @@ def test_an_empty_dataset_is_a_run_of_no_rows(tmp_path: Path) -> None:
         ({"dataset": "s3://data/datasets/none.csv"}, "DatasetMissing", "none.csv is not there"),
         ({"dataset": "s3://data/records/a.csv"}, "InvalidPayload", "store it under s3://data/datasets/"),
         ({"release": "12345678"}, "ReleaseNotCurrent", "12345678"),
-        ({"dataset": "s3://data/datasets/other/"}, "DatasetRefused", "feature x: is no column"),
+        ({"dataset": "s3://data/datasets/other/"}, "DatasetRefused", "feature x: is not a column"),
     ],
 )
 def test_what_is_refused_fails_with_its_name_and_cause(

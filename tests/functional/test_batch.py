@@ -349,7 +349,7 @@ def test_what_plan_notes_of_the_columns_is_said_while_the_shards_run(
 ) -> None:
     noted = [{key: value for key, value in row.items() if key != "Embarked"} | {"Cabin": "C85"} for row in rows]
     path = write_csv(shared_project / "in" / "noted-columns.csv", noted)
-    unused = 'not used: "Cabin"; --keep carries a column through to the results'
+    unused = 'not used: "Cabin"; --keep copies a column to the results'
     missing = '"Embarked" is in no file: its default in the manifest is used'
     seen = run_ensemble(shared_project, "batch", str(path), *SMALL, "--date", "2026-03-01")
     assert seen.stderr.splitlines() == [f"note {unused}", f"note {missing}"]

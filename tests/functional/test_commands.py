@@ -143,7 +143,7 @@ def test_events_lists_what_earlier_runs_want_a_person_to_look_at(project: Path) 
 def test_show_of_an_unknown_id_says_so(served: Path) -> None:
     done = run_ensemble(served, "show", "never")
     assert done.returncode == 1
-    assert 'no record is kept of "never"' in done.stderr
+    assert 'no record is stored for "never"' in done.stderr
 
 
 def test_check_lists_every_problem_at_once(project: Path) -> None:

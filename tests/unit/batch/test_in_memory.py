@@ -146,7 +146,7 @@ class Frame:
 
 
 class Series(list[Any]):
-    """A column that says what is missing in it, and hands itself out as an array."""
+    """A column with `isna` that converts to an array."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         return np.array(list(self), dtype=dtype or object)
@@ -185,7 +185,7 @@ class FrameWithoutArrow:
 )
 def test_a_table_is_taken_from_any_library_by_protocol(tmp_path: Path, table: Any) -> None:
     ensemble = load(tmp_path, member("a", columns=["x"]), member("b", columns=["y"]), features=[X, Y])
-    # Half of it, plus two; the mean of both members. What is missing in y is 0.5.
+    # Half of x plus two, and the mean of both members. A missing y is 0.5.
     assert ensemble.predict_table(table)["value"].to_list() == [(2.5 + 4.0) / 2, (3.25 + 2.25) / 2]
 
 
@@ -208,21 +208,21 @@ def test_every_wrong_value_is_told_by_column_and_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ({"X": [1]}, '$.x: is not a column of the table; add it, or set "missing" in the manifest, did you mean "X"?'),
         (
             {"x": [1], " Y": [1]},
-            '$.y: is not a column of the table, but " Y" is; write the name exactly so, blanks and capitals too',
+            '$.y: is not a column of the table, but " Y" is; write the name exactly, including blanks and case',
         ),
         ({"x": 1}, "$.x: 1 is not a column; pass a list, an array or a series of values"),
         ({"x": "one"}, '$.x: "one" is not a column; pass a list, an array or a series of values'),
         ({"x": [1, 2], "y": [1]}, '$.y: has 1 value, and "x" has 2; pass one value for each row'),
-        ([{"x": 1}], f"$: builtins.list is no table; {REMEDY}"),
-        (np.zeros((3, 3)), f'$: an array of 3 x 3 is no table of the 2 features "x", "y"; {REMEDY}'),
+        ([{"x": 1}], f"$: builtins.list is not a table; {REMEDY}"),
+        (np.zeros((3, 3)), f'$: an array of 3 x 3 does not have the 2 features "x", "y"; {REMEDY}'),
     ],
 )
-def test_what_is_no_table_is_refused(tmp_path: Path, table: Any, told: str) -> None:
+def test_an_invalid_table_is_rejected(tmp_path: Path, table: Any, message: str) -> None:
     with pytest.raises(InvalidPayload) as raised:
         load(tmp_path, features=[X, Y]).predict_table(table)
-    assert [str(problem) for problem in raised.value.problems] == [told]
+    assert [str(problem) for problem in raised.value.problems] == [message]

@@ -198,7 +198,7 @@ def test_a_fingerprint_that_is_not_there_or_of_something_else_is_missing_and_men
     other = "e" * 64
     if body is not None:
         stack.artifacts.write(fingerprint_key(other), body)
-    with pytest.raises(FingerprintMissing, match=f"no fingerprint of release {other[:12]} is kept; publish"):
+    with pytest.raises(FingerprintMissing, match=f"no fingerprint of release {other[:12]} is stored; publish"):
         stack.releases.read_fingerprint(other)
     stack.releases.write_fingerprint(structs.replace(kept({"x": 1}), release=other))
     assert stack.releases.read_fingerprint(other).release == other

@@ -42,7 +42,7 @@ def test_an_object_comes_back_and_a_pointer_says_where_it_is(bucket: Bucket) -> 
 
 
 def test_an_object_that_is_not_there_is_missing(bucket: Bucket) -> None:
-    with pytest.raises(ObjectMissing, match="s3://things/a is not there, or may not be read"):
+    with pytest.raises(ObjectMissing, match="s3://things/a does not exist, or may not be read"):
         bucket.read("a")
 
 
@@ -62,7 +62,7 @@ def test_a_version_is_replaced_by_who_has_seen_it(bucket: Bucket) -> None:
     _, tag = bucket.read_tagged("a")
     bucket.replace("a", b"2", tag)
     for seen in (tag, None):
-        with pytest.raises(PublishConflict, match="a was changed by somebody else meanwhile"):
+        with pytest.raises(PublishConflict, match="a was changed at the same time by another process"):
             bucket.replace("a", b"3", seen)
     assert bucket.read("a") == b"2"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 INVISIBLE = frozenset({"Cc", "Cf"})
 """Unicode categories of invisible characters other than blanks, such as a byte order mark."""
 
-EXACTLY = "write the name in exactly this way, including blanks and upper and lower case"
+EXACTLY = "write the name exactly, including blanks and case"
 """The remedy."""
 
 

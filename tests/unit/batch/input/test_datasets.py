@@ -66,7 +66,7 @@ def test_only_the_dates_folder_is_its_dataset() -> None:
     ]
     assert len(find_files(bucket, DATASET)) == 3
     assert [file.name for file in find_files(bucket, f"{DATASET}dt=2026-01-01/", "2026-01-02")] == ["a.csv"]
-    with pytest.raises(DatasetMissing, match=r"there is no dt=2026-01-03/ .* the last one is dt=2026-01-02/"):
+    with pytest.raises(DatasetMissing, match=r"there is no dt=2026-01-03/ .* the latest one is dt=2026-01-02/"):
         find_files(bucket, DATASET, "2026-01-03")
 
 
@@ -77,11 +77,11 @@ def test_files_without_a_date_are_every_dates() -> None:
 @pytest.mark.parametrize(
     ("dataset", "words"),
     [
-        ("s3://lake/other/", "there is nothing under s3://lake/other/"),
-        ("s3://lake/day/b.csv", "s3://lake/day/b.csv is not there; look at bucket, key and permissions"),
+        ("s3://lake/other/", "nothing is stored under s3://lake/other/"),
+        ("s3://lake/day/b.csv", "s3://lake/day/b.csv does not exist; check bucket, key and permissions"),
         ("s3://lake/day", "did you mean s3://lake/day/?"),
-        ("lake/day", '"lake/day" is no place in S3; write s3://bucket/key'),
-        ("https://lake/day", "is no place in S3"),
+        ("lake/day", '"lake/day" is not a location in S3; write s3://bucket/key'),
+        ("https://lake/day", "is not a location in S3"),
     ],
 )
 def test_a_dataset_that_is_not_there_has_a_clear_cause(dataset: str, words: str) -> None:

@@ -77,5 +77,5 @@ def test_a_damaged_footer_is_told_or_says_something_that_can_be_read(changes: li
 
 @pytest.mark.parametrize("size", range(1, len(SMALL), 7))
 def test_every_truncation_is_told(size: int) -> None:
-    with pytest.raises(DatasetRefused, match="is no Parquet file, or is truncated"):
+    with pytest.raises(DatasetRefused, match="is not a Parquet file, or is truncated"):
         cut_all(fill({"a.parquet": SMALL[:size]}))

@@ -102,7 +102,7 @@ def test_a_column_of_every_single_type_is_an_id_or_a_label(name: str) -> None:
 @pytest.mark.parametrize("role", ["id", "label"])
 def test_a_column_of_no_single_values_is_no_id_and_no_label(role: str, name: str) -> None:
     message = refuse(write({**NESTED, **BYTES}[name]), Options(**{role: "k"}))
-    assert message.endswith(f"; {role} names a column of single values: write text, numbers, or days and times")
+    assert message.endswith(f"; {role} must be a column of single values: write text, numbers, or days and times")
 
 
 @pytest.mark.parametrize("name", BYTES)
@@ -111,7 +111,9 @@ def test_bytes_are_carried_into_parquet_and_refused_where_results_are_text(name:
     assert write_results(read(write(BYTES[name]), options), options)["k"].to_list() == BYTES[name].to_list()
     for format_ in ("csv", "jsonl"):
         message = refuse(write(BYTES[name]), Options(keep=("k",), format=format_))
-        assert message.startswith(f'column "k" is {BYTES[name].dtype}; {format_} has no bytes: write text, or ')
+        assert message.startswith(
+            f'column "k" is {BYTES[name].dtype}; {format_} does not support bytes: write text, or '
+        )
 
 
 @pytest.mark.parametrize("name", [*SINGLE, *NESTED, *BYTES])
@@ -165,10 +167,10 @@ def test_a_decimal_of_too_many_digits_is_refused_where_it_is_wanted(options: Opt
 
 def test_two_columns_of_one_name_are_refused_by_it() -> None:
     body = (FILES / "duplicate_names.parquet").read_bytes()
-    assert refuse(body) == 'has several columns named "k"; name each of them once'
+    assert refuse(body) == 'has several columns named "k"; use each name once'
 
 
 @pytest.mark.parametrize("name", ["interval", "list_view"])
 def test_a_file_with_a_type_that_is_not_read_is_refused_with_what_it_may_be(name: str) -> None:
     message = refuse((FILES / f"{name}.parquet").read_bytes())
-    assert message.startswith("has a damaged footer, or a column of a type that is not read; ")
+    assert message.startswith("has a damaged footer, or a column of a type that is not supported; ")

@@ -161,8 +161,8 @@ def test_records_that_are_no_rows_are_told_with_their_reason_and_the_others_are_
     assert values(raws) == ["1", "7", "12"]
     assert numbers(raws) == [1, 4, 7]
     assert [(bad.row, bad.value, bad.reason) for raw in raws for bad in raw.malformed] == [
-        (2, "3", "has 1 field where the header has 2"),
-        (3, "4,5,6", "has 3 fields where the header has 2"),
+        (2, "3", "has 1 field, but the header has 2"),
+        (3, "4,5,6", "has 3 fields, but the header has 2"),
         (5, '"9,10', "has a quoted field that is not closed"),
         (6, "\ufffd,11", "is not utf-8"),
     ]
@@ -320,11 +320,11 @@ def test_lines_that_are_no_objects_are_told_with_their_reason_and_the_others_are
     assert values(raws) == [1, 6, 7]
     assert numbers(raws) == [1, 9, 12]
     told = dict(reasons(raws))
-    assert {row for row, reason in told.items() if reason == "is no JSON object"} == {2, 3, 6, 8}
+    assert {row for row, reason in told.items() if reason == "is not a JSON object"} == {2, 3, 6, 8}
     assert all(told[row].startswith("is malformed JSON: ") for row in (4, 5, 7, 10))
     assert told[11] == "is not utf-8"
     assert {bad.kind for raw in raws for bad in raw.malformed} == {
-        "is no JSON object",
+        "is not a JSON object",
         "is malformed JSON",
         "is not utf-8",
     }
@@ -416,6 +416,6 @@ def test_rows_are_checked_against_those_that_were_counted() -> None:
     bucket = fill({"a.csv": "a\n1\n2\n"})
     done = cut_all(bucket)
     plan = plan_for(done, Options())
-    with pytest.raises(ShardUnreadable, match="has 2 rows where 3 were counted"):
+    with pytest.raises(ShardUnreadable, match="has 2 rows, but 3 were counted"):
         read_shard(bucket, plan, replace(done.shards[0], rows=3), ["a"])
     assert read_shard(bucket, plan, Shard(0, 0, 2, 6, 1, None), ["a"]).rows == 2

@@ -158,9 +158,9 @@ def test_missing_columns_are_refused_with_the_nearest_name(files: dict[str, Any]
     options = Options(id="idd", label="A", keep=("bb", "b"))
     problems = refused(files, options=options, features=(A, B))
     assert [(problem.path, problem.message) for problem in problems] == [
-        ("feature a", "is no column of the dataset"),
-        ("id", '"idd" is no column of the dataset'),
-        ("keep", '"bb" is no column of the dataset'),
+        ("feature a", "is not a column of the dataset"),
+        ("id", '"idd" is not a column of the dataset'),
+        ("keep", '"bb" is not a column of the dataset'),
     ]
     assert problems[0].remedy == 'add it, or set "missing" in the manifest, did you mean "A"?'
     assert problems[1].remedy == 'use one of "b", "A"'
@@ -178,7 +178,7 @@ def test_missing_columns_are_refused_with_the_nearest_name(files: dict[str, Any]
 )
 def test_a_name_that_is_nearly_that_of_a_column_is_refused_although_there_is_a_default(files: dict[str, Any]) -> None:
     (problem,) = refused(files, features=(A, B))
-    assert (problem.path[:1], problem.message) == ("2", 'column " b" is not called "b", but nearly')
+    assert (problem.path[:1], problem.message) == ("2", 'column " b" nearly has the name "b"')
 
 
 def test_a_column_of_its_own_use_is_not_nearly_another_one() -> None:
@@ -196,9 +196,9 @@ def test_a_dataset_without_any_feature_is_refused_although_all_have_defaults(nam
 @pytest.mark.parametrize(
     ("header", "separator", "remedy"),
     [
-        ("a;b", ",", 'name the separator, which may be ";"'),
-        ("a\tb", ",", 'name the separator, which may be "\\t"'),
-        ("a,b", ";", 'name the separator, which may be ","'),
+        ("a;b", ",", 'set the separator, which may be ";"'),
+        ("a\tb", ",", 'set the separator, which may be "\\t"'),
+        ("a,b", ";", 'set the separator, which may be ","'),
     ],
 )
 def test_a_header_of_one_column_with_another_separator_in_it_is_told(header: str, separator: str, remedy: str) -> None:
@@ -216,7 +216,7 @@ def test_a_missing_column_is_found_before_files_are_read_through() -> None:
 def test_what_may_be_missing_and_what_is_not_used_is_noted() -> None:
     found = cut_all(fill({"1.csv": "a,x,y\n1,2,3\n", "2.csv": "x\n1\n"}), Options(keep=("y",)), (A, B))
     assert found.notes == (
-        'not used: "x"; --keep carries a column through to the results',
+        'not used: "x"; --keep copies a column to the results',
         '"a" is missing in "2.csv"',
         '"b" is in no file: its default in the manifest is used',
         '"y" is missing in "2.csv"',
@@ -274,7 +274,7 @@ def test_files_that_cannot_be_read_are_refused_together() -> None:
 
 def test_a_bomb_is_refused_before_anything_runs() -> None:
     (problem,) = refused({"1.csv.gz": packed("a\n" + "1\n" * 10_000)}, options=Options(shard_size=1024))
-    assert problem.message == "has more than 8,192 bytes when it is decompressed, and gzip cannot be cut"
+    assert problem.message == "has more than 8,192 bytes when it is decompressed, and gzip cannot be split"
 
 
 @pytest.mark.parametrize("name", ["1.csv", "1.jsonl"])
@@ -287,7 +287,7 @@ def test_a_line_that_is_too_long_is_refused(name: str) -> None:
 @pytest.mark.parametrize("body", [b"a\n1\n", b"PAR1", b"x" * 100 + b"PAR1", parquet(a=[1])[:-1], parquet(a=[1])[-100:]])
 def test_what_is_no_parquet_is_refused(body: bytes) -> None:
     (problem,) = refused({"1.parquet": body})
-    assert problem.message in ("is no Parquet file, or is truncated", "has a damaged footer")
+    assert problem.message in ("is not a Parquet file, or is truncated", "has a damaged footer")
 
 
 def test_types_of_parquet_that_can_never_be_a_feature_are_refused() -> None:
@@ -338,8 +338,8 @@ def test_types_of_parquet_that_may_be_a_feature_are_taken() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (Options(encoding="utf-88"), 'encoding: "utf-88" is no encoding'),
-        (Options(encoding="base64"), 'encoding: "base64" is no encoding'),
+        (Options(encoding="utf-88"), 'encoding: "utf-88" is not an encoding'),
+        (Options(encoding="base64"), 'encoding: "base64" is not an encoding'),
         (Options(separator='"'), "cannot separate fields"),
         (Options(separator="\n"), "cannot separate fields"),
         (Options(separator="é"), 'separator: "é" cannot separate fields'),

@@ -164,7 +164,7 @@ def test_what_was_carried_through_gets_a_type_that_everybody_reads() -> None:
 def test_rejected_rows_are_told_with_file_row_and_id_by_their_number_in_the_file(tmp_path: Path) -> None:
     frame = pl.DataFrame({"key": ["k1", "k2", "k3"], "x": ["1", "many", None], "ok": ["true", "1", "false"]})
     wrong = encode_frame([NumberFeature("x"), BooleanFeature("ok")], frame, typed=False).wrong
-    malformed = [MalformedRecord(5, "a,b,c,d", "has 4 fields where the header has 3", "quote them", "has other fields")]
+    malformed = [MalformedRecord(5, "a,b,c,d", "has 4 fields, but the header has 3", "quote them", "has other fields")]
     rejected = list_rejected(wrong, malformed, "a.csv", np.array([2, 4, 7]), frame["key"])
     path = tmp_path / "part-00000.parquet"
     path.write_bytes(encode_rejected(rejected))
@@ -175,7 +175,7 @@ def test_rejected_rows_are_told_with_file_row_and_id_by_their_number_in_the_file
     lines = [
         ("a.csv", 4, "k2", "x", "many", '"many" is not a number', number, "is not a number"),
         ("a.csv", 4, "k2", "ok", *boolean),
-        ("a.csv", 5, None, "", "a,b,c,d", "has 4 fields where the header has 3", "quote them", "has other fields"),
+        ("a.csv", 5, None, "", "a,b,c,d", "has 4 fields, but the header has 3", "quote them", "has other fields"),
         ("a.csv", 7, "k3", "x", None, "is missing", missing, "is missing"),
     ]
     assert read.rows() == lines
