@@ -44,8 +44,8 @@ class MemoryBatch:
 
     def run(self, name: str = "run-1", entered: list[str] | None = None, /, **request: Any) -> dict[str, Any]:
         """Run an execution and return its output."""
-        asked = {"dataset": DATASET, **request}
-        return dict(asl.run(MACHINE, self.functions(), asked, name, entered))
+        document = {"dataset": DATASET, **request}
+        return dict(asl.run(MACHINE, self.functions(), document, name, entered))
 
     def functions(self) -> dict[str, Callable[[Any], Any]]:
         """Return the functions by the names that the definition and Normalize shard give them."""

@@ -74,18 +74,18 @@ def encode_table(features: Sequence[Feature], table: Table) -> tuple[Columns, in
     return encoded.columns, frame.height
 
 
-def predict_table(release: Release, rows: int, ask: AskMembers) -> pl.DataFrame:
+def predict_table(release: Release, rows: int, invoke: AskMembers) -> pl.DataFrame:
     """Return one line for each row, with the columns of the batch's results.
 
     Args:
         release: the members, and what their outputs mean.
         rows: number of rows.
-        ask: returns the results of a tier; never None.
+        invoke: returns the results of a tier; never None.
 
     Raises:
         QuorumNotMet: too few voters have a usable output, in every row.
     """
-    predicted = predict_shard(release, release.policy, pl.DataFrame({ROW: np.arange(1, rows + 1)}), ask)
+    predicted = predict_shard(release, release.policy, pl.DataFrame({ROW: np.arange(1, rows + 1)}), invoke)
     if isinstance(predicted, Undecided):
         raise TypeError("a table's members are invoked at once, tier after tier")
     if predicted.status == "FAILED":

@@ -44,7 +44,7 @@ def everybody(_: str) -> bool:
     return True
 
 
-def nobody(_: str) -> bool:
+def not_running(_: str) -> bool:
     return False
 
 
@@ -53,7 +53,7 @@ def finish(bucket: Bucket) -> None:
     bucket.write(result_key(RUN), msgspec.json.encode(RESULT))
 
 
-def test_the_first_has_it_and_asking_again_changes_nothing(bucket: Bucket) -> None:
+def test_the_first_execution_holds_the_claim_and_claiming_again_changes_nothing(bucket: Bucket) -> None:
     assert claim(bucket, RUN, "first", everybody) == ClaimHeld(1)
     assert claim(bucket, RUN, "first", everybody) == ClaimHeld(1)
     assert holds_claim(bucket, RUN, "first")
@@ -61,24 +61,24 @@ def test_the_first_has_it_and_asking_again_changes_nothing(bucket: Bucket) -> No
     assert not holds_claim(bucket, "another", "first")
 
 
-def test_the_second_joins_who_runs_and_takes_over_who_does_not(bucket: Bucket) -> None:
-    claim(bucket, RUN, "first", nobody)
+def test_a_second_execution_waits_for_a_running_one_and_takes_over_from_a_stopped_one(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", not_running)
     assert claim(bucket, RUN, "second", everybody) == ClaimedElsewhere("first")
-    assert claim(bucket, RUN, "second", nobody) == ClaimHeld(2)
+    assert claim(bucket, RUN, "second", not_running) == ClaimHeld(2)
     assert not holds_claim(bucket, RUN, "first")
     assert claim(bucket, RUN, "third", lambda execution: execution == "second") == ClaimedElsewhere("second")
 
 
-def test_a_whole_run_is_claimed_by_nobody(bucket: Bucket) -> None:
-    claim(bucket, RUN, "first", nobody)
+def test_a_complete_run_is_not_claimed(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", not_running)
     finish(bucket)
-    assert claim(bucket, RUN, "second", nobody) == RunComplete(RESULT)
-    assert claim(bucket, RUN, "first", nobody) == RunComplete(RESULT)
+    assert claim(bucket, RUN, "second", not_running) == RunComplete(RESULT)
+    assert claim(bucket, RUN, "first", not_running) == RunComplete(RESULT)
     assert holds_claim(bucket, RUN, "first")
 
 
-def test_a_run_that_ends_well_while_its_end_is_looked_at_is_not_taken_over(bucket: Bucket) -> None:
-    claim(bucket, RUN, "first", nobody)
+def test_a_run_that_completes_while_it_is_claimed_is_not_taken_over(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", not_running)
 
     def ends_now(_: str) -> bool:
         finish(bucket)
@@ -87,12 +87,12 @@ def test_a_run_that_ends_well_while_its_end_is_looked_at_is_not_taken_over(bucke
     assert claim(bucket, RUN, "second", ends_now) == RunComplete(RESULT)
 
 
-def test_a_run_whose_results_were_deleted_is_done_again(bucket: Bucket) -> None:
-    claim(bucket, RUN, "first", nobody)
+def test_a_run_whose_results_were_deleted_is_repeated(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", not_running)
     finish(bucket)
     bucket.delete([success_key(FOLDER)])
     assert read_result(bucket, RUN) is None
-    assert claim(bucket, RUN, "second", nobody) == ClaimHeld(2)
+    assert claim(bucket, RUN, "second", not_running) == ClaimHeld(2)
 
 
 def test_of_many_threads_exactly_one_wins(bucket: Bucket) -> None:
@@ -159,10 +159,10 @@ def test_in_every_order_of_their_calls_exactly_one_wins(many: int, holder: str |
     claims: dict[str, ClaimOutcome] = {}
 
     def asking(name: str) -> Callable[[Callable[[int], None]], None]:
-        def ask(before: Callable[[int], None]) -> None:
+        def claimer(before: Callable[[int], None]) -> None:
             claims[name] = claim(MeddledBucket(bucket, before), RUN, name, lambda execution: execution != "dead")
 
-        return ask
+        return claimer
 
     interleave([asking(str(number)) for number in range(many)], order)
     winners = [name for name, claimed in claims.items() if isinstance(claimed, ClaimHeld)]
@@ -172,7 +172,7 @@ def test_in_every_order_of_their_calls_exactly_one_wins(many: int, holder: str |
     assert holds_claim(bucket, RUN, winner)
 
 
-def test_a_claim_whose_answer_was_lost_is_still_ones_own(bucket: Bucket) -> None:
+def test_a_claim_whose_response_was_lost_is_still_held(bucket: Bucket) -> None:
     class Forgetful(MeddledBucket):
         """As a client that tries again because the first answer did not arrive."""
 
@@ -181,17 +181,17 @@ def test_a_claim_whose_answer_was_lost_is_still_ones_own(bucket: Bucket) -> None
             super().replace(key, body, tag)
 
     assert claim(Forgetful(bucket), RUN, "first", everybody) == ClaimHeld(1)
-    assert claim(Forgetful(bucket), RUN, "second", nobody) == ClaimHeld(2)
+    assert claim(Forgetful(bucket), RUN, "second", not_running) == ClaimHeld(2)
 
 
-def test_who_is_killed_while_claiming_is_taken_over(bucket: Bucket) -> None:
+def test_an_execution_killed_while_claiming_is_taken_over(bucket: Bucket) -> None:
     for number in range(3):
         with pytest.raises(Killed):
             claim(MeddledBucket(bucket, kill_at(number)), RUN, "killed", everybody)
     with pytest.raises(Killed):
         claim(MeddledBucket(bucket, after=kill_at(2)), RUN, "killed", everybody)
     assert holds_claim(bucket, RUN, "killed")
-    assert claim(bucket, RUN, "next", nobody) == ClaimHeld(2)
+    assert claim(bucket, RUN, "next", not_running) == ClaimHeld(2)
 
 
 def test_shards_with_reports_are_finished(bucket: Bucket) -> None:

@@ -235,14 +235,14 @@ def _walk(text: bytes, separator: str, steps: int, *, final: bool, full: bool) -
     start = 0
     opened = False
     while start < len(text) and len(ends) < steps and not opened:
-        alone = full and start == 0  # a longer text would not help
+        is_full = full and start == 0  # a longer text would not help
         found = _match(patterns.record, text, start)
         opened = found.lastindex is not None
-        if opened and not (final or alone):
+        if opened and not (final or is_full):
             break
         end = (_match(patterns.line, text, start) if opened else found).end()
         if text[end - 1] != NEWLINE and not final:
-            if alone:
+            if is_full:
                 raise RecordTooLong
             break
         number, is_loose = _count_fields(text[start:end], separator)
@@ -256,7 +256,7 @@ def _walk(text: bytes, separator: str, steps: int, *, final: bool, full: bool) -
 
 def _match(pattern: re.Pattern[bytes], text: bytes, start: int) -> re.Match[bytes]:
     found = pattern.match(text, start)
-    assert found is not None, "a record may be empty"  # noqa: S101 tells the type
+    assert found is not None, "a record may be empty"  # noqa: S101 narrows the type
     return found
 
 

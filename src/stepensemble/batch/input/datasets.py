@@ -252,5 +252,5 @@ def _of_date(bucket: Bucket, listed: Sequence[ObjectInfo], folder: str, date: st
 
 def _describe(found: ObjectInfo, folder: str, version_id: str | None) -> File:
     kind = kind_of(found.key)
-    assert kind is not None, "unknown kinds were refused"  # noqa: S101 tells the type
+    assert kind is not None, "unknown formats were rejected"  # noqa: S101 narrows the type
     return File(found.key, found.key.removeprefix(folder), found.size, found.version, *kind, version_id=version_id)

@@ -218,7 +218,7 @@ def _output_type(task: Task, member: ReleasedMember) -> Any:
 
 
 def predict_shard(
-    release: Release, policy: Policy, rows: pl.DataFrame, ask: AskMembers
+    release: Release, policy: Policy, rows: pl.DataFrame, invoke: AskMembers
 ) -> ShardPredictions | Undecided:
     """Combine the members' outputs for a shard's rows, as `core.aggregation.prediction` does for an execution.
 
@@ -226,12 +226,12 @@ def predict_shard(
         release: the members, and what their outputs mean.
         policy: of the release.
         rows: the accepted rows, as `name_rows` returns them.
-        ask: returns the results of a tier; not called if there are no rows.
+        invoke: returns the results of a tier; not called if there are no rows.
     """
     schema = result_schema(release, rows.schema)
     if not rows.height:
         return ShardPredictions(pl.DataFrame(schema=schema), None, {})
-    outcome = hear(release, policy, rows.height, ask)
+    outcome = hear(release, policy, rows.height, invoke)
     if isinstance(outcome, Undecided):
         return outcome
     if outcome.decided.cause is not None:

@@ -242,8 +242,8 @@ def _draw_agreement(summary: Summary) -> str:
         return ""  # numbers have no labels to agree on
     names = [member.id for member in summary.members]
     if len(names) < 2 or not summary.agreement:
-        alone = "There is only one member." if len(names) == 1 else "There is nothing to compare."
-        return write_section("agreement", "Agreement", write_empty(alone))
+        message = "There is only one member." if len(names) == 1 else "There is nothing to compare."
+        return write_section("agreement", "Agreement", write_empty(message))
     values = np.array([[np.nan if value is None else value for value in row] for row in summary.agreement], np.float64)
     pairs = [
         (float(values[row, column]), names[row], names[column])

@@ -293,7 +293,7 @@ def count_bins(values: Floats, edges: Sequence[float]) -> Histogram:
 
 def count_predictions(
     release: Release,
-    heard: Heard,
+    outcome: Heard,
     edges: Sequence[float] = (),
     truth: Floats | None = None,
     keys: Hashes | None = None,
@@ -302,24 +302,24 @@ def count_predictions(
 
     Args:
         release: the release that predicted.
-        heard: the decisions, and the outputs they come from.
+        outcome: the decisions, and the outputs they come from.
         edges: of the prediction's histogram; without edges there is none.
         truth: `(rows,)`, the class's index or the number, NaN where the ground truth is not known.
         keys: `(rows,)`, by which rows are sampled (`sampling.compute_keys`); None for no sample.
     """
     task = release.task
     members = {
-        member.id: _measure_member(task, member, heard, truth)
+        member.id: _measure_member(task, member, outcome, truth)
         for member in release.members
-        if _was_invoked(member, heard)
+        if _was_invoked(member, outcome)
     }
-    agreement = {} if isinstance(task, RegressionTask) else _count_agreement(task, release, heard)
-    parts = [_count_decided(task, part, edges, truth, keys) for part in heard.decided.settled]
+    agreement = {} if isinstance(task, RegressionTask) else _count_agreement(task, release, outcome)
+    parts = [_count_decided(task, part, edges, truth, keys) for part in outcome.decided.settled]
     return merge_statistics([*parts, ShardStatistics(members=members, agreement=agreement)])
 
 
-def _was_invoked(member: ReleasedMember, heard: Heard) -> bool:
-    return member.tier in heard.asked and len(heard.asked[member.tier]) > 0
+def _was_invoked(member: ReleasedMember, outcome: Heard) -> bool:
+    return member.tier in outcome.asked and len(outcome.asked[member.tier]) > 0
 
 
 def _count_decided(
@@ -365,14 +365,14 @@ def _count(codes: Integers, names: Sequence[str]) -> dict[str, int]:
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
-def _measure_member(task: Task, member: ReleasedMember, heard: Heard, truth: Floats | None) -> MemberStatistics:
-    result, output = heard.results[member.id], heard.outputs.get(member.id)
+def _measure_member(task: Task, member: ReleasedMember, outcome: Heard, truth: Floats | None) -> MemberStatistics:
+    result, output = outcome.results[member.id], outcome.outputs.get(member.id)
     if output is None:
         failure = "NoResult" if result.failure is None else result.failure.type
         return MemberStatistics(shards=1, failures={failure: 1})
-    known = None if truth is None else truth[heard.asked[member.tier]]
+    known = None if truth is None else truth[outcome.asked[member.tier]]
     rows = len(output)
-    if member.id in heard.faults:
+    if member.id in outcome.faults:
         usable = find_usable(output)
         output, known = output[usable], None if known is None else known[usable]
     if isinstance(task, RegressionTask):
@@ -422,18 +422,18 @@ def _measure_classes(task: Task, labels: Integers, probabilities: Floats | None,
     return Accuracy(rows, correct, rows, float(error), tuple(counts), tuple(sums), tuple(hits))
 
 
-def _count_agreement(task: Any, release: Release, heard: Heard) -> dict[str, dict[str, PairAgreement]]:
-    members = [member for member in release.members if member.id in heard.outputs and _was_invoked(member, heard)]
-    labels = {member.id: own_labels(task, heard.outputs[member.id]) for member in members}
+def _count_agreement(task: Any, release: Release, outcome: Heard) -> dict[str, dict[str, PairAgreement]]:
+    members = [member for member in release.members if member.id in outcome.outputs and _was_invoked(member, outcome)]
+    labels = {member.id: own_labels(task, outcome.outputs[member.id]) for member in members}
     counted: dict[str, dict[str, PairAgreement]] = {}
     for one, other in combinations(members, 2):
         # A later tier was invoked with some of the rows of an earlier one.
-        both = heard.asked[max(one.tier, other.tier)]
+        both = outcome.asked[max(one.tier, other.tier)]
         for member in (one, other):
-            if member.id in heard.faults:
-                usable = find_usable(heard.outputs[member.id])
-                both = both[_select(usable, heard.asked[member.tier], both)]
-        first, second = (_select(labels[member.id], heard.asked[member.tier], both) for member in (one, other))
+            if member.id in outcome.faults:
+                usable = find_usable(outcome.outputs[member.id])
+                both = both[_select(usable, outcome.asked[member.tier], both)]
+        first, second = (_select(labels[member.id], outcome.asked[member.tier], both) for member in (one, other))
         counted.setdefault(one.id, {})[other.id] = PairAgreement(len(both), int(np.count_nonzero(first == second)))
     return counted
 

@@ -26,7 +26,7 @@ SMALL = write(pl.DataFrame({"a": list(range(40)), "b": ["x", None] * 20}), row_g
 
 @pytest.mark.parametrize("groups", [1, 3, 40])
 @pytest.mark.parametrize("width", [1, 60])
-def test_a_footer_says_what_polars_says(groups: int, width: int) -> None:
+def test_a_footer_is_read_as_by_polars(groups: int, width: int) -> None:
     frame = pl.DataFrame({f"column {index}": list(range(groups * 5)) for index in range(width)})
     bucket = fill({"a.parquet": write(frame, row_group_size=5)})
     (file,) = find_files(bucket, DATASET)
@@ -43,7 +43,7 @@ def test_a_footer_says_what_polars_says(groups: int, width: int) -> None:
     assert (len(footer.tail) > GUESSED_BYTES) == (groups * width == 2400)
 
 
-def test_only_what_is_asked_for_is_fetched() -> None:
+def test_only_the_requested_chunks_are_fetched() -> None:
     frame = pl.DataFrame({"a": list(range(60_000)), "b": list(range(60_000))})
     body = write(frame, row_group_size=15_000, compression="uncompressed")
     bucket = fill({"a.parquet": body})
@@ -61,7 +61,7 @@ def test_only_what_is_asked_for_is_fetched() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_damaged_footer_is_told_or_says_something_that_can_be_read(changes: list[tuple[int, int]]) -> None:
+def test_a_damaged_footer_is_reported_or_still_readable(changes: list[tuple[int, int]]) -> None:
     body = bytearray(SMALL)
     for place, byte in changes:
         body[place] = byte
@@ -76,6 +76,6 @@ def test_a_damaged_footer_is_told_or_says_something_that_can_be_read(changes: li
 
 
 @pytest.mark.parametrize("size", range(1, len(SMALL), 7))
-def test_every_truncation_is_told(size: int) -> None:
+def test_every_truncation_is_reported(size: int) -> None:
     with pytest.raises(DatasetRefused, match="is not a Parquet file, or is truncated"):
         cut_all(fill({"a.parquet": SMALL[:size]}))

@@ -82,7 +82,7 @@ def write_results(raw: RawRows, options: Options) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("name", [*SINGLE, *NESTED])
-def test_a_column_of_every_type_is_carried_into_results_of_every_format(name: str) -> None:
+def test_a_column_of_every_type_is_copied_to_results_of_every_format(name: str) -> None:
     column = {**SINGLE, **NESTED}[name]
     for format_ in FORMATS:
         options = Options(keep=("k",), format=format_)
@@ -100,13 +100,13 @@ def test_a_column_of_every_single_type_is_an_id_or_a_label(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*NESTED, *BYTES])
 @pytest.mark.parametrize("role", ["id", "label"])
-def test_a_column_of_no_single_values_is_no_id_and_no_label(role: str, name: str) -> None:
+def test_a_column_of_nested_values_cannot_be_an_id_or_a_label(role: str, name: str) -> None:
     message = refuse(write({**NESTED, **BYTES}[name]), Options(**{role: "k"}))
-    assert message.endswith(f"; {role} must be a column of single values: write text, numbers, or days and times")
+    assert message.endswith(f"; {role} must be a column of single values: write text, numbers, or dates and times")
 
 
 @pytest.mark.parametrize("name", BYTES)
-def test_bytes_are_carried_into_parquet_and_refused_where_results_are_text(name: str) -> None:
+def test_bytes_are_copied_to_parquet_and_rejected_for_text_formats(name: str) -> None:
     options = Options(keep=("k",))
     assert write_results(read(write(BYTES[name]), options), options)["k"].to_list() == BYTES[name].to_list()
     for format_ in ("csv", "jsonl"):
@@ -127,7 +127,7 @@ def test_bytes_are_carried_into_parquet_and_refused_where_results_are_text(name:
     ],
     ids=lambda feature: type(feature).__name__,
 )
-def test_a_column_of_every_type_is_refused_as_a_feature_or_its_values_are_taken_or_rejected(
+def test_a_column_of_every_type_is_rejected_as_a_feature_or_its_values_are_validated(
     name: str, feature: Feature
 ) -> None:
     body = write({**SINGLE, **NESTED, **BYTES}[name])
@@ -140,7 +140,7 @@ def test_a_column_of_every_type_is_refused_as_a_feature_or_its_values_are_taken_
     assert len(encoded.accepted) == 2
 
 
-def test_a_duration_is_text_as_iso_8601_has_it() -> None:
+def test_a_duration_is_iso_8601_text() -> None:
     (raw,) = read_all({"x.parquet": write(SINGLE["duration"])}, ["k"])
     assert values([raw], "k") == ["P1DT2S", None]
     # A frame in memory has its own types.
@@ -157,7 +157,7 @@ def test_an_extension_of_a_type_is_read_as_that_type() -> None:
 
 
 @pytest.mark.parametrize("options", [Options(keep=("k",)), Options(id="k"), Options(label="k")])
-def test_a_decimal_of_too_many_digits_is_refused_where_it_is_wanted(options: Options) -> None:
+def test_a_decimal_with_too_many_digits_is_rejected_if_it_is_required(options: Options) -> None:
     body = (FILES / "decimal256.parquet").read_bytes()
     expected = 'column "k" is Decimal(precision=50, scale=2); write decimals of at most 38 digits, or text'
     assert refuse(body, options) == expected
@@ -165,12 +165,12 @@ def test_a_decimal_of_too_many_digits_is_refused_where_it_is_wanted(options: Opt
     assert values(read_all({"x.parquet": body})) == [1.0, 2.0]
 
 
-def test_two_columns_of_one_name_are_refused_by_it() -> None:
+def test_two_columns_of_one_name_are_rejected() -> None:
     body = (FILES / "duplicate_names.parquet").read_bytes()
     assert refuse(body) == 'has several columns named "k"; use each name once'
 
 
 @pytest.mark.parametrize("name", ["interval", "list_view"])
-def test_a_file_with_a_type_that_is_not_read_is_refused_with_what_it_may_be(name: str) -> None:
+def test_a_file_with_an_unsupported_type_is_rejected(name: str) -> None:
     message = refuse((FILES / f"{name}.parquet").read_bytes())
     assert message.startswith("has a damaged footer, or a column of a type that is not supported; ")

@@ -38,7 +38,7 @@ def test_pieces_are_the_file(size: int) -> None:
     assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
 
 
-def test_a_file_that_is_changed_meanwhile_is_not_read_on() -> None:
+def test_reading_stops_if_a_file_is_changed() -> None:
     bucket = fill({"a.csv": b"x" * (FIRST_PIECE_BYTES + 1)})
     (file,) = find_files(bucket, DATASET)
     pieces = read_pieces(bucket, file)
@@ -75,7 +75,7 @@ def test_damaged_gzip_is_refused() -> None:
         list(decompress_gzip(iter([b"a,b\n1,2\n"]), PLENTY))
 
 
-def test_a_bomb_is_left_when_it_has_grown_too_large_and_no_later() -> None:
+def test_decompression_stops_at_the_size_limit() -> None:
     bomb = packed(bytes(50 * PIECE_BYTES))
     assert len(bomb) < PIECE_BYTES
     most = 3 * PIECE_BYTES
@@ -108,12 +108,12 @@ def test_a_bomb_is_left_when_it_has_grown_too_large_and_no_later() -> None:
         ("cp037", False),  # EBCDIC: one byte a character, but no ASCII
     ],
 )
-def test_what_can_be_cut_has_ascii_bytes_for_ascii_characters_only(encoding: str, cuttable: bool) -> None:
+def test_encodings_that_can_be_split_use_ascii_bytes_for_ascii_characters_only(encoding: str, cuttable: bool) -> None:
     assert can_be_split(encoding) is cuttable
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "latin-1", "shift_jis"])
-def test_a_byte_order_mark_is_taken_for_what_it_is(encoding: str) -> None:
+def test_a_byte_order_mark_decides_the_encoding(encoding: str) -> None:
     text = "é,b\n" if encoding != "shift_jis" else "日,b\n"
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     bucket = fill({"a.csv": (mark + text).encode(encoding)})
@@ -125,7 +125,7 @@ def test_a_byte_order_mark_is_taken_for_what_it_is(encoding: str) -> None:
     assert opened.start == (3 if encoding == "utf-8-sig" else 0)
 
 
-def test_text_that_cannot_be_cut_may_not_be_too_large() -> None:
+def test_text_that_cannot_be_split_has_a_size_limit() -> None:
     bucket = fill({"a.csv": ("a\n" * 20_000).encode("utf-16")})
     (file,) = find_files(bucket, DATASET)
     with pytest.raises(
@@ -134,7 +134,7 @@ def test_text_that_cannot_be_cut_may_not_be_too_large() -> None:
         open_text(bucket, file, Options(shard_size=1024))
 
 
-def test_text_that_is_not_of_an_encoding_that_cannot_be_cut_is_refused() -> None:
+def test_invalid_text_in_an_encoding_that_cannot_be_split_is_rejected() -> None:
     bucket = fill({"a.csv": "a\n".encode("utf-16") + b"x"})
     (file,) = find_files(bucket, DATASET)
     with pytest.raises(TextRefused, match="is not entirely utf-16-le"):

@@ -43,21 +43,21 @@ def list_lines(rows: int) -> pl.DataFrame:
     return pl.DataFrame({"file": pl.Series(["a.csv"] * rows, dtype=pl.String), "row": np.arange(rows) + 1})
 
 
-def ask_models(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -> ShardPredictions:
+def predict_frame(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -> ShardPredictions:
     """Answer a frame as the batch does: encoded by polars, scored, put together as arrays."""
     read = ensemble.release
     columns = encode_frame(read.features, frame, typed=typed).columns
     ask = partial(ensemble._ask_tier, columns)
-    answered = predict_shard(read, read.policy, list_lines(frame.height), ask)
-    assert isinstance(answered, ShardPredictions)
-    return answered
+    predicted = predict_shard(read, read.policy, list_lines(frame.height), ask)
+    assert isinstance(predicted, ShardPredictions)
+    return predicted
 
 
-def check_lines(read: Any, answered: ShardPredictions, output: Mapping[str, Any]) -> None:
+def check_lines(read: Any, predicted: ShardPredictions, output: Mapping[str, Any]) -> None:
     """Compare a frame with an execution's output, number by number."""
     prefixes = name_members(read.members)
     reached = {one["id"]: 0 for one in output["members"]}
-    for line, prediction in zip(answered.frame.to_dicts(), output["predictions"], strict=True):
+    for line, prediction in zip(predicted.frame.to_dicts(), output["predictions"], strict=True):
         shadows, missing = prediction.pop("shadows", {}), prediction.pop("missing", [])
         assert line["status"] == ("DEGRADED" if missing else "COMPLETE")
         assert {name: line.get(name) for name in prediction} == prediction
@@ -70,11 +70,15 @@ def check_lines(read: Any, answered: ShardPredictions, output: Mapping[str, Any]
                 assert line[f"{prefix}_output"] is None
                 reached[id_] += not skipped
                 continue
-            said = one["outputs"][reached[id_]]
+            outputs = one["outputs"][reached[id_]]
             reached[id_] += 1
             if isinstance(declared.output, Label):
-                said = said if isinstance(said, str) else (declared.output.classes or read.task.classes)[int(said)]
-            assert line[f"{prefix}_output"] == said
+                outputs = (
+                    outputs
+                    if isinstance(outputs, str)
+                    else (declared.output.classes or read.task.classes)[int(outputs)]
+                )
+            assert line[f"{prefix}_output"] == outputs
             if one["role"] == "shadow":
                 fared = {name: line.get(f"{prefix}_{name}") for name in ("agrees", "flips")}
                 assert fared == shadows.get(id_, {"agrees": None, "flips": None})
@@ -88,13 +92,13 @@ def compare(folder: Path, rows: list[dict[str, Any]], *members: dict[str, Any], 
             broken.write_bytes(b"no model")
     ensemble = Ensemble.load(path)
     output = ensemble.predict({"instances": rows})
-    answered = ask_models(ensemble, pl.DataFrame(rows))
-    assert answered.status == output["status"]
-    check_lines(ensemble.release, answered, output)
-    return answered.frame
+    predicted = predict_frame(ensemble, pl.DataFrame(rows))
+    assert predicted.status == output["status"]
+    check_lines(ensemble.release, predicted, output)
+    return predicted.frame
 
 
-def test_a_cascade_with_a_shadow_and_a_failed_member_is_answered_as_in_an_execution(tmp_path: Path) -> None:
+def test_a_cascade_with_a_shadow_and_a_failed_member_predicts_as_an_execution(tmp_path: Path) -> None:
     frame = compare(
         tmp_path,
         [
@@ -122,7 +126,7 @@ def test_a_cascade_with_a_shadow_and_a_failed_member_is_answered_as_in_an_execut
     assert frame["decision"].n_unique() > 1
 
 
-def test_three_classes_and_a_label_are_answered_as_in_an_execution(tmp_path: Path) -> None:
+def test_three_classes_and_a_label_predict_as_an_execution(tmp_path: Path) -> None:
     frame = compare(
         tmp_path,
         [{"x": -5.0, "y": 5.0}, {"x": 5.0, "y": 0.5}, {"x": 0.25, "y": 0.75}],
@@ -141,7 +145,7 @@ def test_three_classes_and_a_label_are_answered_as_in_an_execution(tmp_path: Pat
     assert "label_value" not in frame.columns
 
 
-def test_a_regression_is_answered_as_in_an_execution(tmp_path: Path) -> None:
+def test_a_regression_predicts_as_an_execution(tmp_path: Path) -> None:
     frame = compare(
         tmp_path,
         [{"x": 1.0}, {"x": 2.5}],
@@ -154,7 +158,7 @@ def test_a_regression_is_answered_as_in_an_execution(tmp_path: Path) -> None:
     assert not {"label", "pivotal", "half_label", "trial_flips"} & set(frame.columns)
 
 
-def test_the_shipped_ensemble_answers_a_csv_as_it_answers_an_execution() -> None:
+def test_the_shipped_ensemble_predicts_a_csv_as_an_execution() -> None:
     ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
     rows = json.loads((ROOT / "events" / "passengers.json").read_bytes())["instances"]
     names = [feature.name for feature in ensemble.release.features]
@@ -162,46 +166,46 @@ def test_the_shipped_ensemble_answers_a_csv_as_it_answers_an_execution() -> None
         {name: [None if row.get(name) is None else str(row[name]) for row in rows] for name in names},
         schema=dict.fromkeys(names, pl.String),
     )
-    answered = ask_models(ensemble, text, typed=False)
-    check_lines(ensemble.release, answered, ensemble.predict({"instances": rows}))
+    predicted = predict_frame(ensemble, text, typed=False)
+    check_lines(ensemble.release, predicted, ensemble.predict({"instances": rows}))
 
 
 @settings(max_examples=80, deadline=None)
 @given(strategies.questions(), st.data())
-def test_whatever_the_members_say_the_frame_says_what_an_execution_says(question: Any, data: st.DataObject) -> None:
-    said = {vote.id: vote.output for vote in question.votes}
+def test_the_frame_equals_an_execution_for_any_outputs(question: Any, data: st.DataObject) -> None:
+    outputs = {vote.id: vote.output for vote in question.votes}
     many = "value" if not hasattr(question.task, "classes") else "probabilities"
     members = [released(vote.id, many, weight=vote.weight) for vote in question.votes]
     for shadow, output in data.draw(strategies.shadows(question.task, question.rows)):
         members.append(shadow)
-        said[shadow.id] = (
+        outputs[shadow.id] = (
             output if many == "value" or shadow.output.__struct_config__.tag != "label" else output.argmax(1)
         )
     if len(members) > 3 and data.draw(st.booleans()):
-        del said[members[0].id]
+        del outputs[members[0].id]
     review = data.draw(st.sampled_from([None, Confidence(max_spread=0.1)]))
     read = release(question.task, *members, aggregation=question.aggregation, review=review)
-    results = {id_: MemberResult(id_, output) for id_, output in said.items()}
-    answer = decide(read, read.policy, question.rows, lambda *_: results)
-    answered = predict_shard(read, read.policy, list_lines(question.rows), lambda *_: results)
-    assert not isinstance(answer, Undecided)
-    assert isinstance(answered, ShardPredictions)
-    assert answered.frame.schema == result_schema(read, list_lines(0).schema)
-    if answer.cause is not None:
-        assert (answered.status, answered.cause, answered.frame.height) == ("FAILED", answer.cause, 0)
+    results = {id_: MemberResult(id_, output) for id_, output in outputs.items()}
+    decided = decide(read, read.policy, question.rows, lambda *_: results)
+    predicted = predict_shard(read, read.policy, list_lines(question.rows), lambda *_: results)
+    assert not isinstance(decided, Undecided)
+    assert isinstance(predicted, ShardPredictions)
+    assert predicted.frame.schema == result_schema(read, list_lines(0).schema)
+    if decided.cause is not None:
+        assert (predicted.status, predicted.cause, predicted.frame.height) == ("FAILED", decided.cause, 0)
         return
-    check_lines(read, answered, msgspec.to_builtins(answer.to_output("p", "r")))
+    check_lines(read, predicted, msgspec.to_builtins(decided.to_output("p", "r")))
 
 
-def test_a_shard_without_rows_has_the_columns_of_any_other_and_asks_nobody() -> None:
+def test_a_shard_without_rows_has_all_columns_and_invokes_no_member() -> None:
     read = release(BINARY, released("a", "probability"), released("b", "probability", role="shadow"))
-    answered = predict_shard(read, read.policy, list_lines(0), lambda *_: pytest.fail("nobody is to be asked"))
-    assert isinstance(answered, ShardPredictions)
-    assert (answered.status, answered.cause) == ("COMPLETE", None)
-    assert answered.frame.schema == result_schema(read, list_lines(0).schema)
+    predicted = predict_shard(read, read.policy, list_lines(0), lambda *_: pytest.fail("nobody is to be asked"))
+    assert isinstance(predicted, ShardPredictions)
+    assert (predicted.status, predicted.cause) == ("COMPLETE", None)
+    assert predicted.frame.schema == result_schema(read, list_lines(0).schema)
 
 
-def test_rows_that_another_tier_must_be_asked_about_are_handed_back() -> None:
+def test_rows_for_the_next_tier_are_returned() -> None:
     members = released("a", "probability"), released("b", "probability", tier=2)
     read = release(BINARY, *members, cascade=Confidence(min_margin=0.5))
     first = {"a": MemberResult("a", np.array([0.9, 0.6]))}
@@ -210,7 +214,7 @@ def test_rows_that_another_tier_must_be_asked_about_are_handed_back() -> None:
     assert (undecided.tier, undecided.numbers.tolist()) == (2, [1])
 
 
-def test_every_column_has_a_name_that_athena_takes() -> None:
+def test_every_column_has_a_valid_athena_name() -> None:
     members = [released(id_, "probability") for id_ in ("a-b", "a_b", "a_b_2", "1st", "deep")]
     schema = result_schema(release(BINARY, *members, released("s", "logit", role="shadow")), list_lines(0).schema)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in schema)
@@ -259,16 +263,16 @@ def test_kept_columns_that_differ_in_case_only_have_different_names() -> None:
     assert rows.columns == ["file", "row", "Fare", "input_fare", "input_Value"]
 
 
-def test_a_column_that_is_kept_stands_beside_a_members_of_the_same_name() -> None:
+def test_a_kept_column_and_a_members_column_of_the_same_name_are_both_there() -> None:
     read = release(BINARY, released("a", "probability"), released("b", "probability"))
     rows = list_lines(1).with_columns(pl.lit("kept").alias("A_output"), pl.lit("too").alias("b"))
     results = {id_: MemberResult(id_, np.array([0.75])) for id_ in ("a", "b")}
-    answered = predict_shard(read, read.policy, rows, lambda *_: results)
-    assert isinstance(answered, ShardPredictions)
-    assert answered.frame.select("A_output", "a_2_output", "b", "b_output").row(0) == ("kept", 0.75, "too", 0.75)
+    predicted = predict_shard(read, read.policy, rows, lambda *_: results)
+    assert isinstance(predicted, ShardPredictions)
+    assert predicted.frame.select("A_output", "a_2_output", "b", "b_output").row(0) == ("kept", 0.75, "too", 0.75)
 
 
-def test_no_column_of_the_answer_can_be_hidden_by_one_that_is_kept() -> None:
+def test_a_kept_column_never_replaces_one_of_the_prediction() -> None:
     members = [released("a", "probability", tier=2), released("b", "probability")]
     read = release(BINARY, *members, cascade=Confidence(min_margin=0.5), features=(NumberFeature("x"),))
     mine = {f"{prefix}_{part}" for prefix in ("a", "b") for part in ("output", "value", "label", "status")}

@@ -24,11 +24,11 @@ def sample(start: int, end: int, file: str = "a.csv") -> Sample:
 @given(st.lists(st.integers(0, ROWS), max_size=4), st.booleans())
 def test_samples_of_parts_are_merged_to_the_sample_of_the_whole(cuts: list[int], reverse: bool) -> None:
     parts = [sample(start, end) for start, end in pairwise(sorted({0, *cuts, ROWS}))]
-    whole = Sample()
+    together = Sample()
     for part in reversed(parts) if reverse else parts:
-        whole = merge_samples(whole, part)
-    assert whole == sample(0, ROWS)
-    assert len(whole.rows) == SAMPLED
+        together = merge_samples(together, part)
+    assert together == sample(0, ROWS)
+    assert len(together.rows) == SAMPLED
 
 
 def test_all_rows_are_equally_likely_to_be_sampled() -> None:

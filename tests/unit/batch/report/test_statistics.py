@@ -78,13 +78,13 @@ STATISTICS = st.builds(
 def test_statistics_are_merged_in_any_order_and_any_grouping(
     one: ShardStatistics, two: ShardStatistics, three: ShardStatistics
 ) -> None:
-    whole = merge_statistics([one, two, three])
+    together = merge_statistics([one, two, three])
     assert (
         merge_statistics([merge_statistics([one, two]), three])
         == merge_statistics([one, merge_statistics([two, three])])
-        == whole
+        == together
     )
-    assert merge_statistics([three, one, two]) == whole
+    assert merge_statistics([three, one, two]) == together
     assert merge_statistics([one, ShardStatistics()]) == merge_statistics([one]) == one
     assert merge_statistics([]) == ShardStatistics()
 
@@ -136,9 +136,9 @@ def test_rejected_rows_are_counted_by_column_and_kind_with_the_first_ones_as_exa
 
 
 def decide(read: Any, results: dict[str, MemberResult], rows: int) -> Heard:
-    heard = hear(read, read.policy, rows, lambda tier, _: {m.id: results[m.id] for m in read.in_tier(tier)})
-    assert isinstance(heard, Heard)
-    return heard
+    outcome = hear(read, read.policy, rows, lambda tier, _: {m.id: results[m.id] for m in read.in_tier(tier)})
+    assert isinstance(outcome, Heard)
+    return outcome
 
 
 def test_a_binary_shard_by_hand() -> None:
@@ -155,8 +155,8 @@ def test_a_binary_shard_by_hand() -> None:
         "failed": MemberResult("failed", failure=MemberFailure("ModelRefused", "broken")),
     }
     truth = np.array([1.0, 1.0, np.nan])
-    heard = decide(read, results, 3)
-    counted = count_predictions(read, heard, (0.5,), truth)
+    outcome = decide(read, results, 3)
+    counted = count_predictions(read, outcome, (0.5,), truth)
     # The means are 0.875, 0.375 and 0.25. The margins are 0.75, 0.25 and 0.5: the second row is for review.
     assert counted.statuses == {"DEGRADED": 3}
     assert counted.decisions == {"accept": 2, "review": 1}
@@ -234,14 +234,14 @@ def test_members_of_a_tier_that_is_not_reached_are_not_counted() -> None:
         released("late", "probability", tier=2),
         cascade=Confidence(min_margin=0.5),
     )
-    heard = decide(read, {"first": MemberResult("first", np.array([0.9]))}, 1)
-    assert list(count_predictions(read, heard).members) == ["first"]
+    outcome = decide(read, {"first": MemberResult("first", np.array([0.9]))}, 1)
+    assert list(count_predictions(read, outcome).members) == ["first"]
 
 
 def test_a_shard_without_quorum_counts_only_its_members() -> None:
     read = release(BINARY, released("one", "probability"))
-    heard = decide(read, {"one": MemberResult("one", failure=MemberFailure("Timeout", "slow"))}, 2)
-    assert count_predictions(read, heard, (0.5,)) == ShardStatistics(
+    outcome = decide(read, {"one": MemberResult("one", failure=MemberFailure("Timeout", "slow"))}, 2)
+    assert count_predictions(read, outcome, (0.5,)) == ShardStatistics(
         members={"one": MemberStatistics(shards=1, failures={"Timeout": 1})}
     )
 
@@ -257,9 +257,9 @@ def test_accuracy_is_scikit_learns_for_any_task_and_policy(question: Any, genera
         aggregation=question.aggregation,
     )
     truth = generator.integers(0, len(classes), question.rows) if classes else generator.normal(0, 9, question.rows)
-    heard = decide(read, {vote.id: MemberResult(vote.id, vote.output) for vote in question.votes}, question.rows)
-    counted = count_predictions(read, heard, (), truth.astype(np.float64))
-    answers = heard.decided.settled[0].answers
+    outcome = decide(read, {vote.id: MemberResult(vote.id, vote.output) for vote in question.votes}, question.rows)
+    counted = count_predictions(read, outcome, (), truth.astype(np.float64))
+    answers = outcome.decided.settled[0].answers
     if not classes:
         expected = mean_absolute_error(truth, answers.value)
         assert counted.accuracy.error_sum / question.rows == pytest.approx(expected)

@@ -81,7 +81,7 @@ def summary_of(
     return summarize(run, ShardOutcomes(reports, failures or {}), previous, LOCATIONS)
 
 
-WHOLE = (report(0, 20), report(1, 10), report(2, 70))
+ALL_SHARDS = (report(0, 20), report(1, 10), report(2, 70))
 
 
 def test_rows_add_up() -> None:
@@ -90,7 +90,7 @@ def test_rows_add_up() -> None:
     assert (summary.rows, summary.rows_in, summary.rows_out, summary.rows_rejected) == (100, 100, 96, 4)
     assert (summary.results, summary.rejected) == (LOCATIONS.results, LOCATIONS.rejected)
     assert (summary.attempt, summary.seconds, summary.files, summary.shards) == (2, 90.0, 2, 3)
-    assert summary_of(*WHOLE).rejected is None
+    assert summary_of(*ALL_SHARDS).rejected is None
 
 
 def test_rows_that_were_planned_and_not_read_fail_the_run() -> None:
@@ -108,7 +108,9 @@ def test_rows_that_are_neither_predicted_nor_rejected_fail_the_run() -> None:
 
 
 def test_shards_that_are_not_accounted_for_fail_the_run() -> None:
-    assert explain_run_failure(RUN, ShardOutcomes(WHOLE[:2], {})) == "3 shards were planned, and 2 are accounted for"
+    assert (
+        explain_run_failure(RUN, ShardOutcomes(ALL_SHARDS[:2], {})) == "3 shards were planned, and 2 are accounted for"
+    )
 
 
 def test_the_options_limit_how_many_shards_may_fail() -> None:
@@ -182,7 +184,7 @@ def test_calibration_compares_with_the_labels_that_are_known() -> None:
     # 40 rows have a probability of 0.25, and a quarter of them is of the class; 60 have 0.95, and half of them are.
     accuracy = counted_in({25: (40, 0.25, 10), 95: (60, 0.95, 30)}, correct=60, error=30.0)
     summary = summary_of(
-        *WHOLE[1:], report(0, 20, accuracy=accuracy, members={"a": MemberStatistics(accuracy=accuracy)})
+        *ALL_SHARDS[1:], report(0, 20, accuracy=accuracy, members={"a": MemberStatistics(accuracy=accuracy)})
     )
     assert summary.calibration is not None
     ensemble = summary.calibration.ensemble
@@ -192,11 +194,11 @@ def test_calibration_compares_with_the_labels_that_are_known() -> None:
     assert ensemble.calibration_error == pytest.approx(60 / 100 * (0.95 - 0.5))
     assert (ensemble.counts, ensemble.observed) == ((40, 60), (0.25, 0.5))
     assert ensemble.mean_predicted == pytest.approx((0.25, 0.95))
-    assert summary_of(*WHOLE).calibration is None
+    assert summary_of(*ALL_SHARDS).calibration is None
 
 
 def calibrate_ensemble(accuracy: Accuracy) -> Calibration:
-    calibration = summary_of(*WHOLE[1:], report(0, 20, accuracy=accuracy)).calibration
+    calibration = summary_of(*ALL_SHARDS[1:], report(0, 20, accuracy=accuracy)).calibration
     assert calibration is not None
     return calibration.ensemble
 
@@ -231,7 +233,7 @@ def test_bounds_of_a_share_are_wilsons(hits: int) -> None:
 def test_drift_is_measured_against_the_previous_run_if_its_bins_are_the_same() -> None:
     def counted(x: tuple[int, int], predictions: tuple[int, int], edges: tuple[float, ...] = (1.0,)) -> Summary:
         histograms = Histograms(Histogram((0.5,), predictions), {"x": Histogram(edges, x)})
-        return summary_of(report(0, 20, histograms=histograms), *WHOLE[1:], previous=before)
+        return summary_of(report(0, 20, histograms=histograms), *ALL_SHARDS[1:], previous=before)
 
     before = None
     before = counted((10, 10), (5, 15))
@@ -295,7 +297,7 @@ def test_a_regression_has_neither_agreement_nor_pivotal_members() -> None:
 
 def test_the_notes_of_the_plan_are_in_the_summary() -> None:
     notes = ('not used: "z"',)
-    assert summary_of(*WHOLE, plan=structs.replace(PLAN, notes=notes)).notes == notes
+    assert summary_of(*ALL_SHARDS, plan=structs.replace(PLAN, notes=notes)).notes == notes
 
 
 def test_the_summary_describes_how_labels_were_read_and_what_is_unusual() -> None:
@@ -303,7 +305,7 @@ def test_the_summary_describes_how_labels_were_read_and_what_is_unusual() -> Non
     examples = (RowLocation("a.csv", 4), RowLocation("a.csv", 8))
     ground_truth = LabelCounts(398, Rejection(2, examples), case_mismatches=1, other_reading=1)
     confusion = {"no": {"no": 5, "yes": 190}, "yes": {"no": 195, "yes": 6}}
-    summary = summary_of(report(0, 20, ground_truth=ground_truth, confusion=confusion), *WHOLE[1:], plan=plan)
+    summary = summary_of(report(0, 20, ground_truth=ground_truth, confusion=confusion), *ALL_SHARDS[1:], plan=plan)
     assert summary.ground_truth is not None
     notes = list(describe_labels(summary.ground_truth, ("no", "yes")))
     assert [note.text for note in notes] == [
@@ -319,7 +321,7 @@ def test_the_summary_describes_how_labels_were_read_and_what_is_unusual() -> Non
         summary.ground_truth, label_values="indexes", unrecognized=0, case_mismatches=0, other_reading=0, warning=None
     )
     assert list(describe_labels(read, ("no", "yes"))) == [("labels read as indexes: 0 = no, 1 = yes", False)]
-    assert summary_of(*WHOLE).ground_truth is None
+    assert summary_of(*ALL_SHARDS).ground_truth is None
 
 
 def test_the_previous_distributions_are_those_of_the_features_with_the_largest_drift() -> None:
