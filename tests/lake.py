@@ -1,4 +1,4 @@
-"""Datasets in memory, and runs over them as far as their raw values."""
+"""Datasets in memory, split into shards and read to raw values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ A, B = NumberFeature("a"), NumberFeature("b", missing=0.0)
 
 
 def fill(files: Mapping[str, bytes | str]) -> Bucket:
-    """Make a bucket that has these files under `day/`."""
+    """Make a bucket with these files under `day/`."""
     bucket = Bucket("lake", MemoryStore())
     for name, body in files.items():
         bucket.write(f"day/{name}", body.encode() if isinstance(body, str) else body)
@@ -31,8 +31,8 @@ def cut_all(bucket: Bucket, options: Options = Options(), features: Sequence[Fea
     return shard_dataset(bucket, find_files(bucket, DATASET), options, features)
 
 
-def plan_for(done: ShardedDataset, options: Options) -> RunPlan:
-    """Make a plan as it is before any shard is read."""
+def plan_for(dataset: ShardedDataset, options: Options) -> RunPlan:
+    """Make the plan of a dataset before any shard is read."""
     return RunPlan(
         run="0" * 16,
         execution="arn:aws:states:eu-west-1:123456789012:execution:batch:one",
@@ -44,9 +44,9 @@ def plan_for(done: ShardedDataset, options: Options) -> RunPlan:
         date="2026-01-02",
         output="results",
         options=options,
-        files=done.files,
-        columns=done.columns,
-        shards=len(done.shards),
+        files=dataset.files,
+        columns=dataset.columns,
+        shards=len(dataset.shards),
     )
 
 
@@ -58,9 +58,9 @@ def read_all(
 ) -> list[RawRows]:
     """Read every shard of a dataset."""
     bucket = fill(files)
-    done = cut_all(bucket, options, features)
-    plan = plan_for(done, options)
-    return [read_shard(bucket, plan, shard, columns) for shard in done.shards]
+    dataset = cut_all(bucket, options, features)
+    plan = plan_for(dataset, options)
+    return [read_shard(bucket, plan, shard, columns) for shard in dataset.shards]
 
 
 def values(raws: Sequence[RawRows], column: str = "a") -> list[Any]:

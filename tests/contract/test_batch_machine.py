@@ -248,7 +248,8 @@ def test_one_poisoned_row_lacks_a_member_at_any_shard_size_and_ends_no_run(tmp_p
         line = rejected[0].row(0, named=True)
         assert (line["row"], line["id"].strip(), line["column"], line["value"]) == (5, "5", "", None)
         assert line["reason"] == (
-            "has no prediction: 1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
+            "has no prediction: 1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not "
+            "finite"
         )
 
 

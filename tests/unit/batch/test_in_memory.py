@@ -23,7 +23,7 @@ def load(folder: Path, *members: dict[str, Any], **more: Any) -> Ensemble:
 
 
 def check_same(ensemble: Ensemble, rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Compare a table's answer with that of a payload, number by number."""
+    """Compare the predictions for a table with those for a payload, number by number."""
     output = ensemble.predict({"instances": rows})
     predicted = ensemble.predict_table(pl.DataFrame(rows, infer_schema_length=None))
     assert predicted.height == len(rows)
@@ -136,7 +136,7 @@ def test_a_column_is_a_sequence_an_array_or_a_series(tmp_path: Path, values: Any
 
 
 class Frame:
-    """A frame of another library, as far as it can be seen through Arrow's PyCapsule interface."""
+    """A frame of another library that has Arrow's PyCapsule interface only."""
 
     def __init__(self, **columns: Any) -> None:
         self._frame = pl.DataFrame(columns)
@@ -156,7 +156,7 @@ class Series(list[Any]):
 
 
 class FrameWithoutArrow:
-    """A frame that speaks Arrow only with a library that is not installed, as pandas' does without PyArrow."""
+    """A frame whose Arrow interface requires a library that is not installed, such as pandas without PyArrow."""
 
     def __init__(self, **columns: Series) -> None:
         self._columns = columns

@@ -1,4 +1,4 @@
-"""Whoever asks for a run, and whenever: exactly one execution has it."""
+"""Exactly one execution at a time holds the claim on a run."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_of_many_threads_exactly_one_wins(bucket: Bucket) -> None:
 
 
 def interleave(works: Sequence[Callable[[Callable[[int], None]], None]], order: Sequence[int]) -> None:
-    """Run works side by side, but only one at a time: `order` says, again and again, whose next call is let through.
+    """Run functions in threads, one call at a time: `order` repeatedly decides whose next call may proceed.
 
     Each work is given what it has to call before every step.
     """
@@ -174,7 +174,7 @@ def test_in_every_order_of_their_calls_exactly_one_wins(many: int, holder: str |
 
 def test_a_claim_whose_response_was_lost_is_still_held(bucket: Bucket) -> None:
     class Forgetful(MeddledBucket):
-        """As a client that tries again because the first answer did not arrive."""
+        """A client that retries because the first response was lost."""
 
         def replace(self, key: str, body: bytes, tag: str | None) -> None:
             super().replace(key, body, tag)

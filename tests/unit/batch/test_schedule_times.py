@@ -17,7 +17,7 @@ def shown(expression: str, many: int = 4, timezone: str = "UTC", after: datetime
 
 
 # The examples of https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-cron-expressions.html and of the
-# scheduler's own page, each with what it says in words.
+# scheduler's documentation, each with its meaning in words.
 @pytest.mark.parametrize(
     ("expression", "words", "times"),
     [

@@ -13,7 +13,7 @@ ARN = "arn:aws:states:us-east-1:123456789012:execution:batch:one"
 
 
 class Forgotten(ClientError):
-    """As Step Functions' client raises it."""
+    """The exception of Step Functions' client."""
 
     def __init__(self) -> None:
         super().__init__({"Error": {"Code": "ExecutionDoesNotExist", "Message": ""}}, "DescribeExecution")

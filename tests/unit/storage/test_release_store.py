@@ -70,10 +70,10 @@ def test_an_object_is_replaced_only_with_its_current_etag(bucket: Bucket) -> Non
 def test_a_storage_that_cannot_be_reached_is_unavailable() -> None:
     store = S3Store(
         "things",
-        endpoint="http://127.0.0.1:9",  # the discard port: nobody listens
+        endpoint="http://127.0.0.1:9",  # the discard port: no server listens
         region="eu-central-1",
         access_key_id="x",
-        secret_access_key="x",  # noqa: S106 - nobody is asked for it
+        secret_access_key="x",  # noqa: S106 - no real secret
         client_options={"allow_http": True},
         retry_config={"max_retries": 0},
     )

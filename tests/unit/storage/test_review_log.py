@@ -14,7 +14,7 @@ NOW = datetime.now(UTC)
 
 
 class Logs:
-    """The call that `ReviewLog` makes, over events given as (id, age); it lists the oldest first, an event a page."""
+    """The call that `ReviewLog` makes, for events given as (id, age): oldest first, one event per page."""
 
     def __init__(self, *events: tuple[str, timedelta]) -> None:
         self.events = sorted(events, key=lambda event: event[1], reverse=True)

@@ -464,8 +464,8 @@ def _draw_cost(summary: Summary) -> str:
     lines.append(("<em>all</em>", "", f"{cost.requests:,}", "", f"{cost.gb_seconds:,.1f}"))
     heads = ("function", "memory", "requests", "time", "GB-seconds")
     note = (
-        f'<p class="note">With {cost.state_transitions:,} state transitions about ${_dollars(cost.dollars)} by list '
-        "prices; storage, requests to S3 and logs are not in it.</p>\n"
+        f'<p class="note">With {cost.state_transitions:,} state transitions, about ${_dollars(cost.dollars)} at list '
+        "prices, without storage, requests to S3 and logs.</p>\n"
     )
     return write_section("cost", "Cost", write_table("What the run used", heads, lines, texts=1) + note)
 

@@ -36,7 +36,7 @@ def cut_up(text: bytes, records: Records) -> list[bytes]:
 
 
 def go_through(text: bytes) -> list[tuple[int, int]]:
-    """Find end and number of fields of every record, a byte at a time, by the words of the module's docstring."""
+    """Find end and number of fields of every record, byte by byte, by the rules in the module's docstring."""
     found = []
     place = 0
     while place < len(text):
@@ -115,7 +115,7 @@ def test_records_do_not_depend_on_the_pieces_of_a_text(text: bytes, data: st.Dat
 @pytest.mark.parametrize("row", [b'1,"a\nb""c",3\n', b"5'10\",x,y\n", b'"open,x,y\n'])
 @pytest.mark.slow
 def test_records_do_not_depend_on_windows(row: bytes) -> None:
-    """Rows of which one is irregular are repeated over several windows, shifted by a first one."""
+    """Rows, of which one is irregular, fill several windows, shifted by a first row."""
     plain = b'1,"two\nlines",3\n'
     for shift in (0, 13):
         text = b"x" * shift + b",y,z\n" + plain * (WINDOW_BYTES // len(plain)) + row + plain * 2_000

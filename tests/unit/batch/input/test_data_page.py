@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "batch-data.md").read_text()
 
 
 def cells(heading: str) -> Iterator[list[str]]:
-    """Yield the rows of the table whose first line begins so."""
+    """Yield the rows of the table whose first line begins with a heading."""
     table = PAGE[PAGE.index(heading) :].split("\n\n")[0]
     for line in table.splitlines()[2:]:
         yield [cell.strip() for cell in line.strip("| ").split(" | ")]

@@ -123,7 +123,7 @@ def list_rows(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) 
 
 
 def check_both_doors(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) -> EncodedRows:
-    """Give the same rows to both doors; a payload's has one row each, so that accepted rows are told from others."""
+    """Encode the same rows as payloads and as a frame; each payload has one row, to separate accepted from rejected rows."""
     encoded = encode_frame(features, frame, typed=typed)
     rows, good, words = list_rows(features, frame, typed=typed), [], []
     for number, row in enumerate(rows):
@@ -203,7 +203,7 @@ def test_a_deeply_nested_value_costs_only_its_row() -> None:
 
 
 def test_a_number_may_be_surrounded_by_blanks_only() -> None:
-    """What Unicode has as White_Space, which U+001C to U+001F are not, although Python takes them for blanks."""
+    """Return whether Unicode has a character as White_Space; U+001C to U+001F are not, although Python strips them."""
     around = {
         mark
         for mark in INVISIBLE

@@ -60,7 +60,7 @@ def write(column: pl.Series) -> bytes:
 
 
 def read(body: bytes, options: Options, *features: Feature) -> RawRows:
-    """Read a file with a column "k", as it is done after Plan has not refused it."""
+    """Read a file with a column "k", as a shard does after Plan has accepted it."""
     (raw,) = read_all({"x.parquet": body}, ["a", "k"], options, (A, *features))
     return raw
 

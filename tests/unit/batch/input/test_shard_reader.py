@@ -48,7 +48,7 @@ def test_shards_together_are_the_csv_as_python_reads_it(table: list[tuple[str, s
 
 @pytest.mark.slow
 def test_a_large_csv_is_read_as_python_reads_it() -> None:
-    """Some megabytes, so that polars' own threads cut them too."""
+    """Some megabytes, so that polars also splits them for its threads."""
     generator = random.Random(7)  # noqa: S311 no secret
     text = io.StringIO()
     words = ["", "plain", 'a "quoted" word', "two\nlines", "three\r\nlines,and a comma", "ü"]

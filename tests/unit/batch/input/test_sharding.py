@@ -86,7 +86,7 @@ def test_slices_of_a_text_with_a_known_end_have_equal_sizes(records: int, fittin
 def test_slices_of_row_groups_are_all_rows_in_order_and_of_the_requested_size(
     groups: list[tuple[int, int]], size: int
 ) -> None:
-    """Every group has one column, with so many bytes a value; another one is not read."""
+    """Every group has one column with so many bytes per value, and another one that is not read."""
     row_groups = [RowGroup(rows, (Chunk("a", 0, 1, rows * width), Chunk("b", 0, 1, 10**9))) for rows, width in groups]
     slices = list(slice_rows(row_groups, {"a": 8}, size))
     row = 0
@@ -210,7 +210,7 @@ def test_a_header_of_one_column_that_contains_another_separator_is_reported(
 
 
 def test_a_missing_column_is_found_before_files_are_read() -> None:
-    """The second file has what would be refused when it is read through: it is not looked at any more."""
+    """The second file would be rejected when it is read, but it is not read any more."""
     too_long = "x" * (MAX_RECORD_BYTES + 1)
     assert [problem.path for problem in refused({"1.csv": "b\n1\n", "2.csv": f"b\n{too_long}"})] == ["feature a"]
 

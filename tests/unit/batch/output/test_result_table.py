@@ -44,7 +44,7 @@ def list_lines(rows: int) -> pl.DataFrame:
 
 
 def predict_frame(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -> ShardPredictions:
-    """Answer a frame as the batch does: encoded by polars, scored, put together as arrays."""
+    """Predict a frame as the batch does: encoded by polars, scored, combined as arrays."""
     read = ensemble.release
     columns = encode_frame(read.features, frame, typed=typed).columns
     ask = partial(ensemble._ask_tier, columns)
@@ -85,7 +85,7 @@ def check_lines(read: Any, predicted: ShardPredictions, output: Mapping[str, Any
 
 
 def compare(folder: Path, rows: list[dict[str, Any]], *members: dict[str, Any], **more: Any) -> pl.DataFrame:
-    """Ask the same rows of an execution and of the batch, compare, and return the batch's frame."""
+    """Predict the same rows in an execution and in the batch, compare, and return the batch's frame."""
     path = sources(folder, *members, **more).path
     for broken in folder.glob("logarithm.tflite"):
         if more.get("quorum") == {"min_members": 1}:
@@ -137,7 +137,7 @@ def test_three_classes_and_a_label_predict_as_an_execution(tmp_path: Path) -> No
         features=[X, Y],
         aggregation={"method": "hard_vote", "tie": "abstain"},
     )
-    assert frame["label"].null_count() == 2  # a tie of two votes, which nobody breaks
+    assert frame["label"].null_count() == 2  # a tie of two votes that is not broken
     assert frame.filter(pl.col("label").is_null()).select("value", "score", "decision").unique().rows() == [
         (None, None, "abstain")
     ]
@@ -199,7 +199,7 @@ def test_the_frame_equals_an_execution_for_any_outputs(question: Any, data: st.D
 
 def test_a_shard_without_rows_has_all_columns_and_invokes_no_member() -> None:
     read = release(BINARY, released("a", "probability"), released("b", "probability", role="shadow"))
-    predicted = predict_shard(read, read.policy, list_lines(0), lambda *_: pytest.fail("nobody is to be asked"))
+    predicted = predict_shard(read, read.policy, list_lines(0), lambda *_: pytest.fail("a member was invoked"))
     assert isinstance(predicted, ShardPredictions)
     assert (predicted.status, predicted.cause) == ("COMPLETE", None)
     assert predicted.frame.schema == result_schema(read, list_lines(0).schema)
