@@ -66,7 +66,7 @@ messages quote it; `kind` is the reason without the value."""
 Original = Callable[[str, Sequence[int]], list[Any]]
 """Returns a column's values at some rows, as Python objects."""
 
-_Written = Callable[[Sequence[int]], list[Any]]
+_ReadValues = Callable[[Sequence[int]], list[Any]]
 """The same for one column."""
 
 
@@ -115,15 +115,15 @@ def encode_frame(
     wrong: list[tuple[int, int, tuple[Any, ...]]] = []
     for position, feature in enumerate(features):
         present = feature.name in frame.columns
-        given = to_json_type(frame[feature.name]) if present else pl.Series([None] * frame.height)
-        written = partial(original, feature.name) if present and original is not None else partial(_list, given)
-        part = _encode(feature, given, written, typed=typed)
+        series = to_json_type(frame[feature.name]) if present else pl.Series([None] * frame.height)
+        read_values = partial(original, feature.name) if present and original is not None else partial(_list, series)
+        part = _encode(feature, series, read_values, typed=typed)
         columns |= part.columns
         if part.values is not None:
             values[feature.name] = part.values
         rows = list(part.reasons)
         accepted[rows] = False
-        raw = written(rows)
+        raw = read_values(rows)
         read = raw if typed else read_texts(feature, raw)
         for row, value, meant in zip(rows, raw, read, strict=True):
             reason, remedy = part.reasons[row]
@@ -136,31 +136,31 @@ def encode_frame(
     return EncodedRows(columns, accepted, values, pl.DataFrame(lines, WRONG, orient="row"))
 
 
-def to_json_type(given: pl.Series) -> pl.Series:
+def to_json_type(series: pl.Series) -> pl.Series:
     """Convert a column to a type that JSON has; see the module."""
-    given = to_plain_type(given)
-    dtype = given.dtype
+    series = to_plain_type(series)
+    dtype = series.dtype
     if dtype.is_decimal():  # through its text, since a division of integers would round twice
-        return given.cast(pl.String).cast(pl.Float64)
-    return given.cast(pl.String) if dtype.is_temporal() else given
+        return series.cast(pl.String).cast(pl.Float64)
+    return series.cast(pl.String) if dtype.is_temporal() else series
 
 
-def _list(given: pl.Series, rows: Sequence[int]) -> list[Any]:
+def _list(series: pl.Series, rows: Sequence[int]) -> list[Any]:
     """Return some of the values; polars can gather all types except Python objects."""
     if not len(rows):
         return []
-    return [given[row] for row in rows] if given.dtype == pl.Object else given[list(rows)].to_list()
+    return [series[row] for row in rows] if series.dtype == pl.Object else series[list(rows)].to_list()
 
 
-def _encode(feature: Feature, given: pl.Series, written: _Written, *, typed: bool) -> _Part:
-    single = given.dtype in (pl.String, pl.Boolean, pl.Null) or given.dtype.is_numeric()
-    if isinstance(feature, NumberFeature) and single and given.dtype != pl.Boolean:
-        return _encode_numbers(feature, given, written)
+def _encode(feature: Feature, series: pl.Series, read_values: _ReadValues, *, typed: bool) -> _Part:
+    single = series.dtype in (pl.String, pl.Boolean, pl.Null) or series.dtype.is_numeric()
+    if isinstance(feature, NumberFeature) and single and series.dtype != pl.Boolean:
+        return _encode_numbers(feature, series, read_values)
     if isinstance(feature, CategoryFeature | BooleanFeature) and single:
-        return _encode_distinct(feature, given, written, typed=typed)
-    if isinstance(feature, TensorFeature) and isinstance(given.dtype, pl.List | pl.Array):
-        return _encode_tensors(feature, given, written)
-    values = written(range(len(given)))
+        return _encode_distinct(feature, series, read_values, typed=typed)
+    if isinstance(feature, TensorFeature) and isinstance(series.dtype, pl.List | pl.Array):
+        return _encode_tensors(feature, series, read_values)
+    values = read_values(range(len(series)))
     return _encode_singly(feature, values if typed else read_texts(feature, values))
 
 
@@ -177,59 +177,59 @@ def _encode_singly(feature: Feature, values: Sequence[Any]) -> _Part:
         return _Part(columns, reasons, np.array(numbers, dtype=np.float64))
     # One column holds the index itself; of several columns, the one that is 1 has the index.
     only = next(iter(columns.values()))
-    places = np.stack([*columns.values()], axis=1).argmax(axis=1) if len(columns) > 1 else only
-    return _Part(columns, reasons, np.where([value is None for value in values], np.nan, places))
+    indexes = np.stack([*columns.values()], axis=1).argmax(axis=1) if len(columns) > 1 else only
+    return _Part(columns, reasons, np.where([value is None for value in values], np.nan, indexes))
 
 
-def _encode_numbers(feature: NumberFeature, given: pl.Series, written: _Written) -> _Part:
+def _encode_numbers(feature: NumberFeature, series: pl.Series, read_values: _ReadValues) -> _Part:
     """Encode finite numbers; polars parses the same texts as `core.preprocessing.encoding.read_numeral`."""
-    cast = given.cast(pl.Float64, strict=False)
-    if given.dtype == pl.String and cast.null_count() > given.null_count():
-        cast = given.str.strip_chars().cast(pl.Float64, strict=False)
+    cast = series.cast(pl.Float64, strict=False)
+    if series.dtype == pl.String and cast.null_count() > series.null_count():
+        cast = series.str.strip_chars().cast(pl.Float64, strict=False)
     numbers = cast.to_numpy(writable=True)  # null is NaN there
     numbers[np.isinf(numbers)] = np.nan
     filled = numbers
-    if feature.missing is not None and given.null_count():
-        filled = np.where(given.is_null().to_numpy(), feature.missing, numbers)
+    if feature.missing is not None and series.null_count():
+        filled = np.where(series.is_null().to_numpy(), feature.missing, numbers)
     column, within = scale_numbers(feature, filled)
     rest = np.flatnonzero(~(within & np.isfinite(column)))
-    part = _encode_singly(feature, written(rest.tolist()))
+    part = _encode_singly(feature, read_values(rest.tolist()))
     column[rest], numbers[rest] = part.columns[feature.name], part.values
     return _Part({feature.name: column}, _renumber(part.reasons, rest), numbers)
 
 
 def _encode_distinct(
-    feature: CategoryFeature | BooleanFeature, given: pl.Series, written: _Written, *, typed: bool
+    feature: CategoryFeature | BooleanFeature, series: pl.Series, read_values: _ReadValues, *, typed: bool
 ) -> _Part:
     """Encode each distinct value once, and assign the result to its rows."""
-    first, codes = find_distinct(given)
-    values = _list(given, first.tolist())
+    first, codes = find_distinct(series)
+    values = _list(series, first.tolist())
     part = _encode_singly(feature, values if typed else read_texts(feature, values))
     wrong = np.zeros(len(first), dtype=np.bool_)
     wrong[list(part.reasons)] = True
     rest = np.flatnonzero(wrong[codes])
     columns = select_rows(part.columns, codes)
-    places = np.empty(0) if part.values is None else part.values[codes]
-    if not given.dtype.is_float():
+    indexes = np.empty(0) if part.values is None else part.values[codes]
+    if not series.dtype.is_float():
         reasons = {row: part.reasons[code] for row, code in zip(rest.tolist(), codes[rest].tolist(), strict=True)}
-        return _Part(columns, reasons, places)
+        return _Part(columns, reasons, indexes)
     # A float may be an integer in the file, which can be valid, or which the float does not represent exactly. And 0
     # and -0 are one value here, but differ in messages.
-    rest = np.flatnonzero(wrong[codes] | (given.abs() > EXACT).fill_null(value=False).to_numpy())
-    again = _encode_singly(feature, written(rest.tolist()))
+    rest = np.flatnonzero(wrong[codes] | (series.abs() > EXACT).fill_null(value=False).to_numpy())
+    again = _encode_singly(feature, read_values(rest.tolist()))
     for name, column in again.columns.items():
         columns[name][rest] = column
-    places[rest] = again.values
-    return _Part(columns, _renumber(again.reasons, rest), places)
+    indexes[rest] = again.values
+    return _Part(columns, _renumber(again.reasons, rest), indexes)
 
 
-def find_distinct(given: pl.Series) -> tuple[Integers, Integers]:
+def find_distinct(series: pl.Series) -> tuple[Integers, Integers]:
     """Return the first row of each distinct value, and for each row the index of its value among these."""
-    if not given.dtype.is_float():
-        values = given.unique(maintain_order=True)
+    if not series.dtype.is_float():
+        values = series.unique(maintain_order=True)
         if 0 < len(values) <= MAX_COMPARED_VALUES:
-            return _find_few(given, values.to_list())
-    rows = pl.DataFrame({"value": given, "first": np.arange(len(given))})
+            return _find_few(series, values.to_list())
+    rows = pl.DataFrame({"value": series, "first": np.arange(len(series))})
     distinct = rows.unique("value", keep="first", maintain_order=True)
     codes = rows.select("value").join(
         distinct.with_row_index("code"), on="value", how="left", nulls_equal=True, maintain_order="left"
@@ -237,35 +237,35 @@ def find_distinct(given: pl.Series) -> tuple[Integers, Integers]:
     return distinct["first"].to_numpy(), codes["code"].cast(pl.Int64).to_numpy()
 
 
-def _find_few(given: pl.Series, values: Sequence[Any]) -> tuple[Integers, Integers]:
+def _find_few(series: pl.Series, values: Sequence[Any]) -> tuple[Integers, Integers]:
     """Do so for a few known values: comparing with each of them is faster than looking up each row."""
-    first, codes = np.zeros(len(values), np.int64), np.zeros(len(given), np.int64)
+    first, codes = np.zeros(len(values), np.int64), np.zeros(len(series), np.int64)
     for code, value in enumerate(values[1:], 1):
-        same = given.is_null() if value is None else (given == value)
+        same = series.is_null() if value is None else (series == value)
         rows = (same.fill_null(value=False) if same.null_count() else same).to_numpy()
         first[code] = rows.argmax()
         np.add(codes, code, out=codes, where=rows)
     return first, codes
 
 
-def _encode_tensors(feature: TensorFeature, given: pl.Series, written: _Written) -> _Part:
-    column = np.zeros((len(given), *feature.shape), dtype=feature.dtype)
-    rows, numbers = _find_regular(given, feature.shape)
+def _encode_tensors(feature: TensorFeature, series: pl.Series, read_values: _ReadValues) -> _Part:
+    column = np.zeros((len(series), *feature.shape), dtype=feature.dtype)
+    rows, numbers = _find_regular(series, feature.shape)
     with np.errstate(over="ignore", invalid="ignore"):
         cast = numbers.astype(column.dtype)
     fits = np.isfinite(numbers) & (np.isfinite(cast) if column.dtype.kind == "f" else cast == numbers)
     right = fits.all(axis=tuple(range(1, column.ndim)))
     column[rows[right]] = cast[right]
-    rest = np.setdiff1d(np.arange(len(given)), rows[right])
-    part = _encode_singly(feature, written(rest.tolist()))
+    rest = np.setdiff1d(np.arange(len(series)), rows[right])
+    part = _encode_singly(feature, read_values(rest.tolist()))
     column[rest] = part.columns[feature.name]
     return _Part({feature.name: column}, _renumber(part.reasons, rest), None)
 
 
-def _find_regular(given: pl.Series, shape: Sequence[int]) -> tuple[Integers, Array]:
+def _find_regular(series: pl.Series, shape: Sequence[int]) -> tuple[Integers, Array]:
     """Find the rows whose lists have a shape and contain numbers; return rows and numbers, as `(rows, *shape)`."""
     nothing = np.arange(0), np.zeros((0, *shape))
-    rows, entries, flat = np.arange(len(given)), 1, given  # each remaining row has so many entries in `flat`
+    rows, entries, flat = np.arange(len(series)), 1, series  # each remaining row has so many entries in `flat`
     for size in shape:
         if isinstance(flat.dtype, pl.Array):
             flat = flat.arr.to_list()

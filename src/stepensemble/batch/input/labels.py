@@ -1,4 +1,4 @@
-"""Reads a column of labels, the ground truth: the whole column by the classes' names, or all of it by their indexes.
+"""Reads a column of labels, the ground truth, with one reading for the whole column: classes' names or their indexes.
 
 A label is a class's name, or its index among the task's classes, counted from 0; for two classes also false and true,
 unless a class has such a name. If classes are named "1", "2" and "3", the label 1 may be a name or an index, which are

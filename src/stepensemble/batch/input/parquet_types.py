@@ -19,13 +19,13 @@ MAX_DIGITS = 38
 """Digits of a decimal at most."""
 
 
-def to_plain_type(given: pl.Series) -> pl.Series:
+def to_plain_type(series: pl.Series) -> pl.Series:
     """Convert a column to a supported type; see the module."""
-    if given.dtype.is_extension():
-        given = given.ext.storage()
-    if isinstance(given.dtype, pl.Duration):
-        return given.dt.to_string("iso")
-    return given.cast(pl.String) if isinstance(given.dtype, pl.Categorical | pl.Enum) else given
+    if series.dtype.is_extension():
+        series = series.ext.storage()
+    if isinstance(series.dtype, pl.Duration):
+        return series.dt.to_string("iso")
+    return series.cast(pl.String) if isinstance(series.dtype, pl.Categorical | pl.Enum) else series
 
 
 def type_problems(

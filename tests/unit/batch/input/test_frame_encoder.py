@@ -123,7 +123,7 @@ def list_rows(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) 
 
 
 def check_both_doors(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) -> EncodedRows:
-    """Encode the same rows as payloads and as a frame; each payload has one row, to separate accepted from rejected rows."""
+    """Encode the same rows as a frame and as payloads of one row each, so that accepted rows are separate."""
     encoded = encode_frame(features, frame, typed=typed)
     rows, good, words = list_rows(features, frame, typed=typed), [], []
     for number, row in enumerate(rows):
