@@ -1,6 +1,6 @@
-"""How fast the members' outputs become answers: 10,000 rows, 8 members, 10 classes, every method.
+"""How fast the members' outputs become predictions: 10,000 rows, 8 members, 10 classes, every method.
 
-Two times a method: pooling alone, and the whole answer with labels, ties and all that is said of its uncertainty. Both
+Two times for each method: pooling alone, and the whole prediction with labels, ties and uncertainty. Both
 are compared with the least that anybody would compute from the same arrays: NumPy's mean; and the weighted average and
 argmax by which scikit-learn's `VotingClassifier(voting="soft")` predicts.
 
@@ -20,9 +20,9 @@ from command import add_rounds, make_parser, report
 from msgspec import Struct
 from timing import Machine, Spread, compare, describe_machine, rate, run_in_turns
 
-from stepensemble.core.aggregation.decision import predict_rows
 from stepensemble.core.aggregation.pooling import Vote, pool
 from stepensemble.core.aggregation.probability import softmax
+from stepensemble.core.aggregation.row_predictions import predict_rows
 from stepensemble.core.schema.policy import (
     Aggregation,
     GeometricMean,
@@ -58,7 +58,7 @@ class Speed(Struct, frozen=True):
 
 
 class MethodSpeed(Struct, frozen=True):
-    """Of one method: pooling alone, and the whole answer."""
+    """Speeds of one method: pooling alone, and the whole prediction."""
 
     pooling: Speed
     answer: Speed
@@ -78,7 +78,7 @@ class Result(Struct, frozen=True):
 
 
 def draw_votes() -> list[Vote]:
-    """Draw what the members say: the same logits for all, and noise for each."""
+    """Draw the members' outputs: the same logits for all, and noise for each."""
     generator = np.random.default_rng(SEED)
     common = generator.normal(0, 3, (ROWS, CLASSES))
     return [
@@ -119,7 +119,7 @@ def measure(rounds: int) -> Result:
     }
     for name, method in methods.items():
         tasks[f"{name} pooling"] = _pooling(task, method, votes)
-        tasks[f"{name} answer"] = _answering(task, method, votes)
+        tasks[f"{name} answer"] = _predicting(task, method, votes)
     seconds = run_in_turns(tasks, rounds)
 
     def speed(name: str) -> Speed:
@@ -143,7 +143,7 @@ def _pooling(task: MulticlassTask, method: Aggregation, votes: list[Vote]) -> Ca
     return lambda: pool(task, method, votes)
 
 
-def _answering(task: MulticlassTask, method: Aggregation, votes: list[Vote]) -> Callable[[], object]:
+def _predicting(task: MulticlassTask, method: Aggregation, votes: list[Vote]) -> Callable[[], object]:
     policy = Policy(method)
     return lambda: predict_rows(task, policy, votes)
 
@@ -158,7 +158,7 @@ def format_table(result: Result) -> str:
     ]
     lines += [f"{name:20}{_cell(spread, 1e-3):>24}" for name, spread in result.references.items()]
     for part in ("pooling", "answer"):
-        lines += ["", "pooling alone" if part == "pooling" else "the whole answer"]
+        lines += ["", "pooling alone" if part == "pooling" else "the whole prediction"]
         for name, both in result.methods.items():
             speed: Speed = getattr(both, part)
             lines.append(

@@ -1,6 +1,6 @@
-"""Draw the pictures of docs/performance.md from benchmarks/results: ratios beside their goals, growth, cost.
+"""Draw the charts of docs/performance.md from benchmarks/results: ratios beside their goals, growth, cost.
 
-The same results give the same bytes. Each picture names the digest of the results that it was drawn from.
+The same results give the same bytes. Each chart names the digest of the results that it was drawn from.
 
     python benchmarks/charts.py
 """
@@ -28,7 +28,7 @@ from stepensemble.batch.report.charts import STYLE as REPORTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FOLDER = ROOT / "docs" / "pictures"
+FOLDER = ROOT / "docs" / "charts"
 
 INK, FAINT, MET, MISSED = COLOURS["ink"], COLOURS["faint"], COLOURS["prediction"], COLOURS["previous"]
 OURS, OTHERS = "-", "--"
@@ -119,16 +119,16 @@ def draw_cost(folder: Path) -> Figure:
         axis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelsize=7)
     axes.legend(loc="upper left", fontsize=8)
-    axes.set_title(f"reckoned by list prices of {result.looked_up}, not measured", color=FAINT)
+    axes.set_title(f"computed from list prices of {result.looked_up}, not measured", color=FAINT)
     return figure
 
 
 def _interpolate(volumes: Sequence[int], dollars: Sequence[float], volume: float) -> float:
-    """Return the dollars at a volume between two that were reckoned, as a straight line on paper has them."""
+    """Return the dollars at a volume between two computed ones, on a straight line in the chart."""
     return float(np.exp(np.interp(np.log(volume), np.log(volumes), np.log(dollars))))
 
 
-PICTURES: Mapping[str, tuple[Callable[[Path], Figure], Sequence[str]]] = {
+CHARTS: Mapping[str, tuple[Callable[[Path], Figure], Sequence[str]]] = {
     "performance-ratios": (draw_ratios, ("in_process", "serving", "million")),
     "performance-growth": (draw_growth, ("growth",)),
     "performance-cost": (draw_cost, ("cost",)),
@@ -142,9 +142,9 @@ def digest_results(folder: Path, names: Sequence[str]) -> str:
 
 
 def write_pictures(results: Path, folder: Path) -> None:
-    """Draw all pictures as SVG."""
+    """Draw all charts as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (draw, sources) in PICTURES.items():
+    for name, (draw, sources) in CHARTS.items():
         metadata = {"Title": name, "Source": f"results {digest_results(results, sources)}", "Date": None}
         with mpl.rc_context(STYLE):
             figure = draw(results)
@@ -154,7 +154,7 @@ def write_pictures(results: Path, folder: Path) -> None:
 def main() -> None:
     """Draw."""
     write_pictures(RESULTS, FOLDER)
-    print(*(FOLDER / f"{name}.svg" for name in PICTURES), sep="\n")
+    print(*(FOLDER / f"{name}.svg" for name in CHARTS), sep="\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import msgspec
 from timing import Claim
 
 CLAIMING = ("in_process", "serving", "million", "growth", "footprint")
-"""Benchmarks that claim something, in the order in which it is told."""
+"""Benchmarks with claims, in the order in which they are reported."""
 
 APART = frozenset({"growth", "footprint"})
 """Those whose claims are not about anybody else."""
@@ -34,7 +34,7 @@ def tell_claim(claim: Claim) -> str:
     return "times as long" if claim.slower else "times as fast"
 
 
-def tell(claim: Claim) -> str:
+def format_claim(claim: Claim) -> str:
     """Return a claim as a sentence."""
     bound = "at most" if claim.slower else "at least"
     return (

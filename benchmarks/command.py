@@ -51,7 +51,7 @@ def read_place(text: str) -> Path:
 
 
 def report(result: Result, arguments: Namespace, format_table: Callable[[Result], str]) -> None:
-    """Write a result and print it, as `make_parser`'s arguments say."""
+    """Write a result and print it, as the arguments of `make_parser` direct."""
     text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
     arguments.output.write_text(text + "\n", encoding="utf-8")
     print(text if arguments.json else format_table(result))

@@ -2,7 +2,7 @@
 
 Nothing here was run on AWS, and nothing is timed. State transitions, calls and requests are counted in the state
 machines; seconds are those that `serving.py`, `in_process.py` and `batch_speed.py` measured on their machine; prices
-are AWS's list prices (`prices.py`); the rest is assumed, and `ASSUMED` says what.
+are AWS's list prices (`prices.py`); the rest is assumed, and listed in `ASSUMED`.
 
     python benchmarks/cost.py            # a table; benchmarks/results/cost.json is written
     python benchmarks/cost.py --json     # the same, printed as JSON
@@ -35,7 +35,7 @@ from prices import (
     STATE_TRANSITION,
     TRACE,
 )
-from scale import CORE_MEMORY, DEFAULT_CONCURRENCY, SCORE_MEMORY, STATE_SECONDS, reckon_run, reckon_shard, walk
+from scale import CORE_MEMORY, DEFAULT_CONCURRENCY, SCORE_MEMORY, STATE_SECONDS, compute_run, compute_shard, walk
 from timing import Spread
 
 from stepensemble.batch.report.cost import FRAME_TRANSITIONS
@@ -60,7 +60,7 @@ BILLED_SECONDS = 0.1
 RECORD_WRITES = 4
 LOG_BYTES = PAYLOAD_BYTES = 1_000
 DAYS, HOURS, CORES = 30, 730, 2
-"""What is assumed; `ASSUMED` says what it is."""
+"""Assumptions, which `ASSUMED` describes."""
 
 PRECISION = 1.001
 """Of a break-even point."""
@@ -103,7 +103,7 @@ class InProcess(Struct, frozen=True):
 
 
 class Measured(Struct, frozen=True):
-    """The seconds that everything is reckoned from.
+    """The seconds that everything is computed from.
 
     Attributes:
         slot: a warm call of one, one row.
@@ -150,7 +150,7 @@ class Result(Struct, frozen=True):
     """What is written.
 
     Attributes:
-        parts: dollars for a million predictions, by who answers and by what is paid; the batch's are of a million in
+        parts: dollars for a million predictions, by way and by what is paid; the batch's are of a million in
             30 runs, the endpoint's of the hours that it runs anyway.
         volumes: predictions a month.
         monthly: dollars a month at each of these.
@@ -220,15 +220,15 @@ def price_serverless(measured: Measured) -> dict[str, float]:
 
 
 def price_endpoint(measured: Measured, predictions: float) -> dict[str, float]:
-    """Return the dollars of a month with as many of the smallest instances as can answer so much."""
+    """Return the dollars of a month with as many of the smallest instances as these requests need."""
     instances = max(1, math.ceil(predictions * measured.models / (CORES * HOURS * 3600)))
     return {"requests": predictions * _data(), "compute": instances * HOURS * ENDPOINT_HOUR.dollars}
 
 
 def price_batch(measured: Measured, predictions: float) -> dict[str, float]:
     """Return the dollars of a month with a run a day; a shard that is begun counts as a whole one."""
-    shard = reckon_shard(measured.batch, MEMBERS)
-    run = reckon_run(measured.batch, shard, math.ceil(predictions / DAYS), DEFAULT_CONCURRENCY)
+    shard = compute_shard(measured.batch, MEMBERS)
+    run = compute_run(measured.batch, shard, math.ceil(predictions / DAYS), DEFAULT_CONCURRENCY)
     transitions = (run.shards * shard.way.transitions + FRAME_TRANSITIONS) * STATE_TRANSITION.dollars
     requests = (run.shards * shard.requests + 2) * LAMBDA_REQUEST.dollars  # and Plan and Summarize
     compute = run.dollars - run.shards * (shard.dollars - shard.gb_seconds * LAMBDA_TIME.dollars)
@@ -243,7 +243,7 @@ def price_batch(measured: Measured, predictions: float) -> dict[str, float]:
 
 
 def price_all(measured: Measured) -> Mapping[str, Way]:
-    """Return every way, by who answers."""
+    """Return every way to serve."""
     counted = count_execution(MEMBERS)
     return {
         EXPRESS: _by_prediction(price_execution(measured, counted, express=True)),
@@ -270,8 +270,8 @@ def find_break_even(one: Total, other: Total) -> tuple[Literal["always", "never"
     return ("below" if less else "above"), float(f"{high:.2g}")
 
 
-def reckon(measured: Measured) -> Result:
-    """Reckon everything."""
+def compute_costs(measured: Measured) -> Result:
+    """Compute all costs."""
     ways = price_all(measured)
     totals = {name: _total(way) for name, way in ways.items()}
     pairs = [(one, other) for one in (EXPRESS, STANDARD, BATCH) for other in (ENDPOINT, SERVERLESS, LAMBDA)]
@@ -315,8 +315,8 @@ def format_table(result: Result) -> str:
     """Return the result as a table."""
     lines = ["dollars for a million predictions"]
     for name, parts in result.parts.items():
-        told = ", ".join(f"{part} {dollars:,.4f}" for part, dollars in parts.items())
-        lines.append(f"  {name:24}{sum(parts.values()):>12,.4f}   {told}")
+        label = ", ".join(f"{part} {dollars:,.4f}" for part, dollars in parts.items())
+        lines.append(f"  {name:24}{sum(parts.values()):>12,.4f}   {label}")
     lines += ["", "costs less, by predictions a month"]
     lines += [f"  {one.one:24}{one.other:26}{tell_break_even(one)}" for one in result.break_even]
     return "\n".join(lines)
@@ -328,10 +328,10 @@ def tell_break_even(one: BreakEven) -> str:
 
 
 def main() -> None:
-    """Reckon, write, print."""
+    """Compute, write, print."""
     parser = make_parser(__doc__, RESULT)
     arguments = parser.parse_args()
-    report(reckon(read_measured()), arguments, format_table)
+    report(compute_costs(read_measured()), arguments, format_table)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from claims import tell
+from claims import format_claim
 from command import add_rounds, make_parser, report
 from msgspec import Struct
 from stacks import start_stack
@@ -146,7 +146,7 @@ def format_table(result: Result) -> str:
     lines = [f"{name:28}{weight:>10,.1f} MB" for name, weight in result.megabytes.items()]
     lines += ["", f"imports, median and quartiles of {result.rounds} rounds, processor time", ""]
     lines += [f"{name:28}{show(spread, 0):>28} ms" for name, spread in result.milliseconds.items()]
-    lines += ["", *map(tell, result.claims)]
+    lines += ["", *map(format_claim, result.claims)]
     return "\n".join(lines)
 
 

@@ -45,7 +45,7 @@ CUT = 4
 """One in so many of the largest table's rows is cut into shards."""
 
 RECORD_BYTES = 64
-"""Room for a whole record at the end of a shard: it lets a table be cut into as many shards as are asked for."""
+"""Bytes for a whole record at the end of a shard, so that a table splits into the requested number of shards."""
 
 LOOK_SECONDS = 0.02
 

@@ -1,9 +1,9 @@
-"""How fast an ensemble answers in process: one row, and ten thousand; against what would be written without it.
+"""How fast an ensemble predicts in process, one row and ten thousand, compared with code written without it.
 
-`Ensemble.predict` takes a payload as a client sends it: it validates and encodes every value, asks the four shipped
-models, combines them, and says of every row how sure the answer is; `Ensemble.predict_table` does so with a table. The
-others get encoded columns and answer a mean. Of ten thousand rows the table is what is compared with them: who has so
-many in process, has a table.
+`Ensemble.predict` takes a payload as a client sends it. It validates and encodes every value, invokes the four shipped
+models, combines them, and measures how certain every prediction is. `Ensemble.predict_table` does so with a table. The
+peers get encoded columns and return a mean. For ten thousand rows the table is compared with them, since a caller with
+so many rows in process has a table.
 
     python benchmarks/in_process.py            # a table; benchmarks/results/in_process.json is written
     python benchmarks/in_process.py --json     # the same, printed as JSON
@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import polars as pl
-from claims import tell
+from claims import format_claim
 from command import add_rounds, make_parser, report
 from msgspec import Struct
 from peers.in_process import keras_predict, tf_function, voting_classifier
@@ -51,7 +51,7 @@ REPEATS: Mapping[int, Mapping[str, int]] = {1: {OURS: 200, KERAS: 5, FUNCTION: 2
 
 
 class Result(Struct, frozen=True):
-    """What is written; `milliseconds` a call, by rows and by who is asked."""
+    """What is written; `milliseconds` of a call, by rows and by way."""
 
     machine: Machine
     rounds: int
@@ -94,10 +94,10 @@ def measure(rounds: int) -> Result:
         calls = {name: REPEATS[rows].get(name, 1) for name in tasks}
         seconds = run_in_turns({name: _repeat(task, calls[name]) for name, task in tasks.items()}, rounds)
         seconds = {name: [one / calls[name] for one in taken] for name, taken in seconds.items()}
-        told = f"{rows:,} row{'s' if rows > 1 else ''}"
-        milliseconds[told] = {name: summarize([one * 1000 for one in taken]) for name, taken in seconds.items()}
+        label = f"{rows:,} row{'s' if rows > 1 else ''}"
+        milliseconds[label] = {name: summarize([one * 1000 for one in taken]) for name, taken in seconds.items()}
         claims += [
-            Claim(f"{told}, four members, in process", other, compare(seconds[other], seconds[CLAIMED[rows]]), goal)
+            Claim(f"{label}, four members, in process", other, compare(seconds[other], seconds[CLAIMED[rows]]), goal)
             for other, goal in GOALS[rows].items()
         ]
     return Result(
@@ -124,7 +124,7 @@ def _repeat(task: Callable[[], object], times: int) -> Callable[[], object]:
 
 
 def _check(ensemble: Ensemble, payload: Mapping[str, Any], *others: np.ndarray) -> None:
-    """Everybody gives the same answers, or there is nothing to compare."""
+    """Check that all ways return the same predictions, since otherwise their times cannot be compared."""
     ours = [prediction["value"] for prediction in ensemble.predict(payload)["predictions"]]
     for other in others:
         np.testing.assert_allclose(ours, other, atol=1e-4)
@@ -135,7 +135,7 @@ def format_table(result: Result) -> str:
     lines = [f"median and quartiles of {result.rounds} rounds", ""]
     for rows, taken in result.milliseconds.items():
         lines += [rows] + [f"  {name:22}{show(spread, 3):>28} ms" for name, spread in taken.items()]
-    lines += ["", *map(tell, result.claims)]
+    lines += ["", *map(format_claim, result.claims)]
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import polars as pl
-from claims import tell
+from claims import format_claim
 from command import add_rounds, make_parser, read_count, report
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -97,19 +97,19 @@ def measure(rows: int, rounds: int) -> Result:
             }
             whole = run_in_turns(tasks, rounds)
         laps = {name: taken[1:] for name, taken in laps.items()}  # the first turn is not counted
-        answers = [
+        predictions = [
             _read_values(folder / "ours"),
             pl.read_csv(folder / "script.csv")["value"].to_numpy(),
             pl.read_parquet(folder / "limit.parquet")["value"].to_numpy(),
         ]
-        for other in answers[1:]:
-            np.testing.assert_allclose(answers[0], other, atol=1e-4)
+        for other in predictions[1:]:
+            np.testing.assert_allclose(predictions[0], other, atol=1e-4)
         seconds = {name: laps[name] for name in (OURS, SCRIPT, LIMIT)}
         starts = {
             name: [all_ - work for all_, work in zip(whole[name], seconds[name], strict=True)]
             for name in (SCRIPT, LIMIT)
         }
-        told = f"{rows:,} rows, four members"
+        label = f"{rows:,} rows, four members"
         return Result(
             describe_machine(
                 "ai-edge-litert", "keras", "moto", "numpy", "pandas", "polars", "stepensemble", "tensorflow"
@@ -121,8 +121,8 @@ def measure(rows: int, rounds: int) -> Result:
             {name: summarize(laps[name]) for name in (UPLOAD, RUN, FETCH)},
             {"local stack": summarize([started]), **{name: summarize(taken) for name, taken in starts.items()}},
             [
-                Claim(told, SCRIPT, compare(seconds[SCRIPT], seconds[OURS]), 3),
-                Claim(told, LIMIT, compare(seconds[OURS], seconds[LIMIT]), 2.5, slower=True),
+                Claim(label, SCRIPT, compare(seconds[SCRIPT], seconds[OURS]), 3),
+                Claim(label, LIMIT, compare(seconds[OURS], seconds[LIMIT]), 2.5, slower=True),
             ],
         )
 
@@ -161,7 +161,7 @@ def _link(table: Path, other: Path) -> Path:
 
 
 def _run_script(name: str, script: str, table: Path, models: Path, output: Path, laps: Laps) -> Callable[[], None]:
-    """Return what runs a script in a process of its own and keeps how long it says it took."""
+    """Return what runs a script in a process of its own and keeps the time that it reports."""
 
     def run() -> None:
         command = [sys.executable, str(PEERS / script), str(table), str(models), str(output)]
@@ -182,7 +182,7 @@ def format_table(result: Result) -> str:
     for title, taken in (("", result.seconds), ("of ours", result.parts), ("started before", result.started)):
         lines += [title] if title else []
         lines += [f"{'  ' if title else ''}{name:28}{show(spread):>28} s" for name, spread in taken.items()]
-    lines += ["", *map(tell, result.claims)]
+    lines += ["", *map(format_claim, result.claims)]
     return "\n".join(lines)
 
 

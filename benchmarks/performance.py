@@ -39,7 +39,7 @@ def format_short(folder: Path) -> str:
     """Return some ratios as a Markdown table, and where a month of executions begins to cost more than an endpoint."""
     claims = {(claim.what, claim.against): claim for of in read_claims(folder).values() for claim in of}
     lines = ["| what | against | |", "| --- | --- | --: |"]
-    lines += [f"| {what} | {against} | {_told(claims[what, against])} |" for what, against in SHORT]
+    lines += [f"| {what} | {against} | {_format_ratio(claims[what, against])} |" for what, against in SHORT]
     even = {(one.one, one.other): one for one in _read_cost(folder).break_even}[cost.EXPRESS, cost.ENDPOINT]
     lines.append(f"| a month of executions, EXPRESS, estimated | {even.other} | cheaper {cost.tell_break_even(even)} |")
     return "\n".join(lines) + "\n"
@@ -143,7 +143,7 @@ def format_break_even(folder: Path) -> str:
 
 
 def format_assumed(folder: Path) -> str:
-    """Return what cost is reckoned from, and the prices."""
+    """Return the inputs of the cost computation, and the prices."""
     result = _read_cost(folder)
     counted = result.counted
     lines = ["| counted of one execution, four members | |", "| --- | --: |"]
@@ -216,19 +216,21 @@ def _format_spreads(kinds: Mapping[str, Mapping[str, Any]], unit: str) -> str:
     lines = [f"| | | {unit} | quartiles |", "| --- | --- | --: | --: |"]
     for kind, taken in kinds.items():
         for place, (name, spread) in enumerate(taken.items()):
-            told = msgspec.convert(spread, Spread)
-            lines.append(f"| {'' if place else kind} | {name} | {_number(told.median)} | {_quartiles(told)} |")
+            quartiles = msgspec.convert(spread, Spread)
+            lines.append(
+                f"| {'' if place else kind} | {name} | {_number(quartiles.median)} | {_quartiles(quartiles)} |"
+            )
     return "\n".join(lines) + "\n"
 
 
 def _claim(claim: Claim) -> str:
     return (
-        f"| {claim.what} | {claim.against} | {_told(claim)} "
+        f"| {claim.what} | {claim.against} | {_format_ratio(claim)} "
         f"| {_quartiles(claim.ratio)} | {_goal(claim)} | {_met(claim)} |"
     )
 
 
-def _told(claim: Claim) -> str:
+def _format_ratio(claim: Claim) -> str:
     return f"{_number(claim.ratio.median)} {tell_claim(claim)}"
 
 

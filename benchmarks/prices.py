@@ -1,6 +1,6 @@
 """AWS's list prices, in one place: us-east-1, x86, without free tiers, discounts and taxes.
 
-Prices of Lambda and Step Functions are those by which a run's own cost is reckoned (`stepensemble.batch.report.cost`).
+Prices of Lambda and Step Functions are those by which a run's own cost is computed (`stepensemble.batch.report.cost`).
 All
 were looked up in stored copies of AWS's and others' pages, on the date given, not on a bill; those of SageMaker, whose
 page names none without a script, in aws-samples/sagemaker-serverless-inference-benchmarking.

@@ -2,7 +2,7 @@
 
 Nothing here was run on AWS. Speeds are those that `batch_speed.py` measured, on the machine that its result names; how
 a shard goes is read from the state machine; quotas, latencies and prices are what AWS documents; the rest is assumed.
-The page says of each number which of these it is. `docs/scale.md` has the tables between its marks.
+The page marks each number as one of these. `docs/scale.md` has the tables between its marks.
 
     python benchmarks/scale.py            # the tables; docs/scale.md is written
     python benchmarks/scale.py --check    # nothing is written; exit code 1 where the page has other tables
@@ -38,7 +38,7 @@ SIZES = (10**6, 10**8, 10**10)
 
 DEFAULT_CONCURRENCY = 20
 SHARD_MEMORY, SCORE_MEMORY, SUMMARIZE_MEMORY = 2048, 1024, 1024
-"""What template.yaml says; a test holds that it does."""
+"""Values of template.yaml; a test holds that they are."""
 
 FUNCTION_SECONDS = 900
 FUNCTIONS = 1_000
@@ -50,7 +50,7 @@ LIST_BYTES = 10 * 10**9
 CORE_MEMORY = 1_769
 STREAM = 85e6
 LATENCY = 0.15
-"""What AWS documents; `DOCUMENTED` says where."""
+"""Limits that AWS documents; `DOCUMENTED` has the sources."""
 
 ROW_BYTES = 100
 COLUMN_BYTES = 8 * 4
@@ -58,7 +58,7 @@ OUTPUT_BYTES = 4
 STATE_SECONDS = 0.05
 LISTED_BYTES = 110
 REPORTED = 3
-"""What is assumed; `ASSUMED` says what it is."""
+"""Assumptions, which `ASSUMED` describes."""
 
 EVENTS = {"Task": 5, "Choice": 2, "Map": 4, "Pass": 2, "Succeed": 2, "Fail": 1}
 """Of a state that succeeds, in a STANDARD execution's history: it is entered and left; a task is scheduled, started and
@@ -196,8 +196,8 @@ def read_way(members: int) -> Way:
     return Way(steps, transitions, events)
 
 
-def reckon_shard(measured: Result, members: int) -> Shard:
-    """Reckon one shard of full size."""
+def compute_shard(measured: Result, members: int) -> Shard:
+    """Compute one shard of full size."""
     rows = SHARD_BYTES // ROW_BYTES
     way = read_way(members)
 
@@ -224,8 +224,8 @@ def reckon_shard(measured: Result, members: int) -> Shard:
     )
 
 
-def reckon_run(measured: Result, shard: Shard, rows: int, concurrency: int) -> Run:
-    """Reckon a run over CSV, in waves of as many shards as may run at once."""
+def compute_run(measured: Result, shard: Shard, rows: int, concurrency: int) -> Run:
+    """Compute a run over CSV, in waves of as many shards as may run at once."""
     shards = math.ceil(rows / shard.rows)
     at_once = min(concurrency, CHILDREN, FUNCTIONS // shard.members)
     waves = math.ceil(shards / at_once) * shard.seconds
@@ -273,9 +273,9 @@ def format_runs(measured: Result) -> str:
     ]
     for rows in SIZES:
         for members in MEMBERS:
-            shard = reckon_shard(measured, members)
+            shard = compute_shard(measured, members)
             for concurrency in (DEFAULT_CONCURRENCY, CHILDREN):
-                run = reckon_run(measured, shard, rows, concurrency)
+                run = compute_run(measured, shard, rows, concurrency)
                 lines.append(
                     f"| 10^{round(math.log10(rows))} | {members} | {run.shards:,} | {run.at_once} "
                     f"| {_time(run.plan)} | {_time(run.map)} | {_time(run.summarize)} | {_time(run.seconds)} "
@@ -286,7 +286,7 @@ def format_runs(measured: Result) -> str:
 
 def format_shards(measured: Result) -> str:
     """Return what one shard is, as a Markdown table."""
-    shards = [reckon_shard(measured, members) for members in MEMBERS]
+    shards = [compute_shard(measured, members) for members in MEMBERS]
     lines = [
         f"| of one shard, {shards[0].rows:,} rows | {' | '.join(f'{shard.members} members' for shard in shards)} |",
         "| --- | --: | --: |",
@@ -316,7 +316,7 @@ def format_shards(measured: Result) -> str:
 def format_limits(measured: Result) -> str:
     """Return where each limit is met, as a Markdown table."""
     lines = [f"| limit | is met at, {MEMBERS[0]} members | {MEMBERS[1]} members |", "| --- | --: | --: |"]
-    shards = [reckon_shard(measured, members) for members in MEMBERS]
+    shards = [compute_shard(measured, members) for members in MEMBERS]
 
     def add(limit: str, cells: list[str]) -> None:
         lines.append(f"| {limit} | {' | '.join(cells)} |")
@@ -351,7 +351,7 @@ def format_limits(measured: Result) -> str:
 
 
 def format_constants(measured: Result) -> str:
-    """Return what everything was reckoned from, as Markdown tables."""
+    """Return the inputs of the computation, as Markdown tables."""
     machine = measured.machine
     lines = ["| documented by AWS | | where |", "| --- | --: | --- |"]
     lines += [f"| {name} | {value} | <{where}> |" for name, value, where in DOCUMENTED]
@@ -363,7 +363,7 @@ def format_constants(measured: Result) -> str:
     lines += [
         "",
         f"The machine: {machine.processor}, {machine.cores} cores, {machine.system}, Python {machine.python}, "
-        f"{versions}. The rows have {measured.size / measured.rows:.0f} bytes; finding and reading records is reckoned "
+        f"{versions}. The rows have {measured.size / measured.rows:.0f} bytes; finding and reading records is computed "
         "by bytes, the rest by rows.",
     ]
     return "\n".join(lines) + "\n"
@@ -375,7 +375,7 @@ def format_tables(measured: Result) -> str:
         ("Cost and time", format_runs(measured)),
         ("Limits", format_limits(measured)),
         ("One shard", format_shards(measured)),
-        ("What it was reckoned from", format_constants(measured)),
+        ("What it was computed from", format_constants(measured)),
         ("Prices", format_prices()),
     )
     return "\n".join(f"### {title}\n\n{text}" for title, text in parts)
@@ -396,7 +396,7 @@ def _time(seconds: float) -> str:
 
 
 def main() -> None:
-    """Reckon, and write or compare."""
+    """Compute, and write or compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the page has other tables")
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
-"""How long a function, an execution and the first answer take on the local stack; against what would be there instead.
+"""How long a function, an execution and the first response take on the local stack, compared with alternatives.
 
-    cold call   process start to first answer: a slot; a handler that fetches, unpacks and loads a model at each call
+    cold call   process start to first response: a slot; a handler that fetches, unpacks and loads a model at each call
     warm call   the same once more, and a handler that does nothing
     execution   from StartExecution to its end, warm: the ensemble; the same state machine with handlers that do nothing
-    make run    the command, from nothing running to the answer
+    make run    the command, from nothing running to the prediction
 
 Everything runs under the same local runtime: the pool of processes that the local stack has, and Lambda's Runtime API
 between them. Nothing of it was measured on AWS.
@@ -31,7 +31,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from claims import tell
+from claims import format_claim
 from command import make_parser, read_count, report
 from msgspec import Struct
 from stacks import SLOTS, copy_project, start_stack
@@ -41,7 +41,7 @@ from stepensemble.cli.stacks import Stack
 from stepensemble.core.preprocessing.columns import columns_to_json
 from stepensemble.core.preprocessing.encoding import normalize
 from stepensemble.handlers.state import list_members
-from stepensemble.local.lambdas.pool import Code
+from stepensemble.local.lambdas.pool import FunctionCode
 from stepensemble.local.stack import LocalStack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,7 +58,7 @@ FIRST_ANSWER_SECONDS = 5.0
 
 
 class Result(Struct, frozen=True):
-    """What is written: milliseconds, by what was asked, of each kind of call."""
+    """What is written: milliseconds, by target, of each kind of call."""
 
     machine: Machine
     cold: Mapping[str, Spread]
@@ -103,7 +103,7 @@ def _milliseconds(seconds: Sequence[float]) -> Spread:
 def _measure_calls(
     folder: Path, cold_rounds: int, warm_rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    code = {"Score5": Code(PEERS / "tutorial_handler"), "Score6": Code(PEERS / "empty_handler")}
+    code = {"Score5": FunctionCode(PEERS / "tutorial_handler"), "Score6": FunctionCode(PEERS / "empty_handler")}
     with start_stack(folder, code) as (local, stack):
         event, rows = _ask_member(stack)
         zipped = _write_saved_model(folder)
@@ -184,9 +184,9 @@ def _caller(endpoint: str) -> Callable[[str, bytes], Any]:
 
 def _measure_executions(folder: Path, rounds: int) -> dict[str, list[float]]:
     empty = {
-        "NormalizeFunction": Code(PEERS / "empty_normalize"),
-        "AggregateFunction": Code(PEERS / "empty_aggregate"),
-        **{f"Score{slot}": Code(PEERS / "empty_handler") for slot in SLOTS.split(",")},
+        "NormalizeFunction": FunctionCode(PEERS / "empty_normalize"),
+        "AggregateFunction": FunctionCode(PEERS / "empty_aggregate"),
+        **{f"Score{slot}": FunctionCode(PEERS / "empty_handler") for slot in SLOTS.split(",")},
     }
     with ExitStack() as exits:
         _, four = exits.enter_context(start_stack(folder / "four", {}))
@@ -236,7 +236,7 @@ def format_table(result: Result) -> str:
     }
     for part, taken in parts.items():
         lines += [part] + [f"  {name:32}{show(spread):>30} ms" for name, spread in taken.items()]
-    lines += ["", *map(tell, result.claims)]
+    lines += ["", *map(format_claim, result.claims)]
     return "\n".join(lines)
 
 

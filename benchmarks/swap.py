@@ -1,8 +1,8 @@
-"""How long a model that nobody had before takes to its first answer, on the local stack; beside it, a redeployment.
+"""How long a new model takes until its first prediction on the local stack, compared with a redeployment.
 
 Each round puts another file in the place of a member and publishes it, as a person does: by the commands, on a stack
-that is up. The first answer is either that of an execution that names the release, as `ensemble run` does, or one in a
-steady stream of executions that name none and meet a pointer that was read up to three seconds before.
+that is up. The first prediction is either that of an execution that names the release, as `ensemble run` does, or one
+in a steady stream of executions that name none and meet a pointer that was read up to three seconds before.
 
 Of a redeployment only the build can be measured here. What follows it, the upload, the change set and CloudFormation's
 update of functions and layers, needs an AWS account, and no figure is made up for it.
@@ -79,7 +79,7 @@ class Swaps:
         """Put a model in the place of the last one; return the seconds it took."""
         self.count += 1
         trained = self.folder / "trained.tflite"
-        # What is behind the model's end changes its digest, and not what it says.
+        # Bytes after the model's end change its digest, and not its outputs.
         shipped = (ROOT / "models" / "titanic" / f"{MEMBER}.tflite").read_bytes()
         trained.write_bytes(shipped + self.count.to_bytes(16))
         started = time.perf_counter()
@@ -87,29 +87,29 @@ class Swaps:
         return time.perf_counter() - started
 
     def publish(self) -> dict[str, float]:
-        """Publish, then ask for the release by its name."""
+        """Publish, then run an execution that names the release."""
         started = time.perf_counter()
         release = json.loads(run_command(self.folder, "ensemble", "publish", "--json"))["release"]
         published = time.perf_counter()
-        self.ask(release)
+        self.run_execution(release)
         return {PUBLISHED: published - started, NAMED: time.perf_counter() - started}
 
     def publish_in_stream(self) -> dict[str, float]:
-        """Publish, while somebody asks and asks."""
-        before = self.ask(None)
+        """Publish while executions run one after the other."""
+        before = self.run_execution(None)
         started = time.perf_counter()
         with ThreadPoolExecutor(1) as others:
             publishing = others.submit(run_command, self.folder, "ensemble", "publish")
-            while self.ask(None) == before:
+            while self.run_execution(None) == before:
                 if publishing.done():
                     publishing.result()  # raises where it failed
                 time.sleep(PAUSE)
-            answered = time.perf_counter()
+            finished = time.perf_counter()
             publishing.result()
-        return {STREAM: answered - started}
+        return {STREAM: finished - started}
 
-    def ask(self, release: str | None) -> str:
-        """Run an execution; return the release that answered."""
+    def run_execution(self, release: str | None) -> str:
+        """Run an execution; return the release that served it."""
         payload = json.loads((self.folder / "events" / "passenger.json").read_text(encoding="utf-8"))
         return str(run_execution(self.stack, payload, release).to_json()["release"])
 

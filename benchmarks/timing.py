@@ -101,7 +101,7 @@ def rate(seconds: Seconds, count: int) -> Spread:
 
 
 def describe_machine(*packages: str) -> Machine:
-    """Say where this runs, and with which versions of these packages."""
+    """Describe the machine, and the versions of these packages."""
     return Machine(
         processor=_name_processor(),
         cores=os.cpu_count() or 1,
@@ -112,8 +112,8 @@ def describe_machine(*packages: str) -> Machine:
 
 
 def _name_processor() -> str:
-    """Return the processor's name as Linux tells it; elsewhere what Python knows."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    """Return the processor's name from Linux, or elsewhere from Python."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -1,6 +1,6 @@
 """Connections that send a byte now and then and never end their request, and how long others wait meanwhile.
 
-Promise: others are answered, and their median latency stays within a few times that of an idle stack.
+Promise: other requests get responses, and their median latency stays within a few times that of an idle stack.
 
     python campaigns/connections.py --connections 600 --requests 60
 """
@@ -44,14 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "median beside them, ms": round(1000 * statistics.median(busy), 1),
     }
     found.expect(opened == size.connections, f"{opened} of {size.connections} connections could be opened")
-    found.expect(len(busy) == size.requests, f"{len(busy)} of {size.requests} requests were answered")
+    found.expect(len(busy) == size.requests, f"{len(busy)} of {size.requests} requests got a response")
     slower = statistics.median(busy) / statistics.median(idle)
     found.expect(slower < SLOWNESS, f"the median latency is {slower:.1f} times that of an idle stack")
     return found.report()
 
 
 def measure(address: tuple[str, int], body: bytes, requests: int) -> list[float]:
-    """Return the seconds of requests, one after the other, that were answered with 200."""
+    """Return the seconds of requests, one after the other, whose response was 200."""
     seconds = []
     connection = HTTPConnection(*address, timeout=60)
     for _ in range(requests):

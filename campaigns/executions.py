@@ -139,7 +139,7 @@ def examine(
         failed = [one for one in output["members"] if one["status"] == "failed"]
         if output["status"] == "DEGRADED":
             named = failed and all(one["error"]["type"] and one["error"]["message"] for one in failed)
-            found.expect(named, f"{name} is DEGRADED and does not say by whom")
+            found.expect(named, f"{name} is DEGRADED and names no failed member")
             statuses.update(f"member: {one['error']['type']}" for one in failed)
         else:
             right = output["predictions"] == expected[int(name[-6:]) % AGES] and not failed

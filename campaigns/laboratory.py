@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -55,7 +56,7 @@ class Findings:
 
 
 def read_size(description: str | None, arguments: Sequence[str] | None, **defaults: int) -> argparse.Namespace:
-    """Read a campaign's numbers from the command line, `--executions 200`, say; `--seed` decides the rest."""
+    """Read a campaign's numbers from the command line, such as `--executions 200`; `--seed` decides the rest."""
     parser = argparse.ArgumentParser(description=description)
     for name, default in {**defaults, "seed": 1}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
@@ -79,7 +80,7 @@ def start_stack() -> Iterator[tuple[LocalStack, Stack, Path]]:
     """Start a stack in this process, with the shipped ensemble published; yield it with its project."""
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         project = copy_project(Path(folder))
-        with LocalStack.start(project, tensorflow=False) as local:
+        with LocalStack.start(project, LocalStackOptions(tensorflow=False)) as local:
             stack = local_stack(local.name, local.endpoint)
             ensure_published(stack, read_sources(project / "models" / "manifest.json"), notify=lambda _: None)
             yield local, stack, project

@@ -1,7 +1,7 @@
 """Publishers that are killed at a random moment, and publishers that race.
 
 Promises: whatever happens, the pointer names a release that is whole; of two that publish at once each has published or
-says that the other was first; who has published stands in the pointer, as the current release or as one before it.
+reports that the other was first; the published release is in the pointer, as the current one or in its history.
 
     python campaigns/publishers.py --kills 20 --races 20
 """
@@ -82,14 +82,14 @@ def kill_publishers(found: Findings, stack: Stack, project: Path, kills: int, se
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0 if number == 0 else random.uniform(0, took))
             process.kill()
-            said = process.stdout.read()
-        if said:
+            printed = process.stdout.read()
+        if printed:
             took = max(0.1, time.monotonic() - began)
         after = stack.releases.read_current()[0].release
         digest = read_sources(path).digest
         counts["killed after it was published" if after == digest else "killed before"] += 1
         found.expect(after in {before, digest}, f"publisher {number}: the pointer names {after}")
-        found.expect(not said or after == digest, f"publisher {number} said that it published and did not")
+        found.expect(not printed or after == digest, f"publisher {number} reported a release that is not published")
         check_pointer(found, stack, f"publisher {number}")
     found.counts |= counts
 
@@ -108,7 +108,8 @@ def race_publishers(found: Findings, stack: Stack, project: Path, races: int) ->
         for sources, refused in zip(pair, won, strict=True):
             kept = sources.digest in known
             found.expect(
-                kept == (refused is None), f"race {number}: {sources.digest[:12]} said {refused}, kept: {kept}"
+                kept == (refused is None),
+                f"race {number}: {sources.digest[:12]} raised {refused}, in the pointer: {kept}",
             )
         check_pointer(found, stack, f"race {number}")
     found.counts |= counts

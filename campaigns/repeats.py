@@ -1,6 +1,6 @@
 """The same prediction again and again: by many clients at once, by events that come twice, by versions of one object.
 
-Promises: one prediction under an id, from any client and however often; one answer for each version of an object.
+Promises: one prediction under an id, from any client and however often; one response for each version of an object.
 
     python campaigns/repeats.py --clients 20 --events 10 --versions 10
 """
@@ -48,25 +48,25 @@ def send_one_id(found: Findings, stack: Stack, address: str, clients: int) -> No
             connection = HTTPConnection(address, timeout=WAIT_SECONDS)
             connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            answer = response.status, response.read()
+            response = response.status, response.read()
             if response.status != 503 or time.monotonic() > deadline:
-                return answer
+                return response
             busy[503] += 1
             time.sleep(float(response.headers["Retry-After"]))
 
     with ThreadPoolExecutor(clients) as crowd:
-        answers = list(crowd.map(send, range(clients)))
-    statuses = Counter(str(status) for status, _ in answers)
+        responses = list(crowd.map(send, range(clients)))
+    statuses = Counter(str(status) for status, _ in responses)
     found.counts |= {"statuses of clients": dict(statuses), "sent again after 503": busy[503]}
-    found.expect(statuses == {"200": clients}, f"clients were answered with {dict(statuses)}")
-    found.expect(len({answer for _, answer in answers}) == 1, "clients were answered differently")
+    found.expect(statuses == {"200": clients}, f"clients got the statuses {dict(statuses)}")
+    found.expect(len({response for _, response in responses}) == 1, "clients got different responses")
     found.expect(count_records(stack, "shared") == 1, "the shared id is not recorded once")
 
 
 def repeat_event(found: Findings, stack: Stack, events: int) -> None:
     """Start the inbox again and again by the same event."""
     version = put(stack, "repeated.json", PASSENGER)
-    wait_for_answers(stack, "repeated.json", [version])
+    wait_for_responses(stack, "repeated.json", [version])
     client = stack.step_functions
     (first,) = client.list_executions(stateMachineArn=stack.inbox_machine)["executions"]
     event = client.describe_execution(executionArn=first["executionArn"])["input"]
@@ -83,22 +83,24 @@ def repeat_event(found: Findings, stack: Stack, events: int) -> None:
     found.counts["repeated events"] = dict(statuses)
     found.expect(statuses == {"SUCCEEDED": events}, f"repeated events ended as {dict(statuses)}")
     found.expect(len(stack.records.latest(10_000)) == before, "a repeated event was predicted again")
-    answers = [one.key for one in stack.data.list("outbox/") if one.key.startswith("outbox/repeated.json.")]
-    found.expect(len(answers) == 2, f"a repeated event has the answers {answers}")  # the version's, and the latest one
+    responses = [one.key for one in stack.data.list("outbox/") if one.key.startswith("outbox/repeated.json.")]
+    found.expect(
+        len(responses) == 2, f"a repeated event has the responses {responses}"
+    )  # the version's, and the latest one
 
 
 def put_versions(found: Findings, stack: Stack, versions: int) -> None:
-    """Put one key again and again, faster than it is answered."""
+    """Put one key again and again, faster than responses are written."""
     before = len(stack.records.latest(10_000))
     with ThreadPoolExecutor(versions) as crowd:
         bodies = [{**PASSENGER, "Age": 20 + number} for number in range(versions)]
         kept = list(crowd.map(lambda body: put(stack, "versions.json", body), bodies))
-    answered = wait_for_answers(stack, "versions.json", kept)
-    found.counts["versions answered"] = len(answered)
-    found.expect(len(answered) == versions, f"{versions} versions have {len(answered)} answers")
+    delivered = wait_for_responses(stack, "versions.json", kept)
+    found.counts["versions with a response"] = len(delivered)
+    found.expect(len(delivered) == versions, f"{versions} versions have {len(delivered)} responses")
     found.expect(len(stack.records.latest(10_000)) - before == versions, "versions are not recorded once each")
-    named_versions = {answer["object"]["version_id"] for answer in answered}
-    found.expect(named_versions == set(kept), "an answer names another version than its own")
+    named_versions = {response["object"]["version_id"] for response in delivered}
+    found.expect(named_versions == set(kept), "a response names another version than its own")
 
 
 def put(stack: Stack, name: str, features: Any) -> str:
@@ -108,8 +110,8 @@ def put(stack: Stack, name: str, features: Any) -> str:
     return str(objects.put_object(Bucket=stack.data.name, Key=f"inbox/{name}", Body=body)["VersionId"])
 
 
-def wait_for_answers(stack: Stack, name: str, versions: Sequence[str]) -> list[Any]:
-    """Return the answers that there are of these versions after a while."""
+def wait_for_responses(stack: Stack, name: str, versions: Sequence[str]) -> list[Any]:
+    """Wait for the responses to these versions, and return them."""
     wanted = {f"outbox/{name}.{version}.json" for version in versions}
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:

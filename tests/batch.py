@@ -1,4 +1,4 @@
-"""The batch in memory: its state machine and the real handlers over buckets in memory."""
+"""The batch in memory: its state machine and the real handlers over buckets that are dictionaries."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MEMORY = {"normalize_shard": 2048, "score": 1024, "aggregate_shard": 2048}
 
 @dataclass
 class MemoryBatch:
-    """Runs the batch's state machine over a stack in memory.
+    """What runs the batch's state machine over a stack in memory.
 
     Attributes:
-        running: the executions that count as running.
+        running: the executions that are taken for running.
         waits: seconds of each Wait.
-        meanwhile: called in a Wait.
-        breaks: by a function's name, a callable that returns an error to raise for an event, or None.
+        meanwhile: what happens in a Wait.
+        breaks: by a function's name, what is raised instead of its response: event to error or None.
     """
 
     stack: MemoryStack
@@ -44,13 +44,13 @@ class MemoryBatch:
 
     def run(self, name: str = "run-1", entered: list[str] | None = None, /, **request: Any) -> dict[str, Any]:
         """Run an execution and return its output."""
-        document = {"dataset": DATASET, **request}
-        return dict(asl.run(MACHINE, self.functions(), document, name, entered))
+        payload = {"dataset": DATASET, **request}
+        return dict(asl.run(MACHINE, self.functions(), payload, name, entered))
 
     def functions(self) -> dict[str, Callable[[Any], Any]]:
         """Return the functions by the names that the definition and Normalize shard give them."""
         stack = self.stack
-        runs = lambda: Runs(stack.releases, stack.data)  # noqa: E731 (one for each function's process)
+        runs = lambda: Runs(stack.releases, stack.data)  # noqa: E731 (of each function's own process)
         known: dict[str, Callable[[Any], Any]] = {
             "${PlanFunctionArn}": Planner(stack.releases, stack.data, self.running.__contains__, 4),
             "${NormalizeShardFunctionArn}": ShardNormalizer(runs(), PREFIX),
@@ -75,5 +75,5 @@ class MemoryBatch:
 
     def _wait(self, seconds: int) -> None:
         self.waits.append(seconds)
-        assert len(self.waits) < 10, "the execution that it waits for does not end"
+        assert len(self.waits) < 10, "it waits for what does not end"
         self.meanwhile()

@@ -1,6 +1,7 @@
-"""Loads a page in headless Chromium: positions and colours of its elements, and the requests that it makes.
+"""A page as a real browser shows it: where things are, in which colours, and what the browser requested.
 
-A script that is added to a copy of the page measures its elements. The screenshot is of the original page.
+Chromium without a window writes its layout and a screenshot. A script in a copy of the page measures it; the screenshot
+is of the page as it is.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ QUIET = (
     "--proxy-bypass-list=<-loopback>",
 )
 OWN = re.compile(r"(?://|^CONNECT )[a-z0-9.]*\bgoogle(?:apis)?\.com[:/]")
-"""Requests that Chromium makes for itself, whatever the page: its updates, its clock."""
+"""What Chromium requests on its own, whatever page it shows: its updates, its clock."""
 
 LIGHT, DARK = "--blink-settings=preferredColorScheme=1", "--blink-settings=preferredColorScheme=0"
 SECONDS = 120
@@ -70,9 +71,9 @@ addEventListener("load", () => {
     width: document.documentElement.scrollWidth,
     height: document.documentElement.scrollHeight,
   };
-  const output = document.createElement("pre");
-  output.id = "probe"; output.hidden = true; output.textContent = JSON.stringify(found);
-  document.body.append(output);
+  const probe = document.createElement("pre");
+  probe.id = "probe"; probe.hidden = true; probe.textContent = JSON.stringify(found);
+  document.body.append(probe);
 });
 </script>
 """
@@ -86,9 +87,8 @@ class Seen:
     """A page in a window of some width.
 
     Attributes:
-        measured: output of the script: boxes by id (left, top, right, bottom), texts with their boxes, …
-        requests: requests that the browser made, except for the page itself.
-        screenshot: a PNG file.
+        measured: what the script measured: boxes by id (left, top, right, bottom), texts with their boxes, …
+        requests: what the browser requested from the network, except the page itself.
     """
 
     measured: Mapping[str, Any]
@@ -101,21 +101,21 @@ class Seen:
         return np.rint(imread(self.screenshot)[..., :3] * 255).astype(np.uint8)
 
     def box(self, name: str) -> Box:
-        """The position of an element: left, top, right, bottom."""
+        """Where an element is."""
         left, top, right, bottom = self.measured["boxes"][name]
         return left, top, right, bottom
 
     def colour(self, x: float, y: float) -> tuple[int, int, int]:
-        """The colour of the pixel at a position."""
+        """The colour of the pixel at a place."""
         red, green, blue = self.pixels[int(y), int(x)].tolist()
         return red, green, blue
 
 
 def look(page: str, folder: Path, *, width: int = 1000, dark: bool = False, screenshot: bool = True) -> Seen:
-    """Load a page from a local HTTP server, which is also the browser's proxy for all other requests.
+    """Show a page to the browser, over HTTP from a server that is the browser's proxy for everything else, too.
 
-    The measured copy has no Content-Security-Policy, so that only escaping prevents scripts from running. For a
-    screenshot, the original page is loaded as well.
+    What is measured is the page without its Content-Security-Policy, so nothing but the page itself keeps scripts from
+    running; with `screenshot`, which is of the page as it is, it is loaded a second time.
     """
     scheme = DARK if dark else LIGHT
     probed = CSP.sub("", page).replace("</body>", f"{PROBE}</body>")
@@ -125,14 +125,14 @@ def look(page: str, folder: Path, *, width: int = 1000, dark: bool = False, scre
         found = re.search(r'<pre id="probe" hidden="">(.*?)</pre>', dumped, re.DOTALL)
         assert found is not None, "the page was not loaded"
         measured = json.loads(html.unescape(found[1]))
-        image = folder / "page.png"
+        drawn = folder / "page.png"
         if screenshot:
             size = f"--window-size={width},{measured['height']}"
-            _run(*common, size, f"--screenshot={image}", f"http://{address}/page.html")
+            _run(*common, size, f"--screenshot={drawn}", f"http://{address}/page.html")
     pages = ("GET /page.html", "GET /probe.html")
     others = [one.replace(f"http://{address}", "") for one in requests if not OWN.search(one)]
     others = [one for one in others if one not in pages]
-    return Seen(measured, tuple(others), image)
+    return Seen(measured, tuple(others), drawn)
 
 
 def _run(*command: str) -> str:
@@ -143,7 +143,7 @@ def _run(*command: str) -> str:
 
 @contextmanager
 def _serve(pages: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
-    """Serve pages on loopback, respond 404 to all other requests, and list the requests."""
+    """Serve pages on loopback, refuse everything else, and list all requests."""
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,7 @@
 """Four models in one process, and their mean, as TensorFlow's and scikit-learn's users write it.
 
-What they are asked has been encoded beforehand: they get the columns as one matrix of float32, validate nothing, and
-answer one probability a row.
+Rows are encoded beforehand: the peers get the columns as one matrix of float32, validate nothing, and return one
+probability for each row.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def encode(table: pd.DataFrame) -> np.ndarray:
 
 
 def main(passengers: str, models: str, output: str) -> None:
-    """Read, encode, ask the four, average, write."""
+    """Read, encode, run the four models, average, write."""
     table = pd.read_csv(passengers, usecols=list(TYPES), dtype=TYPES)
     columns = encode(table)
     outputs = []

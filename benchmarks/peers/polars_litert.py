@@ -3,7 +3,7 @@
     python polars_litert.py PASSENGERS.csv MODELS OUTPUT.parquet
 
 MODELS is a folder with the four as `.tflite` files. polars reads, encodes and writes, on all cores
-(https://docs.pola.rs/user-guide/io/csv/); LiteRT's interpreter is asked about as many rows at a time as it answers
+(https://docs.pola.rs/user-guide/io/csv/); LiteRT's interpreter gets as many rows at a time as it predicts
 fastest (https://ai.google.dev/edge/litert/inference#run-python): 2,048, 65,536 or all, two threads or the models beside
 each other took longer. Prints the seconds that it took, without the start of the process
 and its imports.
@@ -42,11 +42,11 @@ MODELS = {"linear": 11, "wide": 11, "deep": 7, "wide_and_deep": 11}
 """The four, and how many of the columns, from the left, each takes."""
 
 
-def ask(path: Path, columns: np.ndarray) -> np.ndarray:
+def predict(path: Path, columns: np.ndarray) -> np.ndarray:
     """Return a model's probability of every row."""
     interpreter = Interpreter(str(path))
-    (given,), (told,) = interpreter.get_input_details(), interpreter.get_output_details()
-    answers = np.empty(len(columns), np.float32)
+    (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    predictions = np.empty(len(columns), np.float32)
     size = 0
     for start in range(0, len(columns), CHUNK):
         chunk = columns[start : start + CHUNK]
@@ -56,16 +56,17 @@ def ask(path: Path, columns: np.ndarray) -> np.ndarray:
             interpreter.allocate_tensors()
         interpreter.set_tensor(given["index"], chunk)
         interpreter.invoke()
-        answers[start : start + size] = interpreter.get_tensor(told["index"])[:, 0]
-    return answers
+        predictions[start : start + size] = interpreter.get_tensor(output["index"])[:, 0]
+    return predictions
 
 
 def main(passengers: str, models: str, output: str) -> None:
-    """Read, encode, ask the four, average, write."""
+    """Read, encode, run the four models, average, write."""
     table = pl.scan_csv(passengers, schema_overrides=TYPES).select(COLUMNS).select(pl.all().cast(pl.Float32)).collect()
     columns = table.to_numpy(order="c")
     outputs = [
-        ask(Path(models) / f"{name}.tflite", np.ascontiguousarray(columns[:, :width])) for name, width in MODELS.items()
+        predict(Path(models) / f"{name}.tflite", np.ascontiguousarray(columns[:, :width]))
+        for name, width in MODELS.items()
     ]
     pl.DataFrame({"value": np.mean(outputs, axis=0)}).write_parquet(output)
 

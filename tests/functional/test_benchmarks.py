@@ -23,7 +23,7 @@ BENCHMARKS = ROOT / "benchmarks"
 METHODS = {str(method.__struct_config__.tag) for method in get_args(Aggregation)}
 
 needs_matplotlib = pytest.mark.skipif(
-    importlib.util.find_spec("matplotlib") is None, reason="Matplotlib is not installed; make pictures installs it"
+    importlib.util.find_spec("matplotlib") is None, reason="Matplotlib is not installed; make charts installs it"
 )
 
 
@@ -64,7 +64,7 @@ def test_aggregation_is_measured_for_every_method(measured: tuple[dict[str, Any]
         (("--output", "nowhere/result.json"), "argument --output: there is no folder nowhere: make it first"),
     ],
 )
-def test_what_is_asked_wrongly_is_told_before_anything_is_measured(wrong: tuple[str, str], told: str) -> None:
+def test_wrong_usage_is_reported_before_anything_is_measured(wrong: tuple[str, str], told: str) -> None:
     command = [sys.executable, BENCHMARKS / "aggregation.py", *wrong]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -92,7 +92,7 @@ def test_ratios_are_taken_turn_by_turn() -> None:
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2}
 
 
-def test_a_swap_is_measured_and_what_is_not_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_swap_is_measured_and_what_is_not_is_reported(tmp_path: Path) -> None:
     output = tmp_path / "swap.json"
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "swap.py", "--rounds", "1", "--no-build", "--output", output],
@@ -143,7 +143,7 @@ def read_kept(name: str) -> Any:
     any(importlib.util.find_spec(name) is None for name in ("tensorflow", "pandas")),
     reason="TensorFlow or pandas is not installed; make bench installs them",
 )
-def test_the_batch_a_script_and_the_limit_answer_the_same_and_are_measured(tmp_path: Path) -> None:
+def test_the_batch_a_script_and_the_limit_predict_the_same_and_are_measured(tmp_path: Path) -> None:
     printed = run_benchmark("million", tmp_path / "million.json", "--rows", 3000, "--rounds", 1)
     # The benchmark itself ends with an error where one of the three gives other answers.
     assert printed["rows"] == 3000
@@ -156,7 +156,7 @@ def test_the_batch_a_script_and_the_limit_answer_the_same_and_are_measured(tmp_p
 
 @pytest.mark.tensorflow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
-def test_answers_in_process_are_measured_against_others_that_say_the_same(tmp_path: Path) -> None:
+def test_predictions_in_process_are_measured_against_others_that_are_equal(tmp_path: Path) -> None:
     # The benchmark itself ends with an error where one of them answers otherwise.
     printed = run_benchmark("in_process", tmp_path / "in_process.json", "--rounds", 1)
     assert [claim["goal"] for claim in printed["claims"]] == [1000, 20, 10, 1, 1, 1]
@@ -233,22 +233,22 @@ def test_a_slope_is_the_exponent_of_the_growth() -> None:
 
 
 @pytest.fixture(scope="module")
-def reckoned() -> Any:
+def computed() -> Any:
     """Cost where every second is a round one."""
     cost = load("cost")
     measured = cost.read_measured()
     return cost, cost.Measured(slot=0.002, execution=0.1, models=0.01, batch=measured.batch)
 
 
-def test_an_execution_is_counted_as_its_states_say(reckoned: Any) -> None:
-    cost, _ = reckoned
-    # Normalize, Accepted?, Score members, Score once a member, Aggregate, Answered?, Answer.
+def test_an_execution_is_counted_as_its_states_say(computed: Any) -> None:
+    cost, _ = computed
+    # Normalize, Accepted?, Score members, Score once a member, Aggregate, Next tier or events?, Succeed.
     for members in (1, 4, 16):
         assert cost.count_execution(members) == cost.Counted(steps=7, transitions=6 + members, calls=2 + members)
 
 
-def test_a_million_executions_are_reckoned_by_hand(reckoned: Any) -> None:
-    cost, measured = reckoned
+def test_a_million_executions_are_computed_by_hand(computed: Any) -> None:
+    cost, measured = computed
     parts = cost.price_execution(measured, cost.count_execution(4), express=True)
     # 0.1 s and seven states of 0.05 s are 0.45 s, billed as 0.5 s of 64 MB.
     assert parts["state machine"] == pytest.approx(1e-6 + 0.5 / 16 * 0.06 / 3600)
@@ -261,8 +261,8 @@ def test_a_million_executions_are_reckoned_by_hand(reckoned: Any) -> None:
     assert standard == parts | {"state machine": pytest.approx(10 * 25e-6)}
 
 
-def test_what_would_be_there_instead_is_reckoned_by_hand(reckoned: Any) -> None:
-    cost, measured = reckoned
+def test_what_would_be_there_instead_is_computed_by_hand(computed: Any) -> None:
+    cost, measured = computed
     # 2 GB have a whole vCPU and more: 0.01 s are 0.02 GB-seconds.
     assert sum(cost.price_lambda(measured).values()) == pytest.approx(0.2e-6 + 0.02 * 0.0000166667 + 0.5e-6)
     assert sum(cost.price_serverless(measured).values()) == pytest.approx(0.01 * 0.00004 + 2 * 0.016e-6)
@@ -271,20 +271,20 @@ def test_what_would_be_there_instead_is_reckoned_by_hand(reckoned: Any) -> None:
     assert cost.price_endpoint(measured, 525.7e6)["compute"] == pytest.approx(2 * 730 * 0.056)
 
 
-def test_a_batch_costs_what_its_runs_are_said_to_cost(reckoned: Any) -> None:
-    cost, measured = reckoned
+def test_a_batch_costs_what_its_runs_cost(computed: Any) -> None:
+    cost, measured = computed
     scale = load("scale")
-    shard = scale.reckon_shard(measured.batch, 4)
+    shard = scale.compute_shard(measured.batch, 4)
     month = cost.price_batch(measured, 30 * shard.rows)  # one shard a day
-    run = scale.reckon_run(measured.batch, shard, shard.rows, 20)
+    run = scale.compute_run(measured.batch, shard, shard.rows, 20)
     # Six state transitions and two calls of the run itself, which docs/scale.md says that it leaves out; and logs.
     assert sum(month.values()) == pytest.approx(30 * (run.dollars + 6 * 25e-6 + 2 * 0.2e-6 + 8 * 0.5e-6))
     # A shard that is begun counts as a whole one; Plan takes as long as there are rows.
     assert month | {"compute": 0} == cost.price_batch(measured, 1) | {"compute": 0}
 
 
-def test_ways_break_even_where_they_cost_the_same(reckoned: Any) -> None:
-    cost, _ = reckoned
+def test_ways_break_even_where_they_cost_the_same(computed: Any) -> None:
+    cost, _ = computed
     assert cost.find_break_even(lambda volume: volume * 1e-5, lambda _: 40.0) == ("below", pytest.approx(4e6, rel=0.01))
     assert cost.find_break_even(lambda _: 40.0, lambda volume: volume * 1e-5) == ("above", pytest.approx(4e6, rel=0.01))
     assert cost.find_break_even(lambda volume: volume, lambda volume: 2 * volume) == ("always", None)
@@ -318,13 +318,13 @@ def test_the_pages_have_the_tables_that_their_script_writes() -> None:
 
 
 @needs_matplotlib
-def test_pictures_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path) -> None:
+def test_charts_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path) -> None:
     charts = load("charts")
-    results, folder = BENCHMARKS / "results", ROOT / "docs" / "pictures"
+    results, folder = BENCHMARKS / "results", ROOT / "docs" / "charts"
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    shown = re.findall(r"\]\(pictures/(\S+)\.svg\)", page)
-    assert sorted(shown) == sorted(charts.PICTURES) == sorted(path.stem for path in folder.glob("performance-*"))
-    for name, (_, sources) in charts.PICTURES.items():
+    shown = re.findall(r"\]\(charts/(\S+)\.svg\)", page)
+    assert sorted(shown) == sorted(charts.CHARTS) == sorted(path.stem for path in folder.glob("performance-*"))
+    for name, (_, sources) in charts.CHARTS.items():
         digest = charts.digest_results(results, sources)
         text = (folder / f"{name}.svg").read_text(encoding="utf-8")
         assert re.findall(r"<dc:source>(.*)</dc:source>", text) == [f"results {digest}"], "benchmarks/charts.py"
@@ -332,7 +332,7 @@ def test_pictures_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path)
         assert len(text) < 150_000
     for once in ("once", "again"):
         charts.write_pictures(results, tmp_path / once)
-    for name in charts.PICTURES:
+    for name in charts.CHARTS:
         assert (tmp_path / "once" / f"{name}.svg").read_bytes() == (tmp_path / "again" / f"{name}.svg").read_bytes()
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -236,9 +237,15 @@ KINDS = {
 }
 
 
+@cache
+def draw_once(kind: str) -> str:
+    """Return the report of a kind of run, drawn once for all tests."""
+    return draw_report(KINDS[kind])
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    return look(draw_report(SUMMARY), tmp_path_factory.mktemp("light"))
+    return look(draw_once("binary"), tmp_path_factory.mktemp("light"))
 
 
 @needs_browser
@@ -314,7 +321,7 @@ def test_bars_are_as_tall_as_their_counts_and_the_previous_run_is_outlined(seen:
 
 @needs_browser
 def test_a_regressions_bars_are_equally_wide_and_its_points_lie_where_both_numbers_put_them(tmp_path: Path) -> None:
-    shown = look(draw_report(NUMBERS), tmp_path, screenshot=False)
+    shown = look(draw_once("regression"), tmp_path, screenshot=False)
     bounds = choose_bounds(np.array([row.predicted for row in SAMPLE]), np.array(NUMBERS.previous_sample))
     assert np.ptp(np.diff(bounds)) == pytest.approx(0)
     counts, _ = np.histogram([row.predicted for row in SAMPLE], bounds)
@@ -364,7 +371,7 @@ def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
 @needs_browser
 @pytest.mark.parametrize("kind", ["binary", "empty", "regression", "many members", "hostile"])
 def test_a_page_makes_no_request_and_fits_a_small_window(kind: str, tmp_path: Path) -> None:
-    shown = look(draw_report(KINDS[kind]), tmp_path, width=500, screenshot=False)
+    shown = look(draw_once(kind), tmp_path, width=500, screenshot=False)
     assert shown.requests == ()
     assert shown.measured["resources"] == []
     assert shown.measured["width"] == 500
@@ -384,7 +391,7 @@ def test_a_page_that_makes_a_request_would_be_noticed(tmp_path: Path) -> None:
 
 @needs_browser
 def test_text_from_data_is_escaped(tmp_path: Path) -> None:
-    shown = look(draw_report(HOSTILE), tmp_path, screenshot=False)
+    shown = look(draw_once("hostile"), tmp_path, screenshot=False)
     assert shown.measured["ran"] is None
     assert "img" not in shown.measured["names"]
     assert shown.measured["title"].startswith("<script>window.ran")
@@ -399,7 +406,7 @@ def test_a_script_in_a_page_that_is_not_escaped_would_be_noticed(tmp_path: Path)
 
 @needs_browser
 def test_the_page_is_dark_in_a_dark_scheme(seen: Seen, tmp_path: Path) -> None:
-    dark = look(draw_report(SUMMARY), tmp_path, dark=True)
+    dark = look(draw_once("binary"), tmp_path, dark=True)
     assert sum(seen.colour(2, 2)) > 3 * 240
     assert sum(dark.colour(2, 2)) < 3 * 40
     left, top, _, _ = dark.box("agreement-cell-0-0")
@@ -408,7 +415,7 @@ def test_the_page_is_dark_in_a_dark_scheme(seen: Seen, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_chart_has_a_title_and_a_text_alternative(kind: str) -> None:
-    page = draw_report(KINDS[kind])
+    page = draw_once(kind)
     charts = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]  # noqa: S314 our own
     assert page.count("<svg") == len(charts) == page.count('role="img"')
     for chart in charts:
@@ -420,7 +427,7 @@ def test_every_chart_has_a_title_and_a_text_alternative(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -> None:
-    page = draw_report(KINDS[kind])
+    page = draw_once(kind)
     assert page == draw_report(KINDS[kind])
     ids = Counter(re.findall(r'\sid="([^"]+)"', page))
     assert set(ids.values()) == {1}
@@ -429,13 +436,13 @@ def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -
 
 
 def test_the_report_of_an_empty_run_and_of_a_failed_run() -> None:
-    empty, failed = draw_report(EMPTY), draw_report(FAILED)
+    empty, failed = draw_once("empty"), draw_once("failed")
     for words in ("No row has a prediction.", "No member was invoked.", "No row was rejected.", "no earlier run"):
         assert words in empty
     assert FAILED.cause is not None
     assert FAILED.cause in failed
     assert "2 failed" in failed
-    assert "There is only one member." in draw_report(ALONE)
+    assert "There is only one member." in draw_once("one member")
 
 
 def test_every_row_is_in_one_of_the_counts() -> None:
@@ -453,7 +460,7 @@ def test_the_axis_of_shares_ends_at_100_percent() -> None:
 
 
 def test_the_charts_of_each_task() -> None:
-    drawn = {kind: re.findall(r'id="(classes|values)-title"', draw_report(KINDS[kind])) for kind in KINDS}
+    drawn = {kind: re.findall(r'id="(classes|values)-title"', draw_once(kind)) for kind in KINDS}
     assert drawn["binary"] == drawn["votes"] == ["classes", "values"]
     assert drawn["multiclass"] == ["classes"]
     assert drawn["regression"] == ["values"]

@@ -66,13 +66,13 @@ def test_sizes_are_those_of_the_template() -> None:
 def test_a_shard_goes_as_its_cost_is_counted(members: int) -> None:
     way = scale.read_way(members)
     assert way.transitions == SHARD_TRANSITIONS + ROUND_TRANSITIONS + members
-    # Start and end; Normalize, Any rows?, Score members, Aggregate, Answered?, Shard ended; an iteration and its task.
+    # Start and end; Normalize, Any rows?, Score members, Aggregate, Next tier?, Shard ended; an iteration and its task.
     assert way.events == 2 + (5 + 2 + 4 + 5 + 2 + 2) + members * (2 + 5)
     assert way.steps == 7
 
 
-def test_a_shard_is_reckoned_by_hand(measured: Any) -> None:
-    shard = scale.reckon_shard(measured, 4)
+def test_a_shard_is_computed_by_hand(measured: Any) -> None:
+    shard = scale.compute_shard(measured, 4)
     rows = 16 * 1024 * 1024 // 100
     assert shard.rows == rows
     core = 2048 / 1769
@@ -89,14 +89,14 @@ def test_a_shard_is_reckoned_by_hand(measured: Any) -> None:
 
 
 def test_a_run_waits_for_its_waves(measured: Any) -> None:
-    shard = scale.reckon_shard(measured, 4)
-    run = scale.reckon_run(measured, shard, 21 * shard.rows, 20)
+    shard = scale.compute_shard(measured, 4)
+    run = scale.compute_run(measured, shard, 21 * shard.rows, 20)
     assert (run.shards, run.at_once) == (21, 20)
     assert run.map == pytest.approx(2 * shard.seconds)
     # 10 bytes a microsecond are 10 MB/s, with a little more than one core: slower than S3.
     assert run.plan == pytest.approx(21 * shard.rows * 100 / (10e6 * 2048 / 1769))
-    assert scale.reckon_run(measured, shard, 10**9, 10**6).at_once == 250
-    assert scale.name_first_limit(scale.reckon_run(measured, shard, 10**10, 20)).startswith("Plan's 900 s")
+    assert scale.compute_run(measured, shard, 10**9, 10**6).at_once == 250
+    assert scale.name_first_limit(scale.compute_run(measured, shard, 10**10, 20)).startswith("Plan's 900 s")
 
 
 def test_prices_have_a_date_and_a_source() -> None:

@@ -143,3 +143,12 @@ def test_an_ensemble_in_process_needs_polars_for_tables_only() -> None:
     passenger = {"Pclass": 1, "Sex": "female", "SibSp": 0, "Parch": 0}
     statement = f"Ensemble.load({manifest!r}).predict({{'features': {passenger!r}}})"
     run_blocked(["polars", "boto3", "tensorflow", "matplotlib"], f"from stepensemble import Ensemble\n{statement}")
+
+
+def test_no_two_classes_have_the_same_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(SOURCE)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

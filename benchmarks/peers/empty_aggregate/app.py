@@ -1,4 +1,4 @@
-"""What Aggregate answers, from nothing."""
+"""Returns what Aggregate would, without work."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from typing import Any
 
 
 def handler(_event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Answer that nothing needs a review."""
+    """Return a response without reviews."""
     return {"status": "COMPLETE", "needs_review": 0}

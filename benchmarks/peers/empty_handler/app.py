@@ -6,5 +6,5 @@ from typing import Any
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Answer as a slot does, from nothing."""
+    """Return a slot's response, without work."""
     return {"id": event.get("member", {}).get("id", ""), "outputs": [0.5], "duration_ms": 0.1, "cold": False}

@@ -1,4 +1,4 @@
-"""What Normalize hands on, from nothing: as many members as the environment says, and no columns."""
+"""Returns what Normalize would, without work: the number of members in the environment, and no columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PREFIX = os.environ["SCORE_FUNCTION_PREFIX"]
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Name the members to ask."""
+    """Return the members to invoke."""
     names = event["payload"]["slots"]
     members = [{"id": name, "function": f"{PREFIX}{name}", "timeout": 10} for name in names]
     return {

@@ -22,7 +22,7 @@ s3 = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Answer `rows` by the SavedModel in a zip at `bucket` and `key`."""
+    """Predict `rows` with the SavedModel in a zip at `bucket` and `key`."""
     folder = Path(tempfile.mkdtemp())
     try:
         path = folder / "model.zip"

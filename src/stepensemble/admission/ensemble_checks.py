@@ -1,4 +1,4 @@
-"""The gate's checks of the whole ensemble: can an execution of this release end well?"""
+"""The gate's checks of the whole ensemble: the size of an execution's states, and its deadline."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from stepensemble.core.preprocessing.columns import Columns
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import Release
 from stepensemble.core.slot_capacity import EXECUTION_SECONDS, execution_seconds, member_seconds, tier_seconds
-from stepensemble.core.state_size import NUMBER_BYTES, STATE_BYTES, asked_bytes, inline_bytes, pointer_bytes
+from stepensemble.core.state_size import NUMBER_BYTES, STATE_BYTES, inline_bytes, invoked_bytes, pointer_bytes
 
 
 def check_states(release: Release, columns: Columns, rows: Sequence[Mapping[str, Any]]) -> Check:
-    """Check that an execution's states can carry what must travel in them, and tell how many rows can besides.
+    """Check that an execution's states can carry what they must, and report how many rows fit inline.
 
     Args:
-        release: what an execution is about.
+        release: the release that the execution predicts with.
         columns: of the golden rows.
-        rows: the golden rows; the longest of them stands for any.
+        rows: the golden rows; the longest of them stands for any row.
     """
     needed = pointer_bytes(release)
     figure = f"{needed / 1024:,.0f} KiB; {count_inline(release, columns, rows):,} rows inline"
     check = Check(None, "state", figure, f"{STATE_BYTES / 1024:,.0f} KiB")
     if needed <= STATE_BYTES:
         return check
-    policy, members = len(msgspec.json.encode(release.policy)), sum(asked_bytes(release).values())
+    policy, members = len(msgspec.json.encode(release.policy)), sum(invoked_bytes(release).values())
     reason = (
         f"a state of an execution has {needed:,} bytes without any row, and can carry {STATE_BYTES:,}: "
-        f"the policy comes to {policy:,}, the list of members to {members:,}"
+        f"the policy has {policy:,}, the list of members {members:,}"
     )
     path, remedy = "$.members", "use fewer members, or fewer columns"
     if policy > members:
@@ -43,13 +43,13 @@ def check_states(release: Release, columns: Columns, rows: Sequence[Mapping[str,
 
 
 def count_inline(release: Release, columns: Columns, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Return how many rows travel in the states themselves, and not by way of S3."""
-    members_bytes = asked_bytes(release)
+    """Return how many rows an execution carries in its states; more are stored in S3."""
+    members_bytes = invoked_bytes(release)
     row_bytes = max(len(msgspec.json.encode(row)) for row in rows) + 1
     numbers = sum(int(column[0].size) for column in columns.values())
     names = sum(len(name.encode()) + 64 for name in columns)
 
-    def weigh(count: int) -> int:
+    def measure(count: int) -> int:
         return inline_bytes(
             release,
             release.policy,
@@ -59,11 +59,11 @@ def count_inline(release: Release, columns: Columns, rows: Sequence[Mapping[str,
             rows=count,
         )
 
-    return bisect_right(range(1, MAX_ROWS + 1), STATE_BYTES, key=weigh)
+    return bisect_right(range(1, MAX_ROWS + 1), STATE_BYTES, key=measure)
 
 
 def check_deadline(release: Release) -> Check:
-    """Check that an execution answers before AWS ends it, even where members do not answer in time."""
+    """Check that an execution ends before AWS stops it, even if members time out."""
     seconds = execution_seconds(release)
     check = Check(None, "deadline", f"{seconds} s", f"{EXECUTION_SECONDS} s")
     if seconds <= EXECUTION_SECONDS:
@@ -71,7 +71,7 @@ def check_deadline(release: Release) -> Check:
     waits = [tier_seconds(release.in_tier(tier)) for tier in range(1, release.tiers + 1)]
     slowest = [max(release.in_tier(tier), key=member_seconds).id for tier in range(1, release.tiers + 1)]
     reason = (
-        f"if members do not answer in time, an execution takes {seconds} s, and AWS ends an EXPRESS one after "
+        f"if members time out, an execution takes {seconds} s, and AWS stops an EXPRESS one after "
         f"{EXECUTION_SECONDS}: {' + '.join(map(str, waits))} s for {', '.join(slowest)}, the rest for the functions "
         "before and after"
     )

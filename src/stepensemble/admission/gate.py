@@ -1,6 +1,6 @@
-"""The gate: nothing is published that was not loaded, asked and found to be what the manifest says.
+"""The gate: every model is loaded and run, and compared with the manifest, before anything is published.
 
-`ensemble check` shows what is found here, and every publish begins with it, before anything is written.
+`ensemble check` shows the gate's report. Every publish runs the gate first, before it writes anything.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from stepensemble.admission.ensemble_checks import check_deadline, check_states
-from stepensemble.admission.member_checks import Applicant, Check, check_member
-from stepensemble.admission.probes import ProbedMember, ProbeResult, Subject, screen
+from stepensemble.admission.member_checks import Check, CheckedMember, check_member
+from stepensemble.admission.probes import ProbedMember, ProbeResult, ProbeTarget, probe_members
 from stepensemble.core.aggregation.canonical import check_output
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.problems import Problem
@@ -25,8 +25,8 @@ from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.publishing.publish import Now
 from stepensemble.publishing.verification import make_fingerprint
 
-FEWEST_ROWS = 2
-"""So that a model that takes only one row, and does not say so, shows it; one golden row is asked about twice."""
+MIN_ROWS = 2
+"""A single golden row is predicted twice in one batch, which exposes a model that can only take one row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,57 +34,57 @@ class GateReport:
     """What the gate found.
 
     Attributes:
-        sources: what was looked at.
-        golden: the rows that every member was asked about, as a payload has them.
+        sources: the manifest, model files and release that were checked.
+        golden: the rows that every member predicted, as a payload has them.
         checks: all of them, member by member in the manifest's order, then those of the ensemble.
-        answers: by the member's id; one that has none is not in it.
+        results: by the member's id; a member without a result is not in it.
     """
 
     sources: Sources
     golden: Sequence[Mapping[str, Any]]
     checks: tuple[Check, ...]
-    answers: Mapping[str, ProbeResult]
+    results: Mapping[str, ProbeResult]
 
     @property
-    def asked(self) -> int:
-        """How many rows a member was asked about at once."""
-        return max(len(self.golden), FEWEST_ROWS)
+    def batch_rows(self) -> int:
+        """The number of rows in the batch that each member predicted."""
+        return max(len(self.golden), MIN_ROWS)
 
     @property
-    def refused(self) -> tuple[Problem, ...]:
-        """Why it is refused; nothing where it is not."""
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems that block publishing; empty if there are none."""
         return self._problems("refused")
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """What a person should look at."""
+        """The problems that a person should inspect, and that do not block publishing."""
         return self._problems("warning")
 
-    def raise_if_refused(self) -> None:
-        """Do nothing where everything is admitted.
+    def raise_if_rejected(self) -> None:
+        """Raise if any check failed.
 
         Raises:
-            InvalidManifest: with every problem but the warnings.
+            InvalidManifest: with every problem except the warnings.
         """
-        if self.refused:
-            raise InvalidManifest(self.refused)
+        if self.problems:
+            raise InvalidManifest(self.problems)
 
     def fingerprint(self, now: Now = lambda: datetime.now(UTC)) -> Fingerprint:
-        """Return what the members said of the golden rows, for a release that is admitted; none is asked again.
+        """Return the members' outputs for the golden rows, of a release that passed; no model runs again.
 
         Raises:
-            InvalidManifest: it is refused.
+            InvalidManifest: the release was rejected.
         """
-        self.raise_if_refused()
+        self.raise_if_rejected()
         outputs = {
-            id_: check_output(answer.output, len(answer.output))[: len(self.golden)]
-            for id_, answer in self.answers.items()
+            id_: check_output(result.output, len(result.output))[: len(self.golden)]
+            for id_, result in self.results.items()
         }
         taken_at = now().isoformat(timespec="milliseconds")
         return make_fingerprint(self.sources.release, self.sources.digest, outputs, self.golden, taken_at)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as `ensemble check --json` prints it."""
+        """Return the report as `ensemble check --json` prints it."""
         members = [
             {
                 "id": member.id,
@@ -92,79 +92,79 @@ class GateReport:
                 "digest": member.artifact.digest,
                 "size": member.artifact.size,
                 "inputs": member.inputs,
-                "load_ms": round(answer.load_ms, 3),
-                "predict_ms": round(answer.predict_ms, 3),
-                "peak_bytes": answer.peak_bytes,
+                "load_ms": round(result.load_ms, 3),
+                "predict_ms": round(result.predict_ms, 3),
+                "peak_bytes": result.peak_bytes,
             }
             for member in self.sources.release.members
-            if (answer := self.answers.get(member.id)) is not None
+            if (result := self.results.get(member.id)) is not None
         ]
         return {
-            "ok": not self.refused,
+            "ok": not self.problems,
             "release": self.sources.digest,
             "members": members,
             "checks": msgspec.to_builtins(self.checks),
             "warnings": msgspec.to_builtins(self.warnings),
-            "problems": msgspec.to_builtins(self.refused),
+            "problems": msgspec.to_builtins(self.problems),
         }
 
     def _problems(self, verdict: str) -> tuple[Problem, ...]:
         return tuple(check.problem for check in self.checks if check.verdict == verdict and check.problem is not None)
 
 
-def examine(
+def run_gate(
     sources: Sources, notify: Callable[[str], None] = lambda _: None, capacities: Mapping[str, Capacity] = CAPACITIES
 ) -> GateReport:
-    """Try every member in processes of their own, and check it and the ensemble.
+    """Run every member in child processes, and check the members and the ensemble.
 
-    A member may do to its process what it likes: it is refused, and the others are tried all the same. The golden rows
-    are the manifest's, else drawn from its features.
+    A member that crashes or hangs its process is rejected; the other members are still checked. The golden rows are the
+    manifest's, or are drawn from its features if it declares none.
 
     Args:
-        sources: as read, so that the manifest is sound and the artifacts have the digests they are pinned to.
-        notify: told what takes a while.
-        capacities: what the score functions have, by runtime.
+        sources: a valid manifest, and artifacts with the digests they are pinned to.
+        notify: called with the name of each slow step.
+        capacities: the memory, disk and time of a score function, by runtime.
 
     Returns:
-        Everything that was found, whatever it is; `Report.raise_if_refused` and `Report.fingerprint` come next.
+        All checks, passed or not; continue with `GateReport.raise_if_rejected` and `GateReport.fingerprint`.
 
     Raises:
-        InvalidManifest: a picture among the golden rows cannot be decoded.
+        InvalidManifest: an image among the golden rows cannot be decoded.
     """
     manifest, release = sources.manifest, sources.release
     golden = golden_rows(manifest)
-    columns = read_golden(release.features, golden if len(golden) >= FEWEST_ROWS else golden * FEWEST_ROWS)
-    subjects = [Subject(member, sources.artifacts[member.id], columns) for member in release.members]
-    if any(subject.alike for subject in subjects):
+    columns = read_golden(release.features, golden if len(golden) >= MIN_ROWS else golden * MIN_ROWS)
+    targets = [ProbeTarget(member, sources.artifacts[member.id], columns) for member in release.members]
+    if any(target.rows_are_equal for target in targets):
         others = read_golden(release.features, draw_rows(release.features, GOLDEN_ROWS))
-        subjects = [replace(subject, others=others) if subject.alike else subject for subject in subjects]
-    showed = screen(subjects, capacities, notify)
+        targets = [replace(target, others=others) if target.rows_are_equal else target for target in targets]
+    probes = probe_members(targets, capacities, notify)
     checks: list[Check] = []
-    for index, (entry, subject) in enumerate(zip(manifest.members, subjects, strict=True)):
-        applicant = Applicant(f"$.members[{index}]", entry, subject, showed[entry.id], release.features)
-        checks += check_member(applicant, release.task, capacities[entry.runtime])
+    for index, (entry, target) in enumerate(zip(manifest.members, targets, strict=True)):
+        checked = CheckedMember(f"$.members[{index}]", entry, target, probes[entry.id], release.features)
+        checks += check_member(checked, release.task, capacities[entry.runtime])
     checks += [check_states(release, columns, golden), check_deadline(release)]
-    answers = {
-        id_: one.answer
-        for id_, one in showed.items()
-        if isinstance(one, ProbedMember) and isinstance(one.answer, ProbeResult)
+    results = {
+        id_: probe.result
+        for id_, probe in probes.items()
+        if isinstance(probe, ProbedMember) and isinstance(probe.result, ProbeResult)
     }
-    return GateReport(sources, golden, tuple(checks), answers)
+    return GateReport(sources, golden, tuple(checks), results)
 
 
-def try_members(sources: Sources, notify: Callable[[str], None] = lambda _: None) -> GateReport:
-    """Examine, and refuse what is to be refused: what every publish begins with.
+def enforce_gate(sources: Sources, notify: Callable[[str], None] = lambda _: None) -> GateReport:
+    """Run the gate, and raise if it rejects the release; every publish starts with this.
 
     Args:
-        sources: as read.
-        notify: told what takes a while.
+        sources: as for `run_gate`.
+        notify: called with the name of each slow step.
 
     Returns:
-        What was found; its `warnings` are for a person to see, its `fingerprint` is what is published.
+        The report: show its `warnings` to a person, and publish its `fingerprint`.
 
     Raises:
-        InvalidManifest: with everything that is wrong, of all members at once.
+        InvalidManifest: with every problem of every member at once.
     """
-    report = examine(sources, notify)
-    report.raise_if_refused()
+    report = run_gate(sources, notify)
+    report.raise_if_rejected()
     return report

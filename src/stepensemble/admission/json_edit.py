@@ -1,7 +1,7 @@
-"""A JSON file that a person formats, changed as little as possible.
+"""Edits a JSON file that a person formatted, and changes as little of it as possible.
 
-`append_item` and `set_value` change one place of a text and leave every other character as it is: order, indentation,
-blank lines, how numbers are written. What is inserted is laid out as its neighbours are.
+`append_item` and `set_value` change one place of a text and keep every other character: order, indentation, blank
+lines, the format of numbers. New text is laid out like its neighbours.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from json.decoder import scanstring  # type: ignore[attr-defined] # how the standard library itself reads a string
+from json.decoder import scanstring  # type: ignore[attr-defined] # the standard library's own reader of strings
 from typing import Any
 
 SPACE = re.compile(r"[ \t\r\n]*")
 SCALAR = re.compile(r"[^\s,\]}]+")
 
 LINE = 100
-"""Characters of a line in which an item still stands that has no neighbours to go by."""
+"""Characters of a line: a longer item without neighbours is split into several lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and where it stands: `text[start:end]`; the nodes within it, by name or in order."""
+    """A value and its position, `text[start:end]`; the nodes within it, by name or in order."""
 
     start: int
     end: int
@@ -34,12 +34,12 @@ def append_item(text: str, path: Sequence[str], item: Any) -> str:
     """Add an item to the end of the list at a path of names.
 
     Args:
-        text: sound JSON.
+        text: valid JSON.
         path: names from the root, such as `("members",)`.
         item: plain data.
 
     Raises:
-        KeyError: nothing is at that path.
+        KeyError: there is nothing at that path.
     """
     node = _find(parse_nodes(text), path)
     if not node.items:
@@ -62,12 +62,12 @@ def append_item(text: str, path: Sequence[str], item: Any) -> str:
 
 
 def set_value(text: str, path: Sequence[str | int], value: Any) -> str:
-    """Put a value at a path of names and places; a name that is not there yet is added to its object.
+    """Set the value at a path of names and indexes; a new name is added to its object.
 
-    A value that is equal already stays as it is written.
+    A value that is already equal keeps its text.
 
     Raises:
-        KeyError: there is no object or list for it to stand in.
+        KeyError: there is no object or list at the path's parent.
     """
     root = parse_nodes(text)
     *parents, name = path
@@ -144,13 +144,13 @@ def _add_member(text: str, parent: Node, name: str, value: Any) -> str:
         return f"{text[: parent.start]}{{{entry}}}{text[parent.end :]}"
     last = list(parent.members.values())[-1]
     first = parent.start + 1
-    lead = text[first : _skip(text, first)]  # what stands before the first member stands before each
+    lead = text[first : _skip(text, first)]  # the space before the first member is put before each
     separator = f",{lead}" if "\n" in lead else ", "
     return f"{text[: last.end]}{separator}{entry}{text[last.end :]}"
 
 
 def _separator(text: str, node: Node) -> str:
-    """Return what stands between the items of a list."""
+    """Return the text between the items of a list."""
     if len(node.items) > 1:
         return text[node.items[-2].end : node.items[-1].start]
     lead = text[node.start + 1 : node.items[0].start]
@@ -158,13 +158,13 @@ def _separator(text: str, node: Node) -> str:
 
 
 def _indentation(text: str, at: int) -> str:
-    """Return the blanks at the beginning of a place's line."""
+    """Return the blanks at the beginning of the line that holds a position."""
     line = text[text.rfind("\n", 0, at) + 1 : at]
     return line[: len(line) - len(line.lstrip(" \t"))]
 
 
 def _unit(text: str) -> str:
-    """Return the first indentation of a text, by which it indents; two blanks where it has none."""
+    """Return the first indentation in a text, its unit of indentation; two blanks if it has none."""
     found = re.search(r"\n([ \t]+)\S", text)
     return found.group(1) if found else "  "
 
@@ -175,7 +175,7 @@ def _compact(value: Any, *, padded: bool = False) -> str:
 
 
 def _spread(item: Any, indentation: str, unit: str) -> str:
-    """Write an object a line a member, what is within them on one line, as shipped manifests are written."""
+    """Write an object with one line for each member, like the shipped manifests."""
     if not isinstance(item, Mapping) or not item:
         return _compact(item)
     inner = indentation + unit
@@ -184,5 +184,5 @@ def _spread(item: Any, indentation: str, unit: str) -> str:
 
 
 def _break_lines(written: str, text: str) -> str:
-    """Break lines as a text does."""
+    """Use the line ends of a text."""
     return written.replace("\n", "\r\n") if "\r\n" in text else written

@@ -1,4 +1,4 @@
-"""The gate's checks of a member: from what it showed to verdicts, each with its figure."""
+"""The gate's checks of a member: verdicts on its probe, each with a figure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from stepensemble.admission.output_meaning import doubt_meaning
-from stepensemble.admission.probes import ProbedMember, ProbeResult, Showed, Subject
+from stepensemble.admission.output_meaning import suspect_kind
+from stepensemble.admission.probes import MemberProbe, ProbedMember, ProbeResult, ProbeTarget
 from stepensemble.admission.repeatability import BESIDE
 from stepensemble.conversion.contract_inference import SHAPE_REMEDY
-from stepensemble.core.aggregation.canonical import canonical, check_output
+from stepensemble.core.aggregation.canonical import check_output, convert_output
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InputMismatch, MemberError
 from stepensemble.core.preprocessing.columns import bind_columns
@@ -31,19 +31,19 @@ from stepensemble.runtimes.precision import DOUBLES, list_narrowed
 Verdict = Literal["ok", "warning", "refused"]
 
 MARGIN = 2
-"""How many times faster than its timeout asks a member should be here. A slot of 1,024 MB has 0.58 of a processor, as
+"""How many times faster than its timeout a member should be here. A slot of 1,024 MB has 0.58 of a processor, as
 1,769 MB have one (https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html), and processors differ."""
 
 
 class Check(Struct, frozen=True):
-    """One thing that was looked at.
+    """One check of the gate.
 
     Attributes:
-        member: its id; None where it is about the ensemble.
-        name: what was looked at.
+        member: the member's id; None for a check of the ensemble.
+        name: what was checked.
         figure: what was found.
-        limit: what the figure should be, or may be at most; None where nothing is asked of it.
-        problem: None where the verdict is ok.
+        limit: what the figure should be, or its maximum; None if any figure passes.
+        problem: None if the verdict is ok.
     """
 
     member: str | None
@@ -55,9 +55,9 @@ class Check(Struct, frozen=True):
 
 
 DENIED = "Permission denied"
-"""What the system says where a model that is trusted to do more than compute leaves its confinement."""
+"""The system's error when a model that is trusted to do more than compute leaves its confinement."""
 
-WHOLE_REMEDY = 'give the manifest "golden" rows with whole numbers where the model takes them'
+WHOLE_REMEDY = 'give the manifest "golden" rows with whole numbers for the features that the model takes as integers'
 
 CONFINED_REMEDY = (
     "the model writes or reads a file when it predicts, which it may not, trusted or not: export it without that"
@@ -65,231 +65,231 @@ CONFINED_REMEDY = (
 
 
 @dataclass(frozen=True, slots=True)
-class Applicant:
-    """A member at the gate.
+class CheckedMember:
+    """A member that the gate checks.
 
     Attributes:
-        path: of its entry in the manifest.
-        entry: as the manifest has it.
-        subject: what it was asked.
-        showed: what it showed.
+        path: the JSON path of its entry in the manifest.
+        entry: its entry in the manifest.
+        target: the compiled member, with the model file and the golden rows.
+        probe: the result of running it.
         features: of the manifest.
     """
 
     path: str
     entry: Member
-    subject: Subject
-    showed: Showed
+    target: ProbeTarget
+    probe: MemberProbe
     features: Sequence[Feature]
 
     def check(self, name: str, figure: str, limit: str | None = None) -> Check:
-        """Return a check in which nothing is wrong."""
+        """Return a check that passed."""
         return Check(self.entry.id, name, figure, limit)
 
-    def doubt(self, check: Check, verdict: Verdict, key: str, reason: str, remedy: str) -> Check:
-        """Return a check with what is wrong, at a key of the entry."""
+    def with_problem(self, check: Check, verdict: Verdict, key: str, reason: str, remedy: str) -> Check:
+        """Return a check with a problem at a key of the entry."""
         problem = Problem(f"{self.path}{key}", f"{self.entry.id} ({self.entry.artifact}): {reason}", remedy)
         return structs.replace(check, verdict=verdict, problem=problem)
 
-    def refuse(self, name: str, limit: str | None, error: Exception, key: str, remedy: str, more: str = "") -> Check:
-        """Return a check that ended in an error."""
+    def reject(self, name: str, limit: str | None, error: Exception, key: str, remedy: str, more: str = "") -> Check:
+        """Return a check that failed with an error."""
         kind = type(error).__name__
-        return self.doubt(self.check(name, kind, limit), "refused", key, f"{kind}: {error}{more}", remedy)
+        return self.with_problem(self.check(name, kind, limit), "refused", key, f"{kind}: {error}{more}", remedy)
 
 
-def check_member(applicant: Applicant, task: Task, capacity: Capacity) -> Iterator[Check]:
-    """Check a member: what it is, takes and gives, then what it needs of its slot.
+def check_member(checked: CheckedMember, task: Task, capacity: Capacity) -> Iterator[Check]:
+    """Check a member: its file, inputs and outputs, then what it needs of its slot.
 
-    Of one that cannot be loaded or asked, or answers something else than it should, the rest cannot be told.
+    The later checks need a member that can be loaded and run, and whose outputs are valid.
     """
-    entry, artifact = applicant.entry, applicant.subject.member.artifact
-    # A file of another digest than the one it is pinned to is not even read.
-    yield applicant.check("digest", artifact.digest[:SHORT], None if entry.digest is None else entry.digest[:SHORT])
-    match applicant.showed:
+    entry, artifact = checked.entry, checked.target.member.artifact
+    # A file whose digest differs from the pinned one has been rejected before, when it was read.
+    yield checked.check("digest", artifact.digest[:SHORT], None if entry.digest is None else entry.digest[:SHORT])
+    match checked.probe:
         case MemberError() as error:
-            yield refuse_artifact(applicant, error)
-        case ProbedMember(signature, answer):
-            trusted = ", trusted to do more than compute" if applicant.subject.member.trusted else ""
-            yield applicant.check("artifact", f"{artifact.size:,} bytes{trusted}")
-            checks = list(check_contract(applicant, signature, answer, task))
-            if isinstance(answer, ProbeResult) and all(check.verdict != "refused" for check in checks):
-                checks.append(check_repetition(applicant, answer))
+            yield reject_artifact(checked, error)
+        case ProbedMember(signature, result):
+            trusted = ", trusted to do more than compute" if checked.target.member.trusted else ""
+            yield checked.check("artifact", f"{artifact.size:,} bytes{trusted}")
+            checks = list(check_contract(checked, signature, result, task))
+            if isinstance(result, ProbeResult) and all(check.verdict != "refused" for check in checks):
+                checks.append(check_repeatability(checked, result))
             yield from checks
-            if isinstance(answer, ProbeResult) and all(check.verdict != "refused" for check in checks):
-                yield check_order(applicant, answer)
-                yield check_memory(applicant, answer, capacity)
+            if isinstance(result, ProbeResult) and all(check.verdict != "refused" for check in checks):
+                yield check_order(checked, result)
+                yield check_memory(checked, result, capacity)
                 if entry.runtime == "tensorflow":
-                    yield check_disk(applicant, capacity)
-                yield check_time(applicant, answer, capacity)
+                    yield check_disk(checked, capacity)
+                yield check_time(checked, result, capacity)
 
 
-def refuse_artifact(applicant: Applicant, error: MemberError) -> Check:
-    """Return the check of a member that cannot be loaded, with the one remedy that helps."""
-    check = applicant.check("artifact", type(error).__name__, applicant.entry.runtime)
+def reject_artifact(checked: CheckedMember, error: MemberError) -> Check:
+    """Return the check of a member that cannot be loaded, with the remedy for its error."""
+    check = checked.check("artifact", type(error).__name__, checked.entry.runtime)
     reason, remedy = str(error), "give a model file of that runtime, and a signature that it has"
     if reason.endswith(f". {TRUST}"):
         reason, remedy = reason.removesuffix(f". {TRUST}"), TRUST[0].lower() + TRUST[1:]
-    return applicant.doubt(check, "refused", ".artifact", f"{type(error).__name__}: {reason}", remedy)
+    return checked.with_problem(check, "refused", ".artifact", f"{type(error).__name__}: {reason}", remedy)
 
 
 def check_contract(
-    applicant: Applicant, signature: Signature, answer: ProbeResult | MemberError, task: Task
+    checked: CheckedMember, signature: Signature, result: ProbeResult | MemberError, task: Task
 ) -> Iterator[Check]:
-    """Check what a model takes and gives, up to the first thing that is wrong."""
-    output = applicant.entry.output
+    """Check a model's inputs and outputs, up to the first problem."""
+    output = checked.entry.output
     kind = f'"{name_kind(output)}"'
     try:
         tensor = select_output(signature, output.name)
     except InputMismatch as error:
-        yield applicant.refuse("output", kind, error, ".output.name", "name one of them")
+        yield checked.reject("output", kind, error, ".output.name", "name one of them")
         return
-    inputs = check_inputs(applicant, signature, answer)
+    inputs = check_inputs(checked, signature, result)
     yield inputs
     if inputs.problem is not None:
         return
-    rows = len(next(iter(applicant.subject.golden.values())))
+    rows = len(next(iter(checked.target.golden.values())))
     try:
-        if isinstance(answer, MemberError):
-            raise answer
-        said = check_output(answer.output, rows)
-        yield applicant.check("golden rows", describe_answers(said))
+        if isinstance(result, MemberError):
+            raise result
+        values = check_output(result.output, rows)
+        yield checked.check("golden rows", describe_outputs(values))
     except MemberError as error:
-        yield applicant.refuse("golden rows", None, error, "", "mend the model, or the golden rows")
+        yield checked.reject("golden rows", None, error, "", "fix the model, or the golden rows")
         return
     try:
-        canonical(said, task, output)
+        convert_output(values, task, output)
     except MemberError as error:
-        yield applicant.refuse("output", kind, error, ".output", "mend the model, or say what its output means")
+        yield checked.reject("output", kind, error, ".output", "fix the model, or declare what its output means")
         return
-    check, doubt = applicant.check("output", describe_tensor(tensor), kind), doubt_meaning(said, output)
-    yield check if doubt is None else applicant.doubt(check, "warning", ".output.kind", *doubt)
+    check, suspicion = checked.check("output", describe_tensor(tensor), kind), suspect_kind(values, output)
+    yield check if suspicion is None else checked.with_problem(check, "warning", ".output.kind", *suspicion)
 
 
-def check_inputs(applicant: Applicant, signature: Signature, answer: ProbeResult | MemberError) -> Check:
-    """Check that a model takes what its columns give, any number of rows of it."""
-    entry, subject = applicant.entry, applicant.subject
-    takes, gives = describe_inputs(signature), describe_columns(subject)
+def check_inputs(checked: CheckedMember, signature: Signature, result: ProbeResult | MemberError) -> Check:
+    """Check that a model takes the shapes and dtypes of its columns, for any number of rows."""
+    entry, target = checked.entry, checked.target
+    takes, gives = describe_inputs(signature), describe_columns(target)
     key = ".inputs" if entry.inputs is not None else ".columns" if entry.columns is not None else ""
-    remedy = 'name the columns it takes in "columns", or in "inputs" for each input by name, or mend the model'
-    check = applicant.check("inputs", gives, takes)
+    remedy = 'name the columns it takes in "columns", or in "inputs" for each input by name, or fix the model'
+    check = checked.check("inputs", gives, takes)
     if signature.batch not in (None, 1):
-        reason = f"it takes exactly {signature.batch} rows at once, and is asked about any number"
-        return applicant.doubt(check, "refused", ".artifact", reason, "convert it with a batch that is free, or 1")
-    if isinstance(answer, InputMismatch) and subject.member.trusted and DENIED in str(answer):
-        return applicant.refuse("inputs", takes, answer, ".artifact", CONFINED_REMEDY)
-    if isinstance(answer, InputMismatch) and NO_WHOLE in str(answer):
-        return applicant.refuse("inputs", takes, answer, key, WHOLE_REMEDY)
-    if isinstance(answer, InputMismatch):
+        reason = f"it takes exactly {signature.batch} rows at once, and gets any number"
+        return checked.with_problem(check, "refused", ".artifact", reason, "convert it with a batch that is free, or 1")
+    if isinstance(result, InputMismatch) and target.member.trusted and DENIED in str(result):
+        return checked.reject("inputs", takes, result, ".artifact", CONFINED_REMEDY)
+    if isinstance(result, InputMismatch) and NO_WHOLE in str(result):
+        return checked.reject("inputs", takes, result, key, WHOLE_REMEDY)
+    if isinstance(result, InputMismatch):
         more = f" (it takes {takes}; its columns give {gives})"
-        if all(array.ndim > 1 for array in subject.golden.values()):  # nothing but tensors and pictures
+        if all(array.ndim > 1 for array in target.golden.values()):  # only tensors and images
             remedy = SHAPE_REMEDY
-        return applicant.refuse("inputs", takes, answer, key, remedy, more)
-    narrowed = list_narrowed(signature, subject.member.inputs, applicant.features, DOUBLES)
+        return checked.reject("inputs", takes, result, key, remedy, more)
+    narrowed = list_narrowed(signature, target.member.inputs, checked.features, DOUBLES)
     if narrowed:
         names = enumerate_values(narrowed)
-        reason = f"it takes float64, and is given {names} in float32, in which 16777217 is 16777216"
+        reason = f"it takes float64, and gets {names} in float32, in which 16777217 is 16777216"
         remedy = f'give the features {names} "dtype": "float64", or "float32" where seven digits are enough'
-        return applicant.doubt(check, "refused", key, reason, remedy)
+        return checked.with_problem(check, "refused", key, reason, remedy)
     return check
 
 
-def check_repetition(applicant: Applicant, answer: ProbeResult) -> Check:
-    """Check that a row's answer does not depend on the rows beside it, on their order or on the call."""
-    repetition, entry = answer.repetition, applicant.entry
-    check = applicant.check("repetition", "same in every way", "same")
-    if repetition.failures:
+def check_repeatability(checked: CheckedMember, result: ProbeResult) -> Check:
+    """Check that a row's output does not depend on the rows beside it, on their order or on the call."""
+    repeatability, entry = result.repeatability, checked.entry
+    check = checked.check("repetition", "same in every way", "same")
+    if repeatability.failures:
         check = structs.replace(check, figure="fails")
-        reason = f"it does not answer the same rows in every way: {'; '.join(repetition.failures)}"
-        return applicant.doubt(check, "refused", "", reason, "export it for any number of rows")
-    if repetition.differences:
+        reason = f"it does not predict the same rows in every way: {'; '.join(repeatability.failures)}"
+        return checked.with_problem(check, "refused", "", reason, "export it for any number of rows")
+    if repeatability.differences:
         check = structs.replace(check, figure="differs")
-        reason = f"it does not answer the same rows alike: {'; '.join(repetition.differences)}"
+        reason = f"its outputs for the same rows differ: {'; '.join(repeatability.differences)}"
         if entry.varies:
-            remedy = 'ignore this if its answers are meant to vary, else remove "varies"'
-            return applicant.doubt(check, "warning", ".varies", reason, remedy)
+            remedy = 'ignore this if its outputs are meant to vary, else remove "varies"'
+            return checked.with_problem(check, "warning", ".varies", reason, remedy)
         remedy = (
             "export it for inference: BatchNormalization and Dropout with training=False, no statistics over the "
-            'batch, no state; or declare "varies": true (add --varies) if its answers are meant to vary'
+            'batch, no state; or declare "varies": true (add --varies) if its outputs are meant to vary'
         )
-        return applicant.doubt(check, "refused", "", reason, remedy)
-    if repetition.untried:
-        ways = ", ".join(repetition.untried)
-        check = structs.replace(check, figure=f"not tried {ways}")
-        reason = f"whether it answers the same rows alike {ways} was not tried"
-        remedy = 'give two "golden" rows that differ' if repetition.untried == (BESIDE,) else "use a faster model"
-        return applicant.doubt(check, "warning", "", reason, remedy)
+        return checked.with_problem(check, "refused", "", reason, remedy)
+    if repeatability.untested:
+        ways = ", ".join(repeatability.untested)
+        check = structs.replace(check, figure=f"not tested {ways}")
+        reason = f"whether its outputs for the same rows are the same {ways} was not tested"
+        remedy = 'give two "golden" rows that differ' if repeatability.untested == (BESIDE,) else "use a faster model"
+        return checked.with_problem(check, "warning", "", reason, remedy)
     return check
 
 
-def check_order(applicant: Applicant, answer: ProbeResult) -> Check:
-    """Check that exchanged columns change an answer, so that the fingerprint tells of them."""
-    columns = len(applicant.subject.movable)
-    if answer.repetition.differences:
-        return applicant.check("column order", "unknown, as its answers vary")
-    if answer.notices is None:
-        return applicant.check("column order", "one column" if columns else "no column but tensors")
-    check = applicant.check("column order", "noticed" if answer.notices else "not noticed", "noticed")
-    if answer.notices:
+def check_order(checked: CheckedMember, result: ProbeResult) -> Check:
+    """Check that exchanging columns changes the outputs, so that the fingerprint detects a wrong order."""
+    columns = len(checked.target.movable)
+    if result.repeatability.differences:
+        return checked.check("column order", "unknown, as its outputs vary")
+    if result.order_matters is None:
+        return checked.check("column order", "one column" if columns else "only tensors")
+    check = checked.check("column order", "detected" if result.order_matters else "not detected", "detected")
+    if result.order_matters:
         return check
-    reason = f"its answers stay the same when its {columns} columns are exchanged, so nothing tells a wrong order"
+    reason = f"its outputs stay the same when its {columns} columns are exchanged, so a wrong order is not detected"
     remedy = 'ignore this if it takes them in any order, else give "golden" rows for which the order matters'
-    return applicant.doubt(check, "warning", "", reason, remedy)
+    return checked.with_problem(check, "warning", "", reason, remedy)
 
 
-def check_memory(applicant: Applicant, answer: ProbeResult, capacity: Capacity) -> Check:
-    """Check that a member fits into its slot beside an invocation's rows."""
-    needed = answer.peak_bytes
-    check = applicant.check("memory", show_mebibytes(needed), show_mebibytes(capacity.memory))
+def check_memory(checked: CheckedMember, result: ProbeResult, capacity: Capacity) -> Check:
+    """Check that a member fits into the memory of its slot, with an invocation's rows."""
+    needed = result.peak_bytes
+    check = checked.check("memory", show_mebibytes(needed), show_mebibytes(capacity.memory))
     if needed <= capacity.comfort:
         return check
     verdict: Verdict = "refused" if needed > capacity.most else "warning"
     reason = (
-        f"it fills {show_mebibytes(needed)} when it is loaded and asked {count_rows(applicant)}, and its slot has "
+        f"it uses {show_mebibytes(needed)} to load and to predict {count_rows(checked)}, and its slot has "
         f"{show_mebibytes(capacity.memory)}, of which {show_mebibytes(RESERVE)} should be left for more rows"
     )
     remedy = "make it smaller, with float16 or quantized weights for example"
     if capacity.most > capacity.memory:
         remedy += ", or deploy its slots with a greater MemorySize"
-    return applicant.doubt(check, verdict, ".artifact", reason, remedy)
+    return checked.with_problem(check, verdict, ".artifact", reason, remedy)
 
 
-def check_disk(applicant: Applicant, capacity: Capacity) -> Check:
+def check_disk(checked: CheckedMember, capacity: Capacity) -> Check:
     """Check that a SavedModel can be unpacked in its slot."""
-    limit, size = show_mebibytes(capacity.disk), measure_archive(applicant.subject.artifact)
-    check = applicant.check("disk", show_mebibytes(size), limit)
+    limit, size = show_mebibytes(capacity.disk), measure_archive(checked.target.artifact)
+    check = checked.check("disk", show_mebibytes(size), limit)
     if size <= capacity.disk:
         return check
     reason = f"it unpacks to {show_mebibytes(size)}, and its slot has a disk of {limit}"
-    return applicant.doubt(check, "refused", ".artifact", reason, "make it smaller")
+    return checked.with_problem(check, "refused", ".artifact", reason, "make it smaller")
 
 
-def check_time(applicant: Applicant, answer: ProbeResult, capacity: Capacity) -> Check:
-    """Check that a member's first answer in a new environment comes before its timeout, and well before."""
-    timeout = applicant.entry.timeout
-    taken = capacity.start + (answer.load_ms + answer.predict_ms) / 1000
-    check = applicant.check("time", f"{taken:.2f} s", f"{timeout} s")
+def check_time(checked: CheckedMember, result: ProbeResult, capacity: Capacity) -> Check:
+    """Check that a member's first response in a new environment is well within its timeout."""
+    timeout = checked.entry.timeout
+    taken = capacity.start + (result.load_ms + result.predict_ms) / 1000
+    check = checked.check("time", f"{taken:.2f} s", f"{timeout} s")
     if taken * MARGIN <= timeout:
         return check
     reason = (
-        f"it takes {taken:.2f} s here to start, load and answer {count_rows(applicant)}, and its timeout is {timeout} s"
+        f"it takes {taken:.2f} s here to start, load and predict {count_rows(checked)}, and its timeout is {timeout} s"
     )
     remedy = "raise the timeout, to 50 at most, or use a faster model"
     if taken > timeout:
-        return applicant.doubt(check, "refused", ".timeout", reason, remedy)
+        return checked.with_problem(check, "refused", ".timeout", reason, remedy)
     more = f"; a slot has about half a processor, so it should be {MARGIN} times faster"
-    return applicant.doubt(check, "warning", ".timeout", reason + more, remedy)
+    return checked.with_problem(check, "warning", ".timeout", reason + more, remedy)
 
 
 def describe_inputs(signature: Signature) -> str:
-    """Say what a model takes a row."""
+    """Describe what a model takes for a row."""
     if len(signature.inputs) == 1:
         return describe_tensor(signature.inputs[0])
     return ", ".join(f"{show(tensor.name)} {describe_tensor(tensor)}" for tensor in signature.inputs)
 
 
-def describe_columns(subject: Subject) -> str:
-    """Say what a member's columns give a row, input by input."""
-    given = bind_columns(subject.golden, subject.member.inputs)
+def describe_columns(target: ProbeTarget) -> str:
+    """Describe what a member's columns hold for a row, input by input."""
+    given = bind_columns(target.golden, target.member.inputs)
     return ", ".join(
         f"{show(name) if name else ''} {array.dtype.name} {list(array.shape[1:])}".strip()
         for name, array in given.items()
@@ -297,26 +297,26 @@ def describe_columns(subject: Subject) -> str:
 
 
 def describe_tensor(tensor: Tensor) -> str:
-    """Say of what type and shape a tensor is a row."""
+    """Describe a tensor's dtype and its shape for a row."""
     shape = "of any shape"
     if tensor.shape is not None:
         shape = "[" + ", ".join("any" if size is None else str(size) for size in tensor.shape) + "]"
     return f"{tensor.dtype} {shape}{'' if tensor.quantization is None else ', quantized'}"
 
 
-def describe_answers(said: Array) -> str:
-    """Say between what a member's answers lie."""
-    if said.dtype.kind == "U":
-        return f"{len(said)} rows, {len(set(said.ravel().tolist()))} names"
-    return f"{len(said)} rows, from {said.min():.4g} to {said.max():.4g}"
+def describe_outputs(values: Array) -> str:
+    """Describe the range of a member's outputs."""
+    if values.dtype.kind == "U":
+        return f"{len(values)} rows, {len(set(values.ravel().tolist()))} names"
+    return f"{len(values)} rows, from {values.min():.4g} to {values.max():.4g}"
 
 
-def count_rows(applicant: Applicant) -> str:
-    """Say about how many rows a member was asked."""
-    rows = len(next(iter(applicant.subject.golden.values())))
+def count_rows(checked: CheckedMember) -> str:
+    """Return how many rows a member predicted."""
+    rows = len(next(iter(checked.target.golden.values())))
     return f"{rows} rows"
 
 
 def show_mebibytes(size: int) -> str:
-    """Return bytes in a person's unit."""
+    """Return a size in bytes as text, in MiB."""
     return f"{size / MEBIBYTE:,.0f} MiB" if size >= MEBIBYTE else f"{size / MEBIBYTE:.2f} MiB"

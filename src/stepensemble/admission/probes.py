@@ -1,8 +1,8 @@
-"""Ask every member what the gate wants to know: in child processes, and in as few of them as it takes.
+"""Probes: run every member on the golden rows for the gate, in as few child processes as possible.
 
-One child for all members of a runtime is enough where nothing is wrong. Another is started for what needs a second
-look: at which of its questions a member failed, whether it notices any exchange of columns, how much memory it fills by
-itself.
+One child process for all members of a runtime is enough if everything works. Another one is started to find the batch
+at which a member failed, to test whether exchanging any two columns changes its output, and to measure the memory of
+one member alone.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from stepensemble.admission.repeatability import Repeat, Repetition, Result, are_alike, compare_repeats, list_repeats
-from stepensemble.conversion.sandbox import Attempt, Tried, try_artifacts
+from stepensemble.admission.repeatability import (
+    Repeat,
+    Repeatability,
+    Result,
+    are_rows_equal,
+    compare_repeats,
+    list_repeats,
+)
+from stepensemble.conversion.sandbox import SandboxRequest, SandboxResult, run_artifacts
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import MemberError
 from stepensemble.core.preprocessing.columns import Columns, bind_columns
@@ -26,18 +33,18 @@ from stepensemble.core.tolerance import compare
 from stepensemble.runtimes import Signature
 from stepensemble.runtimes.model import select_output
 
-MOST_EXCHANGES = 64
-"""Pairs of columns that are exchanged one by one, where moving all of them shows nothing."""
+MAX_EXCHANGES = 64
+"""Pairs of columns that are exchanged one by one, if moving all columns at once changes nothing."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A member, its model file, and the golden rows it is asked about.
+class ProbeTarget:
+    """A member, its model file, and the golden rows it predicts.
 
     Attributes:
-        others: drawn rows that the golden rows are put beside, where these are all alike.
+        others: drawn rows to put beside the golden rows, if the golden rows are all equal.
     """
 
     member: ReleasedMember
@@ -45,44 +52,49 @@ class Subject:
     golden: Columns
     others: Columns | None = None
 
-    def ask(self, *rows: Columns, must: int | None = None) -> Attempt:
-        """Return the attempt to load it and to ask about rows, one call each; see `Attempt`."""
+    def request(self, *batches: Columns, min_batches: int | None = None) -> SandboxRequest:
+        """Return the request to load it and to predict batches of rows, one call each; see `SandboxRequest`."""
         member = self.member
-        batches = tuple(bind_columns(one, member.inputs) for one in rows)
-        return Attempt(
-            member.runtime, self.artifact, member.signature, batches, member.output.name, must, trusted=member.trusted
+        return SandboxRequest(
+            member.runtime,
+            self.artifact,
+            member.signature,
+            tuple(bind_columns(batch, member.inputs) for batch in batches),
+            member.output.name,
+            min_batches,
+            trusted=member.trusted,
         )
 
     @property
-    def alike(self) -> bool:
-        """Whether the golden rows are all the same to it."""
-        return are_alike(bind_columns(self.golden, self.member.inputs))
+    def rows_are_equal(self) -> bool:
+        """Whether the golden rows are all equal in the columns that it takes."""
+        return are_rows_equal(bind_columns(self.golden, self.member.inputs))
 
     @property
     def movable(self) -> tuple[str, ...]:
-        """The columns it takes that could stand in each other's place: all but tensors."""
+        """The columns it takes that could be exchanged: all except tensors."""
         taken = dict.fromkeys(name for names in self.member.inputs.values() for name in names)
         return tuple(name for name in taken if self.golden[name].ndim == 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What a member said of the golden rows.
+    """A member's output for the golden rows, with measurements.
 
     Attributes:
-        output: the one that is wanted, as the model gives it.
-        notices: whether columns in each other's place change it; None where it takes fewer than two, or answers the
-            same rows otherwise at each call.
-        repetition: how it compares with what the member says of the same rows alone, in another order and again.
+        output: the output that the manifest declares, as the model returns it.
+        order_matters: whether exchanging columns changes the output; None if the member takes fewer than two, or if
+            its output for the same rows differs from call to call.
+        repeatability: how the output compares with that for the same rows alone, in another order and again.
         load_ms: without the runtime's import.
         predict_ms: for the golden rows.
-        peak_bytes: the most memory its process filled; if that is not comfortable, with nothing else in the process. By
-            itself, a model of 95 MiB filled 235 MiB, and 243 MiB in the handler that serves it.
+        peak_bytes: the most memory its process used; if that is more than comfortable, measured with nothing else in
+            the process. Alone, a model of 95 MiB used 235 MiB, and 243 MiB in the handler that serves it.
     """
 
     output: Array
-    notices: bool | None
-    repetition: Repetition
+    order_matters: bool | None
+    repeatability: Repeatability
     load_ms: float
     predict_ms: float
     peak_bytes: int
@@ -90,46 +102,46 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True)
 class ProbedMember:
-    """A member that can be loaded, and its answer, or why it has none."""
+    """A member that can be loaded, with its result or its error."""
 
     signature: Signature
-    answer: ProbeResult | MemberError
+    result: ProbeResult | MemberError
 
 
-Showed = ProbedMember | MemberError
-"""What a member showed; of one that cannot be loaded, why."""
+MemberProbe = ProbedMember | MemberError
+"""A member that was run, or the error of one that cannot be loaded."""
 
 
-def screen(
-    subjects: Sequence[Subject], capacities: Mapping[str, Capacity], notify: Callable[[str], None]
-) -> dict[str, Showed]:
-    """Ask members about the golden rows, as they are and with columns in each other's place.
+def probe_members(
+    targets: Sequence[ProbeTarget], capacities: Mapping[str, Capacity], notify: Callable[[str], None]
+) -> dict[str, MemberProbe]:
+    """Run members on the golden rows, unchanged and with columns exchanged.
 
     Args:
-        subjects: all are asked, whatever one of them does to its process.
-        capacities: by runtime; where a member is comfortable in its slot, its memory is not measured exactly.
-        notify: told what takes a while.
+        targets: all are run, even if one of them crashes its process.
+        capacities: by runtime; memory is measured exactly only for a member that is not comfortable in its slot.
+        notify: called with the name of each slow step.
 
     Returns:
-        What each showed, by id; nothing is raised.
+        Each member's probe, by id; nothing is raised.
     """
-    known = {one.member.id: one for one in subjects}
-    notify(f"Trying {', '.join(known)}")
-    showed = _look(known)
-    unmoved = [(known[id_], answer) for id_, answer in _answers(showed) if answer.notices is False]
-    if unmoved:
-        notify(f"Exchanging columns of {', '.join(one.member.id for one, _ in unmoved)}")
-        showed = _with_answers(showed, _exchange_pairs(unmoved))
-    for id_, answer in _answers(showed):
-        one = known[id_]
-        if answer.peak_bytes > capacities[one.member.runtime].comfort:
-            notify(f"Measuring {id_}")
-            showed = _with_answers(showed, {id_: _weigh(one, answer)})
-    return showed
+    by_id = {target.member.id: target for target in targets}
+    notify(f"Running {', '.join(by_id)}")
+    probes = _probe_batches(by_id)
+    unchanged = [(by_id[id_], result) for id_, result in _list_results(probes) if result.order_matters is False]
+    if unchanged:
+        notify(f"Exchanging columns of {', '.join(target.member.id for target, _ in unchanged)}")
+        probes = _replace_results(probes, _exchange_pairs(unchanged))
+    for id_, result in _list_results(probes):
+        target = by_id[id_]
+        if result.peak_bytes > capacities[target.member.runtime].comfort:
+            notify(f"Measuring the memory of {id_}")
+            probes = _replace_results(probes, {id_: _measure_memory(target, result)})
+    return probes
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _ProbePlan:
     """What a member predicts after the golden rows: these with columns moved, if it has several, and repeated."""
 
     moved: Sequence[Columns]
@@ -137,144 +149,163 @@ class _Plan:
 
     @property
     def batches(self) -> tuple[Columns, ...]:
-        """All of it, a call each."""
+        """All of it, one call each."""
         return (*self.moved, *(repeat.columns for repeat in self.repeats))
 
     @property
-    def must(self) -> int:
-        """How many calls there has to be time for: the golden rows, these with columns moved, and the first repeat."""
+    def min_batches(self) -> int:
+        """The calls that must be made: the golden rows, these with columns moved, and the first repeat."""
         return len(self.moved) + 2
 
 
-def _look(subjects: Mapping[str, Subject]) -> dict[str, Showed]:
-    """Predict the golden rows, then with every column in another one's place, and again in every other way."""
-    plans = {id_: _Plan(_rotate(one), list_repeats(one.golden, one.others)) for id_, one in subjects.items()}
-    first = _try({id_: one.ask(one.golden, *plans[id_].batches, must=plans[id_].must) for id_, one in subjects.items()})
-    # Who fails may have failed at any batch; and the signature says what would have been taken.
-    failed = [id_ for id_, result in first.items() if isinstance(result, MemberError)]
-    again = _try({(id_, rows): subjects[id_].ask(*[subjects[id_].golden] * rows) for id_ in failed for rows in (0, 1)})
-    apart = _try(
+def _probe_batches(targets: Mapping[str, ProbeTarget]) -> dict[str, MemberProbe]:
+    """Predict the golden rows, then with every column in another one's place, and then every repeat."""
+    plans = {id_: _ProbePlan(_rotate(one), list_repeats(one.golden, one.others)) for id_, one in targets.items()}
+    first = _run(
         {
-            (id_, number): subjects[id_].ask(subjects[id_].golden, batch)
+            id_: one.request(one.golden, *plans[id_].batches, min_batches=plans[id_].min_batches)
+            for id_, one in targets.items()
+        }
+    )
+    # A member may have failed at any batch. Its signature (no batch) and the golden rows alone (one batch) tell which.
+    failed = [id_ for id_, result in first.items() if isinstance(result, MemberError)]
+    again = _run(
+        {(id_, rows): targets[id_].request(*[targets[id_].golden] * rows) for id_ in failed for rows in (0, 1)}
+    )
+    single = _run(
+        {
+            (id_, number): targets[id_].request(targets[id_].golden, batch)
             for id_ in failed
-            if isinstance(again[id_, 1], Tried)
+            if isinstance(again[id_, 1], SandboxResult)
             for number, batch in enumerate(plans[id_].batches)
         }
     )
-    showed: dict[str, Showed] = {}
-    for id_, one in subjects.items():
-        loaded, asked = again.get((id_, 0), first[id_]), again.get((id_, 1), first[id_])
+    probes: dict[str, MemberProbe] = {}
+    for id_, target in targets.items():
+        loaded, predicted = again.get((id_, 0), first[id_]), again.get((id_, 1), first[id_])
         if isinstance(loaded, MemberError):
-            showed[id_] = loaded
+            probes[id_] = loaded
             continue
-        answer: ProbeResult | MemberError
-        if isinstance(asked, MemberError):
-            answer = asked
+        result: ProbeResult | MemberError
+        if isinstance(predicted, MemberError):
+            result = predicted
         else:
             numbers = range(len(plans[id_].batches))
-            tried = [(apart[id_, n], 1) if (id_, n) in apart else (asked, n + 1) for n in numbers]
-            answer = _read(one, plans[id_], asked, tried)
-        showed[id_] = ProbedMember(loaded.signature, answer)
-    return showed
+            outputs = [
+                _BatchOutput(single[id_, n], 1) if (id_, n) in single else _BatchOutput(predicted, n + 1)
+                for n in numbers
+            ]
+            result = _read_result(target, plans[id_], predicted, outputs)
+        probes[id_] = ProbedMember(loaded.signature, result)
+    return probes
 
 
-def _read(
-    subject: Subject, plan: _Plan, asked: Tried, tried: Sequence[tuple[Tried | MemberError, int]]
+class _BatchOutput(NamedTuple):
+    """The run in which a batch was predicted, and the batch's place among the outputs of that run."""
+
+    run: SandboxResult | MemberError
+    place: int
+
+    def read(self, name: str) -> Result:
+        """Return the output of that name."""
+        if isinstance(self.run, MemberError):
+            return self.run
+        return self.run.outputs[self.place][name] if self.place < len(self.run.outputs) else None
+
+
+def _read_result(
+    target: ProbeTarget, plan: _ProbePlan, predicted: SandboxResult, batch_outputs: Sequence[_BatchOutput]
 ) -> ProbeResult | MemberError:
-    """Read what a member said of the golden rows, and of what it predicted after them.
+    """Return a member's output for the golden rows, compared with its outputs for the plan's batches.
 
     Args:
-        subject: the member.
-        plan: what it predicted after them.
-        asked: its first output is that of the golden rows.
-        tried: for each of the plan's batches, what was tried, and the place of the batch's output in it.
+        target: the member.
+        plan: what it predicted after the golden rows.
+        predicted: its first output is that of the golden rows.
+        batch_outputs: one for each of the plan's batches.
     """
     try:
-        name = select_output(asked.signature, subject.member.output.name).name
+        name = select_output(predicted.signature, target.member.output.name).name
     except MemberError as error:
         return error
-    output, labels = asked.outputs[0][name], isinstance(subject.member.output, Label)
-    results = [_find_result(one, place, name) for one, place in tried]
+    output, labels = predicted.outputs[0][name], isinstance(target.member.output, Label)
+    results = [one.read(name) for one in batch_outputs]
     moved, repeated = results[: len(plan.moved)], results[len(plan.moved) :]
-    repetition = Repetition()
-    if output.shape[:1] == (len(next(iter(subject.golden.values()))),):  # else it is refused for that
-        repetition = compare_repeats(output, list(zip(plan.repeats, repeated, strict=True)), labels=labels)
-    notices = None
-    if moved and not repetition.differences:
-        notices = not isinstance(moved[0], np.ndarray) or _differ(subject, output, moved[0])
-    return ProbeResult(output, notices, repetition, asked.load_ms, asked.predict_ms[0], asked.peak_bytes)
+    repeatability = Repeatability()
+    if output.shape[:1] == (len(next(iter(target.golden.values()))),):  # any other shape is rejected later
+        repeatability = compare_repeats(output, list(zip(plan.repeats, repeated, strict=True)), labels=labels)
+    order_matters = None
+    if moved and not repeatability.differences:
+        order_matters = not isinstance(moved[0], np.ndarray) or _differs(target, output, moved[0])
+    return ProbeResult(
+        output, order_matters, repeatability, predicted.load_ms, predicted.predict_ms[0], predicted.peak_bytes
+    )
 
 
-def _find_result(tried: Tried | MemberError, place: int, name: str) -> Result:
-    if isinstance(tried, MemberError):
-        return tried
-    return tried.outputs[place][name] if place < len(tried.outputs) else None
-
-
-def _exchange_pairs(unmoved: Sequence[tuple[Subject, ProbeResult]]) -> dict[str, ProbeResult]:
-    """Ask about the golden rows with columns exchanged pair by pair."""
-    results = _try({one.member.id: one.ask(_exchange(one)) for one, _ in unmoved})
-    looked: dict[str, ProbeResult] = {}
-    for one, answer in unmoved:
-        result = results[one.member.id]
-        notices = isinstance(result, MemberError) or any(
-            _differ(one, answer.output, output) for output in result.outputs[0].values()
+def _exchange_pairs(unchanged: Sequence[tuple[ProbeTarget, ProbeResult]]) -> dict[str, ProbeResult]:
+    """Predict the golden rows with columns exchanged pair by pair."""
+    runs = _run({target.member.id: target.request(_exchange(target)) for target, _ in unchanged})
+    updated: dict[str, ProbeResult] = {}
+    for target, result in unchanged:
+        run = runs[target.member.id]
+        order_matters = isinstance(run, MemberError) or any(
+            _differs(target, result.output, output) for output in run.outputs[0].values()
         )
-        looked[one.member.id] = replace(answer, notices=notices)
-    return looked
+        updated[target.member.id] = replace(result, order_matters=order_matters)
+    return updated
 
 
-def _weigh(subject: Subject, answer: ProbeResult) -> ProbeResult:
+def _measure_memory(target: ProbeTarget, result: ProbeResult) -> ProbeResult:
     """Measure memory with nothing else in the process."""
-    (alone,) = try_artifacts([subject.ask(subject.golden)])
-    return answer if isinstance(alone, MemberError) else replace(answer, peak_bytes=alone.peak_bytes)
+    (alone,) = run_artifacts([target.request(target.golden)])
+    return result if isinstance(alone, MemberError) else replace(result, peak_bytes=alone.peak_bytes)
 
 
-def _answers(showed: Mapping[str, Showed]) -> list[tuple[str, ProbeResult]]:
+def _list_results(probes: Mapping[str, MemberProbe]) -> list[tuple[str, ProbeResult]]:
     return [
-        (id_, one.answer)
-        for id_, one in showed.items()
-        if isinstance(one, ProbedMember) and isinstance(one.answer, ProbeResult)
+        (id_, probe.result)
+        for id_, probe in probes.items()
+        if isinstance(probe, ProbedMember) and isinstance(probe.result, ProbeResult)
     ]
 
 
-def _with_answers(showed: Mapping[str, Showed], answers: Mapping[str, ProbeResult]) -> dict[str, Showed]:
+def _replace_results(probes: Mapping[str, MemberProbe], results: Mapping[str, ProbeResult]) -> dict[str, MemberProbe]:
     return {
-        id_: replace(one, answer=answers[id_]) if id_ in answers and isinstance(one, ProbedMember) else one
-        for id_, one in showed.items()
+        id_: replace(probe, result=results[id_]) if id_ in results and isinstance(probe, ProbedMember) else probe
+        for id_, probe in probes.items()
     }
 
 
-def _rotate(subject: Subject) -> list[Columns]:
-    """Return the golden rows with every column in another one's place; none where there are fewer than two."""
-    names, golden = subject.movable, subject.golden
+def _rotate(target: ProbeTarget) -> list[Columns]:
+    """Return the golden rows with every column in another one's place; nothing if there are fewer than two."""
+    names, golden = target.movable, target.golden
     if len(names) < 2:
         return []
     return [{**golden, **{name: golden[other] for name, other in zip(names, (*names[1:], names[0]), strict=True)}}]
 
 
-def _exchange(subject: Subject) -> Columns:
+def _exchange(target: ProbeTarget) -> Columns:
     """Return the golden rows once for each pair of neighbours, with these two columns exchanged."""
-    golden = subject.golden
+    golden = target.golden
     exchanged = [
         {**golden, one: golden[other], other: golden[one]}
-        for one, other in list(pairwise(subject.movable))[:MOST_EXCHANGES]
+        for one, other in list(pairwise(target.movable))[:MAX_EXCHANGES]
     ]
-    taken = {name for names in subject.member.inputs.values() for name in names}
+    taken = {name for names in target.member.inputs.values() for name in names}
     return {name: np.concatenate([columns[name] for columns in exchanged]) for name in taken}
 
 
-def _differ(subject: Subject, expected: Array, actual: Array) -> bool:
-    """Tell whether an answer, as often as it was asked for, is another one, as `ensemble verify` would find it."""
+def _differs(target: ProbeTarget, expected: Array, actual: Array) -> bool:
+    """Return whether an output, repeated to the length of another, differs from it by the rule of `ensemble verify`."""
     repeated = np.concatenate([expected] * (len(actual) // len(expected)))
-    labels = isinstance(subject.member.output, Label)
+    labels = isinstance(target.member.output, Label)
     return bool(compare(repeated.tolist(), actual.tolist(), labels=labels))
 
 
-def _try(attempts: Mapping[Key, Attempt]) -> dict[Key, Tried | MemberError]:
-    """Try artifacts, those of one runtime in one child."""
-    results: dict[Key, Tried | MemberError] = {}
-    for runtime in sorted({attempt.runtime for attempt in attempts.values()}):
-        group = {key: attempt for key, attempt in attempts.items() if attempt.runtime == runtime}
-        results |= zip(group, try_artifacts(list(group.values())), strict=True)
+def _run(requests: Mapping[Key, SandboxRequest]) -> dict[Key, SandboxResult | MemberError]:
+    """Run artifacts, all those of one runtime in one child process."""
+    results: dict[Key, SandboxResult | MemberError] = {}
+    for runtime in sorted({request.runtime for request in requests.values()}):
+        group = {key: request for key, request in requests.items() if request.runtime == runtime}
+        results |= zip(group, run_artifacts(list(group.values())), strict=True)
     return results

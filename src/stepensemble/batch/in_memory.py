@@ -16,7 +16,7 @@ from stepensemble.batch.input.column_names import EXACTLY, find_similar_name
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.batch.output.result_table import ROW, predict_shard
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import AskMembers
+from stepensemble.core.aggregation.output_source import OutputSource
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InvalidPayload, QuorumNotMet
 from stepensemble.core.preprocessing.columns import Columns
@@ -74,20 +74,20 @@ def encode_table(features: Sequence[Feature], table: Table) -> tuple[Columns, in
     return encoded.columns, frame.height
 
 
-def predict_table(release: Release, rows: int, invoke: AskMembers) -> pl.DataFrame:
+def predict_table(release: Release, rows: int, source: OutputSource) -> pl.DataFrame:
     """Return one line for each row, with the columns of the batch's results.
 
     Args:
         release: the members, and what their outputs mean.
         rows: number of rows.
-        invoke: returns the results of a tier; never None.
+        source: has the results of every tier.
 
     Raises:
         QuorumNotMet: too few voters have a usable output, in every row.
     """
-    predicted = predict_shard(release, release.policy, pl.DataFrame({ROW: np.arange(1, rows + 1)}), invoke)
+    predicted = predict_shard(release, release.policy, pl.DataFrame({ROW: np.arange(1, rows + 1)}), source)
     if isinstance(predicted, Undecided):
-        raise TypeError("a table's members are invoked at once, tier after tier")
+        raise TypeError("the source of a table's outputs must have the results of every tier")
     if predicted.status == "FAILED":
         raise QuorumNotMet(predicted.cause or next(iter(predicted.failed.values())))
     frame = predicted.frame

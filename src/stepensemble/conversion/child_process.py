@@ -1,9 +1,8 @@
-"""Work on files of strangers in a process of its own: whatever ends that process is an answer here, not the end.
+"""Runs jobs on untrusted files in a child process; a crash of the child becomes a result, and does not end the parent.
 
-The child is `python -m stepensemble.conversion.child_main`, and `confinement` says what it may do. It reads its jobs
-from
-standard input and writes an answer for each as soon as it has one, so that what was answered before a crash is kept.
-Nothing is pickled: a child that a file took over can say something wrong, and cannot make this process do anything.
+The child is `python -m stepensemble.conversion.child_main`, and `confinement` restricts what it may do. It reads its
+jobs from standard input and writes each result as soon as it has it, so that a crash loses no earlier result. Nothing
+is pickled: a child that a file took over can return wrong values, and cannot make this process run code.
 """
 
 from __future__ import annotations
@@ -31,92 +30,92 @@ from stepensemble.core.errors import EnsembleError
 from stepensemble.runtimes.tensorflow import SETTINGS
 
 LENGTH = 8
-"""Bytes that say how long an answer is."""
+"""Bytes of the length that precedes a result."""
 CHUNK = 1024 * 1024
-MOST = 6 * GIBIBYTE
-"""Bytes of an answer: a SavedModel and a LiteRT file, each of 2 GiB at most, and rows."""
+MAX_BYTES = 6 * GIBIBYTE
+"""Maximum bytes of a result: a SavedModel and a LiteRT file, each of 2 GiB at most, and rows."""
 GRACE = 10.0
-"""Seconds for a child to end that has nothing more to say."""
+"""Seconds that a child has to end after it has closed its output."""
 
 T = TypeVar("T")
 
 
 class ChildError(Struct, frozen=True):
-    """An error in the child, by its name in the error tree."""
+    """An error in the child, by its class name in the error tree."""
 
-    error: str
+    type: str
     message: str
 
 
 class ChildResult(Struct, frozen=True):
-    """What the child writes for a job: one of the two. The result is encoded by itself: its type is the caller's."""
+    """What the child writes for a job: a result or an error. The result is encoded: only the caller knows its type."""
 
     result: bytes | None = None
-    refusal: ChildError | None = None
+    error: ChildError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """The child ended, or was ended, at a job; `reason` completes a sentence: "… it crashed (SIGSEGV)"."""
+    """The child ended, or was killed, during a job; `reason` completes a sentence: "… it crashed (SIGSEGV)"."""
 
     reason: str
 
 
-def run_apart(jobs: Sequence[Struct], answer: type[T], seconds: float) -> list[T | EnsembleError | Crash]:
-    """Have jobs done in a child process, one after the other; return what became of each.
+def run_in_child(jobs: Sequence[Struct], result_type: type[T], seconds: float) -> list[T | EnsembleError | Crash]:
+    """Run jobs in a child process, one after the other; return each job's result, error or crash.
 
-    A job that ends the child, or takes too long, does not take the later ones with it: they get another child.
+    If a job ends the child or takes too long, the jobs after it run in another child.
 
     Args:
-        jobs: of the kinds that `work` knows.
-        answer: what they answer.
-        seconds: for each job; the start of the child is part of its first one.
+        jobs: of the kinds that `child_main` decodes.
+        result_type: the type of their results.
+        seconds: for each job; the first job of a child includes the child's start.
     """
-    done: list[T | EnsembleError | Crash] = []
-    while len(done) < len(jobs):
-        left = jobs[len(done) :]
-        answers, reason = _run_child(left, seconds)
-        done += [_result(body, answer) for body in answers]
-        if len(answers) < len(left):
-            done.append(Crash(reason))
-    return done
+    results: list[T | EnsembleError | Crash] = []
+    while len(results) < len(jobs):
+        remaining = jobs[len(results) :]
+        bodies, reason = _run_child(remaining, seconds)
+        results += [_decode_result(body, result_type) for body in bodies]
+        if len(bodies) < len(remaining):
+            results.append(Crash(reason))
+    return results
 
 
 def _run_child(jobs: Sequence[Struct], seconds: float) -> tuple[list[bytes], str]:
-    """Return what the child answered before it ended, and how it ended."""
+    """Return the results that the child wrote before it ended, and how it ended."""
     processors = os.cpu_count() or 1
     command = [sys.executable, "-P", "-m", "stepensemble.conversion.child_main"]
     with (
-        tempfile.TemporaryDirectory(prefix="stepensemble-") as room,
+        tempfile.TemporaryDirectory(prefix="stepensemble-") as folder,
         tempfile.TemporaryFile() as log,
         subprocess.Popen(  # noqa: S603 - this Python, our own module
-            [*command, room, str(math.ceil(seconds * len(jobs) * processors))],
+            [*command, folder, str(math.ceil(seconds * len(jobs) * processors))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            cwd=room,
-            env=choose_environment(os.environ, room) | SETTINGS,
+            cwd=folder,
+            env=choose_environment(os.environ, folder) | SETTINGS,
             start_new_session=True,
         ) as child,
     ):
         feeder = threading.Thread(target=_feed, args=(child.stdin, msgspec.msgpack.encode(jobs)))
         feeder.start()
         try:
-            answers, stopped = _collect(cast(IO[bytes], child.stdout), len(jobs), seconds)
+            bodies, stopped = _collect(cast(IO[bytes], child.stdout), len(jobs), seconds)
             if stopped is not None:
-                return answers, stopped
-            if len(answers) < len(jobs):
-                return answers, f"it crashed ({_ending(child)}){_last_words(log)}"
-            return answers, "it did all"
+                return bodies, stopped
+            if len(bodies) < len(jobs):
+                return bodies, f"it crashed ({_describe_end(child)}){_find_last_error(log)}"
+            return bodies, "it ran all jobs"
         finally:
-            # With what it has started. Its group is there until its end is collected, which happens after this.
+            # The whole process group, with what the child has started; it exists until the child is waited for, below.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
             feeder.join()
 
 
 def _feed(pipe: IO[bytes], jobs: bytes) -> None:
-    """Give the child its jobs; what it does not read, because it has ended, nobody needs."""
+    """Write the jobs to the child; jobs that it does not read, because it has ended, are dropped."""
     with suppress(BrokenPipeError):
         pipe.write(jobs)
     with suppress(BrokenPipeError):
@@ -124,55 +123,55 @@ def _feed(pipe: IO[bytes], jobs: bytes) -> None:
 
 
 def _collect(pipe: IO[bytes], count: int, seconds: float) -> tuple[list[bytes], str | None]:
-    """Return the whole answers that come, at most `count`, and why the child has to be ended before the next one."""
-    answers: list[bytes] = []
-    waiting = bytearray()
+    """Return the complete results, at most `count`, and why the child must be killed before the next one, if so."""
+    bodies: list[bytes] = []
+    received = bytearray()
     deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
-        while len(answers) < count:
-            left = deadline - time.monotonic()
-            if left <= 0 or not selector.select(left):
-                return answers, f"it took more than {seconds:g} seconds"
+        while len(bodies) < count:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not selector.select(remaining):
+                return bodies, f"it took more than {seconds:g} seconds"
             read = os.read(pipe.fileno(), CHUNK)
             if not read:
                 break
-            waiting += read
-            while len(waiting) >= (end := LENGTH + int.from_bytes(waiting[:LENGTH])) and len(waiting) >= LENGTH:
-                answers.append(bytes(waiting[LENGTH:end]))
-                del waiting[:end]
+            received += read
+            while len(received) >= (end := LENGTH + int.from_bytes(received[:LENGTH])) and len(received) >= LENGTH:
+                bodies.append(bytes(received[LENGTH:end]))
+                del received[:end]
                 deadline = time.monotonic() + seconds
-            if max(len(waiting), int.from_bytes(waiting[:LENGTH]) if len(waiting) >= LENGTH else 0) > MOST:
-                return answers, f"it answered more than {MOST // GIBIBYTE} GiB"
-    return answers, None
+            if max(len(received), int.from_bytes(received[:LENGTH]) if len(received) >= LENGTH else 0) > MAX_BYTES:
+                return bodies, f"it returned more than {MAX_BYTES // GIBIBYTE} GiB"
+    return bodies, None
 
 
-def _result(body: bytes, answer: type[T]) -> T | EnsembleError | Crash:
+def _decode_result(body: bytes, result_type: type[T]) -> T | EnsembleError | Crash:
     try:
-        said = msgspec.msgpack.decode(body, type=ChildResult)
-        if said.refusal is None and said.result is not None:
-            return msgspec.msgpack.decode(said.result, type=answer)
+        written = msgspec.msgpack.decode(body, type=ChildResult)
+        if written.error is None and written.result is not None:
+            return msgspec.msgpack.decode(written.result, type=result_type)
     except msgspec.MsgspecError as error:
-        return Crash(f"it answered something that is no answer: {error}")
-    if said.refusal is None:
-        return Crash("it answered nothing")
-    kind = getattr(errors, said.refusal.error, None)
+        return Crash(f"it returned an invalid result: {error}")
+    if written.error is None:
+        return Crash("it returned neither a result nor an error")
+    kind = getattr(errors, written.error.type, None)
     if isinstance(kind, type) and issubclass(kind, EnsembleError):
-        return kind(said.refusal.message)
-    return Crash(f"it failed ({said.refusal.error}: {said.refusal.message})")
+        return kind(written.error.message)
+    return Crash(f"it failed ({written.error.type}: {written.error.message})")
 
 
-def _ending(child: subprocess.Popen[bytes]) -> str:
-    """Say how a child ended that has closed its end of the pipe."""
+def _describe_end(child: subprocess.Popen[bytes]) -> str:
+    """Describe how a child ended that has closed its end of the pipe."""
     try:
         code = child.wait(GRACE)
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
     except subprocess.TimeoutExpired:
-        return "it answers no more, and does not end"
+        return "it closed its output, and does not end"
 
 
-def _last_words(log: IO[bytes]) -> str:
-    """Return the last line that the child wrote, if it is about an error."""
+def _find_last_error(log: IO[bytes]) -> str:
+    """Return the last line of the child's log, if it is about an error."""
     log.seek(max(0, log.seek(0, os.SEEK_END) - CHUNK))
-    said = [line.strip() for line in log.read(CHUNK).decode(errors="replace").splitlines() if line.strip()]
-    return "" if not said or said[-1].startswith(("INFO", "WARNING", "W0", "I0")) else f": {said[-1][:300]}"
+    lines = [line.strip() for line in log.read(CHUNK).decode(errors="replace").splitlines() if line.strip()]
+    return "" if not lines or lines[-1].startswith(("INFO", "WARNING", "W0", "I0")) else f": {lines[-1][:300]}"

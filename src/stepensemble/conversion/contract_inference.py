@@ -1,6 +1,6 @@
-"""What a model tells of itself, so that nobody has to write it: which columns its inputs take, what its numbers mean.
+"""Infers a member's contract from its model: which columns its inputs take, and what its outputs mean.
 
-Nothing is taken for granted that could be something else as well; what cannot be told is asked for.
+Only unambiguous facts are inferred; for the others, the error asks the caller to declare them.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from stepensemble.core.aggregation.probability import row_sum
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import AdditionRefused, InputMismatch
 from stepensemble.core.preprocessing.columns import Columns, bind_columns
-from stepensemble.core.problems import Problem, enumerate_values, show, suggest
+from stepensemble.core.problems import Problem, Suspicion, enumerate_values, show, suggest
 from stepensemble.core.schema.outputs import TOLERANCE, Label, Output, Probabilities, Probability, Value
 from stepensemble.core.schema.task import BinaryTask, RegressionTask, Task, name_classes
 from stepensemble.runtimes import Signature, Tensor
 
 Inputs = Mapping[str, Sequence[str]]
-"""Input name to the columns it takes; the input of a model that has one is named ""."""
+"""Input name to the columns it takes; the only input of a model is named ""."""
 
 SHAPE_REMEDY = (
-    'give the feature the shape that the model takes: by "shape", or, of a picture, by "size", "mode" and "layout", '
+    'give the feature the shape that the model takes: by "shape", or, for an image, by "size", "mode" and "layout", '
     'which is "HWC", "CHW", "HW" for a model without channels, or "flat"'
 )
-"""What to do about a tensor or a picture of another shape than a model takes."""
+"""The remedy for a tensor or an image of another shape than the model takes."""
 
-TELLING_ROWS = 8
-"""Fewer rows in [0, 1] may be there by chance."""
+MIN_ROWS_TO_INFER = 8
+"""Fewer rows than this may be in [0, 1] by chance."""
 
 
 @dataclass(frozen=True, slots=True)
-class Golden:
+class GoldenColumns:
     """Golden rows by column, for a model whose inputs are not known yet.
 
     Attributes:
-        inputs: which columns each input takes, where it is said.
+        inputs: which columns each input takes, if that is declared.
     """
 
     columns: Columns
@@ -49,23 +49,24 @@ class Golden:
         return bind_columns(self.columns, choose_inputs(signature, self.columns, self.inputs))
 
 
-def choose_inputs(signature: Signature, columns: Columns, said: Inputs | None = None) -> Inputs:
-    """Tell which columns each of a model's inputs takes.
+def choose_inputs(signature: Signature, columns: Columns, declared: Inputs | None = None) -> Inputs:
+    """Return which columns each of a model's inputs takes.
 
-    An only input takes all columns, if they fit; else each input takes the column of its name, or all columns of the
-    feature of its name.
+    A single input takes all columns, if they fit. Otherwise each input takes the column of its name, or all columns of
+    the feature of its name.
 
     Args:
         signature: the model's.
-        columns: all there are.
-        said: what was said of it; it is only checked.
+        columns: all columns of the features.
+        declared: the caller's declaration; it is only checked.
 
     Raises:
-        InputMismatch: what was said does not fit, or nothing was said and it cannot be told; with what to say.
+        InputMismatch: the declaration does not fit, or nothing is declared and nothing can be inferred; with the option
+            to give.
     """
-    if said is not None:
-        _check(signature, columns, said)
-        return said
+    if declared is not None:
+        _check_declared(signature, columns, declared)
+        return declared
     inputs, every = signature.inputs, tuple(columns)
     if len(inputs) == 1 and _fits(inputs[0], columns, every):
         return {"": every}
@@ -78,38 +79,38 @@ def choose_inputs(signature: Signature, columns: Columns, said: Inputs | None = 
             f"{SHAPE_REMEDY}"
         )
     raise InputMismatch(
-        f"{_describe_inputs(signature)}, and there are {len(every)} columns, {enumerate_values(every, most=24)}; say "
-        f"which of them it takes, in its order: {_remedy(signature)}"
+        f"{_describe_inputs(signature)}, and there are {len(every)} columns, {enumerate_values(every, most=24)}; "
+        f"list those it takes, in its order: {_remedy(signature)}"
     )
 
 
-def _check(signature: Signature, columns: Columns, said: Inputs) -> None:
+def _check_declared(signature: Signature, columns: Columns, declared: Inputs) -> None:
     tensors = {tensor.name: tensor for tensor in signature.inputs}
-    if len(tensors) == 1 and set(said) == {""}:
-        said = {signature.inputs[0].name: said[""]}
-    for name in said:
+    if len(tensors) == 1 and set(declared) == {""}:
+        declared = {signature.inputs[0].name: declared[""]}
+    for name in declared:
         if name not in tensors:
             what = f"no input {show(name)}" if name else "several inputs"
             raise InputMismatch(
-                f"the model has {what}: {_describe_inputs(signature)}{suggest(name, tensors)}; say which columns each "
-                f"of them takes: {_remedy(signature)}"
+                f"the model has {what}: {_describe_inputs(signature)}{suggest(name, tensors)}; list the columns "
+                f"that each of them takes: {_remedy(signature)}"
             )
     for name, tensor in tensors.items():
-        if name not in said or not _fits(tensor, columns, said[name]):
-            given = f"is given {enumerate_values(said[name], most=24)}" if name in said else "is given no columns"
+        if name not in declared or not _fits(tensor, columns, declared[name]):
+            given = f"gets {enumerate_values(declared[name], most=24)}" if name in declared else "gets no columns"
             raise InputMismatch(
-                f"{_describe_inputs(signature)}, and {show(name)} {given}; say which it takes, in its order: "
+                f"{_describe_inputs(signature)}, and {show(name)} {given}; list those it takes, in its order: "
                 f"{_remedy(signature)}"
             )
 
 
 def _fits(tensor: Tensor, columns: Columns, names: Sequence[str]) -> bool:
-    """Tell whether columns have the shape that an input takes; of what type they are is the runtime's to judge."""
+    """Return whether columns have the shape that an input takes; the runtime checks their dtypes."""
     shapes = [columns[name].shape[1:] for name in names]
     if len(names) > 1 and any(shapes):
-        return False  # a tensor is taken alone
+        return False  # an input that takes a tensor takes no other column
     shape = shapes[0] or (len(names),)
-    if tensor.shape is None or (tensor.shape == () and shape == (1,)):  # a bare number a row is one column
+    if tensor.shape is None or (tensor.shape == () and shape == (1,)):  # a scalar a row is one column
         return True
     return len(tensor.shape) == len(shape) and all(
         wanted in (None, size) for wanted, size in zip(tensor.shape, shape, strict=True)
@@ -117,7 +118,7 @@ def _fits(tensor: Tensor, columns: Columns, names: Sequence[str]) -> bool:
 
 
 def _columns_named(name: str, columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the column of a name, or the columns of the feature of that name: `Embarked=C` is one of `Embarked`."""
+    """Return the column of a name, or all columns of the feature of that name, such as `Embarked=C` of `Embarked`."""
     return tuple(column for column in columns if column == name or column.partition("=")[0] == name)
 
 
@@ -143,15 +144,15 @@ def _remedy(signature: Signature) -> str:
 
 
 def choose_output(outputs: Mapping[str, Array], name: str | None, kind: str = "KIND") -> Array:
-    """Return the output that is wanted: the one of that name, or the only one.
+    """Return the output of that name, or the only one.
 
     Args:
-        outputs: output name to what the model said.
+        outputs: the model's outputs, by name.
         name: as an output contract has it.
-        kind: what is said of it, for the remedy.
+        kind: its kind, for the remedy.
 
     Raises:
-        AdditionRefused: there is none of that name, or several.
+        AdditionRefused: there is no output of that name, or no name and several outputs.
     """
     if name is None and len(outputs) == 1:
         return next(iter(outputs.values()))
@@ -160,32 +161,32 @@ def choose_output(outputs: Mapping[str, Array], name: str | None, kind: str = "K
     near = "" if name is None else suggest(name, outputs)
     what = "several outputs" if name is None else f"no output {show(name)}"
     example = f'{{"kind": "{kind}", "name": "{next(iter(outputs))}"}}'
-    raise _unclear(f"the model has {what}: {enumerate_values(outputs)}{near}", f"say which, such as '{example}'")
+    raise _unclear(f"the model has {what}: {enumerate_values(outputs)}{near}", f"choose one, such as '{example}'")
 
 
-def deduce_output(task: Task, said: Array) -> Output:
-    """Tell what an output means, where it can mean one thing only.
+def infer_output(task: Task, values: Array) -> Output:
+    """Return what an output means, if it can only mean one thing.
 
     Args:
-        task: what is asked.
-        said: what the model said to golden rows.
+        task: the ensemble's.
+        values: the model's output for the golden rows.
 
     Raises:
-        InvalidOutput: it is nothing that an ensemble can take.
-        AdditionRefused: it may mean several things, or nothing that answers the task.
+        InvalidOutput: it is no output that an ensemble can take.
+        AdditionRefused: it can mean several things, or nothing that fits the task.
     """
-    said = check_output(said, len(said))
-    width, classes = 1 if said.ndim == 1 else said.shape[1], name_classes(task)
-    kind = "text" if said.dtype.kind == "U" else "numbers"
+    values = check_output(values, len(values))
+    width, classes = 1 if values.ndim == 1 else values.shape[1], name_classes(task)
+    kind = "text" if values.dtype.kind == "U" else "numbers"
     if kind == "numbers" and width == 1 and isinstance(task, RegressionTask):
         return Value()
-    if kind == "text" and width == 1 and np.isin(said, classes).all():
+    if kind == "text" and width == 1 and np.isin(values, classes).all():
         return Label()
     if kind == "numbers" and classes and width in {1, len(classes)}:
-        doubt = _doubt_probability(task, said) if width == 1 else _doubt_probabilities(said)
-        if doubt is None:
+        suspicion = _suspect_probability(task, values) if width == 1 else _suspect_probabilities(values)
+        if suspicion is None:
             return Probability() if width == 1 else Probabilities()
-        raise _unclear(*doubt)
+        raise _unclear(*suspicion)
     if isinstance(task, RegressionTask):
         raise _unclear(f"the model gives {kind}, {width} a row", "use a model that gives one number a row")
     raise _unclear(
@@ -194,41 +195,41 @@ def deduce_output(task: Task, said: Array) -> Output:
     )
 
 
-Doubt = tuple[str, str]
-"""What speaks against a meaning, and what to say instead."""
-
-
-def _doubt_probability(task: Task, said: Array) -> Doubt | None:
-    low, high = said.min(), said.max()
+def _suspect_probability(task: Task, values: Array) -> Suspicion | None:
+    low, high = values.min(), values.max()
     seen = f"the model gives one number a row, from {low:.6g} to {high:.6g}"
     if not isinstance(task, BinaryTask):
-        return f"{seen}, and the task has more than two classes", 'give "label" if it is the index of a class'
-    if said.dtype.kind != "f" or np.isin(said, (0, 1)).all():
-        return f"{seen}, and never between", 'give "label" if it is the index of a class, "probability" if it is that'
+        return Suspicion(
+            f"{seen}, and the task has more than two classes", 'give "label" if it is the index of a class'
+        )
+    if values.dtype.kind != "f" or np.isin(values, (0, 1)).all():
+        return Suspicion(
+            f"{seen}, and never between", 'give "label" if it is the index of a class, "probability" if it is that'
+        )
     if low < 0 or high > 1:
-        return (
+        return Suspicion(
             f"{seen}, which is no probability",
             'give "logit" if it is the log-odds, before a sigmoid, or "label" if it is the index of a class',
         )
-    if len(said) < TELLING_ROWS:
-        return f"{seen}, on {len(said)} golden rows only", 'give "probability", "logit" or "label"'
+    if len(values) < MIN_ROWS_TO_INFER:
+        return Suspicion(f"{seen}, on only {len(values)} golden rows", 'give "probability", "logit" or "label"')
     return None
 
 
-def _doubt_probabilities(said: Array) -> Doubt | None:
-    low, high, totals = said.min(), said.max(), row_sum(said.astype(np.float64))
+def _suspect_probabilities(values: Array) -> Suspicion | None:
+    low, high, totals = values.min(), values.max(), row_sum(values.astype(np.float64))
     if low >= 0 and high <= 1 and np.abs(totals - 1).max() <= TOLERANCE:
         return None
-    return (
-        f"the model gives {said.shape[1]} numbers a row, from {low:.6g} to {high:.6g}, with sums from "
+    return Suspicion(
+        f"the model gives {values.shape[1]} numbers a row, from {low:.6g} to {high:.6g}, with sums from "
         f"{totals.min():.6g} to {totals.max():.6g}, which are no probabilities",
-        'give "logits" if the softmax is still to come, or "probabilities" with a "tolerance" if they are rounded',
+        'give "logits" if the model has no softmax, or "probabilities" with a "tolerance" if they are rounded',
     )
 
 
-def describe_deduced(task: Task, output: Output, said: Array) -> str:
-    """Say what an output was taken for, and why."""
-    rows = f"on {len(said)} rows"
+def describe_inferred(task: Task, output: Output, values: Array) -> str:
+    """Describe the inferred meaning of an output, with the reason."""
+    rows = f"on {len(values)} rows"
     classes = name_classes(task)
     match output:
         case Probability():

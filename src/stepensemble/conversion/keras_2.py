@@ -1,7 +1,7 @@
-"""Architectures as Keras 2 wrote them, in the words of Keras 3, which reads them otherwise only in part.
+"""Translates architectures that Keras 2 wrote to the format of Keras 3, which reads only some of them unchanged.
 
-Keras 2 named a layer's class and not its module, gave arguments that are gone since, and said in the first layer what
-goes into the model. Only names and arguments are changed here; what computes otherwise in Keras 3 is refused.
+Keras 2 wrote a layer's class without its module, used arguments that no longer exist, and described the model's input
+in the first layer. Only names and arguments are changed; anything that Keras 3 computes differently is rejected.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from stepensemble.core.errors import ConversionFailed
 from stepensemble.core.problems import show
 
 MODULES = ("layers", "initializers", "regularizers", "constraints")
-"""Where Keras 3 has the classes that an architecture names."""
+"""The modules of Keras 3 with the classes that an architecture names."""
 
 MODELS = {"Functional": "Model", "Model": "Model", "Sequential": "Sequential"}
-"""Models by their class in Keras 2; what Keras 3 calls them in public."""
+"""Models by their class in Keras 2, each with its public name in Keras 3."""
 
 WITHOUT_EFFECT = frozenset({"implementation", "input_length", "trainable", "groups", "batch_input_shape"})
-"""Arguments that Keras 3 took from layers, and that change no answer there: how a recurrent layer is computed, the
-length that an embedding's input has anyway, whether a layer without weights is trained, the one group of a depthwise
-convolution. Those that are false or nothing change none either."""
+"""Arguments that Keras 3 removed from layers, and that change no output: how a recurrent layer is computed, the length
+of an embedding's input (which the input has anyway), whether a layer without weights is trained, the one group of a
+depthwise convolution. Arguments that are false or null change no output either."""
 
 CHANGED = {"hard_sigmoid": "0.2 x + 0.5 in Keras 2 and x / 6 + 0.5 in Keras 3"}
-"""Activations that have kept their name and not their meaning."""
+"""Activations with the same name and another meaning."""
 
 
-def is_of_keras_2(config: Any, version: str | None) -> bool:
+def is_keras_2_config(config: Any, version: str | None) -> bool:
     """Return whether an architecture was written before Keras 3.
 
     Args:
         config: of the model.
-        version: of Keras, as the file around it says; None where nothing is said.
+        version: of Keras, from the file around it; None if the file does not have it.
     """
     if not isinstance(config, dict) or "class_name" not in config:
         return False
-    said = config.get("keras_version", version)
-    return not said.startswith("3") if isinstance(said, str) else "module" not in config
+    written_by = config.get("keras_version", version)
+    return not written_by.startswith("3") if isinstance(written_by, str) else "module" not in config
 
 
 def translate_config(config: Any, keras: Any) -> Any:
@@ -49,18 +49,18 @@ def translate_config(config: Any, keras: Any) -> Any:
         keras: the module.
 
     Raises:
-        ConversionFailed: something in it means another thing in Keras 3.
+        ConversionFailed: a part of it has another meaning in Keras 3.
     """
     if isinstance(config, list):
         return [translate_config(one, keras) for one in config]
     if not isinstance(config, dict):
         return config
     if config.get("type") == "ndarray" and set(config) == {"type", "value"}:
-        return config["value"]  # a number, which NumPy held
+        return config["value"]  # a number that was a NumPy scalar
     for key, value in config.items():
         named = key.endswith("activation") or (key == "config" and config.get("class_name") == "function")
         if named and isinstance(value, str) and value in CHANGED:
-            raise ConversionFailed(f"its activation {show(value)} is {CHANGED[value]}, so it would answer otherwise")
+            raise ConversionFailed(f"its activation {show(value)} is {CHANGED[value]}, so its outputs would differ")
     name, inner = config.get("class_name"), config.get("config")
     if not isinstance(name, str) or "config" not in config:
         return {key: translate_config(value, keras) for key, value in config.items()}
@@ -81,7 +81,7 @@ def _write(module: str, name: str, config: Any, more: Mapping[str, Any]) -> dict
 
 
 def _translate_model(name: str, config: Any) -> Any:
-    """Return a model's configuration with a layer for what goes in, which Keras 2 wrote into the first layer."""
+    """Return a model's configuration with an input layer, which Keras 2 wrote into the first layer."""
     if name != "Sequential":
         return config
     if isinstance(config, list):  # until Keras 2.2.3
@@ -96,17 +96,17 @@ def _translate_model(name: str, config: Any) -> Any:
     if shape is None:
         return config
     dtype = first.get("dtype") if isinstance(first.get("dtype"), str) else "float32"
-    entrance = {"batch_shape": shape, "dtype": dtype, "name": f"{first.get('name', 'first')}_input"}
-    return {**config, "layers": [{"class_name": "InputLayer", "config": entrance}, *layers]}
+    input_layer = {"batch_shape": shape, "dtype": dtype, "name": f"{first.get('name', 'first')}_input"}
+    return {**config, "layers": [{"class_name": "InputLayer", "config": input_layer}, *layers]}
 
 
 def _fit_arguments(name: str, kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a layer's arguments without those that its class has no more and that change nothing."""
+    """Return a layer's arguments without those that its class no longer has and that change nothing."""
     config = dict(config)
     if name == "InputLayer" and "batch_input_shape" in config:
         config["batch_shape"] = config.pop("batch_input_shape")
     if name == "GRU":
-        config.setdefault("reset_after", False)  # the default of then
+        config.setdefault("reset_after", False)  # the default in Keras 2
     axis = config.get("axis")
     if isinstance(axis, list) and len(axis) == 1:
         config["axis"] = axis[0]
@@ -119,7 +119,7 @@ def _fit_arguments(name: str, kind: type, config: Mapping[str, Any]) -> dict[str
 
 
 def _list_arguments(kind: type) -> set[str]:
-    """Name the arguments that a class takes, those included that it hands on to what it is made from."""
+    """Return the names of the arguments that a class takes, with those that it passes on to its base classes."""
     known: set[str] = set()
     for base in kind.__mro__:
         if "__init__" not in vars(base):

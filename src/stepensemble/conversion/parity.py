@@ -1,4 +1,4 @@
-"""Parity: does a converted model say what the original says?"""
+"""Parity: how far the outputs of a converted model are from those of the original."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stepensemble.runtimes import Signature
 from stepensemble.runtimes.model import STRING, Tensor
 
 DRAWN_ROWS = 16
-"""Rows to compare on where none are given."""
+"""Rows to compare on by default."""
 FREE_SIZE = 32
-"""What stands for a size that is free; images as small as this still survive a few strides."""
+"""The size drawn for a dimension of any size; an image of this size still passes through a few strides."""
 
 Labels = Callable[[Array], Array]
-"""Tells the label of every row from an output."""
+"""Returns the label of every row of an output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Tolerance:
 
     Attributes:
         deviation: of any number of any output, relative to the scale of that output; see `core.tolerance`.
-        labels: rows whose label may change.
+        labels: how many rows may change their label.
     """
 
     deviation: float = TOLERANCE
@@ -41,11 +41,11 @@ class Parity:
     """How a converted model compares.
 
     Attributes:
-        max_difference: greatest absolute difference of any number; infinite where one is a number and the other is not,
-            or where the shapes differ.
+        max_difference: greatest absolute difference of any number; infinite if only one of two numbers is finite, or if
+            the shapes differ.
         deviation: greatest difference of any number relative to the scale of its output; infinite likewise.
-        labels_changed: rows whose label is another.
-        rows: compared.
+        labels_changed: how many rows have another label.
+        rows: how many were compared.
     """
 
     max_difference: float
@@ -54,7 +54,7 @@ class Parity:
     rows: int
 
     def holds(self, tolerance: Tolerance) -> bool:
-        """Tell whether it is within a tolerance."""
+        """Return whether it is within a tolerance."""
         return self.deviation <= tolerance.deviation and self.labels_changed <= tolerance.labels
 
     def __str__(self) -> str:
@@ -69,27 +69,31 @@ def compare_outputs(original: Mapping[str, Array], converted: Mapping[str, Array
     """Compare outputs, by name.
 
     Args:
-        original: what is right.
-        converted: what is compared with it.
-        labels: tells the label of every row from an output; by default text is the label, and of several numbers a row
-            the greatest is, while a single number has none.
+        original: the original's outputs.
+        converted: the converted model's outputs.
+        labels: returns the label of every row of an output. By default, text is the label itself, several numbers a row
+            have the index of the greatest as their label, and a single number has none.
     """
-    tell = labels or default_labels
+    read_labels = labels or choose_labels
     differences, deviations = [0.0], [0.0]
     changed = np.zeros(len(next(iter(original.values()))), dtype=bool)
     for name, expected in original.items():
-        got = converted.get(name)
-        if got is None or got.shape != expected.shape or (got.dtype.kind == "U") != (expected.dtype.kind == "U"):
+        actual = converted.get(name)
+        if (
+            actual is None
+            or actual.shape != expected.shape
+            or (actual.dtype.kind == "U") != (expected.dtype.kind == "U")
+        ):
             return Parity(float("inf"), float("inf"), len(changed), len(changed))
         if expected.dtype.kind != "U":
-            differences.append(_difference(expected, got))
+            differences.append(_difference(expected, actual))
             deviations.append(differences[-1] / scale_of(expected))
-        changed |= tell(expected) != tell(got)
+        changed |= read_labels(expected) != read_labels(actual)
     return Parity(max(differences), max(deviations), int(changed.sum()), len(changed))
 
 
-def default_labels(output: Array) -> Array:
-    """Return text as it is (several in one), the place of the greatest of several numbers, else zeros."""
+def choose_labels(output: Array) -> Array:
+    """Return text as it is (several joined), the index of the greatest of several numbers, else zeros."""
     flat = output.reshape(len(output), -1)
     if output.dtype.kind == "U":
         return np.array(["\0".join(row) for row in flat])
@@ -98,9 +102,9 @@ def default_labels(output: Array) -> Array:
     return np.asarray(flat.argmax(axis=1))
 
 
-def _difference(expected: Array, got: Array) -> float:
-    """Return the greatest distance of two numbers; none between two that are the same, be they finite or not."""
-    one, other = expected.astype(np.float64), got.astype(np.float64)
+def _difference(expected: Array, actual: Array) -> float:
+    """Return the greatest distance of two numbers; equal infinities and two NaN have the distance 0."""
+    one, other = expected.astype(np.float64), actual.astype(np.float64)
     same = (one == other) | (np.isnan(one) & np.isnan(other))
     with np.errstate(invalid="ignore"):
         distance = np.where(same, 0.0, np.abs(one - other))
@@ -108,9 +112,9 @@ def _difference(expected: Array, got: Array) -> float:
 
 
 def draw_inputs(signature: Signature) -> dict[str, Array]:
-    """Draw inputs for a model of which nothing is known but its signature, always the same ones.
+    """Draw inputs for a model of which only the signature is known, always the same ones.
 
-    Floats are standard normal; whole numbers are 0 and 1, which index any table; bytes are anything.
+    Floats are standard normal; integers are 0 and 1, which index any table; bytes have any value.
 
     Raises:
         InputMismatch: an input is text, or of no known shape.

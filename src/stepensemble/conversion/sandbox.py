@@ -1,6 +1,6 @@
-"""Try artifacts in a process of their own, before they are asked in anybody else's.
+"""Loads and runs artifacts in a child process, before any other process loads them.
 
-LiteRT does not check all of a file that it reads: of the files that one flipped bit makes, some end the process.
+LiteRT does not check all of a file that it reads: some files with one flipped bit crash the process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from stepensemble.conversion.child_process import Crash, run_apart
+from stepensemble.conversion.child_process import Crash, run_in_child
 from stepensemble.conversion.parity import draw_inputs
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import MemberError, ModelRefused
@@ -23,10 +23,10 @@ from stepensemble.runtimes import Signature, load_model
 from stepensemble.runtimes.tensorflow import import_tensorflow
 
 SECONDS = 120.0
-"""For each artifact, TensorFlow's import included."""
+"""Time limit for each artifact, with TensorFlow's import."""
 
-PATIENCE = 10.0
-"""Seconds of predicting after which only what must be predicted still is."""
+MAX_PREDICT_SECONDS = 10.0
+"""Seconds of predicting, after which only the required batches are still predicted."""
 
 STATUS = Path("/proc/self/status")
 
@@ -35,14 +35,14 @@ Inputs = Mapping[str, Array] | Array
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """What to try.
+class SandboxRequest:
+    """An artifact to load, and the batches to predict with it.
 
     Attributes:
-        batches: inputs to ask for, one call each; none, where only the signature is wanted; None for a batch drawn from
-            the signature.
-        output: the output that is wanted; all of them by default.
-        must: how many of the batches are predicted even if that takes longer than `PATIENCE`; all of them by default.
+        batches: inputs, one call each; empty to read only the signature; None for one batch drawn from the signature.
+        output: the name of the output to compute; all of them by default.
+        min_batches: how many batches are predicted even if that takes longer than `MAX_PREDICT_SECONDS`; all of them by
+            default.
         trusted: as for `load_model`.
     """
 
@@ -51,20 +51,20 @@ class Attempt:
     signature: str | None = None
     batches: tuple[Inputs, ...] | None = ()
     output: str | None = None
-    must: int | None = None
+    min_batches: int | None = None
     trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """What an artifact showed.
+class SandboxResult:
+    """An artifact's signature and outputs, with measurements.
 
     Attributes:
         outputs: for every batch that there was time for, output name to `(rows, …)`.
         load_ms: without the runtime's import.
         predict_ms: for every batch, all its outputs.
-        peak_bytes: the most memory the process has filled so far: alone in its process, what the artifact needs with
-            Python and its runtime.
+        peak_bytes: the most memory that the process has used so far; with one artifact in the process, what that needs
+            with Python and its runtime.
     """
 
     signature: Signature
@@ -74,8 +74,8 @@ class Tried:
     peak_bytes: int
 
 
-class Shown(Struct, frozen=True):
-    """`Tried` as it travels: arrays as NumPy files."""
+class PackedResult(Struct, frozen=True):
+    """`SandboxResult` as it is sent: arrays as NumPy files."""
 
     signature: Signature
     outputs: list[dict[str, bytes]]
@@ -84,19 +84,19 @@ class Shown(Struct, frozen=True):
     peak_bytes: int
 
 
-class Try(Struct, frozen=True, tag="try"):
-    """`Attempt` as it travels."""
+class PackedRequest(Struct, frozen=True, tag="run"):
+    """`SandboxRequest` as it is sent."""
 
     runtime: str
     artifact: bytes
     signature: str | None
     batches: list[dict[str, bytes]] | None
     output: str | None
-    must: int | None = None
+    min_batches: int | None = None
     trusted: bool = False
 
-    def run(self) -> Shown:
-        """Load and ask, in this process.
+    def run(self) -> PackedResult:
+        """Load the artifact and predict, in this process.
 
         Raises:
             MemberError: it cannot be loaded, or does not take the inputs.
@@ -110,58 +110,65 @@ class Try(Struct, frozen=True, tag="try"):
         names = [tensor.name for tensor in model.signature.outputs] if self.output is None else [self.output]
         drawn = [draw_inputs(model.signature)] if self.batches is None else map(unpack_arrays, self.batches)
         for number, inputs in enumerate(drawn):
-            if self.must is not None and number >= self.must and sum(predict_ms) > PATIENCE * 1000:
+            if (
+                self.min_batches is not None
+                and number >= self.min_batches
+                and sum(predict_ms) > MAX_PREDICT_SECONDS * 1000
+            ):
                 break
             started = time.perf_counter()
-            answers = {name: model.predict(inputs, name) for name in names}
+            computed = {name: model.predict(inputs, name) for name in names}
             predict_ms.append((time.perf_counter() - started) * 1000)
-            outputs.append(pack_arrays(answers))
-        return Shown(model.signature, outputs, load_ms, predict_ms, _peak())
+            outputs.append(pack_arrays(computed))
+        return PackedResult(model.signature, outputs, load_ms, predict_ms, _read_peak_bytes())
 
 
-def try_artifacts(attempts: Sequence[Attempt], seconds: float = SECONDS) -> list[Tried | MemberError]:
-    """Load and ask artifacts in a child process; return what each showed, or why it is refused.
+def run_artifacts(requests: Sequence[SandboxRequest], seconds: float = SECONDS) -> list[SandboxResult | MemberError]:
+    """Load and run artifacts in a child process; return each one's result, or its error.
 
-    An artifact that ends the process is refused; the others are tried all the same.
+    An artifact that crashes the process is rejected; the others are still run.
     """
     jobs = [
-        Try(
-            one.runtime,
-            one.artifact,
-            one.signature,
-            None if one.batches is None else [pack_arrays(batch) for batch in one.batches],
-            one.output,
-            one.must,
-            one.trusted,
+        PackedRequest(
+            request.runtime,
+            request.artifact,
+            request.signature,
+            None if request.batches is None else [pack_arrays(batch) for batch in request.batches],
+            request.output,
+            request.min_batches,
+            request.trusted,
         )
-        for one in attempts
+        for request in requests
     ]
-    return [_judge(result, one) for result, one in zip(run_apart(jobs, Shown, seconds), attempts, strict=True)]
+    return [
+        _unpack_result(result, request)
+        for result, request in zip(run_in_child(jobs, PackedResult, seconds), requests, strict=True)
+    ]
 
 
-def try_artifact(attempt: Attempt, seconds: float = SECONDS) -> Tried:
-    """Load and ask one artifact in a child process of its own.
+def run_artifact(request: SandboxRequest, seconds: float = SECONDS) -> SandboxResult:
+    """Load and run one artifact in its own child process.
 
     Raises:
-        MemberError: it is refused, does not take the inputs, or ended the process.
+        MemberError: it cannot be loaded, does not take the inputs, or crashed the process.
     """
-    result = try_artifacts([attempt], seconds)[0]
+    result = run_artifacts([request], seconds)[0]
     if isinstance(result, MemberError):
         raise result
     return result
 
 
-def _judge(result: object, attempt: Attempt) -> Tried | MemberError:
+def _unpack_result(result: object, request: SandboxRequest) -> SandboxResult | MemberError:
     match result:
-        case Shown():
+        case PackedResult():
             outputs = tuple(unpack_arrays(batch) for batch in result.outputs)
-            return Tried(result.signature, outputs, result.load_ms, tuple(result.predict_ms), result.peak_bytes)
+            return SandboxResult(result.signature, outputs, result.load_ms, tuple(result.predict_ms), result.peak_bytes)
         case MemberError():
             return result
         case Crash(reason=reason):
             return ModelRefused(
-                f"tried in a process of its own by {attempt.runtime}, {reason}; the file is damaged, or asks for more "
-                "than there is: make it again"
+                f"run by {request.runtime} in a child process, {reason}; the file is damaged, or needs more "
+                "resources than there are: export it again"
             )
         case _:
             return ModelRefused(str(result))
@@ -177,26 +184,26 @@ def unpack_arrays(files: Mapping[str, bytes]) -> dict[str, Array]:
     """Reverse `pack_arrays`.
 
     Raises:
-        ModelRefused: a file is none of NumPy's: the process that wrote it was not itself.
+        ModelRefused: a file is not a NumPy file, so the process that wrote it cannot be trusted.
     """
     try:
         return {name: array_from_bytes(body) for name, body in files.items()}
     except (ValueError, OSError, EOFError) as error:
-        raise ModelRefused(f"what came is no array: {error}") from None
+        raise ModelRefused(f"the child process returned an invalid array: {error}") from None
 
 
 def _import(runtime: str) -> None:
-    """Import what a runtime needs, so that a load that is timed is only a load."""
+    """Import a runtime, so that the load time does not include the import."""
     if runtime == "litert":
         import ai_edge_litert.interpreter  # noqa: F401 - only to have it imported
     elif runtime == "tensorflow":
         import_tensorflow()
 
 
-def _peak() -> int:
-    """Return the most bytes this process has filled.
+def _read_peak_bytes() -> int:
+    """Return the most bytes of memory that this process has used.
 
-    Not by getrusage where there is a better way: Linux counts in what the parent had when it started this process.
+    getrusage is only the fallback: on Linux it includes the memory of the parent when it started this process.
     """
     try:
         return next(

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,6 +33,13 @@ class Problem(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}; {self.remedy}"
+
+
+class Suspicion(NamedTuple):
+    """A reason to suspect that a declared or inferred meaning is wrong, and the remedy."""
+
+    message: str
+    remedy: str
 
 
 def list_problems(problems: Sequence[Problem], *, max_bytes: int | None = None) -> str:

@@ -1,7 +1,7 @@
-"""Pictures: from what a payload has to samples.
+"""Reads the images of a payload as samples.
 
-`read_images` is what `core.preprocessing.encoding.normalize` is handed to read them. Pillow is imported with the first
-picture, so that a function whose release has none does not wait for it.
+`core.preprocessing.encoding.normalize` takes `read_images` as an argument. Pillow is imported with the first image, so
+that a function whose release has no image feature does not wait for it.
 """
 
 from stepensemble.imaging.reading import Fetch, image_reader, read_images, sniff_image

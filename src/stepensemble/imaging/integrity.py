@@ -1,16 +1,16 @@
-"""Integrity: whether all of a file's data is there, which a decoder for the eye does not say.
+"""Integrity: checks that an image file is complete, which decoders do not report.
 
-Decoders fill what is lost with grey, or with noise, and report nothing. What can be found out depends on the format:
+Decoders replace lost data with grey or noise, and raise no error. What can be checked depends on the format:
 
-- PNG has a checksum for each chunk. Each is compared.
-- JPEG has none. libjpeg warns where data ends before the picture does, goes on after it, or is no code; Pillow drops
-  these warnings, simplejpeg raises them. It decodes an eighth of the size here, which reads all codes and costs little.
-  What libjpeg does not warn of is that whole scans are missing, so their headers are read here.
-- WebP has none either, and libwebp reports only that data ends too early. Its codes do not find their way back after
-  damage: the decoder then needs more bytes than there are, or fewer. So the file is decoded once more without its last
-  bytes: where the same picture comes out, they were not needed, and the data before them is damaged.
+- PNG has a checksum for each chunk, and every checksum is compared.
+- JPEG has no checksum. libjpeg warns if data ends before the image does, continues after it, or has an invalid code;
+  Pillow drops these warnings, simplejpeg raises them. It decodes to an eighth of the size here, which reads all codes
+  and is fast. libjpeg does not warn if whole scans are missing, so the scans' headers are read here.
+- WebP has no checksum either, and libwebp only reports that data ends too early. Its decoder cannot resynchronize after
+  damage, and then needs more bytes than there are, or fewer. So the file is decoded again without its last bytes: if
+  the image is the same, they were not needed, and the data before them is damaged.
 
-Damage that leaves valid codes, in number as before, cannot be found: a flipped bit of a JPEG most often is such damage.
+Damage that leaves the same number of valid codes is not detected; most flipped bits of a JPEG are such damage.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ import simplejpeg
 from PIL import Image
 
 NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""What ends a scan: a marker that is neither an escaped byte, a restart, nor filling."""
+"""The end of a scan: a marker that is neither an escaped byte, a restart, nor padding."""
 
 LIBRARY_FUNCTION = re.compile(r"^\w+\(\): ")
-"""How an error of libjpeg-turbo begins: with the function that found it."""
+"""The beginning of an error of libjpeg-turbo: the function that found it."""
 
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
-"""The markers of frames whose scans bring 64 coefficients a block: all that Pillow decodes, but lossless ones."""
+"""The markers of frames with 64 coefficients a block: all that Pillow decodes, except lossless ones."""
 
 COEFFICIENTS = 64
 
 UNNEEDED = 8
-"""More bytes than an intact WebP chunk has at its end without a need: libwebp leaves 4 at most, libvpx writes 4."""
+"""More bytes than an intact WebP chunk has unused at its end: libwebp leaves at most 4, libvpx writes 4."""
 
-PICTURE_CHUNKS = (b"VP8 ", b"VP8L", b"ALPH")
+IMAGE_CHUNKS = (b"VP8 ", b"VP8L", b"ALPH")
 VP8_HEADER = 10
 
 
 UNCHECKED = "Could not determine subsampling level"
-"""What libjpeg-turbo says of a picture whose channels are sampled in a way that it has no name for, such as CMYK of
-which Pillow halves the first channel only, or all but one."""
+"""libjpeg-turbo's error for an image whose channel subsampling has no name there, such as CMYK of which Pillow halves
+only the first channel, or all except one."""
 
 
 class CheckUnknown(Exception):
-    """Whether a file is whole cannot be checked; the message says why."""
+    """A file's integrity cannot be checked; the message has the reason."""
 
 
 class DataLost(Exception):
-    """Data of a file is missing or wrong; the message says what."""
+    """Data of a file is missing or wrong; the message describes it."""
 
 
 def check_integrity(body: bytes, kind: str) -> None:
-    """Check that a file is whole, as far as its format lets one see.
+    """Check that a file is complete, as far as its format allows.
 
     Args:
         body: a file that Pillow can open.
-        kind: its format, as Pillow calls it.
+        kind: its format, by Pillow's name.
 
     Raises:
-        DataLost: it is not.
+        DataLost: it is incomplete or damaged.
         CheckUnknown: it cannot be checked.
     """
     if kind == "PNG":
@@ -82,28 +82,28 @@ def _check_jpeg(body: bytes) -> None:
     except ValueError as error:
         if UNCHECKED in str(error):
             raise CheckUnknown("samples its channels in a way that cannot be checked for damage") from None
-        # "tjDecompress2(): Premature end of JPEG file": the function says nothing to who sent the file.
+        # "tjDecompress2(): Premature end of JPEG file": the function's name does not help the caller.
         raise DataLost(LIBRARY_FUNCTION.sub("", str(error))) from None
     if not _has_all_scans(body):
         raise DataLost("scans are missing")
 
 
 def _has_all_scans(body: bytes) -> bool:
-    """Say whether a JPEG's scans bring every coefficient of every component, to its last bit."""
-    lacking: set[tuple[int, int]] = set()
+    """Return whether a JPEG's scans contain every coefficient of every component, to its last bit."""
+    missing: set[tuple[int, int]] = set()
     for marker, segment in _segments(body):
         if marker in FRAMES:  # precision, height, width, number of components, then three bytes for each
-            lacking = set(product(segment[6::3], range(COEFFICIENTS)))
+            missing = set(product(segment[6::3], range(COEFFICIENTS)))
         elif marker == START_OF_SCAN:  # number of components, two bytes for each, first and last coefficient, bit
             components, (first, last, bit) = segment[1:-3:2], segment[-3:]
-            # Only a progressive scan leaves bits to a later one; a sequential one says 0, 63, 0.
+            # Only a progressive scan leaves bits to a later one; a sequential one has 0, 63, 0.
             if bit & 0x0F == 0:
-                lacking -= set(product(components, range(first, last + 1)))
-    return not lacking
+                missing -= set(product(components, range(first, last + 1)))
+    return not missing
 
 
 def _segments(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the markers of a JPEG's first picture that have a segment, each with it."""
+    """Yield the markers of a JPEG's first image that have a segment, each with its segment."""
     at = 2
     while (found := NEXT_MARKER.search(body, at)) is not None:
         marker = body[found.start() + 1]
@@ -116,20 +116,20 @@ def _segments(body: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _check_webp(body: bytes) -> None:
     chunks = list(_chunks(body))
-    for place, (name, data) in enumerate(chunks):
-        if name not in PICTURE_CHUNKS or len(data) <= VP8_HEADER + UNNEEDED:
+    for index, (name, data) in enumerate(chunks):
+        if name not in IMAGE_CHUNKS or len(data) <= VP8_HEADER + UNNEEDED:
             continue
-        shorter = _decode_webp(_join([*chunks[:place], (name, data[:-UNNEEDED]), *chunks[place + 1 :]]))
+        shorter = _decode_webp(_join([*chunks[:index], (name, data[:-UNNEEDED]), *chunks[index + 1 :]]))
         if shorter is not None and shorter == _decode_webp(body):
-            raise DataLost(f"the picture ends before its data does, in chunk {name.decode().strip()}")
+            raise DataLost(f"the image ends before its data does, in chunk {name.decode().strip()}")
 
 
 def _decode_webp(body: bytes) -> bytes | None:
-    """Return a digest of the picture, which is smaller than the picture; None if there is none."""
+    """Return a digest of the image, to save memory; None if it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(body), formats=("WEBP",)) as image:
             return hashlib.blake2b(image.tobytes()).digest()
-    except Exception:  # noqa: BLE001 - of damaged files Pillow raises whatever its parsers meet
+    except Exception:  # noqa: BLE001 - Pillow may raise anything for a damaged file
         return None
 
 

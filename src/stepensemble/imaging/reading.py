@@ -1,4 +1,4 @@
-"""Reading: from an image feature's values in a payload to the bytes of files.
+"""Reads an image feature's values in a payload.
 
 A value is base64 text, the same as `{"b64": text}`, which TensorFlow Serving's clients write, or `{"s3": "s3://…"}`.
 """
@@ -19,7 +19,7 @@ from stepensemble.core.problems import show
 from stepensemble.core.schema.manifest import ImageFeature
 
 Fetch = Callable[[str], bytes | tuple[str, str]]
-"""Returns what lies at an `s3://…`, or why not and what to do."""
+"""Returns the object at an `s3://…`, or the problem and its remedy."""
 
 EXPECTED = "give a PNG, JPEG or WebP as base64 text"
 
@@ -27,25 +27,25 @@ MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 def sniff_image(body: bytes) -> bool:
-    """Say whether bytes begin as a PNG, a JPEG or a WebP does."""
+    """Return whether bytes begin like a PNG, a JPEG or a WebP."""
     return body.startswith(MAGIC) or (body[:4] == b"RIFF" and body[8:12] == b"WEBP")
 
 
-def nowhere(_: str) -> tuple[str, str]:
-    """Fetch nothing: the `Fetch` of those who have no S3."""
+def reject_pointer(_: str) -> tuple[str, str]:
+    """Reject every pointer: the `Fetch` for callers without S3."""
     return "there is no S3 here", EXPECTED
 
 
 def image_reader(fetch: Fetch) -> Images:
-    """Return what reads pictures where pointers may be followed."""
+    """Return an image reader that follows pointers."""
     return partial(read_images, fetch=fetch)
 
 
-def read_images(feature: ImageFeature, values: Sequence[Any], fetch: Fetch = nowhere) -> tuple[Array, Reasons]:
+def read_images(feature: ImageFeature, values: Sequence[Any], fetch: Fetch = reject_pointer) -> tuple[Array, Reasons]:
     """Read an image feature's values; see `core.preprocessing.encoding.Images`.
 
     Args:
-        feature: whose size and mode the samples have.
+        feature: its size and mode are those of the samples.
         values: none of them `None`.
         fetch: follows pointers.
     """
@@ -79,9 +79,9 @@ def _read_body(value: object, fetch: Fetch) -> bytes | tuple[str, str]:
             return fetch(value["s3"])
         text = value["b64"] if set(value) == {"b64"} else value
     if not isinstance(text, str):
-        return f"{show(value)} is no picture", EXPECTED
+        return f"{show(value)} is not an image", EXPECTED
     if text.startswith("data:"):
-        return f"{show(text)} is a data URL", "send what comes after its comma"
+        return f"{show(text)} is a data URL", "send only the part after its comma"
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

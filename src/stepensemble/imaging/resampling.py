@@ -1,15 +1,15 @@
-"""Resizes that Pillow does not have: those that look at the nearest pixels only, and the average by area.
+"""Resampling that Pillow does not have: without antialiasing, and the average by area.
 
-Each output pixel is a weighted mean of input pixels, along the height and then along the width; sums are in 64 bits,
-and rounded once. A kernel's weights are those at the distances of the pixels' centres, without those of pixels that are
-not there, over their sum, which is how `tf.image.resize` computes them without antialiasing.
+Each output pixel is a weighted mean of input pixels, along the height and then along the width. Sums are in float64,
+and rounded once. A kernel's weights are taken at the distances of the pixels' centres, without pixels outside the
+image, and divided by their sum. `tf.image.resize` computes them in the same way without antialiasing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,15 @@ Weights = npt.NDArray[np.float64]
 Kernel = Callable[[Weights], Weights]
 
 LANCZOS_LOBES = 3
+
+
+class Box(NamedTuple):
+    """The edges of a rectangle, in pixels from the upper left corner."""
+
+    left: float
+    upper: float
+    right: float
+    lower: float
 
 
 def triangle(distance: Weights) -> Weights:
@@ -44,21 +53,19 @@ KERNELS: dict[str, tuple[Kernel, int]] = {
     "bicubic": (cubic, 2),
     "lanczos": (lanczos, LANCZOS_LOBES),
 }
-"""Each with the distance beyond which it is zero."""
+"""Kernels, each with the distance beyond which it is zero."""
 
 
-def resample(
-    samples: npt.NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float], filter_: str
-) -> npt.NDArray[np.uint8]:
-    """Resize a picture.
+def resample(samples: npt.NDArray[np.uint8], size: tuple[int, int], box: Box, filter_: str) -> npt.NDArray[np.uint8]:
+    """Resize an image.
 
     Args:
         samples: of shape `(height, width)` or `(height, width, channels)`.
-        size: height and width that are wanted.
-        box: left, upper, right and lower edge of what is resized, in pixels.
-        filter_: "area", for the mean of what an output pixel covers, or a name in `KERNELS`.
+        size: height and width of the result.
+        box: the part to resize, in pixels.
+        filter_: "area", for the mean of the input that an output pixel covers, or a name in `KERNELS`.
 
-    Returns samples of the wanted size.
+    Returns samples of that size.
     """
     left, upper, right, lower = box
     rows = _resample_rows(samples, size[0], (upper, lower), filter_)
@@ -67,25 +74,25 @@ def resample(
 
 
 def _resample_rows(samples: npt.NDArray[Any], size: int, span: tuple[float, float], filter_: str) -> Weights:
-    """Resize along the first axis, a row at a time: so a large picture is never there in 64 bits."""
+    """Resize along the first axis, a row at a time, so that no large image is held in float64."""
     resized = np.empty((size, *samples.shape[1:]))
-    for row, (first, weights) in enumerate(_weigh(len(samples), size, span, filter_)):
+    for row, (first, weights) in enumerate(_list_weights(len(samples), size, span, filter_)):
         resized[row] = np.tensordot(weights, samples[first : first + len(weights)], axes=1)
     return resized
 
 
-def _weigh(length: int, size: int, span: tuple[float, float], filter_: str) -> Iterator[tuple[int, Weights]]:
-    """Yield the first input and the weights of it and those behind it, for each output."""
+def _list_weights(length: int, size: int, span: tuple[float, float], filter_: str) -> Iterator[tuple[int, Weights]]:
+    """Yield, for each output, the index of the first input, and the weights from that input on."""
     start, step = span[0], (span[1] - span[0]) / size
-    for place in range(size):
+    for index in range(size):
         if filter_ == "area":
-            low, high = start + place * step, start + (place + 1) * step
+            low, high = start + index * step, start + (index + 1) * step
             first, end = math.floor(low), math.ceil(high)
             edges = np.arange(first, end + 1, dtype=np.float64).clip(low, high)
             weights = np.diff(edges)
         else:
             kernel, radius = KERNELS[filter_]
-            centre = start + (place + 0.5) * step - 0.5
+            centre = start + (index + 0.5) * step - 0.5
             first, end = math.floor(centre - radius) + 1, math.floor(centre + radius) + 1
             weights = kernel(np.arange(first, end, dtype=np.float64) - centre)
         weights = weights[max(-first, 0) : max(length - first, 0)]

@@ -1,4 +1,4 @@
-"""The canary: how it fares beside the current release, and how it ends."""
+"""Compares a canary with the current release, promotes it or aborts it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from msgspec import Meta, Struct
 
-from stepensemble.core.aggregation.prediction import Output, Prediction
+from stepensemble.core.aggregation.output import Output, Prediction
 from stepensemble.core.errors import EnsembleError
 from stepensemble.core.record import Record, RecordSummary
 from stepensemble.core.releases import pointer
 from stepensemble.core.releases.release import Canary, Current, Release
-from stepensemble.core.replay.report import ChangeCount, DecidedExecution, Shift, compare
+from stepensemble.core.replay.report import ChangeCount, ComparedExecution, DecidedExecution, Shift, compare
 from stepensemble.core.schema.task import MulticlassTask, Task, name_classes, name_task
 from stepensemble.publishing.publish import Now
 from stepensemble.storage.releases import ReleaseStore
@@ -24,47 +24,48 @@ from stepensemble.storage.releases import ReleaseStore
 if TYPE_CHECKING:
     from stepensemble.storage.record_table import RecordTable
 
-Answer = Callable[[Mapping[str, Any]], Output]
-"""Answers a payload in process, or raises an `EnsembleError`."""
+Predict = Callable[[Mapping[str, Any]], Output]
+"""Predicts a payload in process, or raises an `EnsembleError`."""
 
-LoadRelease = Callable[[Release, str, Mapping[str, bytes]], Answer]
-"""Makes a release ready to answer: the release, its digest, and its artifacts by member id."""
+LoadRelease = Callable[[Release, str, Mapping[str, bytes]], Predict]
+"""Loads a release, given the release, its digest, and its artifacts by member id; returns its `Predict`."""
 
 
 class Activity(Struct, frozen=True):
-    """What one release did since the canary began.
+    """What one release predicted since the canary began.
 
     Attributes:
-        executions: that were recorded.
-        statuses: how many of them ended how.
-        mean, std: of its values, over the rows of the records that were read; None where there is none, and of several
-            classes.
-        labels: how often each was answered, over the same rows.
+        executions: how many were recorded.
+        statuses: how many executions ended with each status.
+        mean, std: of its values, over the rows of the records that were read; None without values, and for a
+            multiclass task.
+        labels: how often each label was predicted, over the same rows.
     """
 
     release: str
     executions: int
     statuses: Mapping[str, int]
-    rows: Annotated[int, Meta(description="Of the records that were read.")]
+    rows: Annotated[int, Meta(description="Rows of the records that were read.")]
     mean: float | None
     std: float | None
     labels: Mapping[str, int]
 
 
 class RejectedInputs(Struct, frozen=True):
-    """Recorded inputs that the other release does not answer."""
+    """Recorded inputs that the other release rejects."""
 
-    release: Annotated[str, Meta(description="The one that does not answer.")]
+    release: Annotated[str, Meta(description="The release that rejects them.")]
     records: int
-    example: Annotated[str, Meta(description="What it said of the first of them.")]
+    example: Annotated[str, Meta(description="Its error for the first of them.")]
 
 
 class ReleaseAgreement(Struct, frozen=True):
-    """How both releases answer the same recorded inputs: one answered in the execution, the other in process.
+    """How both releases predict the same recorded inputs: one predicted in the execution, the other in process.
 
     Attributes:
-        flips: changes of labels, the current release's first, the most frequent change first.
-        shift: the canary's numbers less the current release's; None where no row is compared.
+        flips: changes from the current release's label to the canary's, the most frequent change first.
+        shift: the canary's numbers minus the current release's; None if no row is compared.
+        rejected: inputs that one release predicted and the other rejects.
     """
 
     records: int
@@ -72,16 +73,16 @@ class ReleaseAgreement(Struct, frozen=True):
     labels_differ: int
     flips: tuple[ChangeCount, ...]
     shift: Shift | None
-    refusals: tuple[RejectedInputs, ...]
+    rejected: tuple[RejectedInputs, ...]
 
 
 class CanaryReport(Struct, frozen=True):
-    """How a canary fares.
+    """How a canary compares with the current release.
 
     Attributes:
         percent: its share of the executions.
         since: when it began, ISO 8601 in UTC.
-        agreement: None where the two answer different questions.
+        agreement: None if the two releases have different tasks or classes.
     """
 
     percent: int
@@ -96,7 +97,7 @@ def promote_canary(store: ReleaseStore, *, now: Now = lambda: datetime.now(UTC))
 
     Raises:
         NoCanary: there is none.
-        PublishConflict: somebody else published meanwhile.
+        PublishConflict: the pointer was changed concurrently.
     """
     current, tag = store.read_current()
     promoted = pointer.promote_canary(current, now().isoformat(timespec="milliseconds"))
@@ -105,11 +106,11 @@ def promote_canary(store: ReleaseStore, *, now: Now = lambda: datetime.now(UTC))
 
 
 def abort_canary(store: ReleaseStore) -> Canary:
-    """End the canary, and return what it was.
+    """End the canary, and return it.
 
     Raises:
         NoCanary: there is none.
-        PublishConflict: somebody else published meanwhile.
+        PublishConflict: the pointer was changed concurrently.
     """
     current, tag = store.read_current()
     canary = pointer.find_canary(current)
@@ -118,27 +119,27 @@ def abort_canary(store: ReleaseStore) -> Canary:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """One of the two releases, ready to answer."""
+class _LoadedRelease:
+    """One of the two releases, loaded."""
 
     digest: str
     release: Release
-    answer: Answer
+    predict: Predict
 
 
 def report_canary(store: ReleaseStore, records: RecordTable, load: LoadRelease, limit: int) -> CanaryReport:
-    """Count what both releases did since the canary began, and have each answer what the other was asked.
+    """Count what both releases predicted since the canary began, and let each predict the other's recorded inputs.
 
     Args:
-        store: the stack's artifact bucket; every artifact of both releases is read, its digest checked.
+        store: the stack's artifact bucket; every artifact of both releases is read, and its digest checked.
         records: the stack's.
-        load: makes a release ready to answer in process.
-        limit: how many records are read and compared, of both releases together, the latest ones.
+        load: loads a release in process.
+        limit: how many of the latest records are read and compared, of both releases together.
 
     Raises:
         NoCanary: there is none.
         MemberError: an artifact is missing or damaged.
-        ReleaseCorrupt: a release is.
+        ReleaseCorrupt: a release is missing or damaged.
     """
     current, _ = store.read_current()
     canary = pointer.find_canary(current)
@@ -148,7 +149,7 @@ def report_canary(store: ReleaseStore, records: RecordTable, load: LoadRelease, 
     read = [
         record
         for record in records.read_all([summary.prediction_id for summary in since[:limit]])
-        if not record.metadata.get("verify")  # golden rows are no traffic
+        if not record.metadata.get("verify")  # golden rows are not traffic
     ]
     old, new = (_load(store, digest, load) for digest in both)
     return CanaryReport(
@@ -160,43 +161,47 @@ def report_canary(store: ReleaseStore, records: RecordTable, load: LoadRelease, 
     )
 
 
-def _load(store: ReleaseStore, digest: str, load: LoadRelease) -> _Side:
+def _load(store: ReleaseStore, digest: str, load: LoadRelease) -> _LoadedRelease:
     release = store.read_release(digest)
     artifacts = {member.id: store.read_artifact(member.artifact) for member in release.members}
-    return _Side(digest, release, load(release, digest, artifacts))
+    return _LoadedRelease(digest, release, load(release, digest, artifacts))
 
 
-def _count(side: _Side, summaries: Iterable[RecordSummary], records: Iterable[Record]) -> Activity:
-    mine = [summary for summary in summaries if summary.release == side.digest]
-    answered = [one for record in records if record.release == side.digest for one in _predictions(record.output)]
-    numbers = [one.value for one in answered if one.value is not None]
-    measured = bool(numbers) and not isinstance(side.release.task, MulticlassTask)
+def _count(loaded: _LoadedRelease, summaries: Iterable[RecordSummary], records: Iterable[Record]) -> Activity:
+    own = [summary for summary in summaries if summary.release == loaded.digest]
+    predictions = [one for record in records if record.release == loaded.digest for one in _predictions(record.output)]
+    numbers = [one.value for one in predictions if one.value is not None]
+    measured = bool(numbers) and not isinstance(loaded.release.task, MulticlassTask)
     return Activity(
-        release=side.digest,
-        executions=len(mine),
-        statuses=dict(Counter(summary.status for summary in mine)),
-        rows=len(answered),
+        release=loaded.digest,
+        executions=len(own),
+        statuses=dict(Counter(summary.status for summary in own)),
+        rows=len(predictions),
         mean=float(np.mean(numbers)) if measured else None,
         std=float(np.std(numbers)) if measured else None,
-        labels=dict(Counter(one.label for one in answered if isinstance(one.label, str)).most_common()),
+        labels=dict(Counter(one.label for one in predictions if isinstance(one.label, str)).most_common()),
     )
 
 
-def _compare(old: _Side, new: _Side, records: Sequence[Record]) -> ReleaseAgreement | None:
-    if _question(old.release.task) != _question(new.release.task):
+def _compare(old: _LoadedRelease, new: _LoadedRelease, records: Sequence[Record]) -> ReleaseAgreement | None:
+    if _identify_task(old.release.task) != _identify_task(new.release.task):
         return None
-    answered = [record for record in records if record.failure is None]
-    refused: dict[str, list[str]] = {}
-    pairs: list[tuple[DecidedExecution, DecidedExecution]] = []
-    for record in answered:
+    predicted = [record for record in records if record.failure is None]
+    rejected: dict[str, list[str]] = {}
+    pairs: list[ComparedExecution] = []
+    for record in predicted:
         other = new if record.release == old.digest else old
         try:
-            tried = _outcome(other.answer(record.input))
+            predicted_again = _outcome(other.predict(record.input))
         except EnsembleError as error:
-            refused.setdefault(other.digest, []).append(f"{type(error).__name__}: {error}")
+            rejected.setdefault(other.digest, []).append(f"{type(error).__name__}: {error}")
             continue
-        said = _outcome(record.output)
-        pairs.append((said, tried) if other is new else (tried, said))
+        recorded = _outcome(record.output)
+        pairs.append(
+            ComparedExecution(recorded, predicted_again)
+            if other is new
+            else ComparedExecution(predicted_again, recorded)
+        )
     report = compare(old.release.task, pairs, sum(len(one.predictions) for one, _ in pairs), (), ())
     return ReleaseAgreement(
         records=report.records,
@@ -204,11 +209,11 @@ def _compare(old: _Side, new: _Side, records: Sequence[Record]) -> ReleaseAgreem
         labels_differ=report.labels_flipped,
         flips=report.flips,
         shift=report.shift,
-        refusals=tuple(RejectedInputs(digest, len(reasons), reasons[0]) for digest, reasons in refused.items()),
+        rejected=tuple(RejectedInputs(digest, len(reasons), reasons[0]) for digest, reasons in rejected.items()),
     )
 
 
-def _question(task: Task) -> tuple[str, tuple[str, ...]]:
+def _identify_task(task: Task) -> tuple[str, tuple[str, ...]]:
     return name_task(task), name_classes(task)
 
 

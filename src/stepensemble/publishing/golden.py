@@ -1,4 +1,4 @@
-"""Golden rows: what every member is asked at the gate, and again where it is verified."""
+"""Golden rows: the rows that every member predicts at the gate, and again in a verification."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from stepensemble.core.schema.manifest import (
 from stepensemble.imaging import read_images
 
 GOLDEN_ROWS = 8
-"""Enough for a model to say different things, few enough for images in a payload."""
+"""Enough rows for a model's outputs to differ, and few enough for images in a payload."""
 
 DRAWN_PIXELS = 64
-"""Greatest side of a drawn picture: a feature that wants a larger one enlarges it, and eight of them stay small."""
+"""Greatest side of a drawn image, which keeps eight images small; a feature with a larger size enlarges it."""
 
 
 def golden_rows(manifest: Manifest) -> list[Mapping[str, Any]]:
@@ -40,7 +40,7 @@ def read_golden(features: Sequence[Feature], rows: Sequence[Mapping[str, Any]]) 
     """Encode golden rows.
 
     Raises:
-        InvalidManifest: a picture among them cannot be decoded; everything else was found sound with the manifest.
+        InvalidManifest: an image among them cannot be decoded; everything else was validated with the manifest.
     """
     try:
         return normalize(features, rows, locate="$.golden[{}]".format, images=read_images)
@@ -49,11 +49,11 @@ def read_golden(features: Sequence[Feature], rows: Sequence[Mapping[str, Any]]) 
 
 
 def draw_rows(features: Sequence[Feature], rows: int) -> list[dict[str, Any]]:
-    """Draw rows from the features' ranges, always the same ones; `features.normalize` accepts them.
+    """Draw rows from the features' ranges, always the same ones; `preprocessing.encoding.normalize` accepts them.
 
     Args:
         features: as a manifest declares them.
-        rows: how many; those of a smaller number come first among those of a larger one.
+        rows: how many; a larger number starts with the rows of a smaller one.
     """
     generator = np.random.default_rng(0)
     return [{feature.name: _draw(feature, generator) for feature in features} for _ in range(rows)]
@@ -72,12 +72,12 @@ def _draw(feature: Feature, generator: np.random.Generator) -> Any:
     if isinstance(feature, ImageFeature):
         return _draw_image(feature, generator)
     if feature.dtype in ("float32", "float64"):
-        return generator.uniform(0, 1, feature.shape).round(3).tolist()  # an image has many
+        return generator.uniform(0, 1, feature.shape).round(3).tolist()  # a large tensor stays short as text
     return generator.integers(0, 100, feature.shape).tolist()
 
 
 def _draw_image(feature: ImageFeature, generator: np.random.Generator) -> str:
-    """Draw noise that is not the same everywhere, so that a model has something to tell apart."""
+    """Draw noise with a different brightness in each row of pixels, so that a model's outputs can differ."""
     from stepensemble.imaging.decoding import encode_png
 
     height, width = (min(side, DRAWN_PIXELS) for side in feature.size)
@@ -86,7 +86,7 @@ def _draw_image(feature: ImageFeature, generator: np.random.Generator) -> str:
 
 
 def _range(feature: NumberFeature) -> tuple[float, float]:
-    """Where a feature's values usually are: what its scaling says, within its bounds; else near a bound."""
+    """Return a feature's usual range: the range of its scaling, within its bounds; else a range near a bound."""
     match feature.scaling:
         case Standard(mean=mean, std=std):
             low, high = mean - std, mean + std
@@ -100,6 +100,6 @@ def _range(feature: NumberFeature) -> tuple[float, float]:
     most = np.inf if feature.max is None else feature.max
     if feature.scaling is None and feature.min is not None and feature.max is not None:
         return least, most
-    if low > most or high < least:  # the bounds lie apart from the guess
+    if low > most or high < least:  # the bounds do not overlap with the scaling's range
         low, high = (least, least + 1.0) if feature.min is not None else (most - 1.0, most)
     return max(low, least), min(high, most)

@@ -1,4 +1,4 @@
-"""Read a manifest and the model files it names."""
+"""Reads a manifest and the model files that it names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from stepensemble.core.validation.manifest import parse_manifest
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """A manifest with its artifacts' bytes, both sound, and the release they compile to.
+    """A valid manifest with its artifacts' bytes, and the release that they compile to.
 
     Attributes:
         artifacts: member id to the model file's content.
-        digest: the release's name.
+        digest: the release's digest, which is its name.
         body: the release's bytes.
     """
 
@@ -35,8 +35,8 @@ def read_sources(path: Path) -> Sources:
     """Read a manifest file and every artifact it names.
 
     Raises:
-        InvalidManifest: with every problem of the manifest, or every artifact that is not there, is empty, or does not
-            have the digest it is pinned to.
+        InvalidManifest: with every problem of the manifest, or every artifact that is missing, empty, or does not have
+            the digest it is pinned to.
     """
     try:
         text = path.read_bytes()
@@ -46,13 +46,13 @@ def read_sources(path: Path) -> Sources:
     return read_artifacts(path, parse_manifest(text))
 
 
-def read_artifacts(path: Path, manifest: Manifest, written: Mapping[str, bytes] | None = None) -> Sources:
+def read_artifacts(path: Path, manifest: Manifest, unwritten: Mapping[str, bytes] | None = None) -> Sources:
     """Read every artifact that a manifest names.
 
     Args:
         path: of the manifest file.
-        manifest: as it shall be there.
-        written: content by the artifact's path, of those that are not there yet.
+        manifest: its content, which may not be written yet.
+        unwritten: content of artifacts that are not written yet, by path.
 
     Raises:
         InvalidManifest: as `read_sources`.
@@ -62,7 +62,7 @@ def read_artifacts(path: Path, manifest: Manifest, written: Mapping[str, bytes] 
     for index, member in enumerate(manifest.members):
         where = f"$.members[{index}]"
         try:
-            body = (written or {}).get(member.artifact) or (path.parent / member.artifact).read_bytes()
+            body = (unwritten or {}).get(member.artifact) or (path.parent / member.artifact).read_bytes()
         except OSError as error:
             reason = f"{show(member.artifact)} cannot be read: {error.strerror}"
             problems.append(Problem(f"{where}.artifact", reason, f"give a path relative to {path.parent.resolve()}"))

@@ -1,20 +1,20 @@
-"""Promote: bring one stack's current release to another stack, by digest, the same bytes."""
+"""Promotes a release from one stack to another: the same bytes under the same digest."""
 
 from __future__ import annotations
 
 from stepensemble.core.errors import FingerprintMissing
 from stepensemble.core.releases.release import decode_release
-from stepensemble.publishing.publish import Parcel
+from stepensemble.publishing.publish import ReleaseBundle
 from stepensemble.storage.releases import ReleaseStore
 
 
-def fetch(store: ReleaseStore, digest: str) -> Parcel:
-    """Return a release as it lies in a stack's bucket, for `publish.plan` and `publish.carry_out` on another stack.
+def fetch_release(store: ReleaseStore, digest: str) -> ReleaseBundle:
+    """Return a release from a stack's bucket, for `publish.plan` and `publish.apply_plan` on another stack.
 
-    Its artifacts are read, and their digests checked, one by one as they are needed.
+    Each artifact is read, and its digest checked, when it is needed.
 
     Raises:
-        ReleaseCorrupt: it is not there, or not what its name says.
+        ReleaseCorrupt: it is missing, or does not have its digest.
     """
     body = store.read_body(digest)
     release = decode_release(digest, body)
@@ -22,4 +22,4 @@ def fetch(store: ReleaseStore, digest: str) -> Parcel:
         fingerprint = store.read_fingerprint(digest)
     except FingerprintMissing:
         fingerprint = None
-    return Parcel(release, digest, body, lambda member: store.read_artifact(member.artifact), fingerprint)
+    return ReleaseBundle(release, digest, body, lambda member: store.read_artifact(member.artifact), fingerprint)

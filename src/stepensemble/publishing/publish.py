@@ -1,8 +1,8 @@
-"""Publish a release: everything it needs first, the pointer last, so that who is interrupted has changed nothing.
+"""Publishes a release: artifacts and release first, the pointer last, so an interruption leaves the current release.
 
-Two steps. `plan` reads and decides, `carry_out` writes what was planned. Artifacts and releases are named by their
-digests and never change, so writing them touches nothing that is in use; the pointer is moved by compare-and-set on the
-version that the plan has seen.
+There are two steps. `plan` reads and decides, `apply_plan` writes. Artifacts and releases are named by their digests
+and never change, so writing them has no effect on what is in use. The pointer is moved by compare-and-set on the
+version that the plan has read.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.storage.releases import ReleaseStore
 
 Now = Callable[[], datetime]
-Sent = Callable[[str, int], None]
-"""Told of uploaded bytes as they go: whose member's they are, and how many."""
+OnUpload = Callable[[str, int], None]
+"""Called during an upload with the member's id and the number of bytes sent since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
-    """A release with what belongs to it, wherever it comes from.
+class ReleaseBundle:
+    """A release with its artifacts and its fingerprint, from a manifest or from a stack.
 
     Attributes:
-        read_artifact: returns a member's model file, its digest checked.
-        fingerprint: None where none is at hand.
+        read_artifact: returns a member's model file, with its digest checked.
+        fingerprint: None if there is none.
     """
 
     release: Release
@@ -43,18 +43,19 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class PublishPlan:
-    """What a publish is going to do.
+    """What a publish will write.
 
     Attributes:
-        parcel: what is published.
-        current: the pointer as it was read, and its ETag; None where there is none.
+        bundle: the release to publish.
+        current: the pointer as it was read; None if nothing is published.
+        tag: the pointer's ETag; None if nothing is published.
         slots: the placement, member id to slot.
-        canary: the share of executions that the release shall answer, in percent; None where it becomes current.
-        uploads: members whose artifacts are not there, an artifact each.
-        changed: whether the pointer is to move.
+        canary: the share of executions for the release as a canary, in percent; None if it becomes current.
+        uploads: one member for each artifact that is not stored yet.
+        changed: whether the pointer will move.
     """
 
-    parcel: Parcel
+    bundle: ReleaseBundle
     current: Current | None
     tag: str | None
     slots: Mapping[str, str]
@@ -64,12 +65,12 @@ class PublishPlan:
 
     @property
     def previous(self) -> str | None:
-        """The release that is current so far."""
+        """The release that is current before the publish."""
         return None if self.current is None else self.current.release
 
     @property
     def upload_bytes(self) -> int:
-        """How many bytes are to be uploaded."""
+        """The number of bytes to upload."""
         return sum(member.artifact.size for member in self.uploads)
 
 
@@ -79,11 +80,11 @@ class PublishedRelease:
 
     Attributes:
         release: the digest that is current now, or the canary.
-        previous: the one that was current before; None where there was none.
+        previous: the one that was current before; None if there was none.
         changed: whether the pointer moved.
-        uploaded: ids of the members whose artifacts were not there before.
+        uploaded: ids of the members whose artifacts were uploaded.
         slots: the placement, member id to slot.
-        canary: the share of executions it answers, in percent; None where it is current.
+        canary: the share of executions that it predicts, in percent; None if it is current.
     """
 
     release: str
@@ -94,9 +95,9 @@ class PublishedRelease:
     canary: int | None = None
 
 
-def pack(sources: Sources, fingerprint: Fingerprint | None = None) -> Parcel:
-    """Return the release of a manifest with what belongs to it."""
-    return Parcel(
+def bundle_release(sources: Sources, fingerprint: Fingerprint | None = None) -> ReleaseBundle:
+    """Return the release of a manifest, with its artifacts and its fingerprint."""
+    return ReleaseBundle(
         sources.release, sources.digest, sources.body, lambda member: sources.artifacts[member.id], fingerprint
     )
 
@@ -108,55 +109,55 @@ def publish(
     *,
     fingerprint: Fingerprint | None = None,
     canary: int | None = None,
-    sent: Sent = lambda *_: None,
     now: Now = lambda: datetime.now(UTC),
 ) -> PublishedRelease:
-    """Make the sources' release the current one of a stack, or its canary: `plan` and `carry_out` at once."""
-    return carry_out(plan(pack(sources, fingerprint), store, slots, canary=canary, now=now), store, sent=sent, now=now)
+    """Make the sources' release the current one of a stack, or its canary: `plan`, then `apply_plan`."""
+    planned = plan(bundle_release(sources, fingerprint), store, slots, canary=canary, now=now)
+    return apply_plan(planned, store, now=now)
 
 
 def plan(
-    parcel: Parcel,
+    bundle: ReleaseBundle,
     store: ReleaseStore,
     slots: Slots,
     *,
     canary: int | None = None,
     now: Now = lambda: datetime.now(UTC),
 ) -> PublishPlan:
-    """Decide what publishing a release takes; nothing is written.
+    """Decide what publishing a release will write; write nothing.
 
     Args:
-        parcel: past the gate.
+        bundle: a release that has passed the gate.
         store: the stack's artifact bucket.
         slots: the stack's.
-        canary: the share of executions that the release shall answer, 1 to 99 percent; None to make it current.
+        canary: the share of executions for the release as a canary, 1 to 99 percent; None to make it current.
         now: the clock.
 
     Raises:
         NotEnoughSlots: the stack has too few.
-        CanaryConflict: a canary must be ended first, or the release that shall be one is current already.
-        NothingPublished: there is nothing to be a canary beside.
+        CanaryConflict: there is a canary that must be ended first, or the release is current already.
+        NothingPublished: there is no current release for a canary.
     """
     current, tag = _read_pointer(store)
-    members = parcel.release.members
+    members = bundle.release.members
     if current is None and canary is not None:
         raise NothingPublished(
-            "a canary stands beside a current release, and nothing is published here yet; publish without --canary"
+            "a canary needs a current release, and nothing is published here yet; publish without --canary"
         )
     if current is None:
         placed = place(members, slots, {})
     elif canary is None:
         placed = place(members, slots, current.slots)
     else:
-        # Members of both releases share their slots; the canary's own get slots that the current release leaves free.
-        before = {**({} if current.canary is None else current.canary.slots), **current.slots}
-        placed = place(members, slots, before, taken=tuple(current.slots.values()))
-    aimed = _aim(current, parcel.digest, placed, canary, now)
+        # Members of both releases keep their slots; the canary's other members get slots that are free.
+        previous = {**({} if current.canary is None else current.canary.slots), **current.slots}
+        placed = place(members, slots, previous, taken=tuple(current.slots.values()))
+    target = _build_pointer(current, bundle.digest, placed, canary, now)
     absent: dict[str, ReleasedMember] = {}
     for member in members:
         if member.artifact.digest not in absent and not store.has_artifact(member.artifact):
             absent[member.artifact.digest] = member
-    return PublishPlan(parcel, current, tag, placed, canary, tuple(absent.values()), changed=aimed != current)
+    return PublishPlan(bundle, current, tag, placed, canary, tuple(absent.values()), changed=target != current)
 
 
 def _read_pointer(store: ReleaseStore) -> tuple[Current | None, str | None]:
@@ -166,8 +167,10 @@ def _read_pointer(store: ReleaseStore) -> tuple[Current | None, str | None]:
         return None, None
 
 
-def _aim(current: Current | None, release: str, slots: Mapping[str, str], canary: int | None, now: Now) -> Current:
-    """Return the pointer as it shall be; the present one where nothing is to change."""
+def _build_pointer(
+    current: Current | None, release: str, slots: Mapping[str, str], canary: int | None, now: Now
+) -> Current:
+    """Return the new pointer; the current one if nothing changes."""
     moment = now().isoformat(timespec="milliseconds")
     if current is None:
         return succeed(None, release, slots, moment)
@@ -181,36 +184,40 @@ def _aim(current: Current | None, release: str, slots: Mapping[str, str], canary
     return succeed(current, release, slots, moment)
 
 
-def carry_out(
-    plan: PublishPlan, store: ReleaseStore, *, sent: Sent = lambda *_: None, now: Now = lambda: datetime.now(UTC)
+def apply_plan(
+    plan: PublishPlan,
+    store: ReleaseStore,
+    *,
+    on_upload: OnUpload = lambda *_: None,
+    now: Now = lambda: datetime.now(UTC),
 ) -> PublishedRelease:
-    """Publish what was planned.
+    """Write a planned publish.
 
     Raises:
-        PublishConflict: somebody else published since the plan; the pointer is theirs.
-        ArtifactCorrupt: an upload did not arrive whole.
+        PublishConflict: the pointer was changed since the plan; it keeps that change.
+        ArtifactCorrupt: an upload is incomplete.
     """
-    parcel = plan.parcel
+    bundle = plan.bundle
     uploaded = [
         member.id
         for member in plan.uploads
-        if store.write_artifact(member.artifact, parcel.read_artifact(member), partial(sent, member.id))
+        if store.write_artifact(member.artifact, bundle.read_artifact(member), partial(on_upload, member.id))
     ]
-    store.write_release(parcel.digest, parcel.body)
-    if parcel.fingerprint is not None:
-        store.write_fingerprint(parcel.fingerprint)
+    store.write_release(bundle.digest, bundle.body)
+    if bundle.fingerprint is not None:
+        store.write_fingerprint(bundle.fingerprint)
     if plan.changed:
-        store.move_current(_aim(plan.current, parcel.digest, plan.slots, plan.canary, now), plan.tag)
-    return PublishedRelease(parcel.digest, plan.previous, plan.changed, tuple(uploaded), plan.slots, plan.canary)
+        store.move_current(_build_pointer(plan.current, bundle.digest, plan.slots, plan.canary, now), plan.tag)
+    return PublishedRelease(bundle.digest, plan.previous, plan.changed, tuple(uploaded), plan.slots, plan.canary)
 
 
 def is_due(sources: Sources, store: ReleaseStore) -> bool:
-    """Say whether a project's manifest is to be published before a stack predicts by it.
+    """Return whether a project's manifest must be published before a stack predicts.
 
-    It is where nothing is current, and where the manifest has changed since it was last looked at
-    (`ReleaseStore.note_manifest`). So a rollback and a canary stay what they are until somebody edits the manifest.
-    Where nothing was noted yet, a manifest counts as changed if its release was never published. It is due as well
-    where another ensemble, one of another name, is current without a canary: that one predicts other inputs.
+    It must if there is no current release, or if the manifest has changed since it was last noted
+    (`ReleaseStore.note_manifest`). So a rollback and a canary stay in place until a person edits the manifest. If no
+    manifest was noted yet, it counts as changed if its release was never published. It must also if an ensemble of
+    another name is current without a canary, since that ensemble predicts other inputs.
 
     Args:
         sources: the project's manifest.
@@ -231,12 +238,12 @@ def is_due(sources: Sources, store: ReleaseStore) -> bool:
 
 
 def name_replaced(plan: PublishPlan, store: ReleaseStore) -> str | None:
-    """Return the name of another ensemble that a publish replaces, or becomes a canary beside; None without one."""
-    return find_other(plan.current, plan.parcel.release, store) if plan.changed else None
+    """Return the name of another ensemble that a publish replaces, or adds a canary to; None without one."""
+    return find_other(plan.current, plan.bundle.release, store) if plan.changed else None
 
 
 def find_other(current: Current | None, release: Release, store: ReleaseStore) -> str | None:
-    """Return the name of the current ensemble if a release is of another one; None where that cannot be read, too."""
+    """Return the current ensemble's name if a release has another one; None also if the current cannot be read."""
     if current is None:
         return None
     try:
@@ -247,10 +254,10 @@ def find_other(current: Current | None, release: Release, store: ReleaseStore) -
 
 
 def compare_with_current(plan: PublishPlan, store: ReleaseStore) -> tuple[Difference, ...] | None:
-    """List what a publish changes of the current release; None where there is none, or none that can be read."""
+    """List the differences from the current release; None if there is none, or it cannot be read."""
     if plan.previous is None:
         return None
     try:
-        return compare_releases(store.read_release(plan.previous), plan.parcel.release)
+        return compare_releases(store.read_release(plan.previous), plan.bundle.release)
     except ReleaseCorrupt:
         return None

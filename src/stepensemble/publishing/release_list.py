@@ -1,4 +1,4 @@
-"""What a stack has been given: the current release, the canary, what was current before, and all that is kept."""
+"""Lists a stack's releases: the current one, the canary, those that were current before, and all that are stored."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ReleaseLine(Struct, frozen=True):
     """A release in a list.
 
     Attributes:
-        written_at: when it came into the bucket, ISO 8601 in UTC.
-        state: None where it is neither.
-        members: none where it cannot be read; `problem` then says why.
+        written_at: when it was stored, ISO 8601 in UTC.
+        state: None if it is neither.
+        members: empty if it cannot be read; `problem` then has the reason.
     """
 
     release: str
@@ -35,14 +35,14 @@ class ReleaseLine(Struct, frozen=True):
     problem: str | None
 
 
-class Overview(Struct, frozen=True):
-    """Everything, newest first.
+class ReleaseOverview(Struct, frozen=True):
+    """A stack's releases, newest first.
 
     Attributes:
-        current: the digest; None where nothing is published.
-        since: since when it is current; None where the pointer does not say.
-        canary, percent, canary_since: likewise, None where there is none.
-        kept: how many releases there are; `releases` holds the first of them, and in any case the current one and the
+        current: the digest; None if nothing is published.
+        since: when it became current; None if the pointer does not have it.
+        canary, percent, canary_since: likewise for the canary; None if there is none.
+        total: how many releases are stored; `releases` has the newest of them, and always the current one and the
             canary.
     """
 
@@ -52,41 +52,41 @@ class Overview(Struct, frozen=True):
     percent: int | None
     canary_since: str | None
     history: tuple[Term, ...]
-    kept: int
+    total: int
     releases: tuple[ReleaseLine, ...]
 
 
-def survey(store: ReleaseStore, limit: int) -> Overview:
+def read_overview(store: ReleaseStore, limit: int) -> ReleaseOverview:
     """Read the pointer and the releases in the bucket: the latest ones, at most `limit`, and those that are served."""
     try:
         current, _ = store.read_current()
     except NothingPublished:
         current = Current("", {})
-    kept = store.list_releases()
+    stored = store.list_releases()
     canary = current.canary
     served = {current.release, None if canary is None else canary.release}
-    shown = [one for place, one in enumerate(kept) if place < limit or one.digest in served]
-    return Overview(
+    shown = [one for place, one in enumerate(stored) if place < limit or one.digest in served]
+    return ReleaseOverview(
         current=current.release or None,
         since=current.since,
         canary=None if canary is None else canary.release,
         percent=None if canary is None else canary.percent,
         canary_since=None if canary is None else canary.since,
         history=current.history,
-        kept=len(kept),
+        total=len(stored),
         releases=tuple(_read_line(store, one, current) for one in shown),
     )
 
 
-def _read_line(store: ReleaseStore, kept: StoredRelease, current: Current) -> ReleaseLine:
+def _read_line(store: ReleaseStore, stored: StoredRelease, current: Current) -> ReleaseLine:
     state: Literal["current", "canary"] | None = None
-    if kept.digest == current.release:
+    if stored.digest == current.release:
         state = "current"
-    elif current.canary is not None and kept.digest == current.canary.release:
+    elif current.canary is not None and stored.digest == current.canary.release:
         state = "canary"
     try:
-        members = store.read_release(kept.digest).members
+        members = store.read_release(stored.digest).members
     except ReleaseCorrupt as error:
-        return ReleaseLine(kept.digest, kept.written_at.isoformat(), state, (), str(error))
+        return ReleaseLine(stored.digest, stored.written_at.isoformat(), state, (), str(error))
     lines = tuple(MemberLine(member.id, member.version, member.role) for member in members)
-    return ReleaseLine(kept.digest, kept.written_at.isoformat(), state, lines, None)
+    return ReleaseLine(stored.digest, stored.written_at.isoformat(), state, lines, None)

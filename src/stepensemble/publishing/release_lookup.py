@@ -1,4 +1,4 @@
-"""Which release a person means: `current`, `previous`, `canary`, a digest, or the beginning of one."""
+"""Finds a release by a reference: `current`, `previous`, `canary`, a digest, or the beginning of one."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from stepensemble.storage.releases import ReleaseStore
 
 WORDS = ("current", "previous", "canary")
 DIGITS = re.compile(r"[0-9a-f]{4,64}")
-"""A digest, or as much of one as tells releases apart."""
+"""A digest, or the beginning of one."""
 
 
-def names_release(reference: str) -> bool:
-    """Say whether a reference is a word or digits, and not the path of a manifest."""
+def is_release_reference(reference: str) -> bool:
+    """Return whether a reference is one of the words or a digest, and not the path of a manifest."""
     return reference in WORDS or DIGITS.fullmatch(reference) is not None
 
 
 def find_release(store: ReleaseStore, reference: str) -> str:
-    """Return the digest of the release that is meant.
+    """Return the digest of the release that a reference names.
 
     Raises:
         ReleaseNotFound: there is none, or more than one.
-        NothingPublished, NoCanary: a word has nothing to name.
+        NothingPublished, NoCanary: there is no release for the word.
     """
     if reference in WORDS:
         current, _ = store.read_current()
         return {"current": _current, "previous": _previous, "canary": _canary}[reference](current)
-    known = [kept.digest for kept in store.list_releases()]
+    known = [stored.digest for stored in store.list_releases()]
     if not DIGITS.fullmatch(reference):
         raise ReleaseNotFound(
             f"{show(reference)} names no release; give 4 to 64 of its hex digits, or one of {enumerate_values(WORDS)}"
@@ -42,8 +42,8 @@ def find_release(store: ReleaseStore, reference: str) -> str:
         raise ReleaseNotFound(
             f"{len(found)} releases begin with {reference}: {_shorten(found, len(reference) + 4)}; give more digits"
         )
-    there = f"there are {_shorten(known, SHORT)}" if known else "there is none"
-    raise ReleaseNotFound(f"no release begins with {reference}; {there}")
+    existing = f"there are {_shorten(known, SHORT)}" if known else "there is none"
+    raise ReleaseNotFound(f"no release begins with {reference}; {existing}")
 
 
 def _current(current: Current) -> str:
@@ -54,7 +54,7 @@ def _previous(current: Current) -> str:
     previous = find_previous(current)
     if previous is None:
         raise ReleaseNotFound(
-            f"no release was current before {current.release[:SHORT]}; ensemble releases lists those there are"
+            f"no release was current before {current.release[:SHORT]}; ensemble releases lists all of them"
         )
     return previous
 

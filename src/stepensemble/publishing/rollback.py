@@ -1,4 +1,4 @@
-"""Point back at a release that was published before; undone by another rollback."""
+"""Moves the pointer back to an earlier release; another rollback undoes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stepensemble.storage.releases import ReleaseStore
 
 
 @dataclass(frozen=True, slots=True)
-class RolledBack:
+class RollbackResult:
     """What a rollback did.
 
     Attributes:
@@ -22,7 +22,7 @@ class RolledBack:
         previous: the one that was current before.
         changed: whether the pointer moved.
         slots: the placement, member id to slot.
-        ended: the canary that ended with it; None where there was none.
+        ended: the canary that the rollback ended; None if there was none.
     """
 
     release: str
@@ -38,20 +38,20 @@ def roll_back(
     reference: str = "previous",
     *,
     now: Now = lambda: datetime.now(UTC),
-) -> RolledBack:
-    """Make an earlier release the current one again, whole or not at all; a canary ends with it.
+) -> RollbackResult:
+    """Make an earlier release the current one again, completely or not at all; this ends a canary.
 
     Args:
         store: the stack's artifact bucket.
         slots: the stack's.
-        reference: as `references.find_release` takes it.
+        reference: as for `release_lookup.find_release`.
         now: the clock.
 
     Raises:
         ReleaseNotFound: there is no such release, or more than one.
-        ReleaseCorrupt: it, or an artifact of it, is missing or damaged; all of them are named.
-        NotEnoughSlots: the stack has fewer slots by now.
-        PublishConflict: somebody else published meanwhile.
+        ReleaseCorrupt: it is missing or damaged, or one of its artifacts is; the error names all of them.
+        NotEnoughSlots: the stack now has too few slots.
+        PublishConflict: the pointer was changed concurrently.
     """
     current, tag = store.read_current()
     digest = find_release(store, reference)
@@ -59,10 +59,10 @@ def roll_back(
     check_artifacts(store, digest, release)
     placed = place(release.members, slots, current.slots)
     if digest == current.release:
-        return RolledBack(digest, digest, changed=False, slots=placed, ended=None)
+        return RollbackResult(digest, digest, changed=False, slots=placed, ended=None)
     moment = now().isoformat(timespec="milliseconds")
     store.move_current(succeed(current, digest, placed, moment), tag)
-    return RolledBack(digest, current.release, changed=True, slots=placed, ended=current.canary)
+    return RollbackResult(digest, current.release, changed=True, slots=placed, ended=current.canary)
 
 
 def check_artifacts(store: ReleaseStore, digest: str, release: Release) -> None:

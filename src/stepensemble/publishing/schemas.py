@@ -1,4 +1,4 @@
-"""The published JSON Schemas, written from the structures they describe: `make schemas`."""
+"""Writes the published JSON Schemas from the structures that they describe: `make schemas`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stepensemble.core.aggregation.prediction import output_schema
+from stepensemble.core.aggregation.output import output_schema
 from stepensemble.core.schema.manifest import json_schema
 from stepensemble.serving.openapi import describe_api
 
 PUBLISHED = {"models/manifest.schema.json": json_schema, "docs/output.schema.json": output_schema}
-"""Where each schema lies in the project, and what makes it."""
+"""The path of each schema in the project, and the function that makes it."""
 
 API = "docs/openapi.json"
 

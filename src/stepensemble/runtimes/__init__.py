@@ -1,7 +1,8 @@
-"""Runtimes: what executes an artifact. Each module holds one loader; `load_model` picks it by the manifest's name.
+"""Runtimes load and run artifacts. `litert` and `tensorflow` each have a loader; `load_model` picks one by name.
 
-A `Model` is cheap to ask and expensive to load: load once, ask many times, from one thread. `model` holds what the
-runtimes share, `archives` how the `tensorflow` runtime's artifacts are packed.
+A `Model` is expensive to load and cheap to run: load it once, and predict many times, from one thread. `model` has what
+the runtimes share, `archives` reads and writes the artifacts of the `tensorflow` runtime, and `graph_checks` finds
+graphs that could do more than compute.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ def load_model(runtime: str, artifact: bytes, signature: str | None = None, *, t
 
     Args:
         runtime: "litert" or "tensorflow".
-        artifact: for the one a `.tflite` file, for the other a SavedModel in a zip.
+        artifact: a `.tflite` file for "litert", a SavedModel in a zip for "tensorflow".
         signature: which of the artifact's signatures to use; by default the only one, else "serving_default".
-        trusted: load a SavedModel whatever its graph could do besides computing; a LiteRT file can do nothing else.
+        trusted: load a SavedModel even if its graph could do more than compute; a LiteRT file can only compute.
 
     Raises:
         ModelRefused: the runtime is unknown or not installed, or cannot read the artifact, or it has no such signature.

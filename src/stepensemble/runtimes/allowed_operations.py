@@ -1,32 +1,33 @@
-"""The operations of TensorFlow that a graph may have: those that compute, and nothing else.
+"""The TensorFlow operations that a graph may have: only those that compute.
 
-What is not in this table is refused by its name, so an operation that TensorFlow adds is refused until it was read.
+An operation that is not in this table is rejected by its name, so a new operation of TensorFlow is rejected until a
+person has reviewed it.
 
-How it was made, from the registry of TensorFlow 2.21 with its 1,910 operations:
+The table was made from the registry of TensorFlow 2.21 with its 1,910 operations:
 
 1. NUMBERS: every operation of `tf.raw_ops` that has no state and neither takes nor gives text, a resource, a variant or
    a function, and no attribute of free text; then those whose attribute is an equation, a layout or a name of an
    algorithm (`Einsum`), the control flow of TensorFlow 1, and `Assert`, which counts as stateful so that it is not
-   optimized away. Without what trains, and what is for TPUs or meshes of devices.
-2. TEXT, LISTS, CALLS, VARIABLES, TABLES, RANDOM: read one by one, argument by argument, from what TensorFlow Lite's
-   converter lets through (`allowlisted_flex_ops.cc`), what layers of Keras 2 and 3 are saved as, and what estimators of
-   TensorFlow 1 are.
+   optimized away. Operations for training, for TPUs and for meshes of devices are left out.
+2. TEXT, LISTS, CALLS, VARIABLES, TABLES, RANDOM: reviewed one by one, argument by argument, among the operations that
+   TensorFlow Lite's converter allows (`allowlisted_flex_ops.cc`), and those in saved layers of Keras 2 and 3 and in
+   estimators of TensorFlow 1.
 
-Not in it, though TensorFlow Lite lets them through: files (`ReadFile`, `ImmutableConst`), graphs as text
+Some operations that TensorFlow Lite allows are left out: files (`ReadFile`, `ImmutableConst`), graphs as text
 (`DatasetFromGraph`, `XlaCallModule`), queues, sessions, sending and receiving, printing (a row's values do not belong
-in logs), the clock, and memory that was not written (`Empty`).
-`tests/functional/formats/test_operations.py` holds the table to the registry: every name exists, and every argument and
-attribute that is text is one that was read.
+in logs), the clock, and uninitialized memory (`Empty`).
+`tests/functional/formats/test_operations.py` compares the table with the registry: every name exists, and every text
+argument and attribute has been reviewed.
 """
 
 from __future__ import annotations
 
 
-def _read(table: str) -> frozenset[str]:
+def _split(table: str) -> frozenset[str]:
     return frozenset(table.split())
 
 
-NUMBERS = _read("""
+NUMBERS = _split("""
     Abs AccumulateNV2 Acos Acosh Add AddN AddV2 AdjustContrast AdjustContrastv2 AdjustHue AdjustSaturation All Angle
     Any ApproxTopK ApproximateEqual ArgMax ArgMin Asin Asinh Assert Atan Atan2 Atanh AudioSpectrogram AvgPool
     AvgPool3D AvgPool3DGrad AvgPoolGrad BandedTriangularSolve BatchCholesky BatchCholeskyGrad BatchFFT BatchFFT2D
@@ -113,7 +114,7 @@ NUMBERS = _read("""
 """)
 """Numbers to numbers, without state."""
 
-TEXT = _read("""
+TEXT = _split("""
     AsString AudioSummary AudioSummaryV2 DecodeAndCropJpeg DecodeBase64 DecodeBmp DecodeCSV DecodeGif DecodeImage
     DecodeJSONExample DecodeJpeg DecodePaddedRaw DecodePng DecodeRaw DecodeWav EncodeBase64 EncodeJpeg
     EncodeJpegVariableQuality EncodePng EncodeWav ExtractJpegShape Fingerprint HistogramSummary ImageSummary
@@ -124,9 +125,9 @@ TEXT = _read("""
     StringToNumber StringUpper Substr TensorSummary TensorSummaryV2 UnicodeDecode UnicodeDecodeWithOffsets
     UnicodeEncode UnicodeScript UnicodeTranscode UnsortedSegmentJoin
 """)
-"""Text, pictures and sound, from memory to memory. `ShardedFilename` makes a name, and opens nothing."""
+"""Text, images and sound, in memory. `ShardedFilename` makes a name, and opens no file."""
 
-LISTS = _read("""
+LISTS = _split("""
     EmptyTensorList EmptyTensorMap RaggedTensorFromVariant RaggedTensorToVariant RaggedTensorToVariantGradient Stack
     StackClose StackCloseV2 StackPop StackPopV2 StackPush StackPushV2 StackV2 TensorArray TensorArrayClose
     TensorArrayCloseV2 TensorArrayCloseV3 TensorArrayConcat TensorArrayConcatV2 TensorArrayConcatV3
@@ -142,12 +143,12 @@ LISTS = _read("""
 """)
 """Lists, maps, stacks and arrays of tensors, in memory."""
 
-CALLS = _read("""
+CALLS = _split("""
     Case If PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile While
 """)
-"""They call functions of the graph's library, which are looked through, too."""
+"""Calls of functions of the graph's library, which are checked too."""
 
-VARIABLES = _read("""
+VARIABLES = _split("""
     ApplyAdaMax ApplyAdadelta ApplyAdagrad ApplyAdagradDA ApplyAdagradV2 ApplyAdam ApplyAddSign ApplyCenteredRMSProp
     ApplyFtrl ApplyFtrlV2 ApplyGradientDescent ApplyMomentum ApplyPowerSign ApplyProximalAdagrad
     ApplyProximalGradientDescent ApplyRMSProp Assign AssignAdd AssignAddVariableOp AssignSub AssignSubVariableOp
@@ -171,16 +172,16 @@ VARIABLES = _read("""
 """)
 """The model's own variables: read, set, and trained."""
 
-TABLES = _read("""
+TABLES = _split("""
     AnonymousHashTable AnonymousMutableDenseHashTable AnonymousMutableHashTable AnonymousMutableHashTableOfTensors
     HashTable HashTableV2 InitializeTable InitializeTableV2 LookupTableExport LookupTableExportV2 LookupTableFind
     LookupTableFindV2 LookupTableImport LookupTableImportV2 LookupTableInsert LookupTableInsertV2
     LookupTableRemoveV2 LookupTableSize LookupTableSizeV2 MutableDenseHashTable MutableDenseHashTableV2
     MutableHashTable MutableHashTableOfTensors MutableHashTableOfTensorsV2 MutableHashTableV2
 """)
-"""Tables in memory, filled with tensors of the graph. A table that is read from a file is judged by `graphs`."""
+"""Tables in memory, filled with tensors of the graph. `graph_checks` checks tables that are read from a file."""
 
-RANDOM = _read("""
+RANDOM = _split("""
     AllCandidateSampler LearnedUnigramCandidateSampler LogUniformCandidateSampler Multinomial NonDeterministicInts
     ParameterizedTruncatedNormal RandomGamma RandomPoisson RandomPoissonV2 RandomShuffle RandomStandardNormal
     RandomUniform RandomUniformInt RngReadAndSkip RngSkip SampleDistortedBoundingBox SampleDistortedBoundingBoxV2
@@ -190,5 +191,5 @@ RANDOM = _read("""
 """)
 """Random numbers. Not `FixedUnigramCandidateSampler`, which reads a file."""
 
-COMPUTES = NUMBERS | TEXT | LISTS | CALLS | VARIABLES | TABLES | RANDOM
+ALLOWED = NUMBERS | TEXT | LISTS | CALLS | VARIABLES | TABLES | RANDOM
 """All of them."""

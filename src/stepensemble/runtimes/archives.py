@@ -1,7 +1,7 @@
-"""Zip archives: read from strangers, and written so that the same files always give the same bytes.
+"""Zip archives: reads untrusted ones safely, and writes the same bytes for the same files.
 
-Everything that an archive says of itself is checked before anything is unpacked, and its real size while it is. Nothing
-is written outside the target, and a refused archive leaves nothing behind.
+Everything that an archive declares is checked before anything is unpacked, and its real size during unpacking. Nothing
+is written outside the target folder, and a rejected archive leaves no file.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from stepensemble.core.problems import show
 MIB = 1024 * 1024
 CHUNK = MIB
 ENTRY = b"PK\x01\x02"
-"""What every entry of an archive's directory begins with."""
+"""The signature of an entry in an archive's directory."""
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""What a zip can say at the earliest; so is every entry of ours dated."""
+"""The earliest date that a zip can have; every entry that is written here has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an archive may hold.
+    """Maximum sizes of an archive.
 
     Attributes:
-        size: bytes of all files together, unpacked. FlatBuffers and protocol buffers end at 2 GiB, and no model that a
-            Lambda loads within seconds comes near.
-        entries: a SavedModel is a handful of files and its assets; reading a list of millions is an attack by itself.
-        ratio: unpacked to packed bytes. Weights hardly shrink, text ten times, nothing but zeros a thousand times.
-        ratio_from: bytes up to which the ratio does not matter: so much fits anywhere, and an untrained layer is zeros.
-        name: bytes of one name, its folders included; file systems end at 255 for each part, and some at 260 for all.
+        size: bytes of all files together, unpacked. FlatBuffers and protocol buffers have at most 2 GiB, and a model
+            that a Lambda loads within seconds is much smaller.
+        entries: number of files. A SavedModel has a few files and its assets; a list of millions of files is an attack.
+        ratio: unpacked to packed bytes. Weights hardly shrink, text shrinks ten times, zeros a thousand times.
+        ratio_from: unpacked bytes up to which the ratio is not checked: they always fit, and an untrained layer is
+            zeros.
+        name: bytes of a name with its folders; file systems allow 255 for each part, and some 260 in all.
     """
 
     size: int = 2048 * MIB
@@ -62,14 +63,14 @@ _BROKEN = (
     UnicodeError,
     ValueError,
 )
-"""What `zipfile` raises where bytes are missing or flipped."""
+"""The errors that `zipfile` raises if bytes are missing or flipped."""
 
 
 def read_archive(body: bytes, limits: Limits = LIMITS) -> dict[str, bytes]:
     """Return an archive's files, by name.
 
     Raises:
-        FileUnsafe: it would write elsewhere, fill memory or disk, or hide something.
+        FileUnsafe: it would write outside its folder, fill memory or disk, or hide files.
         FileDamaged: it is truncated, or bits are flipped.
     """
     archive, entries = _open(body, limits)
@@ -82,23 +83,23 @@ def list_archive(body: bytes, limits: Limits = LIMITS) -> list[str]:
 
 
 def measure_archive(body: bytes, limits: Limits = LIMITS) -> int:
-    """Return the bytes that an archive's files come to, checked as `read_archive` does, without unpacking."""
+    """Return the bytes of an archive's files together, checked as `read_archive` does, without unpacking."""
     return sum(entry.file_size for entry in _open(body, limits)[1])
 
 
 def extract_archive(
     body: bytes, target: Path, limits: Limits = LIMITS, keep: Callable[[str], bool] = lambda _: True
 ) -> None:
-    """Unpack an archive into a folder that is not there yet; only its owner may enter it.
+    """Unpack an archive into a new folder that only its owner may enter.
 
     Args:
         body: the archive.
         target: the folder.
-        limits: what the archive may hold.
-        keep: whether a file is unpacked, by its name.
+        limits: maximum sizes of the archive.
+        keep: returns whether to unpack the file of a name.
 
     Raises:
-        FileUnsafe, FileDamaged: see `read_archive`; the folder is not there then.
+        FileUnsafe, FileDamaged: see `read_archive`; the folder then does not exist.
     """
     archive, entries = _open(body, limits)
     target.mkdir(mode=0o700)
@@ -117,9 +118,9 @@ def extract_archive(
 
 
 def write_archive(files: Mapping[str, bytes]) -> bytes:
-    """Pack files into an archive: sorted, dated alike, not compressed, so that the same files give the same bytes.
+    """Pack files into an archive: sorted, with one date, not compressed, so that the same files give the same bytes.
 
-    Not compressed, since what a compressor makes depends on its version, and weights hardly shrink.
+    They are not compressed, since a compressor's output depends on its version, and weights hardly shrink.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -131,20 +132,20 @@ def write_archive(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def is_of_saved_model(name: str) -> bool:
-    """Return whether a file, named from a SavedModel's folder on, is one that its loader needs.
+def is_saved_model_file(name: str) -> bool:
+    """Return whether a SavedModel's loader needs a file, named relative to the SavedModel's folder.
 
-    Not `saved_model.pbtxt` and `saved_model.cpb`, of which the loader may read one for the other, nor notes on how the
-    model was made.
+    `saved_model.pbtxt` and `saved_model.cpb` are left out, since the loader may read either of them instead of
+    `saved_model.pb`, and so are notes on how the model was made.
     """
     return name == "saved_model.pb" or name.startswith(("variables/", "assets/"))
 
 
 def read_folder(folder: Path, limits: Limits = LIMITS) -> dict[str, bytes]:
-    """Return a folder's files by name, under the same limits and rules as an archive's.
+    """Return a folder's files by name, with the same limits and rules as an archive's.
 
     Raises:
-        FileUnsafe: it holds a link or a device, or is too large.
+        FileUnsafe: it contains a link or a device, or is too large.
         FileDamaged: a file cannot be read.
     """
     files: dict[str, bytes] = {}
@@ -159,7 +160,7 @@ def read_folder(folder: Path, limits: Limits = LIMITS) -> dict[str, bytes]:
                 raise FileUnsafe(f"{show(name)} is a link or a device; put the file itself there")
             size += found.st_size
             if size > limits.size or len(files) == limits.entries:
-                raise FileUnsafe(_too_much(f"{folder.name} holds", limits))
+                raise FileUnsafe(_describe_excess(f"{folder.name} has", limits))
             files[name] = path.read_bytes()
         except OSError as error:
             raise FileDamaged(f"{show(name)} cannot be read: {error.strerror}") from None
@@ -167,10 +168,10 @@ def read_folder(folder: Path, limits: Limits = LIMITS) -> dict[str, bytes]:
 
 
 def _open(body: bytes, limits: Limits) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
-    """Open an archive and check all that it says of itself; return it with its files."""
-    # Counted before zipfile makes an object of each; the signature in somebody's data by chance does no harm.
+    """Open an archive and check everything that it declares; return it with its files."""
+    # Counted before zipfile makes an object of each. A file's data may contain the signature by chance a few times.
     if body.count(ENTRY) > limits.entries:
-        raise FileUnsafe(_too_much("the archive holds", limits))
+        raise FileUnsafe(_describe_excess("the archive has", limits))
     try:
         archive = zipfile.ZipFile(io.BytesIO(body))
         entries = [entry for entry in archive.infolist() if not _is_folder(entry, limits)]
@@ -191,11 +192,11 @@ def _is_folder(entry: zipfile.ZipInfo, limits: Limits) -> bool:
     if len(name.encode("utf-8", "surrogateescape")) > limits.name:
         reason = f"its name is longer than {limits.name} bytes"
     elif "\\" in name or "\0" in name or not name.isprintable():
-        reason = "its name has a backslash or a character that is not printed"
+        reason = "its name has a backslash or an unprintable character"
     elif name.startswith("/") or re.match(r"[A-Za-z]:", name):
         reason = "its name is an absolute path"
     elif any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
-        reason = "its name leads out of the archive's own folder, or nowhere"
+        reason = "its name leads out of the archive's folder, or is not normalized"
     elif stat.S_IFMT(mode) not in (0, stat.S_IFDIR if folder else stat.S_IFREG):
         reason = "it is a link or a device, not a file"
     elif entry.flag_bits & 0x1:
@@ -205,39 +206,41 @@ def _is_folder(entry: zipfile.ZipInfo, limits: Limits) -> bool:
     elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         reason = "it is neither stored nor deflated"
     if reason is not None:
-        raise FileUnsafe(f"the archive's entry {show(name)} is refused: {reason}; make the archive again without it")
+        raise FileUnsafe(f"the archive's entry {show(name)} is rejected: {reason}; make the archive again without it")
     return folder
 
 
 def _check_names(names: list[str]) -> None:
-    """Refuse names that meet in one place, also on file systems that take upper and lower case for the same."""
+    """Reject names of the same file, also on file systems that ignore case."""
     seen: set[str] = set()
     for name in names:
         folded = name.casefold()
         if folded in seen:
-            raise FileUnsafe(f"the archive has {show(name)} twice, and readers differ on which counts; make it again")
+            raise FileUnsafe(
+                f"the archive has {show(name)} twice, and readers differ on which one they use; make it again"
+            )
         seen.add(folded)
     for name in names:
-        for place in (at for at, letter in enumerate(name) if letter == "/"):
-            if name[:place].casefold() in seen:
-                raise FileUnsafe(f"the archive has {show(name[:place])} as a file and as a folder; make it again")
+        for slash in (at for at, letter in enumerate(name) if letter == "/"):
+            if name[:slash].casefold() in seen:
+                raise FileUnsafe(f"the archive has {show(name[:slash])} as a file and as a folder; make it again")
 
 
 def _check_sizes(entries: list[zipfile.ZipInfo], packed: int, limits: Limits) -> None:
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > limits.size or len(entries) > limits.entries:
-        raise FileUnsafe(_too_much("the archive holds", limits))
+        raise FileUnsafe(_describe_excess("the archive has", limits))
     if sum(entry.compress_size for entry in entries) > packed:
         raise FileUnsafe("the archive's entries overlap: it unpacks the same bytes again and again")
     if unpacked > limits.ratio_from and unpacked > limits.ratio * packed:
         raise FileUnsafe(
             f"the archive unpacks to {unpacked // MIB} MiB, more than {limits.ratio} times its size; "
-            "store the files in it without compression, if they are what they should be"
+            "store its files without compression if they are correct"
         )
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yield an entry's content. `zipfile` ends at the size that was declared, and checks the CRC there."""
+    """Yield an entry's content. `zipfile` stops at the declared size, and checks the CRC."""
     size = 0
     try:
         with archive.open(entry) as file:
@@ -248,8 +251,8 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
         name = show(entry.filename)
         raise FileDamaged(f"the archive's entry {name} is truncated or damaged: {error}; copy it again") from None
     if size != entry.file_size:
-        raise FileDamaged(f"the archive's entry {show(entry.filename)} is shorter than it says; copy it again")
+        raise FileDamaged(f"the archive's entry {show(entry.filename)} is shorter than declared; copy it again")
 
 
-def _too_much(who: str, limits: Limits) -> str:
-    return f"{who} more than {limits.size // MIB} MiB or {limits.entries:,} files, more than a model's files ever are"
+def _describe_excess(subject: str, limits: Limits) -> str:
+    return f"{subject} more than {limits.size // MIB} MiB or {limits.entries:,} files, the limits for a model"

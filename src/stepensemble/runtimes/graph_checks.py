@@ -1,10 +1,10 @@
-"""What a SavedModel's graphs could do besides computing.
+"""Finds what a SavedModel's graphs could do besides computing.
 
-A SavedModel is a program: TensorFlow runs what is in it when it is loaded and when it is called, and of its operations
-some run Python, evaluate graphs that are kept in strings, or open files. It is read here as data, before TensorFlow
-loads it. Every operation has to be one of `operations.COMPUTES`; those that open files have to open the SavedModel's
-own: SAVES and RESTORES, with which every SavedModel keeps its variables, and TABLES, which read a vocabulary from one
-of its assets.
+A SavedModel is a program: TensorFlow runs its operations when it is loaded and when it is called, and some operations
+run Python, evaluate graphs in strings, or open files. Here it is read as data, before TensorFlow loads it. Every
+operation must be one of `allowed_operations.ALLOWED`. Operations that open files may only open the SavedModel's own
+files: SAVES and RESTORES, with which every SavedModel stores its variables, and TABLES, which read a vocabulary from
+one of its assets.
 """
 
 from __future__ import annotations
@@ -17,56 +17,56 @@ from typing import Any, Literal, TypeAlias
 
 from stepensemble.core.errors import FileUnsafe
 from stepensemble.core.problems import enumerate_values, show
-from stepensemble.runtimes.allowed_operations import COMPUTES
+from stepensemble.runtimes.allowed_operations import ALLOWED
 
-TRUST = "If you know who made it and what it does, take it with ensemble add --trust"
+TRUST = "If you know who made it and what it does, accept it with ensemble add --trust"
 
 SAVES, RESTORES = frozenset({"MergeV2Checkpoints", "SaveV2"}), frozenset({"RestoreV2"})
-"""They touch files, and every SavedModel has them: for its own variables, in parts that no signature reaches."""
+"""They open files, and every SavedModel has them: for its own variables, in parts that no signature reaches."""
 
 TABLES = {"InitializeTableFromTextFile": 1, "InitializeTableFromTextFileV2": 1}
-"""They read a vocabulary; which of their inputs is its path."""
+"""They read a vocabulary; the number of the input that is its path."""
 
 PREFIX = 0
-"""Which input of RESTORES names the files."""
+"""The number of the input of RESTORES that names the files."""
 
 BY_POSITION = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 """They call the function in their attribute `f` with their own inputs, in order."""
 
 INITIALIZER = "__saved_model_init_op"
-"""A signature that runs when the model is loaded, with the paths of its assets put in; unless it has inputs."""
+"""A signature that runs with the paths of the assets when the model is loaded, unless it has inputs."""
 
 Place: TypeAlias = tuple[Literal["node", "function"], str]
 """A node of the graph itself, or a function of its library with all its nodes."""
 
 Known: TypeAlias = Callable[[str], bool]
-"""Whether TensorFlow has an operation of that name."""
+"""Returns whether TensorFlow has an operation of that name."""
 
 
 def check_graphs(graphs: Iterable[Any], files: Collection[str], known: Known, what: str) -> None:
-    """Refuse a SavedModel that could do more than compute.
+    """Reject a SavedModel that could do more than compute.
 
     Args:
-        graphs: all `MetaGraphDef` of it: which of them is loaded is the loader's choice.
+        graphs: all its `MetaGraphDef`, since the loader may choose any of them.
         files: the names of its files, such as `assets/words.txt`.
-        known: whether TensorFlow has an operation, by its name.
+        known: returns whether TensorFlow has an operation of a name.
         what: how the error names the SavedModel.
 
     Raises:
         FileUnsafe: with every reason.
     """
-    refuse(sorted({reason for graph in graphs for reason in find_side_effects(graph, files, known)}), what)
+    raise_if_unsafe(sorted({reason for graph in graphs for reason in find_side_effects(graph, files, known)}), what)
 
 
-def refuse(reasons: Collection[str], what: str) -> None:
+def raise_if_unsafe(reasons: Collection[str], what: str) -> None:
     """Raise FileUnsafe with the reasons, if there are any."""
     if reasons:
         found = "; ".join(reasons)
-        raise FileUnsafe(f"{what} is refused, since loading it could do more than compute. It has {found}. {TRUST}")
+        raise FileUnsafe(f"{what} is rejected, since loading it could do more than compute. It has {found}. {TRUST}")
 
 
 def find_unknown_operations(graph: Any, known: Known) -> list[str]:
-    """Name the operations of a `MetaGraphDef` that TensorFlow does not have."""
+    """List the operations of a `MetaGraphDef` that TensorFlow does not have."""
     wiring = Wiring(graph)
     found = {node.op for _, node in wiring.all_nodes()}
     return sorted(op for op in found if op not in wiring.functions and not known(op))
@@ -78,20 +78,20 @@ def find_side_effects(graph: Any, files: Collection[str], known: Known) -> Itera
     for asset in graph.asset_file_def:
         if f"assets/{asset.filename}" not in files:
             yield f"an asset that is not in its folder, {show(asset.filename)}"
-    for name in wiring.twice:
-        yield f"the name {show(name)} twice, and readers differ on which counts"
+    for name in wiring.duplicates:
+        yield f"the name {show(name)} twice, and readers differ on which one they use"
     if "" in wiring.functions:
         yield "a function without a name"
     calls = {name for name in wiring.functions if not known(name)}
-    unlisted = {node.op for _, node in wiring.all_nodes()} - COMPUTES - calls - SAVES - RESTORES - set(TABLES)
+    unlisted = {node.op for _, node in wiring.all_nodes()} - ALLOWED - calls - SAVES - RESTORES - set(TABLES)
     if unlisted:
         what = "an operation that is" if len(unlisted) == 1 else "operations that are"
-        yield f"{what} not known to compute and do nothing else, {enumerate_values(sorted(unlisted), most=24)}"
-    yield from _judge_files(wiring)
+        yield f"{what} not known to only compute, {enumerate_values(sorted(unlisted), most=24)}"
+    yield from _check_file_operations(wiring)
 
 
-def _judge_files(wiring: Wiring) -> Iterator[str]:
-    """Yield every operation that opens a file which may be another than the SavedModel's own."""
+def _check_file_operations(wiring: Wiring) -> Iterator[str]:
+    """Yield every operation that may open a file outside the SavedModel."""
     for place, node in wiring.all_nodes():
         where: Place = ("function", place) if place else ("node", node.name)
         if node.op in SAVES and where not in wiring.saving:
@@ -103,19 +103,19 @@ def _judge_files(wiring: Wiring) -> Iterator[str]:
         elif node.op in TABLES:
             own = {(asset, False) for asset in wiring.assets if asset}
             if not wiring.trace(place, node, TABLES[node.op]) <= own:
-                yield f"{node.op}, which reads a file that may be another than its assets"
+                yield f"{node.op}, which may read a file that is not one of its assets"
 
 
 Origin: TypeAlias = tuple[str, bool]
-"""A node of the graph itself that a value comes from, "" where that is unknown; and whether something else than the
-model's initialization has the value used."""
+"""The node of the main graph that a value comes from, "" if it is unknown; and whether the value is used by anything
+but the model's initialization."""
 
 UNKNOWN: Origin = ("", True)
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """How a graph's nodes and functions lead to each other."""
+    """The connections between a graph's nodes and functions."""
 
     graph: Any
 
@@ -126,13 +126,13 @@ class Wiring:
 
     @cached_property
     def nodes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Nodes by name, of the graph itself, named "", and of every function."""
+        """Nodes by name: those of the main graph under "", and those of every function."""
         bodies = {"": self.graph.graph_def.node} | {name: one.node_def for name, one in self.functions.items()}
         return {place: {node.name: node for node in body} for place, body in bodies.items()}
 
     @cached_property
-    def twice(self) -> list[str]:
-        """Names that stand twice: of functions, or of nodes beside each other."""
+    def duplicates(self) -> list[str]:
+        """Duplicate names: of functions, or of nodes in the same graph or function."""
         library = self.graph.graph_def.library.function
         groups = [
             [function.signature.name for function in library],
@@ -146,22 +146,22 @@ class Wiring:
 
     @cached_property
     def assets(self) -> set[str]:
-        """The nodes that hold the paths of the assets; the loader puts in where it has unpacked them."""
+        """The nodes with the paths of the assets; the loader sets them to where it has unpacked them."""
         return {node_of(asset.tensor_info.name) for asset in self.graph.asset_file_def}
 
     @cached_property
     def prefix(self) -> str:
-        """The node that holds the path of the variables' files."""
+        """The node with the path of the variables' files."""
         return node_of(self.graph.saver_def.filename_tensor_name)
 
     @cached_property
     def saving(self) -> set[Place]:
-        """What only saving reaches, which never happens: not what restoring does, and no signature or object."""
+        """Nodes that only saving reaches, which never happens: not restoring, and no signature or object."""
         return self._by_saving - self._by_restoring - self._by_others
 
     @cached_property
     def restoring(self) -> set[Place]:
-        """What only saving and restoring reach; restoring happens when the model is loaded."""
+        """Nodes that only saving and restoring reach; restoring happens when the model is loaded."""
         return (self._by_saving | self._by_restoring) - self._by_others
 
     @cached_property
@@ -184,20 +184,20 @@ class Wiring:
 
     @cached_property
     def _by_others(self) -> set[Place]:
-        """What something else than saving and restoring reaches."""
+        """Nodes that anything besides saving and restoring reaches."""
         others = [info.name for signature in self.graph.signature_def.values() for info in signature.outputs.values()]
         for key in ("saved_model_main_op", "legacy_init_op", "table_initializer"):
             others += self.graph.collection_def[key].node_list.value if key in self.graph.collection_def else []
         others += self.graph.object_graph_def.concrete_functions
-        others += [name for name in self.functions if self._stands_in(name)]
+        others += [name for name in self.functions if self._may_be_substituted(name)]
         return self._reach(others) | self._by_signatures
 
-    def _stands_in(self, function: str) -> bool:
-        """Return whether TensorFlow may put a function in another one's place that is said to do the same."""
+    def _may_be_substituted(self, function: str) -> bool:
+        """Return whether TensorFlow may run this function instead of another one that implements the same."""
         return "api_implements" in self.functions[function].attr
 
     def all_nodes(self) -> Iterator[tuple[str, Any]]:
-        """Yield every node with the function it is in, "" for the graph itself; also of functions named alike."""
+        """Yield every node with its function's name, "" for the main graph; functions may have the same name."""
         for node in self.graph.graph_def.node:
             yield "", node
         for function in self.graph.graph_def.library.function:
@@ -205,7 +205,7 @@ class Wiring:
                 yield function.signature.name, node
 
     def _reach(self, roots: Iterable[str]) -> set[Place]:
-        """Return what is computed for nodes, or for functions: the nodes before them, what they call, and so on."""
+        """Return everything computed for some nodes or functions: their inputs, the functions they call, and so on."""
         reached: set[Place] = set()
         waiting: list[Place] = [
             ("function" if root in self.functions else "node", root) for root in map(node_of, roots)
@@ -225,11 +225,11 @@ class Wiring:
         return reached
 
     def trace(self, place: str, node: Any, index: int) -> set[Origin]:
-        """Return where an input of a node comes from; of a function's argument, from every call of that function.
+        """Return the origins of a node's input; those of a function's argument come from every call of that function.
 
         Args:
-            place: the function that the node is in; "" for the graph itself.
-            node: whose input it is.
+            place: the function that the node is in; "" for the main graph.
+            node: the node with the input.
             index: of the input.
         """
         found: set[Origin] = set()
@@ -253,12 +253,12 @@ class Wiring:
             argument = names.index(source)
             waiting += [(caller, call, argument) for caller, call in self._calls.get(place, ())]
             found |= self._bound(place, argument - len(names))
-            if place in self._called_otherwise or self._stands_in(place):
+            if place in self._called_indirectly or self._may_be_substituted(place):
                 found.add(UNKNOWN)
         return found
 
     def _source(self, place: str, node: Any, index: int) -> str:
-        """Name the node, or the argument, that an input comes from; "" where there is no such input."""
+        """Return the node or the argument that an input comes from; "" if there is no such input."""
         passed = {node.name}
         while True:
             inputs = inputs_of(node)
@@ -273,19 +273,19 @@ class Wiring:
             passed.add(name)
 
     def _find_assignment(self, reading: Any) -> Any | None:
-        """Return the node that sets the variable which a node of the graph itself reads, if no other one can."""
+        """Return the node that sets the variable which a node of the main graph reads, if no other node can set it."""
         handle = next(iter(inputs_of(reading)), "")
-        shared = [name for name, kept_as in self._variables if kept_as == dict(self._variables).get(handle)]
+        sharing = [name for name, shared_name in self._variables if shared_name == dict(self._variables).get(handle)]
         users = [node for node in self.nodes[""].values() if handle in inputs_of(node)]
         setting = [node for node in users if node.op == "AssignVariableOp"]
         harmless = {"AssignVariableOp", "ReadVariableOp", "VarIsInitializedOp"}
-        if len(shared) != 1 or len(setting) != 1 or any(node.op not in harmless for node in users):
+        if len(sharing) != 1 or len(setting) != 1 or any(node.op not in harmless for node in users):
             return None
         return setting[0]
 
     @cached_property
     def _variables(self) -> list[tuple[str, str]]:
-        """Every node that has a variable, wherever it is, and the name that the variable is kept under."""
+        """Every node with a variable, in any function, and the name under which the variable is stored."""
         return [
             (node.name, node.attr["shared_name"].s.decode(errors="replace") or node.name)
             for _, node in self.all_nodes()
@@ -293,13 +293,13 @@ class Wiring:
         ]
 
     def _bound(self, function: str, argument: int) -> set[Origin]:
-        """Return what an object of the model binds to an argument of a function, counted from the last one, -1."""
+        """Return what an object of the model binds to a function's argument, counted from the last one, -1."""
         saved = self.graph.object_graph_def
         if function not in saved.concrete_functions:
             return set()
         bound = saved.concrete_functions[function].bound_inputs
         if -argument > len(bound) or not 0 <= bound[argument] < len(saved.nodes):
-            return {UNKNOWN}  # the caller gives it
+            return {UNKNOWN}  # the caller passes it
         found = saved.nodes[bound[argument]]
         index, assets = found.asset.asset_file_def_index, self.graph.asset_file_def
         if found.WhichOneof("kind") != "asset" or not 0 <= index < len(assets):
@@ -308,7 +308,7 @@ class Wiring:
 
     @cached_property
     def _calls(self) -> Mapping[str, list[tuple[str, Any]]]:
-        """The calls of every function that hand it their inputs in order, each with the function it is in."""
+        """The calls that pass their inputs to a function in order, by function, each with the function it is in."""
         calls: dict[str, list[tuple[str, Any]]] = {}
         for place, node in self.all_nodes():
             called = node.attr["f"].func.name if node.op in BY_POSITION and "f" in node.attr else node.op
@@ -317,7 +317,7 @@ class Wiring:
         return calls
 
     @cached_property
-    def _called_otherwise(self) -> set[str]:
+    def _called_indirectly(self) -> set[str]:
         """The functions that are called in any other way."""
         return {
             name
@@ -329,23 +329,23 @@ class Wiring:
 
 
 def inputs_of(node: Any) -> list[str]:
-    """Return what a node's inputs name, in order, without those that only mark an order."""
+    """Return the names of a node's inputs, in order, without control inputs."""
     return [node_of(source) for source in node.input if not source.startswith("^")]
 
 
 def node_of(source: str) -> str:
-    """Return the node that an input names: without its output, and without the mark of order alone."""
+    """Return the node that an input names, without the output's number and the mark of a control input."""
     return source.lstrip("^").split(":")[0]
 
 
 def _called(node: Any) -> Iterator[Place]:
-    yield "function", node.op  # a function may be called as if it were an operation
+    yield "function", node.op  # a function may be called like an operation
     for value in node.attr.values():
         yield from (("function", name) for name in _functions_in(value))
 
 
 def _functions_in(value: Any) -> Iterator[str]:
-    """Name the functions that the value of an attribute leads to, and those that their own attributes do."""
+    """Yield the functions in an attribute's value, and those in their own attributes."""
     waiting = [*([value.func] if value.HasField("func") else ()), *value.list.func]
     while waiting:
         function = waiting.pop()

@@ -1,7 +1,7 @@
-"""LiteRT: the default runtime. Milliseconds to load, microseconds a row, no TensorFlow.
+"""LiteRT, the default runtime: milliseconds to load, microseconds a row, no TensorFlow.
 
-A file that nobody has tried may end the process: LiteRT does not check everything it reads. Published artifacts were
-tried in a process of their own (`conversion/sandbox.py`) and have their digest checked.
+An untested file may crash the process, since LiteRT does not check everything it reads. Published artifacts were run in
+a child process before (`conversion/sandbox.py`), and their digests are checked.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from stepensemble.runtimes.model import (
 )
 
 Details = Mapping[str, Any]
-"""What the interpreter tells of a tensor."""
+"""The interpreter's description of a tensor."""
 
 
 def load_litert(artifact: bytes, signature: str | None = None) -> Model:
-    """Load a `.tflite` file. Inputs and outputs have the names of its signature; where it lists none, the tensors' own.
+    """Load a `.tflite` file. Inputs and outputs have the names in its signature, or the tensors' names without one.
 
     One thread: a Lambda slot has one core's worth of time, and a row's result does not depend on scheduling.
 
     Raises:
         ModelRefused: it cannot be read, it has no such signature, or an input has no batch dimension.
     """
-    from ai_edge_litert.interpreter import Interpreter  # the expensive import, at the first load only
+    from ai_edge_litert.interpreter import Interpreter  # an expensive import, made at the first load
 
     try:
         interpreter = Interpreter(model_content=artifact, num_threads=1)
@@ -49,19 +49,21 @@ def load_litert(artifact: bytes, signature: str | None = None) -> Model:
         raise ModelRefused(f"LiteRT cannot load the artifact: {error}") from None
     name = select_signature(signatures, signature)
     if name is None:
-        return Model(_describe(None, inputs, outputs), _Primary(interpreter, inputs, outputs))
+        return Model(_describe(None, inputs, outputs), _PrimaryGraph(interpreter, inputs, outputs))
     runner = interpreter.get_signature_runner(name)
     primary = _tensors(inputs, outputs)
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
-    # A signature need not stand for the graph that the interpreter runs by itself; only where it is the one signature
-    # of the same tensors, the short way is known to lead to the same place.
-    short = len(signatures) == 1 and _tensors(inputs, outputs) == primary
-    invoke: Invoke = _Primary(interpreter, inputs, outputs) if short else _Runner(runner, tuple(inputs))
+    # A signature may differ from the graph that the interpreter runs by default. The faster way through the interpreter
+    # is only known to give the same result for a single signature with the same tensors.
+    is_primary = len(signatures) == 1 and _tensors(inputs, outputs) == primary
+    invoke: Invoke = (
+        _PrimaryGraph(interpreter, inputs, outputs) if is_primary else _SignatureRunner(runner, tuple(inputs))
+    )
     return Model(_describe(name, inputs, outputs), invoke)
 
 
-class _Primary:
-    """Runs the interpreter's own graph, resizing its inputs only when a shape changes."""
+class _PrimaryGraph:
+    """Runs the interpreter's default graph, and resizes its inputs only when a shape changes."""
 
     def __init__(self, interpreter: Any, inputs: Mapping[str, Details], outputs: Mapping[str, Details]) -> None:
         self._interpreter = interpreter
@@ -77,20 +79,20 @@ class _Primary:
                     return self(values, output)
                 self._interpreter.set_tensor(self._inputs[position], np.ascontiguousarray(value))
             self._interpreter.invoke()
-            answer: Array = self._interpreter.get_tensor(self._outputs[output])
+            result: Array = self._interpreter.get_tensor(self._outputs[output])
         except (ValueError, RuntimeError) as error:
             raise InputMismatch(f"LiteRT cannot run the model on {len(values[0])} rows: {error}") from None
-        return answer
+        return result
 
     def _resize(self, values: Sequence[Array]) -> None:
-        self._shapes = [None] * len(values)  # until the new ones are accepted
+        self._shapes = [None] * len(values)  # until the new shapes are accepted
         for index, value in zip(self._inputs, values, strict=True):
             self._interpreter.resize_tensor_input(index, value.shape)
         self._interpreter.allocate_tensors()
         self._shapes = [value.shape for value in values]
 
 
-class _Runner:
+class _SignatureRunner:
     """Runs one signature of several; it resizes and allocates at every call."""
 
     def __init__(self, runner: Any, inputs: Sequence[str]) -> None:
@@ -99,10 +101,10 @@ class _Runner:
     def __call__(self, values: Sequence[Array], output: str) -> Array:
         named = {name: np.ascontiguousarray(value) for name, value in zip(self._inputs, values, strict=True)}
         try:
-            answer: Array = self._runner(**named)[output]
+            result: Array = self._runner(**named)[output]
         except (ValueError, RuntimeError) as error:
             raise InputMismatch(f"LiteRT cannot run the model on {len(values[0])} rows: {error}") from None
-        return answer
+        return result
 
 
 def _tensors(*groups: Mapping[str, Details]) -> list[list[tuple[int, str]]]:
@@ -115,14 +117,14 @@ def _describe(name: str | None, inputs: Mapping[str, Details], outputs: Mapping[
 
 def _tensor(name: str, details: Details) -> Tensor:
     text = details["dtype"] in (np.bytes_, np.str_, np.object_)
-    said = details["shape_signature"] if len(details["shape_signature"]) else details["shape"]
-    shape = tuple(None if size == -1 else int(size) for size in said)
+    sizes = details["shape_signature"] if len(details["shape_signature"]) else details["shape"]
+    shape = tuple(None if size == -1 else int(size) for size in sizes)
     return Tensor(name, STRING if text else np.dtype(details["dtype"]).name, shape, _quantization(name, details))
 
 
 def _quantization(name: str, tensor: Details) -> Quantization | None:
-    said = tensor["quantization_parameters"]
-    scales, zero_points = said["scales"], said["zero_points"]
+    parameters = tensor["quantization_parameters"]
+    scales, zero_points = parameters["scales"], parameters["zero_points"]
     if len(scales) == 0:
         return None
     if len(scales) > 1:

@@ -1,4 +1,4 @@
-"""Precision: which features are given to a model in fewer digits than it takes."""
+"""Precision: finds features that a model gets with fewer digits than it takes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ DOUBLES = frozenset({"float64"})
 """Inputs that lose digits without an error: a float32 column has seven of them."""
 
 WHOLES = frozenset({"int32", "int64"})
-"""Inputs that refuse whole numbers from 2^24 on in a float32 column."""
+"""Inputs that reject whole numbers from 2^24 on in a float32 column."""
 
 
 def list_narrowed(
     signature: Signature, inputs: Mapping[str, Sequence[str]], features: Sequence[Feature], dtypes: Collection[str]
 ) -> list[str]:
-    """Name the features that inputs of some types are given in float32, of those that `is_narrow` names.
+    """List the features for which `is_narrow` is true, and that inputs of some dtypes get in float32.
 
     Args:
         signature: the model's.
-        inputs: input name to its columns; the input of a model that has one is named "".
+        inputs: input name to its columns; the only input of a model is named "".
         features: as the manifest has them.
-        dtypes: of the inputs that are looked at.
+        dtypes: of the inputs to check.
     """
     narrow = {one.name for one in features if is_narrow(one)}
     taken = {name for tensor in signature.inputs if tensor.dtype in dtypes for name in _columns_of(tensor.name, inputs)}
@@ -36,7 +36,7 @@ def list_narrowed(
 
 
 def widen(feature: Feature) -> Feature:
-    """Return a number feature that says nothing of its digits in float64, and any other one as it is."""
+    """Return a number feature without a dtype as float64, and any other feature unchanged."""
     if isinstance(feature, NumberFeature) and feature.dtype is UNSET:
         return structs.replace(feature, dtype="float64")
     return feature
@@ -58,7 +58,7 @@ def reject_narrowed(signature: Signature, narrow: Mapping[str, str]) -> None:
         feature = narrow.get("" if set(narrow) == {""} else tensor.name)
         if tensor.dtype in DOUBLES and feature is not None:
             raise InputMismatch(
-                f"the model takes float64, and is given {show(feature)} in float32, in which 16777217 is 16777216: "
+                f"the model takes float64, and gets {show(feature)} in float32, in which 16777217 is 16777216: "
                 f'give the features that it takes, such as {show(feature)}, "dtype": "float64", or number features '
                 '"float32" where seven digits are enough'
             )

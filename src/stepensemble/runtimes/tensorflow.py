@@ -1,4 +1,4 @@
-"""TensorFlow: for what LiteRT cannot run. Seconds to import, and an extra to install.
+"""TensorFlow, the runtime for models that LiteRT cannot run: seconds to import, and an extra to install.
 
 An artifact is a SavedModel in a zip (`archives.write_archive`), with `saved_model.pb` at its top.
 """
@@ -18,26 +18,26 @@ import numpy as np
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InputMismatch, ModelFileError, ModelRefused, TensorFlowMissing
 from stepensemble.core.problems import show
-from stepensemble.runtimes.archives import extract_archive, is_of_saved_model, list_archive
+from stepensemble.runtimes.archives import extract_archive, is_saved_model_file, list_archive
 from stepensemble.runtimes.graph_checks import check_graphs
 from stepensemble.runtimes.model import STRING, Model, Signature, Tensor, describe, select_signature
 
 SETTINGS = {
     "CUDA_VISIBLE_DEVICES": "-1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",  # its kernels round as the processor likes, and say so in a log
+    "TF_ENABLE_ONEDNN_OPTS": "0",  # oneDNN's rounding depends on the processor, and it logs that
 }
-"""Read by TensorFlow when it is imported; what is set already stays."""
+"""Environment variables that TensorFlow reads when it is imported; those that are set already are kept."""
 
 HEADINGS = ("Graph execution error", "Detected at node", "<stack traces", "Exception encountered:")
-"""How lines begin that say only where something is wrong."""
+"""The beginnings of lines that only report where an error is."""
 
 SERVE = "serve"
 """The tag of the graph that is served."""
 
 
 def import_tensorflow() -> Any:
-    """Import TensorFlow: on the processor only, one thread, quiet.
+    """Import TensorFlow, for the CPU only, with one thread and without logs.
 
     Raises:
         TensorFlowMissing: it is not installed.
@@ -51,7 +51,7 @@ def import_tensorflow() -> Any:
             import tensorflow as tf
     except ImportError as error:
         raise TensorFlowMissing(
-            f"this needs TensorFlow, and it cannot be imported ({error}): pip install 'stepensemble[tensorflow]'"
+            f"this needs TensorFlow, which cannot be imported ({error}): pip install 'stepensemble[tensorflow]'"
         ) from None
     tf.get_logger().setLevel("ERROR")
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -61,38 +61,38 @@ def import_tensorflow() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what libraries write to standard error while they are imported, before they know how much to say."""
+    """Drop what libraries write to standard error during their import, before a log level can be set."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    original = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(original, 2)
+        os.close(original)
+        os.close(null)
 
 
 def load_tensorflow(artifact: bytes, signature: str | None = None, *, trusted: bool = False) -> Model:
-    """Load a SavedModel. What `tf.saved_model.load` refuses is loaded by TensorFlow 1's loader, if that one reads it.
+    """Load a SavedModel, by TensorFlow 1's loader if `tf.saved_model.load` fails.
 
-    It is unpacked into a folder that is gone again when it is loaded: variables and vocabularies are in memory then.
+    It is unpacked into a temporary folder; once it is loaded, variables and vocabularies are in memory.
 
     Args:
         artifact: the zip.
         signature: which of its signatures to use.
-        trusted: load it whatever its graph could do besides computing.
+        trusted: load it even if its graph could do more than compute.
 
     Raises:
-        ModelRefused: it cannot be read, could do more than compute (`graphs`), has no such signature, or TensorFlow is
-            not installed.
+        ModelRefused: it cannot be read, could do more than compute (`graph_checks`), has no such signature, or
+            TensorFlow is not installed.
     """
     try:
         tf = import_tensorflow()
-        with tempfile.TemporaryDirectory(prefix="stepensemble-") as room:
-            folder = Path(room) / "model"
-            extract_archive(artifact, folder, keep=is_of_saved_model)
+        with tempfile.TemporaryDirectory(prefix="stepensemble-") as temporary:
+            folder = Path(temporary) / "model"
+            extract_archive(artifact, folder, keep=is_saved_model_file)
             if not trusted:
                 check_saved_model(_read_saved_model(folder), list_archive(artifact), "the SavedModel")
             return _load_folder(tf, folder, signature)
@@ -101,7 +101,7 @@ def load_tensorflow(artifact: bytes, signature: str | None = None, *, trusted: b
 
 
 def check_saved_model(saved_model: Any, files: Collection[str], what: str) -> None:
-    """Refuse a SavedModel that could do more than compute; see `graphs.check_graphs`."""
+    """Reject a SavedModel that could do more than compute; see `graph_checks.check_graphs`."""
     check_graphs(saved_model.meta_graphs, files, is_operation, what)
 
 
@@ -117,7 +117,7 @@ def parse_saved_model(body: bytes) -> Any:
 
     Raises:
         ModelRefused: it cannot be parsed.
-        TensorFlowMissing: which knows the message.
+        TensorFlowMissing: it is not installed; it defines the message.
     """
     import_tensorflow()
     from google.protobuf.message import DecodeError  # comes with TensorFlow
@@ -147,14 +147,14 @@ def _read_saved_model(folder: Path) -> Any:
     try:
         return parse_saved_model((folder / "saved_model.pb").read_bytes())
     except OSError:
-        raise ModelRefused("the archive has no saved_model.pb at its top, so it is no SavedModel") from None
+        raise ModelRefused("the archive has no saved_model.pb at its top, so it is not a SavedModel") from None
 
 
 def _load_folder(tf: Any, folder: Path, signature: str | None) -> Model:
     tags = list(select_graph(_read_saved_model(folder)).meta_info_def.tags)
     try:
         loaded = tf.saved_model.load(str(folder), tags=tags)
-    except Exception as error:  # noqa: BLE001 - a loader of foreign files raises whatever it comes to
+    except Exception as error:  # noqa: BLE001 - the loader may raise anything for a foreign file
         return _load_as_version_1(tf, folder, tags, signature, error)
     return _from_functions(tf, loaded, signature)
 
@@ -167,14 +167,14 @@ def _from_functions(tf: Any, loaded: Any, signature: str | None) -> Model:
     def invoke(values: Sequence[Array], output: str) -> Array:
         given = dict(zip(names, map(tf.constant, values), strict=True))
         with _running(tf, values):
-            # By way of `loaded`, which keeps the variables alive.
-            answer: Array = loaded.signatures[name](**given)[output].numpy()
-        return answer
+            # Through `loaded`, which keeps the variables alive.
+            result: Array = loaded.signatures[name](**given)[output].numpy()
+        return result
 
     return Model(_describe(name, inputs, loaded.signatures[name].structured_outputs), invoke)
 
 
-def _load_as_version_1(tf: Any, folder: Path, tags: list[str], signature: str | None, refused: Exception) -> Model:
+def _load_as_version_1(tf: Any, folder: Path, tags: list[str], signature: str | None, load_error: Exception) -> Model:
     v1 = tf.compat.v1
     graph = tf.Graph()
     settings = v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
@@ -185,7 +185,7 @@ def _load_as_version_1(tf: Any, folder: Path, tags: list[str], signature: str | 
         except Exception as error:  # noqa: BLE001 - as above
             session.close()
             raise ModelRefused(
-                f"TensorFlow cannot load the SavedModel: {summarize(refused)}; nor can its loader of version 1: "
+                f"TensorFlow cannot load the SavedModel: {summarize(load_error)}; nor can its loader of version 1: "
                 f"{summarize(error)}"
             ) from None
     name = _select([key for key in found if found[key].inputs and found[key].outputs], signature)
@@ -201,8 +201,8 @@ def _load_as_version_1(tf: Any, folder: Path, tags: list[str], signature: str | 
 
     def invoke(values: Sequence[Array], output: str) -> Array:
         with _running(tf, values):
-            answer: Array = session.run(outputs[output], dict(zip(fed, values, strict=True)))
-        return answer
+            result: Array = session.run(outputs[output], dict(zip(fed, values, strict=True)))
+        return result
 
     return Model(_describe(name, inputs, outputs), invoke)
 
@@ -216,7 +216,7 @@ def _select(names: Iterable[str], wanted: str | None) -> str:
 
 def _tensor_name(key: str, info: Any) -> str:
     if info.WhichOneof("encoding") != "name":
-        raise ModelRefused(f"{show(key)} is a sparse or composite tensor; inputs and outputs may be dense ones")
+        raise ModelRefused(f"{show(key)} is a sparse or composite tensor; inputs and outputs must be dense")
     return str(info.name)
 
 
@@ -242,7 +242,7 @@ def _tensor(name: str, spec: Any) -> Tensor:
 
 
 def summarize(error: Exception) -> str:
-    """Return the line that says what is wrong, of what TensorFlow says, which often goes on for pages."""
+    """Return the line with the cause from a message of TensorFlow's, which may be several pages long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(HEADINGS)]
-    return telling[0][:300] if telling else type(error).__name__
+    informative = [line for line in lines if not line.startswith(HEADINGS)]
+    return informative[0][:300] if informative else type(error).__name__

@@ -1,12 +1,13 @@
-"""TensorFlow Serving's REST protocol: what its clients ask, and what they are answered.
+"""TensorFlow Serving's REST protocol: requests, responses, and the document that describes them.
 
-Source: https://www.tensorflow.org/tfx/serving/api_rest. Pure, as `core` is: `handlers` does what is asked here.
+Source: https://www.tensorflow.org/tfx/serving/api_rest. This package is pure, as `core` is: `handlers.http` runs the
+predictions.
 
-What TensorFlow Serving calls a model is the ensemble, or one of its members; a version is a release.
-`servables` finds them, says what they take and give, and how they stand; `questions` reads a request;
-`answers` puts what came back into the form in which it was asked.
+A model of TensorFlow Serving is the ensemble, or one of its members; a version is a release. `servables` finds them and
+describes their inputs, outputs and status. `requests` parses requests, `responses` writes responses in the form of the
+request, `openapi` describes the HTTP API.
 
-The ensemble is asked by feature names, and its features are validated, encoded and scaled. A member is asked as its
-model would be asked by TensorFlow Serving, with the tensors that the model takes, by its inputs' own names; or, where
-the names are none of these, with the ensemble's features. The signature `features` asks for the latter in any case.
+The ensemble takes features by name; they are validated, encoded and scaled. A member takes the tensors of its model, by
+the names of the model's inputs, as in TensorFlow Serving; or, if no name is one of these, the ensemble's features. With
+the signature `features` a member always takes features.
 """

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the HTTP API; docs/openapi.json is written from it, and GET /openapi.json answers it."""
+"""The OpenAPI document of the HTTP API: GET /openapi.json returns it, and docs/openapi.json is generated from it."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from typing import Any
 
 import msgspec
 
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.payload import MAX_ROWS
 from stepensemble.core.problems import Problem
 from stepensemble.core.record import Record
 from stepensemble.core.releases.release import SHORT
 
 JSON = "application/json"
-NUMBER_OR_MORE: dict[str, Any] = {"description": "A number, a text, or nested lists of them."}
+NUMBER_OR_MORE: dict[str, Any] = {"description": "A number, a string, or nested lists of them."}
 ROW: dict[str, Any] = {"type": "object", "description": "Feature name to value."}
 ROWS: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": MAX_ROWS}
 SIGNATURE: dict[str, Any] = {
     "type": "string",
     "enum": ["", "serving_default", "features"],
-    "description": "`features` asks a member with the ensemble's features; a member's own signature may be named too.",
+    "description": "`features`: a member takes the ensemble's features; or the name of the member's own signature.",
 }
 
 METHODS: Mapping[str, tuple[str, str]] = {
     "predict": ("Predictions", "PredictRequest"),
     "classify": ("Every class with its probability", "ExamplesRequest"),
-    "regress": ("A number a row", "ExamplesRequest"),
+    "regress": ("A number for each row", "ExamplesRequest"),
 }
 
 RESPONSES: Mapping[int, str] = {
-    400: "The request is not what it should be; every bad field of its body is named.",
-    403: "Clients of this stack may not read what is recorded.",
-    404: "There is nothing of that name.",
-    409: "The prediction id is taken by another input, or the release asked for is not current.",
-    413: "The body or the answer has more than 6 MB, or the payload more beside its rows than an execution carries.",
-    415: "The body is of a type, or compressed in a way, that is not taken.",
-    422: "Too few members answered; what they said is recorded.",
-    429: "Too many requests; `Retry-After` says in how many seconds to ask again.",
-    500: "Something went wrong; its log says what.",
-    503: "Not available now; `Retry-After` says in how many seconds to ask again.",
-    504: "The function did not answer in time.",
-    507: "The disk of the local stack takes no writes, and nothing was recorded; the message names it.",
+    400: "The request is invalid; the response names every bad field of its body.",
+    403: "This stack does not return records by HTTP.",
+    404: "Nothing has that name.",
+    409: "The prediction id belongs to another input, or the requested release is not served.",
+    413: "The request or the response exceeds 6 MB, or the payload without its rows what an execution carries.",
+    415: "The body has a media type or a compression that is not accepted.",
+    422: "Too few members responded; their outputs are recorded.",
+    429: "Too many requests; retry after the seconds in `Retry-After`.",
+    500: "An unexpected fault; the function's log has the details.",
+    503: "Not available at present; retry after the seconds in `Retry-After`.",
+    504: "The function did not respond in time.",
+    507: "The disk of the local stack is full, and nothing was recorded; the message names the disk.",
 }
 
 
@@ -53,8 +53,8 @@ def describe_api() -> dict[str, Any]:
         "info": {
             "title": "stepensemble",
             "version": "1",
-            "description": "Ask an ensemble of models, or one of them; TensorFlow Serving's clients may stay as they "
-            "are (https://www.tensorflow.org/tfx/serving/api_rest).",
+            "description": "Predict with an ensemble of models, or with one of them; TensorFlow Serving's clients work "
+            "unchanged (https://www.tensorflow.org/tfx/serving/api_rest).",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "security": [{"iam": []}, {"jwt": []}, {}],
@@ -65,17 +65,17 @@ def describe_api() -> dict[str, Any]:
                     "type": "apiKey",
                     "in": "header",
                     "name": "Authorization",
-                    "description": "AWS Signature Version 4 of the service execute-api; the default.",
+                    "description": "AWS Signature Version 4 for the service execute-api; the default.",
                 },
                 "jwt": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
             },
-            "schemas": {**schemas, **_requests(), **_answers()},
+            "schemas": {**schemas, **_request_schemas(), **_response_schemas()},
         },
     }
 
 
 def _own_paths() -> dict[str, Any]:
-    asked = {
+    payload = {
         "required": True,
         "content": {
             JSON: {"schema": _ref("Payload")},
@@ -88,32 +88,32 @@ def _own_paths() -> dict[str, Any]:
     return {
         "/predict": {
             "post": {
-                "operationId": "ask",
-                "summary": "Ask the ensemble, and get all that its members said",
-                "requestBody": asked,
-                "responses": _responses("Output", "Refusal", 400, 409, 413, 415, 422, 429, 500, 503, 507),
+                "operationId": "predict",
+                "summary": "Predict with the ensemble; returns every member's output too",
+                "requestBody": payload,
+                "responses": _responses("Output", "ErrorResponse", 400, 409, 413, 415, 422, 429, 500, 503, 507),
             }
         },
         "/predictions/{prediction_id}": {
             "get": {
-                "operationId": "recall",
-                "summary": "What is recorded of a prediction",
-                "parameters": [_parameter("prediction_id", "As an answer names it.")],
-                "responses": _responses("Record", "Refusal", 400, 403, 404, 413, 429, 500, 503),
+                "operationId": "readRecord",
+                "summary": "The record of a prediction",
+                "parameters": [_parameter("prediction_id", "As in a response.")],
+                "responses": _responses("Record", "ErrorResponse", 400, 403, 404, 413, 429, 500, 503),
             }
         },
         "/health": {
             "get": {
                 "operationId": "health",
-                "summary": "Whether something is published",
-                "responses": _responses("Health", "Refusal", 429, 500, 503),
+                "summary": "The current release",
+                "responses": _responses("Health", "ErrorResponse", 429, 500, 503),
             }
         },
         "/openapi.json": {
             "get": {
                 "operationId": "describe",
                 "summary": "This document",
-                "responses": _responses("Document", "Refusal", 429, 500),
+                "responses": _responses("Document", "ErrorResponse", 429, 500),
             }
         },
     }
@@ -121,10 +121,10 @@ def _own_paths() -> dict[str, Any]:
 
 def _serving_paths() -> dict[str, Any]:
     paths: dict[str, Any] = {}
-    name = _parameter("name", "The ensemble's, or a member's.")
+    name = _parameter("name", "Name of the ensemble or of a member.")
     version = _parameter("version", "A release: the first 13 hex digits of its digest, as a decimal number.")
     version["schema"] = {"type": "string", "pattern": r"^\d{1,19}$"}
-    label = _parameter("label", "Of the current release, or of the canary.")
+    label = _parameter("label", "stable for the current release, canary for the canary.")
     label["schema"] = {"type": "string", "enum": ["stable", "canary"]}
     for place, suffix, parameters in (
         ("", "", [name]),
@@ -132,20 +132,20 @@ def _serving_paths() -> dict[str, Any]:
         ("/labels/{label}", "OfLabel", [name, label]),
     ):
         path = f"/v1/models/{{name}}{place}"
-        paths[path] = _get(f"status{suffix}", "Which versions are served", "ModelStatus", parameters)
+        paths[path] = _get(f"status{suffix}", "The served versions", "ModelStatus", parameters)
         paths[f"{path}/metadata"] = _get(
             f"metadata{suffix}", "Names, types and shapes of inputs and outputs", "Metadata", parameters
         )
         for method, (summary, request) in METHODS.items():
             paths[f"{path}:{method}"] = {
                 "post": {
-                    "operationId": f"{method}{suffix}",
+                    "operationId": f"serving{method.capitalize()}{suffix}",
                     "summary": f"{summary}, in TensorFlow Serving's words",
                     "parameters": parameters,
                     "requestBody": {"required": True, "content": {JSON: {"schema": _ref(request)}}},
                     "responses": _responses(
                         f"{method.capitalize()}Response",
-                        "ServingRefusal",
+                        "ServingErrorResponse",
                         *(400, 404, 409, 413, 415, 422, 429, 500, 503, 507),
                     ),
                 }
@@ -154,30 +154,34 @@ def _serving_paths() -> dict[str, Any]:
 
 
 def _get(operation: str, summary: str, schema: str, parameters: list[Any]) -> dict[str, Any]:
-    responses = _responses(schema, "ServingRefusal", 400, 404, 429, 500, 503)
+    responses = _responses(schema, "ServingErrorResponse", 400, 404, 429, 500, 503)
     return {
         "get": {"operationId": operation, "summary": summary, "parameters": parameters, "responses": responses},
     }
 
 
-def _requests() -> dict[str, Any]:
+def _request_schemas() -> dict[str, Any]:
     one_row = {"required": ["features"], "properties": {"features": ROW}}
     many_rows = {"required": ["instances"], "properties": {"instances": {**ROWS, "items": ROW}}}
-    pointed = {"type": "object", "required": ["s3"], "properties": {"s3": {"type": "string"}}}
+    pointer = {"type": "object", "required": ["s3"], "properties": {"s3": {"type": "string"}}}
     return {
         "Payload": {
             "type": "object",
             "description": "The payload of an execution.",
             "properties": {
                 "prediction_id": {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"},
-                "metadata": {"type": "object", "description": "Kept on the record."},
-                "release": {"type": "string", "pattern": "^[0-9a-f]{8,64}$", "description": "Answer only from it."},
+                "metadata": {"type": "object", "description": "Stored with the record."},
+                "release": {
+                    "type": "string",
+                    "pattern": "^[0-9a-f]{8,64}$",
+                    "description": "Predict only with this release.",
+                },
                 "quorum": {"type": "object", "description": "Fields that replace the manifest's."},
             },
             "oneOf": [
                 one_row,
                 many_rows,
-                {"required": ["instances"], "properties": {"instances": pointed}},
+                {"required": ["instances"], "properties": {"instances": pointer}},
             ],
         },
         "PredictRequest": {
@@ -206,14 +210,14 @@ def _requests() -> dict[str, Any]:
             "required": ["examples"],
             "properties": {
                 "signature_name": SIGNATURE,
-                "context": {**ROW, "description": "Features that all examples have."},
+                "context": {**ROW, "description": "Features that all examples share."},
                 "examples": {**ROWS, "items": ROW},
             },
         },
     }
 
 
-def _answers() -> dict[str, Any]:
+def _response_schemas() -> dict[str, Any]:
     text = {"type": "string"}
     version = {
         "type": "object",
@@ -239,31 +243,31 @@ def _answers() -> dict[str, Any]:
         "Health": _object(
             status={"const": "ok"},
             ensemble=text,
-            release={"type": "string", "description": f"A digest; people are shown {SHORT} digits of it."},
+            release={"type": "string", "description": f"A digest; tables show {SHORT} digits of it."},
         ),
         "Document": {"type": "object", "description": "An OpenAPI document."},
-        "ServingError": _object(error={"type": "string", "description": "What is wrong."}),
+        "ServingError": _object(error={"type": "string", "description": "The error."}),
         "GatewayError": {
-            **_object(message={"type": "string", "description": "Why API Gateway did not hand the request on."}),
+            **_object(message={"type": "string", "description": "Why API Gateway did not forward the request."}),
             "additionalProperties": False,
         },
-        "Refusal": {"oneOf": [_ref("Failure"), _ref("GatewayError")]},
-        "ServingRefusal": {"oneOf": [_ref("ServingError"), _ref("GatewayError")]},
+        "ErrorResponse": {"oneOf": [_ref("Failure"), _ref("GatewayError")]},
+        "ServingErrorResponse": {"oneOf": [_ref("ServingError"), _ref("GatewayError")]},
         "Failure": {
             "type": "object",
             "required": ["error", "message"],
             "properties": {
                 "error": {"type": "string", "description": "The error's name."},
-                "message": {"type": "string", "description": "What is wrong, for a person."},
+                "message": {"type": "string", "description": "The error and its remedy, for a person."},
                 "problems": {"type": "array", "items": _ref("Problem")},
-                "prediction_id": {"type": "string", "description": "Under which the record is kept."},
+                "prediction_id": {"type": "string", "description": "Id of the record."},
             },
         },
     }
 
 
 def _responses(schema: str, failure: str, *statuses: int) -> dict[str, Any]:
-    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": {JSON: {"schema": _ref(schema)}}}}
+    responses: dict[str, Any] = {"200": {"description": "The response.", "content": {JSON: {"schema": _ref(schema)}}}}
     for status in (*statuses, 504):
         responses[str(status)] = {
             "description": RESPONSES[status],

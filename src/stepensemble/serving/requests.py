@@ -1,7 +1,7 @@
-"""Questions: what a request of TensorFlow Serving's REST protocol asks, in rows of features or in tensors.
+"""Parses requests of TensorFlow Serving's REST protocol to rows of features or to tensors.
 
-`predict` takes rows (`instances`) or columns (`inputs`), `classify` and `regress` take `examples` and what they have in
-common (`context`). Keys that are not known here are passed over, as TensorFlow Serving does.
+`predict` takes rows (`instances`) or columns (`inputs`); `classify` and `regress` take `examples` and the features that
+they share (`context`). Unknown keys are ignored, as TensorFlow Serving does.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from stepensemble.core.schema.manifest import Feature, ImageFeature, TensorFeatu
 from stepensemble.serving.servables import FEATURES, Input, Servable, list_inputs, list_signature_names
 
 Form = Literal["rows", "columns", "examples"]
-"""In which form a question is asked, and answered."""
+"""The form of a request, and of its response."""
 
 PLACE = re.compile(r"\$\.instances\[(\d+)\](.*)", flags=re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked.
+class PredictRequest:
+    """A parsed request.
 
     Attributes:
-        form: in which it was asked.
-        rows: features by name, a mapping a row; None where tensors were sent.
-        tensors: a member's inputs by name, `(rows, *shape)` each; None where features were sent.
-        bare: numbers were sent without a list around each, to a model that takes one a row.
+        form: of the request.
+        rows: features by name, one mapping for each row; None if tensors were sent.
+        tensors: a member's inputs by name, `(rows, *shape)` each; None if features were sent.
+        bare: whether numbers were sent without a list around each, to a model that takes one number for each row.
     """
 
     form: Form
@@ -47,49 +47,49 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """Values by name, not yet known to be tensors or features; `single` where the client left the one name out."""
+class _NamedValues:
+    """Values by name, tensors or features; `single` if the caller omitted the only name."""
 
     columns: Mapping[str, Sequence[Any]]
     rows: int
     single: bool = False
 
 
-def parse_predict(body: object, servable: Servable) -> Question:
-    """Read a request to `:predict`.
+def parse_predict(body: object, servable: Servable) -> PredictRequest:
+    """Parse a request to `:predict`.
 
     Args:
-        body: the JSON of the request; NaN and infinities are refused where they stand.
-        servable: which is asked.
+        body: the JSON of the request; NaN and infinities are rejected.
+        servable: the ensemble or member that the request names.
 
     Raises:
-        InvalidPayload: with what is wrong with the frame, or with every wrong tensor; features are checked later, by
-            `encode_rows`.
+        InvalidPayload: the request has a wrong form, or tensors are wrong (all are listed); `encode_rows` checks
+            features later.
     """
     data = _read_object(body, '{"instances": […]} or {"inputs": …}')
-    by_features = _asks_for_features(data, servable)
+    by_features = _uses_features(data, servable)
     if ("instances" in data) == ("inputs" in data):
         message = "has both instances and inputs" if "instances" in data else "has neither instances nor inputs"
-        raise _refusal("$", message, 'give "instances" for rows or "inputs" for columns')
+        raise _invalid("$", message, 'give "instances" for rows or "inputs" for columns')
     if "instances" in data:
-        return _ask_rows(_read_list(data["instances"], "$.instances"), servable, "rows", by_features=by_features)
-    return _ask_columns(data["inputs"], servable, by_features=by_features)
+        return _parse_rows(_read_list(data["instances"], "$.instances"), servable, "rows", by_features=by_features)
+    return _parse_columns(data["inputs"], servable, by_features=by_features)
 
 
-def parse_examples(body: object, servable: Servable) -> Question:
-    """Read a request to `:classify` or `:regress`; what `context` says holds for every example.
+def parse_examples(body: object, servable: Servable) -> PredictRequest:
+    """Parse a request to `:classify` or `:regress`; the features in `context` belong to every example.
 
     Raises:
-        InvalidPayload: as `parse_predict`; a feature stands in the context and in an example.
+        InvalidPayload: as `parse_predict`; or a feature is given in the context and in an example.
     """
     data = _read_object(body, '{"examples": [{…}, …]}')
-    by_features = _asks_for_features(data, servable)
+    by_features = _uses_features(data, servable)
     if "examples" not in data:
-        raise _refusal("$", "has no examples", 'give "examples", a list of objects')
+        raise _invalid("$", "has no examples", 'give "examples", a list of objects')
     examples = _read_list(data["examples"], "$.examples")
     context = data.get("context", {})
     if not isinstance(context, Mapping):
-        raise _refusal("$.context", f"{show(context)} is not an object", "write an object")
+        raise _invalid("$.context", f"{show(context)} is not an object", "write an object")
     problems: list[Problem] = []
     for index, example in enumerate(examples):
         if not isinstance(example, Mapping):
@@ -103,23 +103,23 @@ def parse_examples(body: object, servable: Servable) -> Question:
     if problems:
         raise InvalidPayload(problems)
     rows = [{**context, **example} for example in examples]
-    return _ask_rows(rows, servable, "examples", by_features=by_features)
+    return _parse_rows(rows, servable, "examples", by_features=by_features)
 
 
-def encode_rows(features: Sequence[Feature], question: Question, images: Images = refuse_images) -> Columns:
-    """Validate, encode and scale a question's rows of features.
+def encode_rows(features: Sequence[Feature], request: PredictRequest, images: Images = refuse_images) -> Columns:
+    """Validate, encode and scale a request's rows of features.
 
     Raises:
         InvalidPayload: with every bad field, at its place in the request.
     """
     try:
-        return normalize(features, question.rows or (), images=images)
+        return normalize(features, request.rows or (), images=images)
     except InvalidPayload as error:
-        raise InvalidPayload([relocate(problem, question.form) for problem in error.problems]) from None
+        raise InvalidPayload([relocate(problem, request.form) for problem in error.problems]) from None
 
 
 def relocate(problem: Problem, form: Form) -> Problem:
-    """Return a problem of `$.instances[3].Age` at the place that this has in another form: `$.inputs.Age[3]`."""
+    """Return a problem of `$.instances[3].Age` with the path that another form has: `$.inputs.Age[3]`."""
     found = PLACE.fullmatch(problem.path)
     if found is None or form == "rows":
         return problem
@@ -129,51 +129,59 @@ def relocate(problem: Problem, form: Form) -> Problem:
     )
 
 
-def _ask_rows(instances: Sequence[Any], servable: Servable, form: Form, *, by_features: bool) -> Question:
+def _parse_rows(instances: Sequence[Any], servable: Servable, form: Form, *, by_features: bool) -> PredictRequest:
     objects = [isinstance(one, Mapping) and not _is_binary(one) for one in instances]
     if any(objects) and not all(objects):
         index = objects.index(False)
-        raise _refusal(f"$.instances[{index}]", f"{show(instances[index])} is not an object", "write all rows alike")
+        raise _invalid(
+            f"$.instances[{index}]", f"{show(instances[index])} is not an object", "write all rows in the same way"
+        )
     if not any(objects):
-        return _ask_unnamed(instances, "$.instances", servable, form, by_features=by_features)
+        return _parse_unnamed(instances, "$.instances", servable, form, by_features=by_features)
     inputs = list_inputs(servable, {name for one in instances for name in one})
     by_features = by_features or any(_is_binary(value) for one in instances for value in one.values())
     if inputs and not by_features and all(one.keys() <= inputs.keys() for one in instances):
         columns = {name: [one.get(name) for one in instances] for name in inputs}
-        return _ask(_Named(columns, len(instances)), servable, form, by_features=False)
+        return _parse_values(_NamedValues(columns, len(instances)), servable, form, by_features=False)
     if not by_features:
         _check_names({name for one in instances for name in one}, "$.instances", servable, inputs)
-    return Question(form, rows=_read_features(servable.release.features, instances))
+    return PredictRequest(form, rows=_read_features(servable.release.features, instances))
 
 
-def _ask_columns(inputs: Any, servable: Servable, *, by_features: bool) -> Question:
+def _parse_columns(inputs: Any, servable: Servable, *, by_features: bool) -> PredictRequest:
     if not isinstance(inputs, Mapping):
         values = _read_list(inputs, "$.inputs")
-        return _ask_unnamed(values, "$.inputs", servable, "columns", by_features=by_features)
+        return _parse_unnamed(values, "$.inputs", servable, "columns", by_features=by_features)
     if not inputs:
-        raise _refusal("$.inputs", "is empty", "give a list for each input")
+        raise _invalid("$.inputs", "is empty", "give a list for each input")
     columns = {str(name): _read_list(values, f"$.inputs.{name}") for name, values in inputs.items()}
     first, rows = next((name, len(values)) for name, values in columns.items())
     problems = [
-        Problem(f"$.inputs.{name}", f"has {len(values)} rows, and {show(first)} has {rows}", "give all as many")
+        Problem(
+            f"$.inputs.{name}", f"has {len(values)} rows, and {show(first)} has {rows}", "give the same number to all"
+        )
         for name, values in columns.items()
         if len(values) != rows
     ]
     if problems:
         raise InvalidPayload(problems)
-    return _ask(_Named(columns, rows), servable, "columns", by_features=by_features)
+    return _parse_values(_NamedValues(columns, rows), servable, "columns", by_features=by_features)
 
 
-def _ask_unnamed(values: Sequence[Any], path: str, servable: Servable, form: Form, *, by_features: bool) -> Question:
+def _parse_unnamed(
+    values: Sequence[Any], path: str, servable: Servable, form: Form, *, by_features: bool
+) -> PredictRequest:
     by_features = by_features or all(map(_is_binary, values))
-    name = _only_name(servable, path, by_features=by_features)
-    return _ask(_Named({name: values}, len(values), single=True), servable, form, by_features=by_features)
+    name = _find_only_name(servable, path, by_features=by_features)
+    return _parse_values(
+        _NamedValues({name: values}, len(values), single=True), servable, form, by_features=by_features
+    )
 
 
-def _ask(named: _Named, servable: Servable, form: Form, *, by_features: bool) -> Question:
-    """Decide whether values are tensors or features; a model's own inputs go before.
+def _parse_values(named: _NamedValues, servable: Servable, form: Form, *, by_features: bool) -> PredictRequest:
+    """Decide whether values are tensors or features; a model's own inputs take precedence.
 
-    What is base64 is no tensor: a picture, or a text, that the ensemble's feature is to be read from.
+    A base64 value is never a tensor: it is an image, or text, for a feature of the ensemble.
     """
     inputs = list_inputs(servable, named.columns)
     by_features = by_features or any(_is_binary(value) for values in named.columns.values() for value in values)
@@ -184,19 +192,19 @@ def _ask(named: _Named, servable: Servable, form: Form, *, by_features: bool) ->
     features = servable.release.features
     names = list(named.columns)
     rows = [dict(zip(names, row, strict=True)) for row in zip(*named.columns.values(), strict=True)]
-    return Question(form, rows=_read_features(features, rows))
+    return PredictRequest(form, rows=_read_features(features, rows))
 
 
 def _check_names(names: Collection[str], path: str, servable: Servable, inputs: Mapping[str, Input]) -> None:
-    """Make sure that some name is a feature's, for a member whose inputs have other names."""
+    """Check that some name is a feature's, where no input of the member has it."""
     features = [feature.name for feature in servable.release.features]
     if inputs and names and not set(names) & set(features):
-        message = f"{enumerate_values(names)} is no input of {show(servable.name)}, and no feature"
+        message = f"{enumerate_values(names)} is neither an input of {show(servable.name)} nor a feature"
         remedy = f"use {enumerate_values(inputs)}, or the features {enumerate_values(features)}"
-        raise _refusal(path, message, remedy)
+        raise _invalid(path, message, remedy)
 
 
-def _read_tensors(named: _Named, inputs: Mapping[str, Input], form: Form) -> Question:
+def _read_tensors(named: _NamedValues, inputs: Mapping[str, Input], form: Form) -> PredictRequest:
     tensors: Columns = {}
     problems: list[Problem] = []
     bare = False
@@ -213,11 +221,11 @@ def _read_tensors(named: _Named, inputs: Mapping[str, Input], form: Form) -> Que
         ]
     if problems:
         raise InvalidPayload(problems)
-    return Question(form, tensors=tensors, bare=bare)
+    return PredictRequest(form, tensors=tensors, bare=bare)
 
 
 def _read_features(features: Sequence[Feature], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows in the ensemble's own words: no lists of one value, and no base64, but for tensors and images."""
+    """Return rows as a payload has them: no lists of one value, and no base64, except for tensors and images."""
     plain = {one.name for one in features if not isinstance(one, TensorFeature | ImageFeature)}
     return [{name: _simplify(value) if name in plain else value for name, value in row.items()} for row in rows]
 
@@ -237,43 +245,43 @@ def _is_binary(value: object) -> bool:
     return isinstance(value, Mapping) and value.keys() == {"b64"} and isinstance(value["b64"], str)
 
 
-def _only_name(servable: Servable, path: str, *, by_features: bool) -> str:
-    """Name the one input or feature that values without a name are for."""
+def _find_only_name(servable: Servable, path: str, *, by_features: bool) -> str:
+    """Return the name of the only input or feature, for values without a name."""
     inputs = {} if by_features else list_inputs(servable)
     names = list(inputs) or [feature.name for feature in servable.release.features]
     if len(names) > 1:
         what = "inputs" if inputs else "features"
-        message = f"names nothing, and {show(servable.name)} takes {len(names)} {what}: {enumerate_values(names)}"
-        raise _refusal(path, message, "give each by its name")
+        message = f"has no names, and {show(servable.name)} takes {len(names)} {what}: {enumerate_values(names)}"
+        raise _invalid(path, message, "give each by its name")
     return names[0]
 
 
-def _asks_for_features(data: Mapping[str, Any], servable: Servable) -> bool:
+def _uses_features(data: Mapping[str, Any], servable: Servable) -> bool:
     name = data.get("signature_name", "")
     if not isinstance(name, str):
-        raise _refusal("$.signature_name", f"{show(name)} is not a string", "write a string, or leave it out")
+        raise _invalid("$.signature_name", f"{show(name)} is not a string", "write a string, or leave it out")
     known = list_signature_names(servable)
     if name and name not in known:
-        message = f"{show(name)} is no signature of {show(servable.name)}"
-        raise _refusal("$.signature_name", message, f"use one of {enumerate_values(known)}{suggest(name, known)}")
+        message = f"{show(name)} is not a signature of {show(servable.name)}"
+        raise _invalid("$.signature_name", message, f"use one of {enumerate_values(known)}{suggest(name, known)}")
     return name == FEATURES
 
 
 def _read_object(body: object, example: str) -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
-        raise _refusal("$", f"{show(body)} is not an object", f"write {example}")
+        raise _invalid("$", f"{show(body)} is not an object", f"write {example}")
     return body
 
 
 def _read_list(values: object, path: str) -> Sequence[Any]:
     if not isinstance(values, list):
-        raise _refusal(path, f"{show(values)} is not a list", "write a list, an entry a row")
+        raise _invalid(path, f"{show(values)} is not a list", "write a list with one entry for each row")
     if not values:
-        raise _refusal(path, "is empty", "give at least one row")
+        raise _invalid(path, "is empty", "give at least one row")
     if len(values) > MAX_ROWS:
-        raise _refusal(path, f"has {len(values):,} rows", f"send at most {MAX_ROWS:,} in one request")
+        raise _invalid(path, f"has {len(values):,} rows", f"send at most {MAX_ROWS:,} in one request")
     return values
 
 
-def _refusal(path: str, message: str, remedy: str) -> InvalidPayload:
+def _invalid(path: str, message: str, remedy: str) -> InvalidPayload:
     return InvalidPayload([Problem(path, message, remedy)])

@@ -1,12 +1,12 @@
-"""Answers in TensorFlow Serving's words: in the form in which the question was asked.
+"""Writes responses of TensorFlow Serving's REST protocol, in the form of the request.
 
-Of one named output the name is left out: rows are answered `{"predictions": [value, …]}`, columns `{"outputs": [value,
-…]}`. Of several, rows are answered a list of objects, columns an object of lists.
+The name of a single output is left out: a request by rows gets `{"predictions": [value, …]}`, one by columns
+`{"outputs": [value, …]}`. Several outputs are a list of objects, or an object of lists.
 
-The ensemble gives, by its task: binary `probability` (of the second class) and `label`; multiclass `probabilities` (in
-the manifest's order) and `label`; regression `value`. Where there is no label, as the vote is tied, it is "". A member
-gives its model's output as it comes. Of a row without an answer the numbers are null; where no row has one there is an
-error.
+The ensemble's outputs depend on its task: binary `probability` (of the second class) and `label`; multiclass
+`probabilities` (in the manifest's order) and `label`; regression `value`. A tied vote has the label "". A member's
+output is its model's, unchanged. The numbers of a row without a prediction are null; if no row has one, the response is
+an error.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any
 import numpy as np
 
 from stepensemble.core.aggregation.canonical import find_usable, read_entries, read_output, shape_output
-from stepensemble.core.aggregation.prediction import Prediction
+from stepensemble.core.aggregation.output import Prediction
 from stepensemble.core.errors import InvalidOutput, InvalidPayload
 from stepensemble.core.problems import Problem, show
 from stepensemble.core.releases.release import ReleasedMember
 from stepensemble.core.schema.task import BinaryTask, RegressionTask, Task, name_task
-from stepensemble.serving.requests import Form, Question
+from stepensemble.serving.requests import Form, PredictRequest
 from stepensemble.serving.servables import OUTPUT
 
 Outputs = Mapping[str, Sequence[Any]]
-"""Output name to its values, one a row."""
+"""Output name to its values, one for each row."""
 
 
-def shape_outputs(form: Form, outputs: Outputs) -> dict[str, Any]:
-    """Return outputs as `:predict` answers them.
+def shape_response(form: Form, outputs: Outputs) -> dict[str, Any]:
+    """Return the response of `:predict`.
 
     Args:
-        form: in which it was asked.
-        outputs: at least one, all with as many rows.
+        form: of the request.
+        outputs: at least one, all with the same number of rows.
     """
     single = next(iter(outputs.values())) if len(outputs) == 1 else None
     if form == "columns":
@@ -54,36 +54,38 @@ def list_outputs(task: Task, predictions: Sequence[Prediction]) -> dict[str, lis
     return {"probabilities": [prediction.probabilities or None for prediction in predictions], "label": labels}
 
 
-def list_member_outputs(member: ReleasedMember, question: Question, outputs: Sequence[Any]) -> dict[str, Sequence[Any]]:
+def list_member_outputs(
+    member: ReleasedMember, request: PredictRequest, outputs: Sequence[Any]
+) -> dict[str, Sequence[Any]]:
     """Return a member's output under its name.
 
     Args:
-        member: whose it is.
-        question: where this has bare numbers, so has the answer, if there is one a row.
-        outputs: as the model gave them, `(rows, …)`; null is what is not finite.
+        member: that predicted.
+        request: if it has bare numbers, so has the response, where each row has one.
+        outputs: of the model, `(rows, …)`; null replaces what is not finite.
 
     Raises:
         InvalidOutput: no row has a finite output.
     """
-    if outputs and all(_is_void(entry) for entry in outputs):
+    if outputs and all(_is_missing(entry) for entry in outputs):
         raise InvalidOutput(f"the output is not finite in any of {len(outputs)} rows")
     array = np.asarray(outputs)
-    if question.bare and array.size == len(array):
+    if request.bare and array.size == len(array):
         outputs = array.reshape(len(array)).tolist()
     return {member.output.name or OUTPUT: outputs}
 
 
-def _is_void(entry: Any) -> bool:
-    return any(map(_is_void, entry)) if isinstance(entry, list) else entry is None
+def _is_missing(entry: Any) -> bool:
+    return any(map(_is_missing, entry)) if isinstance(entry, list) else entry is None
 
 
-def list_meanings(task: Task, member: ReleasedMember, outputs: Sequence[Any]) -> list[Any]:
-    """Return what a member's outputs mean, an entry a row: a value, or probabilities in the task's order of classes.
+def list_canonical_outputs(task: Task, member: ReleasedMember, outputs: Sequence[Any]) -> list[Any]:
+    """Return a member's canonical outputs, one for each row: a value, or probabilities in the task's order of classes.
 
-    A row whose output is not what the manifest declares has None.
+    It is None for a row whose output is not what the manifest declares.
 
     Raises:
-        InvalidOutput: the output as a whole is not, or that of no row is.
+        InvalidOutput: the output as a whole has the wrong form, or that of every row is wrong.
     """
     numbers, faults = read_output(shape_output(read_entries(outputs), len(outputs)), task, member.output)
     if faults is None:
@@ -94,26 +96,26 @@ def list_meanings(task: Task, member: ReleasedMember, outputs: Sequence[Any]) ->
     return [entry if there else None for entry, there in zip(numbers.tolist(), usable, strict=True)]
 
 
-def refuse_method(task: Task, method: str) -> None:
-    """Make sure that a task can be asked by a method, `classify` or `regress`.
+def check_method(task: Task, method: str) -> None:
+    """Check that a task supports a method, `classify` or `regress`.
 
-    A regression has no classes, and several classes are no number; of two classes the number is the probability of the
-    second.
+    A regression has no classes, and several classes have no number; of two classes the number is the probability of
+    the second.
 
     Raises:
-        InvalidPayload: it cannot.
+        InvalidPayload: it does not.
     """
-    allowed = not isinstance(task, RegressionTask) if method == "classify" else _has_value(task)
+    allowed = not isinstance(task, RegressionTask) if method == "classify" else _has_number(task)
     if not allowed:
         other = "classify" if method == "regress" else "regress"
-        message = f"{show(method)} does not answer a {name_task(task)} task"
+        message = f"{show(method)} does not fit a {name_task(task)} task"
         raise InvalidPayload([Problem("$", message, f"use :{other} or :predict")])
 
 
 def classify_rows(classes: Sequence[str], probabilities: Sequence[Sequence[float] | None]) -> dict[str, Any]:
-    """Return what `:classify` answers: for each row every class with its probability, in the task's order.
+    """Return the response of `:classify`: for each row every class with its probability, in the task's order.
 
-    A row without an answer has none.
+    The list of a row without a prediction is empty.
     """
     return {
         "results": [[list(pair) for pair in zip(classes, row, strict=True)] if row else [] for row in probabilities]
@@ -121,14 +123,14 @@ def classify_rows(classes: Sequence[str], probabilities: Sequence[Sequence[float
 
 
 def regress_rows(values: Sequence[float | None]) -> dict[str, Any]:
-    """Return what `:regress` answers: a number a row, null where there is no answer."""
+    """Return the response of `:regress`: a number for each row, null without a prediction."""
     return {"results": list(values)}
 
 
 def list_probabilities(predictions: Sequence[Prediction]) -> list[list[float] | None]:
-    """Return each row's probabilities, in the task's order; None of a row without an answer."""
+    """Return each row's probabilities, in the task's order; None for a row without a prediction."""
     return [prediction.probabilities or None for prediction in predictions]
 
 
-def _has_value(task: Task) -> bool:
+def _has_number(task: Task) -> bool:
     return isinstance(task, RegressionTask | BinaryTask)

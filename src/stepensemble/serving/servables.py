@@ -1,4 +1,4 @@
-"""Servables: the ensemble and its members by name, their versions, and what they take and give."""
+"""Servables: the ensemble and its members by name, their versions, their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from stepensemble.core.schema.outputs import Label, output_width
 from stepensemble.core.schema.task import BinaryTask, RegressionTask
 
 VERSION_DIGITS = 13
-"""Of a release's 64 hex digits: 52 bits, which every JSON number holds exactly."""
+"""Hex digits of a release's digest that make its version: 52 bits, which a JSON number holds exactly."""
 
 DEFAULT = "serving_default"
 FEATURES = "features"
 PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
 
 INPUT, OUTPUT = "inputs", "output_0"
-"""What the input and the output of a model are called that has one of them, where nothing else is known of it."""
+"""Names of a model's only input and only output, where the model's own names are unknown."""
 
 Dtype = Literal["float32", "float64", "int32", "int64", "uint8", "int8"]
 DTYPES: Mapping[str, str] = {
@@ -47,23 +47,23 @@ DTYPES: Mapping[str, str] = {
     "uint32": "DT_UINT32",
     "uint64": "DT_UINT64",
 }
-"""TensorFlow's names of what a tensor holds, by NumPy's; text is "string"."""
+"""TensorFlow's names of data types, by NumPy's; text is "string"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One of a model's inputs: its type, and the shape of a row."""
+    """An input of a model: its type, and the shape of a row."""
 
     dtype: Dtype
     shape: tuple[int, ...]
 
 
 class ModelTensor(Struct, frozen=True):
-    """An input or an output of a model, as the model names it.
+    """An input or an output of a model, with the model's own name for it.
 
     Attributes:
-        dtype: NumPy's name of it, or "string".
-        shape: of a row; None in it where any size will do, and instead of it where the model does not say.
+        dtype: NumPy's name, or "string".
+        shape: of a row; a size is None where any fits, and the shape is None where the model does not state it.
     """
 
     name: str
@@ -72,7 +72,7 @@ class ModelTensor(Struct, frozen=True):
 
 
 class ModelSignature(Struct, frozen=True):
-    """What a model takes and gives, as clients see it: of quantized tensors, the floats that stand for them."""
+    """A model's inputs and outputs as callers see them; a quantized tensor appears as float."""
 
     inputs: tuple[ModelTensor, ...]
     outputs: tuple[ModelTensor, ...]
@@ -80,10 +80,10 @@ class ModelSignature(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Servable:
-    """What a client names: the ensemble, or with `member` one of its members.
+    """What a caller names: the ensemble, or one of its members.
 
     Attributes:
-        signature: the member's model's own; None where it is not known.
+        signature: of the member's model; None if it is unknown.
     """
 
     release: Release
@@ -92,12 +92,12 @@ class Servable:
 
     @property
     def name(self) -> str:
-        """What a client calls it."""
+        """The name that a caller uses."""
         return self.release.name if self.member is None else self.member.id
 
 
 def version_of(release: str) -> int:
-    """Return the number by which TensorFlow Serving's clients know a release: the first hex digits of its digest."""
+    """Return a release's version number for TensorFlow Serving's clients: the first hex digits of its digest."""
     return int(release[:VERSION_DIGITS], 16)
 
 
@@ -105,9 +105,9 @@ def find_servable(release: Release, name: str, version: int | None = None) -> Se
     """Return what a release serves under a name.
 
     Args:
-        release: which is asked.
-        name: the ensemble's, which goes before, or a member's.
-        version: as the client asked for it; for the message.
+        release: to search.
+        name: the ensemble's, which takes precedence, or a member's.
+        version: that the caller requested; for the message.
 
     Raises:
         ServableNotFound: it serves nothing of that name.
@@ -121,29 +121,29 @@ def find_servable(release: Release, name: str, version: int | None = None) -> Se
 
 
 def not_found(name: str, version: int | None = None) -> ServableNotFound:
-    """Return the error that says, in TensorFlow Serving's words, that nothing of that name is served."""
-    asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return ServableNotFound(f"Servable not found for request: {asked}")
+    """Return the error, in TensorFlow Serving's words, that nothing of that name is served."""
+    requested = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return ServableNotFound(f"Servable not found for request: {requested}")
 
 
 def status_not_found(name: str, version: int | None) -> ServableNotFound:
-    """Return the same error of a status, for which TensorFlow Serving has other words."""
-    asked = "any versions" if version is None else f"version {version}"
-    return ServableNotFound(f"Could not find {asked} of model {name}")
+    """Return the same error for a status request, in TensorFlow Serving's words."""
+    requested = "any versions" if version is None else f"version {version}"
+    return ServableNotFound(f"Could not find {requested} of model {name}")
 
 
 def find_release(current: Current, name: str, version: int | None, label: str | None) -> str | None:
-    """Return the digest of the release that a client asks for; None where it asks for whichever answers.
+    """Return the digest of the release that a caller requests; None if any release may serve.
 
     Args:
         current: the pointer.
-        name: of what is asked; for the message.
+        name: of the servable; for the message.
         version: of the current release or of the canary.
         label: `stable` for the current release, `canary` for the canary.
 
     Raises:
         ServableNotFound: no release of that version is served.
-        LabelUnknown: there is no such label, or no canary now.
+        LabelUnknown: there is no such label, or no canary at present.
     """
     served = list_served(current)
     if version is not None:
@@ -160,12 +160,12 @@ def find_release(current: Current, name: str, version: int | None, label: str | 
 
 
 def list_served(current: Current) -> tuple[str, ...]:
-    """Return the digests of the releases that answer: the current one and, if there is one, the canary."""
+    """Return the digests of the served releases: the current one and, if there is one, the canary."""
     return (current.release, *(() if current.canary is None else (current.canary.release,)))
 
 
 def describe_status(releases: Sequence[str]) -> dict[str, Any]:
-    """Return the status of the versions that these releases are; each of them is available."""
+    """Return the status of these releases' versions; each of them is available."""
     return {
         "model_version_status": [
             {
@@ -182,7 +182,7 @@ def describe_metadata(servable: Servable, release: str) -> dict[str, Any]:
     """Return a servable's signatures, each with the names, types and shapes of its inputs and outputs.
 
     Args:
-        servable: which is described.
+        servable: to describe.
         release: digest of its release.
     """
     return {
@@ -192,7 +192,7 @@ def describe_metadata(servable: Servable, release: str) -> dict[str, Any]:
 
 
 def list_signature_names(servable: Servable) -> tuple[str, ...]:
-    """Return every signature name that a client may give; the first is the default."""
+    """Return every signature name that a caller may use; the first is the default."""
     own = servable.member.signature if servable.member is not None else None
     return (DEFAULT, FEATURES, PREDICT, CLASSIFY, REGRESS, *(() if own is None else (own,)))
 
@@ -200,12 +200,12 @@ def list_signature_names(servable: Servable) -> tuple[str, ...]:
 def list_inputs(servable: Servable, used: Collection[str] = ()) -> dict[str, Input]:
     """Return the inputs of a member's model by name; none for the ensemble, which takes features.
 
-    A model's only input needs no name in a manifest. It then has the model's own, as far as that is known, and `inputs`
-    where a client uses that.
+    A model's only input needs no name in a manifest. It then has the model's own name, if that is known, or `inputs`
+    if a caller uses that.
 
     Args:
-        servable: whose they are.
-        used: names that a client uses.
+        servable: the member.
+        used: names that a caller uses.
     """
     if servable.member is None:
         return {}
@@ -294,7 +294,7 @@ def _describe_feature(feature: Feature) -> dict[str, Any]:
             return _describe_tensor(feature.name, "DT_INT64" if whole else "DT_STRING", ())
         case TensorFeature():
             return _describe_tensor(feature.name, DTYPES[feature.dtype], tuple(feature.shape))
-        case ImageFeature():  # its file's bytes
+        case ImageFeature():  # the bytes of its file
             return _describe_tensor(feature.name, "DT_STRING", ())
 
 
@@ -306,7 +306,7 @@ def _describe_own(tensor: ModelTensor) -> dict[str, Any]:
 
 
 def _describe_tensor(name: str, dtype: str, row: tuple[int, ...]) -> dict[str, Any]:
-    """Describe a tensor of any number of rows, as a TensorInfo in JSON is written: sizes as text."""
+    """Describe a tensor of any number of rows as TensorInfo in JSON, which writes sizes as text."""
     dimensions = [{"size": str(size), "name": ""} for size in (-1, *row)]
     return {
         "dtype": dtype,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from stepensemble.core.aggregation.canonical import list_entries
-from stepensemble.core.aggregation.prediction import Output, Prediction
+from stepensemble.core.aggregation.output import Output, Prediction
 from stepensemble.core.payload import ROWS, Pointer, check_frame
 from stepensemble.core.preprocessing.columns import array_from_bytes
 from stepensemble.core.state_size import FRAME_BYTES, INPUT_BYTES, STATE_BYTES

@@ -16,7 +16,7 @@ from msgspec import structs
 from builders import X, manifest
 from driving import run_ensemble
 from stepensemble import Ensemble
-from stepensemble.admission.new_member import Addition, Candidate, carry_out, plan_addition
+from stepensemble.admission.new_member import Addition, Candidate, plan_addition, write_addition
 from stepensemble.conversion.sandbox import pack_arrays, unpack_arrays
 from stepensemble.core.errors import FileDamaged, FileUnsafe, InputMismatch
 
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
 ]
 
-Run = Callable[..., list[Any]]
+JobRunner = Callable[..., list[Any]]
 
 THREE = {"type": "multiclass", "classes": ["red", "green", "blue"]}
 BINARY = {"type": "binary", "classes": ["no", "yes"]}
@@ -42,10 +42,10 @@ def empty(folder: Path, task: Mapping[str, Any], *features: Mapping[str, Any], *
     return path
 
 
-def add(path: Path, file: Path, run: Run, **more: Any) -> Addition:
+def add(path: Path, file: Path, run: JobRunner, **more: Any) -> Addition:
     said = more.pop("said", {})
     planned = plan_addition(path, Candidate(file, {"id": "new", **said}, **more), run=run)
-    carry_out(planned)
+    write_addition(planned)
     return planned
 
 
@@ -72,7 +72,7 @@ def zipped(source: Path, target: Path) -> Path:
     ],
 )
 def test_files_of_keras_become_members(
-    made: Path, run: Run, tmp_path: Path, name: str, architecture: str | None, source: str
+    made: Path, run: JobRunner, tmp_path: Path, name: str, architecture: str | None, source: str
 ) -> None:
     path = empty(tmp_path, THREE, number("a"), number("b"))
     planned = add(path, made / name, run, architecture=None if architecture is None else made / architecture)
@@ -81,7 +81,7 @@ def test_files_of_keras_become_members(
     assert converted.parity is not None
     assert (converted.parity.rows, converted.parity.labels_changed) == (16, 0)
     assert converted.parity.max_difference < 1e-6
-    assert planned.deduced["output"].startswith('probabilities in the order "red", "green", "blue"')
+    assert planned.inferred["output"].startswith('probabilities in the order "red", "green", "blue"')
     # softmax([0, 0.25, -0.5]), and softmax([1, 0.25, 3.5]): see `conftest`.
     answered = Ensemble.load(path).predict({"instances": [{"a": 0, "b": 0}, {"a": 0, "b": 2}]})
     for one, logits in zip(answered["predictions"], ([0, 0.25, -0.5], [1, 0.25, 3.5]), strict=True):
@@ -89,7 +89,7 @@ def test_files_of_keras_become_members(
         assert one["probabilities"] == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-def test_a_saved_model_becomes_a_member_as_a_folder_and_as_a_zip(made: Path, run: Run, tmp_path: Path) -> None:
+def test_a_saved_model_becomes_a_member_as_a_folder_and_as_a_zip(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = empty(tmp_path, {"type": "regression"}, X)
     add(path, made / "half", run)
     planned = add(path, zipped(made / "half", tmp_path / "half.zip"), run, said={"id": "other"})
@@ -98,7 +98,7 @@ def test_a_saved_model_becomes_a_member_as_a_folder_and_as_a_zip(made: Path, run
     assert predict(path, {"x": 0}, {"x": -4}) == [2.0, 0.0]
 
 
-def test_inputs_of_a_saved_model_are_bound_by_their_names(made: Path, run: Run, tmp_path: Path) -> None:
+def test_inputs_of_a_saved_model_are_bound_by_their_names(made: Path, run: JobRunner, tmp_path: Path) -> None:
     port = {"name": "b", "type": "category", "vocabulary": ["C", "S"], "encoding": "one_hot"}
     path = empty(tmp_path, {"type": "regression"}, port, number("a"))
     planned = add(path, made / "named", run, said={"output": {"kind": "value", "name": "total"}})
@@ -106,7 +106,7 @@ def test_inputs_of_a_saved_model_are_bound_by_their_names(made: Path, run: Run, 
     assert predict(path, {"a": 10, "b": "S"}) == [11.0]
 
 
-def test_columns_that_a_model_of_keras_does_not_take_are_said(made: Path, run: Run, tmp_path: Path) -> None:
+def test_columns_that_a_keras_model_does_not_take_are_reported(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = empty(tmp_path, THREE, number("a"), number("b"), number("c"))
     told = r'the model takes 2 numbers a row as "x", and there are 3 columns, "a", "b", "c"; .*--columns NAME'
     with pytest.raises(InputMismatch, match=told):
@@ -114,7 +114,9 @@ def test_columns_that_a_model_of_keras_does_not_take_are_said(made: Path, run: R
     assert add(path, made / "softmax.keras", run, said={"columns": ["c", "a"]}).member.columns == ("c", "a")
 
 
-def test_what_litert_cannot_run_stays_with_tensorflow_and_says_why(made: Path, run: Run, tmp_path: Path) -> None:
+def test_a_model_that_litert_cannot_run_stays_with_tensorflow_with_the_reason(
+    made: Path, run: JobRunner, tmp_path: Path
+) -> None:
     path = empty(tmp_path, {"type": "regression"}, {"name": "matrix", "type": "tensor", "shape": [2, 2]})
     planned = add(path, made / "determinant.keras", run)
     assert (planned.member.runtime, planned.member.artifact) == ("tensorflow", "halves/new.zip")
@@ -122,7 +124,7 @@ def test_what_litert_cannot_run_stays_with_tensorflow_and_says_why(made: Path, r
     assert predict(path, {"matrix": [[2, 1], [1, 3]]}) == [pytest.approx(5.0)]
 
 
-def test_a_label_that_only_the_task_knows_of_decides_too(tf: Any, run: Run, tmp_path: Path) -> None:
+def test_a_label_that_only_the_task_defines_is_compared_too(tf: Any, run: JobRunner, tmp_path: Path) -> None:
     module = tf.Module()
     sigmoid = tf.function(lambda x: {"p": tf.sigmoid(x)}).get_concrete_function(x=tf.TensorSpec([None, 1], name="x"))
     tf.saved_model.save(module, str(tmp_path / "sigmoid"), signatures=sigmoid)
@@ -142,7 +144,7 @@ def test_a_label_that_only_the_task_knows_of_decides_too(tf: Any, run: Run, tmp_
 
 
 @pytest.mark.parametrize("name", ["lambda.keras", "lambda.h5"])
-def test_a_lambda_layer_is_taken_only_on_trust(made: Path, run: Run, tmp_path: Path, name: str) -> None:
+def test_a_lambda_layer_is_accepted_only_with_trust(made: Path, run: JobRunner, tmp_path: Path, name: str) -> None:
     path = empty(tmp_path, {"type": "regression"}, X)
     before = path.read_bytes()
     with pytest.raises(FileUnsafe, match=r"a Lambda layer, which runs Python .*--trust"):
@@ -152,9 +154,9 @@ def test_a_lambda_layer_is_taken_only_on_trust(made: Path, run: Run, tmp_path: P
     assert predict(path, {"x": 1}) == [2.5]
 
 
-def test_trust_in_a_saved_model_is_written_down_where_it_is_needed(made: Path, run: Run, tmp_path: Path) -> None:
+def test_trust_in_a_saved_model_is_written_only_if_needed(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = empty(tmp_path, {"type": "regression"}, X)
-    with pytest.raises(FileUnsafe, match=r'"ReadFile"\. .* take it with ensemble add --trust'):
+    with pytest.raises(FileUnsafe, match=r'"ReadFile"\. .* accept it with ensemble add --trust'):
         add(path, made / "branches", run)
     added = add(path, made / "branches", run, trust=True)
     assert (added.member.runtime, added.member.trusted) == ("tensorflow", added.member.digest)
@@ -165,7 +167,7 @@ def test_trust_in_a_saved_model_is_written_down_where_it_is_needed(made: Path, r
 
 
 @pytest.mark.parametrize("name", ["softmax.keras", "softmax.h5"])
-def test_a_truncated_file_leaves_everything_as_it_is(made: Path, run: Run, tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_changes_nothing(made: Path, run: JobRunner, tmp_path: Path, name: str) -> None:
     (tmp_path / "up").mkdir()
     path = empty(tmp_path / "up", THREE, number("a"), number("b"))
     before = path.read_bytes()
@@ -175,7 +177,7 @@ def test_a_truncated_file_leaves_everything_as_it_is(made: Path, run: Run, tmp_p
     assert (path.read_bytes(), [*path.parent.iterdir()]) == (before, [path])
 
 
-def test_the_command_converts_in_a_process_of_its_own_and_shows_parity(made: Path, tmp_path: Path) -> None:
+def test_the_command_converts_in_a_child_process_and_shows_parity(made: Path, tmp_path: Path) -> None:
     path = empty(tmp_path, THREE, number("a"), number("b"))
     shutil.copy(made / "softmax.keras", tmp_path)
     done = run_ensemble(tmp_path, "add", "softmax.keras", "--id", "first", "--manifest", path.name, "--json")

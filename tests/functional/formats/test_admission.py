@@ -12,7 +12,7 @@ import pytest
 
 from builders import X, manifest
 from stepensemble import Ensemble
-from stepensemble.admission.new_member import Addition, Candidate, carry_out, plan_addition
+from stepensemble.admission.new_member import Addition, Candidate, plan_addition, write_addition
 from stepensemble.core.errors import InvalidManifest
 
 pytestmark = [
@@ -20,15 +20,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
 ]
 
-Run = Callable[..., list[Any]]
+JobRunner = Callable[..., list[Any]]
 
 
-def add(folder: Path, file: Path, run: Run, *, said: Mapping[str, Any] | None = None, **more: Any) -> Addition:
+def add(folder: Path, file: Path, run: JobRunner, *, said: Mapping[str, Any] | None = None, **more: Any) -> Addition:
     """Add a model to a manifest without members."""
     path = folder / "manifest.json"
     path.write_text(json.dumps({**manifest(**more), "members": []}))
     planned = plan_addition(path, Candidate(file, {"id": "new", **(said or {})}), run=run)
-    carry_out(planned)
+    write_addition(planned)
     return planned
 
 
@@ -41,8 +41,8 @@ def predict(folder: Path, *values: float) -> list[Any]:
 
 
 @pytest.mark.parametrize("shape", [[None], [1]])
-def test_a_model_of_bare_numbers_is_added_and_answers(
-    tf: Any, run: Run, tmp_path: Path, shape: list[int | None]
+def test_a_model_of_scalars_is_added_and_predicts(
+    tf: Any, run: JobRunner, tmp_path: Path, shape: list[int | None]
 ) -> None:
     # As TensorFlow Serving's half_plus_two for TensorFlow 2 is.
     half = tf.function(lambda x: {"y": x / 2 + 2}).get_concrete_function(x=tf.TensorSpec(shape, name="x"))
@@ -58,7 +58,7 @@ def test_a_model_of_bare_numbers_is_added_and_answers(
 
 
 @pytest.mark.usefixtures("tf")
-def test_a_regression_in_large_units_becomes_litert(run: Run, tmp_path: Path) -> None:
+def test_a_regression_in_large_units_becomes_litert(run: JobRunner, tmp_path: Path) -> None:
 
     import keras
 
@@ -80,19 +80,19 @@ def test_a_regression_in_large_units_becomes_litert(run: Run, tmp_path: Path) ->
     assert planned.converted.parity.deviation < 1e-6
 
 
-def test_a_model_of_float64_is_given_all_digits(tf: Any, run: Run, tmp_path: Path) -> None:
+def test_a_model_of_float64_gets_all_digits(tf: Any, run: JobRunner, tmp_path: Path) -> None:
     less = tf.function(lambda x: {"y": x - 2.0**24}).get_concrete_function(
         x=tf.TensorSpec([None, 1], tf.float64, name="x")
     )
     tf.saved_model.save(tf.Module(), str(tmp_path / "less"), signatures=less)
     planned = add(tmp_path, tmp_path / "less", run)
-    assert planned.deduced["features"] == '"x" in float64 from now on, as the model needs more digits'
+    assert planned.inferred["features"] == '"x" in float64 from now on, as the model needs more digits'
     assert json.loads((tmp_path / "manifest.json").read_text())["features"] == [{**X, "dtype": "float64"}]
     assert predict(tmp_path, 2**24 + 1, 2**24 - 0.25) == [1.0, -0.25]
 
 
 @pytest.mark.usefixtures("tf")
-def test_a_layer_that_is_left_in_training_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_layer_left_in_training_mode_is_rejected(run: JobRunner, tmp_path: Path) -> None:
     import keras
 
     inputs = keras.Input((1,), name="x")
@@ -100,9 +100,11 @@ def test_a_layer_that_is_left_in_training_is_refused(run: Run, tmp_path: Path) -
     keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(normalized)).save(tmp_path / "normalized.keras")
     dropped = keras.layers.Dropout(0.5)(keras.layers.Dense(16)(inputs), training=True)
     keras.Model(inputs, keras.layers.Dense(1)(dropped)).save(tmp_path / "dropped.keras")
-    with pytest.raises(InvalidManifest, match=r"does not answer the same rows alike: alone, row 0 is .*training=False"):
+    with pytest.raises(
+        InvalidManifest, match=r"its outputs for the same rows differ: alone, row 0 is .*training=False"
+    ):
         add(tmp_path, tmp_path / "normalized.keras", run)
-    with pytest.raises(InvalidManifest, match=r"does not answer the same rows alike: .*again, row 0 is "):
+    with pytest.raises(InvalidManifest, match=r"its outputs for the same rows differ: .*again, row 0 is "):
         add(tmp_path, tmp_path / "dropped.keras", run)
     planned = add(tmp_path, tmp_path / "dropped.keras", run, said={"varies": True})
     assert [warning.path for warning in planned.report.warnings] == ["$.members[0].varies"]

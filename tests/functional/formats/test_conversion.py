@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepensemble.conversion.child_process import Crash, run_apart
-from stepensemble.conversion.converter import Converted, convert
+from stepensemble.conversion.child_process import Crash, run_in_child
+from stepensemble.conversion.converter import ConversionOptions, Converted, convert
 from stepensemble.conversion.export import Export, Exported
 from stepensemble.conversion.formats import read_source
 from stepensemble.core.errors import (
@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
 ]
 
-Run = Callable[..., list[Any]]
+JobRunner = Callable[..., list[Any]]
 
 
 def column(*values: float) -> Any:
@@ -59,7 +59,7 @@ def zipped(folder: Path, top: str = "") -> bytes:
 # To LiteRT
 
 
-def test_a_saved_model_becomes_a_litert_file(made: Path, run: Run) -> None:
+def test_a_saved_model_becomes_a_litert_file(made: Path, run: JobRunner) -> None:
     converted = convert(made / "half", run=run)
     assert (converted.runtime, converted.source, converted.reason) == ("litert", "saved_model", None)
     assert converted.parity is not None
@@ -68,7 +68,7 @@ def test_a_saved_model_becomes_a_litert_file(made: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("top", ["", "model/", "model/1/"])
-def test_a_zip_of_it_becomes_the_same_file(made: Path, run: Run, tmp_path: Path, top: str) -> None:
+def test_a_zip_of_it_becomes_the_same_file(made: Path, run: JobRunner, tmp_path: Path, top: str) -> None:
     path = tmp_path / "half.zip"
     path.write_bytes(zipped(made / "half", top))
     assert convert(path, run=run).artifact == convert(made / "half", run=run).artifact
@@ -78,14 +78,16 @@ def test_a_zip_of_it_becomes_the_same_file(made: Path, run: Run, tmp_path: Path,
     ("name", "architecture"),
     [("softmax.keras", None), ("softmax.h5", None), ("keras_2.h5", None), ("softmax.weights.h5", "softmax.json")],
 )
-def test_every_file_of_keras_becomes_the_model_it_is(made: Path, run: Run, name: str, architecture: str | None) -> None:
+def test_every_keras_file_is_converted(made: Path, run: JobRunner, name: str, architecture: str | None) -> None:
     rows = np.array([[0, 0], [1, -2], [3, 0.5]], dtype=np.float32)
-    converted = convert(made / name, architecture=None if architecture is None else made / architecture, run=run)
+    converted = convert(
+        made / name, ConversionOptions(architecture=None if architecture is None else made / architecture), run=run
+    )
     assert (converted.runtime, converted.signature.inputs[0].shape) == ("litert", (2,))
     np.testing.assert_allclose(predict(converted, rows), softmax(rows), rtol=1e-5)
 
 
-def test_a_model_of_images_keeps_their_shape(made: Path, run: Run) -> None:
+def test_a_model_of_images_keeps_their_shape(made: Path, run: JobRunner) -> None:
     converted = convert(made / "image.keras", run=run)
     assert (converted.runtime, converted.signature.inputs[0].shape) == ("litert", (8, 8, 1))
     # A kernel of ones sums nine pixels; the greatest such sum over an image of one bright pixel is that pixel.
@@ -94,7 +96,7 @@ def test_a_model_of_images_keeps_their_shape(made: Path, run: Run) -> None:
     assert predict(converted, image).tolist() == [[7.0, 7.0], [9.0, 9.0]]
 
 
-def test_several_inputs_and_outputs_keep_their_names(made: Path, run: Run) -> None:
+def test_several_inputs_and_outputs_keep_their_names(made: Path, run: JobRunner) -> None:
     converted = convert(made / "named", run=run)
     rows = {"a": column(10, 20), "b": np.array([[1, 2], [3, 4]], dtype=np.float32)}
     assert converted.runtime == "litert"
@@ -102,26 +104,28 @@ def test_several_inputs_and_outputs_keep_their_names(made: Path, run: Run) -> No
     assert predict(converted, rows, "first").tolist() == [[10.0], [20.0]]
 
 
-def test_text_is_compared_as_labels(made: Path, run: Run) -> None:
+def test_text_is_compared_as_labels(made: Path, run: JobRunner) -> None:
     converted = convert(made / "text", run=run)
     assert (converted.runtime, converted.parity is not None and converted.parity.labels_changed) == ("litert", 0)
     assert predict(converted, column(1, -1)).tolist() == ["yés", "no"]
 
 
-def test_a_model_of_one_row_at_a_time_is_converted_too(made: Path, run: Run) -> None:
+def test_a_model_with_a_batch_of_one_is_converted_too(made: Path, run: JobRunner) -> None:
     converted = convert(made / "fixed_one", run=run)
     assert (converted.runtime, converted.signature.batch) == ("litert", 1)
     assert predict(converted, column(0, 1, -4)).tolist() == [[2.0], [2.5], [0.0]]
 
 
-def test_a_signature_can_be_chosen_and_has_to_be_where_none_is_the_default(made: Path, run: Run) -> None:
-    assert predict(convert(made / "signatures", signature="double", run=run), column(3)).tolist() == [[6.0]]
+def test_a_signature_can_be_chosen_and_must_be_without_a_default(made: Path, run: JobRunner) -> None:
+    assert predict(
+        convert(made / "signatures", ConversionOptions(signature="double"), run=run), column(3)
+    ).tolist() == [[6.0]]
     assert predict(convert(made / "default", run=run), column(3)).tolist() == [[3.5]]
-    with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; say which one is wanted'):
+    with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; choose one of them'):
         convert(made / "signatures", run=run)
 
 
-def test_rows_to_compare_on_can_be_given(made: Path, run: Run) -> None:
+def test_rows_to_compare_on_can_be_given(made: Path, run: JobRunner) -> None:
     converted = convert(made / "half", golden=column(1, 2, 3), run=run)
     assert converted.parity is not None
     assert converted.parity.rows == 3
@@ -130,14 +134,14 @@ def test_rows_to_compare_on_can_be_given(made: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["version_1", "version_1_only"])
-def test_saved_models_of_version_1_are_taken_whichever_loader_reads_them(made: Path, run: Run, name: str) -> None:
+def test_saved_models_of_version_1_are_accepted_by_either_loader(made: Path, run: JobRunner, name: str) -> None:
     assert predict(convert(made / name, run=run), column(0, 1, -4)).tolist() == [[2.0], [2.5], [0.0]]
 
 
 # What stays with TensorFlow
 
 
-def test_an_operation_that_litert_does_not_have_is_named(made: Path, run: Run) -> None:
+def test_an_operation_that_litert_does_not_have_is_named(made: Path, run: JobRunner) -> None:
     converted = convert(made / "determinant", run=run)
     assert (converted.runtime, converted.parity) == ("tensorflow", None)
     assert converted.reason == "LiteRT does not have the operations MatrixDeterminant"
@@ -145,15 +149,15 @@ def test_an_operation_that_litert_does_not_have_is_named(made: Path, run: Run) -
     np.testing.assert_allclose(predict(converted, matrices), [-2.0, 4.0], rtol=1e-6)
 
 
-def test_a_model_that_litert_answers_otherwise_stays_too(made: Path, run: Run) -> None:
+def test_a_model_whose_litert_outputs_differ_stays_with_tensorflow(made: Path, run: JobRunner) -> None:
     converted = convert(made / "random", run=run)
     assert converted.runtime == "tensorflow"
     assert converted.parity is not None
     assert converted.parity.deviation > 1e-4
-    assert str(converted.reason).startswith("LiteRT answers otherwise than TensorFlow: at most ")
+    assert str(converted.reason).startswith("LiteRT's outputs differ from TensorFlow's: at most ")
 
 
-def test_a_label_that_changes_is_enough(made: Path, run: Run) -> None:
+def test_a_label_that_changes_is_enough(made: Path, run: JobRunner) -> None:
     calls: list[Any] = []
 
     def labels(output: Any) -> Any:
@@ -165,17 +169,17 @@ def test_a_label_that_changes_is_enough(made: Path, run: Run) -> None:
     assert str(converted.reason).endswith("on 16 rows, 16 labels changed")
 
 
-def test_what_stays_is_packed_as_it_came(made: Path, run: Run, tmp_path: Path) -> None:
+def test_a_saved_model_is_packed_unchanged(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = tmp_path / "up.zip"
     path.write_bytes(zipped(made / "determinant", "up/"))
     artifacts = [convert(source, run=run).artifact for source in (made / "determinant", path)]
     assert artifacts[0] == artifacts[1] == read_source(made / "determinant").body
 
 
-def test_the_same_file_becomes_the_same_bytes_in_every_process(made: Path, run: Run) -> None:
+def test_the_same_file_becomes_the_same_bytes_in_every_process(made: Path, run: JobRunner) -> None:
     names = ("determinant.keras", "softmax.keras")
     jobs = [Export(name, "keras", (made / name).read_bytes(), None, None, False, None) for name in names]
-    stays, converts = run_apart(jobs, Exported, 300)
+    stays, converts = run_in_child(jobs, Exported, 300)
     assert isinstance(stays, Exported)
     assert isinstance(converts, Exported)
     again = convert(made / "determinant.keras")
@@ -188,37 +192,39 @@ def test_the_same_file_becomes_the_same_bytes_in_every_process(made: Path, run: 
 
 
 @pytest.mark.parametrize("name", ["lambda.keras", "lambda.h5"])
-def test_a_lambda_layer_is_refused_unless_it_is_trusted(made: Path, run: Run, name: str) -> None:
-    with pytest.raises(FileUnsafe, match="a Lambda layer, which runs Python that lies in the file"):
+def test_a_lambda_layer_is_rejected_unless_trusted(made: Path, run: JobRunner, name: str) -> None:
+    with pytest.raises(FileUnsafe, match="a Lambda layer, which runs Python code from the file"):
         convert(made / name, run=run)
-    assert predict(convert(made / name, trust=True, run=run), column(1)).tolist() == [[2.5]]
+    assert predict(convert(made / name, ConversionOptions(trust=True), run=run), column(1)).tolist() == [[2.5]]
 
 
-def test_weights_alone_need_their_architecture(made: Path, run: Run, tmp_path: Path) -> None:
+def test_weights_alone_need_their_architecture(made: Path, run: JobRunner, tmp_path: Path) -> None:
     with pytest.raises(
         ConversionFailed, match=r"holds weights and not the model they belong to; give .*--architecture"
     ):
         convert(made / "softmax.weights.h5", run=run)
     with pytest.raises(ConversionFailed, match=r"none.json cannot be read: .*No such file"):
-        convert(made / "softmax.weights.h5", architecture=tmp_path / "none.json", run=run)
+        convert(made / "softmax.weights.h5", ConversionOptions(architecture=tmp_path / "none.json"), run=run)
 
 
-def test_an_architecture_with_code_is_refused(made: Path, run: Run, tmp_path: Path) -> None:
+def test_an_architecture_with_code_is_rejected(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     path.write_text((made / "softmax.json").read_text().replace('"Dense"', '"Lambda"'))
-    with pytest.raises(FileUnsafe, match='"the architecture" is refused'):
-        convert(made / "softmax.weights.h5", architecture=path, run=run)
+    with pytest.raises(FileUnsafe, match='"the architecture" is rejected'):
+        convert(made / "softmax.weights.h5", ConversionOptions(architecture=path), run=run)
 
 
-def test_what_keras_cannot_read_says_what_to_do(made: Path, run: Run, tmp_path: Path) -> None:
+def test_an_architecture_that_keras_cannot_read_is_rejected_with_a_remedy(
+    made: Path, run: JobRunner, tmp_path: Path
+) -> None:
     path = tmp_path / "architecture.json"
     path.write_text((made / "softmax.json").read_text().replace('"Dense"', '"DenseOfLongAgo"'))
     with pytest.raises(ConversionFailed, match=r"^Keras 3\S* cannot read .*; export it with the Keras that wrote it"):
-        convert(made / "softmax.weights.h5", architecture=path, run=run)
+        convert(made / "softmax.weights.h5", ConversionOptions(architecture=path), run=run)
 
 
 @pytest.mark.parametrize("name", ["softmax.h5", "softmax.keras"])
-def test_truncated_files_of_keras_are_damaged(made: Path, run: Run, tmp_path: Path, name: str) -> None:
+def test_truncated_files_of_keras_are_damaged(made: Path, run: JobRunner, tmp_path: Path, name: str) -> None:
     whole = (made / name).read_bytes()
     for share in (0.2, 0.5, 0.95):
         path = tmp_path / name
@@ -227,8 +233,8 @@ def test_truncated_files_of_keras_are_damaged(made: Path, run: Run, tmp_path: Pa
             convert(path, run=run)
 
 
-def test_flipped_bits_in_weights_are_found_where_the_format_has_sums_of_them(
-    made: Path, run: Run, tmp_path: Path
+def test_flipped_bits_in_weights_are_found_if_the_format_has_checksums(
+    made: Path, run: JobRunner, tmp_path: Path
 ) -> None:
     # A SavedModel's variables and a zip's entries have checksums; a bare .h5 has none.
     archive = bytearray((made / "softmax.keras").read_bytes())
@@ -248,7 +254,7 @@ def test_flipped_bits_in_weights_are_found_where_the_format_has_sums_of_them(
         convert(folder, run=run)
 
 
-def test_several_versions_in_a_zip_are_listed(made: Path, run: Run, tmp_path: Path) -> None:
+def test_several_versions_in_a_zip_are_listed(made: Path, run: JobRunner, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for version in ("1", "2"):
@@ -262,12 +268,10 @@ def test_a_crash_of_tensorflow_is_an_error(made: Path) -> None:
     def run(*_: Any) -> Any:
         return [Crash("it crashed (SIGSEGV)")]
 
-    with pytest.raises(
-        ConversionFailed, match=r"given to TensorFlow in a process of its own, and it crashed \(SIGSEGV\)"
-    ):
+    with pytest.raises(ConversionFailed, match=r"TensorFlow read .* in a child process, and it crashed \(SIGSEGV\)"):
         convert(made / "half", run=run)
 
 
-def test_a_saved_model_without_signatures_is_refused(made: Path, run: Run) -> None:
+def test_a_saved_model_without_signatures_is_rejected(made: Path, run: JobRunner) -> None:
     with pytest.raises(ModelRefused, match="the SavedModel has no signatures; save it with signatures="):
         convert(made / "no_signature", run=run)

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 
 from builders import ROOT
-from stepensemble.conversion.converter import Converted, convert
-from stepensemble.conversion.keras_2 import is_of_keras_2, translate_config
+from stepensemble.conversion.converter import ConversionOptions, Converted, convert
+from stepensemble.conversion.keras_2 import is_keras_2_config, translate_config
 from stepensemble.core.errors import ConversionFailed, FileUnsafe
 from stepensemble.runtimes import load_model
 
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
 ]
 
-Run = Callable[..., list[Any]]
+JobRunner = Callable[..., list[Any]]
 
 VERSION_2_2_4: dict[str, Any] = {
     "class_name": "Sequential",
@@ -98,7 +98,7 @@ def predict(converted: Converted, inputs: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["functional", "sequential"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_model_of_keras_2_answers_as_it_did(run: Run, tmp_path: Path, name: str, whole: bool) -> None:
+def test_a_model_of_keras_2_has_the_same_outputs(run: JobRunner, tmp_path: Path, name: str, whole: bool) -> None:
     import h5py
 
     wrote = json.loads((ROOT / "tests" / "data" / "keras_2" / f"{name}.json").read_text())
@@ -108,7 +108,7 @@ def test_a_model_of_keras_2_answers_as_it_did(run: Run, tmp_path: Path, name: st
         if whole:
             file.attrs["model_config"], file.attrs["keras_version"] = architecture.read_text(), "2.21.0"
         write_weights(file.create_group("model_weights") if whole else file, wrote["weights"])
-    converted = convert(tmp_path / "model.h5", architecture=None if whole else architecture, run=run)
+    converted = convert(tmp_path / "model.h5", ConversionOptions(architecture=None if whole else architecture), run=run)
     rows = {key: np.array(values, dtype=np.float32) for key, values in wrote["rows"].items()}
     answers = predict(converted, rows if len(rows) > 1 else next(iter(rows.values())))
     np.testing.assert_allclose(answers, wrote["answers"], atol=2e-5)  # they are written with five places
@@ -116,7 +116,7 @@ def test_a_model_of_keras_2_answers_as_it_did(run: Run, tmp_path: Path, name: st
 
 @pytest.mark.parametrize("architecture", [VERSION_2_2_4, VERSION_2_1_6])
 def test_an_architecture_without_an_input_layer_is_read(
-    run: Run, tmp_path: Path, architecture: Mapping[str, Any]
+    run: JobRunner, tmp_path: Path, architecture: Mapping[str, Any]
 ) -> None:
     import h5py
 
@@ -127,29 +127,29 @@ def test_an_architecture_without_an_input_layer_is_read(
         layer.attrs["weight_names"] = [b"dense_1/kernel:0", b"dense_1/bias:0"]
         layer["dense_1/kernel:0"], layer["dense_1/bias:0"] = KERNEL, BIAS
         file.create_group("re_lu_1").attrs["weight_names"] = []
-    converted = convert(tmp_path / "weights.h5", architecture=tmp_path / "model.json", run=run)
+    converted = convert(tmp_path / "weights.h5", ConversionOptions(architecture=tmp_path / "model.json"), run=run)
     rows = np.array([[0, 0], [4, 3]], dtype=np.float32)
     np.testing.assert_allclose(predict(converted, rows), np.clip(rows @ KERNEL + BIAS, 0, 6), rtol=1e-6)
 
 
-def test_what_means_another_thing_in_keras_3_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_changed_meaning_in_keras_3_is_rejected(run: JobRunner, tmp_path: Path) -> None:
     import h5py
 
     (tmp_path / "model.json").write_text(json.dumps(VERSION_2_2_4).replace('"linear"', '"hard_sigmoid"'))
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file.attrs["layer_names"] = []
     with pytest.raises(ConversionFailed, match=r'by Keras 2, and its activation "hard_sigmoid" is .* export it with'):
-        convert(tmp_path / "weights.h5", architecture=tmp_path / "model.json", run=run)
+        convert(tmp_path / "weights.h5", ConversionOptions(architecture=tmp_path / "model.json"), run=run)
 
 
-def test_code_in_an_architecture_of_keras_2_is_refused(run: Run, tmp_path: Path) -> None:
+def test_code_in_an_architecture_of_keras_2_is_rejected(run: JobRunner, tmp_path: Path) -> None:
     import h5py
 
     (tmp_path / "model.json").write_text(json.dumps(VERSION_2_2_4).replace('"ReLU"', '"Lambda"'))
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file.attrs["layer_names"] = []
     with pytest.raises(FileUnsafe, match="a Lambda layer"):
-        convert(tmp_path / "weights.h5", architecture=tmp_path / "model.json", run=run)
+        convert(tmp_path / "weights.h5", ConversionOptions(architecture=tmp_path / "model.json"), run=run)
 
 
 NAMES = st.sampled_from(["Sequential", "Functional", "Dense", "GRU", "InputLayer", "Zeros", "function", "__doc__"])
@@ -166,9 +166,9 @@ PARTS = st.recursive(
 
 @settings(max_examples=300)
 @given(PARTS)
-def test_any_json_is_translated_or_refused(config: Any) -> None:
+def test_any_json_is_translated_or_rejected(config: Any) -> None:
     import keras
 
-    is_of_keras_2(config, None)
+    is_keras_2_config(config, None)
     with suppress(ConversionFailed):
         json.dumps(translate_config(config, keras))

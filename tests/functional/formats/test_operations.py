@@ -54,19 +54,19 @@ def test_every_operation_exists_and_is_in_one_group() -> None:
         allowed_operations.TABLES,
         allowed_operations.RANDOM,
     ]
-    assert sum(map(len, groups)) == len(allowed_operations.COMPUTES)
+    assert sum(map(len, groups)) == len(allowed_operations.ALLOWED)
     judged = {*SAVES, *RESTORES, *TABLES}
-    assert [name for name in sorted(allowed_operations.COMPUTES | judged) if definition(name) is None] == []
-    assert not judged & allowed_operations.COMPUTES
+    assert [name for name in sorted(allowed_operations.ALLOWED | judged) if definition(name) is None] == []
+    assert not judged & allowed_operations.ALLOWED
 
 
-def test_what_computes_with_numbers_or_text_has_no_state_and_no_function() -> None:
+def test_operations_on_numbers_or_text_have_no_state_and_no_function() -> None:
     assert [
         name for name in sorted(allowed_operations.NUMBERS | allowed_operations.TEXT) if definition(name).is_stateful
     ] == ["Assert"]
     takes_functions = {
         name
-        for name in allowed_operations.COMPUTES
+        for name in allowed_operations.ALLOWED
         if any(attribute.type in ("func", "list(func)") for attribute in definition(name).attr)
     }
     assert takes_functions == allowed_operations.CALLS
@@ -76,7 +76,7 @@ def test_no_argument_and_no_attribute_names_a_file() -> None:
     from tensorflow.core.framework import types_pb2
 
     arguments, attributes = set(), set()
-    for name in allowed_operations.COMPUTES:
+    for name in allowed_operations.ALLOWED:
         one = definition(name)
         arguments |= {
             (argument.name, name)
@@ -94,8 +94,8 @@ def test_no_argument_and_no_attribute_names_a_file() -> None:
     assert {attribute for attribute, _ in attributes} <= TEXT_ATTRIBUTES
 
 
-def test_nothing_in_it_is_called_like_what_does_more_than_compute() -> None:
-    assert [name for name in sorted(allowed_operations.COMPUTES) if READ.search(name)] == ["ShardedFilename"]
+def test_no_allowed_operation_has_the_name_of_an_unsafe_one() -> None:
+    assert [name for name in sorted(allowed_operations.ALLOWED) if READ.search(name)] == ["ShardedFilename"]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,6 @@ def test_nothing_in_it_is_called_like_what_does_more_than_compute() -> None:
         *("Abort", "RemoteCall", "MlirPassthroughOp", "CalibrationStatisticsSaver", "GenerateVocabRemapping"),
     ],
 )
-def test_what_touches_files_or_runs_code_exists_and_is_not_in_it(name: str) -> None:
+def test_operations_that_open_files_or_run_code_exist_and_are_not_allowed(name: str) -> None:
     assert definition(name) is not None
-    assert name not in allowed_operations.COMPUTES
+    assert name not in allowed_operations.ALLOWED

@@ -13,9 +13,9 @@ import pytest
 from builders import X, artifact, manifest, member, model
 from memory import GIBIBYTE, MemoryStack
 from stepensemble import Ensemble
-from stepensemble.admission.gate import examine
+from stepensemble.admission.gate import run_gate
 from stepensemble.conversion.formats import read_source
-from stepensemble.core.aggregation.prediction import MemberFailure
+from stepensemble.core.aggregation.output import MemberFailure
 from stepensemble.core.errors import ModelRefused
 from stepensemble.core.releases.release import digest_of
 from stepensemble.core.slot_capacity import MEBIBYTE
@@ -30,7 +30,7 @@ SLOTS = {"strange": "t1", "trusted": "t2"}
 Y, Z = {**X, "name": "y"}, {**X, "name": "z"}
 
 
-def test_members_of_both_runtimes_are_tried_each_with_its_own(made: Path, tmp_path: Path) -> None:
+def test_members_of_both_runtimes_are_run_with_their_own(made: Path, tmp_path: Path) -> None:
     inputs: dict[str, Any] = {"inputs": {"a": ["x"], "b": ["y", "z"]}, "output": {"kind": "value", "name": "total"}}
     saved = {**member("saved", **inputs), "artifact": "named.zip", "runtime": "tensorflow"}
     damaged = {**saved, "id": "damaged", "artifact": "damaged.zip"}
@@ -47,30 +47,31 @@ def test_members_of_both_runtimes_are_tried_each_with_its_own(made: Path, tmp_pa
     (tmp_path / "damaged.zip").write_bytes(body[: len(body) // 2])
     (tmp_path / "named.tflite").write_bytes(model("named"))
     (tmp_path / "manifest.json").write_text(json.dumps(data))
-    report = examine(read_sources(tmp_path / "manifest.json"))
-    assert [problem.path for problem in report.refused] == ["$.members[2].artifact"]
-    assert {id_: answer.output.ravel().tolist() for id_, answer in report.answers.items()} == {
+    report = run_gate(read_sources(tmp_path / "manifest.json"))
+    assert [problem.path for problem in report.problems] == ["$.members[2].artifact"]
+    assert {id_: answer.output.ravel().tolist() for id_, answer in report.results.items()} == {
         "saved": [7.0, 17.0],
         "lite": [1.0, 3.0],
     }
     assert [check.name for check in report.checks if check.member == "saved"][-3:] == ["memory", "disk", "time"]
     # TensorFlow by itself is some hundreds of MiB, LiteRT some tens; neither counts for the other.
-    assert report.answers["lite"].peak_bytes < 200 * MEBIBYTE < report.answers["saved"].peak_bytes
+    assert report.results["lite"].peak_bytes < 200 * MEBIBYTE < report.results["saved"].peak_bytes
 
 
-def test_a_trusted_model_that_writes_a_file_is_refused_for_that(made: Path, tmp_path: Path) -> None:
+def test_a_trusted_model_that_writes_a_file_is_rejected_for_that(made: Path, tmp_path: Path) -> None:
     body = read_source(made / "writes").body
     (tmp_path / "model.zip").write_bytes(body)
     writes = {**member("writes"), "artifact": "model.zip", "runtime": "tensorflow", "trusted": digest_of(body)}
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(manifest(writes, features=[X])))
-    (problem,) = examine(read_sources(path)).refused
+    (problem,) = run_gate(read_sources(path)).refused
     assert problem.path == "$.members[0].artifact"
     assert "Permission denied" in problem.message
     assert problem.remedy.endswith("which it may not, trusted or not: export it without that")
 
 
-def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(made: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("run")
+def test_a_graph_that_does_more_than_compute_is_loaded_only_for_a_trusted_member(made: Path, tmp_path: Path) -> None:
     body = read_source(made / "branches").body  # a file is read where the column is larger than a billion
     (tmp_path / "model.zip").write_bytes(body)
     strange = {**member("strange"), "artifact": "model.zip", "runtime": "tensorflow"}
@@ -79,12 +80,12 @@ def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(m
     path.write_text(json.dumps(manifest(strange, trusted, features=[X], quorum={"min_members": 1})))
     sources = read_sources(path)
 
-    report = examine(sources)
-    (problem,) = report.refused
+    report = run_gate(sources)
+    (problem,) = report.problems
     assert problem.path == "$.members[0].artifact"
-    assert re.search(r'the SavedModel is refused, .*"ReadFile"', str(problem))
-    assert str(problem).endswith("; if you know who made it and what it does, take it with ensemble add --trust")
-    assert list(report.answers) == ["trusted"]
+    assert re.search(r'the SavedModel is rejected, .*"ReadFile"', str(problem))
+    assert str(problem).endswith("; if you know who made it and what it does, accept it with ensemble add --trust")
+    assert list(report.results) == ["trusted"]
 
     ensemble = Ensemble.load(path)
     assert isinstance(ensemble.models["strange"], MemberFailure)
@@ -96,5 +97,5 @@ def test_a_graph_that_does_more_is_loaded_nowhere_unless_the_member_is_trusted(m
     members = {one.id: msgspec.to_builtins(one) for one in list_members(sources.release, SLOTS, "score-")}
     event = {"columns": {"x": [3.0]}, "rows": 1}
     assert score({**event, "member": members["trusted"]})["outputs"] == [3.0]
-    with pytest.raises(ModelRefused, match="the SavedModel is refused"):
+    with pytest.raises(ModelRefused, match="the SavedModel is rejected"):
         score({**event, "member": members["strange"]})  # though the same file is in memory, trusted

@@ -31,7 +31,7 @@ def test_half_plus_two(made: Path) -> None:
     assert load(made / "half").predict(column(0, 1, -4)).tolist() == [[2.0], [2.5], [0.0]]
 
 
-def test_both_runtimes_describe_the_same_model_alike(made: Path) -> None:
+def test_both_runtimes_describe_a_model_in_the_same_way(made: Path) -> None:
     assert load(made / "named").signature == load_model("litert", model("named")).signature
     assert load(made / "named").signature == Signature(
         "serving_default",
@@ -41,26 +41,26 @@ def test_both_runtimes_describe_the_same_model_alike(made: Path) -> None:
     )
 
 
-def test_inputs_and_outputs_go_by_name(made: Path) -> None:
+def test_inputs_and_outputs_are_bound_by_name(made: Path) -> None:
     rows = {"b": np.array([[1, 2], [3, 4]], dtype=np.float32), "a": column(10, 20)}
     assert load(made / "named").predict(rows, "total").tolist() == [[13.0], [27.0]]
     assert load(made / "named").predict(rows, "first").tolist() == [[10.0], [20.0]]
-    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; say which one is wanted'):
+    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; choose one of them'):
         load(made / "named").predict(rows)
 
 
-def test_every_signature_can_be_asked(made: Path) -> None:
+def test_every_signature_can_be_run(made: Path) -> None:
     assert load(made / "signatures", "half").predict(column(1)).tolist() == [[2.5]]
     assert load(made / "signatures", "double").predict(column(1)).tolist() == [[2.0]]
     assert load(made / "default").predict(column(1)).tolist() == [[2.5]]
-    with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; say which one is wanted'):
+    with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; choose one of them'):
         load(made / "signatures")
 
 
-def test_a_model_of_one_row_is_asked_row_by_row_and_one_of_two_takes_two(made: Path) -> None:
+def test_a_batch_of_one_is_called_row_by_row_and_a_batch_of_two_takes_two(made: Path) -> None:
     assert load(made / "fixed_one").predict(column(0, 1, 2)).tolist() == [[2.0], [2.5], [3.0]]
     assert load(made / "fixed_two").predict(column(0, 1)).tolist() == [[2.0], [2.5]]
-    with pytest.raises(InputMismatch, match="takes exactly 2 rows at once, and 3 came"):
+    with pytest.raises(InputMismatch, match="takes exactly 2 rows at once, and got 3"):
         load(made / "fixed_two").predict(column(0, 1, 2))
 
 
@@ -69,7 +69,7 @@ def test_text_is_text(made: Path) -> None:
     assert (got.dtype.kind, got.tolist()) == ("U", ["yés", "no", "no"])
 
 
-def test_dtypes_are_the_models_own_or_widen_to_it(made: Path) -> None:
+def test_dtypes_are_the_models_own_or_are_widened(made: Path) -> None:
     assert load(made / "doubles").predict(column(3)).tolist() == [[1.5]]
     assert load(made / "bytes").predict(np.array([[255]], dtype=np.uint8)).tolist() == [[127.5]]
     with pytest.raises(InputMismatch, match="the model takes uint8, and its columns are float32, which it has no"):
@@ -77,12 +77,12 @@ def test_dtypes_are_the_models_own_or_widen_to_it(made: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 0), (2, 1, 1), (2,)])
-def test_rows_of_another_width_are_refused(made: Path, shape: tuple[int, ...]) -> None:
+def test_rows_of_another_width_are_rejected(made: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputMismatch, match=r"the model takes \[1\] numbers a row, and its columns give"):
         load(made / "half").predict(np.zeros(shape, dtype=np.float32))
 
 
-def test_a_model_that_fails_says_why(made: Path) -> None:
+def test_a_model_that_fails_reports_the_reason(made: Path) -> None:
     with pytest.raises(InputMismatch, match=r"TensorFlow cannot run the model on 2 rows: .*/nowhere/at/all"):
         load_model("tensorflow", read_source(made / "reads").body, trusted=True).predict(column(1, 2))
 
@@ -105,7 +105,7 @@ def test_version_1_is_read_by_either_loader(made: Path, tf: Any) -> None:
         load(made / "version_1_only", "other").predict(column(1))
 
 
-def test_what_cannot_be_served_is_refused(made: Path) -> None:
+def test_models_that_cannot_be_served_are_rejected(made: Path) -> None:
     with pytest.raises(ModelRefused, match='the input "x" is a single number; every input needs a first dimension'):
         load(made / "one_number")
     with pytest.raises(ModelRefused, match="the SavedModel has no signatures"):
@@ -123,12 +123,12 @@ def test_what_cannot_be_served_is_refused(made: Path) -> None:
         (lambda files: write_archive(files)[:-100], "the archive is truncated or damaged"),
     ],
 )
-def test_what_is_broken_is_refused(made: Path, change: Any, expected: str) -> None:
+def test_broken_files_are_rejected(made: Path, change: Any, expected: str) -> None:
     with pytest.raises(ModelRefused, match=expected):
         load_model("tensorflow", change(read_archive(read_source(made / "half").body)))
 
 
-def test_nothing_stays_on_disk(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_stays_on_disk(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("half", "table", "version_1", "version_1_only"):
         loaded = load(made / name)
@@ -139,7 +139,7 @@ def test_nothing_stays_on_disk(made: Path, tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_lives_as_long_as_it_is_held(made: Path) -> None:
+def test_a_model_lives_as_long_as_it_is_referenced(made: Path) -> None:
     loaded = [load(made / "half") for _ in range(3)]
     gc.collect()
     assert [one.predict(column(1)).tolist() for one in loaded] == [[[2.5]]] * 3

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stepensemble.conversion import safety
-from stepensemble.conversion.converter import convert
+from stepensemble.conversion.converter import ConversionOptions, convert
 from stepensemble.conversion.formats import read_source
 from stepensemble.core.errors import ConversionFailed, FileUnsafe, ModelRefused
 from stepensemble.runtimes import load_model
@@ -19,7 +19,7 @@ from stepensemble.runtimes.tensorflow import check_saved_model, import_tensorflo
 
 pytestmark = pytest.mark.tensorflow
 
-Run = Callable[..., list[Any]]
+JobRunner = Callable[..., list[Any]]
 
 
 def check(folder: Path) -> None:
@@ -61,26 +61,28 @@ def test_models_that_compute_pass(made: Path, name: str) -> None:
         ("prints", 'known to compute and do nothing else, "PrintV2"'),
         ("saves", "SaveV2, which writes files, outside the part that saves its variables"),
         ("restores", "RestoreV2, which reads files, outside the part that restores its variables"),
-        ("looks_up", "InitializeTableFromTextFileV2, which reads a file that may be another than its assets"),
+        ("looks_up", "InitializeTableFromTextFileV2, which may read a file that is not one of its assets"),
     ],
 )
-def test_graphs_that_do_more_are_refused_unless_trusted(made: Path, run: Run, name: str, reason: str) -> None:
+def test_graphs_that_do_more_than_compute_are_rejected_unless_trusted(
+    made: Path, run: JobRunner, name: str, reason: str
+) -> None:
     with pytest.raises(FileUnsafe) as refused:
         convert(made / name, run=run)
     assert f"{reason}. If you know who made it" in str(refused.value)
-    with pytest.raises(ModelRefused, match="the SavedModel is refused, since loading it could do more than compute"):
+    with pytest.raises(ModelRefused, match="the SavedModel is rejected, since loading it could do more than compute"):
         load_model("tensorflow", read_source(made / name).body)
 
 
-def test_a_trusted_graph_is_taken(made: Path, run: Run) -> None:
-    converted = convert(made / "branches", trust=True, run=run)
+def test_a_trusted_graph_is_accepted(made: Path, run: JobRunner) -> None:
+    converted = convert(made / "branches", ConversionOptions(trust=True), run=run)
     assert (converted.runtime, converted.needs_trust) == ("tensorflow", True)
-    assert convert(made / "determinant", trust=True, run=run).needs_trust is False
+    assert convert(made / "determinant", ConversionOptions(trust=True), run=run).needs_trust is False
     one = np.ones((1, 1), dtype=np.float32)
     assert load_model("tensorflow", converted.artifact, trusted=True).predict(one).tolist() == [[1.0]]
 
 
-def test_a_saver_that_writes_when_the_model_is_loaded_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_saver_that_writes_when_the_model_is_loaded_is_rejected(made: Path, tmp_path: Path) -> None:
     def restore_by_saving(graph: Any) -> None:
         graph.saver_def.restore_op_name = graph.saver_def.save_tensor_name.split(":")[0]
 
@@ -88,7 +90,7 @@ def test_a_saver_that_writes_when_the_model_is_loaded_is_refused(made: Path, tmp
         check(changed(made / "half", tmp_path, restore_by_saving))
 
 
-def test_a_saver_that_a_signature_calls_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_saver_that_a_signature_calls_is_rejected(made: Path, tmp_path: Path) -> None:
     def answer_by_saving(graph: Any) -> None:
         graph.signature_def["serving_default"].outputs["y"].name = graph.saver_def.save_tensor_name
 
@@ -96,7 +98,7 @@ def test_a_saver_that_a_signature_calls_is_refused(made: Path, tmp_path: Path) -
         check(changed(made / "half", tmp_path, answer_by_saving))
 
 
-def test_a_saver_that_an_object_of_the_model_calls_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_saver_that_an_object_of_the_model_calls_is_rejected(made: Path, tmp_path: Path) -> None:
     def initialize_by_saving(graph: Any) -> None:
         name = function_of(graph, "traced_save").signature.name
         graph.object_graph_def.concrete_functions[name].SetInParent()
@@ -106,7 +108,7 @@ def test_a_saver_that_an_object_of_the_model_calls_is_refused(made: Path, tmp_pa
 
 
 def test_operations_that_tensorflow_does_not_have_are_named_trusted_or_not(
-    made: Path, run: Run, tmp_path: Path
+    made: Path, run: JobRunner, tmp_path: Path
 ) -> None:
     def rename(graph: Any) -> None:
         for node in function_of(graph, "signature_wrapper").node_def[:1]:
@@ -115,7 +117,7 @@ def test_operations_that_tensorflow_does_not_have_are_named_trusted_or_not(
     folder = changed(made / "half", tmp_path, rename)
     for trust in (False, True):
         with pytest.raises(ConversionFailed, match='operations that TensorFlow does not have, "SentencepieceOp"'):
-            convert(folder, trust=trust, run=run)
+            convert(folder, ConversionOptions(trust=trust), run=run)
 
 
 def test_every_module_and_class_of_keras_that_is_named_exists(tf: Any) -> None:
@@ -158,20 +160,20 @@ def link(group: Any) -> None:
     [
         (
             lambda file: file.create_dataset("w", (3,), external=[("/etc/passwd", 0, 12)]),
-            "data that lies in another file",
+            "data in another file",
         ),
-        (virtual, 'data that lies in another file, "weights"'),
+        (virtual, 'data in another file, "weights"'),
         (lambda file: link(file.create_group("deep")), 'a link, "away"'),
     ],
 )
-def test_hdf5_files_that_lead_to_other_files_are_refused(
-    run: Run, tmp_path: Path, fill: Callable[[Any], object], reason: str
+def test_hdf5_files_that_refer_to_other_files_are_rejected(
+    run: JobRunner, tmp_path: Path, fill: Callable[[Any], object], reason: str
 ) -> None:
     with pytest.raises(FileUnsafe, match=reason):
         convert(hdf5(tmp_path / "model.h5", fill), run=run)
 
 
-def test_a_file_of_keras_with_arrays_of_numpy_is_refused(made: Path, run: Run, tmp_path: Path) -> None:
+def test_a_keras_file_with_numpy_arrays_is_rejected(made: Path, run: JobRunner, tmp_path: Path) -> None:
     files = read_archive((made / "softmax.keras").read_bytes())
     files["model.weights.npz"] = files.pop("model.weights.h5")  # where Keras looks next
     (tmp_path / "model.keras").write_bytes(write_archive(files))
@@ -179,7 +181,7 @@ def test_a_file_of_keras_with_arrays_of_numpy_is_refused(made: Path, run: Run, t
         convert(tmp_path / "model.keras", run=run)
 
 
-def test_an_hdf5_file_that_holds_itself_comes_to_an_end(run: Run, tmp_path: Path) -> None:
+def test_a_cycle_in_an_hdf5_file_does_not_loop_forever(run: JobRunner, tmp_path: Path) -> None:
     def fill(file: Any) -> None:
         file.create_group("a")["itself"] = file
         file["a"].create_dataset("weights", data=np.zeros(3))
@@ -270,8 +272,8 @@ def asset_elsewhere(tf: Any, folder: Path, secret: Path) -> Path:
         (asset_elsewhere, "an asset that is not in its folder", ["the secret,1"]),
     ],
 )
-def test_an_attack_that_works_on_trust_is_refused_without(
-    tf: Any, run: Run, tmp_path: Path, make: Callable[..., Path], reason: str, answer: list[Any]
+def test_an_attack_that_works_with_trust_is_rejected_without(
+    tf: Any, run: JobRunner, tmp_path: Path, make: Callable[..., Path], reason: str, answer: list[Any]
 ) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("the secret,1\n")
@@ -280,7 +282,7 @@ def test_an_attack_that_works_on_trust_is_refused_without(
         convert(folder, run=run)
     assert reason in str(refused.value)
     body = read_source(folder).body
-    with pytest.raises(ModelRefused, match="the SavedModel is refused"):
+    with pytest.raises(ModelRefused, match="the SavedModel is rejected"):
         load_model("tensorflow", body)
     assert secret.read_text() == "the secret,1\n"
     row = np.zeros((1, 1), dtype=np.float32)
@@ -288,7 +290,7 @@ def test_an_attack_that_works_on_trust_is_refused_without(
     assert secret.read_text() == ("written" if make is graph_in_a_string else "the secret,1\n")
 
 
-def test_a_table_that_a_signature_fills_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_table_that_a_signature_fills_is_rejected(made: Path, tmp_path: Path) -> None:
     """Only where the model is initialized does the loader put in where the asset is."""
 
     def fill_when_called(graph: Any) -> None:
@@ -299,7 +301,7 @@ def test_a_table_that_a_signature_fills_is_refused(made: Path, tmp_path: Path) -
         check(changed(made / "table", tmp_path, fill_when_called))
 
 
-def test_an_initialization_with_inputs_is_a_signature_like_others(made: Path, tmp_path: Path) -> None:
+def test_an_initialization_with_inputs_is_an_ordinary_signature(made: Path, tmp_path: Path) -> None:
     def feed_the_initialization(graph: Any) -> None:
         graph.signature_def["__saved_model_init_op"].inputs["x"].CopyFrom(
             graph.signature_def["serving_default"].inputs["x"]
@@ -309,7 +311,7 @@ def test_an_initialization_with_inputs_is_a_signature_like_others(made: Path, tm
         check(changed(made / "table", tmp_path, feed_the_initialization))
 
 
-def test_a_function_that_may_stand_in_for_another_does_not_save(made: Path, tmp_path: Path) -> None:
+def test_a_function_that_may_replace_another_is_not_part_of_saving(made: Path, tmp_path: Path) -> None:
     def stand_in(graph: Any) -> None:
         function_of(graph, "traced_save").attr["api_implements"].s = b"something"
 
@@ -317,7 +319,7 @@ def test_a_function_that_may_stand_in_for_another_does_not_save(made: Path, tmp_
         check(changed(made / "half", tmp_path, stand_in))
 
 
-def test_variables_restored_from_elsewhere_are_refused(made: Path, tmp_path: Path) -> None:
+def test_variables_restored_from_another_path_are_rejected(made: Path, tmp_path: Path) -> None:
     def restore_from_elsewhere(graph: Any) -> None:
         away = graph.graph_def.node.add(name="away", op="Const")
         away.attr["dtype"].type, away.attr["value"].tensor.dtype = 7, 7
@@ -329,7 +331,7 @@ def test_variables_restored_from_elsewhere_are_refused(made: Path, tmp_path: Pat
         check(changed(made / "half", tmp_path, restore_from_elsewhere))
 
 
-def test_variables_restored_by_a_saver_that_names_no_files_are_refused(made: Path, tmp_path: Path) -> None:
+def test_variables_restored_by_a_saver_without_file_names_are_rejected(made: Path, tmp_path: Path) -> None:
     def forget_the_files(graph: Any) -> None:
         call = next(node for node in graph.graph_def.node if "restore" in node.attr["f"].func.name)
         graph.saver_def.restore_op_name, graph.saver_def.filename_tensor_name = call.name, ""
@@ -341,7 +343,7 @@ def test_variables_restored_by_a_saver_that_names_no_files_are_refused(made: Pat
         check(changed(made / "half", tmp_path, forget_the_files))
 
 
-def test_a_function_without_a_name_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_function_without_a_name_is_rejected(made: Path, tmp_path: Path) -> None:
     def add_one(graph: Any) -> None:
         graph.graph_def.library.function.add()
 

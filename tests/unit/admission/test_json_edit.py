@@ -54,7 +54,7 @@ def test_a_value_is_set_and_nothing_else_changes(inner: dict[str, Any], name: st
     assert changed.startswith(text[: text.index("1000") + 4])
 
 
-def test_a_member_is_added_to_the_shipped_manifest_as_its_neighbours_are_written() -> None:
+def test_a_member_added_to_the_shipped_manifest_has_the_format_of_the_others() -> None:
     changed = append_item(SHIPPED, ("members",), FIFTH)
     added = [line for line in changed.splitlines() if line not in SHIPPED.splitlines()]
     assert added == [
@@ -77,7 +77,7 @@ def test_the_first_item_of_an_empty_list() -> None:
     )
 
 
-def test_the_first_item_of_an_empty_list_has_lines_of_its_own_where_one_would_be_too_long() -> None:
+def test_a_long_first_item_of_an_empty_list_gets_several_lines() -> None:
     path = "titanic/" + 60 * "x"
     assert append_item('{\n  "members": []\n}\n', ("members",), FIFTH | {"artifact": path}) == (
         '{\n  "members": [\n    {\n      "id": "fifth",\n      "version": "1",\n'
@@ -86,7 +86,7 @@ def test_the_first_item_of_an_empty_list_has_lines_of_its_own_where_one_would_be
 
 
 @pytest.mark.parametrize("members", ["[]", '[\r\n    {\r\n      "id": "a"\r\n    }\r\n  ]'])
-def test_lines_are_broken_as_the_others_are(members: str) -> None:
+def test_new_lines_have_the_line_ends_of_the_others(members: str) -> None:
     changed = append_item(f'{{\r\n  "members": {members}\r\n}}\r\n', ("members",), FIFTH)
     assert changed.count("\n") == changed.count("\r\n") > 4
 
@@ -95,7 +95,7 @@ def test_a_list_on_one_line_stays_on_it() -> None:
     assert append_item('{"members": [1,2]}', ("members",), 3) == '{"members": [1,2,3]}'
 
 
-def test_a_value_that_is_equal_stays_as_it_is_written() -> None:
+def test_an_equal_value_keeps_its_text() -> None:
     text = '{"weight": 1.50e0,  "id":"\\u0061"}'
     assert set_value(set_value(text, ("weight",), 1.5), ("id",), "a") == text
 
@@ -104,6 +104,6 @@ def test_a_byte_order_mark_is_kept() -> None:
     assert append_item('\ufeff{"members": []}', ("members",), 1).startswith("\ufeff{")
 
 
-def test_nothing_at_the_path() -> None:
+def test_a_path_that_does_not_exist() -> None:
     with pytest.raises(KeyError, match="members"):
         append_item("{}", ("members",), 1)

@@ -1,4 +1,4 @@
-"""A model file becomes a member, or nothing changes."""
+"""Adds model files as members, or changes nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pytest
 from msgspec import structs
 
 from builders import MODELS, ROOT, X, manifest, member, model
+from in_process import run_in_process
 from stepensemble import Ensemble
-from stepensemble.admission.new_member import FIELDS, Addition, Candidate, carry_out, plan_addition, write_file
+from stepensemble.admission.new_member import FIELDS, Addition, Candidate, plan_addition, write_addition, write_file
 from stepensemble.conversion import sandbox
-from stepensemble.core.errors import AdditionRefused, EnsembleError, InputMismatch, InvalidManifest, ModelRefused
+from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidManifest, ModelRefused
 from stepensemble.core.preprocessing.encoding import all_column_names
 from stepensemble.core.releases.release import digest_of
 from stepensemble.core.schema.manifest import Member
@@ -30,24 +31,14 @@ BINARY = {"type": "binary", "classes": ["no", "yes"]}
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Try models in this process, which is many times as fast; `tests/functional/test_add.py` does it the real way."""
-
-    def run(jobs: Sequence[Any], *_: object) -> list[Any]:
-        done: list[Any] = []
-        for job in jobs:
-            try:
-                done.append(structs.replace(job.run(), peak_bytes=0))  # what this process fills is not the model's
-            except EnsembleError as error:
-                done.append(error)
-        return done
-
-    monkeypatch.setattr(sandbox, "run_apart", run)
+    """Run models in this process, which is many times as fast; `tests/functional/test_add.py` runs them in a child."""
+    monkeypatch.setattr(sandbox, "run_in_child", run_in_process)
     return monkeypatch
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the manifest is; the candidates' files lie elsewhere."""
+    """The folder of the manifest; the candidates' files are in another one."""
     (tmp_path / "models").mkdir()
     return tmp_path / "models"
 
@@ -70,14 +61,14 @@ def write(folder: Path, data: Any, **layout: Any) -> Path:
     return path
 
 
-def plan(path: Path, name: str = "half_plus_two", *, replace: bool = False, **said: Any) -> Addition:
+def plan(path: Path, name: str = "half_plus_two", *, replace: bool = False, **fields: Any) -> Addition:
     file = MODELS / f"{name}.tflite"
-    return plan_addition(path, Candidate(file, {"id": "new", **said}, replace))
+    return plan_addition(path, Candidate(file, {"id": "new", **fields}, replace))
 
 
-def add(path: Path, name: str = "half_plus_two", *, replace: bool = False, **said: Any) -> Addition:
-    planned = plan(path, name, replace=replace, **said)
-    carry_out(planned)
+def add(path: Path, name: str = "half_plus_two", *, replace: bool = False, **fields: Any) -> Addition:
+    planned = plan(path, name, replace=replace, **fields)
+    write_addition(planned)
     return planned
 
 
@@ -90,18 +81,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def added_lines(before: str, after: str) -> list[str]:
-    """The lines that came, where none went but the bracket that a comma follows now."""
+    """Return the added lines; the only removed line is the bracket that a comma follows now."""
     old, new = before.splitlines(), after.splitlines()
     start = next(index for index, (one, other) in enumerate(zip(old, new, strict=False)) if one != other)
-    came = new[start : start + len(new) - len(old) + 1]
-    assert new[start + len(came) :] == old[start + 1 :]
-    return came
+    added = new[start : start + len(new) - len(old) + 1]
+    assert new[start + len(added) :] == old[start + 1 :]
+    return added
 
 
 def refusal(path: str, work: Callable[[], object]) -> str:
-    with pytest.raises(AdditionRefused) as refused:
+    with pytest.raises(AdditionRefused) as raised:
         work()
-    (problem,) = refused.value.problems
+    (problem,) = raised.value.problems
     assert problem.path == path
     return f"{problem.message}; {problem.remedy}"
 
@@ -109,18 +100,18 @@ def refusal(path: str, work: Callable[[], object]) -> str:
 # The entry
 
 
-def test_every_field_of_a_member_has_its_place() -> None:
+def test_every_field_of_a_member_has_a_position() -> None:
     assert sorted(FIELDS) == sorted(field.name for field in structs.fields(Member))
     listed = [list(entry) for entry in entries(ROOT / "models" / "manifest.json")]
     assert all(names == [name for name in FIELDS if name in names] for names in listed)
 
 
-def test_a_model_is_added_as_its_neighbours_are_written(shipped: Path) -> None:
+def test_an_added_member_has_the_format_of_the_others(shipped: Path) -> None:
     before = shipped.read_text()
     file = ROOT / "models" / "titanic" / "wide.tflite"
     planned = plan_addition(shipped, Candidate(file, {"id": "fifth"}))
     assert shipped.read_text() == before
-    carry_out(planned)
+    write_addition(planned)
     assert added_lines(before, shipped.read_text()) == [
         "    },",
         "    {",
@@ -138,13 +129,13 @@ def test_a_model_is_added_as_its_neighbours_are_written(shipped: Path) -> None:
     ]
     assert (shipped.parent / "titanic" / "fifth.tflite").read_bytes() == file.read_bytes()
     assert read_sources(shipped).digest == planned.release
-    assert planned.deduced == {
+    assert planned.inferred == {
         "columns": "all, as many as the model takes",
         "output": 'the probability of "survived": one number a row, in [0, 1] on 16 rows',
     }
 
 
-def test_what_is_as_by_default_is_written_where_the_others_write_it(folder: Path) -> None:
+def test_a_default_is_written_if_other_members_write_it(folder: Path) -> None:
     path = write(folder, manifest(member()))
     add(path)
     assert list(entries(path)[-1]) == ["id", "version", "artifact", "output", "columns", "digest"]
@@ -163,7 +154,7 @@ def test_what_is_as_by_default_is_written_where_the_others_write_it(folder: Path
 
 
 @pytest.mark.parametrize("members", [{"members": []}, {}])
-def test_the_first_member_of_a_manifest_lies_in_a_folder_of_its_name(folder: Path, members: Any) -> None:
+def test_the_first_member_is_stored_in_a_folder_with_the_manifests_name(folder: Path, members: Any) -> None:
     data = {name: value for name, value in manifest().items() if name != "members"} | members
     path = write(folder, data)
     add(path)
@@ -172,13 +163,13 @@ def test_the_first_member_of_a_manifest_lies_in_a_folder_of_its_name(folder: Pat
     assert [one.id for one in read_sources(path).release.members] == ["new"]
 
 
-def test_what_is_said_is_written_as_it_is_said(folder: Path) -> None:
+def test_declared_fields_are_written_unchanged(folder: Path) -> None:
     other = member("a", "sigmoid", "probability", columns=["x"])
     path = write(folder, manifest(other, task=BINARY, features=[X, Y]))
-    said = {"version": "2026-03", "timeout": 20, "columns": ["y"], "output": {"kind": "logit", "temperature": 2}}
-    planned = add(path, **said)
-    assert {name: entries(path)[-1][name] for name in said} == said
-    assert planned.deduced == {}
+    fields = {"version": "2026-03", "timeout": 20, "columns": ["y"], "output": {"kind": "logit", "temperature": 2}}
+    planned = add(path, **fields)
+    assert {name: entries(path)[-1][name] for name in fields} == fields
+    assert planned.inferred == {}
 
 
 def test_inputs_are_bound_by_their_names(folder: Path) -> None:
@@ -186,21 +177,21 @@ def test_inputs_are_bound_by_their_names(folder: Path) -> None:
     path = write(folder, manifest(member(columns=["a"]), features=[{"name": "a", "type": "number"}, port]))
     planned = add(path, "named", output={"kind": "value", "name": "total"})
     assert entries(path)[-1]["inputs"] == {"a": ["a"], "b": ["b=C", "b=S"]}
-    assert planned.deduced == {"columns": "those that the model's inputs are named after"}
-    said = {"a": ["b=S"], "b": ["a", "b=C"]}
-    add(path, "named", id="other", output={"kind": "value", "name": "total"}, inputs=said)
-    assert entries(path)[-1]["inputs"] == said
+    assert planned.inferred == {"columns": "those with the names of the model's inputs"}
+    fields = {"a": ["b=S"], "b": ["a", "b=C"]}
+    add(path, "named", id="other", output={"kind": "value", "name": "total"}, inputs=fields)
+    assert entries(path)[-1]["inputs"] == fields
     assert refusal("--output", lambda: plan(path, "named", id="third")) == (
-        'the model has several outputs: "first", "total"; say which, such as \'{"kind": "value", "name": "first"}\''
+        'the model has several outputs: "first", "total"; choose one, such as \'{"kind": "value", "name": "first"}\''
     )
 
 
-def test_columns_that_do_not_fit_are_refused_with_those_there_are(folder: Path) -> None:
+def test_columns_that_do_not_fit_are_rejected_with_the_existing_ones(folder: Path) -> None:
     features = [{"name": name, "type": "number"} for name in "pq"]
     path = write(folder, manifest(member(columns=["p"]), features=features))
     with pytest.raises(InputMismatch, match=r'1 number a row as "x", and there are 2 columns, "p", "q"; .*--columns'):
         plan(path)
-    with pytest.raises(InputMismatch, match=r'1 number a row as "x", and "x" is given "p", "q"; .*--columns'):
+    with pytest.raises(InputMismatch, match=r'1 number a row as "x", and "x" gets "p", "q"; .*--columns'):
         plan(path, columns=["p", "q"])
 
 
@@ -211,30 +202,30 @@ def test_a_model_of_whole_numbers_needs_golden_rows_of_whole_numbers(folder: Pat
     assert add(write(folder, manifest(golden=[{"x": 2}, {"x": 6}])), "long_plus_one").member.id == "new"
 
 
-def test_golden_rows_of_the_manifest_are_the_ones_that_are_asked(folder: Path) -> None:
+def test_the_manifests_golden_rows_are_predicted(folder: Path) -> None:
     path = write(folder, manifest(golden=[{"x": 2}, {"x": 6}]))
-    (said,) = plan(path).converted.outputs.values()
-    assert said.tolist() == [[3], [5]]
+    (fields,) = plan(path).converted.outputs.values()
+    assert fields.tolist() == [[3], [5]]
     binary = manifest(task=BINARY, members=[member("a", "sigmoid", "probability")], golden=[{"x": 0}, {"x": 1}])
     path = write(folder, binary)
-    assert "on 2 golden rows only" in refusal("--output", lambda: plan(path, "sigmoid"))
+    assert "on only 2 golden rows" in refusal("--output", lambda: plan(path, "sigmoid"))
 
 
 # The artifact
 
 
-def test_a_file_beside_the_manifest_is_named_where_it_lies(folder: Path) -> None:
+def test_a_file_beside_the_manifest_is_not_copied(folder: Path) -> None:
     path = write(folder, manifest())
     (folder / "sub").mkdir()
     shutil.copy(MODELS / "fixed_batch_one.tflite", folder / "sub" / "mine.tflite")
     planned = plan_addition(path, Candidate(folder / "sub" / "mine.tflite", {"id": "new"}))
     assert (planned.body, planned.member.artifact) == (None, "sub/mine.tflite")
     before = contents(folder)
-    carry_out(planned)
+    write_addition(planned)
     assert contents(folder).keys() == before.keys()
 
 
-def test_a_file_from_elsewhere_is_put_where_most_others_lie(folder: Path) -> None:
+def test_another_file_is_copied_to_the_folder_of_most_members(folder: Path) -> None:
     listed = [member("a"), member("b", "kept/half_plus_two"), member("c", "kept/fixed_batch_one")]
     path = write(folder, manifest(*listed))
     assert plan(path).member.artifact == "kept/new.tflite"
@@ -249,11 +240,11 @@ def test_a_file_with_other_content_is_never_overwritten(folder: Path) -> None:
     assert (plan(path).member.artifact, plan(path).body) == ("new-1.tflite", None)
     (folder / "new-1.tflite").write_bytes(b"another")
     assert refusal("--version", lambda: plan(path)) == (
-        f"{folder / 'new-1.tflite'} is there, with other content; give another, or remove the file"
+        f"{folder / 'new-1.tflite'} exists with other content; give another version, or remove the file"
     )
 
 
-def test_features_that_are_put_in_another_order_later_move_no_column_of_an_added_member(folder: Path) -> None:
+def test_reordered_features_move_no_column_of_an_added_member(folder: Path) -> None:
     three = {"type": "multiclass", "classes": ["red", "green", "blue"]}
     path = write(folder, {**manifest(task=three, features=[X, Y]), "members": []})
     add(path, "softmax")
@@ -266,23 +257,23 @@ def test_features_that_are_put_in_another_order_later_move_no_column_of_an_added
 # In the place of another
 
 
-def test_a_model_that_takes_other_columns_than_the_one_before_is_given_those_it_takes(folder: Path) -> None:
+def test_a_replacement_with_other_columns_gets_its_own_columns(folder: Path) -> None:
     three = {"type": "multiclass", "classes": ["red", "green", "blue"]}
     entry = member("a", "sign_label", "label", columns=["x"])
     path = write(folder, manifest(entry, task=three, features=[X, Y], aggregation={"method": "hard_vote"}))
     planned = add(path, "softmax", id="a", replace=True, output={"kind": "probabilities"})
-    assert (planned.member.columns, planned.deduced["columns"]) == (("x", "y"), "all, as many as the model takes")
+    assert (planned.member.columns, planned.inferred["columns"]) == (("x", "y"), "all, as many as the model takes")
     with pytest.raises(InputMismatch, match="and there are 2 columns"):
         plan(path, "cyclic", id="a", replace=True)
-    with pytest.raises(InputMismatch, match='"x" is given "x"'):
+    with pytest.raises(InputMismatch, match='"x" gets "x"'):
         plan(path, "softmax", id="a", replace=True, columns=["x"])
 
 
-def test_of_a_member_that_is_replaced_only_what_differs_is_written(shipped: Path) -> None:
+def test_a_replaced_member_changes_only_in_the_fields_that_differ(shipped: Path) -> None:
     before = shipped.read_text()
     wide = ROOT / "models" / "titanic" / "wide.tflite"
     planned = plan_addition(shipped, Candidate(wide, {"id": "linear", "timeout": 20}, replace=True))
-    carry_out(planned)
+    write_addition(planned)
     old, new = before.splitlines(), shipped.read_text().splitlines()
     place = next(index for index, line in enumerate(new) if '"columns"' in line)
     changed = [(one, other) for one, other in zip(old, [*new[:place], *new[place + 2 :]], strict=True) if one != other]
@@ -304,10 +295,10 @@ def test_the_same_model_again_changes_nothing(folder: Path) -> None:
     assert contents(folder) == before
 
 
-def test_what_was_said_of_the_old_model_stays_unless_it_is_said_anew(folder: Path) -> None:
+def test_fields_of_the_replaced_member_stay_unless_declared_again(folder: Path) -> None:
     other = member("other", "sigmoid", "value", columns=["y"], role="shadow", version="2026-03")
     path = write(folder, manifest(member(columns=["x"]), other, features=[X, Y]))
-    assert 'there is none after "2026-03"' in refusal("--version", lambda: plan(path, id="other", replace=True))
+    assert 'there is no number after "2026-03"' in refusal("--version", lambda: plan(path, id="other", replace=True))
     add(path, id="other", replace=True, version="2026-04")
     kept = entries(path)[-1]
     assert (kept["columns"], kept["role"], kept["version"]) == (["y"], "shadow", "2026-04")
@@ -322,10 +313,10 @@ def read_inputs(name: str, kind: Callable[[list[str]], Any] = list) -> dict[str,
     return {first.name: kind(["x"]), second.name: kind(["y"])}
 
 
-def test_an_id_is_taken_once_and_replaced_where_it_is(folder: Path) -> None:
+def test_an_id_is_unique_and_replaced_in_place(folder: Path) -> None:
     path = write(folder, manifest())
     assert refusal("--id", lambda: plan(path, id="half")) == (
-        '"half" is a member already; give another, or --replace to put this model in its place'
+        '"half" is a member already; give another id, or --replace to replace that model'
     )
     assert refusal("--replace", lambda: plan(path, id="hlaf", replace=True)) == (
         'there is no member "hlaf", did you mean "half"?; leave it out to add one'
@@ -335,22 +326,23 @@ def test_an_id_is_taken_once_and_replaced_where_it_is(folder: Path) -> None:
 # Refused before anything is written
 
 
-def test_all_that_is_wrong_with_what_is_said_is_told_before_the_file_is_read(folder: Path) -> None:
+def test_all_invalid_fields_are_reported_before_the_file_is_read(folder: Path) -> None:
     path = write(folder, manifest())
-    said = {"id": "Ä", "timeout": 90, "columns": ["xx"], "output": {"kind": "logit"}, "weight": -1, "role": "boss"}
-    with pytest.raises(InvalidManifest) as refused:
-        plan_addition(path, Candidate(folder / "nowhere.tflite", said))
-    told = {problem.path.removeprefix("$.members[1].") for problem in refused.value.problems}
-    assert told == {"id", "timeout", "weight", "role"}
-    with pytest.raises(InvalidManifest) as refused:
+    fields = {"id": "Ä", "timeout": 90, "columns": ["xx"], "output": {"kind": "logit"}, "weight": -1, "role": "boss"}
+    with pytest.raises(InvalidManifest) as raised:
+        plan_addition(path, Candidate(folder / "nowhere.tflite", fields))
+    paths = {problem.path.removeprefix("$.members[1].") for problem in raised.value.problems}
+    assert paths == {"id", "timeout", "weight", "role"}
+    with pytest.raises(InvalidManifest) as raised:
         plan_addition(
-            path, Candidate(folder / "nowhere.tflite", {**said, "id": "a", "timeout": 9, "weight": 1, "role": "voter"})
+            path,
+            Candidate(folder / "nowhere.tflite", {**fields, "id": "a", "timeout": 9, "weight": 1, "role": "voter"}),
         )
-    told = {problem.path.removeprefix("$.members[1].") for problem in refused.value.problems}
-    assert told == {"columns[0]", "output.kind"}
+    paths = {problem.path.removeprefix("$.members[1].") for problem in raised.value.problems}
+    assert paths == {"columns[0]", "output.kind"}
 
 
-def test_columns_are_said_in_one_way(folder: Path) -> None:
+def test_columns_and_inputs_exclude_each_other(folder: Path) -> None:
     with pytest.raises(InvalidManifest, match=r'\$.members\[1\].inputs: is given together with "columns"'):
         plan(write(folder, manifest()), columns=["x"], inputs={"x": ["x"]})
 
@@ -366,7 +358,7 @@ def test_columns_are_said_in_one_way(folder: Path) -> None:
         ('{"schema_version": 1, "name": "n", "members": []}', r"\$: .*task"),
     ],
 )
-def test_a_manifest_that_is_none_is_said_to_be_none(folder: Path, text: str, complaint: str) -> None:
+def test_an_invalid_manifest_is_rejected(folder: Path, text: str, complaint: str) -> None:
     path = folder / "manifest.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(InvalidManifest, match=complaint):
@@ -374,34 +366,34 @@ def test_a_manifest_that_is_none_is_said_to_be_none(folder: Path, text: str, com
     assert path.read_bytes() == text.encode(errors="surrogateescape")
 
 
-def test_a_manifest_that_is_not_there_is_said_not_to_be(folder: Path) -> None:
+def test_a_missing_manifest_is_rejected(folder: Path) -> None:
     assert "No such file" in refusal(str(folder / "none.json"), lambda: plan(folder / "none.json"))
 
 
-def test_mistakes_elsewhere_in_the_manifest_are_told_before_the_file_is_read(folder: Path) -> None:
+def test_other_problems_of_the_manifest_are_reported_before_the_file_is_read(folder: Path) -> None:
     path = write(folder, manifest(quorum={"min_members": 3}))
     with pytest.raises(InvalidManifest, match=r"\$.quorum.min_members: 3 is more than the 2 voters"):
         plan_addition(path, Candidate(folder / "nowhere.tflite", {"id": "new"}))
 
 
-def test_what_waits_for_the_new_member_is_no_mistake(folder: Path) -> None:
+def test_a_manifest_that_needs_the_new_member_is_valid(folder: Path) -> None:
     path = write(folder, manifest(quorum={"min_members": 2, "required": ["new"]}))
     add(path)
     assert read_sources(path).manifest.quorum.required == ("new",)
 
 
-def test_what_is_wrong_with_the_other_members_is_left_for_later(folder: Path) -> None:
+def test_problems_of_other_members_do_not_block_an_addition(folder: Path) -> None:
     features = [
         {"name": name, "type": "number"} for name in "pq"
     ]  # since when no old member takes all columns any more
     path = write(folder, manifest(member("a"), member("b"), features=features))
     first = add(path, id="a", replace=True, columns=["p"])
-    assert {problem.path.split(".")[1] for problem in first.report.refused} == {"members[1]"}
-    assert add(path, id="b", replace=True, columns=["q"]).report.refused == ()
+    assert {problem.path.split(".")[1] for problem in first.report.problems} == {"members[1]"}
+    assert add(path, id="b", replace=True, columns=["q"]).report.problems == ()
 
 
 @pytest.mark.parametrize(
-    ("data", "name", "said", "error", "complaint"),
+    ("data", "name", "fields", "error", "complaint"),
     [
         (manifest(), "logarithm", {}, Exception, "not finite"),
         (manifest(), "fixed_batch_two", {}, InputMismatch, "exactly 2 rows at once"),
@@ -430,17 +422,17 @@ def test_what_is_wrong_with_the_other_members_is_left_for_later(folder: Path) ->
         ),
     ],
 )
-def test_a_model_that_does_not_fit_leaves_everything_as_it_is(
-    folder: Path, data: Any, name: str, said: Any, error: type[Exception], complaint: str
+def test_a_model_that_does_not_fit_changes_nothing(
+    folder: Path, data: Any, name: str, fields: Any, error: type[Exception], complaint: str
 ) -> None:
     path = write(folder, data)
     before = contents(folder)
     with pytest.raises(error, match=complaint):
-        add(path, name, **said)
+        add(path, name, **fields)
     assert contents(folder) == before
 
 
-def test_a_file_that_is_no_model_leaves_everything_as_it_is(folder: Path, here: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_a_model_changes_nothing(folder: Path, here: pytest.MonkeyPatch) -> None:
     here.undo()  # it might end the process
     path = write(folder, manifest())
     broken = folder.parent / "broken.tflite"
@@ -460,7 +452,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("replace", [False, True])
-def test_who_is_killed_at_any_write_leaves_a_manifest_that_is_whole_and_a_retry_completes(
+def test_a_crash_at_any_write_leaves_a_complete_manifest_and_a_retry_succeeds(
     folder: Path, late: bool, replace: bool
 ) -> None:
     def prepare() -> tuple[Path, Addition]:
@@ -484,24 +476,27 @@ def test_who_is_killed_at_any_write_leaves_a_manifest_that_is_whole_and_a_retry_
 
         before = path.read_text()
         with pytest.raises(Killed):
-            carry_out(planned, write_or_die)
-        assert path.read_text() == (planned.text if late and number == 1 else before)
+            write_addition(planned, write_or_die)
+        assert path.read_text() == (planned.new_text if late and number == 1 else before)
         read_sources(path)
-        carry_out(
+        write_addition(
             plan(
                 path, "fixed_batch_one", id="half" if replace else "new", replace=replace or path.read_text() != before
             )
         )
-        assert path.read_text() == planned.text
+        assert path.read_text() == planned.new_text
         assert read_sources(path).digest == planned.release
 
 
-def test_a_manifest_that_somebody_changed_meanwhile_is_left_alone(folder: Path) -> None:
+def test_a_manifest_changed_concurrently_is_not_overwritten(folder: Path) -> None:
     path = write(folder, manifest())
     planned = plan(path, "fixed_batch_one")
     path.write_text(path.read_text() + "\n")
     before = contents(folder)
-    assert refusal(str(path), lambda: carry_out(planned)) == "was changed while the model was read; add the model again"
+    assert (
+        refusal(str(path), lambda: write_addition(planned))
+        == "was changed while the model was read; add the model again"
+    )
     assert contents(folder) == before
 
 
@@ -519,7 +514,7 @@ def test_a_file_is_written_at_once_and_keeps_its_mode(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path)) == ["file", "link", "sub/fresh"]
 
 
-def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_named_and_no_temporary_file_remains(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert "cannot be written: Is a directory" in refusal(
         str(tmp_path / "folder"), lambda: write_file(tmp_path / "folder", b"new")

@@ -10,10 +10,10 @@ from stepensemble.admission.repeatability import (
     AGAIN,
     ALONE,
     BESIDE,
-    MOST_ALONE,
+    MAX_ALONE,
     ORDER,
-    Repetition,
-    are_alike,
+    Repeatability,
+    are_rows_equal,
     compare_repeats,
     list_repeats,
 )
@@ -24,9 +24,9 @@ def rows(count: int) -> Any:
     return {"x": np.arange(count, dtype=np.float32)}
 
 
-def test_rows_are_predicted_alone_again_and_in_another_order_and_one_alone_comes_first() -> None:
+def test_rows_are_repeated_alone_again_and_in_another_order() -> None:
     repeats = list_repeats(rows(3), None)
-    assert [(one.how, one.numbers, one.columns["x"].tolist()) for one in repeats] == [
+    assert [(one.way, one.numbers, one.columns["x"].tolist()) for one in repeats] == [
         (ALONE, (0,), [0]),
         (AGAIN, (0, 1, 2), [0, 1, 2]),
         (ORDER, (2, 1, 0), [2, 1, 0]),
@@ -35,32 +35,32 @@ def test_rows_are_predicted_alone_again_and_in_another_order_and_one_alone_comes
     ]
 
 
-def test_of_many_rows_some_are_predicted_alone_the_first_and_the_last_among_them() -> None:
-    alone = [one.numbers[0] for one in list_repeats(rows(1000), None) if one.how == ALONE]
-    assert (len(alone), alone[0], alone[-1]) == (MOST_ALONE, 0, 999)
+def test_some_of_many_rows_are_predicted_alone_with_the_first_and_the_last() -> None:
+    alone = [one.numbers[0] for one in list_repeats(rows(1000), None) if one.way == ALONE]
+    assert (len(alone), alone[0], alone[-1]) == (MAX_ALONE, 0, 999)
 
 
-def test_rows_that_are_all_alike_are_put_beside_drawn_ones() -> None:
-    alike = {"x": np.zeros(2, np.float32)}
-    assert are_alike(alike)
-    assert not are_alike(rows(2))
-    (beside,) = [one for one in list_repeats(alike, rows(2)) if one.how == BESIDE]
+def test_equal_rows_are_put_beside_drawn_ones() -> None:
+    equal_rows = {"x": np.zeros(2, np.float32)}
+    assert are_rows_equal(equal_rows)
+    assert not are_rows_equal(rows(2))
+    (beside,) = [one for one in list_repeats(equal_rows, rows(2)) if one.way == BESIDE]
     assert (beside.numbers, beside.columns["x"].tolist()) == ((0,), [0, 0, 1])
 
 
-def compared(*said: Any, others: Any = None, labels: bool = False) -> Repetition:
+def compared(*outputs: Any, others: Any = None, labels: bool = False) -> Repeatability:
     """Compare what two rows of 0 and 1,000 come to in the ways of `list_repeats`."""
     expected = np.array([[0.0], [1000.0]])
     repeats = list_repeats(rows(2), others)
-    results = [one if one is None or isinstance(one, Exception) else np.array(one)[:, None] for one in said]
+    results = [one if one is None or isinstance(one, Exception) else np.array(one)[:, None] for one in outputs]
     return compare_repeats(expected, list(zip(repeats, results, strict=True)), labels=labels)
 
 
-def test_what_rounding_changes_is_the_same_on_the_scale_of_all_rows() -> None:
-    assert compared([0.09], [0, 1000.05], [1000, 0.0], [999.95]) == Repetition()
+def test_rounding_differences_are_within_the_scale_of_all_rows() -> None:
+    assert compared([0.09], [0, 1000.05], [1000, 0.0], [999.95]) == Repeatability()
 
 
-def test_each_way_in_which_a_row_differs_is_named() -> None:
+def test_each_way_in_which_a_row_differs_is_reported() -> None:
     found = compared([0.2], [0, 1000], [0, 1000], [1000])
     assert [one.partition(" (")[0] for one in found.differences] == [
         "alone, row 0 is 0.2, not 0.0",
@@ -69,13 +69,13 @@ def test_each_way_in_which_a_row_differs_is_named() -> None:
     assert compared([0.09], [0, 1000], [1000, 0], [1000], labels=True).differences[0].startswith("alone, row 0 is 0.09")
 
 
-def test_failures_are_told_apart_from_differences_and_from_what_was_not_tried() -> None:
+def test_failures_differ_from_differences_and_untested_ways() -> None:
     failed = compared(InputMismatch("it takes 2"), [0, 1000], None, None)
     assert failed.failures == ("alone, it fails: InputMismatch: it takes 2",)
-    assert (failed.differences, failed.untried) == ((), ("in another order",))
+    assert (failed.differences, failed.untested) == ((), ("in another order",))
     assert compared([0], [0, 1000, 0], [1000, 0], [1000]).failures == (
         "again, its output has the shape [3, 1], not [2, 1]",
     )
     # Drawn rows that a model refuses are not its fault.
     beside = compared([0], [0, 1000], [1000, 0], [1000], InputMismatch("no such index"), others=rows(2))
-    assert beside == Repetition(untried=(BESIDE,))
+    assert beside == Repeatability(untested=(BESIDE,))

@@ -1,4 +1,4 @@
-"""What a child process may do once it has confined itself: tried in a real one."""
+"""What a confined child process may do, tested in a real one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def try_all(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has Landlock")
-def test_a_confined_process_uses_its_own_folder_and_nothing_else(tmp_path: Path) -> None:
+def test_a_confined_process_can_use_only_its_own_folder(tmp_path: Path) -> None:
     seen = try_all(tmp_path)
     assert (seen.pop("file size"), seen.pop("processor time")) == ([FILE, FILE], [60, 60])
     if not seen.pop("confined"):

@@ -9,13 +9,13 @@ from hypothesis import given
 
 from builders import BINARY, REGRESSION, THREE
 from stepensemble.conversion.contract_inference import (
-    Golden,
+    GoldenColumns,
     choose_inputs,
     choose_output,
-    deduce_output,
-    describe_deduced,
+    describe_inferred,
+    infer_output,
 )
-from stepensemble.core.aggregation.canonical import canonical
+from stepensemble.core.aggregation.canonical import convert_output
 from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidOutput
 from stepensemble.core.schema.outputs import Label, Probabilities, Probability, Value
 from stepensemble.core.schema.task import MulticlassTask, Task
@@ -53,7 +53,7 @@ def columns(*names: str, **tensors: tuple[int, ...]) -> dict[str, Any]:
         (signature(image=(4, 4), a=(1,)), columns("a", image=(4, 4)), {"image": ("image",), "a": ("a",)}),
     ],
 )
-def test_an_input_takes_what_fits_it_or_is_named_as_it(model: Signature, given_: Any, expected: Any) -> None:
+def test_an_input_takes_the_columns_that_fit_or_have_its_name(model: Signature, given_: Any, expected: Any) -> None:
     assert choose_inputs(model, given_) == expected
 
 
@@ -70,7 +70,7 @@ def test_an_input_takes_what_fits_it_or_is_named_as_it(model: Signature, given_:
         ),
     ],
 )
-def test_what_cannot_be_told_is_asked_for(model: Signature, complaint: str) -> None:
+def test_inputs_that_cannot_be_inferred_must_be_declared(model: Signature, complaint: str) -> None:
     with pytest.raises(InputMismatch, match=complaint):
         choose_inputs(model, columns("a", "b"))
 
@@ -80,30 +80,30 @@ def test_a_tensor_is_never_mixed_with_other_columns() -> None:
         choose_inputs(signature(input_1=(4, 4)), columns("a", image=(4, 4)))
 
 
-def test_of_a_picture_in_another_layout_its_layout_is_named() -> None:
+def test_an_image_in_another_layout_is_rejected_with_its_layout() -> None:
     with pytest.raises(InputMismatch, match=r'takes 28 x 28 .* column "image" has 28 x 28 x 1; .*"layout".*"HW"'):
         choose_inputs(signature(input_1=(28, 28)), columns(image=(28, 28, 1)))
 
 
 @pytest.mark.parametrize(
-    ("model", "said", "complaint"),
+    ("model", "values", "complaint"),
     [
-        (signature(x=(2,)), {"": ("a",)}, 'takes 2 numbers a row as "x", and "x" is given "a"; .*--columns'),
+        (signature(x=(2,)), {"": ("a",)}, 'takes 2 numbers a row as "x", and "x" gets "a"; .*--columns'),
         (signature(x=(1,)), {"y": ("a",)}, 'the model has no input "y": .* as "x"'),
         (signature(x=(1,), y=(1,)), {"": ("a",)}, "the model has several inputs: .*--input x=NAME"),
-        (signature(x=(1,), y=(1,)), {"x": ("a",)}, '"y" is given no columns'),
+        (signature(x=(1,), y=(1,)), {"x": ("a",)}, '"y" gets no columns'),
     ],
 )
-def test_what_is_said_has_to_fit(model: Signature, said: Any, complaint: str) -> None:
+def test_declared_inputs_must_fit(model: Signature, values: Any, complaint: str) -> None:
     with pytest.raises(InputMismatch, match=complaint):
-        choose_inputs(model, columns("a", "b"), said)
+        choose_inputs(model, columns("a", "b"), values)
 
 
-def test_rows_are_bound_as_said_or_as_chosen() -> None:
+def test_rows_are_bound_as_declared_or_as_inferred() -> None:
     numbers = {"a": np.array([1, 2], np.float32), "b": np.array([3, 4], np.float32)}
-    assert Golden(numbers).bind(signature(x=(2,)))[""].tolist() == [[1, 3], [2, 4]]
-    assert Golden(numbers, {"": ("b", "a")}).bind(signature(x=(2,)))[""].tolist() == [[3, 1], [4, 2]]
-    assert Golden(numbers, {"x": ("b",)}).bind(signature(x=(1,)))["x"].tolist() == [[3], [4]]
+    assert GoldenColumns(numbers).bind(signature(x=(2,)))[""].tolist() == [[1, 3], [2, 4]]
+    assert GoldenColumns(numbers, {"": ("b", "a")}).bind(signature(x=(2,)))[""].tolist() == [[3, 1], [4, 2]]
+    assert GoldenColumns(numbers, {"x": ("b",)}).bind(signature(x=(1,)))["x"].tolist() == [[3], [4]]
 
 
 def spread(low: float, high: float, width: int = 1) -> Any:
@@ -116,7 +116,7 @@ def shares(width: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("task", "said", "expected"),
+    ("task", "values", "expected"),
     [
         (BINARY, spread(0.1, 0.9), Probability()),
         (BINARY, spread(0, 1)[:, 0], Probability()),
@@ -128,19 +128,23 @@ def shares(width: int) -> Any:
         (REGRESSION, np.arange(4), Value()),
     ],
 )
-def test_an_output_that_can_mean_one_thing_means_it(task: Task, said: Any, expected: Any) -> None:
-    assert deduce_output(task, said) == expected
+def test_an_unambiguous_output_is_inferred(task: Task, values: Any, expected: Any) -> None:
+    assert infer_output(task, values) == expected
 
 
 @pytest.mark.parametrize(
-    ("task", "said", "complaint"),
+    ("task", "values", "complaint"),
     [
         (BINARY, spread(-4, 3), r'from -4 to 3, which is no probability; give "logit" if it is the log-odds'),
         (BINARY, spread(0, 1.001), r"from 0 to 1.001, which is no probability"),
         (BINARY, np.array([0.0, 1.0] * 8), 'from 0 to 1, and never between; give "label" if it is the index'),
         (BINARY, np.array([0, 1] * 8), 'and never between; give "label"'),
-        (BINARY, spread(0.1, 0.9)[:7], 'on 7 golden rows only; give "probability", "logit" or "label"'),
-        (BINARY, spread(-1, 1, 2), r'with sums from .*, which are no probabilities; give "logits" if the softmax'),
+        (BINARY, spread(0.1, 0.9)[:7], 'on only 7 golden rows; give "probability", "logit" or "label"'),
+        (
+            BINARY,
+            spread(-1, 1, 2),
+            r'with sums from .*, which are no probabilities; give "logits" if the model has no softmax',
+        ),
         (BINARY, shares(3), 'numbers, 3 a row, and the task has the classes "no", "yes"; use a model'),
         (THREE, np.arange(ROWS) % 3, 'more than two classes; give "label" if it is the index of a class'),
         (THREE, shares(3) * 1.01, 'sums from 1.01 to 1.01, .* or "probabilities" with a "tolerance"'),
@@ -149,15 +153,15 @@ def test_an_output_that_can_mean_one_thing_means_it(task: Task, said: Any, expec
         (REGRESSION, np.array(["red"]), "text, 1 a row; use a model that gives one number"),
     ],
 )
-def test_an_output_that_may_mean_several_things_is_asked_about(task: Task, said: Any, complaint: str) -> None:
-    with pytest.raises(AdditionRefused, match=complaint) as refused:
-        deduce_output(task, said)
-    assert [problem.path for problem in refused.value.problems] == ["--output"]
+def test_an_ambiguous_output_must_be_declared(task: Task, values: Any, complaint: str) -> None:
+    with pytest.raises(AdditionRefused, match=complaint) as raised:
+        infer_output(task, values)
+    assert [problem.path for problem in raised.value.problems] == ["--output"]
 
 
-def test_an_output_that_is_not_finite_means_nothing() -> None:
+def test_an_output_that_is_not_finite_is_rejected() -> None:
     with pytest.raises(InvalidOutput, match="row 1 is not finite"):
-        deduce_output(BINARY, np.array([0.5, np.nan]))
+        infer_output(BINARY, np.array([0.5, np.nan]))
 
 
 @given(
@@ -167,29 +171,29 @@ def test_an_output_that_is_not_finite_means_nothing() -> None:
         )
     )
 )
-def test_what_is_deduced_is_always_a_sound_reading(rows: list[list[float]]) -> None:
-    said = np.array(rows, dtype=np.float32)
-    for task in (BINARY, REGRESSION, MulticlassTask(classes=tuple("abcde"[: said.shape[1]]))):
-        for output in (said, said[:, :1]):
+def test_an_inferred_output_is_always_valid(rows: list[list[float]]) -> None:
+    values = np.array(rows, dtype=np.float32)
+    for task in (BINARY, REGRESSION, MulticlassTask(classes=tuple("abcde"[: values.shape[1]]))):
+        for output in (values, values[:, :1]):
             try:
-                deduced = deduce_output(task, output)
+                inferred = infer_output(task, output)
             except AdditionRefused:
                 continue
-            canonical(output[:, 0] if output.shape[1] == 1 else output, task, deduced)  # raises where it is not
+            convert_output(output[:, 0] if output.shape[1] == 1 else output, task, inferred)  # raises where it is not
 
 
 def test_one_of_several_outputs_has_to_be_named() -> None:
     outputs = {"first": np.zeros(2), "total": np.ones(2)}
     assert choose_output(outputs, "total") is outputs["total"]
     assert choose_output({"y": outputs["total"]}, None) is outputs["total"]
-    with pytest.raises(AdditionRefused, match=r'several outputs: "first", "total"; say which.*"name": "first"'):
+    with pytest.raises(AdditionRefused, match=r'several outputs: "first", "total"; choose one.*"name": "first"'):
         choose_output(outputs, None)
     with pytest.raises(AdditionRefused, match='no output "totl": "first", "total", did you mean "total"'):
         choose_output(outputs, "totl")
 
 
 @pytest.mark.parametrize(
-    ("task", "said", "words"),
+    ("task", "values", "description"),
     [
         (BINARY, spread(0.1, 0.9), 'the probability of "yes": one number a row, in [0, 1] on 16 rows'),
         (THREE, shares(3), 'probabilities in the order "red", "green", "blue": numbers in [0, 1] with sums of 1'),
@@ -197,5 +201,5 @@ def test_one_of_several_outputs_has_to_be_named() -> None:
         (REGRESSION, spread(0, 9), "a value: one number a row on 16 rows"),
     ],
 )
-def test_what_was_deduced_is_said(task: Task, said: Any, words: str) -> None:
-    assert describe_deduced(task, deduce_output(task, said), said).startswith(words)
+def test_an_inferred_output_is_described(task: Task, values: Any, description: str) -> None:
+    assert describe_inferred(task, infer_output(task, values), values).startswith(description)

@@ -24,12 +24,12 @@ def test_the_greatest_difference_counts() -> None:
     assert parity == Parity(max_difference=0.25, deviation=0.25 / 3, labels_changed=0, rows=3)
 
 
-def test_a_label_is_the_place_of_the_greatest_number() -> None:
+def test_a_label_is_the_index_of_the_greatest_number() -> None:
     parity = compare(rows([0.4, 0.6], [0.5, 0.5], [0.9, 0.1]), rows([0.6, 0.4], [0.5, 0.5], [0.8, 0.2]))
     assert (parity.labels_changed, parity.rows) == (1, 3)
 
 
-def test_a_single_number_has_no_label_unless_somebody_tells_it() -> None:
+def test_a_single_number_has_no_label_by_default() -> None:
     original, converted = {"y": rows([0.49], [0.2])}, {"y": rows([0.51], [0.3])}
     assert compare_outputs(original, converted, None).labels_changed == 0
     assert compare_outputs(original, converted, lambda output: output[:, 0] >= 0.5).labels_changed == 1
@@ -90,7 +90,7 @@ def test_large_units_have_a_large_scale_and_each_output_its_own() -> None:
     assert not parity.holds(Tolerance())
 
 
-def test_parity_is_said_in_words() -> None:
+def test_parity_has_a_description() -> None:
     assert str(Parity(6e-8, 1e-7, 0, 16)) == "at most 6.0e-08 apart, 1.0e-07 of the output's scale, on 16 rows"
     assert str(Parity(0.25, 0.5, 2, 16)).endswith("5.0e-01 of the output's scale, on 16 rows, 2 labels changed")
 
@@ -133,7 +133,7 @@ def test_as_many_rows_are_drawn_as_the_model_takes(batch: int | None, expected: 
 @pytest.mark.parametrize(
     ("tensor", "reason"), [(Tensor("x", "string", ()), "is text"), (Tensor("x", "float32", None), "no known shape")]
 )
-def test_what_cannot_be_drawn_has_to_be_given(tensor: Tensor, reason: str) -> None:
+def test_inputs_that_cannot_be_drawn_must_be_given(tensor: Tensor, reason: str) -> None:
     with pytest.raises(
         InputMismatch, match=f'the input "x" .*{reason}, so no rows can be drawn for it: give golden rows'
     ):

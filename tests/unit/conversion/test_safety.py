@@ -1,4 +1,4 @@
-"""Keras configurations: what computes passes, what could do more is refused with the reason. No Keras is needed."""
+"""Keras configurations pass if they only compute, and are rejected with the reason otherwise; no Keras is needed."""
 
 from __future__ import annotations
 
@@ -71,22 +71,22 @@ def test_how_a_model_was_compiled_does_not_matter() -> None:
     [
         (part("Lambda", function={"class_name": "__lambda__", "config": {"code": CODE}}), "Lambda layer, which runs"),
         ({"class_name": "Lambda", "config": {"function": [CODE, None, None], "function_type": "lambda"}}, "Lambda"),
-        ({"class_name": "__lambda__", "config": {"value": CODE}}, "a Python function that lies in the file"),
+        ({"class_name": "__lambda__", "config": {"value": CODE}}, "a Python function from the file"),
         (part("Activation", activation={"class_name": "__lambda__", "config": {"value": CODE}}), "Python function"),
-        (part("Mine", "my_package.layers"), 'a class of its own, "Mine" of the module "my_package.layers"'),
-        (part("Mine", None), 'a class of its own, "Mine" of no module of Keras'),
-        (part("my_package>Mine"), 'a class of its own, "my_package>Mine"'),
-        (part("system", "os"), 'a class of its own, "system" of the module "os"'),
+        (part("Mine", "my_package.layers"), 'a custom class, "Mine" of the module "my_package.layers"'),
+        (part("Mine", None), 'a custom class, "Mine" of no module of Keras'),
+        (part("my_package>Mine"), 'a custom class, "my_package>Mine"'),
+        (part("system", "os"), 'a custom class, "system" of the module "os"'),
         (part("Popen", "subprocess"), '"Popen" of the module "subprocess"'),
         (part("get_file", "keras.utils"), '"get_file" of the module "keras.utils"'),
         (part("Utils", "keras.src.utils.file_utils"), '"keras.src.utils.file_utils"'),
         (part("Dense", "kerasevil.layers"), '"kerasevil.layers"'),
         (part("Dense", "keras.layers.__class__"), '"keras.layers.__class__"'),
-        (part("dense"), 'a class of its own, "dense"'),
-        (part("Activation", activation=function("eval", "builtins")), 'a function of its own, "eval"'),
+        (part("dense"), 'a custom class, "dense"'),
+        (part("Activation", activation=function("eval", "builtins")), 'a custom function, "eval"'),
         (part("Activation", activation=function("system", "os")), '"system" of the module "os"'),
-        (part("Activation", activation=function(["system"], "keras.activations")), "a function of its own"),
-        (function("get_file", "keras.utils"), 'a function of its own, "get_file" of the module "keras.utils"'),
+        (part("Activation", activation=function(["system"], "keras.activations")), "a custom function"),
+        (function("get_file", "keras.utils"), 'a custom function, "get_file" of the module "keras.utils"'),
         (part("TFSMLayer", filepath="/tmp/other"), "a TFSMLayer, which runs a SavedModel from a path"),  # noqa: S108 - named, not used
         (part("TorchModuleWrapper", module=CODE), "a TorchModuleWrapper, which runs a pickle"),
         (part("JaxLayer"), "a JaxLayer"),
@@ -94,42 +94,42 @@ def test_how_a_model_was_compiled_does_not_matter() -> None:
         (part("StringLookup", vocabulary="/etc/passwd"), 'a vocabulary that is read from a file, "/etc/passwd"'),
         (part("TextVectorization", vocabulary="http://somewhere"), "a vocabulary that is read from a file"),
         ({"class_name": "__typespec__", "module": "os", "config": []}, 'a type of another module: "os"'),
-        ({"class_name": "__made_up__", "config": {}}, "a class of its own"),
+        ({"class_name": "__made_up__", "config": {}}, "a custom class"),
         ({"class_name": ["Dense"], "config": {}}, "a class without a name"),
     ],
 )
 @pytest.mark.parametrize("depth", [0, 3])
-def test_what_could_run_code_is_refused_however_deep_it_lies(layer: dict[str, Any], reason: str, depth: int) -> None:
+def test_code_is_rejected_at_any_depth(layer: dict[str, Any], reason: str, depth: int) -> None:
     for _ in range(depth):
         layer = part("TimeDistributed", layer=[{"inner": layer}])
-    with pytest.raises(FileUnsafe) as refused:
+    with pytest.raises(FileUnsafe) as raised:
         check_keras_config(json.dumps(model(DENSE, layer)), "model.keras")
-    said = str(refused.value)
-    assert said.startswith('"model.keras" is refused, since loading it could do more than compute. It has ')
-    assert reason in said
-    assert said.endswith("If you know who made it and what it does, take it with ensemble add --trust")
+    message = str(raised.value)
+    assert message.startswith('"model.keras" is rejected, since loading it could do more than compute. It has ')
+    assert reason in message
+    assert message.endswith("If you know who made it and what it does, accept it with ensemble add --trust")
 
 
-def test_code_in_how_an_inner_model_was_compiled_is_found() -> None:
-    # Keras compiles inner models whatever it is told about the outer one.
+def test_code_in_the_compile_options_of_an_inner_model_is_found() -> None:
+    # Keras compiles inner models even if the outer one is loaded without compiling.
     inner = model(DENSE, compile_config={"loss": function("system", "os")})
-    assert list(find_keras_code(model(inner))) == ['a function of its own, "system" of the module "os"']
+    assert list(find_keras_code(model(inner))) == ['a custom function, "system" of the module "os"']
 
 
 def test_every_reason_is_named_once() -> None:
     layers = [part("Lambda"), part("Lambda"), part("Mine", "mine")]
-    with pytest.raises(FileUnsafe, match=r"It has a Lambda layer[^;]*; a class of its own[^;]*\. If you"):
+    with pytest.raises(FileUnsafe, match=r"It has a Lambda layer[^;]*; a custom class[^;]*\. If you"):
         check_keras_config(json.dumps(model(*layers)), "model.keras")
 
 
-def test_of_a_key_that_stands_twice_the_one_that_keras_reads_counts() -> None:
+def test_the_last_of_two_equal_keys_counts_as_in_keras() -> None:
     text = json.dumps(model(DENSE)).replace('"class_name": "Dense"', '"class_name": "Dense", "class_name": "Lambda"')
     with pytest.raises(FileUnsafe, match="Lambda layer"):
         check_keras_config(text, "model.keras")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", "[" * 100_000])
-def test_what_is_not_json_is_damaged(text: bytes | str) -> None:
+def test_invalid_json_is_damaged(text: bytes | str) -> None:
     with pytest.raises(FileDamaged, match="is not JSON: the file is damaged"):
         check_keras_config(text, "model.keras")
 
@@ -148,7 +148,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_any_json_passes_or_is_refused_in_words_that_can_be_written(value: Any) -> None:
+def test_any_json_passes_or_is_rejected_with_a_printable_message(value: Any) -> None:
     try:
         check_keras_config(json.dumps(value), "model.keras")
     except FileUnsafe as error:
@@ -156,7 +156,7 @@ def test_any_json_passes_or_is_refused_in_words_that_can_be_written(value: Any) 
 
 
 @pytest.mark.parametrize("depth", [100, 400])
-def test_a_deep_configuration_passes_or_is_refused(depth: int) -> None:
+def test_a_deep_configuration_passes_or_is_rejected(depth: int) -> None:
     deep: Any = {"class_name": "function", "config": []}
     for _ in range(depth):
         deep = {"class_name": "function", "config": [deep]}

@@ -1,4 +1,4 @@
-"""Pictures: decoded as Pillow decodes them, by hand where the numbers can be; refused where they cannot be trusted."""
+"""Images are decoded like by Pillow, checked by hand where possible, and rejected if they cannot be trusted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from stepensemble.core.schema.manifest import ImageFeature
 from stepensemble.imaging import image_reader, read_images, sniff_image
 from stepensemble.imaging.decoding import ImageRefused, decode_image, encode_png
 
-GREY = ImageFeature("picture", (2, 2), mode="L")
-COLOUR = ImageFeature("picture", (2, 2))
+GREY = ImageFeature("image", (2, 2), mode="L")
+COLOUR = ImageFeature("image", (2, 2))
 
 
 def save(image: Image.Image, kind: str = "PNG", **more: Any) -> bytes:
@@ -40,21 +40,21 @@ def noise(height: int, width: int, *channels: int) -> np.ndarray:
 
 
 def photograph() -> np.ndarray:
-    """A smooth picture, as JPEG likes them: 32 by 48 pixels."""
+    """A smooth image, which suits JPEG: 32 by 48 pixels."""
     rows, columns = np.mgrid[0:32, 0:48]
     return np.stack([rows * 8, columns * 5, (rows + columns) * 3], axis=-1).clip(0, 255).astype(np.uint8)
 
 
 def refusal(body: bytes, feature: ImageFeature = GREY) -> str:
-    with pytest.raises(ImageRefused) as refused:
+    with pytest.raises(ImageRefused) as rejected:
         decode_image(body, feature)
-    return str(refused.value)
+    return str(rejected.value)
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3]))))
 def test_a_png_of_the_right_size_is_its_samples(samples: np.ndarray) -> None:
     height, width, channels = samples.shape
-    feature = ImageFeature("picture", (height, width), mode="L" if channels == 1 else "RGB")
+    feature = ImageFeature("image", (height, width), mode="L" if channels == 1 else "RGB")
     np.testing.assert_array_equal(decode_image(encode_png(samples), feature), samples)
 
 
@@ -74,7 +74,7 @@ def test_grey_becomes_three_equal_channels() -> None:
     assert decode_image(png([[1, 2], [3, 4]]), COLOUR).tolist() == [[[1] * 3, [2] * 3], [[3] * 3, [4] * 3]]
 
 
-def test_what_is_transparent_lies_on_white() -> None:
+def test_transparent_pixels_are_blended_with_white() -> None:
     clear, half, solid = [0, 0, 0, 0], [0, 0, 0, 128], [0, 0, 0, 255]
     # Half of it shines through: 255 (1 - 128/255) = 127.
     assert decode_image(png([[clear, half], [solid, solid]]), GREY)[..., 0].tolist() == [[255, 127], [0, 0]]
@@ -111,7 +111,7 @@ def test_two_colours_are_black_and_white() -> None:
         (8, [[2, 4], [1, 3]]),
     ],
 )
-def test_a_picture_is_turned_as_its_exif_says(orientation: int, turned: list[list[int]]) -> None:
+def test_an_image_is_rotated_by_its_exif_orientation(orientation: int, turned: list[list[int]]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     samples = [[1, 2], [3, 4]]
@@ -122,14 +122,14 @@ def test_a_picture_is_turned_as_its_exif_says(orientation: int, turned: list[lis
     assert np.round(jpeg[4::8, 4::8, 0] / 60).astype(int).tolist() == turned
 
 
-def test_broken_exif_is_no_reason_for_a_crash() -> None:
+def test_broken_exif_does_not_crash() -> None:
     body = png([[1, 2], [3, 4]], exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
     with suppress(ImageRefused):
         assert decode_image(body, GREY)[..., 0].tolist() == [[1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_other_formats_are_decoded_as_pillow_does(kind: str) -> None:
+def test_other_formats_are_decoded_like_by_pillow(kind: str) -> None:
     body = save(Image.fromarray(photograph()), kind, quality=90)
     expected = np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
     np.testing.assert_array_equal(decode_image(body, ImageFeature("x", (32, 48))), expected)
@@ -137,7 +137,7 @@ def test_other_formats_are_decoded_as_pillow_does(kind: str) -> None:
 
 
 @pytest.mark.parametrize("adobe", [True, False])
-def test_inks_of_a_jpeg_take_light_away(adobe: bool) -> None:
+def test_cmyk_inks_of_a_jpeg_darken(adobe: bool) -> None:
     patches = np.kron([[[0, 0, 0, 0], [255, 40, 10, 0]], [[0, 200, 90, 128], [30, 0, 60, 250]]], np.ones((8, 8, 1)))
     body = save(Image.fromarray(patches.astype(np.uint8), "CMYK"), "JPEG", quality=100, subsampling=0)
     if not adobe:  # samples are stored as paper, not as ink, with its mark and without
@@ -156,7 +156,7 @@ def test_a_colour_profile_is_not_applied(kind: str) -> None:
     )
 
 
-def test_a_jpeg_with_a_preview_behind_it_is_its_first_picture() -> None:
+def test_a_jpeg_with_a_preview_after_it_is_its_first_image() -> None:
     first, second = Image.fromarray(photograph()), Image.fromarray(255 - photograph())
     body = save(first, "MPO", save_all=True, append_images=[second], quality=95)
     assert Image.open(io.BytesIO(body)).n_frames == 2  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ def test_a_jpeg_with_a_preview_behind_it_is_its_first_picture() -> None:
     assert np.abs(decoded.astype(int) - photograph()).mean() < 6
 
 
-def test_stretching_averages_where_a_picture_becomes_smaller() -> None:
+def test_stretching_averages_when_an_image_shrinks() -> None:
     # A fourth of the size: the filter is a triangle over the neighbourhood, so that flat quarters stay near themselves.
     quarters = np.kron([[0, 100], [200, 40]], np.ones((40, 40)))
     decoded = decode_image(png(quarters), GREY)[..., 0].astype(int)
@@ -173,7 +173,7 @@ def test_stretching_averages_where_a_picture_becomes_smaller() -> None:
     assert decoded[0, 0] < decoded[1, 1] < decoded[0, 1] < decoded[1, 0]
 
 
-def test_stretching_does_not_keep_the_shape_and_cropping_takes_the_middle() -> None:
+def test_stretching_changes_the_shape_and_cropping_takes_the_centre() -> None:
     wide = np.zeros((2, 6), np.uint8)
     wide[:, 2:4] = [[10, 20], [30, 40]]  # the middle square, at the very size: no pixel is mixed
     crop = ImageFeature("x", (2, 2), mode="L", resize="crop")
@@ -182,18 +182,18 @@ def test_stretching_does_not_keep_the_shape_and_cropping_takes_the_middle() -> N
     assert decode_image(png(wide), GREY)[..., 0].tolist() != [[10, 20], [30, 40]]
 
 
-def test_cropping_is_resizing_the_short_side_and_cutting_the_middle() -> None:
+def test_cropping_equals_resizing_the_short_side_and_taking_the_centre() -> None:
     # 60 by 100 to 30 by 30: halved to 30 by 50, of which columns 10 to 40 are the middle.
-    picture = noise(60, 100, 3)
-    halved = np.asarray(Image.fromarray(picture).resize((50, 30), Image.Resampling.BILINEAR))
-    decoded = decode_image(png(picture), ImageFeature("x", (30, 30), resize="crop"))
+    image = noise(60, 100, 3)
+    halved = np.asarray(Image.fromarray(image).resize((50, 30), Image.Resampling.BILINEAR))
+    decoded = decode_image(png(image), ImageFeature("x", (30, 30), resize="crop"))
     inner = slice(1, -1)  # at the cut, a neighbour on the other side is not looked at
     np.testing.assert_allclose(decoded[:, inner].astype(int), halved[:, 10:40][:, inner], atol=1)
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (700, 3)])
-def test_tiny_and_narrow_pictures_are_resized(resize: Any, shape: tuple[int, int]) -> None:
+def test_tiny_and_narrow_images_are_resized(resize: Any, shape: tuple[int, int]) -> None:
     decoded = decode_image(png(np.full(shape, 77)), ImageFeature("x", (4, 6), mode="L", resize=resize))
     assert decoded.shape == (4, 6, 1)
     assert set(decoded.ravel().tolist()) == {77}
@@ -210,35 +210,35 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def test_a_bomb_is_refused_by_its_header() -> None:
+def test_a_decompression_bomb_is_rejected_by_its_header() -> None:
     assert refusal(bomb(6000, 5000)) == "has 6,000 × 5,000 pixels; use at most 16,000,000"
     assert refusal(bomb(60_000, 50_000)) == "has more than 16,000,000 pixels; make it smaller"
     # A bomb is never decoded: this one's data would be "cannot be decoded".
     assert refusal(bomb(4000, 4000)).startswith("cannot be decoded")
 
 
-def test_the_limit_of_pixels_is_the_features() -> None:
+def test_the_feature_sets_the_limit_of_pixels() -> None:
     feature = ImageFeature("x", (2, 2), mode="L", max_pixels=12)
     assert decode_image(png(np.zeros((3, 4))), feature).shape == (2, 2, 1)
     assert refusal(png(np.zeros((13, 1))), feature) == "has 1 × 13 pixels; use at most 12"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_file_that_is_cut_off_is_refused_or_lacks_nothing(kind: str) -> None:
+def test_a_truncated_file_is_rejected_or_complete(kind: str) -> None:
     body = save(Image.fromarray(photograph()), kind)
     feature = ImageFeature("x", (32, 48))
     whole = decode_image(body, feature)
-    refused = 0
+    rejected = 0
     for end in range(0, len(body), max(len(body) // 97, 1)):
         try:
             np.testing.assert_array_equal(decode_image(body[:end], feature), whole)
         except ImageRefused:
-            refused += 1
-    assert refused >= 90
+            rejected += 1
+    assert rejected >= 90
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
-def test_flipped_bits_are_decoded_or_refused_and_nothing_else(place: int, flip: int) -> None:
+def test_flipped_bits_are_decoded_or_rejected(place: int, flip: int) -> None:
     body = bytearray(save(Image.fromarray(photograph()), "JPEG"))
     body[place % len(body)] ^= flip
     with suppress(ImageRefused):
@@ -246,26 +246,26 @@ def test_flipped_bits_are_decoded_or_refused_and_nothing_else(place: int, flip: 
 
 
 @given(st.binary(max_size=60))
-def test_bytes_are_no_picture(body: bytes) -> None:
+def test_random_bytes_are_rejected(body: bytes) -> None:
     for start in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x00\x00\x00\x00WEBP"):
         refusal(start + body)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
-def test_other_formats_are_refused_whatever_pillow_could_do(kind: str) -> None:
+def test_other_formats_are_rejected_even_if_pillow_reads_them(kind: str) -> None:
     assert refusal(save(Image.new("RGB", (16, 16)), kind)) == (
-        "is no PNG, JPEG or WebP picture; convert it to one of these"
+        "is not a PNG, JPEG or WebP image; convert it to one of these"
     )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_an_animation_is_refused(kind: str) -> None:
+def test_an_animation_is_rejected(kind: str) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "green")]
     body = save(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert refusal(body) == "is an animation of 3 pictures; send one of them"
+    assert refusal(body) == "is an animation of 3 images; send one of them"
 
 
-def test_bytes_tell_whether_they_are_a_picture() -> None:
+def test_images_are_recognized_by_their_first_bytes() -> None:
     image = Image.new("RGB", (4, 4))
     assert all(sniff_image(save(image, kind)) for kind in ("PNG", "JPEG", "WEBP"))
     assert not any(map(sniff_image, [b"", b"RIFF", b'{"features": {}}', save(image, "GIF")]))
@@ -281,7 +281,7 @@ def reason_of(value: object, **more: Any) -> str:
     return "; ".join(reasons[1])
 
 
-def test_a_value_is_base64_text_alone_or_as_tensorflow_serving_has_it() -> None:
+def test_a_value_is_base64_text_or_the_object_of_tensorflow_serving() -> None:
     samples, reasons = read_images(GREY, [TEXT, {"b64": TEXT}])
     assert reasons == {}
     assert samples.dtype == np.uint8
@@ -291,26 +291,26 @@ def test_a_value_is_base64_text_alone_or_as_tensorflow_serving_has_it() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (7, "7 is no picture; give a PNG, JPEG or WebP as base64 text"),
-        (True, "true is no picture; give a PNG, JPEG or WebP as base64 text"),
-        ([[0, 1]], "[[0, 1]] is no picture; give a PNG, JPEG or WebP as base64 text"),
-        ({"s3": 7}, '{"s3": 7} is no picture; give a PNG, JPEG or WebP as base64 text'),
+        (7, "7 is not an image; give a PNG, JPEG or WebP as base64 text"),
+        (True, "true is not an image; give a PNG, JPEG or WebP as base64 text"),
+        ([[0, 1]], "[[0, 1]] is not an image; give a PNG, JPEG or WebP as base64 text"),
+        ({"s3": 7}, '{"s3": 7} is not an image; give a PNG, JPEG or WebP as base64 text'),
         ({"b64": TEXT, "s3": "s3://a/b"}, None),
         ("seven.png", '"seven.png" is not base64; give a PNG, JPEG or WebP as base64 text'),
         (TEXT[:-1], None),
         ("ü", '"ü" is not base64; give a PNG, JPEG or WebP as base64 text'),
-        ("", "is no PNG, JPEG or WebP picture; convert it to one of these"),
+        ("", "is not a PNG, JPEG or WebP image; convert it to one of these"),
         (f"data:image/png;base64,{TEXT}", None),
         ({"s3": "s3://data/payloads/x.png"}, "there is no S3 here; give a PNG, JPEG or WebP as base64 text"),
     ],
 )
-def test_any_other_value_is_refused_with_what_to_give(value: object, expected: str | None) -> None:
+def test_any_other_value_is_rejected_with_a_remedy(value: object, expected: str | None) -> None:
     reason = reason_of(value)
     assert reason == expected if expected is not None else len(reason) < 200
 
 
-def test_a_data_url_is_told_apart() -> None:
-    assert reason_of(f"data:image/png;base64,{TEXT}").endswith("is a data URL; send what comes after its comma")
+def test_a_data_url_is_rejected_with_its_own_remedy() -> None:
+    assert reason_of(f"data:image/png;base64,{TEXT}").endswith("is a data URL; send only the part after its comma")
 
 
 def test_a_pointer_is_followed() -> None:
@@ -320,6 +320,6 @@ def test_a_pointer_is_followed() -> None:
     assert reasons == {1: ("is not there", "upload it")}
 
 
-def test_pillow_is_imported_with_the_first_picture_and_not_before() -> None:
+def test_pillow_is_imported_with_the_first_image_and_not_before() -> None:
     code = "import sys, stepensemble.imaging, stepensemble.ensemble; assert 'PIL' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

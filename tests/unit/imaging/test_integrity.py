@@ -1,4 +1,4 @@
-"""Damage at random places: a file is refused, or its samples are those of the intact one, as far as formats allow."""
+"""Damage at random positions: a file is rejected, or has the intact file's samples, as far as formats allow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ END_OF_JPEG = b"\xff\xd9"
 
 @cache
 def photograph() -> Image.Image:
-    """A picture as a camera makes them: smooth, and with noise."""
+    """An image like a camera's: smooth, and with noise."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     smooth = np.stack([90 * np.sin(columns / 40), 80 * np.cos((rows + columns) / 55), 70 * np.sin(rows / 33)], axis=-1)
     noisy = 128 + smooth + np.random.default_rng(0).normal(0, 8, smooth.shape)
@@ -69,13 +69,13 @@ def scan_of(body: bytes) -> tuple[int, int]:
 
 
 def chunk_of(body: bytes, name: bytes) -> tuple[int, int]:
-    """Where a WebP's chunk begins, without what says how large the picture is, and where it ends."""
+    """Return the start of a WebP chunk's data, after the image's size, and its end."""
     start = body.index(name) + 8
     return start + 20, start + int.from_bytes(body[start - 4 : start], "little")
 
 
 @pytest.mark.parametrize("subsampling", ["4:2:2", "4:2:0"])
-def test_a_picture_that_cannot_be_checked_is_rejected_with_a_remedy_that_works(subsampling: str) -> None:
+def test_an_image_that_cannot_be_checked_is_rejected_with_a_remedy_that_works(subsampling: str) -> None:
     image = photograph().convert("CMYK")
     with pytest.raises(ImageRefused) as caught:
         decode_image(save(image, "JPEG", subsampling=subsampling), FEATURE)
@@ -86,7 +86,7 @@ def test_a_picture_that_cannot_be_checked_is_rejected_with_a_remedy_that_works(s
     decode_image(save(image.convert("RGB"), "PNG"), FEATURE)
 
 
-def test_what_is_wrong_with_a_file_names_no_function_of_a_library() -> None:
+def test_an_error_names_no_function_of_a_library() -> None:
     with pytest.raises(ImageRefused) as caught:
         decode_image(JPEGS["baseline"]()[:-2000], FEATURE)
     assert "()" not in str(caught.value)
@@ -118,7 +118,7 @@ def hole(size: int) -> Damage:
 
 
 def count_unnoticed(body: bytes, span: tuple[int, int], damage: Damage) -> int:
-    """Return how often a damaged file is answered with other samples than the intact one."""
+    """Return how often a damaged file is decoded to other samples than the intact one."""
     intact = decode_image(body, FEATURE)
     chance = random.Random(4)  # noqa: S311 - the same places in every run
     unnoticed = 0
@@ -130,33 +130,33 @@ def count_unnoticed(body: bytes, span: tuple[int, int], damage: Damage) -> int:
 
 @pytest.mark.parametrize("kind", JPEGS)
 @pytest.mark.parametrize("damage", [cut_off, cut_off_and_ended, filled_with_zeros, hole(4096)])
-def test_a_jpeg_that_has_lost_data_is_refused(kind: str, damage: Damage) -> None:
+def test_a_jpeg_that_has_lost_data_is_rejected(kind: str, damage: Damage) -> None:
     body = JPEGS[kind]()
     assert count_unnoticed(body, scan_of(body), damage) == 0
 
 
 @pytest.mark.parametrize(("kind", "chunk"), [("lossy", b"VP8 "), ("lossless", b"VP8L"), ("transparent", b"ALPH")])
 @pytest.mark.parametrize("damage", [cut_off, filled_with_zeros, hole(1024)])
-def test_a_webp_that_has_lost_data_is_refused(kind: str, chunk: bytes, damage: Damage) -> None:
+def test_a_webp_that_has_lost_data_is_rejected(kind: str, chunk: bytes, damage: Damage) -> None:
     body = WEBPS[kind]()
     assert count_unnoticed(body, chunk_of(body, chunk), damage) == 0
 
 
 @pytest.mark.parametrize("kind", PNGS)
 @pytest.mark.parametrize("damage", [cut_off, filled_with_zeros, hole(64), hole(1)])
-def test_a_png_is_refused_for_any_damage(kind: str, damage: Damage) -> None:
+def test_a_png_is_rejected_for_any_damage(kind: str, damage: Damage) -> None:
     body = PNGS[kind]()
     assert count_unnoticed(body, (33, len(body) - 12), damage) == 0
 
 
 @pytest.mark.parametrize(("kind", "most"), [("baseline", 2), ("progressive", 8)])
-def test_a_small_hole_in_a_jpeg_is_noticed_more_often_than_not(kind: str, most: int) -> None:
-    # Codes find their way back behind it; where they are as many as before, nothing in the file says that they differ.
+def test_most_small_holes_in_a_jpeg_are_detected(kind: str, most: int) -> None:
+    # The decoder resynchronizes after it; with the same number of codes, nothing in the file shows the damage.
     body = JPEGS[kind]()
     assert count_unnoticed(body, scan_of(body), hole(512)) <= most
 
 
-def test_a_progressive_jpeg_without_its_last_scans_is_refused() -> None:
+def test_a_progressive_jpeg_without_its_last_scans_is_rejected() -> None:
     body = JPEGS["progressive"]()
     scans = [at for at in range(len(body)) if body[at : at + 2] == b"\xff\xda"]
     assert len(scans) > 5
@@ -167,7 +167,7 @@ def test_a_progressive_jpeg_without_its_last_scans_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "with restarts"])
-def test_what_lies_behind_a_jpegs_end_and_in_its_header_is_not_looked_at(kind: str) -> None:
+def test_data_after_a_jpegs_end_and_in_its_header_is_not_checked(kind: str) -> None:
     body = JPEGS[kind]()
     intact = decode_image(body, FEATURE)
     preview = save(photograph().resize((40, 30)), "JPEG", progressive=True)[:-100]
@@ -178,7 +178,7 @@ def test_what_lies_behind_a_jpegs_end_and_in_its_header_is_not_looked_at(kind: s
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (16, 16), (90, 33)])
 @pytest.mark.parametrize("flat", [False, True])
-def test_intact_files_are_whole_however_they_were_written(size: tuple[int, int], flat: bool) -> None:
+def test_intact_files_of_every_kind_pass(size: tuple[int, int], flat: bool) -> None:
     image = Image.new("RGB", size, (200, 30, 40)) if flat else photograph().resize(size)
     for more in ({"quality": 1}, {"quality": 100, "subsampling": 0}, {"optimize": True, "progressive": True}):
         check_integrity(save(image, "JPEG", **more), "JPEG")
@@ -191,7 +191,7 @@ def test_intact_files_are_whole_however_they_were_written(size: tuple[int, int],
             check_integrity(save(image, "PNG", **more), "PNG")
 
 
-def test_bytes_that_an_encoder_puts_behind_a_webps_codes_are_no_damage() -> None:
+def test_an_encoders_bytes_after_a_webps_codes_are_no_damage() -> None:
     body = WEBPS["lossy"]()
     start, end = chunk_of(body, b"VP8 ")
     chunk = body[start - 20 : end] + bytes(4)  # as libvpx does

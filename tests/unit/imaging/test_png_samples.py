@@ -1,4 +1,4 @@
-"""PNGs of every type and depth, written here sample by sample, against what their samples say by NumPy."""
+"""PNGs of every type and depth, written here sample by sample, compared with samples computed by NumPy."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_palette_with_alphas_for_none_some_or_all_of_its_colours(depth: int, a
 
 
 @pytest.mark.parametrize(("colour", "depth"), [(GREY, 4), (GREY, 16), (RGB, 8), (RGB, 16)])
-def test_a_transparent_colour_is_turned_with_the_picture(colour: int, depth: int) -> None:
+def test_a_transparent_colour_is_rotated_with_the_image(colour: int, depth: int) -> None:
     samples = draw(colour, depth)
     key = chunk(b"tRNS", samples[0, 0].astype(">u2").tobytes())
     feature = ImageFeature("x", (WIDTH, HEIGHT))
@@ -113,7 +113,7 @@ def test_a_transparent_colour_is_turned_with_the_picture(colour: int, depth: int
 
 
 @pytest.mark.parametrize("kind", [b"gAMA", b"sRGB", b"cHRM"])
-def test_what_a_file_says_of_its_colours_is_not_applied(kind: bytes) -> None:
+def test_a_files_colour_metadata_is_not_applied(kind: bytes) -> None:
     data = {b"gAMA": (100_000).to_bytes(4), b"sRGB": b"\0", b"cHRM": bytes([0, 0, 122, 38] * 8)}[kind]
     samples = draw(RGB, 8)
     np.testing.assert_array_equal(decode(write(samples, RGB, 8, chunk(kind, data))), samples)

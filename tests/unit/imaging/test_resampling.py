@@ -37,13 +37,13 @@ def line(*samples: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("shape", "size"), SIZES)
 @pytest.mark.parametrize("filter_", PILLOWS)
-def test_a_filter_is_pillows_of_its_name(shape: tuple[int, int], size: tuple[int, int], filter_: str) -> None:
-    picture = noise(*shape)
-    expected = Image.fromarray(picture).resize(size[::-1], PILLOWS[filter_])
-    np.testing.assert_array_equal(resize(picture, size, filter=filter_), np.asarray(expected))
+def test_a_filter_is_pillows_filter_of_that_name(shape: tuple[int, int], size: tuple[int, int], filter_: str) -> None:
+    image = noise(*shape)
+    expected = Image.fromarray(image).resize(size[::-1], PILLOWS[filter_])
+    np.testing.assert_array_equal(resize(image, size, filter=filter_), np.asarray(expected))
 
 
-def test_an_area_is_the_mean_of_what_a_pixel_covers() -> None:
+def test_area_is_the_mean_of_the_covered_input() -> None:
     # 5 pixels to 2: each covers two and a half. (10 + 20 + 30/2) / 2.5 = 18, (30/2 + 40 + 50) / 2.5 = 42.
     assert resize(line(10, 20, 30, 40, 50), (1, 2), filter="area").ravel().tolist() == [18, 42]
     # 2 to 3: two thirds each. The middle one covers a third of either.
@@ -69,24 +69,24 @@ def test_without_antialias_only_the_nearest_pixels_count() -> None:
 def test_one_colour_stays_that_colour(
     shape: tuple[int, int], size: tuple[int, int], filter_: Any, way: Any, colour: int
 ) -> None:
-    picture = np.full((*shape, 1), colour, np.uint8)
+    image = np.full((*shape, 1), colour, np.uint8)
     more: dict[str, Any] = {} if filter_ == "area" else {"antialias": False}
-    assert set(resize(picture, size, filter=filter_, resize=way, **more).ravel()) == {colour}
+    assert set(resize(image, size, filter=filter_, resize=way, **more).ravel()) == {colour}
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3))
-def test_an_area_of_whole_pixels_is_their_mean(height: int, width: int, down: int, across: int) -> None:
-    picture = noise(height * down, width * across)
-    mean = picture.reshape(height, down, width, across, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(resize(picture, (height, width), filter="area"), mean, atol=0.5 + 1e-9)
+def test_area_of_whole_pixels_is_their_mean(height: int, width: int, down: int, across: int) -> None:
+    image = noise(height * down, width * across)
+    mean = image.reshape(height, down, width, across, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(resize(image, (height, width), filter="area"), mean, atol=0.5 + 1e-9)
 
 
 @pytest.mark.parametrize("filter_", ["bilinear", "area"])
-def test_a_crop_is_the_middle_of_the_picture(filter_: Any) -> None:
-    picture = noise(8, 20)
+def test_a_crop_is_the_centre_of_the_image(filter_: Any) -> None:
+    image = noise(8, 20)
     more: dict[str, Any] = {} if filter_ == "area" else {"antialias": False}
-    middle = resize(picture[:, 6:14], (4, 4), filter=filter_, **more)
-    np.testing.assert_array_equal(resize(picture, (4, 4), filter=filter_, resize="crop", **more), middle)
+    middle = resize(image[:, 6:14], (4, 4), filter=filter_, **more)
+    np.testing.assert_array_equal(resize(image, (4, 4), filter=filter_, resize="crop", **more), middle)
 
 
 @pytest.mark.tensorflow
@@ -95,7 +95,7 @@ def test_filters_are_tensorflows() -> None:
     import tensorflow as tf
 
     for shape, size in SIZES:
-        picture = noise(*shape)
+        image = noise(*shape)
         for filter_, method in (
             ("bilinear", "bilinear"),
             ("bicubic", "bicubic"),
@@ -107,8 +107,8 @@ def test_filters_are_tensorflows() -> None:
                     continue
                 if antialias and filter_ in ("bicubic", "lanczos") and size > shape:
                     continue  # what overshoots is cut twice by Pillow, between its two passes too
-                theirs = tf.image.resize(picture.astype(np.float32), size, method, antialias=antialias).numpy()
-                ours = resize(picture, size, filter=filter_, antialias=antialias)
+                theirs = tf.image.resize(image.astype(np.float32), size, method, antialias=antialias).numpy()
+                ours = resize(image, size, filter=filter_, antialias=antialias)
                 # They round nothing, and look bicubic weights up in a table of 1,024. Pillow, which antialiases, rounds
                 # twice and sums in whole numbers.
                 atol = 3 if antialias and filter_ != "area" else 0.75 if filter_ == "bicubic" else 0.51

@@ -11,7 +11,7 @@ import pytest
 from builders import X, artifact, member, released, sources
 from memory import SLOTS, MemoryStack
 from stepensemble import Ensemble
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import (
     ArtifactCorrupt,
     CanaryConflict,
@@ -22,7 +22,7 @@ from stepensemble.core.errors import (
 from stepensemble.core.payload import digest_input
 from stepensemble.core.record import Record
 from stepensemble.core.releases.release import Release, place
-from stepensemble.publishing.canary import Answer, CanaryReport, abort_canary, promote_canary, report_canary
+from stepensemble.publishing.canary import CanaryReport, Predict, abort_canary, promote_canary, report_canary
 from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.publishing.publish import PublishedRelease, publish
 from stepensemble.storage.keys import artifact_key
@@ -30,7 +30,7 @@ from stepensemble.storage.keys import artifact_key
 CLASSES = {"task": {"type": "binary", "classes": ["no", "yes"]}}
 
 
-def load(release: Release, digest: str, artifacts: Mapping[str, bytes]) -> Answer:
+def load(release: Release, digest: str, artifacts: Mapping[str, bytes]) -> Predict:
     ensemble = Ensemble.from_release(release, digest, artifacts)
     return lambda payload: msgspec.convert(ensemble.predict(payload), Output)
 
@@ -40,7 +40,7 @@ def begin(stack: MemoryStack, read: Sources, percent: int = 10) -> PublishedRele
 
 
 def record(stack: MemoryStack, read: Sources, payload: dict[str, Any], id_: str, **more: Any) -> Record:
-    """Record an execution that a release answered."""
+    """Record an execution that a release predicted."""
     output = msgspec.convert(Ensemble.load(read.path).predict({**payload, "prediction_id": id_}), Output)
     made = Record(
         prediction_id=id_,
@@ -101,7 +101,7 @@ def test_the_share_of_a_canary_is_changed_by_publishing_it_again(stack: MemorySt
     assert current.canary.percent == 50
 
 
-def test_what_cannot_be_a_canary_is_refused_before_anything_is_written(stack: MemoryStack, tmp_path: Path) -> None:
+def test_an_impossible_canary_is_rejected_before_anything_is_written(stack: MemoryStack, tmp_path: Path) -> None:
     only = sources(folder(tmp_path, "1"), member("a"))
     with pytest.raises(NothingPublished, match="publish without --canary"):
         begin(stack, only)
@@ -110,13 +110,15 @@ def test_what_cannot_be_a_canary_is_refused_before_anything_is_written(stack: Me
     with pytest.raises(CanaryConflict, match=f"release {only.digest[:12]} is the current one already"):
         begin(stack, only)
     many = sources(folder(tmp_path, "2"), *[member(f"m{number}") for number in range(8)])
-    said = r'8 members need as many slots, 9 with those that are taken, and the stack has 8; raise .* "Slots" .* 1,…,9'
-    with pytest.raises(NotEnoughSlots, match=said):
+    message = (
+        r'8 members need as many slots, 9 with those that are taken, and the stack has 8; raise .* "Slots" .* 1,…,9'
+    )
+    with pytest.raises(NotEnoughSlots, match=message):
         begin(stack, many)
     assert stack.artifacts.written == []
 
 
-def test_while_a_canary_is_under_way_nothing_else_becomes_current(stack: MemoryStack, tmp_path: Path) -> None:
+def test_no_other_release_becomes_current_during_a_canary(stack: MemoryStack, tmp_path: Path) -> None:
     stack.publish(sources(tmp_path, member("a")))
     canary = begin(stack, sources(tmp_path, member("a", version="2")))
     stack.artifacts.written.clear()
@@ -134,7 +136,7 @@ def test_the_current_release_may_be_published_again_beside_a_canary(stack: Memor
     assert stack.releases.read_current()[0].canary is not None
 
 
-def test_slots_that_are_taken_go_to_nobody_but_who_has_them() -> None:
+def test_used_slots_stay_with_their_members() -> None:
     members = [released(id_, artifact=artifact(b"")) for id_ in "abc"]
     five, three = ({"litert": ["1", "2", "3", "4", "5"][:number]} for number in (5, 3))
     assert place(members, five, {"a": "2"}, taken=["1", "2"]) == {"a": "2", "b": "3", "c": "4"}
@@ -156,7 +158,7 @@ def test_a_promoted_canary_is_current_and_the_other_one_is_history(stack: Memory
     assert [(term.release, term.until) for term in current.history] == [(first.release, moment)]
 
 
-def test_an_aborted_canary_is_gone(stack: MemoryStack, tmp_path: Path) -> None:
+def test_an_aborted_canary_is_removed(stack: MemoryStack, tmp_path: Path) -> None:
     stack.publish(sources(tmp_path, member("a")))
     before = stack.releases.read_current()[0]
     canary = begin(stack, sources(tmp_path, member("b")))
@@ -164,7 +166,7 @@ def test_an_aborted_canary_is_gone(stack: MemoryStack, tmp_path: Path) -> None:
     assert stack.releases.read_current()[0] == before
 
 
-def test_without_a_canary_there_is_nothing_to_say_or_to_end(stack: MemoryStack, tmp_path: Path) -> None:
+def test_without_a_canary_there_is_nothing_to_report_or_to_end(stack: MemoryStack, tmp_path: Path) -> None:
     stack.publish(sources(tmp_path, member("a")))
     for work in (promote_canary, abort_canary, lambda _: report(stack)):
         with pytest.raises(NoCanary):
@@ -176,7 +178,7 @@ def test_without_a_canary_there_is_nothing_to_say_or_to_end(stack: MemoryStack, 
 
 @pytest.fixture
 def two(stack: MemoryStack, tmp_path: Path) -> tuple[Sources, Sources]:
-    """The current release answers x / 2 + 2, the canary the mean of that and of log(x)."""
+    """The current release predicts x / 2 + 2, the canary the mean of that and of log(x)."""
     features = [{**X, "min": 1}]
     old = sources(folder(tmp_path, "old"), member("a"), features=features)
     new = sources(folder(tmp_path, "new"), member("a"), member("b", "logarithm"), features=features)
@@ -200,15 +202,18 @@ def test_executions_are_counted_and_their_values_measured(stack: MemoryStack, tw
     assert seen.current.labels == seen.canary.labels == {}
 
 
-def test_each_release_answers_what_the_other_was_asked(stack: MemoryStack, two: tuple[Sources, Sources]) -> None:
+def test_each_release_predicts_the_others_inputs(stack: MemoryStack, two: tuple[Sources, Sources]) -> None:
     old, new = two
-    record(stack, old, {"features": {"x": 1}}, "p1")  # 2.5; the canary would say 1.25
-    record(stack, new, {"features": {"x": 2}}, "p2")  # (3 + ln 2) / 2 = 1.847; the current one would say 3
+    record(stack, old, {"features": {"x": 1}}, "p1")  # 2.5; the canary would predict 1.25
+    record(stack, new, {"features": {"x": 2}}, "p2")  # (3 + ln 2) / 2 = 1.847; the current one would predict 3
     agreement = report(stack).agreement
     assert agreement is not None
-    assert (agreement.records, agreement.rows, agreement.labels_differ, agreement.refusals) == (2, 2, 0, ())
+    assert (agreement.records, agreement.rows, agreement.labels_differ, agreement.rejected) == (2, 2, 0, ())
     assert agreement.shift is not None
-    shifts = [1.25 - 2.5, 1.846574 - 3]  # the canary's less the current release's, whoever answered in the execution
+    shifts = [
+        1.25 - 2.5,
+        1.846574 - 3,
+    ]  # the canary's minus the current release's, whichever of them predicted in the execution
     assert agreement.shift.mean == pytest.approx(sum(shifts) / 2, abs=1e-6)
     assert agreement.shift.greatest == pytest.approx(-1.25)
 
@@ -230,7 +235,7 @@ def test_labels_that_differ_are_counted_by_their_change(stack: MemoryStack, tmp_
     assert (seen.current.labels, seen.canary.labels) == ({"yes": 1, "no": 1}, {"no": 1, "yes": 1})
 
 
-def test_what_was_before_the_canary_of_other_releases_or_asked_to_verify_does_not_count(
+def test_earlier_records_other_releases_and_verifications_do_not_count(
     stack: MemoryStack, two: tuple[Sources, Sources], tmp_path: Path
 ) -> None:
     old, new = two
@@ -260,7 +265,7 @@ def test_only_the_latest_records_are_compared_and_all_are_counted(
     assert seen.current.mean == pytest.approx((4 / 2 + 2 + 5 / 2 + 2) / 2)  # x = 4 and 5
 
 
-def test_inputs_that_the_other_release_refuses_are_counted_with_its_words(stack: MemoryStack, tmp_path: Path) -> None:
+def test_inputs_that_the_other_release_rejects_are_counted_with_its_error(stack: MemoryStack, tmp_path: Path) -> None:
     old = sources(folder(tmp_path, "old"), member("a"))
     new = sources(folder(tmp_path, "new"), member("a"), features=[{**X, "max": 1}])
     stack.publish(old)
@@ -270,12 +275,12 @@ def test_inputs_that_the_other_release_refuses_are_counted_with_its_words(stack:
     agreement = report(stack).agreement
     assert agreement is not None
     assert agreement.rows == 1
-    (refusal,) = agreement.refusals
+    (refusal,) = agreement.rejected
     assert (refusal.release, refusal.records) == (new.digest, 1)
     assert "$.features.x: 2 is out of range" in refusal.example
 
 
-def test_releases_of_different_questions_are_not_compared(stack: MemoryStack, tmp_path: Path) -> None:
+def test_releases_with_different_tasks_are_not_compared(stack: MemoryStack, tmp_path: Path) -> None:
     old = sources(folder(tmp_path, "old"), member("a"))
     stack.publish(old)
     begin(stack, sources(folder(tmp_path, "new"), member("a", "sigmoid", "probability"), **CLASSES))
@@ -285,7 +290,7 @@ def test_releases_of_different_questions_are_not_compared(stack: MemoryStack, tm
     assert seen.current.executions == 1
 
 
-def test_a_damaged_artifact_is_never_compared_with(stack: MemoryStack, two: tuple[Sources, Sources]) -> None:
+def test_a_damaged_artifact_is_never_compared(stack: MemoryStack, two: tuple[Sources, Sources]) -> None:
     _, new = two
     stack.artifacts.write(artifact_key(new.release.members[1].artifact.digest), b"damaged")
     with pytest.raises(ArtifactCorrupt):

@@ -28,7 +28,7 @@ def column(feature: NumberFeature, rows: int = 50) -> list[Any]:
     return [row[feature.name] for row in draw_rows([feature], rows)]
 
 
-def test_numbers_lie_within_their_bounds_where_their_scaling_says() -> None:
+def test_numbers_are_within_their_bounds_and_their_scalings_range() -> None:
     assert all(5 <= value <= 6 for value in column(NumberFeature("x", min=5, max=6)))
     assert all(-1 <= value <= 1 for value in column(NumberFeature("x")))
     assert all(20 <= value <= 40 for value in column(NumberFeature("x", min=0, max=120, scaling=Standard(30, 10))))
@@ -36,7 +36,7 @@ def test_numbers_lie_within_their_bounds_where_their_scaling_says() -> None:
     assert all(3 <= value <= 10 for value in column(NumberFeature("x", min=3, scaling=Log1p())))
 
 
-def test_numbers_differ_from_row_to_row_even_where_bounds_and_scaling_disagree() -> None:
+def test_numbers_differ_from_row_to_row_even_if_bounds_and_scaling_disagree() -> None:
     above, below = NumberFeature("x", min=100, scaling=Standard(0, 1)), NumberFeature("x", max=-100)
     assert all(100 <= value <= 101 for value in column(above))
     assert all(-101 <= value <= -100 for value in column(below))
@@ -83,7 +83,7 @@ def features(draw: st.DrawFn) -> Feature:
 
 
 @given(features(), st.integers(1, 5))
-def test_law_what_is_drawn_is_accepted_the_same_each_time_and_survives_json(feature: Feature, rows: int) -> None:
+def test_law_drawn_rows_are_accepted_repeatable_and_survive_json(feature: Feature, rows: int) -> None:
     drawn = draw_rows([feature], rows)
     columns = normalize([feature], drawn)
     assert all(len(values) == rows for values in columns.values())

@@ -71,7 +71,7 @@ def stack_with(*published: Work) -> MemoryStack:
 
 @pytest.mark.parametrize("canary", [None, 10])
 @pytest.mark.parametrize("late", [False, True])
-def test_who_is_killed_at_any_call_leaves_a_whole_release_and_a_retry_completes(
+def test_a_crash_at_any_call_leaves_a_complete_release_and_a_retry_succeeds(
     before: Sources, mine: Sources, late: bool, canary: int | None
 ) -> None:
     calls = count_calls(stack_with(publishing(before)), publishing(mine, canary))
@@ -89,7 +89,7 @@ def test_who_is_killed_at_any_call_leaves_a_whole_release_and_a_retry_completes(
         assert [term.release for term in current.history] == ([] if canary else [before.digest])
 
 
-def test_who_is_killed_before_anything_was_published_leaves_nothing_published(mine: Sources) -> None:
+def test_a_crash_of_the_first_publish_leaves_nothing_published(mine: Sources) -> None:
     for number in range(count_calls(MemoryStack(), publishing(mine))):
         stack = MemoryStack()
         with pytest.raises(Killed):
@@ -103,7 +103,7 @@ def test_who_is_killed_before_anything_was_published_leaves_nothing_published(mi
     [lambda store: roll_back(store, SLOTS), promote_canary, abort_canary],
     ids=["roll back", "promote a canary", "abort a canary"],
 )
-def test_whatever_else_moves_the_pointer_moves_it_at_its_end(before: Sources, mine: Sources, work: Work) -> None:
+def test_every_operation_moves_the_pointer_last(before: Sources, mine: Sources, work: Work) -> None:
     def prepared() -> MemoryStack:
         return stack_with(publishing(before), publishing(mine), publishing(before, 10))
 
@@ -121,10 +121,10 @@ def test_whatever_else_moves_the_pointer_moves_it_at_its_end(before: Sources, mi
         assert stack.releases.read_current()[0].canary is None
 
 
-def test_of_two_publishers_at_any_moment_one_is_told_and_nothing_is_lost(
+def test_of_two_concurrent_publishers_one_gets_a_conflict_and_nothing_is_lost(
     before: Sources, mine: Sources, theirs: Sources
 ) -> None:
-    told = 0
+    conflicts = 0
     calls = count_calls(stack_with(publishing(before)), publishing(mine))
     for number in range(calls):
         stack = stack_with(publishing(before))
@@ -136,15 +136,15 @@ def test_of_two_publishers_at_any_moment_one_is_told_and_nothing_is_lost(
 
         with suppress(PublishConflict):
             publishing(mine)(ReleaseStore(MeddledBucket(stack.artifacts, meddle)))
-            assert number == 0, "who has read the pointer before the other moved it must be told"
+            assert number == 0, "a publisher that read the pointer before the other moved it must get a conflict"
         current = assert_whole(stack, mine.digest, theirs.digest)
         history = [term.release for term in stack.releases.read_current()[0].history]
         if current == mine.digest:
             assert history == [theirs.digest, before.digest]
         else:
             assert history == [before.digest]
-            told += 1
-    assert told == calls - 1
+            conflicts += 1
+    assert conflicts == calls - 1
 
 
 def test_two_first_publishers_conflict_too(mine: Sources, theirs: Sources) -> None:
@@ -159,9 +159,9 @@ def test_two_first_publishers_conflict_too(mine: Sources, theirs: Sources) -> No
     assert assert_whole(stack, theirs.digest) == theirs.digest
 
 
-def test_a_move_whose_answer_was_lost_is_no_conflict_with_itself(before: Sources, mine: Sources) -> None:
+def test_a_move_whose_response_was_lost_does_not_conflict_with_itself(before: Sources, mine: Sources) -> None:
     class Forgetful(MeddledBucket):
-        """As a client that tries again because the first answer did not arrive."""
+        """Like a client that retries because the first response was lost."""
 
         def replace(self, key: str, body: bytes, tag: str | None) -> None:
             super().replace(key, body, tag)

@@ -8,22 +8,22 @@ from builders import fingerprint, member, sources
 from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import ArtifactCorrupt, CanaryConflict, PublishConflict, ReleaseCorrupt
 from stepensemble.publishing.manifest_loader import Sources
-from stepensemble.publishing.promotion import fetch
-from stepensemble.publishing.publish import carry_out, plan, publish
+from stepensemble.publishing.promotion import fetch_release
+from stepensemble.publishing.publish import apply_plan, plan, publish
 from stepensemble.storage.keys import CURRENT, artifact_key, fingerprint_key, release_key
 
 TWO = {"litert": ["x", "y"]}
 
 
 @pytest.fixture
-def tried(tmp_path: Path) -> Sources:
+def passed(tmp_path: Path) -> Sources:
     return sources(tmp_path, member("a", version="2"), member("b", "sigmoid"))
 
 
 @pytest.fixture
-def dev(tried: Sources) -> MemoryStack:
+def dev(passed: Sources) -> MemoryStack:
     stack = MemoryStack()
-    publish(tried, stack.releases, SLOTS, fingerprint=fingerprint(tried))
+    publish(passed, stack.releases, SLOTS, fingerprint=fingerprint(passed))
     return stack
 
 
@@ -36,58 +36,58 @@ def prod(tmp_path: Path) -> MemoryStack:
     return stack
 
 
-def test_a_promotion_brings_the_same_bytes_under_the_same_names(
-    dev: MemoryStack, prod: MemoryStack, tried: Sources
+def test_a_promotion_copies_the_same_bytes_under_the_same_names(
+    dev: MemoryStack, prod: MemoryStack, passed: Sources
 ) -> None:
-    planned = plan(fetch(dev.releases, tried.digest), prod.releases, TWO)
+    planned = plan(fetch_release(dev.releases, passed.digest), prod.releases, TWO)
     assert [one.id for one in planned.uploads] == ["b"]  # a's artifact is what prod has already
     assert prod.artifacts.written == []
-    done = carry_out(planned, prod.releases)
-    assert (done.release, done.uploaded, done.slots) == (tried.digest, ("b",), {"a": "y", "b": "x"})
-    keys = [artifact_key(tried.release.members[1].artifact.digest), release_key(tried.digest)]
-    assert prod.artifacts.written == [*keys, fingerprint_key(tried.digest), CURRENT]
+    done = apply_plan(planned, prod.releases)
+    assert (done.release, done.uploaded, done.slots) == (passed.digest, ("b",), {"a": "y", "b": "x"})
+    keys = [artifact_key(passed.release.members[1].artifact.digest), release_key(passed.digest)]
+    assert prod.artifacts.written == [*keys, fingerprint_key(passed.digest), CURRENT]
     for key in prod.artifacts.written[:-1]:
         assert prod.artifacts.read(key) == dev.artifacts.read(key)
-    assert prod.releases.read_current()[0].release == tried.digest
+    assert prod.releases.read_current()[0].release == passed.digest
 
 
-def test_what_is_current_there_already_is_no_change(dev: MemoryStack, tried: Sources) -> None:
-    planned = plan(fetch(dev.releases, tried.digest), dev.releases, SLOTS)
+def test_promoting_the_current_release_changes_nothing(dev: MemoryStack, passed: Sources) -> None:
+    planned = plan(fetch_release(dev.releases, passed.digest), dev.releases, SLOTS)
     assert (planned.changed, planned.uploads) == (False, ())
 
 
-def test_a_release_without_a_fingerprint_is_brought_without_one(prod: MemoryStack, tried: Sources) -> None:
+def test_a_release_without_a_fingerprint_is_promoted_without_one(prod: MemoryStack, passed: Sources) -> None:
     stack = MemoryStack()
-    stack.publish(tried)
-    assert fetch(stack.releases, tried.digest).fingerprint is None
-    carry_out(plan(fetch(stack.releases, tried.digest), prod.releases, TWO), prod.releases)
-    assert prod.releases.read_current()[0].release == tried.digest
+    stack.publish(passed)
+    assert fetch_release(stack.releases, passed.digest).fingerprint is None
+    apply_plan(plan(fetch_release(stack.releases, passed.digest), prod.releases, TWO), prod.releases)
+    assert prod.releases.read_current()[0].release == passed.digest
 
 
-def test_a_damaged_source_leaves_the_target_as_it_was(dev: MemoryStack, prod: MemoryStack, tried: Sources) -> None:
+def test_a_damaged_source_does_not_change_the_target(dev: MemoryStack, prod: MemoryStack, passed: Sources) -> None:
     before = prod.releases.read_current()[0]
-    dev.artifacts.write(artifact_key(tried.release.members[1].artifact.digest), b"damaged")
+    dev.artifacts.write(artifact_key(passed.release.members[1].artifact.digest), b"damaged")
     with pytest.raises(ArtifactCorrupt):
-        carry_out(plan(fetch(dev.releases, tried.digest), prod.releases, TWO), prod.releases)
-    dev.artifacts.write(release_key(tried.digest), b"{}")
+        apply_plan(plan(fetch_release(dev.releases, passed.digest), prod.releases, TWO), prod.releases)
+    dev.artifacts.write(release_key(passed.digest), b"{}")
     with pytest.raises(ReleaseCorrupt):
-        fetch(dev.releases, tried.digest)
+        fetch_release(dev.releases, passed.digest)
     assert prod.releases.read_current()[0] == before
 
 
-def test_who_publishes_to_the_target_between_plan_and_move_wins(
-    dev: MemoryStack, prod: MemoryStack, tried: Sources, tmp_path: Path
+def test_a_publish_to_the_target_after_the_plan_wins(
+    dev: MemoryStack, prod: MemoryStack, passed: Sources, tmp_path: Path
 ) -> None:
-    planned = plan(fetch(dev.releases, tried.digest), prod.releases, TWO)
+    planned = plan(fetch_release(dev.releases, passed.digest), prod.releases, TWO)
     theirs = publish(sources(tmp_path, member("theirs")), prod.releases, TWO)
     with pytest.raises(PublishConflict):
-        carry_out(planned, prod.releases)
+        apply_plan(planned, prod.releases)
     assert prod.releases.read_current()[0].release == theirs.release
 
 
-def test_a_canary_on_the_target_is_ended_first(
-    dev: MemoryStack, prod: MemoryStack, tried: Sources, tmp_path: Path
+def test_a_canary_on_the_target_must_be_ended_first(
+    dev: MemoryStack, prod: MemoryStack, passed: Sources, tmp_path: Path
 ) -> None:
     publish(sources(tmp_path, member("a", version="3")), prod.releases, TWO, canary=10)
     with pytest.raises(CanaryConflict):
-        plan(fetch(dev.releases, tried.digest), prod.releases, TWO)
+        plan(fetch_release(dev.releases, passed.digest), prod.releases, TWO)

@@ -14,7 +14,15 @@ from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import ArtifactCorrupt, InvalidManifest, NotEnoughSlots
 from stepensemble.core.releases.release import Current, Term, digest_of
 from stepensemble.publishing.manifest_loader import read_sources
-from stepensemble.publishing.publish import compare_with_current, is_due, name_replaced, pack, plan, publish
+from stepensemble.publishing.publish import (
+    apply_plan,
+    bundle_release,
+    compare_with_current,
+    is_due,
+    name_replaced,
+    plan,
+    publish,
+)
 from stepensemble.publishing.rollback import roll_back
 from stepensemble.publishing.schemas import PUBLISHED, render_schema, write_schemas
 from stepensemble.storage.keys import CURRENT, artifact_key, fingerprint_key, release_key
@@ -25,9 +33,9 @@ NOW = "2026-03-01T12:00:00.000+00:00"
 
 
 def problems_of(path: Path) -> list[str]:
-    with pytest.raises(InvalidManifest) as refused:
+    with pytest.raises(InvalidManifest) as raised:
         read_sources(path)
-    return [str(problem) for problem in refused.value.problems]
+    return [str(problem) for problem in raised.value.problems]
 
 
 # What is read
@@ -40,12 +48,12 @@ def test_sources_are_manifest_artifacts_and_release(tmp_path: Path) -> None:
     assert [one.artifact.digest for one in read.release.members] == [digest_of(one) for one in read.artifacts.values()]
 
 
-def test_a_manifest_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "none.json"
     assert problems_of(path) == [f"{path}: cannot be read: No such file or directory; give the path of a manifest"]
 
 
-def test_every_artifact_that_is_not_sound_is_named_at_once(tmp_path: Path) -> None:
+def test_all_invalid_artifacts_are_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty.tflite").write_bytes(b"")
     (tmp_path / "sound.tflite").write_bytes(b"sound")
     entries = [
@@ -67,7 +75,7 @@ def test_every_artifact_that_is_not_sound_is_named_at_once(tmp_path: Path) -> No
     assert f"is not the digest of sound.tflite, {digest_of(b'sound')} is; restore the file, or pin the new" in found[2]
 
 
-def test_a_pinned_digest_that_holds_is_accepted(tmp_path: Path) -> None:
+def test_a_correct_pinned_digest_is_accepted(tmp_path: Path) -> None:
     pinned = sources(tmp_path, member(digest=digest_of(model("half_plus_two"))))
     assert pinned.digest == sources(tmp_path, member()).digest
 
@@ -123,11 +131,11 @@ def test_more_members_than_slots_write_nothing(tmp_path: Path) -> None:
     assert stack.artifacts.written == []
 
 
-def test_an_upload_tells_its_bytes(tmp_path: Path) -> None:
-    stack, told = MemoryStack(), []
-    read = sources(tmp_path, member("a"), member("b", "sigmoid"))
-    publish(read, stack.releases, SLOTS, sent=lambda id_, count: told.append((id_, count)))
-    assert told == [("a", len(model("half_plus_two"))), ("b", len(model("sigmoid")))]
+def test_an_upload_reports_its_bytes(tmp_path: Path) -> None:
+    stack, reported = MemoryStack(), []
+    planned = plan(bundle_release(sources(tmp_path, member("a"), member("b", "sigmoid"))), stack.releases, SLOTS)
+    apply_plan(planned, stack.releases, on_upload=lambda id_, count: reported.append((id_, count)))
+    assert reported == [("a", len(model("half_plus_two"))), ("b", len(model("sigmoid")))]
 
 
 def test_a_fingerprint_is_written_before_the_pointer_moves(tmp_path: Path) -> None:
@@ -139,7 +147,7 @@ def test_a_fingerprint_is_written_before_the_pointer_moves(tmp_path: Path) -> No
     assert msgspec.json.encode(kept) == msgspec.json.encode(taken)
 
 
-def test_the_history_says_what_was_current_when(tmp_path: Path) -> None:
+def test_the_history_has_the_time_of_each_current_release(tmp_path: Path) -> None:
     stack = MemoryStack()
     first = stack.publish(sources(tmp_path, member("a")))
     stack.now += timedelta(hours=1)
@@ -149,7 +157,7 @@ def test_the_history_says_what_was_current_when(tmp_path: Path) -> None:
     assert current.history == (Term(first.release, NOW, "2026-03-01T13:00:00.000+00:00"),)
 
 
-def test_an_artifact_that_was_damaged_is_mended_by_publishing_again(tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_fixed_by_publishing_again(tmp_path: Path) -> None:
     stack, read = MemoryStack(), sources(tmp_path)
     stack.publish(read)
     key = artifact_key(read.release.members[0].artifact.digest)
@@ -159,7 +167,7 @@ def test_an_artifact_that_was_damaged_is_mended_by_publishing_again(tmp_path: Pa
     assert stack.artifacts.read(key) == model("half_plus_two")
 
 
-def test_an_upload_that_arrives_damaged_is_refused_and_the_pointer_stays(tmp_path: Path) -> None:
+def test_a_damaged_upload_is_rejected_and_the_pointer_stays(tmp_path: Path) -> None:
     stack = MemoryStack()
     first = stack.publish(sources(tmp_path, member("a")))
 
@@ -172,12 +180,12 @@ def test_an_upload_that_arrives_damaged_is_refused_and_the_pointer_stays(tmp_pat
     assert stack.releases.read_current()[0].release == first.release
 
 
-def test_a_plan_says_everything_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_plan_has_everything_and_writes_nothing(tmp_path: Path) -> None:
     stack = MemoryStack()
     first = stack.publish(sources(tmp_path, member("a"), member("b")))
     stack.artifacts.written.clear()
     read = sources(tmp_path, member("a", version="2"), member("c", "sigmoid"), member("d", "sigmoid"))
-    planned = plan(pack(read), stack.releases, SLOTS)
+    planned = plan(bundle_release(read), stack.releases, SLOTS)
     assert stack.artifacts.written == []
     assert (planned.previous, planned.changed) == (first.release, True)
     assert planned.slots == {"a": "1", "c": "2", "d": "3"}
@@ -190,7 +198,7 @@ def test_a_plan_says_everything_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_plan_for_an_empty_stack_has_nothing_to_compare_with(tmp_path: Path) -> None:
     stack = MemoryStack()
-    planned = plan(pack(sources(tmp_path)), stack.releases, SLOTS)
+    planned = plan(bundle_release(sources(tmp_path)), stack.releases, SLOTS)
     assert (planned.previous, planned.changed) == (None, True)
     assert compare_with_current(planned, stack.releases) is None
 
@@ -223,7 +231,7 @@ def test_a_projects_manifest_is_due_once_and_again_when_it_is_edited(tmp_path: P
     assert not is_due(first, store)  # it is current
 
 
-def test_of_a_stack_that_noted_no_manifest_what_was_published_stays(tmp_path: Path) -> None:
+def test_a_published_release_stays_if_no_manifest_was_noted(tmp_path: Path) -> None:
     store = MemoryStack().releases
     first, second = (sources(tmp_path, member("a", version=version)) for version in "12")
     publish(first, store, SLOTS)
@@ -234,7 +242,7 @@ def test_of_a_stack_that_noted_no_manifest_what_was_published_stays(tmp_path: Pa
 
 
 @pytest.mark.parametrize("noted", [True, False])
-def test_a_projects_manifest_is_due_again_where_another_ensemble_is_current(tmp_path: Path, *, noted: bool) -> None:
+def test_a_projects_manifest_is_due_again_if_another_ensemble_is_current(tmp_path: Path, *, noted: bool) -> None:
     store = MemoryStack().releases
     first = sources(tmp_path, member("a"))
     other, newer = (sources(tmp_path, member("a", version=version), name="other") for version in "12")
@@ -254,7 +262,7 @@ def test_a_projects_manifest_is_due_again_where_another_ensemble_is_current(tmp_
 def test_another_ensembles_name_is_found_before_its_release_is_replaced(tmp_path: Path) -> None:
     store = MemoryStack().releases
     first, other = sources(tmp_path, member("a")), sources(tmp_path, member("a"), name="other")
-    assert name_replaced(plan(pack(other), store, SLOTS), store) is None
+    assert name_replaced(plan(bundle_release(other), store, SLOTS), store) is None
     publish(first, store, SLOTS)
-    assert name_replaced(plan(pack(other), store, SLOTS), store) == "halves"
-    assert name_replaced(plan(pack(first), store, SLOTS), store) is None
+    assert name_replaced(plan(bundle_release(other), store, SLOTS), store) == "halves"
+    assert name_replaced(plan(bundle_release(first), store, SLOTS), store) is None

@@ -10,7 +10,7 @@ from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import NoCanary, NotEnoughSlots, ReleaseCorrupt, ReleaseNotFound
 from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.publishing.publish import publish
-from stepensemble.publishing.release_lookup import find_release, names_release
+from stepensemble.publishing.release_lookup import find_release, is_release_reference
 from stepensemble.publishing.rollback import roll_back
 from stepensemble.storage.keys import artifact_key, release_key
 
@@ -37,7 +37,7 @@ def stack(first: Sources, second: Sources) -> MemoryStack:
 # Going back
 
 
-def test_a_rollback_points_at_the_previous_release_and_another_one_undoes_it(
+def test_a_rollback_makes_the_previous_release_current_and_another_one_undoes_it(
     stack: MemoryStack, first: Sources, second: Sources
 ) -> None:
     done = roll_back(stack.releases, SLOTS)
@@ -66,32 +66,34 @@ def test_a_canary_ends_with_a_rollback(stack: MemoryStack, first: Sources, tmp_p
     assert stack.releases.read_current()[0].canary is None
 
 
-def test_a_release_with_missing_or_damaged_artifacts_is_refused_with_all_of_them(
+def test_a_release_with_missing_or_damaged_artifacts_is_rejected_with_all_of_them(
     stack: MemoryStack, first: Sources, second: Sources
 ) -> None:
     a, b = (one.artifact for one in first.release.members)
     stack.artifacts.store.delete(artifact_key(a.digest))  # type: ignore[attr-defined] # a MemoryStore has it
     stack.artifacts.write(artifact_key(b.digest), b"damaged")
     stack.artifacts.written.clear()
-    said = rf"release {first.digest[:12]} cannot be served:\n- a: artifact .* is not in the bucket.*\n- b: artifact .*"
-    with pytest.raises(ReleaseCorrupt, match=said):
+    message = (
+        rf"release {first.digest[:12]} cannot be served:\n- a: artifact .* is not in the bucket.*\n- b: artifact .*"
+    )
+    with pytest.raises(ReleaseCorrupt, match=message):
         roll_back(stack.releases, SLOTS)
     assert stack.artifacts.written == []
     assert stack.releases.read_current()[0].release == second.digest
 
 
-def test_a_damaged_release_is_refused(stack: MemoryStack, first: Sources) -> None:
+def test_a_damaged_release_is_rejected(stack: MemoryStack, first: Sources) -> None:
     stack.artifacts.write(release_key(first.digest), b"{}")
     with pytest.raises(ReleaseCorrupt, match="does not match the digest in its name"):
         roll_back(stack.releases, SLOTS)
 
 
-def test_a_release_for_which_the_stack_has_too_few_slots_by_now_is_refused(stack: MemoryStack) -> None:
+def test_a_release_that_needs_more_slots_than_the_stack_now_has_is_rejected(stack: MemoryStack) -> None:
     with pytest.raises(NotEnoughSlots):
         roll_back(stack.releases, {"litert": ["1"]})
 
 
-def test_where_nothing_was_current_before_there_is_nothing_to_go_back_to(first: Sources) -> None:
+def test_without_a_previous_release_there_is_no_rollback(first: Sources) -> None:
     stack = MemoryStack()
     stack.publish(first)
     with pytest.raises(ReleaseNotFound, match=f"no release was current before {first.digest[:12]}"):
@@ -110,27 +112,27 @@ def test_words_name_releases(stack: MemoryStack, first: Sources, second: Sources
     assert find_release(stack.releases, "canary") == first.digest
 
 
-def test_an_unknown_beginning_is_refused_with_the_releases_there_are(
+def test_an_unknown_beginning_is_rejected_with_the_existing_releases(
     stack: MemoryStack, first: Sources, second: Sources
 ) -> None:
-    with pytest.raises(ReleaseNotFound, match="no release begins with 0000") as refused:
+    with pytest.raises(ReleaseNotFound, match="no release begins with 0000") as raised:
         find_release(stack.releases, "0000")
-    assert first.digest[:12] in str(refused.value)
-    assert second.digest[:12] in str(refused.value)
+    assert first.digest[:12] in str(raised.value)
+    assert second.digest[:12] in str(raised.value)
 
 
-def test_a_beginning_that_several_have_is_refused_with_enough_digits_to_tell_them_apart(stack: MemoryStack) -> None:
+def test_an_ambiguous_beginning_is_rejected_with_enough_digits_to_distinguish_the_releases(stack: MemoryStack) -> None:
     for digest in ("abcdabcdabcdabcdaaaa", "abcdabcdabcdabcdbbbb"):
         stack.artifacts.write(release_key(digest.ljust(64, "0")), b"{}")
-    said = r"2 releases begin with abcdabcdabcdabcd: abcdabcdabcdabcd\w{4}, abcdabcdabcdabcd\w{4}; give more digits"
-    with pytest.raises(ReleaseNotFound, match=said):
+    message = r"2 releases begin with abcdabcdabcdabcd: abcdabcdabcdabcd\w{4}, abcdabcdabcdabcd\w{4}; give more digits"
+    with pytest.raises(ReleaseNotFound, match=message):
         find_release(stack.releases, "abcdabcdabcdabcd")
     assert find_release(stack.releases, "abcdabcdabcdabcda") == "abcdabcdabcdabcdaaaa".ljust(64, "0")
 
 
 @pytest.mark.parametrize("reference", ["latest", "abc", "ABCD", "", "../x"])
-def test_what_is_no_reference_is_refused_with_what_would_be_one(stack: MemoryStack, reference: str) -> None:
-    assert not names_release(reference)
+def test_an_invalid_reference_is_rejected_with_the_valid_forms(stack: MemoryStack, reference: str) -> None:
+    assert not is_release_reference(reference)
     with pytest.raises(ReleaseNotFound, match=re.escape('one of "current", "previous", "canary"')):
         find_release(stack.releases, reference)
 

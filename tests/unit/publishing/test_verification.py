@@ -13,7 +13,7 @@ from msgspec import structs
 import asl
 from builders import ROOT, fingerprint, member, sources
 from memory import SLOTS, MemoryStack
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import FingerprintMissing, VerificationFailed
 from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint
 from stepensemble.publishing.golden import GOLDEN_ROWS
@@ -21,7 +21,7 @@ from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.publishing.publish import publish
 from stepensemble.publishing.verification import (
     Verification,
-    golden_payload,
+    make_golden_payload,
     verify,
 )
 from stepensemble.storage.keys import artifact_key, fingerprint_key
@@ -61,7 +61,7 @@ def statuses(verification: Verification) -> dict[str, str]:
     return {verdict.member: verdict.status for verdict in verification.members}
 
 
-def test_a_stack_that_answers_as_at_the_gate_is_verified(tmp_path: Path) -> None:
+def test_a_stack_with_the_gates_outputs_is_verified(tmp_path: Path) -> None:
     read = sources(tmp_path, member("a"), member("b", "sigmoid"), member("c", "fixed_batch_one", role="shadow"))
     stack = published(read)
     done = verified(stack, read)
@@ -72,7 +72,7 @@ def test_a_stack_that_answers_as_at_the_gate_is_verified(tmp_path: Path) -> None
     assert stack.records.read("verify-1").metadata == {"verify": True}
 
 
-def test_a_member_that_answers_otherwise_is_named_with_a_row(tmp_path: Path) -> None:
+def test_a_member_whose_outputs_differ_is_named_with_a_row(tmp_path: Path) -> None:
     read = sources(tmp_path, member("a"), member("b", "sigmoid"))
     stack = published(read)
     kept = stack.releases.read_fingerprint(read.digest)
@@ -96,7 +96,7 @@ def test_a_member_that_fails_on_the_stack_is_named_with_its_error(tmp_path: Path
     assert done.members[1].reasons[0].startswith("ArtifactCorrupt: ")
 
 
-def test_without_a_quorum_the_members_that_answered_are_compared_all_the_same(tmp_path: Path) -> None:
+def test_members_that_responded_are_compared_without_a_quorum(tmp_path: Path) -> None:
     read = sources(tmp_path, member("a"), member("b", "sigmoid"))  # more than half of two: both
     stack = published(read)
     stack.artifacts.write(artifact_key(read.release.members[1].artifact.digest), b"overwritten")
@@ -104,23 +104,23 @@ def test_without_a_quorum_the_members_that_answered_are_compared_all_the_same(tm
 
 
 @pytest.mark.parametrize(
-    ("artifact", "told"),
+    ("artifact", "prefix"),
     [("batch_mean", "alone: row 0 is 0.5, not "), ("counting", "again, in another order: row 0 is ")],
 )
-def test_a_member_whose_answers_depend_on_more_than_the_row_differs_unless_it_is_declared(
-    tmp_path: Path, artifact: str, told: str
+def test_a_member_whose_outputs_depend_on_more_than_the_row_differs_unless_declared(
+    tmp_path: Path, artifact: str, prefix: str
 ) -> None:
     read = sources(tmp_path, member("a", artifact), member("b", artifact, varies=True), member("c"))
     done = verified(published(read), read)
     assert not done.passed
     assert statuses(done) == {"a": "differs", "b": "varies", "c": "same"}
-    assert [reason for reason in done.members[0].reasons if reason.startswith(told)]
+    assert [reason for reason in done.members[0].reasons if reason.startswith(prefix)]
     declared = sources(tmp_path, member("b", artifact, varies=True))
     done = verified(published(declared), declared)
     assert (done.passed, statuses(done)) == (True, {"b": "varies"})
 
 
-def test_one_golden_row_is_asked_about_twice(tmp_path: Path) -> None:
+def test_one_golden_row_is_predicted_twice(tmp_path: Path) -> None:
     read = sources(tmp_path, member("a", "counting"), golden=[{"x": 1}])
     stack = published(read)
     assert statuses(verified(stack, read)) == {"a": "differs"}
@@ -137,7 +137,7 @@ def test_labels_are_compared_for_equality(tmp_path: Path) -> None:
     assert statuses(verify(read.release, other, asker(stack))) == {"a": "differs"}
 
 
-def test_with_a_cascade_every_member_is_asked_about_every_row(tmp_path: Path) -> None:
+def test_with_a_cascade_every_member_predicts_every_row(tmp_path: Path) -> None:
     # A tier of one voter decides every row by itself: agreement is 1.
     read = sources(
         tmp_path,
@@ -151,17 +151,19 @@ def test_with_a_cascade_every_member_is_asked_about_every_row(tmp_path: Path) ->
     usual, _ = execute(stack, {"instances": [{"x": 1}] * 3}, "usual")
     assert usual is not None
     assert [report.status for report in usual.members] == ["ok", "skipped", "skipped"]
-    assert golden_payload(read.release, stack.releases.read_fingerprint(read.digest))["quorum"] == {"min_members": 2}
+    assert make_golden_payload(read.release, stack.releases.read_fingerprint(read.digest))["quorum"] == {
+        "min_members": 2
+    }
     done = verified(stack, read)
     assert statuses(done) == {"a": "same", "b": "same", "c": "same"}
 
 
-def test_a_stack_that_does_not_answer_at_all_is_not_verified(tmp_path: Path) -> None:
+def test_a_stack_without_output_is_not_verified(tmp_path: Path) -> None:
     read = sources(tmp_path)
     stack = published(read)
     fingerprint = stack.releases.read_fingerprint(read.digest)
     stack.publish(sources(tmp_path, member(version="2")))
-    with pytest.raises(VerificationFailed, match="does not answer the golden rows: ReleaseNotCurrent: "):
+    with pytest.raises(VerificationFailed, match="does not predict the golden rows: ReleaseNotCurrent: "):
         verify(read.release, fingerprint, asker(stack))
 
 
@@ -181,7 +183,7 @@ def kept(*rows: dict[str, Any], taken_at: str = "t1", members: str = "a") -> Fin
     return Fingerprint("d" * 64, taken_at, rows, {id_: MemberFingerprint("litert", [1.0]) for id_ in members})
 
 
-def test_a_fingerprint_is_kept_until_the_golden_rows_or_the_members_change() -> None:
+def test_a_fingerprint_stays_until_the_golden_rows_or_the_members_change() -> None:
     store = MemoryStack().releases
     store.write_fingerprint(kept({"x": 1}))
     store.write_fingerprint(kept({"x": 1}, taken_at="t2"))
@@ -193,7 +195,7 @@ def test_a_fingerprint_is_kept_until_the_golden_rows_or_the_members_change() -> 
 
 
 @pytest.mark.parametrize("body", [None, b"not json", b"{}", msgspec.json.encode(kept({"x": 1}))])
-def test_a_fingerprint_that_is_not_there_or_of_something_else_is_missing_and_mended(body: bytes | None) -> None:
+def test_a_missing_or_wrong_fingerprint_is_reported_and_fixed_by_publishing(body: bytes | None) -> None:
     stack = MemoryStack()
     other = "e" * 64
     if body is not None:

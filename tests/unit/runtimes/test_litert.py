@@ -14,7 +14,7 @@ from builders import MODELS, model
 from stepensemble.core.aggregation.canonical import check_output
 from stepensemble.core.errors import InputMismatch, InvalidOutput, ModelRefused
 from stepensemble.runtimes import Model, Quantization, Signature, Tensor, load_model
-from stepensemble.runtimes.model import AT_ONCE
+from stepensemble.runtimes.model import MAX_BATCH_ROWS
 
 
 def load(name: str, signature: str | None = None) -> Model:
@@ -70,52 +70,52 @@ def test_the_number_of_rows_may_change_from_call_to_call() -> None:
         assert loaded.predict(np.zeros((rows, 1), dtype=np.float32)).tolist() == [[2.0]] * rows
 
 
-def test_an_answer_does_not_change_when_another_is_given() -> None:
+def test_an_output_does_not_change_at_the_next_call() -> None:
     loaded = load("half_plus_two")
     first = loaded.predict(column(2))
     loaded.predict(column(100))
     assert first.tolist() == [[3.0]]
 
 
-def test_rows_are_answered_together_as_each_alone() -> None:
+def test_rows_have_the_same_output_together_and_alone() -> None:
     loaded, values = load("sigmoid"), np.random.default_rng(3).normal(0, 3, (100, 1)).astype(np.float32)
     alone = np.concatenate([loaded.predict(values[row : row + 1]) for row in range(100)])
     np.testing.assert_allclose(loaded.predict(values), alone, rtol=1e-6)
 
 
-def test_many_rows_are_answered_in_parts_as_together() -> None:
-    numbers = np.arange(2 * AT_ONCE + 3, dtype=np.float32)[:, None]
+def test_many_rows_have_the_same_output_in_parts_and_together() -> None:
+    numbers = np.arange(2 * MAX_BATCH_ROWS + 3, dtype=np.float32)[:, None]
     got = load("half_plus_two").predict(numbers)
     np.testing.assert_array_equal(got, numbers / 2 + 2)  # halves of whole numbers below 2^24: nothing is rounded
 
 
-def saying(says: Callable[[Any], Any]) -> Model:
-    """Return a model that says this of the column of all rows that it is asked together."""
+def returning(function: Callable[[Any], Any]) -> Model:
+    """Return a model that applies a function to the column of all rows of a call."""
     signature = Signature(None, (Tensor("x", "float32", (1,)),), (Tensor("y", "float32", None),), None)
-    return Model(signature, lambda values, _: says(values[0]))
+    return Model(signature, lambda values, _: function(values[0]))
 
 
-def test_an_output_that_is_no_entry_a_row_is_told_of_many_rows_as_of_few() -> None:
-    for rows in (2, AT_ONCE + 1):
+def test_an_output_without_an_entry_a_row_is_rejected_for_few_and_many_rows() -> None:
+    for rows in (2, MAX_BATCH_ROWS + 1):
         with pytest.raises(InvalidOutput, match=rf"the output has shape \[\] for {rows} rows"):
-            check_output(saying(np.sum).predict(np.ones((rows, 1), np.float32)), rows)
+            check_output(returning(np.sum).predict(np.ones((rows, 1), np.float32)), rows)
     with pytest.raises(InvalidOutput, match=r"the output has shape \[1, 2\] for 2 rows"):
-        check_output(saying(np.transpose).predict(np.ones((2, 1), np.float32)), 2)
-    with pytest.raises(InvalidOutput, match=r'no entry a row: .* the shapes "\[1, 16384\]", "\[1, 1\]"'):
-        saying(np.transpose).predict(np.ones((AT_ONCE + 1, 1), np.float32))
+        check_output(returning(np.transpose).predict(np.ones((2, 1), np.float32)), 2)
+    with pytest.raises(InvalidOutput, match=r'no entry for each row: .* the shapes "\[1, 16384\]", "\[1, 1\]"'):
+        returning(np.transpose).predict(np.ones((MAX_BATCH_ROWS + 1, 1), np.float32))
 
 
-def test_a_model_of_one_row_at_a_time_is_asked_row_by_row() -> None:
+def test_a_model_with_a_batch_of_one_is_called_row_by_row() -> None:
     assert load("fixed_batch_one").predict(column(0, 1, 2)).tolist() == [[2.0], [2.5], [3.0]]
 
 
 def test_a_model_of_two_rows_takes_two() -> None:
     assert load("fixed_batch_two").predict(column(0, 1)).tolist() == [[2.0], [2.5]]
-    with pytest.raises(InputMismatch, match="takes exactly 2 rows at once, and 3 came"):
+    with pytest.raises(InputMismatch, match="takes exactly 2 rows at once, and got 3"):
         load("fixed_batch_two").predict(column(0, 1, 2))
 
 
-def test_a_model_that_fails_at_more_rows_says_so_and_goes_on_with_one() -> None:
+def test_a_model_that_fails_on_more_rows_still_predicts_one() -> None:
     loaded = load("one_row_inside")
     with pytest.raises(InputMismatch, match="LiteRT cannot run the model on 2 rows: "):
         loaded.predict(column(0, 1))
@@ -123,13 +123,13 @@ def test_a_model_that_fails_at_more_rows_says_so_and_goes_on_with_one() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 0), (2, 1, 1), (2,)])
-def test_rows_of_another_width_are_refused(shape: tuple[int, ...]) -> None:
+def test_rows_of_another_width_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputMismatch, match=r"the model takes \[1\] numbers a row, and its columns give"):
         load("half_plus_two").predict(np.zeros(shape, dtype=np.float32))
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint8"])
-def test_another_dtype_is_refused(dtype: str) -> None:
+def test_another_dtype_is_rejected(dtype: str) -> None:
     with pytest.raises(InputMismatch, match=f"the model takes float32, and its columns are {dtype}"):
         load("half_plus_two").predict(np.zeros((1, 1), dtype=dtype))
 
@@ -137,7 +137,7 @@ def test_another_dtype_is_refused(dtype: str) -> None:
 # Inputs and outputs by name
 
 
-def test_the_signature_tells_what_a_model_takes_and_gives() -> None:
+def test_the_signature_has_the_models_inputs_and_outputs() -> None:
     assert load("named").signature == Signature(
         "serving_default",
         inputs=(Tensor("a", "float32", (1,)), Tensor("b", "float32", (2,))),
@@ -156,7 +156,7 @@ def test_the_signature_tells_what_a_model_takes_and_gives() -> None:
         ("free_width", (None,), None),
     ],
 )
-def test_the_signature_tells_what_is_free(name: str, shape: tuple[int | None, ...], batch: int | None) -> None:
+def test_the_signature_has_the_variable_sizes(name: str, shape: tuple[int | None, ...], batch: int | None) -> None:
     signature = load(name).signature
     assert (signature.inputs[0].shape, signature.batch) == (shape, batch)
 
@@ -174,7 +174,7 @@ def test_named_inputs_are_given_in_any_order() -> None:
     assert load("named").predict(rows, "first").tolist() == [[10.0], [20.0]]
 
 
-def test_a_sole_input_may_go_by_its_name_by_none_or_alone() -> None:
+def test_a_single_input_may_have_its_name_no_name_or_be_an_array() -> None:
     for inputs in (column(0), {"": column(0)}, {"x": column(0)}):
         assert load("half_plus_two").predict(inputs).tolist() == [[2.0]]
 
@@ -182,9 +182,9 @@ def test_a_sole_input_may_go_by_its_name_by_none_or_alone() -> None:
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [
-        (column(1), 'the model has the inputs "a", "b"; say which columns each of them takes'),
-        ({"": column(1)}, 'the model has the inputs "a", "b"; say which columns each of them takes'),
-        ({"a": column(1)}, 'nothing came for the input "b"'),
+        (column(1), 'the model has the inputs "a", "b"; list the columns that each of them takes'),
+        ({"": column(1)}, 'the model has the inputs "a", "b"; list the columns that each of them takes'),
+        ({"a": column(1)}, 'there are no values for the input "b"'),
         ({"a": column(1), "b": column(1), "c": column(1)}, 'the model has no input "c", but "a", "b"'),
         ({"a": column(1), "b": column(1)}, r'the input "b" takes \[2\] numbers a row, and its columns give \[1\]'),
         (
@@ -193,7 +193,7 @@ def test_a_sole_input_may_go_by_its_name_by_none_or_alone() -> None:
         ),
     ],
 )
-def test_inputs_that_do_not_fit_are_named(inputs: Any, expected: str) -> None:
+def test_inputs_that_do_not_fit_are_rejected(inputs: Any, expected: str) -> None:
     with pytest.raises(InputMismatch, match=expected):
         load("named").predict(inputs, "total")
 
@@ -211,7 +211,7 @@ def test_inputs_that_do_not_fit_are_named(inputs: Any, expected: str) -> None:
         ("indexed", None, None, {"i": column(1), "x": column(2)}),
     ],
 )
-def test_what_is_prepared_answers_as_what_is_not(
+def test_a_prepared_model_predicts_as_an_unprepared_one(
     name: str, signature: str | None, output: str | None, inputs: dict[str, Any]
 ) -> None:
     loaded = load(name, signature)
@@ -221,22 +221,22 @@ def test_what_is_prepared_answers_as_what_is_not(
     np.testing.assert_array_equal(got, expected)
 
 
-def test_what_does_not_fit_is_refused_when_it_is_asked() -> None:
+def test_prepared_inputs_that_do_not_fit_are_rejected_at_the_call() -> None:
     inputs = {"a": column(1), "b": column(1)}
     ask = load("named").prepare(inputs, "total")
     with pytest.raises(InputMismatch, match=r'the input "b" takes \[2\] numbers a row'):
         ask([*inputs.values()])
 
 
-def test_which_of_several_outputs_is_wanted_has_to_be_said() -> None:
+def test_one_of_several_outputs_must_be_chosen() -> None:
     rows = {"a": column(1), "b": np.ones((1, 2), dtype=np.float32)}
-    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; say which one is wanted'):
+    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; choose one of them'):
         load("named").predict(rows)
     with pytest.raises(InputMismatch, match='no output "totl", but "first", "total", did'):
         load("named").predict(rows, "totl")
 
 
-def test_every_signature_of_a_file_can_be_asked() -> None:
+def test_every_signature_of_a_file_can_be_run() -> None:
     assert load("signatures", "half").predict(column(0, 1, -4)).tolist() == [[2.0], [2.5], [0.0]]
     assert load("signatures", "double").predict(column(0, 1, -4)).tolist() == [[0.0], [2.0], [-8.0]]
 
@@ -252,34 +252,34 @@ def test_two_signatures_of_a_file_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "signature", "expected"),
     [
-        ("signatures", None, 'the model has the signatures "double", "half"; say which one is wanted'),
+        ("signatures", None, 'the model has the signatures "double", "half"; choose one of them'),
         ("signatures", "hafl", 'the model has no signature "hafl", but "double", "half", did you mean "half"?'),
         ("two_inputs", "half", 'the model lists no signatures, so it has none named "half"; leave the name out'),
     ],
 )
-def test_a_signature_that_is_not_there_is_refused(name: str, signature: str | None, expected: str) -> None:
+def test_a_missing_signature_is_rejected(name: str, signature: str | None, expected: str) -> None:
     with pytest.raises(ModelRefused, match=expected):
         load(name, signature)
 
 
-def test_a_model_without_rows_is_refused() -> None:
+def test_a_model_without_rows_is_rejected() -> None:
     with pytest.raises(ModelRefused, match='the input "x" is a single number; every input needs a first dimension'):
         load("one_number")
 
 
 @pytest.mark.parametrize("name", ["half_plus_two", "fixed_batch_one", "int8"])
-def test_no_rows_are_refused(name: str) -> None:
-    with pytest.raises(InputMismatch, match="no rows came"):
+def test_empty_inputs_are_rejected(name: str) -> None:
+    with pytest.raises(InputMismatch, match="there are no rows"):
         load(name).predict(np.zeros((0, 1), dtype=np.float32))
 
 
-def test_a_size_that_is_free_may_change_from_call_to_call() -> None:
+def test_a_variable_size_may_change_from_call_to_call() -> None:
     loaded = load("free_width")
     for width in (1, 4, 2):
         assert loaded.predict(np.ones((3, width), dtype=np.float32)).tolist() == [[width]] * 3
 
 
-def test_whole_numbers_widen_to_longer_ones_and_to_nothing_else() -> None:
+def test_integers_widen_only_to_longer_integers() -> None:
     loaded = load("long_plus_one")
     for dtype in (np.int64, np.int32, np.int8):
         assert loaded.predict(np.array([[-1], [41]], dtype=dtype)).tolist() == [[0], [42]]
@@ -298,11 +298,11 @@ def test_text_is_text() -> None:
 
 
 STEPS = np.arange(-128, 128, dtype=np.float32)[:, None] / 8
-"""Every number that the quantized models tell apart."""
+"""Every number that the quantized models distinguish."""
 
 
 @pytest.mark.parametrize("name", ["int8", "uint8", "int8_inside"])
-def test_a_quantized_model_answers_floats_with_floats(name: str) -> None:
+def test_a_quantized_model_takes_and_returns_floats(name: str) -> None:
     # x in steps of 1/8 and y = x / 2 + 2 in steps of 1/16 are whole numbers inside, so nothing is lost.
     got = load(name).predict(STEPS)
     assert got.dtype == np.float32
@@ -310,19 +310,19 @@ def test_a_quantized_model_answers_floats_with_floats(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "zero_point"), [("int8", 0), ("uint8", 128)])
-def test_the_signature_tells_how_a_model_is_quantized(name: str, zero_point: int) -> None:
+def test_the_signature_has_the_quantization(name: str, zero_point: int) -> None:
     (tensor,) = load(name).signature.inputs
     assert (tensor.dtype, tensor.quantization) == (name, Quantization(1 / 8, zero_point))
 
 
 @pytest.mark.parametrize(("name", "zero_point"), [("int8", 0), ("uint8", 128)])
-def test_whole_numbers_of_a_quantized_input_pass_as_they_are(name: str, zero_point: int) -> None:
+def test_integers_for_a_quantized_input_pass_unchanged(name: str, zero_point: int) -> None:
     numbers = (STEPS * 8 + zero_point).astype(name)
     np.testing.assert_array_equal(load(name).predict(numbers), STEPS / 2 + 2)
 
 
 @pytest.mark.parametrize("name", ["int8", "uint8"])
-def test_floats_are_quantized_as_a_model_that_does_it_itself_quantizes_them(name: str) -> None:
+def test_floats_are_quantized_like_by_a_model_that_quantizes_its_own_inputs(name: str) -> None:
     # Halves between two steps, and numbers beyond both ends, are where roundings differ.
     halves = np.arange(-300, 300, dtype=np.float32)[:, None] / 16
     anything = np.random.default_rng(5).uniform(-20, 20, (1000, 1)).astype(np.float32)
@@ -330,7 +330,7 @@ def test_floats_are_quantized_as_a_model_that_does_it_itself_quantizes_them(name
     np.testing.assert_array_equal(load(name).predict(values), load("int8_inside").predict(values))
 
 
-def test_what_is_not_finite_is_not_quantized() -> None:
+def test_values_that_are_not_finite_are_not_quantized() -> None:
     with pytest.raises(InputMismatch, match="a value that is not finite cannot be quantized"):
         load("int8").predict(column(1, math.nan))
 
@@ -347,7 +347,7 @@ def test_floats_for_bytes_without_quantization_are_never_cast() -> None:
 # Files
 
 
-def test_an_unknown_runtime_is_refused() -> None:
+def test_an_unknown_runtime_is_rejected() -> None:
     with pytest.raises(ModelRefused, match='no runtime named "onnx"; this version has "litert", "tensorflow"'):
         load_model("onnx", model("sigmoid"))
 
@@ -360,17 +360,17 @@ def test_a_model_outlives_the_bytes_it_was_loaded_from() -> None:
     del rubbish
 
 
-def test_indices_that_columns_hold_as_floats_go_to_an_integer_input() -> None:
+def test_float_columns_with_whole_numbers_are_cast_for_an_integer_input() -> None:
     assert load("long_plus_one").predict(column(0, 3, 2**24 - 1)).tolist() == [[1], [4], [2**24]]
 
 
 @pytest.mark.parametrize("value", [0.5, -0.1, 2.0**24, np.nan, np.inf])
-def test_what_is_no_whole_number_never_becomes_one(value: float) -> None:
+def test_fractions_are_never_cast_to_integers(value: float) -> None:
     with pytest.raises(InputMismatch, match="takes int64, and row 1 of its columns holds no whole number"):
         load("long_plus_one").predict(column(1, value))
 
 
-def test_no_truncated_or_foreign_file_loads_or_ends_the_process() -> None:
+def test_no_truncated_or_foreign_file_loads_or_crashes_the_process() -> None:
     # In a process of its own: a runtime that crashes on a file must fail this test, not end the whole run.
     code = """
 import sys

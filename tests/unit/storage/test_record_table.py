@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from builders import BINARY, THREE, release, released
-from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, ask_once, decide
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
 from stepensemble.core.errors import RecordUnreadable
 from stepensemble.core.record import Record, decode_record, encode_record
 from stepensemble.core.schema.policy import Confidence, Stacking
@@ -31,7 +33,7 @@ def record(task: Task = BINARY, failure: str | None = None) -> Record:
         aggregation=Stacking(coefficients={"a": coefficient, "b": coefficient}, missing="mean"),
         review=Confidence(min_margin=0.5),
     )
-    decided = decide(made, made.policy, 2, ask_once(results))
+    decided = decide(made, made.policy, 2, CollectedResults([results]))
     assert isinstance(decided, ExecutionResult)
     return Record(
         prediction_id="p",

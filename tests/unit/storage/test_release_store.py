@@ -8,7 +8,7 @@ from obstore.store import LocalStore, S3Store
 
 from builders import BINARY, artifact, release, released
 from memory import CountingBucket, MemoryStack
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import (
     ArtifactCorrupt,
     ArtifactMissing,

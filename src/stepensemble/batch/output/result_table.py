@@ -1,7 +1,7 @@
 """Makes the table of results from members' outputs: for each row, the prediction and every member's output.
 
 The numbers are those of a single execution, computed by the same functions, and the prediction's columns have the names
-that an execution's output has (`core.aggregation.prediction.Prediction`). All names of columns are valid in Athena:
+that an execution's output has (`core.aggregation.output.Prediction`). All names of columns are valid in Athena:
 lower-case letters, digits and underscores. Only a column that is copied from the dataset keeps its own name.
 """
 
@@ -20,8 +20,9 @@ from stepensemble.batch.documents import File, LabelValues, Options
 from stepensemble.batch.input.labels import TRUTH, read_ground_truth
 from stepensemble.core.aggregation.canonical import find_usable
 from stepensemble.core.aggregation.classification import own_labels
-from stepensemble.core.aggregation.decision import DecidedRows, Undecided
-from stepensemble.core.aggregation.prediction import DECISIONS, AskMembers, Heard, decision_codes, hear, measures
+from stepensemble.core.aggregation.decision import DecidedRows, Decision, Terms, Undecided, decide_rows
+from stepensemble.core.aggregation.output_source import OutputSource
+from stepensemble.core.aggregation.prediction import DECISIONS, collect_measures, encode_decisions
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.arrays import Array, Flags, Floats, Integers
 from stepensemble.core.problems import show
@@ -64,13 +65,13 @@ class ShardPredictions:
     Attributes:
         coded: one line for each row, with the schema `result_schema`, except that columns with few distinct names are
             of type `Enum`, which is made and written several times as fast. Empty if there is no quorum in any row.
-        outcome: the decisions, and the outputs they come from; None for a shard without rows.
+        decision: the decisions, and the outputs they come from; None for a shard without rows.
         failed: rows without a prediction, because too few voters have a usable output for them: the row's index,
             ascending, and the reason. Their lines have the decision and the status of a failure.
     """
 
     coded: pl.DataFrame
-    outcome: Heard | None
+    decision: Decision | None
     failed: Mapping[int, str]
 
     @property
@@ -90,12 +91,12 @@ class ShardPredictions:
     @property
     def status(self) -> Status:
         """The status of the shard."""
-        return "COMPLETE" if self.outcome is None else self.outcome.decided.status
+        return "COMPLETE" if self.decision is None else self.decision.status
 
     @property
     def cause(self) -> str | None:
         """Why there is no quorum in any row; None if there is one in some row."""
-        return None if self.outcome is None else self.outcome.decided.cause
+        return None if self.decision is None else self.decision.cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,51 +219,51 @@ def _output_type(task: Task, member: ReleasedMember) -> Any:
 
 
 def predict_shard(
-    release: Release, policy: Policy, rows: pl.DataFrame, invoke: AskMembers
+    release: Release, policy: Policy, rows: pl.DataFrame, source: OutputSource
 ) -> ShardPredictions | Undecided:
-    """Combine the members' outputs for a shard's rows, as `core.aggregation.prediction` does for an execution.
+    """Combine the members' outputs for a shard's rows, as `core.aggregation.execution` does for an execution.
 
     Args:
         release: the members, and what their outputs mean.
         policy: of the release.
         rows: the accepted rows, as `name_rows` returns them.
-        invoke: returns the results of a tier; not called if there are no rows.
+        source: supplies the results of each tier; not used if there are no rows.
     """
     schema = result_schema(release, rows.schema)
     if not rows.height:
         return ShardPredictions(pl.DataFrame(schema=schema), None, {})
-    outcome = hear(release, policy, rows.height, invoke)
-    if isinstance(outcome, Undecided):
-        return outcome
-    if outcome.decided.cause is not None:
-        return ShardPredictions(pl.DataFrame(schema=schema), outcome, {})
-    columns = {name: rows[name] for name in rows.columns} | _tabulate_predictions(release, outcome, rows.height)
+    decision = decide_rows(Terms(release.task, policy, release.members), rows.height, source)
+    if isinstance(decision, Undecided):
+        return decision
+    if decision.cause is not None:
+        return ShardPredictions(pl.DataFrame(schema=schema), decision, {})
+    columns = {name: rows[name] for name in rows.columns} | _tabulate_predictions(release, decision, rows.height)
     if FILE in columns and (rows[FILE] == (file := rows[FILE][0])).all():
         columns[FILE] = _repeat(file, rows.height)
     prefixes = name_members(release.members, rows.columns)
     for member in release.members:
-        parts = _tabulate_member(release.task, member, outcome, rows.height)
+        parts = _tabulate_member(release.task, member, decision, rows.height)
         columns |= {f"{prefixes[member.id]}_{name}": part for name, part in parts.items()}
     nulls = pl.Series([None]).new_from_index(0, rows.height)
     coded = pl.DataFrame({name: _cast(columns.get(name, nulls), dtype) for name, dtype in schema.items()})
     failures = [
-        zip(part.numbers.tolist(), outcome.explain(part, release), strict=True) for part in outcome.decided.failed
+        zip(part.numbers.tolist(), decision.explain(part, release.voters), strict=True) for part in decision.failed
     ]
-    return ShardPredictions(coded, outcome, dict(sorted(chain.from_iterable(failures))))
+    return ShardPredictions(coded, decision, dict(sorted(chain.from_iterable(failures))))
 
 
 def _cast(column: pl.Series, dtype: pl.DataType) -> pl.Series:
     return column if isinstance(column.dtype, pl.Enum) else column.cast(dtype)
 
 
-def _tabulate_predictions(release: Release, outcome: Heard, rows: int) -> dict[str, pl.Series]:
+def _tabulate_predictions(release: Release, decision: Decision, rows: int) -> dict[str, pl.Series]:
     """Return the prediction's columns; columns without any value may be missing."""
-    decided = outcome.decided.settled
+    decided = decision.decided
     decisions, statuses = np.full(rows, len(DECISIONS)), np.full(rows, STATUSES.index("FAILED"))
     tiers, places = np.full(rows, release.tiers), np.full(rows, -1)
     first = 0
     for part in decided:
-        decisions[part.numbers] = decision_codes(part.answers)
+        decisions[part.numbers] = encode_decisions(part.predictions)
         statuses[part.numbers] = STATUSES.index("DEGRADED" if part.missing else "COMPLETE")
         tiers[part.numbers] = part.tier
         places[part.numbers] = np.arange(first, first + len(part.numbers))
@@ -282,9 +283,9 @@ def _tabulate_predictions(release: Release, outcome: Heard, rows: int) -> dict[s
     def place(joined: pl.Series) -> pl.Series:
         return joined if len(decided) == 1 and first == rows else _pick(joined, places)
 
-    measured = [measures(part.answers) for part in decided]
+    measured = [collect_measures(part.predictions) for part in decided]
     columns |= {name: place(_to_series(join(arrays[name] for arrays in measured))) for name in measured[0]}
-    classes = [part.answers.classes for part in decided if part.answers.classes is not None]
+    classes = [part.predictions.classes for part in decided if part.predictions.classes is not None]
     if classes:
         columns["label"] = place(_name(name_classes(release.task), join(part.label for part in classes)))
         voters = [voter.id for voter in release.voters]
@@ -294,11 +295,11 @@ def _tabulate_predictions(release: Release, outcome: Heard, rows: int) -> dict[s
 
 def _find_pivotal(part: DecidedRows, voters: Sequence[str]) -> Flags:
     """Return `(rows, voters)` for all voters of the release; a part has some of these voters, in the same order."""
-    if part.answers.classes is not None and part.voters == tuple(voters):
-        return part.answers.classes.pivotal
+    if part.predictions.classes is not None and part.voters == tuple(voters):
+        return part.predictions.classes.pivotal
     flags = np.zeros((len(part.numbers), len(voters)), dtype=np.bool_)
-    if part.answers.classes is not None:
-        flags[:, [voters.index(id_) for id_ in part.voters]] = part.answers.classes.pivotal
+    if part.predictions.classes is not None:
+        flags[:, [voters.index(id_) for id_ in part.voters]] = part.predictions.classes.pivotal
     return flags
 
 
@@ -313,10 +314,10 @@ def _list_names(flags: Flags, names: Sequence[str]) -> pl.Series:
     return pl.Series([[], *listed], dtype=pl.List(pl.String))[places]
 
 
-def _tabulate_member(task: Task, member: ReleasedMember, outcome: Heard, rows: int) -> dict[str, pl.Series]:
-    result, output = outcome.results.get(member.id), outcome.outputs.get(member.id)
-    numbers = outcome.asked.get(member.tier)
-    if numbers is not None and len(numbers) == rows and member.id not in outcome.faults:
+def _tabulate_member(task: Task, member: ReleasedMember, decision: Decision, rows: int) -> dict[str, pl.Series]:
+    result, output = decision.results.get(member.id), decision.outputs.get(member.id)
+    numbers = decision.reached.get(member.tier)
+    if numbers is not None and len(numbers) == rows and member.id not in decision.faults:
         places, columns = None, {"status": _repeat("failed" if output is None else "ok", rows)}
     else:
         states, places = np.zeros(rows, dtype=np.int64), np.full(rows, -1)  # places among the rows it was invoked with
@@ -329,7 +330,7 @@ def _tabulate_member(task: Task, member: ReleasedMember, outcome: Heard, rows: i
         parts = _tabulate_output(task, member, result.outputs, output)
         columns |= parts if places is None else {name: _pick(part, places) for name, part in parts.items()}
         if member.role == "shadow":
-            columns |= _tabulate_shadow(member.id, outcome.decided.settled, rows)
+            columns |= _tabulate_shadow(member.id, decision.decided, rows)
     nulls = pl.Series([None]).new_from_index(0, rows)
     return {name: columns.get(name, nulls) for name in MEMBER_COLUMNS}
 
@@ -354,7 +355,7 @@ def _tabulate_shadow(id_: str, decided: Sequence[DecidedRows], rows: int) -> dic
     """Return whether a shadow agrees and flips the label; null where the row was decided before the shadow's tier."""
     agrees, flips = np.full(rows, -1), np.full(rows, -1)  # places in `(False, True)`
     for part in decided:
-        view = part.answers.shadows.get(id_)
+        view = part.predictions.shadows.get(id_)
         if view is not None:
             agrees[part.numbers] = view.agrees
             flips[part.numbers] = -1 if view.flips is None else view.flips

@@ -18,7 +18,7 @@ GB_SECOND, REQUEST, TRANSITION = 0.0000166667, 0.20 / 1e6, 0.025 / 1e3
 https://aws.amazon.com/step-functions/pricing/ in 2026; free tiers are not counted."""
 
 RUN_TRANSITIONS = 6
-"""Transitions of a run: Plan, Planned?, Run shards, Summarize, Summarized?, and one of the two states after it."""
+"""Transitions of a run: Plan, Planned?, Run shards, Summarize, Summarized?, Succeed or Fail."""
 
 RESUMED_TRANSITIONS = 5
 """Transitions of a run of which no shard is left to do."""
@@ -27,13 +27,13 @@ SHARD_TRANSITIONS = 4
 """Transitions of a shard: its start, which Distributed Map is charged for, Normalize shard, Any rows?, Shard ended."""
 
 TIER_TRANSITIONS = 3
-"""Transitions of a tier of a shard: Score members, Aggregate shard, Answered?. Each invoked member is one more."""
+"""Transitions of a tier of a shard: Score members, Aggregate shard, Next tier?. Each invoked member is one more."""
 
 SHADOWS_TRANSITIONS = 2
 """Further transitions of a tier with shadows: its Parallel has two Maps."""
 
 EMPTY_SHARD_TRANSITIONS = 2
-"""Transitions of a shard without accepted rows: Aggregate shard, Answered?."""
+"""Transitions of a shard without accepted rows: Aggregate shard, Next tier?."""
 
 
 class FunctionUse(Struct, frozen=True):

@@ -18,8 +18,8 @@ from stepensemble.batch.documents import SCHEMA_VERSION
 from stepensemble.batch.report.sampling import Sample, merge_samples, take_sample
 from stepensemble.core.aggregation.canonical import find_usable
 from stepensemble.core.aggregation.classification import ABSTAINED, own_labels
-from stepensemble.core.aggregation.decision import DecidedRows
-from stepensemble.core.aggregation.prediction import DECISIONS, Heard, decision_codes
+from stepensemble.core.aggregation.decision import DecidedRows, Decision
+from stepensemble.core.aggregation.prediction import DECISIONS, encode_decisions
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.arrays import Array, Floats, Hashes, Integers
 from stepensemble.core.releases.release import Release, ReleasedMember
@@ -293,7 +293,7 @@ def count_bins(values: Floats, edges: Sequence[float]) -> Histogram:
 
 def count_predictions(
     release: Release,
-    outcome: Heard,
+    decision: Decision,
     edges: Sequence[float] = (),
     truth: Floats | None = None,
     keys: Hashes | None = None,
@@ -302,30 +302,30 @@ def count_predictions(
 
     Args:
         release: the release that predicted.
-        outcome: the decisions, and the outputs they come from.
+        decision: the decisions, and the outputs they come from.
         edges: of the prediction's histogram; without edges there is none.
         truth: `(rows,)`, the class's index or the number, NaN where the ground truth is not known.
         keys: `(rows,)`, by which rows are sampled (`sampling.compute_keys`); None for no sample.
     """
     task = release.task
     members = {
-        member.id: _measure_member(task, member, outcome, truth)
+        member.id: _measure_member(task, member, decision, truth)
         for member in release.members
-        if _was_invoked(member, outcome)
+        if _was_invoked(member, decision)
     }
-    agreement = {} if isinstance(task, RegressionTask) else _count_agreement(task, release, outcome)
-    parts = [_count_decided(task, part, edges, truth, keys) for part in outcome.decided.settled]
+    agreement = {} if isinstance(task, RegressionTask) else _count_agreement(task, release, decision)
+    parts = [_count_decided(task, part, edges, truth, keys) for part in decision.decided]
     return merge_statistics([*parts, ShardStatistics(members=members, agreement=agreement)])
 
 
-def _was_invoked(member: ReleasedMember, outcome: Heard) -> bool:
-    return member.tier in outcome.asked and len(outcome.asked[member.tier]) > 0
+def _was_invoked(member: ReleasedMember, decision: Decision) -> bool:
+    return member.tier in decision.reached and len(decision.reached[member.tier]) > 0
 
 
 def _count_decided(
     task: Task, part: DecidedRows, edges: Sequence[float], truth: Floats | None, keys: Hashes | None
 ) -> ShardStatistics:
-    predictions, classes = part.answers, part.answers.classes
+    predictions, classes = part.predictions, part.predictions.classes
     known = None if truth is None else truth[part.numbers]
     sample = Sample()
     if classes is None:
@@ -339,7 +339,7 @@ def _count_decided(
         pivotal = dict(zip(part.voters, map(int, map(np.count_nonzero, classes.pivotal.T)), strict=True))
     return ShardStatistics(
         statuses={"DEGRADED" if part.missing else "COMPLETE": len(part.numbers)} if len(part.numbers) else {},
-        decisions=_count(decision_codes(predictions), DECISIONS),
+        decisions=_count(encode_decisions(predictions), DECISIONS),
         labels=labels,
         tiers={str(part.tier): len(part.numbers)},
         members={id_: MemberStatistics(pivotal=rows) for id_, rows in pivotal.items()},
@@ -365,14 +365,14 @@ def _count(codes: Integers, names: Sequence[str]) -> dict[str, int]:
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
-def _measure_member(task: Task, member: ReleasedMember, outcome: Heard, truth: Floats | None) -> MemberStatistics:
-    result, output = outcome.results[member.id], outcome.outputs.get(member.id)
+def _measure_member(task: Task, member: ReleasedMember, decision: Decision, truth: Floats | None) -> MemberStatistics:
+    result, output = decision.results[member.id], decision.outputs.get(member.id)
     if output is None:
         failure = "NoResult" if result.failure is None else result.failure.type
         return MemberStatistics(shards=1, failures={failure: 1})
-    known = None if truth is None else truth[outcome.asked[member.tier]]
+    known = None if truth is None else truth[decision.reached[member.tier]]
     rows = len(output)
-    if member.id in outcome.faults:
+    if member.id in decision.faults:
         usable = find_usable(output)
         output, known = output[usable], None if known is None else known[usable]
     if isinstance(task, RegressionTask):
@@ -422,18 +422,18 @@ def _measure_classes(task: Task, labels: Integers, probabilities: Floats | None,
     return Accuracy(rows, correct, rows, float(error), tuple(counts), tuple(sums), tuple(hits))
 
 
-def _count_agreement(task: Any, release: Release, outcome: Heard) -> dict[str, dict[str, PairAgreement]]:
-    members = [member for member in release.members if member.id in outcome.outputs and _was_invoked(member, outcome)]
-    labels = {member.id: own_labels(task, outcome.outputs[member.id]) for member in members}
+def _count_agreement(task: Any, release: Release, decision: Decision) -> dict[str, dict[str, PairAgreement]]:
+    members = [member for member in release.members if member.id in decision.outputs and _was_invoked(member, decision)]
+    labels = {member.id: own_labels(task, decision.outputs[member.id]) for member in members}
     counted: dict[str, dict[str, PairAgreement]] = {}
     for one, other in combinations(members, 2):
         # A later tier was invoked with some of the rows of an earlier one.
-        both = outcome.asked[max(one.tier, other.tier)]
+        both = decision.reached[max(one.tier, other.tier)]
         for member in (one, other):
-            if member.id in outcome.faults:
-                usable = find_usable(outcome.outputs[member.id])
-                both = both[_select(usable, outcome.asked[member.tier], both)]
-        first, second = (_select(labels[member.id], outcome.asked[member.tier], both) for member in (one, other))
+            if member.id in decision.faults:
+                usable = find_usable(decision.outputs[member.id])
+                both = both[_select(usable, decision.reached[member.tier], both)]
+        first, second = (_select(labels[member.id], decision.reached[member.tier], both) for member in (one, other))
         counted.setdefault(one.id, {})[other.id] = PairAgreement(len(both), int(np.count_nonzero(first == second)))
     return counted
 

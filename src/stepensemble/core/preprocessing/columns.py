@@ -1,7 +1,7 @@
 """Named columns: how a member's input is stacked from them, and how they are serialized.
 
 Inline, a column is a list of numbers, or `{"dtype": …, "values": …}` where it is not float32. By pointer, columns are
-an uncompressed NumPy archive and outputs a NumPy file; pickles are refused in both.
+an uncompressed NumPy archive and outputs a NumPy file; neither may hold pickles.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Columns = dict[str, Array]
 """In the manifest's order, all with the same number of rows."""
 
 ONE = np.float32(1).view(np.uint32)
-"""Its bits."""
+"""The bits of 1.0 as float32."""
 
 
 def stack_columns(columns: Columns, names: Sequence[str]) -> Array:
     """Stack a member's columns to its input.
 
-    Returns `(rows, len(names))` for scalar columns, float32, or float64 where one of them is that; the tensor itself
-    where a tensor is named alone.
+    Returns `(rows, len(names))` for scalar columns, float32, or float64 if one column is; a tensor that is named
+    alone is returned as it is.
 
     Raises:
-        InputMismatch: a column is not there, or a tensor is mixed with other columns.
+        InputMismatch: a column is missing, or a tensor is mixed with other columns.
     """
     absent = [name for name in names if name not in columns]
     if absent:
@@ -41,7 +41,7 @@ def stack_columns(columns: Columns, names: Sequence[str]) -> Array:
         return taken[0]
     if any(column.ndim > 1 for column in taken):
         raise InputMismatch("a tensor cannot be stacked with other columns; let the member take it alone")
-    return np.ascontiguousarray(np.array(taken).T)  # of a few rows np.stack takes much longer
+    return np.ascontiguousarray(np.array(taken).T)  # np.stack takes much longer for a few rows
 
 
 def select_rows(columns: Columns, numbers: npt.NDArray[np.int64]) -> Columns:
@@ -55,8 +55,8 @@ def bind_columns(columns: Columns, inputs: Mapping[str, Sequence[str]]) -> dict[
     """Stack a member's columns for each of its inputs, as `stack_columns` does for one.
 
     Args:
-        columns: all there are.
-        inputs: input name to the columns it takes, in its order.
+        columns: all columns of the rows.
+        inputs: input name to its columns, in order.
 
     Raises:
         InputMismatch: as `stack_columns`.
@@ -90,7 +90,7 @@ def columns_from_json(data: Mapping[str, Any]) -> Columns:
 def columns_to_bytes(columns: Columns) -> bytes:
     """Return columns as a NumPy archive (`.npz`): their names, and one array for each in that order.
 
-    `flags` are the names of those of nothing but zeros and ones, of which categories make several: a byte a row.
+    `flags` names the columns that hold only zeros and ones, as one-hot categories do: they take one byte for each row.
     """
     flags = [name for name, column in columns.items() if _is_flag(column)]
     kept = [column.astype(np.bool_) if name in flags else column for name, column in columns.items()]
@@ -110,7 +110,7 @@ def _is_flag(column: Array) -> bool:
 def columns_from_bytes(body: bytes) -> Columns:
     """Reverse `columns_to_bytes`."""
     with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-        flags = archive["flags"].tolist() if "flags" in archive else ()  # as written by versions without
+        flags = archive["flags"].tolist() if "flags" in archive else ()  # earlier versions wrote no flags
         columns = {name: archive[f"arr_{index}"] for index, name in enumerate(archive["names"].tolist())}
     return {name: column.astype(np.float32) if name in flags else column for name, column in columns.items()}
 

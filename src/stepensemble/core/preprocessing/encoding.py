@@ -1,9 +1,9 @@
 """Validates, encodes and scales rows: from JSON values to named columns of numbers, the same for every member.
 
-A scalar column is of shape `(rows,)`, float32 but for a number feature that declares float64; a tensor's column has its
+A scalar column is of shape `(rows,)`, float32 unless a number feature declares float64; a tensor's column has its
 declared dtype and shape `(rows, *shape)`.
-Arithmetic is float64 until the last step. All work is a column at a time; rows are looked at singly only to say what is
-wrong with them.
+Arithmetic is float64 until the last step. All work is done column by column; single rows are visited only to explain a
+problem.
 
 Images are read by a function that the caller passes (`Images`).
 """
@@ -49,9 +49,7 @@ IMAGE_BYTES = 32 * 1024 * 1024
 """Most bytes of an execution's column of images: Normalize has 512 MB for it, copies of it, and a decoded file."""
 
 MOST_COMPARISONS = 100_000
-"""Of wrong values with words of a vocabulary, or of wrong names with features', to suggest what may have been meant:
-about a second.
-"""
+"""Most comparisons of wrong values with a vocabulary, or of wrong names with features, for suggestions: a second."""
 
 NUMERAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
@@ -59,12 +57,12 @@ BLANKS = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-"""What may stand around a numeral: Unicode's White_Space, which Polars strips too. `str.strip` alone also takes U+001C
-to U+001F, which `float` refuses in a text of ASCII and accepts in any other."""
+"""Blanks allowed around a numeral: Unicode's White_Space, which Polars strips too. `str.strip` alone also strips U+001C
+to U+001F, which `float` rejects in ASCII text and accepts in other text."""
 
 
 def all_column_names(features: Sequence[Feature]) -> tuple[str, ...]:
-    """Name every column, in the manifest's order."""
+    """Return the names of all columns, in the manifest's order."""
     return tuple(name for feature in features for name in column_names(feature))
 
 
@@ -85,9 +83,9 @@ def normalize(
 
     Args:
         features: as the manifest declares them.
-        rows: one mapping a row, feature name to value; an absent key and `None` both mean a missing value.
+        rows: one mapping for each row, feature name to value; an absent key and `None` both mean a missing value.
         locate: the JSON path of a row, for messages.
-        images: reads pictures.
+        images: reads images.
 
     Raises:
         InvalidPayload: with every bad field of every row.
@@ -117,7 +115,7 @@ def normalize(
 def encode(feature: Feature, values: Sequence[Any], images: Images = refuse_images) -> tuple[Columns, Reasons]:
     """Encode one feature's values, `None` standing for a missing one; `images` reads images.
 
-    Returns the columns, whose content at rows with a reason is meaningless, and the reasons.
+    Returns the columns, which are meaningless in rows with a reason, and the reasons.
     """
     if isinstance(feature, NumberFeature):
         return _encode_number(feature, values)
@@ -175,10 +173,10 @@ def scale_numbers(
 
     Args:
         feature: with bounds and scaling.
-        numbers: finite, or NaN where there is none.
+        numbers: finite, or NaN for a missing number.
 
-    Returns the column, infinite where a number is too large for it, and which numbers are within the bounds; where one
-    is not, or there is none, the column is 0.
+    Returns the column, infinite where a number is too large for it, and flags of the numbers within the bounds; the
+    column is 0 where a number is missing or out of bounds.
     """
     low = -np.inf if feature.min is None else feature.min
     high = np.inf if feature.max is None else feature.max
@@ -302,7 +300,7 @@ def _place_unknown(
     reasons: Reasons = {}
     size = len(feature.vocabulary)
     allowed = enumerate_values(feature.vocabulary)
-    # A suggestion compares with the whole vocabulary, so thousands of wrong values must not each ask for one.
+    # A suggestion compares with the whole vocabulary, so thousands of wrong values must not each compute one.
     hints: dict[str, str] = {}
     for row in rows:
         value = values[row]
@@ -402,7 +400,7 @@ def scale_samples(feature: ImageFeature, samples: Array) -> Array:
     if feature.dtype == "float32":
         mean = np.array(feature.mean or [0.0] * feature.channels)
         std = np.array(feature.std or [1.0] * feature.channels)
-        # There are 256 different samples a channel: each is reckoned once, in 64 bits.
+        # A channel has 256 different samples: each is computed once, in 64 bits.
         table = ((np.arange(256)[:, None] / feature.scale - mean) / std).astype(np.float32)
         scaled = np.stack([table[samples[..., channel], channel] for channel in range(feature.channels)], axis=-1)
     if feature.layout == "CHW":

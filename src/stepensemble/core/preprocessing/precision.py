@@ -12,8 +12,8 @@ from stepensemble.core.schema.manifest import Feature, NumberFeature, TensorFeat
 def is_narrow(feature: Feature) -> bool:
     """Return whether a feature's column is float32 and so may lose digits.
 
-    Categories and booleans are small whole numbers there, and pictures have 256 values a channel: nothing is lost of
-    them. A number feature that says `"dtype": "float32"` itself declares that this is enough.
+    Categories and booleans become small whole numbers, and images have 256 values in each channel, so they lose
+    nothing. A number feature with `"dtype": "float32"` declares that seven digits are enough.
     """
     if isinstance(feature, NumberFeature):
         return feature.dtype is UNSET

@@ -72,9 +72,9 @@ def _compare_named(part: str, before: Mapping[str, Struct], after: Mapping[str, 
             yield from _compare(part, name, None, before[name], new)
         else:
             yield _make_difference(part, name, None, "added", None, new, f"added ({describe(new)})")
-    kept_before = [name for name in before if name in after]
-    kept_after = [name for name in after if name in before]
-    if kept_before != kept_after:
+    common_before = [name for name in before if name in after]
+    common_after = [name for name in after if name in before]
+    if common_before != common_after:
         words = ", ".join(_list_moves(list(before), list(after)))
         yield _make_difference(part, None, None, "reordered", list(before), list(after), words)
 
@@ -115,16 +115,16 @@ def _are_names(entries: Sequence[Any]) -> bool:
 
 def _list_moves(before: Sequence[str], after: Sequence[str]) -> list[str]:
     """List the moved names, in words: the fewest names that must move so that the others keep their order."""
-    kept = [before.index(name) for name in after if name in before]
-    staying = set(find_longest_ascent(kept))
-    moved = [before[place] for place in kept if place not in staying]
-    said = [f"{name}: position {before.index(name) + 1} → {after.index(name) + 1}" for name in moved[:MOST_MOVES]]
-    return said if len(moved) <= MOST_MOVES else [*said, f"and {len(moved) - MOST_MOVES} more moved"]
+    common = [before.index(name) for name in after if name in before]
+    staying = set(find_longest_ascent(common))
+    moved = [before[place] for place in common if place not in staying]
+    moves = [f"{name}: position {before.index(name) + 1} → {after.index(name) + 1}" for name in moved[:MOST_MOVES]]
+    return moves if len(moved) <= MOST_MOVES else [*moves, f"and {len(moved) - MOST_MOVES} more moved"]
 
 
 def find_longest_ascent(numbers: Sequence[int]) -> list[int]:
     """Return a longest increasing subsequence of distinct numbers (Fredman, 1975)."""
-    ends: list[int] = []  # the smallest number that an ascent of each length ends in
+    ends: list[int] = []  # the smallest last number of an ascent of each length
     before: dict[int, int | None] = {}
     for number in numbers:
         place = bisect_left(ends, number)
@@ -142,7 +142,7 @@ def _make_difference(
     part: str, name: str | None, path: str | None, change: ChangeKind, before: Any, after: Any, words: str
 ) -> Difference:
     title = f"{part}s" if change == "reordered" and path is None else " ".join(filter(None, (part, name)))
-    said = f"{title}: {words}" if path is None else f"{title}: {path} {words}"
+    sentence = f"{title}: {words}" if path is None else f"{title}: {path} {words}"
     return Difference(
         part=part,
         name=name,
@@ -150,7 +150,7 @@ def _make_difference(
         change=change,
         before=None if before is UNSET else msgspec.to_builtins(before),
         after=None if after is UNSET else msgspec.to_builtins(after),
-        words=said,
+        words=sentence,
     )
 
 
@@ -188,7 +188,7 @@ def describe(value: Any, path: str | None = None) -> str:
 
 def _describe_struct(value: Struct) -> str:
     tag = value.__struct_config__.tag
-    said = [] if tag is None else [str(tag)]
+    parts = [] if tag is None else [str(tag)]
     for one in structs.fields(value):
         inner = getattr(value, one.name)
         if inner is UNSET:
@@ -196,8 +196,8 @@ def _describe_struct(value: Struct) -> str:
         is_default = one.default is not msgspec.NODEFAULT and _encode(inner) == _encode(one.default)
         names_it = one.name in {"id", "name"} and one.required
         if not names_it and not is_default:
-            said.append(f"{one.name} {_enclose(inner, describe(inner, one.name))}")
-    return ", ".join(said)
+            parts.append(f"{one.name} {_enclose(inner, describe(inner, one.name))}")
+    return ", ".join(parts)
 
 
 def _enclose(value: Any, words: str) -> str:

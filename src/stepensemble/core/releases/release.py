@@ -222,16 +222,16 @@ def place(
 def _place_alike(
     runtime: str, ids: Sequence[str], slots: Sequence[str], previous: Mapping[str, str], taken: Collection[str]
 ) -> dict[str, str]:
-    kept = {id_: previous[id_] for id_ in ids if previous.get(id_) in slots}
+    unmoved = {id_: previous[id_] for id_ in ids if previous.get(id_) in slots}
     others = {slot for slot in taken if slot in slots}
-    held = {*kept.values(), *others}
+    held = {*unmoved.values(), *others}
     free = [slot for slot in slots if slot not in held]
-    coming = [id_ for id_ in ids if id_ not in kept]
-    if len(coming) > len(free):
+    new = [id_ for id_ in ids if id_ not in unmoved]
+    if len(new) > len(free):
         raise NotEnoughSlots(
-            _explain_missing_slots(runtime, ids, len(slots), len(held) + len(coming), beside=bool(others))
+            _explain_missing_slots(runtime, ids, len(slots), len(held) + len(new), beside=bool(others))
         )
-    return kept | dict(zip(coming, free, strict=False))
+    return unmoved | dict(zip(new, free, strict=False))
 
 
 def _explain_missing_slots(runtime: str, ids: Sequence[str], slots: int, needed: int, *, beside: bool) -> str:

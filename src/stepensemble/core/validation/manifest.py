@@ -1,6 +1,6 @@
 """Checks a whole manifest: reports every problem of structure and meaning at once.
 
-Here are the frame, the features, the task and the members; what the policy has to fulfil is in `coherence`.
+This module checks features, task and members; `validation.policy` checks the policy.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def parse_manifest(text: bytes | str) -> Manifest:
 def _check_meaning(data: dict[str, Any], broken: Sequence[str]) -> Iterator[Problem]:
     """Check the meaning of the well-formed parts of a manifest, alone and together.
 
-    A part that is malformed, here `UNSET`, spares itself the checks that look at it, and no others.
+    Checks that read a malformed part, which is `UNSET` here, are skipped; all others run.
     """
     features, members = _well_formed(data, "features", Feature, broken), _well_formed(data, "members", Member, broken)
     every_feature, everyone = _all(data, "features", features), _all(data, "members", members)
@@ -200,7 +200,7 @@ def _check_number(feature: NumberFeature, path: str) -> Iterator[Problem]:
             f"{show(scaling.max)} is not above min {show(scaling.min)}",
             "use a larger max",
         )
-    elif isinstance(scaling, MinMax) and scaling.max - scaling.min < SMALLEST:  # as no "std" may be below it
+    elif isinstance(scaling, MinMax) and scaling.max - scaling.min < SMALLEST:  # the lower bound of "std" too
         yield Problem(
             f"{path}.scaling.max",
             f"{show(scaling.max)} is above min {show(scaling.min)} by less than {SMALLEST:g}, which numbers are "
@@ -262,8 +262,8 @@ def _check_classes(named: Sequence[tuple[str, str]], classes: Sequence[str], pat
         yield Problem(path, f"the class {show(name)} is missing", "add it")
 
 
-def _unknown_class(path: str, name: str, classes: Sequence[str], meant: Sequence[str]) -> Problem:
-    remedy = f"use one of {enumerate_values(classes)}{suggest(name, meant)}"
+def _unknown_class(path: str, name: str, classes: Sequence[str], candidates: Sequence[str]) -> Problem:
+    remedy = f"use one of {enumerate_values(classes)}{suggest(name, candidates)}"
     return Problem(path, f"{show(name)} is not a class of the task", remedy)
 
 
@@ -328,12 +328,12 @@ def _check_tensors(taken: Sequence[str], columns: Mapping[str, Feature], path: s
 
 def _check_golden(rows: Sequence[Mapping[str, Any]], features: tuple[Feature, ...]) -> Iterator[Problem]:
     try:
-        normalize(features, rows, locate="$.golden[{}]".format, images=_believe)
+        normalize(features, rows, locate="$.golden[{}]".format, images=_accept_images)
     except InvalidPayload as error:
         yield from error.problems
 
 
-def _believe(feature: ImageFeature, values: Sequence[Any]) -> tuple[Array, Reasons]:
+def _accept_images(feature: ImageFeature, values: Sequence[Any]) -> tuple[Array, Reasons]:
     """Accept every image: the gate decodes it later."""
     return np.zeros((len(values), *feature.size, feature.channels), np.uint8), {}
 

@@ -1,7 +1,7 @@
 """Checks a policy: alone, against the task, and against the members.
 
-Each function takes the parts of a manifest that it compares, all of them well formed, and yields what is wrong.
-`soundness` calls them; `check_quorum` also judges a quorum that a payload brings along.
+Each function takes the well-formed parts of a manifest that it compares, and yields problems. `validation.manifest`
+calls them; `check_quorum` also checks the quorum of a payload.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def check_support(member: EnsembleMember, aggregation: Aggregation, task: Task, 
 def check_weight(member: EnsembleMember, aggregation: Aggregation, quorum: Quorum, path: str) -> Iterator[Problem]:
     """Check that a weight is small enough to be summed, and has an effect: in the method, or in the quorum."""
     method = name_method(aggregation)
-    if member.weight > LARGEST:  # of a manifest that is found before, of a replay here
+    if member.weight > LARGEST:  # a manifest was checked before; a replay is checked here
         remedy = f"use a number of at most {LARGEST:g}"
         yield Problem(f"{path}.weight", f"{show(member.weight)} is out of bounds", remedy)
     if member.weight != 1.0 and method not in WEIGHTED_METHODS and quorum.min_weight is None:
@@ -151,8 +151,8 @@ def check_quorum(quorum: Quorum, members: Sequence[EnsembleMember], path: str) -
 
     Args:
         quorum: of a manifest, or of a payload.
-        members: all of them; shadows are known by name, to say that they do not count.
-        path: where the quorum stands, for messages.
+        members: all of them; the names of shadows explain why they do not count.
+        path: of the quorum, for messages.
     """
     voters = select_voters(members)
     if voters and quorum.min_members is not None and quorum.min_members > len(voters):

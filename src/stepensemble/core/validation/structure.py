@@ -1,7 +1,7 @@
 """Checks plain JSON data against a msgspec type and reports every problem, not only the first.
 
 msgspec's own decoder stops at the first mismatch. This walks the same types (`msgspec.inspect`), so the structures
-in `manifest` stay the only description there is: of the decoder, of the published JSON Schema, and of this check.
+in `core.schema` are the only definition, for the decoder, the published JSON Schema and this check.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _check_union(data: object, types: tuple[inspect.Type, ...], path: str) -> It
     if len(structs) > 1:
         yield from _check_tagged(data, structs, path)
         return
-    # Where a list may stand among other things, what is wrong inside a list is told of the list's parts.
+    # If a list is one of several alternatives, problems inside a list are reported for its entries.
     fitting = kinds if len(kinds) == 1 else [kind for kind in kinds if _has_form(data, kind)]
     found = [list(_check(data, kind, path)) for kind in fitting]
     if not fitting:
@@ -150,7 +150,7 @@ def _check_scalar(data: object, kind: inspect.Type, path: str) -> Iterator[Probl
     if not _has_form(data, kind):
         yield _wrong_type(data, path, _word(kind))
         return
-    # A bound is checked by msgspec itself, which knows all of them, one value at a time.
+    # msgspec checks bounds itself, one value at a time.
     try:
         msgspec.convert(data, _annotated(kind))
     except msgspec.ValidationError as error:

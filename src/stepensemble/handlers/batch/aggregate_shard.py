@@ -30,7 +30,7 @@ from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.errors import EnsembleError, QuorumNotMet, StorageUnavailable
 from stepensemble.handlers.batch.run_documents import Runs, ShardEvent
 from stepensemble.handlers.prediction.cascade import prepare_next_tier
-from stepensemble.handlers.prediction.member_results import name_failure, read_results, recall
+from stepensemble.handlers.prediction.member_results import name_failure, read_results
 from stepensemble.handlers.state import Cascade, Frame, TierRequest, TierResults
 from stepensemble.storage.keys import accepted_key, read_key, shard_prefix, shard_report_key, staged_key
 
@@ -94,8 +94,7 @@ class ShardAggregator:
         plan, release = self.runs.read(event.run)
         read = decode_shard_read(data.read(read_key(prefix)))
         rows = pl.read_ipc(io.BytesIO(data.read(accepted_key(prefix))))
-        results = [read_results(data, tier.results) for tier in event.tiers]
-        predicted = predict_shard(release, release.policy, rows, recall(event.tiers, results))
+        predicted = predict_shard(release, release.policy, rows, read_results(data, event.tiers))
         if isinstance(predicted, Undecided):
             frame = Frame(event.run, plan.release, inline=False)
             return prepare_next_tier(data, frame, event.cascade, predicted, prefix=prefix, earlier=event.tiers)
@@ -105,10 +104,10 @@ class ShardAggregator:
         part = encode_part(predicted.predictions, plan.options.format, spreadsheet=plan.options.spreadsheet)
         data.upload(staged_key(event.run, "part", event.shard.number, plan.options.format), part)
         counted = [read.statistics]
-        if predicted.outcome is not None:
+        if predicted.decision is not None:
             truth = encode_ground_truth(release.task, rows[TRUTH]) if TRUTH in rows.columns else None
             keys = compute_keys(plan.files[event.shard.file].name, rows[ROW].to_numpy())
-            counted.append(count_predictions(release, predicted.outcome, plan.edges.prediction, truth, keys))
+            counted.append(count_predictions(release, predicted.decision, plan.edges.prediction, truth, keys))
         if predicted.failed:
             counted.append(self._reject(event, read, list_failed_rows(rows, predicted.failed)))
         seconds = {"aggregate_shard": time.perf_counter() - started}
@@ -138,6 +137,6 @@ class ShardAggregator:
 
 def _explain(predicted: ShardPredictions) -> str:
     """Return why there is no quorum, and how the members failed, since a shard has no record."""
-    results = {} if predicted.outcome is None else predicted.outcome.results
+    results = {} if predicted.decision is None else predicted.decision.results
     failures = {id_: one.failure for id_, one in results.items() if one.failure is not None}
     return "; ".join([str(predicted.cause), *(f"{id_}: {one.type}: {one.message}" for id_, one in failures.items())])

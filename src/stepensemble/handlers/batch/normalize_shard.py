@@ -29,7 +29,7 @@ from stepensemble.batch.report.statistics import (
 from stepensemble.core.errors import EnsembleError, StorageUnavailable
 from stepensemble.core.preprocessing.columns import columns_to_bytes
 from stepensemble.handlers.batch.run_documents import Runs, ShardEvent
-from stepensemble.handlers.state import Frame, list_members, prepare_tier
+from stepensemble.handlers.state import Frame, TierColumns, list_members, prepare_tier
 from stepensemble.storage.keys import (
     accepted_key,
     columns_key,
@@ -112,7 +112,7 @@ class ShardNormalizer:
         ]
         pointer = msgspec.to_builtins(data.pointer(columns_key(prefix)))
         frame = Frame(event.run, plan.release, inline=False)
-        return prepare_tier(frame, 1, members, rows=rows.height, columns=pointer, all_columns=pointer)
+        return prepare_tier(frame, 1, members, TierColumns(rows.height, pointer, pointer))
 
 
 def _count(plan: RunPlan, encoded: EncodedRows, rejected: pl.DataFrame, ground_truth: LabelCounts) -> ShardStatistics:

@@ -1,4 +1,4 @@
-"""Ask the ensemble by a synchronous execution, or one of its members by its slot: the HTTP door's two calls."""
+"""Runs the ensemble as a synchronous execution, or invokes one member by its slot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from stepensemble.core import errors
 from stepensemble.core.aggregation.canonical import list_entries
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import (
     EnsembleError,
     ExecutionFailed,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
 CALL_BYTES = 5 * 1024 * 1024
-"""Columns or outputs of more bytes travel to and from a slot through S3; Lambda takes 6 MB, the frame included."""
+"""Columns or outputs of more bytes go to and from a slot through S3; Lambda takes 6 MB, the envelope included."""
 
 TOO_MANY = frozenset(
     {"ThrottlingException", "TooManyRequestsException", "ServiceQuotaExceededException", "ExecutionLimitExceeded"}
@@ -54,27 +54,27 @@ TRANSIENT = frozenset(
         "ResourceConflictException",
     }
 )
-"""Refusals below 500 that pass by themselves: a function that is being deployed, credentials that are being renewed."""
+"""Errors below 500 that are temporary: a function that is being deployed, credentials that are being renewed."""
 
 THROTTLED_STATES = frozenset({"Lambda.TooManyRequestsException"})
 TRANSIENT_STATES = frozenset(
     {"Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "States.Timeout", "TIMED_OUT"}
 )
 CRASHED = frozenset({"Runtime.ExitError", "Runtime.OutOfMemory", "Lambda.Unknown"})
-"""The end of a function's process. A score function keeps nothing, so it may be called again."""
+"""A function's process ended. A score function has no state, so it may be invoked again."""
 
 LATER = "try again later"
 
 
 class _Raised(Struct, frozen=True):
-    """What Lambda says of an error that was raised, as far as clients may know."""
+    """The part of Lambda's report of a raised error that callers may see."""
 
     errorMessage: str  # noqa: N815 (Lambda's name)
 
 
 @dataclass(frozen=True, slots=True)
 class Invoker:
-    """The clients, and what is asked through them.
+    """Starts executions and invokes functions.
 
     Attributes:
         machine: ARN of the EXPRESS state machine.
@@ -91,11 +91,11 @@ class Invoker:
 
         Args:
             name: of the execution.
-            payload: of an execution; rows too many for its input go through the data bucket.
+            payload: of an execution; rows too large for its input go through the data bucket.
 
         Raises:
-            EnsembleError: what the execution failed with, under its own name; ExecutionFailed where that is none of
-                ours; Throttled, StorageUnavailable or StillRunning where asking again may help.
+            EnsembleError: the error of the execution, by its name; ExecutionFailed for any other error; Throttled,
+                StorageUnavailable or StillRunning where a retry may help.
         """
         body = msgspec.json.encode(store_rows(self.data, payload)).decode()
         try:
@@ -110,14 +110,14 @@ class Invoker:
         """Return a member's outputs in its model's own shape.
 
         Args:
-            name: of this call; names what it leaves in the data bucket, if anything.
+            name: of this call; names its objects in the data bucket, if there are any.
             member: with the inputs that these columns are for.
             columns: all that the member takes.
-            rows: how many.
-            width: how many entries an output has a row.
+            rows: their number.
+            width: entries of an output for each row.
 
         Raises:
-            MemberError: the member's failure.
+            MemberError: the member failed.
             EnsembleError: as `run`.
         """
         prefix = execution_prefix(name, member.function)
@@ -133,7 +133,7 @@ class Invoker:
         return list(outputs)
 
     def describe(self, name: str, member: MemberToInvoke) -> ModelSignature:
-        """Return what a member's model takes and gives, by the model's own names.
+        """Return the inputs and outputs of a member's model, by the model's own names.
 
         Raises:
             MemberError: the model cannot be loaded.
@@ -146,20 +146,20 @@ class Invoker:
         return msgspec.convert(signature, ModelSignature)
 
     def _invoke(self, name: str, function: str, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a score function returns; it is invoked once more where its process ended.
+        """Invoke a score function, once more if its process ended, and return its response.
 
         Raises:
-            EnsembleError: what the function raised, under its own name.
+            EnsembleError: the error that the function raised, by its name.
         """
-        answer, failed = self._call(function, event)
-        if failed and answer.get("errorType") in CRASHED:
-            answer, failed = self._call(function, event)
+        response, failed = self._call(function, event)
+        if failed and response.get("errorType") in CRASHED:
+            response, failed = self._call(function, event)
         if failed:
-            raise name_failure(str(answer.get("errorType", "")), str(answer.get("errorMessage", "")), name)
-        return answer
+            raise name_failure(str(response.get("errorType", "")), str(response.get("errorMessage", "")), name)
+        return response
 
     def _call(self, function: str, event: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Return a function's response, and whether that is an error of it."""
+        """Return a function's response, and whether it is an error."""
         try:
             called = self.functions.invoke(FunctionName=function, Payload=msgspec.json.encode(event))
             return msgspec.json.decode(called["Payload"].read(), type=dict[str, Any]), "FunctionError" in called
@@ -168,10 +168,10 @@ class Invoker:
 
 
 def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
-    """Return a failure of an execution or a function as an error of ours.
+    """Return the failure of an execution or a function as an error of this package.
 
-    The messages of our own errors are written for whoever asks; of any other only its name is told, as its message may
-    be a stack trace.
+    The messages of this package's errors are written for callers. Of any other error only the name is passed on, since
+    its message may be a stack trace.
     """
     kind = getattr(errors, error, None)
     if isinstance(kind, type) and issubclass(kind, EnsembleError):
@@ -183,29 +183,29 @@ def name_failure(error: str, cause: str, execution: str) -> EnsembleError:
         return Throttled(f"execution {execution} was throttled; {LATER}")
     if error in TRANSIENT_STATES:
         return StorageUnavailable(f"execution {execution} ended with {error}; {LATER}")
-    return ExecutionFailed(f"execution {execution} ended with {error}; its log says why")
+    return ExecutionFailed(f"execution {execution} ended with {error}; its log has the reason")
 
 
 def _read_message(cause: str) -> str:
-    """Return the message of a cause; where a function raised its error, the stack trace stands beside it."""
+    """Return the message of a cause; a raised error is JSON with a stack trace beside it."""
     with suppress(msgspec.DecodeError):
         return msgspec.json.decode(cause, type=_Raised).errorMessage
     return cause
 
 
 def _translate(error: BotoCoreError | ClientError, service: str) -> EnsembleError:
-    """Return what a client gets of a call that failed; only for what may pass by itself, that it may try again."""
+    """Return the error of a failed AWS call; only a temporary one is reported as worth a retry."""
     if isinstance(error, ReadTimeoutError):
-        return StillRunning("there is no answer yet")
+        return StillRunning("there is no response yet")
     if not isinstance(error, ClientError):
         return StorageUnavailable(f"{service} cannot be reached; {LATER}")
     code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     if code in TOO_MANY or status == HTTPStatus.TOO_MANY_REQUESTS:
-        return Throttled(f"{service} takes no more requests at the moment; {LATER}")
+        return Throttled(f"{service} accepts no more requests at the moment; {LATER}")
     if code in TOO_LARGE or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        problem = Problem("$", f"is more than {service} takes ({code})", "shorten it, or send fewer rows")
+        problem = Problem("$", f"exceeds what {service} takes ({code})", "shorten it, or send fewer rows")
         return PayloadTooLarge([problem])
     if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and code not in TRANSIENT:
-        # The same call comes to the same end, until the stack is repaired or deployed anew.
-        return ExecutionFailed(f"{service} refuses the call ({code}); look at the stack and its permissions")
-    return StorageUnavailable(f"{service} answers {code}; {LATER}")
+        # A retry would fail in the same way, until the stack is repaired or deployed again.
+        return ExecutionFailed(f"{service} refuses the call ({code}); check the stack and its permissions")
+    return StorageUnavailable(f"{service} returned {code}; {LATER}")

@@ -1,9 +1,8 @@
-"""The HTTP API: routes, and how an error becomes a response.
+"""The HTTP API: maps requests to the service, and errors to responses.
 
-Under `/v1` errors are TensorFlow Serving's, `{"error": text}`, with its status codes: a path or a method that it does
-not know is a malformed request, 400. Elsewhere they say more: `error` is the error's name, `message` its text,
-`problems` every bad field of a payload with its remedy, and `prediction_id` under which id the record is kept, if one
-is.
+Under `/v1` errors are TensorFlow Serving's, `{"error": text}`, with its status codes: an unknown path or method is a
+malformed request, 400. Elsewhere an error has more: `error` is its name, `message` its text, `problems` every bad field
+of a payload with its remedy, and `prediction_id` the id of the record, if one is stored.
 """
 
 from __future__ import annotations
@@ -58,20 +57,20 @@ STATUSES: Mapping[type[EnsembleError], int] = {
 """Every other error is 500."""
 
 RETRY_SECONDS = {429: 1, 503: 2}
-"""What `Retry-After` says."""
+"""Seconds in `Retry-After`, by status."""
 
 PROBLEM_BYTES = 512 * 1024
-"""Most bytes of problems that are told, as text and as data each; a response would not hold those of every body."""
+"""Most bytes of problems in a response, as text and as data each; a response could not hold those of every body."""
 
 SERVING = "/v1/"
 METHODS: tuple[Method, ...] = ("predict", "classify", "regress")
 PLACES = ("", "/versions/<version>", "/labels/<label>")
 DIGITS = re.compile(r"\d+", flags=re.ASCII)
 VERSION_DIGITS = 19
-"""Of the largest version that TensorFlow Serving's 64 bits hold."""
+"""Digits of the largest version that 64 bits hold, as in TensorFlow Serving."""
 
 JSON = "application/json"
-PICTURE = ", or a picture as PNG, JPEG or WebP"
+IMAGE = ", or an image as PNG, JPEG or WebP"
 BASE64 = ', and in it a file as {"b64": …}'
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp"})
 
@@ -89,7 +88,7 @@ class _Context(Struct, frozen=True):
 
 
 class _Event(Struct, frozen=True):
-    """What this module reads of an event of API Gateway's."""
+    """The part of API Gateway's event that this module reads."""
 
     requestContext: _Context  # noqa: N815 (API Gateway's name)
     rawPath: str  # noqa: N815
@@ -100,7 +99,7 @@ class _Event(Struct, frozen=True):
 
 
 class HttpError(Exception):
-    """A request that HTTP itself has a word for: its status, the error's name and what to do."""
+    """A request that an HTTP status describes; the message has the remedy."""
 
     def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -109,38 +108,42 @@ class HttpError(Exception):
 
 
 def check_event(event: object) -> None:
-    """Make sure that an event is API Gateway's, in payload format 2.0; a function can be invoked with anything.
+    """Check that an event is API Gateway's, in payload format 2.0; a function can be invoked with anything.
 
     Raises:
-        InvalidPayload: it is not; with what is missing, and how requests get here.
+        InvalidPayload: it is not; the message names what is missing, and how to send a request.
     """
     try:
         msgspec.convert(event, _Event)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `")
         remedy = "send a request to the stack's HttpUrl, or start an execution of its state machine with the payload"
-        reason = f"{message}, and this function takes events of API Gateway alone, payload format 2.0"
+        reason = f"{message}, and this function takes only events of API Gateway, payload format 2.0"
         raise InvalidPayload([Problem(place.rstrip("`") or "$", reason, remedy)]) from None
 
 
-def make_api(door: PredictionService) -> APIGatewayHttpResolver:
+def make_api(service: PredictionService) -> APIGatewayHttpResolver:
     """Return the resolver of API Gateway's events, payload format 2.0."""
     api = APIGatewayHttpResolver()
     routes: list[tuple[str, str, Callable[..., Response[str]]]] = [
-        ("GET", "/health", lambda: _answer(door.health())),
-        ("GET", "/openapi.json", lambda: _answer(describe_api())),
-        ("POST", "/predict", lambda: _predict(api, door)),
-        ("GET", "/predictions/<prediction_id>", lambda prediction_id: _respond(200, door.recall(prediction_id))),
+        ("GET", "/health", lambda: _respond_json(service.health())),
+        ("GET", "/openapi.json", lambda: _respond_json(describe_api())),
+        ("POST", "/predict", lambda: _predict(api, service)),
+        (
+            "GET",
+            "/predictions/<prediction_id>",
+            lambda prediction_id: _respond(200, service.read_record(prediction_id)),
+        ),
     ]
     for place in PLACES:
         path = f"{SERVING}models/<name>{place}"
-        routes += [("POST", f"{path}:{method}", _serve(api, door, method)) for method in METHODS]
+        routes += [("POST", f"{path}:{method}", _serve(api, service, method)) for method in METHODS]
         routes += [
-            ("GET", f"{path}/metadata", _describe(api, door.metadata)),
-            ("GET", path, _describe(api, door.status)),
+            ("GET", f"{path}/metadata", _describe(api, service.metadata)),
+            ("GET", path, _describe(api, service.status)),
         ]
-    for verb, rule, answer in routes:
-        api.route(rule, verb)(answer)
+    for verb, rule, handle in routes:
+        api.route(rule, verb)(handle)
 
     @api.not_found
     def refuse_path(_: Exception) -> Response[str]:
@@ -149,29 +152,31 @@ def make_api(door: PredictionService) -> APIGatewayHttpResolver:
             return _refuse(api, _malformed(api))
         allowed = [known for known, rule, _ in routes if _fits(rule, path)]
         if allowed and verb not in allowed:
-            error = HttpError(HTTPStatus.METHOD_NOT_ALLOWED, f"{verb} is not for {path}", {"Allow": ", ".join(allowed)})
+            error = HttpError(
+                HTTPStatus.METHOD_NOT_ALLOWED, f"{path} does not take {verb}", {"Allow": ", ".join(allowed)}
+            )
             return _refuse(api, error)
-        message = f"there is nothing at {path}; GET /openapi.json lists what there is"
+        message = f"no route is {path}; GET /openapi.json lists the routes"
         return _refuse(api, HttpError(HTTPStatus.NOT_FOUND, message))
 
     api.exception_handler(Exception)(lambda error: _refuse(api, error))
     return api
 
 
-def _predict(api: APIGatewayHttpResolver, door: PredictionService) -> Response[str]:
+def _predict(api: APIGatewayHttpResolver, service: PredictionService) -> Response[str]:
     kind, body = _read_body(api)
-    # By its bytes as well: curl --data-binary says that a picture is a form.
-    picture = kind in IMAGES or sniff_image(body)
-    output = door.predict_image(body) if picture else door.predict(_read_json(body, PICTURE, strict=True))
-    return _answer(output, {"X-Prediction-Id": output.prediction_id, "X-Release": output.release})
+    # Its bytes count as well: curl --data-binary declares an image as a form.
+    is_image = kind in IMAGES or sniff_image(body)
+    output = service.predict_image(body) if is_image else service.predict(_read_json(body, IMAGE, strict=True))
+    return _respond_json(output, {"X-Prediction-Id": output.prediction_id, "X-Release": output.release})
 
 
-def _serve(api: APIGatewayHttpResolver, door: PredictionService, method: Method) -> Callable[..., Response[str]]:
+def _serve(api: APIGatewayHttpResolver, service: PredictionService, method: Method) -> Callable[..., Response[str]]:
     def serve(name: str, version: str | None = None, label: str | None = None) -> Response[str]:
         number = _read_version(api, name, version, label)
         _, body = _read_body(api)
-        answered = door.ask(method, name, number, label, _read_json(body, BASE64, strict=False))
-        return _answer(answered.body, _headers(answered))
+        response = service.predict_servable(method, name, number, label, _read_json(body, BASE64, strict=False))
+        return _respond_json(response.body, _headers(response))
 
     return serve
 
@@ -179,14 +184,14 @@ def _serve(api: APIGatewayHttpResolver, door: PredictionService, method: Method)
 def _describe(
     api: APIGatewayHttpResolver, describe: Callable[[str, int | None, str | None], object]
 ) -> Callable[..., Response[str]]:
-    def answer(name: str, version: str | None = None, label: str | None = None) -> Response[str]:
-        return _answer(describe(name, _read_version(api, name, version, label), label))
+    def describe_servable(name: str, version: str | None = None, label: str | None = None) -> Response[str]:
+        return _respond_json(describe(name, _read_version(api, name, version, label), label))
 
-    return answer
+    return describe_servable
 
 
 def _read_version(api: APIGatewayHttpResolver, name: str, version: str | None, label: str | None) -> int | None:
-    # A method that is not known ends up in what is before it, as does one that is asked for by GET.
+    # An unknown method is part of the name or label before it, and so is a method that is requested by GET.
     if ":" in f"{name}{label}" or not (version is None or DIGITS.fullmatch(version)):
         raise _malformed(api)
     if version is None:
@@ -204,32 +209,32 @@ def _malformed(api: APIGatewayHttpResolver) -> HttpError:
 def _read_body(api: APIGatewayHttpResolver) -> tuple[str, bytes]:
     """Return the request's media type and its bytes.
 
-    curl sends JSON as a form unless told otherwise, and TensorFlow Serving asks no type: what is not known to be
-    something else is taken for JSON.
+    curl declares JSON as a form by default, and TensorFlow Serving needs no type, so a body of any type that is not
+    known to be something else is read as JSON.
     """
     event = api.current_event.raw_event
     headers = event.get("headers", {})
     kind = str(headers.get("content-type", "")).partition(";")[0].strip().lower()
     if kind.startswith(("multipart/", "audio/", "video/")) or (kind.startswith("image/") and kind not in IMAGES):
-        message = f"{kind} is not taken; send application/json, or a picture as image/png, image/jpeg or image/webp"
+        message = f"{kind} is not accepted; send application/json, or an image as image/png, image/jpeg or image/webp"
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
     text = event.get("body") or ""
     sent = base64.b64decode(text) if event.get("isBase64Encoded") else str(text).encode("utf-8", "surrogatepass")
     body = _decompress(sent, str(headers.get("content-encoding", "")).strip().lower())
     if len(body) > BODY_BYTES:
         message = (
-            f"the body has {len(body):,} bytes, and {BODY_BYTES:,} are taken; send fewer rows, or a pointer to them"
+            f"the body has {len(body):,} bytes, and the limit is {BODY_BYTES:,}; send fewer rows, or a pointer to them"
         )
         raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
     return kind, body
 
 
 def _decompress(body: bytes, coding: str) -> bytes:
-    """Return a body as it was before it was compressed, or as much of it as shows that it is too large."""
+    """Decompress a body, or as much of it as shows that it is too large."""
     if coding in {"", "identity"}:
         return body
     if coding not in {"gzip", "x-gzip"}:
-        message = f"the content coding {show(coding)} is not taken; send gzip, or the body as it is"
+        message = f"the content coding {show(coding)} is not accepted; send gzip, or the body uncompressed"
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, {"Accept-Encoding": "gzip"})
     reader = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
@@ -237,17 +242,17 @@ def _decompress(body: bytes, coding: str) -> bytes:
     except zlib.error:
         plain = b""
     if len(plain) <= BODY_BYTES and (not reader.eof or reader.unused_data):
-        raise InvalidPayload([Problem("$", "the body is not what gzip makes", "leave Content-Encoding out")])
+        raise InvalidPayload([Problem("$", "the body is not gzip data", "leave Content-Encoding out")])
     return plain
 
 
 def _read_json(body: bytes, file: str, *, strict: bool) -> Any:
-    """Read JSON in UTF-8, with a byte order mark or without.
+    """Parse JSON in UTF-8, with or without a byte order mark.
 
     Args:
         body: of the request.
-        file: how a file is sent here; for the message.
-        strict: refuse NaN and infinities, which TensorFlow Serving's clients may write.
+        file: how this route takes a file; for the message.
+        strict: reject NaN and infinities, which TensorFlow Serving's clients may send.
     """
     try:
         return read_json(body, finite=strict)
@@ -258,13 +263,13 @@ def _read_json(body: bytes, file: str, *, strict: bool) -> Any:
         raise InvalidPayload([Problem("$", message, "send a JSON object")]) from None
 
 
-def _headers(answered: ServiceResponse) -> dict[str, str]:
-    kept = {} if answered.prediction_id is None else {"X-Prediction-Id": answered.prediction_id}
-    return {"X-Release": answered.release, **kept}
+def _headers(response: ServiceResponse) -> dict[str, str]:
+    kept = {} if response.prediction_id is None else {"X-Prediction-Id": response.prediction_id}
+    return {"X-Release": response.release, **kept}
 
 
-def _answer(data: object, headers: Mapping[str, str] | None = None) -> Response[str]:
-    return _respond(200, within_a_response(msgspec.json.encode(data), "ask for fewer rows"), headers)
+def _respond_json(data: object, headers: Mapping[str, str] | None = None) -> Response[str]:
+    return _respond(200, within_a_response(msgspec.json.encode(data), "send fewer rows"), headers)
 
 
 def _respond(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response[str]:
@@ -278,7 +283,7 @@ def _refuse(api: APIGatewayHttpResolver, error: Exception) -> Response[str]:
     if failure.prediction_id is not None:
         headers = {"X-Prediction-Id": failure.prediction_id, **headers}
     serving = api.current_event.path.startswith(SERVING)
-    body: object = {"error": _tell(failure)} if serving else failure
+    body: object = {"error": _describe_failure(failure)} if serving else failure
     return _respond(status, msgspec.json.encode(body), headers)
 
 
@@ -295,9 +300,9 @@ def _explain(error: Exception) -> tuple[int, Failure, Mapping[str, str]]:
         return status, Failure(type(error).__name__, message, _cut_problems(error.problems)), {}
     if isinstance(error, EnsembleError):
         return status, Failure(type(error).__name__, str(error), prediction_id=recorded), {}
-    # Of what nobody expects, the log gets where it happened, but no message: it might quote what was sent.
+    # The log of an unexpected fault has its place and no message, which might quote the request.
     logger.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-    return 500, Failure("InternalError", "something went wrong here; the function's log says what"), {}
+    return 500, Failure("InternalError", "an unexpected fault; the log of the function has the details"), {}
 
 
 def _cut_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
@@ -305,10 +310,10 @@ def _cut_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     kept = sum(1 for _ in takewhile(lambda size: size <= PROBLEM_BYTES, sizes))
     if kept == len(problems):
         return tuple(problems)
-    return *problems[:kept], Problem("$", f"and {len(problems) - kept} more problems", "mend these first")
+    return *problems[:kept], Problem("$", f"and {len(problems) - kept} more problems", "fix these first")
 
 
-def _tell(failure: Failure) -> str:
+def _describe_failure(failure: Failure) -> str:
     kept = "" if failure.prediction_id is None else f" (recorded as {failure.prediction_id})"
     return failure.message + kept
 

@@ -1,4 +1,4 @@
-"""Receive: what an object in the inbox asks. A picture or JSON is a prediction, a dataset a run of the batch."""
+"""Receive: reads an object in the inbox. An image or JSON becomes an execution, a dataset a run of the batch."""
 
 from __future__ import annotations
 
@@ -23,106 +23,104 @@ from stepensemble.storage.keys import image_key, to_portable_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.payload_pointers import store_rows
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 JSON = ".json"
-ASKED_BYTES = 4 * 1024
-"""Rows of more bytes travel as a pointer: beside an execution's output, Step Functions hands back its input."""
+INPUT_BYTES = 4 * 1024
+"""Rows of more bytes go as a pointer: Step Functions returns an execution's input beside its output."""
 
 NAME_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """What Receive works on."""
+    """Reads objects in the inbox."""
 
     current: CurrentRelease
     data: Bucket
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer what is to be started, as `kind`, and of which `object`.
+        """Return what to start for an object: its `kind`, and the `object`.
 
-        The kind is one of: `prediction` and `run`, with the execution's `name`, which names the version of the object,
-        so that it is started once, and its `input`; `refused`, with `failure`; `nothing`, for the marker of a folder.
+        The kinds are `prediction` and `run`, with the execution's `input` and its `name`, which is derived from the
+        version of the object so that it starts once; `refused`, with `failure`; and `nothing`, for a folder's marker.
 
         Args:
-            event: `object`, as S3's event has it.
+            event: with `object`, as in S3's event.
 
         Raises:
-            StorageUnavailable: S3 fails; the state machine tries again.
+            StorageUnavailable: S3 failed; the state machine retries.
         """
-        arrival = read_inbox_object(event["object"])
-        told = {"object": msgspec.to_builtins(arrival)}
-        if arrival.key.endswith("/"):
-            return {**told, "kind": "nothing"}
-        name = "inbox-" + digest_of(f"{arrival.key}\n{arrival.version}".encode())[:NAME_DIGITS]
+        object_ = read_inbox_object(event["object"])
+        received = {"object": msgspec.to_builtins(object_)}
+        if object_.key.endswith("/"):
+            return {**received, "kind": "nothing"}
+        name = "inbox-" + digest_of(f"{object_.key}\n{object_.version}".encode())[:NAME_DIGITS]
         try:
-            kind, asked = self._ask(arrival)
+            kind, input_ = self._read_input(object_)
         except StorageUnavailable:
             raise
         except EnsembleError as error:
-            return {**told, "kind": "refused", **refuse(error)}
-        return {**told, "kind": kind, "name": name, "input": asked}
+            return {**received, "kind": "refused", **refuse(error)}
+        return {**received, "kind": kind, "name": name, "input": input_}
 
-    def _ask(self, arrival: InboxObject) -> tuple[str, dict[str, Any]]:
+    def _read_input(self, object_: InboxObject) -> tuple[str, dict[str, Any]]:
         """Return the kind of execution and its input."""
-        if to_portable_key(arrival.key) != arrival.key:
+        if to_portable_key(object_.key) != object_.key:
             raise InboxObjectRefused(
-                f"{show(arrival.key)} is a key with control characters, or with a part that is empty or nothing but "
-                "dots; upload it under another"
+                f"{show(object_.key)} is a key with control characters, or with a part that is empty or only dots; "
+                "upload it under another key"
             )
-        if not arrival.size:
-            raise InboxObjectRefused(f"{arrival.key} is empty; upload it again")
-        if kind_of(arrival.key) is not None:
-            dataset = {"dataset": self.data.pointer(arrival.key).s3}
-            return "run", dataset if arrival.version_id is None else dataset | {"version_id": arrival.version_id}
-        name = arrival.key.lower()
-        if arrival.size > FILE_BYTES:
+        if not object_.size:
+            raise InboxObjectRefused(f"{object_.key} is empty; upload it again")
+        if kind_of(object_.key) is not None:
+            dataset = {"dataset": self.data.pointer(object_.key).s3}
+            return "run", dataset if object_.version_id is None else dataset | {"version_id": object_.version_id}
+        name = object_.key.lower()
+        if object_.size > FILE_BYTES:
             remedy = f"use at most {FILE_BYTES:,}, or one of *{', *'.join(KINDS)}"
-            raise InboxObjectRefused(f"{arrival.key} has {arrival.size:,} bytes; {remedy}")
-        body = self._read(arrival)
+            raise InboxObjectRefused(f"{object_.key} has {object_.size:,} bytes; {remedy}")
+        body = self._read(object_)
         if name.endswith(JSON):
-            return "prediction", self._read_payload(arrival, body)
+            return "prediction", self._read_payload(object_, body)
         if sniff_image(body):
-            return "prediction", self._ask_picture(arrival, body)
-        if name.endswith(PICTURES):
+            return "prediction", self._read_image(object_, body)
+        if name.endswith(IMAGES):
             raise InboxObjectRefused(
-                f"{arrival.key} does not begin as a PNG, JPEG or WebP does; upload the picture as it is"
+                f"{object_.key} does not start like a PNG, JPEG or WebP; upload the unmodified image"
             )
-        known = enumerate_values([JSON, *PICTURES, *KINDS], most=99)
-        raise InboxObjectRefused(f"{arrival.key} is of no known kind; let its name end with one of {known}")
+        known = enumerate_values([JSON, *IMAGES, *KINDS], most=99)
+        raise InboxObjectRefused(f"{object_.key} is of no known kind; end its name with one of {known}")
 
-    def _read(self, arrival: InboxObject) -> bytes:
+    def _read(self, object_: InboxObject) -> bytes:
         try:
-            return self.data.read_version(arrival.key, arrival.version_id)
+            return self.data.read_version(object_.key, object_.version_id)
         except ObjectMissing:
-            raise InboxObjectRefused(f"{arrival.key} was removed before it was read; upload it again") from None
+            raise InboxObjectRefused(f"{object_.key} was removed before it was read; upload it again") from None
 
-    def _read_payload(self, arrival: InboxObject, body: bytes) -> dict[str, Any]:
+    def _read_payload(self, object_: InboxObject, body: bytes) -> dict[str, Any]:
         try:
             payload = read_json(body)
         except ValueError as error:
             reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error
-            raise InboxObjectRefused(f"{arrival.key} is not JSON: {reason}; write a payload of an execution") from None
+            raise InboxObjectRefused(f"{object_.key} is not JSON: {reason}; write a payload of an execution") from None
         parse_payload(payload)
-        asked = {name: value for name, value in payload.items() if name not in ROWS}
-        if len(msgspec.json.encode(asked)) <= ASKED_BYTES:
-            asked = dict(store_rows(self.data, payload, ASKED_BYTES))
-        size = len(msgspec.json.encode(asked))
-        if size > ASKED_BYTES:
+        input_ = {name: value for name, value in payload.items() if name not in ROWS}
+        if len(msgspec.json.encode(input_)) <= INPUT_BYTES:
+            input_ = dict(store_rows(self.data, payload, INPUT_BYTES))
+        size = len(msgspec.json.encode(input_))
+        if size > INPUT_BYTES:
             raise InboxObjectRefused(
-                f"{arrival.key} has {size:,} bytes of JSON without its rows; shorten its metadata until there are at "
-                f"most {ASKED_BYTES:,}"
+                f"{object_.key} has {size:,} bytes of JSON without its rows; shorten its metadata until there are at "
+                f"most {INPUT_BYTES:,}"
             )
-        return asked
+        return input_
 
-    def _ask_picture(self, arrival: InboxObject, body: bytes) -> dict[str, Any]:
+    def _read_image(self, object_: InboxObject, body: bytes) -> dict[str, Any]:
         _, _, release = self.current.get("", None)
         match release.features:
             case (ImageFeature(name=name),):
-                # A copy under its digest: what lies in the inbox may be replaced, and the record names what was seen.
+                # A copy under its digest: the object may be replaced, and the record has to name what was predicted.
                 pointer = self.data.write(image_key(body), body)
                 return {"features": {name: msgspec.to_builtins(pointer)}}
-        asked = enumerate_values(feature.name for feature in release.features)
-        raise InboxObjectRefused(
-            f"{arrival.key} is a picture, and the ensemble asks for {asked}; send a payload as JSON"
-        )
+        names = enumerate_values(feature.name for feature in release.features)
+        raise InboxObjectRefused(f"{object_.key} is an image, and the ensemble needs {names}; send a payload as JSON")

@@ -1,4 +1,4 @@
-"""An object that has arrived in the inbox, as S3's event describes it and as the inbox's state machine carries it."""
+"""An object in the inbox, as S3's event describes it and as the inbox's state machine carries it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from msgspec import Struct, field
 
 
 class InboxObject(Struct, frozen=True):
-    """One version of an object.
+    """One version of an object in the inbox.
 
     Attributes:
         sequencer: hex digits that grow from one version of a key to the next, of any length.
-        version_id: None where the bucket keeps no versions.
+        version_id: None if the bucket keeps no versions.
     """
 
     key: str
@@ -24,13 +24,13 @@ class InboxObject(Struct, frozen=True):
 
     @property
     def version(self) -> str:
-        """What names this version: the version id, or, without one, when it came and what it is."""
+        """Names this version: its version id, or its sequencer and ETag without one."""
         return self.version_id or f"{self.sequencer}-{self.etag}"
 
     def is_older(self, sequencer: str) -> bool:
-        """Say whether this version came before the one of a sequencer.
+        """Return whether this version is older than the one of a sequencer.
 
-        The shorter one is padded on its right, as Amazon says
+        The shorter sequencer is padded on its right, as AWS documents
         (https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html).
         """
         length = max(len(sequencer), len(self.sequencer))
@@ -45,13 +45,13 @@ class _S3Object(Struct, frozen=True):
     version_id: str | None = field(default=None, name="version-id")
 
 
-def read_inbox_object(told: Any) -> InboxObject:
-    """Read the `object` in the detail of S3's event `Object Created`.
+def read_inbox_object(detail: Any) -> InboxObject:
+    """Parse the `object` in the detail of S3's event `Object Created`.
 
     Raises:
-        msgspec.ValidationError: it is none.
+        msgspec.ValidationError: it has another form.
     """
-    found = msgspec.convert(told, _S3Object)
-    # Of a bucket that had no versions once, the objects of that time have the version "null".
+    found = msgspec.convert(detail, _S3Object)
+    # Objects from before a bucket kept versions have the version "null".
     version_id = None if found.version_id == "null" else found.version_id
     return InboxObject(found.key, found.size, found.etag, found.sequencer, version_id)

@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from builders import BINARY, THREE, release, released
+from builders import BINARY, THREE, Supply, release, released
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.batch.input.shard_reader import MalformedRecord
 from stepensemble.batch.output.result_files import REJECTED, encode_part, encode_rejected, list_rejected, widen
 from stepensemble.batch.output.result_table import ShardPredictions, predict_shard
-from stepensemble.core.aggregation.prediction import MemberResult
+from stepensemble.core.aggregation.output_source import MemberResult
 from stepensemble.core.schema.manifest import BooleanFeature, NumberFeature
 from stepensemble.core.schema.task import Task
 
@@ -35,7 +35,7 @@ def results(request: pytest.FixtureRequest) -> pl.DataFrame:
     outputs["trial"] = MemberResult("trial", generator.integers(0, classes, 100))
     text = ['a "quoted", text', "two\nlines", "", None] * 25
     rows = pl.DataFrame({"file": ["a,b.csv"] * 100, "row": np.arange(100) + 1, "Name": text})
-    predicted = predict_shard(read, read.policy, rows, lambda *_: outputs)
+    predicted = predict_shard(read, read.policy, rows, Supply(lambda *_: outputs))
     assert isinstance(predicted, ShardPredictions)
     return predicted.frame
 

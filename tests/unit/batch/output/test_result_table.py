@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 import strategies
-from builders import BINARY, REGRESSION, ROOT, X, member, release, released, sources
+from builders import BINARY, REGRESSION, ROOT, Supply, X, member, release, released, sources
 from stepensemble import Ensemble
 from stepensemble.batch.documents import File, Options
 from stepensemble.batch.input.frame_encoder import encode_frame
@@ -29,10 +28,12 @@ from stepensemble.batch.output.result_table import (
     result_schema,
 )
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import MemberResult, decide
+from stepensemble.core.aggregation.execution import decide
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
 from stepensemble.core.schema.manifest import NumberFeature
 from stepensemble.core.schema.outputs import Label
 from stepensemble.core.schema.policy import Confidence
+from stepensemble.ensemble import _LoadedMembers
 
 Y = {"name": "y", "type": "number"}
 TWO = {"type": "binary", "classes": ["no", "yes"]}
@@ -47,8 +48,7 @@ def predict_frame(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True
     """Predict a frame as the batch does: encoded by polars, scored, combined as arrays."""
     read = ensemble.release
     columns = encode_frame(read.features, frame, typed=typed).columns
-    ask = partial(ensemble._ask_tier, columns)
-    predicted = predict_shard(read, read.policy, list_lines(frame.height), ask)
+    predicted = predict_shard(read, read.policy, list_lines(frame.height), _LoadedMembers(ensemble, columns))
     assert isinstance(predicted, ShardPredictions)
     return predicted
 
@@ -171,12 +171,12 @@ def test_the_shipped_ensemble_predicts_a_csv_as_an_execution() -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(strategies.questions(), st.data())
-def test_the_frame_equals_an_execution_for_any_outputs(question: Any, data: st.DataObject) -> None:
-    outputs = {vote.id: vote.output for vote in question.votes}
-    many = "value" if not hasattr(question.task, "classes") else "probabilities"
-    members = [released(vote.id, many, weight=vote.weight) for vote in question.votes]
-    for shadow, output in data.draw(strategies.shadows(question.task, question.rows)):
+@given(strategies.cases(), st.data())
+def test_the_frame_equals_an_execution_for_any_outputs(case: Any, data: st.DataObject) -> None:
+    outputs = {vote.id: vote.output for vote in case.votes}
+    many = "value" if not hasattr(case.task, "classes") else "probabilities"
+    members = [released(vote.id, many, weight=vote.weight) for vote in case.votes]
+    for shadow, output in data.draw(strategies.shadows(case.task, case.rows)):
         members.append(shadow)
         outputs[shadow.id] = (
             output if many == "value" or shadow.output.__struct_config__.tag != "label" else output.argmax(1)
@@ -184,10 +184,10 @@ def test_the_frame_equals_an_execution_for_any_outputs(question: Any, data: st.D
     if len(members) > 3 and data.draw(st.booleans()):
         del outputs[members[0].id]
     review = data.draw(st.sampled_from([None, Confidence(max_spread=0.1)]))
-    read = release(question.task, *members, aggregation=question.aggregation, review=review)
+    read = release(case.task, *members, aggregation=case.aggregation, review=review)
     results = {id_: MemberResult(id_, output) for id_, output in outputs.items()}
-    decided = decide(read, read.policy, question.rows, lambda *_: results)
-    predicted = predict_shard(read, read.policy, list_lines(question.rows), lambda *_: results)
+    decided = decide(read, read.policy, case.rows, Supply(lambda *_: results))
+    predicted = predict_shard(read, read.policy, list_lines(case.rows), Supply(lambda *_: results))
     assert not isinstance(decided, Undecided)
     assert isinstance(predicted, ShardPredictions)
     assert predicted.frame.schema == result_schema(read, list_lines(0).schema)
@@ -199,7 +199,7 @@ def test_the_frame_equals_an_execution_for_any_outputs(question: Any, data: st.D
 
 def test_a_shard_without_rows_has_all_columns_and_invokes_no_member() -> None:
     read = release(BINARY, released("a", "probability"), released("b", "probability", role="shadow"))
-    predicted = predict_shard(read, read.policy, list_lines(0), lambda *_: pytest.fail("a member was invoked"))
+    predicted = predict_shard(read, read.policy, list_lines(0), Supply(lambda *_: pytest.fail("a member was invoked")))
     assert isinstance(predicted, ShardPredictions)
     assert (predicted.status, predicted.cause) == ("COMPLETE", None)
     assert predicted.frame.schema == result_schema(read, list_lines(0).schema)
@@ -209,7 +209,7 @@ def test_rows_for_the_next_tier_are_returned() -> None:
     members = released("a", "probability"), released("b", "probability", tier=2)
     read = release(BINARY, *members, cascade=Confidence(min_margin=0.5))
     first = {"a": MemberResult("a", np.array([0.9, 0.6]))}
-    undecided = predict_shard(read, read.policy, list_lines(2), lambda tier, _: first if tier == 1 else None)
+    undecided = predict_shard(read, read.policy, list_lines(2), CollectedResults([first]))
     assert isinstance(undecided, Undecided)
     assert (undecided.tier, undecided.numbers.tolist()) == (2, [1])
 
@@ -267,7 +267,7 @@ def test_a_kept_column_and_a_members_column_of_the_same_name_are_both_there() ->
     read = release(BINARY, released("a", "probability"), released("b", "probability"))
     rows = list_lines(1).with_columns(pl.lit("kept").alias("A_output"), pl.lit("too").alias("b"))
     results = {id_: MemberResult(id_, np.array([0.75])) for id_ in ("a", "b")}
-    predicted = predict_shard(read, read.policy, rows, lambda *_: results)
+    predicted = predict_shard(read, read.policy, rows, Supply(lambda *_: results))
     assert isinstance(predicted, ShardPredictions)
     assert predicted.frame.select("A_output", "a_2_output", "b", "b_output").row(0) == ("kept", 0.75, "too", 0.75)
 

@@ -14,7 +14,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, mean_absolute_error
 
 import strategies
-from builders import BINARY, THREE, release, released
+from builders import BINARY, THREE, Supply, release, released
 from stepensemble.batch.report.statistics import (
     CALIBRATION_BINS,
     MAX_EXAMPLES,
@@ -33,7 +33,9 @@ from stepensemble.batch.report.statistics import (
     count_rows_read,
     merge_statistics,
 )
-from stepensemble.core.aggregation.prediction import Heard, MemberFailure, MemberResult, hear
+from stepensemble.core.aggregation.decision import Decision, Terms, decide_rows
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import MemberResult
 from stepensemble.core.schema.policy import Confidence, HardVote
 
 COUNTS = st.integers(0, 10**9)
@@ -135,10 +137,10 @@ def test_rejected_rows_are_counted_by_column_and_kind_with_the_first_ones_as_exa
     )
 
 
-def decide(read: Any, results: dict[str, MemberResult], rows: int) -> Heard:
-    outcome = hear(read, read.policy, rows, lambda tier, _: {m.id: results[m.id] for m in read.in_tier(tier)})
-    assert isinstance(outcome, Heard)
-    return outcome
+def decide(read: Any, results: dict[str, MemberResult], rows: int) -> Decision:
+    decision = decide_rows(Terms(read.task, read.policy, read.members), rows, Supply(lambda *_: results))
+    assert isinstance(decision, Decision)
+    return decision
 
 
 def test_a_binary_shard_by_hand() -> None:
@@ -155,8 +157,8 @@ def test_a_binary_shard_by_hand() -> None:
         "failed": MemberResult("failed", failure=MemberFailure("ModelRefused", "broken")),
     }
     truth = np.array([1.0, 1.0, np.nan])
-    outcome = decide(read, results, 3)
-    counted = count_predictions(read, outcome, (0.5,), truth)
+    decision = decide(read, results, 3)
+    counted = count_predictions(read, decision, (0.5,), truth)
     # The means are 0.875, 0.375 and 0.25. The margins are 0.75, 0.25 and 0.5: the second row is for review.
     assert counted.statuses == {"DEGRADED": 3}
     assert counted.decisions == {"accept": 2, "review": 1}
@@ -234,42 +236,42 @@ def test_members_of_a_tier_that_is_not_reached_are_not_counted() -> None:
         released("late", "probability", tier=2),
         cascade=Confidence(min_margin=0.5),
     )
-    outcome = decide(read, {"first": MemberResult("first", np.array([0.9]))}, 1)
-    assert list(count_predictions(read, outcome).members) == ["first"]
+    decision = decide(read, {"first": MemberResult("first", np.array([0.9]))}, 1)
+    assert list(count_predictions(read, decision).members) == ["first"]
 
 
 def test_a_shard_without_quorum_counts_only_its_members() -> None:
     read = release(BINARY, released("one", "probability"))
-    outcome = decide(read, {"one": MemberResult("one", failure=MemberFailure("Timeout", "slow"))}, 2)
-    assert count_predictions(read, outcome, (0.5,)) == ShardStatistics(
+    decision = decide(read, {"one": MemberResult("one", failure=MemberFailure("Timeout", "slow"))}, 2)
+    assert count_predictions(read, decision, (0.5,)) == ShardStatistics(
         members={"one": MemberStatistics(shards=1, failures={"Timeout": 1})}
     )
 
 
 @settings(max_examples=60, deadline=None)
-@given(strategies.questions(), strategies.SEEDS)
-def test_accuracy_is_scikit_learns_for_any_task_and_policy(question: Any, generator: np.random.Generator) -> None:
-    classes = getattr(question.task, "classes", ())
+@given(strategies.cases(), strategies.SEEDS)
+def test_accuracy_is_scikit_learns_for_any_task_and_policy(case: Any, generator: np.random.Generator) -> None:
+    classes = getattr(case.task, "classes", ())
     kind = "probabilities" if classes else "value"
     read = release(
-        question.task,
-        *(released(vote.id, kind, weight=vote.weight) for vote in question.votes),
-        aggregation=question.aggregation,
+        case.task,
+        *(released(vote.id, kind, weight=vote.weight) for vote in case.votes),
+        aggregation=case.aggregation,
     )
-    truth = generator.integers(0, len(classes), question.rows) if classes else generator.normal(0, 9, question.rows)
-    outcome = decide(read, {vote.id: MemberResult(vote.id, vote.output) for vote in question.votes}, question.rows)
-    counted = count_predictions(read, outcome, (), truth.astype(np.float64))
-    answers = outcome.decided.settled[0].answers
+    truth = generator.integers(0, len(classes), case.rows) if classes else generator.normal(0, 9, case.rows)
+    decision = decide(read, {vote.id: MemberResult(vote.id, vote.output) for vote in case.votes}, case.rows)
+    counted = count_predictions(read, decision, (), truth.astype(np.float64))
+    predictions = decision.decided[0].predictions
     if not classes:
-        expected = mean_absolute_error(truth, answers.value)
-        assert counted.accuracy.error_sum / question.rows == pytest.approx(expected)
+        expected = mean_absolute_error(truth, predictions.value)
+        assert counted.accuracy.error_sum / case.rows == pytest.approx(expected)
         return
-    assert answers.classes is not None
-    assert counted.accuracy.correct / question.rows == accuracy_score(truth, answers.classes.label)
-    assert sum(counted.accuracy.counts) == question.rows
+    assert predictions.classes is not None
+    assert counted.accuracy.correct / case.rows == accuracy_score(truth, predictions.classes.label)
+    assert sum(counted.accuracy.counts) == case.rows
     if len(classes) == 2:
-        probability = np.clip(answers.value, 0, 1)
-        assert counted.accuracy.error_sum / question.rows == pytest.approx(
+        probability = np.clip(predictions.value, 0, 1)
+        assert counted.accuracy.error_sum / case.rows == pytest.approx(
             brier_score_loss(truth, probability, labels=[0, 1])
         )
         if not np.any(

@@ -114,12 +114,12 @@ def test_shards_that_are_not_accounted_for_fail_the_run() -> None:
 
 
 def test_the_options_limit_how_many_shards_may_fail() -> None:
-    failures = {1: ShardFailure("QuorumNotMet", "0 of 2 voters answered; 1 must")}
+    failures = {1: ShardFailure("QuorumNotMet", "0 of 2 voters responded; 1 must")}
     summary = summary_of(report(0, 20), report(2, 70), failures=failures)
     assert summary.status == "FAILED"
     assert summary.cause == (
         "1 of 3 shards failed, and max_failed_shards is 0; start the run again to repeat only these. Shard 1 of a.csv, "
-        "from row 21 on: QuorumNotMet: 0 of 2 voters answered; 1 must"
+        "from row 21 on: QuorumNotMet: 0 of 2 voters responded; 1 must"
     )
     tolerant = structs.replace(PLAN, options=Options(max_failed_shards=1))
     summary = summary_of(report(0, 20), report(2, 70), plan=tolerant, failures=failures)
@@ -281,7 +281,7 @@ def test_the_cost_is_that_of_the_functions() -> None:
     # Three shards: 2 and 1 seconds with 2 GB, three members a second each with 1 GB.
     assert cost.gb_seconds == pytest.approx(3 * (3 * 2 + 3))
     assert cost.requests == 3 * 5
-    # The run's 6; a shard has 4, Parallel and its Maps 3, three members, Aggregate and Answered?.
+    # The run's 6; a shard has 4, Parallel and its Maps 3, three members, Aggregate and Next tier?.
     assert cost.state_transitions == 6 + 3 * (4 + 3 + 3 + 2)
 
 

@@ -16,7 +16,7 @@ import asl
 from builders import REGRESSION, ROOT, X, fingerprint, member, model, release, released, sources
 from memory import SLOTS, MemoryStack
 from stepensemble import Ensemble
-from stepensemble.admission.gate import examine
+from stepensemble.admission.gate import run_gate
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.core.errors import InputMismatch, InvalidPayload
 from stepensemble.core.preprocessing.columns import (
@@ -91,7 +91,7 @@ def test_a_batch_encodes_as_an_execution_does() -> None:
             assert (encoded.columns[name].dtype, encoded.columns[name].tobytes()) == (column.dtype, column.tobytes())
 
 
-def test_one_row_by_itself_is_encoded_as_many_are() -> None:
+def test_one_row_alone_is_encoded_as_many_are() -> None:
     assert prepare_row([DOUBLE, NumberFeature("y")]) is None  # so `normalize` encodes it
 
 
@@ -142,7 +142,7 @@ def test_every_way_in_gives_a_model_of_whole_numbers_all_digits(tmp_path: Path) 
     assert [set(array.tolist()) for array in outputs] == [{expected}, {half}]
 
 
-def test_a_member_asked_by_its_inputs_takes_all_digits_too() -> None:
+def test_a_member_with_named_inputs_takes_all_digits_too() -> None:
     servable = Servable(one := release(REGRESSION, released("long"), features=(DOUBLE,)), one.members[0])
     question = parse_predict({"instances": [ODD]}, servable)
     assert question.tensors is not None
@@ -185,11 +185,11 @@ def test_a_model_of_float64_that_passed_no_gate_fails_rather_than_lose_digits(
 def test_a_model_of_float64_is_not_given_less_unless_that_is_declared(
     tmp_path: Path, more: dict[str, Any], refused: bool
 ) -> None:
-    report = examine(sources(tmp_path, member("a", "doubles"), member("b"), features=[{**X, **more}]))
-    assert [problem.path for problem in report.refused] == ["$.members[0]"] * refused
+    report = run_gate(sources(tmp_path, member("a", "doubles"), member("b"), features=[{**X, **more}]))
+    assert [problem.path for problem in report.problems] == ["$.members[0]"] * refused
     if refused:
-        (problem,) = report.refused
-        assert 'it takes float64, and is given "x" in float32, in which 16777217 is 16777216' in problem.message
+        (problem,) = report.problems
+        assert 'it takes float64, and gets "x" in float32, in which 16777217 is 16777216' in problem.message
         assert 'give the features "x" "dtype": "float64", or "float32" where' in problem.remedy
 
 
@@ -213,7 +213,7 @@ def test_features_that_lose_digits_are_named_input_by_input() -> None:
     assert list_narrowed(single, {"": ("c", "n")}, features, DOUBLES) == []
 
 
-def test_a_release_says_nothing_of_digits_where_the_manifest_does_not() -> None:
+def test_a_release_omits_the_dtype_where_the_manifest_does() -> None:
     before, after = (release(REGRESSION, released("a"), features=(one,)) for one in (NumberFeature("x"), DOUBLE))
     assert b"dtype" not in encode_release(before)[1]
     (difference,) = compare_releases(before, after)

@@ -42,7 +42,7 @@ def test_our_own_errors_keep_their_name_and_their_text(name: str) -> None:
     assert (type(error).__name__, str(error)) == (name, "what is wrong; what to do")
 
 
-def test_of_an_error_that_was_raised_in_a_function_only_the_message_is_told() -> None:
+def test_only_the_message_of_an_error_raised_in_a_function_is_reported() -> None:
     cause = {"errorMessage": "S3 is slow", "errorType": "StorageUnavailable", "stackTrace": ['File "secret.py"']}
     error = name_failure("StorageUnavailable", json.dumps(cause), "e")
     assert (type(error), str(error)) == (errors.StorageUnavailable, "S3 is slow")
@@ -59,7 +59,7 @@ def test_of_an_error_that_was_raised_in_a_function_only_the_message_is_told() ->
         ("list_problems", errors.ExecutionFailed),
     ],
 )
-def test_of_any_other_failure_only_its_name_is_told(name: str, kind: type[errors.EnsembleError]) -> None:
+def test_only_the_name_of_any_other_failure_is_reported(name: str, kind: type[errors.EnsembleError]) -> None:
     error = name_failure(name, 'Traceback (most recent call last): File "secret.py"', "e")
     assert type(error) is kind
     assert "secret" not in str(error)
@@ -95,9 +95,9 @@ def refusal(code: str, status: int = 400) -> ClientError:
     ],
 )
 def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    asker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
     with pytest.raises(kind) as raised:
-        asker.run("e", {"features": {}})
+        invoker.run("e", {"features": {}})
     assert "secret" not in str(raised.value)
 
 
@@ -118,9 +118,9 @@ def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
     code: str, status: int, kind: type[errors.EnsembleError]
 ) -> None:
     client = Refusing(refusal(code, status))
-    asker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
+    invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
-    for call in (lambda: asker.run("e", {}), lambda: asker.score("e", member, {"x": np.zeros(1)}, 1, 1)):
+    for call in (lambda: invoker.run("e", {}), lambda: invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)):
         with pytest.raises(kind) as raised:
             call()
         assert not isinstance(raised.value, errors.StorageUnavailable | errors.Throttled)
@@ -129,9 +129,9 @@ def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
 
 
 def test_metadata_that_no_execution_carries_is_refused_before_anything_is_written() -> None:
-    asker = Invoker(None, "arn", None, None)  # type: ignore[arg-type]
+    invoker = Invoker(None, "arn", None, None)  # type: ignore[arg-type]
     with pytest.raises(errors.PayloadTooLarge) as refused:
-        asker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})
+        invoker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})
     (problem,) = refused.value.problems
     assert (problem.path, "300,011 bytes" in problem.message) == ("$.metadata", True)
 
@@ -145,23 +145,23 @@ def test_metadata_that_no_execution_carries_is_refused_before_anything_is_writte
     ],
 )
 def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    asker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     with pytest.raises(kind) as raised:
-        asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
+        invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)
     assert "secret" not in str(raised.value)
 
 
 class Answering:
     """Lambda, which answers one call after the other."""
 
-    def __init__(self, *answers: dict[str, Any]) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: dict[str, Any]) -> None:
+        self.responses = list(responses)
 
     def invoke(self, **_: object) -> object:
-        answer = self.answers.pop(0)
-        failed = {"FunctionError": "Unhandled"} if "errorType" in answer else {}
-        return {"Payload": io.BytesIO(json.dumps(answer).encode()), **failed}
+        response = self.responses.pop(0)
+        failed = {"FunctionError": "Unhandled"} if "errorType" in response else {}
+        return {"Payload": io.BytesIO(json.dumps(response).encode()), **failed}
 
 
 DIED = {"errorType": "Runtime.ExitError", "errorMessage": "Runtime exited with error: signal: killed"}
@@ -169,7 +169,7 @@ REFUSED = {"errorType": "InvalidOutput", "errorMessage": "is not finite"}
 
 
 @pytest.mark.parametrize(
-    ("answers", "kind", "left"),
+    ("responses", "kind", "left"),
     [
         ([DIED, {"outputs": [2.0]}], None, 0),
         ([DIED, DIED, {"outputs": [2.0]}], errors.ExecutionFailed, 1),
@@ -178,14 +178,14 @@ REFUSED = {"errorType": "InvalidOutput", "errorMessage": "is not finite"}
     ],
 )
 def test_a_slot_whose_process_died_is_called_once_more(
-    answers: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
+    responses: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
 ) -> None:
-    client: Any = Answering(*answers)
-    asker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
+    client: Any = Answering(*responses)
+    invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     if kind is None:
-        assert asker.score("e", member, {"x": np.zeros(1)}, 1, 1) == [2.0]
+        assert invoker.score("e", member, {"x": np.zeros(1)}, 1, 1) == [2.0]
     else:
         with pytest.raises(kind):
-            asker.score("e", member, {"x": np.zeros(1)}, 1, 1)
-    assert len(client.answers) == left
+            invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)
+    assert len(client.responses) == left
