@@ -89,15 +89,21 @@ def run_ensemble(folder: Path, *arguments: str, stdin: str | None = None) -> sub
         with theirs:
             socket.send_fds(server, [json.dumps(request).encode()], files)
         ours.settimeout(COMMAND_SECONDS)
-        (pid,) = struct.unpack("i", ours.recv(4))
+        pid = _read_number(ours)
         try:
-            (status,) = struct.unpack("i", ours.recv(4))
+            status = _read_number(ours)
         except TimeoutError:
             os.kill(pid, signal.SIGKILL)
             raise
         stdout.seek(0)
         stderr.seek(0)
         return subprocess.CompletedProcess(command, status, stdout.read(), stderr.read())
+
+
+def _read_number(connection: socket.socket) -> int:
+    body = connection.recv(4)
+    assert body, "tests/command_server.py has ended: start it by hand to see why"
+    return int(struct.unpack("i", body)[0])
 
 
 def _terminal_environment() -> dict[str, str]:

@@ -69,7 +69,7 @@ def test_a_manifest_whose_artifacts_are_elsewhere_is_tried(recorded: Path, tmp_p
     (tmp_path / "other.json").write_text(json.dumps(manifest))
     report = replay(recorded, "--manifest", str(tmp_path / "other.json"))
     (missing,) = report["missing"]
-    assert (missing["member"], missing["reason"], missing["records"]) == ("newcomer", "not asked", 2)
+    assert (missing["member"], missing["reason"], missing["records"]) == ("newcomer", "not invoked", 2)
     (mismatch,) = report["mismatches"]
     assert (mismatch["member"], mismatch["of"]) == (manifest["members"][0]["id"], "version")
     assert (mismatch["manifest"], mismatch["records"]) == ("next", 2)

@@ -167,7 +167,7 @@ def _probe_batches(targets: Mapping[str, ProbeTarget]) -> dict[str, MemberProbe]
             for id_, one in targets.items()
         }
     )
-    # A member may have failed at any batch. Its signature (no batch) and the golden rows alone (one batch) tell which.
+    # A member may have failed at any batch. Its signature (no batch) and the golden rows alone (one batch) show which.
     failed = [id_ for id_, result in first.items() if isinstance(result, MemberError)]
     again = _run(
         {(id_, rows): targets[id_].request(*[targets[id_].golden] * rows) for id_ in failed for rows in (0, 1)}

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from stepensemble.core.errors import FileUnsafe
 from stepensemble.core.problems import enumerate_values, show
@@ -97,20 +97,28 @@ def _check_file_operations(wiring: Wiring) -> Iterator[str]:
         if node.op in SAVES and where not in wiring.saving:
             yield f"{node.op}, which writes files, outside the part that saves its variables"
         elif node.op in RESTORES:
-            own = {(wiring.prefix, True)} - {UNKNOWN}
+            own = {Origin(wiring.prefix, used=True)} - {UNKNOWN}
             if where not in wiring.restoring or not wiring.trace(place, node, PREFIX) <= own:
                 yield f"{node.op}, which reads files, outside the part that restores its variables"
         elif node.op in TABLES:
-            own = {(asset, False) for asset in wiring.assets if asset}
+            own = {Origin(asset, used=False) for asset in wiring.assets if asset}
             if not wiring.trace(place, node, TABLES[node.op]) <= own:
                 yield f"{node.op}, which may read a file that is not one of its assets"
 
 
-Origin: TypeAlias = tuple[str, bool]
-"""The node of the main graph that a value comes from, "" if it is unknown; and whether the value is used by anything
-but the model's initialization."""
+class Origin(NamedTuple):
+    """The node of the main graph that a value comes from.
 
-UNKNOWN: Origin = ("", True)
+    Attributes:
+        node: its name; "" if it is unknown.
+        used: whether the value is used by anything but the model's initialization.
+    """
+
+    node: str
+    used: bool
+
+
+UNKNOWN = Origin("", used=True)
 
 
 @dataclass(frozen=True)
@@ -243,7 +251,8 @@ class Wiring:
             source = self._source(place, node, index)
             if not place:
                 spot: Place = ("node", node.name)
-                found.add((source, spot in self._by_signatures or spot in self._by_restoring))
+                used = spot in self._by_signatures or spot in self._by_restoring
+                found.add(Origin(source, used))
                 continue
             arguments = self.functions[place].signature.input_arg
             names = [argument.name for argument in arguments]
@@ -304,7 +313,7 @@ class Wiring:
         index, assets = found.asset.asset_file_def_index, self.graph.asset_file_def
         if found.WhichOneof("kind") != "asset" or not 0 <= index < len(assets):
             return {UNKNOWN}
-        return {(node_of(assets[index].tensor_info.name), False)}
+        return {Origin(node_of(assets[index].tensor_info.name), used=False)}
 
     @cached_property
     def _calls(self) -> Mapping[str, list[tuple[str, Any]]]:

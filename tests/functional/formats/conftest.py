@@ -1,4 +1,4 @@
-"""Model files of every kind, made once with real TensorFlow, each with an answer one can work out by hand."""
+"""Model files of every kind, made once with real TensorFlow, each with outputs that can be computed by hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def made(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all of them."""
     folder = tmp_path_factory.mktemp("models")
     make_saved_models(tf, folder)
-    make_dangerous_models(tf, folder)
+    make_models_that_run_code(tf, folder)
+    make_models_that_open_files(tf, folder)
     make_version_1_models(tf, folder)
     make_keras_models(folder)
     return folder
@@ -115,7 +116,7 @@ def make_saved_models(tf: Any, folder: Path) -> None:
     )
 
 
-def make_dangerous_models(tf: Any, folder: Path) -> None:
+def make_models_that_run_code(tf: Any, folder: Path) -> None:
     column = {"x": [None, 1]}
 
     def python(x: Any) -> Any:
@@ -123,6 +124,13 @@ def make_dangerous_models(tf: Any, folder: Path) -> None:
 
     def eager(x: Any) -> Any:
         return {"y": tf.ensure_shape(tf.py_function(lambda value: value * 2, [x], tf.float32), [None, 1])}
+
+    for function in (python, eager):
+        save(tf, folder / function.__name__, serving_default=(function, column))
+
+
+def make_models_that_open_files(tf: Any, folder: Path) -> None:
+    column = {"x": [None, 1]}
 
     def reads(x: Any) -> Any:
         return {"y": x + tf.cast(tf.strings.length(tf.io.read_file("/nowhere/at/all")), tf.float32)}
@@ -156,7 +164,7 @@ def make_dangerous_models(tf: Any, folder: Path) -> None:
             found = tf.raw_ops.LookupTableFindV2(table_handle=table, keys=tf.cast(x[:, 0], tf.int64), default_value="")
         return {"y": found}
 
-    for function in (python, eager, reads, writes, prints, branches, saves, restores, looks_up):
+    for function in (reads, writes, prints, branches, saves, restores, looks_up):
         save(tf, folder / function.__name__, serving_default=(function, column))
 
 

@@ -43,16 +43,16 @@ def empty(folder: Path, task: Mapping[str, Any], *features: Mapping[str, Any], *
 
 
 def add(path: Path, file: Path, run: JobRunner, **more: Any) -> Addition:
-    said = more.pop("said", {})
-    planned = plan_addition(path, Candidate(file, {"id": "new", **said}, **more), run=run)
+    fields = more.pop("fields", {})
+    planned = plan_addition(path, Candidate(file, {"id": "new", **fields}, **more), run=run)
     write_addition(planned)
     return planned
 
 
 def predict(path: Path, *rows: Mapping[str, Any]) -> list[Any]:
     """Return each prediction's value."""
-    answered = Ensemble.load(path).predict({"instances": list(rows)})
-    return [one["value"] for one in answered["predictions"]]
+    output = Ensemble.load(path).predict({"instances": list(rows)})
+    return [one["value"] for one in output["predictions"]]
 
 
 def zipped(source: Path, target: Path) -> Path:
@@ -83,8 +83,8 @@ def test_files_of_keras_become_members(
     assert converted.parity.max_difference < 1e-6
     assert planned.inferred["output"].startswith('probabilities in the order "red", "green", "blue"')
     # softmax([0, 0.25, -0.5]), and softmax([1, 0.25, 3.5]): see `conftest`.
-    answered = Ensemble.load(path).predict({"instances": [{"a": 0, "b": 0}, {"a": 0, "b": 2}]})
-    for one, logits in zip(answered["predictions"], ([0, 0.25, -0.5], [1, 0.25, 3.5]), strict=True):
+    output = Ensemble.load(path).predict({"instances": [{"a": 0, "b": 0}, {"a": 0, "b": 2}]})
+    for one, logits in zip(output["predictions"], ([0, 0.25, -0.5], [1, 0.25, 3.5]), strict=True):
         expected = np.exp(logits) / np.exp(logits).sum()
         assert one["probabilities"] == pytest.approx(expected.tolist(), rel=1e-5)
 
@@ -92,7 +92,7 @@ def test_files_of_keras_become_members(
 def test_a_saved_model_becomes_a_member_as_a_folder_and_as_a_zip(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = empty(tmp_path, {"type": "regression"}, X)
     add(path, made / "half", run)
-    planned = add(path, zipped(made / "half", tmp_path / "half.zip"), run, said={"id": "other"})
+    planned = add(path, zipped(made / "half", tmp_path / "half.zip"), run, fields={"id": "other"})
     assert (planned.converted.source, planned.converted.runtime) == ("saved_model", "litert")
     assert planned.report.sources.artifacts["new"] == planned.report.sources.artifacts["other"]
     assert predict(path, {"x": 0}, {"x": -4}) == [2.0, 0.0]
@@ -101,17 +101,17 @@ def test_a_saved_model_becomes_a_member_as_a_folder_and_as_a_zip(made: Path, run
 def test_inputs_of_a_saved_model_are_bound_by_their_names(made: Path, run: JobRunner, tmp_path: Path) -> None:
     port = {"name": "b", "type": "category", "vocabulary": ["C", "S"], "encoding": "one_hot"}
     path = empty(tmp_path, {"type": "regression"}, port, number("a"))
-    planned = add(path, made / "named", run, said={"output": {"kind": "value", "name": "total"}})
+    planned = add(path, made / "named", run, fields={"output": {"kind": "value", "name": "total"}})
     assert planned.member.inputs == {"a": ("a",), "b": ("b=C", "b=S")}
     assert predict(path, {"a": 10, "b": "S"}) == [11.0]
 
 
 def test_columns_that_a_keras_model_does_not_take_are_reported(made: Path, run: JobRunner, tmp_path: Path) -> None:
     path = empty(tmp_path, THREE, number("a"), number("b"), number("c"))
-    told = r'the model takes 2 numbers a row as "x", and there are 3 columns, "a", "b", "c"; .*--columns NAME'
-    with pytest.raises(InputMismatch, match=told):
+    message = r'the model takes 2 numbers a row as "x", and there are 3 columns, "a", "b", "c"; .*--columns NAME'
+    with pytest.raises(InputMismatch, match=message):
         add(path, made / "softmax.keras", run)
-    assert add(path, made / "softmax.keras", run, said={"columns": ["c", "a"]}).member.columns == ("c", "a")
+    assert add(path, made / "softmax.keras", run, fields={"columns": ["c", "a"]}).member.columns == ("c", "a")
 
 
 def test_a_model_that_litert_cannot_run_stays_with_tensorflow_with_the_reason(
@@ -130,12 +130,14 @@ def test_a_label_that_only_the_task_defines_is_compared_too(tf: Any, run: JobRun
     tf.saved_model.save(module, str(tmp_path / "sigmoid"), signatures=sigmoid)
 
     def shifted(jobs: Sequence[Any], *arguments: Any) -> list[Any]:
-        """Let TensorFlow have said a little more, which is within the tolerance."""
+        """Increase TensorFlow's outputs a little, within the tolerance."""
         (exported,) = run(jobs, *arguments)
-        outputs = {name: said + np.float32(1e-5) for name, said in unpack_arrays(exported.outputs).items()}
+        outputs = {name: fields + np.float32(1e-5) for name, fields in unpack_arrays(exported.outputs).items()}
         return [structs.replace(exported, outputs=pack_arrays(outputs))]
 
-    golden = [{"x": x} for x in (-4, -3, -2, -1, -1e-5, 1, 2, 3)]  # of -1e-5 LiteRT says less than 0.5, and it more
+    golden = [
+        {"x": x} for x in (-4, -3, -2, -1, -1e-5, 1, 2, 3)
+    ]  # for -1e-5, LiteRT returns less than 0.5, and TensorFlow more
     path = empty(tmp_path, BINARY, X, golden=golden)
     planned = plan_addition(path, Candidate(tmp_path / "sigmoid", {"id": "new"}), run=shifted)
     assert planned.converted.parity is not None
@@ -162,7 +164,7 @@ def test_trust_in_a_saved_model_is_written_only_if_needed(made: Path, run: JobRu
     assert (added.member.runtime, added.member.trusted) == ("tensorflow", added.member.digest)
     assert predict(path, {"x": 3}) == [3.0]
     # In its place one that only computes, trusted without need.
-    added = add(path, made / "random", run, said={"varies": True}, trust=True, replace=True)
+    added = add(path, made / "random", run, fields={"varies": True}, trust=True, replace=True)
     assert (added.member.runtime, added.member.trusted) == ("tensorflow", None)
 
 
@@ -182,9 +184,9 @@ def test_the_command_converts_in_a_child_process_and_shows_parity(made: Path, tm
     shutil.copy(made / "softmax.keras", tmp_path)
     done = run_ensemble(tmp_path, "add", "softmax.keras", "--id", "first", "--manifest", path.name, "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    said = json.loads(done.stdout)
-    assert (said["source"], said["runtime"], said["reason"]) == ("keras", "litert", None)
-    assert (said["parity"]["rows"], said["parity"]["labels_changed"]) == (16, 0)
+    document = json.loads(done.stdout)
+    assert (document["source"], document["runtime"], document["reason"]) == ("keras", "litert", None)
+    assert (document["parity"]["rows"], document["parity"]["labels_changed"]) == (16, 0)
     again = run_ensemble(tmp_path, "add", "softmax.keras", "--id", "first", "--manifest", path.name, "--replace")
     assert (again.returncode, again.stderr) == (0, "")
     lines = again.stdout.splitlines()

@@ -23,17 +23,17 @@ pytestmark = [
 JobRunner = Callable[..., list[Any]]
 
 
-def add(folder: Path, file: Path, run: JobRunner, *, said: Mapping[str, Any] | None = None, **more: Any) -> Addition:
+def add(folder: Path, file: Path, run: JobRunner, *, fields: Mapping[str, Any] | None = None, **more: Any) -> Addition:
     """Add a model to a manifest without members."""
     path = folder / "manifest.json"
     path.write_text(json.dumps({**manifest(**more), "members": []}))
-    planned = plan_addition(path, Candidate(file, {"id": "new", **(said or {})}), run=run)
+    planned = plan_addition(path, Candidate(file, {"id": "new", **(fields or {})}), run=run)
     write_addition(planned)
     return planned
 
 
 def predict(folder: Path, *values: float) -> list[Any]:
-    """Return what an ensemble of one regression says, of all rows together and of each alone."""
+    """Return the predictions of an ensemble of one regression, for all rows together and for each alone."""
     ensemble = Ensemble.load(folder / "manifest.json")
     together = [one["value"] for one in ensemble.predict({"instances": [{"x": x} for x in values]})["predictions"]]
     assert [ensemble.predict({"features": {"x": x}})["predictions"][0]["value"] for x in values] == together
@@ -106,7 +106,7 @@ def test_a_layer_left_in_training_mode_is_rejected(run: JobRunner, tmp_path: Pat
         add(tmp_path, tmp_path / "normalized.keras", run)
     with pytest.raises(InvalidManifest, match=r"its outputs for the same rows differ: .*again, row 0 is "):
         add(tmp_path, tmp_path / "dropped.keras", run)
-    planned = add(tmp_path, tmp_path / "dropped.keras", run, said={"varies": True})
+    planned = add(tmp_path, tmp_path / "dropped.keras", run, fields={"varies": True})
     assert [warning.path for warning in planned.report.warnings] == ["$.members[0].varies"]
     assert np.isfinite(
         Ensemble.load(tmp_path / "manifest.json").predict({"features": {"x": 1}})["predictions"][0]["value"]

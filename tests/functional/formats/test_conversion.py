@@ -1,4 +1,4 @@
-"""Every kind of model file becomes an artifact that answers what the file's own TensorFlow answers."""
+"""Every kind of model file becomes an artifact with the same outputs as the file in TensorFlow."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def predict(converted: Converted, inputs: Any, output: str | None = None) -> Any
 
 
 def softmax(x: Any) -> Any:
-    """Work out what the Keras models answer (see `conftest`)."""
+    """Compute the outputs of the Keras models by hand (see `conftest`)."""
     powers = np.exp(x @ np.array([[1, -1, 0], [0.5, 0, 2]]) + np.array([0, 0.25, -0.5]))
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -162,7 +162,7 @@ def test_a_label_that_changes_is_enough(made: Path, run: JobRunner) -> None:
 
     def labels(output: Any) -> Any:
         calls.append(output)
-        return np.full(len(output), len(calls))  # the second output asked about is LiteRT's
+        return np.full(len(output), len(calls))  # the second output is LiteRT's
 
     converted = convert(made / "half", labels=labels, run=run)
     assert (converted.runtime, converted.parity is not None and converted.parity.labels_changed) == ("tensorflow", 16)

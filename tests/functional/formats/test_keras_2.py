@@ -1,6 +1,6 @@
 """Models of Keras 2, with architectures as it wrote them.
 
-`data/keras_2` holds what Keras 2.21 (the package tf_keras) wrote by `model.to_json()`, and what its models answered to
+`data/keras_2` holds what Keras 2.21 (the package tf_keras) wrote by `model.to_json()`, and its models' outputs for
 the rows beside it, once their weights were set to the numbers of `write_weights`. Older architectures are written here.
 """
 
@@ -110,8 +110,8 @@ def test_a_model_of_keras_2_has_the_same_outputs(run: JobRunner, tmp_path: Path,
         write_weights(file.create_group("model_weights") if whole else file, wrote["weights"])
     converted = convert(tmp_path / "model.h5", ConversionOptions(architecture=None if whole else architecture), run=run)
     rows = {key: np.array(values, dtype=np.float32) for key, values in wrote["rows"].items()}
-    answers = predict(converted, rows if len(rows) > 1 else next(iter(rows.values())))
-    np.testing.assert_allclose(answers, wrote["answers"], atol=2e-5)  # they are written with five places
+    outputs = predict(converted, rows if len(rows) > 1 else next(iter(rows.values())))
+    np.testing.assert_allclose(outputs, wrote["answers"], atol=2e-5)  # they are written with five places
 
 
 @pytest.mark.parametrize("architecture", [VERSION_2_2_4, VERSION_2_1_6])

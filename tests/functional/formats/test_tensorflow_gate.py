@@ -49,7 +49,7 @@ def test_members_of_both_runtimes_are_run_with_their_own(made: Path, tmp_path: P
     (tmp_path / "manifest.json").write_text(json.dumps(data))
     report = run_gate(read_sources(tmp_path / "manifest.json"))
     assert [problem.path for problem in report.problems] == ["$.members[2].artifact"]
-    assert {id_: answer.output.ravel().tolist() for id_, answer in report.results.items()} == {
+    assert {id_: result.output.ravel().tolist() for id_, result in report.results.items()} == {
         "saved": [7.0, 17.0],
         "lite": [1.0, 3.0],
     }
@@ -64,7 +64,7 @@ def test_a_trusted_model_that_writes_a_file_is_rejected_for_that(made: Path, tmp
     writes = {**member("writes"), "artifact": "model.zip", "runtime": "tensorflow", "trusted": digest_of(body)}
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(manifest(writes, features=[X])))
-    (problem,) = run_gate(read_sources(path)).refused
+    (problem,) = run_gate(read_sources(path)).problems
     assert problem.path == "$.members[0].artifact"
     assert "Permission denied" in problem.message
     assert problem.remedy.endswith("which it may not, trusted or not: export it without that")

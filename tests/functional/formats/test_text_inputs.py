@@ -1,4 +1,4 @@
-"""Models that take text are refused, and the remedy in docs/formats.md works."""
+"""Models that take text are rejected, and the remedy in docs/formats.md works."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def test_a_model_with_a_lookup_is_rejected_and_accepted_without_it(tf: Any, run:
     add(path, tmp_path / "cut.keras", run, [given["feature"], X])
     towns, numbers = ["Bern", "Oslo", "[UNK]"], [0.5, -1.0, 2.0]
     rows = [{"town": name, "x": number} for name, number in zip(towns, numbers, strict=True)]
-    answered = [one["value"] for one in Ensemble.load(path).predict({"instances": rows})["predictions"]]
+    values = [one["value"] for one in Ensemble.load(path).predict({"instances": rows})["predictions"]]
     wanted = model([tf.constant(towns)[:, None], tf.constant(numbers, tf.float32)[:, None]]).numpy()
-    np.testing.assert_allclose(answered, wanted[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(values, wanted[:, 0], rtol=1e-5)

@@ -67,9 +67,9 @@ def test_models_that_compute_pass(made: Path, name: str) -> None:
 def test_graphs_that_do_more_than_compute_are_rejected_unless_trusted(
     made: Path, run: JobRunner, name: str, reason: str
 ) -> None:
-    with pytest.raises(FileUnsafe) as refused:
+    with pytest.raises(FileUnsafe) as raised:
         convert(made / name, run=run)
-    assert f"{reason}. If you know who made it" in str(refused.value)
+    assert f"{reason}. If you know who made it" in str(raised.value)
     with pytest.raises(ModelRefused, match="the SavedModel is rejected, since loading it could do more than compute"):
         load_model("tensorflow", read_source(made / name).body)
 
@@ -264,7 +264,7 @@ def asset_elsewhere(tf: Any, folder: Path, secret: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "reason", "answer"),
+    ("make", "reason", "expected"),
     [
         (graph_in_a_string, '"DatasetFromGraph", "DatasetToSingleElement"', [[0.0]]),
         (path_as_argument, "InitializeTableFromTextFileV2, which reads a file that may be another", ["the secret,1"]),
@@ -273,20 +273,20 @@ def asset_elsewhere(tf: Any, folder: Path, secret: Path) -> Path:
     ],
 )
 def test_an_attack_that_works_with_trust_is_rejected_without(
-    tf: Any, run: JobRunner, tmp_path: Path, make: Callable[..., Path], reason: str, answer: list[Any]
+    tf: Any, run: JobRunner, tmp_path: Path, make: Callable[..., Path], reason: str, expected: list[Any]
 ) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("the secret,1\n")
     folder = make(tf, tmp_path / "model", secret)
-    with pytest.raises(FileUnsafe) as refused:
+    with pytest.raises(FileUnsafe) as raised:
         convert(folder, run=run)
-    assert reason in str(refused.value)
+    assert reason in str(raised.value)
     body = read_source(folder).body
     with pytest.raises(ModelRefused, match="the SavedModel is rejected"):
         load_model("tensorflow", body)
     assert secret.read_text() == "the secret,1\n"
     row = np.zeros((1, 1), dtype=np.float32)
-    assert load_model("tensorflow", body, trusted=True).predict(row).tolist() == answer
+    assert load_model("tensorflow", body, trusted=True).predict(row).tolist() == expected
     assert secret.read_text() == ("written" if make is graph_in_a_string else "the secret,1\n")
 
 
