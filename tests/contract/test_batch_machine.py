@@ -16,10 +16,10 @@ import asl
 from batch import DATASET, MACHINE, MemoryBatch
 from builders import X, member, sources
 from memory import MemoryStack
-from stepensemble.batch.documents import RunPlan
-from stepensemble.batch.report.summary import Summary
+from stepensemble.batch.documents import BinEdges, RunPlan
+from stepensemble.batch.report.summary import Drift, Summary
 from stepensemble.handlers.batch.aggregate_shard import ShardAggregator
-from stepensemble.handlers.batch.plan import MOST_LABELLINGS, MOST_SAMPLES, Planner
+from stepensemble.handlers.batch.plan import MAX_LABEL_ATTEMPTS, MAX_SAMPLE_ATTEMPTS, Planner
 from stepensemble.handlers.batch.run_documents import Runs
 from stepensemble.storage.keys import claim_key, labelling_key, plan_key, result_key, sampling_key
 from stepensemble.storage.objects import Bucket
@@ -106,10 +106,10 @@ def test_labels_are_read_in_the_same_way_in_all_shards(tmp_path: Path) -> None:
     run = labelled(tmp_path, "1", "1", "0", "1")
     output = run.run(options={"label": "y"})
     assert parts(run.stack, output)["truth"].to_list() == ["2", "2", "1", "2"]
-    truth = read_summary(run, output).truth
-    assert truth is not None
-    assert (truth.values, truth.given, truth.unknown) == ("indexes", 4, 0)
-    assert truth.confusion == {"1": {"1": 1}, "2": {"1": 1, "2": 2}}
+    labels = read_summary(run, output).ground_truth
+    assert labels is not None
+    assert (labels.label_values, labels.rows, labels.unrecognized) == ("indexes", 4, 0)
+    assert labels.confusion == {"1": {"1": 1}, "2": {"1": 1, "2": 2}}
 
 
 def test_labels_that_can_be_read_both_ways_need_the_callers_choice(tmp_path: Path) -> None:
@@ -125,10 +125,10 @@ def test_labels_that_can_be_read_both_ways_need_the_callers_choice(tmp_path: Pat
 def test_unknown_labels_are_in_the_summary_with_their_rows(tmp_path: Path) -> None:
     run = labelled(tmp_path, "1", "2", "7", "2", "0", "")
     output = run.run(options={"label": "y", "label_values": "names"})
-    truth = read_summary(run, output).truth
-    assert truth is not None
-    assert (truth.given, truth.unknown, truth.other) == (5, 2, 1)
-    assert truth.places == (("1.csv", 1), ("2.csv", 1))
+    labels = read_summary(run, output).ground_truth
+    assert labels is not None
+    assert (labels.rows, labels.unrecognized, labels.other_reading) == (5, 2, 1)
+    assert labels.examples == (("1.csv", 1), ("2.csv", 1))
 
 
 @pytest.mark.parametrize(("died", "chosen"), [(1, False), (2, False), (2, True)])
@@ -163,9 +163,9 @@ def test_an_empty_dataset_is_a_run_of_no_rows(tmp_path: Path) -> None:
     [
         ({"date": "2026-02-30"}, "InvalidPayload", r"\$\.date"),
         ({"dataset": "s3://data/datasets/none.csv"}, "DatasetMissing", "none.csv is not there"),
-        ({"dataset": "s3://data/records/a.csv"}, "InvalidPayload", "put it under s3://data/datasets/"),
+        ({"dataset": "s3://data/records/a.csv"}, "InvalidPayload", "store it under s3://data/datasets/"),
         ({"release": "12345678"}, "ReleaseNotCurrent", "12345678"),
-        ({"dataset": "s3://data/datasets/other/"}, "DatasetRefused", "feature x: is no column"),
+        ({"dataset": "s3://data/datasets/other/"}, "DatasetRefused", "feature x: is not a column"),
     ],
 )
 def test_a_rejected_request_fails_with_the_errors_name_and_cause(
@@ -248,7 +248,8 @@ def test_one_invalid_output_affects_only_its_row_at_any_shard_size(tmp_path: Pat
         line = rejected[0].row(0, named=True)
         assert (line["row"], line["id"].strip(), line["column"], line["value"]) == (5, "5", "", None)
         assert line["reason"] == (
-            "has no answer: 1 of 2 voters responded, and the quorum is 2; missing: log; log: its output is not finite"
+            "has no prediction: 1 of 2 voters responded, and the quorum is 2; missing: log; log: its output is not "
+            "finite"
         )
 
 
@@ -356,13 +357,15 @@ def test_a_new_feature_gets_edges_and_the_others_keep_those_of_the_run_before(tm
     run.stack.publish(more)
     output = run.run("run-2", date="2026-03-02")
     second = read_plan(run, output["run"])
-    assert first.edges.keys() == {"", "x"}
-    assert len(first.edges["x"]) == 9  # between ten bins
-    assert second.edges == first.edges | {"y": first.edges["x"]}
-    drift = {one.name: one.index for one in read_summary(run, output).drift}
-    assert drift["x"] is not None
-    assert drift["x"] > 1
-    assert drift["y"] is None
+    assert list(first.edges.features) == ["x"]
+    assert len(first.edges.features["x"]) == 9  # between ten bins
+    assert second.edges.prediction == first.edges.prediction
+    assert second.edges.features == {**first.edges.features, "y": first.edges.features["x"]}
+    drift = read_summary(run, output).drift
+    assert drift is not None
+    assert drift.features["x"] is not None
+    assert drift.features["x"] > 1
+    assert drift.features["y"] is None
 
 
 @pytest.mark.parametrize("died", [1, 2])
@@ -382,18 +385,18 @@ def test_a_plan_that_ended_while_sampling_samples_again_or_notes_the_drift_that_
     again = read_plan(run, name)
     assert output["rows_out"] == 1000
     assert again.notes == read_summary(run, output).notes
-    if died < MOST_SAMPLES:
+    if died < MAX_SAMPLE_ATTEMPTS:
         assert (again.edges, again.notes) == (first.edges, ())
         return
-    assert again.edges.keys() == {""}
+    assert again.edges == BinEdges(first.edges.prediction)
     (note,) = again.notes
     assert note.startswith('the drift of "x" is not measured in this run: ')
     second = run.run("run-3", date="2026-03-02", options=SMALL)
     assert read_plan(run, second["run"]).edges == first.edges
     (note,) = read_summary(run, second).notes
-    assert note == 'the drift of "x" is measured from the next run on: the last one had no bins'
+    assert note == 'the drift of "x" is measured from the next run on: the previous one had no bins'
     third = read_summary(run, run.run("run-4", date="2026-03-03", options=SMALL))
-    assert (third.notes, {one.name: one.index for one in third.drift}) == ((), {"": 0.0, "x": 0.0})
+    assert (third.notes, third.drift) == ((), Drift(0.0, {"x": 0.0}))
 
 
 class Ended(BaseException):
@@ -438,7 +441,7 @@ def test_plan_is_retried_often_enough_to_reject_labels_that_end_its_process(tmp_
             responses.append(
                 Planner(run.stack.releases, EndingBucket(run.stack.data), run.running.__contains__, 4)(event)
             )
-    assert rule["MaxAttempts"] == MOST_SAMPLES + MOST_LABELLINGS  # neither too few nor more than needed
+    assert rule["MaxAttempts"] == MAX_SAMPLE_ATTEMPTS + MAX_LABEL_ATTEMPTS  # neither too few nor more than needed
     (response,) = responses
     assert response["failure"]["error"] == "DatasetRefused"
     assert "reading the labels ended the process repeatedly" in response["failure"]["cause"]
@@ -449,7 +452,7 @@ def test_a_sample_that_was_read_does_not_count_as_one_that_ended_plan(tmp_path: 
     execution = {"id": "arn:run-1", "name": "run-1", "started_at": asl.STARTED_AT}
     event = {"request": {"dataset": DATASET, "options": {"label": "y"}}, "execution": execution}
     planner = Planner(run.stack.releases, run.stack.data, run.running.__contains__, 4)
-    for _ in range(MOST_SAMPLES + 1):
+    for _ in range(MAX_SAMPLE_ATTEMPTS + 1):
         assert planner(event)["failure"]["error"] == "DatasetRefused"  # for its labels, which are read after the sample
     (key,) = [one.key for one in run.stack.data.list("batch/") if one.key.endswith("/sampling")]
     assert run.stack.data.read(key) == b"0"

@@ -183,9 +183,10 @@ def test_an_id_and_a_label_come_along(shared_project: Path, stack: Stack, rows: 
     assert results["id"].to_list() == [row["PassengerId"] for row in labelled]
     right = (results["label"] == results["truth"]).mean()
     brier = ((results["value"] - (results["truth"] == "survived")) ** 2).mean()
-    *_, ensemble = summary.calibration
-    assert (ensemble.rows, ensemble.right) == (300, right)
-    assert ensemble.error == pytest.approx(brier, abs=1e-12)
+    assert summary.calibration is not None
+    ensemble = summary.calibration.ensemble
+    assert (ensemble.rows, ensemble.accuracy) == (300, right)
+    assert ensemble.brier_score == pytest.approx(brier, abs=1e-12)
 
 
 def test_requested_again_it_is_one_run(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
@@ -239,10 +240,11 @@ def test_several_days_are_a_run_each_and_compared_with_the_day_before(
     assert [run["date"] for run in done["runs"]] == days
     assert [run["rows_out"] for run in done["runs"]] == [100] * 3
     last = read_summary(done["runs"][-1], shared_project)
-    assert last.previous is not None
-    assert f"dt={days[1]}/" in last.previous
-    assert {drift.name for drift in last.drift} >= {"Age", "Fare", "Sex", ""}
-    assert all(drift.index is not None and drift.index < 1 for drift in last.drift)
+    assert last.previous_summary is not None
+    assert f"dt={days[1]}/" in last.previous_summary
+    assert last.drift is not None
+    assert last.drift.features.keys() >= {"Age", "Fare", "Sex"}
+    assert all(index is not None and index < 1 for index in (last.drift.prediction, *last.drift.features.values()))
     named = batch(shared_project, "in/days/dt={date}/a.jsonl", "--date", days[1])
     assert named["rows_out"] == 100
 
@@ -346,7 +348,7 @@ def test_what_plan_notes_of_the_columns_is_reported_while_the_shards_run(
 ) -> None:
     noted = [{key: value for key, value in row.items() if key != "Embarked"} | {"Cabin": "C85"} for row in rows[:150]]
     path = write_csv(shared_project / "in" / "noted-columns.csv", noted)
-    unused = 'not used: "Cabin"; --keep carries a column through to the results'
+    unused = 'not used: "Cabin"; --keep copies a column to the results'
     missing = '"Embarked" is in no file: its default in the manifest is used'
     seen = run_ensemble(shared_project, "batch", str(path), *SMALL, "--date", "2026-03-01")
     assert seen.stderr.splitlines() == [f"note {unused}", f"note {missing}"]

@@ -380,10 +380,10 @@ def test_what_cannot_be_predicted_gets_the_reason(inbox: Inbox) -> None:
         ),
         "bad/empty.csv": (b"", "InboxObjectRefused", "is empty"),
         "bad/empty.parquet": (b"", "InboxObjectRefused", "is empty"),
-        "bad/unlike.csv": (b"Klass\n1\n", "DatasetRefused", "feature Sex: is no column of the dataset"),
+        "bad/unlike.csv": (b"Klass\n1\n", "DatasetRefused", "feature Sex: is not a column of the dataset"),
         "bad/cut.csv.gz": (zipped[: len(zipped) // 2], "DatasetRefused", "cut.csv.gz: is truncated gzip"),
-        "bad/cut.parquet": (parquet[: len(parquet) // 2], "DatasetRefused", "is no Parquet file, or is truncated"),
-        "bad/no.parquet": (b"PAR1 and so on", "DatasetRefused", "is no Parquet file, or is truncated"),
+        "bad/cut.parquet": (parquet[: len(parquet) // 2], "DatasetRefused", "is not a Parquet file, or is truncated"),
+        "bad/no.parquet": (b"PAR1 and so on", "DatasetRefused", "is not a Parquet file, or is truncated"),
     }
     versions = {name: inbox.put(name, body) for name, (body, _, _) in bodies.items()}
     for name, version in versions.items():

@@ -19,6 +19,7 @@ import msgspec
 from stepensemble.batch.documents import Request, Result, RunPlan, Shard
 from stepensemble.batch.report.summary import Summary
 from stepensemble.batch.run_lock import list_finished
+from stepensemble.batch.stored_documents import decode_plan, decode_summary
 from stepensemble.cli.stacks import Stack
 from stepensemble.core.errors import ObjectMissing
 from stepensemble.core.payload import Pointer
@@ -155,7 +156,7 @@ def read_summary(stack: Stack, followed: FollowedRun) -> Summary | None:
         uri = f"{followed.reports}{SUMMARY}"
     else:
         return None
-    return msgspec.json.decode(stack.data.read(Pointer(uri).split()[1]), type=Summary)
+    return decode_summary(stack.data.read(Pointer(uri).split()[1]))
 
 
 def fetch_results(stack: Stack, summary: Summary, folder: Path) -> Path:
@@ -233,7 +234,7 @@ def _read_plan(stack: Stack, followed: FollowedRun, note: Callable[[str], None])
     if followed.run is None:
         return None
     try:
-        plan = msgspec.json.decode(stack.data.read(plan_key(followed.run)), type=RunPlan)
+        plan = decode_plan(stack.data.read(plan_key(followed.run)))
     except ObjectMissing:
         return None
     followed.notes = plan.notes
@@ -274,7 +275,7 @@ def _find_reports(stack: Stack, plan: RunPlan, execution: str) -> str | None:
     """
     folder = f"{partition(f'{plan.output}-reports', plan.ensemble, plan.date, plan.run)}/"
     try:
-        summary = msgspec.json.decode(stack.data.read(f"{folder}{SUMMARY}"), type=Summary)
+        summary = decode_summary(stack.data.read(f"{folder}{SUMMARY}"))
     except ObjectMissing:
         return None
     return stack.data.pointer(folder).s3 if summary.execution == execution else None

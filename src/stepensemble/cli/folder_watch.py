@@ -27,7 +27,7 @@ from stepensemble.core.aggregation.output import Prediction
 from stepensemble.core.errors import ObjectMissing, StackOutdated
 from stepensemble.core.payload import Pointer
 from stepensemble.local.template import write_atomically
-from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, RESULTS, response_key, underline
+from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, RESULTS, response_key, to_portable_key
 
 UPLOADS = ".uploads.json"
 """In the outbox: the files that were uploaded and have no response yet."""
@@ -264,6 +264,6 @@ def _open_unlinked(path: str, flags: int) -> int:
 def _is_valid_key(name: str) -> bool:
     """Return whether a file's name, which may be any bytes, is valid as the key of an object."""
     try:
-        return name.encode().decode() == underline(name)
+        return name.encode().decode() == to_portable_key(name)
     except UnicodeEncodeError:
         return False

@@ -22,7 +22,7 @@ from stepensemble.admission.gate import GateReport, enforce_gate, run_gate
 from stepensemble.admission.member_checks import Check
 from stepensemble.admission.output_meaning import suspect_kind
 from stepensemble.conversion import sandbox
-from stepensemble.core.aggregation import prediction
+from stepensemble.core.aggregation.output import Output as ExecutionOutput
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.preprocessing.columns import Columns
 from stepensemble.core.schema.manifest import NumberFeature
@@ -613,11 +613,11 @@ def verify_on(stack: MemoryStack, read: Sources, run: str, **replaced: Any) -> l
 
     numbers = count(1)
 
-    def ask(payload: dict[str, Any]) -> tuple[prediction.Output | None, str]:
+    def execute(payload: dict[str, Any]) -> tuple[ExecutionOutput | None, str]:
         run_ = f"{run}-{next(numbers)}"
-        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, run_), prediction.Output), ""
+        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, run_), ExecutionOutput), ""
 
-    done = verify(read.release, stack.releases.read_fingerprint(read.digest), ask)
+    done = verify(read.release, stack.releases.read_fingerprint(read.digest), execute)
     return [verdict.status for verdict in done.members]
 
 

@@ -92,8 +92,8 @@ def test_rows_that_are_degraded_are_counted_as_rows() -> None:
         labels={"no": 600, "yes": 397},
         rejections={},
         members=(),
-        calibration=(),
-        drift=(),
+        calibration=None,
+        drift=None,
     )
     console = Console(file=io.StringIO(), width=160, color_system=None)
     console.print(render_run(FollowedRun("execution", "run-1"), counted, None))

@@ -87,8 +87,6 @@ def test_a_missing_tensorflow_is_reported_with_a_remedy(tmp_path: Path) -> None:
     output = run_without_tensorflow(f"""
 from pathlib import Path
 from stepensemble.core.errors import ModelRefused, TensorFlowMissing
-from in_process import run_in_process
-from stepensemble.conversion import sandbox
 from stepensemble.conversion.converter import ConversionOptions, convert
 from stepensemble.runtimes import load_model
 for ask, error in (
@@ -112,8 +110,6 @@ for ask, error in (
 def test_a_litert_file_needs_no_tensorflow() -> None:
     output = run_without_tensorflow(f"""
 from pathlib import Path
-from in_process import run_in_process
-from stepensemble.conversion import sandbox
 from stepensemble.conversion.converter import ConversionOptions, convert
 print(convert(Path({str(MODELS / "half_plus_two.tflite")!r})).runtime)
 """)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stepensemble.batch.report.calibration import Calibration
-from stepensemble.batch.report.label_summary import describe_truth
+from stepensemble.batch.report.label_summary import describe_labels
 from stepensemble.batch.report.summary import MemberSummary, Summary
 from stepensemble.cli.batch_runs import FollowedRun
 from stepensemble.cli.schedules import Schedule
@@ -114,22 +114,23 @@ def _list_facts(followed: FollowedRun, summary: Summary, folder: Path | None) ->
 
 
 def _describe_accuracy(one: Calibration) -> str:
-    accuracy = "" if one.right is None else f"accuracy {one.right:.1%}, "
-    kind = "mean absolute error" if one.right is None else "Brier score"
+    accuracy = "" if one.accuracy is None else f"accuracy {one.accuracy:.1%}, "
+    kind = "mean absolute error" if one.accuracy is None else "Brier score"
     error = "" if one.error is None else f"{kind} {one.error:.4g}, "
     return f"{accuracy}{error}on {one.rows:,} rows with a label"
 
 
 def _describe_labels(summary: Summary) -> Iterator[tuple[str, str | Text]]:
-    for one in summary.calibration[-1:]:
-        yield "labels", _describe_accuracy(one)
-    if summary.truth is None:
+    labels = summary.ground_truth
+    if summary.calibration is not None:
+        yield "labels", _describe_accuracy(summary.calibration.ensemble)
+    if labels is None:
         return
-    if not summary.calibration:
-        column = f'none of the {summary.truth.given:,} in column "{summary.truth.column}"'
+    if summary.calibration is None:
+        column = f'none of the {labels.rows:,} in column "{labels.column}"'
         yield "labels", Text(f"{column} could be compared")
-    for line, serious in describe_truth(summary.truth, summary.classes):
-        yield "", Text(line, style="bold yellow" if serious else "")
+    for note in describe_labels(labels, summary.classes):
+        yield "", Text(note.text, style="bold yellow" if note.is_warning else "")
 
 
 def _count_predictions(summary: Summary) -> Iterator[tuple[str, int]]:
@@ -152,11 +153,14 @@ def _describe_rejections(summary: Summary) -> str:
 
 
 def _describe_drift(summary: Summary) -> Iterator[tuple[str, str | Text]]:
-    known = [(drift.index, drift.name or "the prediction") for drift in summary.drift if drift.index is not None]
+    if summary.drift is None:
+        return
+    measured = [*summary.drift.features.items(), ("the prediction", summary.drift.prediction)]
+    known = [(index, name) for name, index in measured if index is not None]
     if known:
         index, name = max(known)
         style = "bold red" if index >= 0.25 else "bold yellow" if index >= 0.1 else ""
-        day = (summary.previous or "").partition("/dt=")[2].partition("/")[0]
+        day = (summary.previous_summary or "").partition("/dt=")[2].partition("/")[0]
         yield "drift", Text(f"at most {index:.3f} ({name}), compared with the run of {day}", style=style)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add, mul
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -206,12 +206,12 @@ def _read_first(number: float) -> Numbers | None:
 
 def _predict_value(setup: _Setup, outputs: VoterOutputs) -> Prediction:
     values = [value for (value,) in outputs]
-    spread = _measure_spread(values)
+    std, extent = _measure_spread(values)
     return Prediction(
         value=setup.group.combine(values),
-        spread=spread.std,
-        range=spread.range,
-        decision="accept" if setup.review is None or _meets(setup.review, spread.std) else "review",
+        spread=std,
+        range=extent,
+        decision="accept" if setup.review is None or _meets(setup.review, std) else "review",
     )
 
 
@@ -219,18 +219,18 @@ def _predict_class(setup: _Setup, outputs: VoterOutputs) -> Prediction:
     own = [_find_tied(setup, probabilities) for probabilities in outputs]
     pooled = _pool(setup, setup.group, outputs, own)
     label, best, tie = _elect(setup, setup.group, pooled, outputs)
-    spread = _measure_spread([probabilities[best if setup.cut is None else 1] for probabilities in outputs])
+    std, extent = _measure_spread([probabilities[best if setup.cut is None else 1] for probabilities in outputs])
     agreement = [_first(setup, tied) for tied in own].count(best) / len(own)
     *_, next_, highest = sorted(pooled if setup.voted else _divide_by_thresholds(setup, pooled))
     margin = highest - next_
     entropy, mean_entropy = _measure_entropies(outputs, setup.group.weigh)
     decision: Literal["accept", "abstain", "review"] = "accept" if label is not None else "abstain"
-    if setup.review is not None and (label is None or not _meets(setup.review, spread.std, agreement, margin)):
+    if setup.review is not None and (label is None or not _meets(setup.review, std, agreement, margin)):
         decision = "review"
     return Prediction(
         value=pooled[1] if setup.cut is not None else None if label is None else float(label),
-        spread=spread.std,
-        range=spread.range,
+        spread=std,
+        range=extent,
         decision=decision,
         label=None if label is None else setup.classes[label],
         score=None if label is None else pooled[label],
@@ -337,21 +337,19 @@ def _first(setup: _Setup, tied: Tied) -> int:
     return int(tied[1]) if setup.cut is not None else tied.index(True)
 
 
-class _Elected(NamedTuple):
-    """The predicted class, None where the tie is left unbroken; the best class; and whether there was a tie."""
-
-    label: int | None
-    best: int
-    tie: bool
+# The functions below return plain tuples: to create named ones would take a noticeable part of a row's time.
 
 
-def _elect(setup: _Setup, group: _VoterGroup, pooled: Numbers, outputs: VoterOutputs) -> _Elected:
-    """Find the row's label; see `classification.elect`."""
+def _elect(setup: _Setup, group: _VoterGroup, pooled: Numbers, outputs: VoterOutputs) -> tuple[int | None, int, bool]:
+    """Return label (None where a tie is left unbroken), best class, and whether there was a tie.
+
+    See `classification.elect`.
+    """
     tied = _find_best(pooled) if setup.voted else _find_tied(setup, pooled)
     best = tied.index(True) if setup.voted else _first(setup, tied)
     tie = tied.count(True) > 1
     if tie and setup.method.tie == "abstain":
-        return _Elected(None, best, tie)
+        return None, best, tie
     if tie and setup.method.tie == "highest_mean":
         means = [
             _sum([one * share for one, share in zip(numbers, group.shares, strict=True)])
@@ -360,20 +358,14 @@ def _elect(setup: _Setup, group: _VoterGroup, pooled: Numbers, outputs: VoterOut
         highest = _find_best([mean if among else -1.0 for mean, among in zip(means, tied, strict=True)])
         if highest.count(True) == 1:
             best = highest.index(True)
-    return _Elected(best, best, tie)
+    return best, best, tie
 
 
-class _RowSpread(NamedTuple):
-    """Population standard deviation, and the greatest less the smallest."""
-
-    std: float
-    range: float
-
-
-def _measure_spread(numbers: Numbers) -> _RowSpread:
+def _measure_spread(numbers: Numbers) -> tuple[float, float]:
+    """Return the population standard deviation, and the greatest less the smallest."""
     mean = _mean(numbers)
     variance = _mean([(number - mean) * (number - mean) for number in numbers])
-    return _RowSpread(math.sqrt(variance), max(numbers) - min(numbers))
+    return math.sqrt(variance), max(numbers) - min(numbers)
 
 
 def _measure_entropies(outputs: VoterOutputs, weigh: _Combine) -> tuple[float, float]:
@@ -399,6 +391,6 @@ def _find_pivotal(setup: _Setup, outputs: VoterOutputs, own: Sequence[Tied], lab
         if group is not None:
             others = _leave_out(outputs, place)
             pooled = _pool(setup, group, others, _leave_out(own, place))
-            if _elect(setup, group, pooled, others).label != label:
+            if _elect(setup, group, pooled, others)[0] != label:
                 pivotal.append(voter)
     return pivotal

@@ -75,13 +75,13 @@ def test_a_damaged_footer_is_told_or_says_something_that_can_be_read(changes: li
     assert all(0 <= chunk.start <= chunk.end <= file.size for chunk in chunks)
 
 
-def test_every_truncation_is_told() -> None:
-    taken = []
+def test_every_truncation_is_reported() -> None:
+    accepted = []
     for size in range(1, len(SMALL), 7):
         try:
             cut_all(fill({"a.parquet": SMALL[:size]}))
         except DatasetRefused as error:
-            if "is no Parquet file, or is truncated" in str(error):
+            if "is not a Parquet file, or is truncated" in str(error):
                 continue
-        taken.append(size)
-    assert taken == [], f"of {len(SMALL)} bytes"
+        accepted.append(size)
+    assert accepted == [], f"of {len(SMALL)} bytes"

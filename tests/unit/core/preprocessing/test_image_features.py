@@ -21,7 +21,7 @@ from memory import MemoryStack
 from stepensemble import Ensemble
 from stepensemble.admission.gate import run_gate
 from stepensemble.batch.documents import Options
-from stepensemble.batch.input.sharding import cut
+from stepensemble.batch.input.sharding import shard_dataset
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import DatasetRefused, InvalidManifest, InvalidPayload
 from stepensemble.core.preprocessing.columns import columns_from_bytes
@@ -236,7 +236,7 @@ def test_the_gate_refuses_golden_images_that_cannot_be_decoded(tmp_path: Path) -
 def test_a_batch_refuses_a_release_that_needs_images_before_it_reads_anything() -> None:
     features: list[Feature] = [NumberFeature("x"), ImageFeature("photo", (2, 2))]
     with pytest.raises(DatasetRefused) as refused:
-        cut(MemoryStack().data, [], Options(), features)
+        shard_dataset(MemoryStack().data, [], Options(), features)
     assert [str(problem) for problem in refused.value.problems] == [
         "feature photo: is a picture, and a batch reads none; send pictures in payloads"
     ]

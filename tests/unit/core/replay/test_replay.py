@@ -322,7 +322,7 @@ def test_a_payloads_own_quorum_applies_until_a_manifest_replaces_it() -> None:
 
 
 def test_without_records_nothing_changes() -> None:
-    assert replay([], {}, WhatIf(method="max", weights={"nobody": 1.0})) == Replay()
+    assert replay([], {}, WhatIf(method="max", weights={"unknown": 1.0})) == Replay()
 
 
 def test_rows_are_those_of_their_records_though_decided_together() -> None:
@@ -392,10 +392,10 @@ def test_a_record_without_a_quorum_does_not_fail_those_that_are_decided_with_it(
     more = tuple(released(id_, "probability", tier=2) for id_ in "de")
     made = structs.replace(CASCADED, members=(*CASCADED.members, *more))
     made = structs.replace(made, policy=structs.replace(made.policy, quorum=Quorum()))
-    silent = {"c": None, "d": None, "e": None}
+    failed = {"c": None, "d": None, "e": None}
     records = [
-        record_execution(made, {"a": [0.9, 0.1], "b": [0.9, 0.1], **silent}, "sure"),
-        record_execution(made, {"a": [0.9, 0.5], "b": [0.9, 0.5], **silent}, "unsure"),
+        record_execution(made, {"a": [0.9, 0.1], "b": [0.9, 0.1], **failed}, "sure"),
+        record_execution(made, {"a": [0.9, 0.5], "b": [0.9, 0.5], **failed}, "unsure"),
     ]
     assert [record.output.status for record in records] == ["COMPLETE", "FAILED"]
     report = replay_of(made, *records, method="max")
@@ -760,8 +760,8 @@ def test_the_terminal_names_what_is_missing_and_which_models_differ() -> None:
     recorded, console = TWO.members[1].artifact.digest, Console(width=200)
     with console.capture() as captured:
         console.print(render_replay(replayed))
-    told = [" ".join(line.split()) for line in captured.get().splitlines()]
-    assert told == [
+    printed = [" ".join(line.split()) for line in captured.get().splitlines()]
+    assert printed == [
         "policy manifest other.json, method max, weights a=2",
         "records 1 since 2026-02-01; 3 deleted or of another version; 2 of other ensembles",
         "rows 1, of which 0 compared",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from stepensemble.handlers.inbox.s3_object import InboxObject, read_inbox_object
-from stepensemble.storage.keys import ANSWER, FAILURE, KEY_BYTES, OUTBOX, response_key, underline
+from stepensemble.storage.keys import ANSWER, FAILURE, KEY_BYTES, OUTBOX, response_key, to_portable_key
 
 TOLD = {"key": "inbox/a.json", "size": 3, "etag": "abc", "version-id": "v1", "sequencer": "0A"}
 SEQUENCERS = st.text("0123456789ABCDEF", min_size=1, max_size=20)
@@ -123,7 +123,7 @@ def test_every_response_has_a_key_in_the_outbox_that_every_client_can_read(
     assert key.startswith(OUTBOX)
     assert len(key.encode()) <= KEY_BYTES
     assert all(part.strip(".") for part in key.split("/"))
-    assert underline(key) == key
+    assert to_portable_key(key) == key
 
 
 @given(NAMES, st.text("abc0123456789-", min_size=1, max_size=40), st.text("abc0123456789-", min_size=1, max_size=40))

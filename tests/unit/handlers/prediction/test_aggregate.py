@@ -278,7 +278,7 @@ def test_a_table_that_rejects_a_request_is_an_error(stack: MemoryStack, publishe
 
 
 def test_a_record_that_is_not_there_is_not_found(stack: MemoryStack) -> None:
-    with pytest.raises(RecordNotFound, match='no record is kept of "p"; ensemble records lists those there are'):
+    with pytest.raises(RecordNotFound, match='no record is stored for "p"; ensemble records lists all records'):
         stack.records.read("p")
 
 

@@ -88,7 +88,7 @@ def test_each_input_takes_its_own_columns_and_the_named_output_is_returned(score
     # total = a + b[0] + b[1], first = a
     assert scorer(event("named", output="total", **sent))["outputs"] == [111.0, 222.0]
     assert scorer(event("named", output="first", **sent))["outputs"] == [10.0, 20.0]
-    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; say which one is wanted'):
+    with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; choose one of them'):
         scorer(event("named", **sent))
 
 
