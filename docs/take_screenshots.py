@@ -26,7 +26,7 @@ FOLDER = ROOT / "docs" / "screenshots"
 PROJECT = ("template.yaml", "template-tensorflow.yaml", "statemachine", "functions", "models", "events", "examples")
 ENSEMBLE = Path(sys.executable).with_name("ensemble")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-COLUMNS = 84
+COLUMNS = 92
 SIZE = (1000, 1180)
 """Pixels of the report's upper part that are shown."""
 
