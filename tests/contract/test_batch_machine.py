@@ -162,7 +162,7 @@ def test_an_empty_dataset_is_a_run_of_no_rows(tmp_path: Path) -> None:
     ("request_", "error", "cause"),
     [
         ({"date": "2026-02-30"}, "InvalidPayload", r"\$\.date"),
-        ({"dataset": "s3://data/datasets/none.csv"}, "DatasetMissing", "none.csv is not there"),
+        ({"dataset": "s3://data/datasets/none.csv"}, "DatasetMissing", "none.csv does not exist"),
         ({"dataset": "s3://data/records/a.csv"}, "InvalidPayload", "store it under s3://data/datasets/"),
         ({"release": "12345678"}, "ReleaseNotCurrent", "12345678"),
         ({"dataset": "s3://data/datasets/other/"}, "DatasetRefused", "feature x: is not a column"),

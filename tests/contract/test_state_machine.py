@@ -17,7 +17,7 @@ from memory import SLOTS, MemoryStack
 from stepensemble import Ensemble
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload
-from stepensemble.handlers.batch.plan import MOST_LABELLINGS, MOST_SAMPLES
+from stepensemble.handlers.batch.plan import MAX_LABEL_ATTEMPTS, MAX_SAMPLE_ATTEMPTS
 from stepensemble.handlers.current_release import POINTER_SECONDS
 from stepensemble.publishing.manifest_loader import read_sources
 from stepensemble.publishing.publish import publish as publish_release
@@ -97,7 +97,10 @@ def expect_retries(state: dict[str, Any]) -> list[tuple[set[str], int]]:
     # A slot is retried once, so that a voter is waited for twice its timeout at most. Plan survives an end of its
     # process in two places, twice in each.
     slot, plan = "TimeoutSecondsPath" in state, state["Parameters"].get("FunctionName") == "${PlanFunctionArn}"
-    return [(TRANSIENT, 4), (ENDED | {"States.Timeout"}, 1 if slot else MOST_SAMPLES + MOST_LABELLINGS if plan else 2)]
+    return [
+        (TRANSIENT, 4),
+        (ENDED | {"States.Timeout"}, 1 if slot else MAX_SAMPLE_ATTEMPTS + MAX_LABEL_ATTEMPTS if plan else 2),
+    ]
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -765,7 +765,8 @@ DELETES = {"DeliverRole": {"response"}, "SummarizeRole": BATCHS}
 
 
 def test_every_kind_of_key_is_among_the_objects() -> None:
-    makes_keys = {name for name in vars(keys) if name.endswith("_key")}
+    changes_keys = {"parse_release_key", "parse_shard_report_key", "to_portable_key"}
+    makes_keys = {name for name in vars(keys) if name.endswith("_key")} - changes_keys
     mentioned = set(re.findall(r"keys\.(\w+_key)\(", Path(__file__).read_text()))
     assert makes_keys <= mentioned
 

@@ -258,7 +258,7 @@ def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_refused(
     assert (run["status"], run["rows_in"], run["rows_out"]) == ("SUCCEEDED", 0, 0)
     missing = batch(shared_project, f"s3://{stack.data.name}/inbox/nothing.csv", code=1)
     assert (missing["status"], missing["error"]) == ("FAILED", "DatasetMissing")
-    assert "inbox/nothing.csv is not there" in missing["cause"]
+    assert "inbox/nothing.csv does not exist" in missing["cause"]
     unlike = batch(shared_project, str(write_csv(shared_project / "in" / "unlike.csv", [{"Klass": 1}])), code=1)
     assert unlike["error"] == "DatasetRefused"
     assert "Sex" in unlike["cause"]
@@ -290,7 +290,7 @@ def test_too_many_rejected_rows_fail_the_run_and_are_shown(shared_project: Path,
     path = write_jsonl(shared_project / "in" / "half.jsonl", half)
     done = run_ensemble(shared_project, "batch", str(path), "--max-rejected", "10%")
     assert done.returncode == 1
-    assert "BatchFailed 50 of 100 rows were rejected (50.0%), where max_rejected is 10.0%" in done.stderr
+    assert "BatchFailed 50 of 100 rows were rejected (50.0%), and max_rejected is 10.0%" in done.stderr
     run = batch(shared_project, str(path), "--max-rejected", "10%", code=1)
     folder = shared_project / run["folder"]
     assert folder.name.endswith(".failed")

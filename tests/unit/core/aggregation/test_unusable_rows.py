@@ -98,8 +98,8 @@ def test_law_results_are_the_same_at_any_shard_size(drawn: Any, data: st.DataObj
     size = data.draw(st.integers(1, rows))
     cut = [shard(compiled, results, np.arange(first, min(first + size, rows))) for first in range(0, rows, size)]
     assert pl.concat([part.frame for part in cut]).equals(whole.frame)
-    assert pl.concat([part.answers.cast(whole.frame.schema) for part in cut]).height == whole.answers.height
-    assert [why for part in cut for why in part.unanswered.values()] == list(whole.unanswered.values())
+    assert pl.concat([part.predictions.cast(whole.frame.schema) for part in cut]).height == whole.predictions.height
+    assert [why for part in cut for why in part.failed.values()] == list(whole.failed.values())
 
 
 POISONED = 617
@@ -247,7 +247,7 @@ def test_many_unusable_rows_are_explained_quickly() -> None:
     compiled = release(BINARY, released("a", "probability"), released("b", "probability"), quorum=Quorum(2))
     rows = 100_000
     results = {"a": MemberResult("a", np.full(rows, np.nan)), "b": MemberResult("b", np.full(rows, 0.5))}
-    assert len(shard(compiled, results, np.arange(rows)).unanswered) == rows
+    assert len(shard(compiled, results, np.arange(rows)).failed) == rows
 
 
 def test_a_row_without_a_prediction_matches_the_schema() -> None:

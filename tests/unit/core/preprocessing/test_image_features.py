@@ -238,7 +238,7 @@ def test_a_batch_refuses_a_release_that_needs_images_before_it_reads_anything() 
     with pytest.raises(DatasetRefused) as refused:
         shard_dataset(MemoryStack().data, [], Options(), features)
     assert [str(problem) for problem in refused.value.problems] == [
-        "feature photo: is a picture, and a batch reads none; send pictures in payloads"
+        "feature photo: is an image, which a batch does not support; send images in payloads"
     ]
 
 
