@@ -86,7 +86,7 @@ def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, numbe
     text = (served / "events" / "passenger.json").read_text().replace('"Age": 22', f'"Age": {number}')
     done = run_ensemble(served, "run", "-", stdin=text)
     assert done.returncode == 2
-    assert f"{number} is no finite number" in done.stderr
+    assert f"{number} is not a finite number" in done.stderr
 
 
 @pytest.mark.parametrize(
