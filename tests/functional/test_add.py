@@ -96,7 +96,7 @@ def test_a_member_is_replaced_by_a_file_that_takes_other_columns(project: Path) 
     replace = ("models/titanic/deep.tflite", "--id", "wide", "--replace")
     said = complaint(project, *replace)
     assert 'InputMismatch the model takes 7 numbers a row as "columns", and there are 11 columns' in said
-    assert said.endswith("say which of them it takes, in its order: --columns NAME,NAME,…")
+    assert said.endswith("list those it takes, in its order: --columns NAME,NAME,…")
     done = run_ensemble(project, "add", *replace, "--columns", names)
     assert "wide, version 2, in the place of version 1" in done.stdout
     assert "artifact  titanic/deep.tflite, 4,488 bytes, there already" in done.stdout
@@ -151,11 +151,11 @@ def test_wrong_usage_exits_2_and_says_why(project: Path, arguments: tuple[str, .
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--id", "wide"), '--id: "wide" is a member already; give another, or --replace to put this model in'),
+        (("--id", "wide"), '--id: "wide" is a member already; give another id, or --replace to replace that model'),
         (("--id", "wid", "--replace"), '--replace: there is no member "wid", did you mean "wide"?'),
         (("--id", "a", "--weight", "2"), "$.members[4].weight: 2.0 has no effect under the method"),
         (("--id", "a", "--columns", "Sex,Agee"), '"Agee" is not a column; use one of'),
-        (("--id", "a", "--columns", "Sex,Age"), 'is given "Sex", "Age"; say which it takes'),
+        (("--id", "a", "--columns", "Sex,Age"), 'gets "Sex", "Age"; list those it takes'),
         (
             ("--id", "a", "--input", "c=Sex"),
             'the model has no input "c": the model takes 11 numbers a row as "columns"',

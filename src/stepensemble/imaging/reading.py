@@ -36,7 +36,7 @@ def reject_pointer(_: str) -> tuple[str, str]:
     return "there is no S3 here", EXPECTED
 
 
-def image_reader(fetch: Fetch) -> Images:
+def make_image_reader(fetch: Fetch) -> Images:
     """Return an image reader that follows pointers."""
     return partial(read_images, fetch=fetch)
 
