@@ -4,6 +4,6 @@
 that a function whose release has no image feature does not wait for it.
 """
 
-from stepensemble.imaging.reading import Fetch, make_image_reader, read_images, sniff_image
+from stepensemble.imaging.reading import Fetch, image_reader, read_images, sniff_image
 
-__all__ = ["Fetch", "make_image_reader", "read_images", "sniff_image"]
+__all__ = ["Fetch", "image_reader", "read_images", "sniff_image"]

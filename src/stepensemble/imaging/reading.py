@@ -36,7 +36,7 @@ def reject_pointer(_: str) -> tuple[str, str]:
     return "there is no S3 here", EXPECTED
 
 
-def make_image_reader(fetch: Fetch) -> Images:
+def image_reader(fetch: Fetch) -> Images:
     """Return an image reader that follows pointers."""
     return partial(read_images, fetch=fetch)
 

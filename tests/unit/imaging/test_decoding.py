@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms
 
 from stepensemble.core.schema.manifest import ImageFeature
-from stepensemble.imaging import make_image_reader, read_images, sniff_image
+from stepensemble.imaging import image_reader, read_images, sniff_image
 from stepensemble.imaging.decoding import ImageRefused, decode_image, encode_png
 
 GREY = ImageFeature("image", (2, 2), mode="L")
@@ -314,7 +314,7 @@ def test_a_data_url_is_rejected_with_its_own_remedy() -> None:
 
 
 def test_a_pointer_is_followed() -> None:
-    read = make_image_reader(lambda url: PICTURE if url == "s3://data/a.png" else ("is not there", "upload it"))
+    read = image_reader(lambda url: PICTURE if url == "s3://data/a.png" else ("is not there", "upload it"))
     samples, reasons = read(GREY, [{"s3": "s3://data/a.png"}, {"s3": "s3://data/b.png"}])
     assert samples[0, ..., 0].tolist() == [[1, 2], [3, 4]]
     assert reasons == {1: ("is not there", "upload it")}

@@ -29,7 +29,7 @@ from stepensemble.handlers.failures import refuse
 from stepensemble.handlers.prediction.payload_objects import fetch_image, read_rows
 from stepensemble.handlers.prediction.warmup import Serving, list_slots
 from stepensemble.handlers.state import Frame, list_members, prepare_tier
-from stepensemble.imaging import make_image_reader
+from stepensemble.imaging import image_reader
 from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
 
@@ -78,7 +78,7 @@ class Normalizer:
             raise InvalidPayload([Problem("$", message, remedy)])
         policy = apply_quorum(payload, release.policy, release.members)
         rows = self._rows(payload)
-        images = make_image_reader(partial(fetch_image, self.data))
+        images = image_reader(partial(fetch_image, self.data))
         columns = normalize(release.features, rows, locate=payload.locate, images=images)
         # Of a photograph the text would be written only to be found too long.
         carried = columns_to_json(columns) if least_json_bytes(columns) <= STATE_BYTES else {}
