@@ -1,19 +1,19 @@
-# Two commands for a newcomer: `make run` and `make test`. Everything else serves the developer.
+# Two commands for a newcomer: `make run` and `make test`. The others are for developers.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV_VERSION := 0.13.8
 # A uv on the PATH is used; otherwise one is installed from PyPI into .uv, beside the project.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 VENV := .venv
-# Where a person watches, uv shows how far it is: a first installation may take minutes.
+# In a terminal, uv shows its progress: a first installation may take minutes.
 QUIET := $(shell test -t 2 || echo --quiet)
 export UV_PROJECT_ENVIRONMENT = $(VENV)
-# Nothing here calls home.
+# SAM CLI sends no telemetry.
 export SAM_CLI_TELEMETRY := 0
-# A stack is a dozen processes, the tests are thousands: what one of them has compiled is kept for the next.
+# Python keeps its bytecode: a stack is a dozen processes, and the tests start thousands.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tensorflow browser run test quick check lint format schemas pictures bench campaigns build deploy deploy-tensorflow clean
+.PHONY: help setup tensorflow browser run test quick check lint format schemas reference screenshots docs charts bench campaigns build deploy deploy-tensorflow clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -38,32 +38,39 @@ $(VENV)/.tensorflow: $(VENV)/.dev
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.tensorflow
-	@$(UV) sync $(QUIET) --locked --inexact --extra local --extra tensorflow --group test --group lint --group pictures --group bench
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --extra tensorflow --group test --group lint --group charts --group bench
 	@touch $@
 
-$(VENV)/.pictures: $(VENV)/.dev
+$(VENV)/.charts: $(VENV)/.dev
 	@echo "Installing Matplotlib into $(VENV)"
-	@$(UV) sync $(QUIET) --locked --inexact --extra local --group test --group lint --group pictures
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --group test --group lint --group charts
 	@touch $@
 
-setup: $(VENV)/.dev ## Make the environment for development
+$(VENV)/.docs: $(VENV)/.run
+	@echo "Installing Sphinx into $(VENV)"
+	@$(UV) sync $(QUIET) --locked --inexact --extra local --group docs
+	@touch $@
 
-tensorflow: $(VENV)/.tensorflow ## Add TensorFlow to it, for training and parity tests
+setup: $(VENV)/.dev ## Create the environment for development
 
-browser: ## Install Chromium, in which tests look at the batch's report (Debian, as root)
+tensorflow: $(VENV)/.tensorflow ## Add TensorFlow to the environment, for training and parity tests
+
+browser: ## Install Chromium, in which tests open the batch's report (Debian, as root)
 	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null \
 	  || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
 
-run: $(VENV)/.run ## Ask the shipped ensemble about one passenger, on the local stack
+run: $(VENV)/.run ## Predict one passenger with the shipped ensemble, on the local stack
 	@$(VENV)/bin/ensemble run events/passenger.json
 
-# With --dist loadfile, what replaces a worker that crashed may wait for ever (pytest-xdist 3.8): the run ends instead.
+# With --dist loadfile, the replacement of a crashed worker may wait forever (pytest-xdist 3.8): end the run instead.
 test: $(VENV)/.tensorflow ## Run every test
-	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+	@$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0
 
-quick: $(VENV)/.dev ## Check style, types, and the tests that need no stack and take no seconds: a minute
+quick: $(VENV)/.dev ## Check style and types, and run the fast tests that need no stack: about a minute
 	@$(MAKE) --no-print-directory lint
-	@$(VENV)/bin/pytest tests/unit tests/contract -m "not slow" -q --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(VENV)/bin/pytest tests/unit tests/contract -m "not slow" -q --numprocesses auto --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder
 
 check: $(VENV)/.dev ## Validate the manifest, its artifacts and the templates
 	@$(VENV)/bin/ensemble check
@@ -79,24 +86,36 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-schemas: $(VENV)/.run ## Write the published JSON Schemas anew from the code
+schemas: $(VENV)/.run ## Write the published JSON Schemas from the code
 	@$(VENV)/bin/python -m stepensemble.publishing.schemas
 
-pictures: $(VENV)/.pictures ## Draw docs/pictures and the table beside them anew from the shipped models
-	@$(VENV)/bin/python examples/titanic/pictures.py
+reference: $(VENV)/.run ## Write docs/reference from the command line's help and the public docstrings
+	@$(VENV)/bin/python docs/generate_reference.py
 
-# What measures comes first; then what is reckoned, drawn and written from that.
-BENCHMARKS := aggregation batch_speed in_process serving million growth footprint replay swap scale cost charts performance
+screenshots: $(VENV)/.run ## Write docs/screenshots: the terminal and the batch's report (needs Chromium: make browser)
+	@$(VENV)/bin/python docs/take_screenshots.py
 
-bench: $(VENV)/.bench ## Measure speed, and write benchmarks/results and docs/performance.md
+# Sphinx reports a warning for each page outside of the index and each link without a target; -W makes them errors.
+docs: $(VENV)/.docs ## Build the site into build/docs
+	@$(VENV)/bin/sphinx-build --quiet --fail-on-warning --fresh-env --keep-going --nitpicky --builder html \
+	  --conf-dir docs --doctree-dir build/doctrees . build/docs
+	@echo "open build/docs/index.html"
+
+charts: $(VENV)/.charts ## Draw docs/charts and the tables beside them from the shipped models
+	@$(VENV)/bin/python examples/titanic/charts.py
+
+# Measurements come first; then everything that is computed, drawn and written from them.
+BENCHMARKS := aggregation batch_speed in_process serving million growth footprint replay swap moto_speedups scale cost charts performance
+
+bench: $(VENV)/.bench ## Run the benchmarks; write benchmarks/results and docs/performance.md
 	@for name in $(BENCHMARKS); do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done
 
 CAMPAIGNS := executions batches publishers repeats connections
 
-campaigns: $(VENV)/.dev ## Kill, pause, corrupt, race and repeat on local stacks, and look whether every promise is kept
+campaigns: $(VENV)/.dev ## Kill, pause, corrupt, race and repeat on local stacks, and check that every promise is kept
 	@for name in $(CAMPAIGNS); do $(VENV)/bin/python campaigns/$$name.py || exit 1; done
 
-build: $(VENV)/.dev ## Build what Lambda gets, without Docker
+build: $(VENV)/.dev ## Build the Lambda functions and layers, without Docker
 	@PATH="$(abspath $(VENV)/bin):$(abspath .uv/bin):$$PATH" $(VENV)/bin/sam build
 
 deploy: build ## Deploy to AWS: make deploy STAGE=dev
@@ -109,4 +128,4 @@ deploy-tensorflow: $(VENV)/.dev ## Build the slots for TensorFlow with Docker, a
 	  $(or $(REPOSITORY),$(error Which ECR repository? make deploy-tensorflow STAGE=dev REPOSITORY=its-uri))
 
 clean: ## Remove what was built and every environment
-	rm -rf .aws-sam .venv .venv-* .uv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .aws-sam build .venv .venv-* .uv .mypy_cache .pytest_cache .ruff_cache .hypothesis

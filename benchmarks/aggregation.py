@@ -20,9 +20,9 @@ from command import add_rounds, make_parser, report
 from msgspec import Struct
 from timing import Machine, Spread, compare, describe_machine, rate, run_in_turns
 
-from stepensemble.core.aggregation.decision import predict_rows
 from stepensemble.core.aggregation.pooling import Vote, pool
 from stepensemble.core.aggregation.probability import softmax
+from stepensemble.core.aggregation.row_predictions import predict_rows
 from stepensemble.core.schema.policy import (
     Aggregation,
     GeometricMean,

@@ -28,10 +28,10 @@ from stepensemble import Ensemble
 from stepensemble.batch.documents import SHARD_BYTES
 from stepensemble.batch.input.csv_records import find_records
 from stepensemble.batch.input.frame_encoder import encode_frame
-from stepensemble.core.aggregation.canonical import canonical, check_output
-from stepensemble.core.aggregation.decision import predict_rows
+from stepensemble.core.aggregation.canonical import check_output, convert_output
+from stepensemble.core.aggregation.output import MemberFailure
 from stepensemble.core.aggregation.pooling import Vote
-from stepensemble.core.aggregation.prediction import MemberFailure
+from stepensemble.core.aggregation.row_predictions import predict_rows
 from stepensemble.core.arrays import Array
 from stepensemble.core.preprocessing.columns import Columns, bind_columns
 from stepensemble.core.releases.release import ReleasedMember
@@ -84,7 +84,7 @@ def measure(rounds: int) -> Result:
     rows = frame.height
     asks = [_ask(ensemble.models[member.id], member, encoded.columns) for member in release.members]
     outputs = [
-        canonical(check_output(ask(), rows), release.task, member.output)
+        convert_output(check_output(ask(), rows), release.task, member.output)
         for ask, member in zip(asks, release.members, strict=True)
     ]
     tasks: dict[str, Callable[[], object]] = {

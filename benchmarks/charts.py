@@ -28,9 +28,9 @@ from stepensemble.batch.report.charts import STYLE as REPORTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FOLDER = ROOT / "docs" / "pictures"
+FOLDER = ROOT / "docs" / "charts"
 
-INK, FAINT, MET, MISSED = COLOURS["ink"], COLOURS["faint"], COLOURS["answer"], COLOURS["before"]
+INK, FAINT, MET, MISSED = COLOURS["ink"], COLOURS["faint"], COLOURS["prediction"], COLOURS["previous"]
 OURS, OTHERS = "-", "--"
 LABEL_WIDTH = 46
 ROW_INCHES = 0.42

@@ -17,7 +17,9 @@ from command import add_rounds, make_parser, report
 from msgspec import Struct, structs
 from timing import Machine, Spread, compare, describe_machine, rate, run_in_turns
 
-from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, ask_once, decide
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
 from stepensemble.core.record import Record, decode_record, encode_record
 from stepensemble.core.releases.release import FORMAT, Artifact, Release, ReleasedMember, encode_release
 from stepensemble.core.replay.replay import replay
@@ -102,7 +104,7 @@ def draw_results(release: Release) -> list[dict[str, MemberResult]]:
 
 def decide_one(release: Release, results: Mapping[str, MemberResult]) -> ExecutionResult:
     """Decide one execution."""
-    answer = decide(release, release.policy, 1, ask_once(results))
+    answer = decide(release, release.policy, 1, CollectedResults([results]))
     if not isinstance(answer, ExecutionResult):
         raise TypeError("an ensemble of one tier is decided at once")
     return answer

@@ -41,7 +41,7 @@ from stepensemble.cli.stacks import Stack
 from stepensemble.core.preprocessing.columns import columns_to_json
 from stepensemble.core.preprocessing.encoding import normalize
 from stepensemble.handlers.state import list_members
-from stepensemble.local.lambdas.pool import Code
+from stepensemble.local.lambdas.pool import FunctionCode
 from stepensemble.local.stack import LocalStack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +103,7 @@ def _milliseconds(seconds: Sequence[float]) -> Spread:
 def _measure_calls(
     folder: Path, cold_rounds: int, warm_rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    code = {"Score5": Code(PEERS / "tutorial_handler"), "Score6": Code(PEERS / "empty_handler")}
+    code = {"Score5": FunctionCode(PEERS / "tutorial_handler"), "Score6": FunctionCode(PEERS / "empty_handler")}
     with start_stack(folder, code) as (local, stack):
         event, rows = _ask_member(stack)
         zipped = _write_saved_model(folder)
@@ -184,9 +184,9 @@ def _caller(endpoint: str) -> Callable[[str, bytes], Any]:
 
 def _measure_executions(folder: Path, rounds: int) -> dict[str, list[float]]:
     empty = {
-        "NormalizeFunction": Code(PEERS / "empty_normalize"),
-        "AggregateFunction": Code(PEERS / "empty_aggregate"),
-        **{f"Score{slot}": Code(PEERS / "empty_handler") for slot in SLOTS.split(",")},
+        "NormalizeFunction": FunctionCode(PEERS / "empty_normalize"),
+        "AggregateFunction": FunctionCode(PEERS / "empty_aggregate"),
+        **{f"Score{slot}": FunctionCode(PEERS / "empty_handler") for slot in SLOTS.split(",")},
     }
     with ExitStack() as exits:
         _, four = exits.enter_context(start_stack(folder / "four", {}))

@@ -10,7 +10,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.local.lambdas.pool import Code
+from stepensemble.local.lambdas.pool import FunctionCode
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -55,7 +56,7 @@ def write_passengers(path: Path, rows: int) -> None:
 
 @contextmanager
 def start_stack(
-    folder: Path, code: Mapping[str, Code] | None = None, members: int = 4
+    folder: Path, code: Mapping[str, FunctionCode] | None = None, members: int = 4
 ) -> Iterator[tuple[LocalStack, Stack]]:
     """Start a local stack of a copy of the project, with so many members published.
 
@@ -66,7 +67,9 @@ def start_stack(
     """
     copy_project(folder)
     manifest = write_members(folder, members)
-    with LocalStack.start(folder, parameters={"Slots": SLOTS}, code=code or {}, tensorflow=False) as local:
+    with LocalStack.start(
+        folder, LocalStackOptions(parameters={"Slots": SLOTS}, code=code or {}, tensorflow=False)
+    ) as local:
         stack = local_stack(local.name, local.endpoint)
         ensure_published(stack, read_sources(manifest), notify=lambda _: None)
         yield local, stack

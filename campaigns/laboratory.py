@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -79,7 +80,7 @@ def start_stack() -> Iterator[tuple[LocalStack, Stack, Path]]:
     """Start a stack in this process, with the shipped ensemble published; yield it with its project."""
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         project = copy_project(Path(folder))
-        with LocalStack.start(project, tensorflow=False) as local:
+        with LocalStack.start(project, LocalStackOptions(tensorflow=False)) as local:
             stack = local_stack(local.name, local.endpoint)
             ensure_published(stack, read_sources(project / "models" / "manifest.json"), notify=lambda _: None)
             yield local, stack, project

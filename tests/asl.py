@@ -1,12 +1,13 @@
-"""The part of the Amazon States Language that the project's state machines use, in two pages.
+"""The part of the Amazon States Language that the project's state machines use.
 
-It takes no side effects of the real engines (no retries, no timeouts, one member after another), and is strict where
-they are late: every value between states must be JSON and within what a state may carry.
+Unlike the real engines it has no retries and no timeouts, and invokes one member after another. It is stricter: every
+value between states must be JSON and within the size that a state may carry.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,26 +19,33 @@ from stepensemble.core.state_size import STATE_BYTES
 
 Function = Callable[[Any], Any]
 PUT_EVENTS = "events:putEvents"
-"""Under this name `run` looks for what is done with events."""
+"""The name under which `run` looks for the function that takes events."""
 
 GET_OBJECT = "s3:getObject"
-"""Under this name `run` looks for what reads a Distributed Map's list: parameters to the list."""
+"""The name under which `run` looks for the function that reads a Distributed Map's list: parameters to the list."""
 
 WAIT = "wait"
-"""Under this name `run` looks for what happens while it waits: seconds to nothing."""
+"""The name under which `run` looks for the function that waits: seconds to nothing."""
 
 FORMAT = re.compile(r"States\.Format\('([^']*)', (\S+)\)")
-"""The one intrinsic function that is used."""
+"""The only intrinsic function that the state machines use."""
 
 STARTED_AT = "2026-03-01T11:59:59.000Z"
 
 
 @dataclass
 class Failed(Exception):
-    """An execution's end in a Fail state, or in an error that nobody catches."""
+    """An execution's end in a Fail state, or in an error that no state catches."""
 
     error: str
     cause: str
+
+
+def list_waits(rule: Mapping[str, Any]) -> list[float]:
+    """Return a retrier's longest waits in seconds, one for each attempt, with the defaults of the language."""
+    interval, rate = rule.get("IntervalSeconds", 1), rule.get("BackoffRate", 2)
+    waits = [interval * rate**attempt for attempt in range(rule.get("MaxAttempts", 3))]
+    return [min(wait, rule.get("MaxDelaySeconds", math.inf)) for wait in waits]
 
 
 def run(
@@ -47,7 +55,7 @@ def run(
     name: str = "run-1",
     entered: list[str] | None = None,
 ) -> Any:
-    """Run an execution and return its output; `entered` gets the names of the states that it enters."""
+    """Run an execution and return its output; append the names of the states that it enters to `entered`."""
     context = {
         "Execution": {"Id": f"arn:{name}", "Name": name, "Input": payload, "StartTime": STARTED_AT},
         "entered": [] if entered is None else entered,
@@ -113,7 +121,7 @@ def _catch(state: Mapping[str, Any], data: Any, failed: Failed) -> tuple[Any, st
 def _run_distributed(
     state: Mapping[str, Any], functions: Mapping[str, Function], data: Any, context: dict[str, Any]
 ) -> None:
-    """Run the items of a Distributed Map, each an execution of its own, whose failure no other notices."""
+    """Run the items of a Distributed Map, each an execution of its own; the failure of one affects no other."""
     assert state["ItemProcessor"]["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
     assert state["ItemReader"]["Resource"] == f"arn:aws:states:::{GET_OBJECT}"
     assert state["ItemReader"]["ReaderConfig"] == {"InputType": "JSON"}
@@ -137,20 +145,20 @@ def _take(state: Mapping[str, Any], data: Any, result: Any, context: dict[str, A
 
 
 def _invoke(state: Mapping[str, Any], functions: Mapping[str, Function], data: Any, context: dict[str, Any]) -> Any:
-    asked = _carry(_fill(state["Parameters"], data, context))
+    request = _carry(_fill(state["Parameters"], data, context))
     if state["Resource"] == f"arn:aws:states:::{PUT_EVENTS}":
         assert state["ResultPath"] is None
-        functions[PUT_EVENTS](asked)
+        functions[PUT_EVENTS](request)
         return data
     assert state["Resource"] == "arn:aws:states:::lambda:invoke"
     if "TimeoutSecondsPath" in state:
         assert isinstance(_at(state["TimeoutSecondsPath"], data, context), int)
     try:
-        answer = functions[asked["FunctionName"]](asked["Payload"])
+        response = functions[request["FunctionName"]](request["Payload"])
     except Exception as error:
         details = {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": []}
         raise Failed(type(error).__name__, json.dumps(details)) from error
-    return _at(state["OutputPath"], {"Payload": _carry(answer), "StatusCode": 200}, context)
+    return _at(state["OutputPath"], {"Payload": _carry(response), "StatusCode": 200}, context)
 
 
 def _choose(state: Mapping[str, Any], data: Any) -> str:

@@ -29,7 +29,7 @@ class MemoryBatch:
         running: the executions that are taken for running.
         waits: seconds of each Wait.
         meanwhile: what happens in a Wait.
-        breaks: by a function's name, what is raised instead of its answer: event to error or None.
+        breaks: by a function's name, what is raised instead of its response: event to error or None.
     """
 
     stack: MemoryStack
@@ -44,8 +44,8 @@ class MemoryBatch:
 
     def run(self, name: str = "run-1", entered: list[str] | None = None, /, **request: Any) -> dict[str, Any]:
         """Run an execution and return its output."""
-        asked = {"dataset": DATASET, **request}
-        return dict(asl.run(MACHINE, self.functions(), asked, name, entered))
+        payload = {"dataset": DATASET, **request}
+        return dict(asl.run(MACHINE, self.functions(), payload, name, entered))
 
     def functions(self) -> dict[str, Callable[[Any], Any]]:
         """Return the functions by the names that the definition and Normalize shard give them."""

@@ -1,7 +1,7 @@
-"""A page as a real browser shows it: where things are, in which colours, and what the browser asked for.
+"""A page as a real browser shows it: where things are, in which colours, and what the browser requested.
 
-Chromium without a window writes what it has laid out and a picture of it. What is measured is measured by a script that
-is added to a copy of the page; the picture is of the page as it is.
+Chromium without a window writes its layout and a screenshot. A script in a copy of the page measures it; the screenshot
+is of the page as it is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ QUIET = (
     "--proxy-bypass-list=<-loopback>",
 )
 OWN = re.compile(r"(?://|^CONNECT )[a-z0-9.]*\bgoogle(?:apis)?\.com[:/]")
-"""What Chromium asks for itself, whatever page it shows: its updates, its clock."""
+"""What Chromium requests on its own, whatever page it shows: its updates, its clock."""
 
 LIGHT, DARK = "--blink-settings=preferredColorScheme=1", "--blink-settings=preferredColorScheme=0"
 SECONDS = 120
@@ -71,9 +71,9 @@ addEventListener("load", () => {
     width: document.documentElement.scrollWidth,
     height: document.documentElement.scrollHeight,
   };
-  const told = document.createElement("pre");
-  told.id = "probe"; told.hidden = true; told.textContent = JSON.stringify(found);
-  document.body.append(told);
+  const probe = document.createElement("pre");
+  probe.id = "probe"; probe.hidden = true; probe.textContent = JSON.stringify(found);
+  document.body.append(probe);
 });
 </script>
 """
@@ -87,22 +87,22 @@ class Seen:
     """A page in a window of some width.
 
     Attributes:
-        told: what the script measured: boxes by id (left, top, right, bottom), texts with their boxes, …
-        requests: what the browser asked the network for, the page itself excepted.
+        measured: what the script measured: boxes by id (left, top, right, bottom), texts with their boxes, …
+        requests: what the browser requested from the network, except the page itself.
     """
 
-    told: Mapping[str, Any]
+    measured: Mapping[str, Any]
     requests: tuple[str, ...]
-    picture: Path
+    screenshot: Path
 
     @cached_property
     def pixels(self) -> Pixels:
         """`(height, width, 3)`."""
-        return np.rint(imread(self.picture)[..., :3] * 255).astype(np.uint8)
+        return np.rint(imread(self.screenshot)[..., :3] * 255).astype(np.uint8)
 
     def box(self, name: str) -> Box:
         """Where an element is."""
-        left, top, right, bottom = self.told["boxes"][name]
+        left, top, right, bottom = self.measured["boxes"][name]
         return left, top, right, bottom
 
     def colour(self, x: float, y: float) -> tuple[int, int, int]:
@@ -111,11 +111,11 @@ class Seen:
         return red, green, blue
 
 
-def look(page: str, folder: Path, *, width: int = 1000, dark: bool = False, picture: bool = True) -> Seen:
+def look(page: str, folder: Path, *, width: int = 1000, dark: bool = False, screenshot: bool = True) -> Seen:
     """Show a page to the browser, over HTTP from a server that is the browser's proxy for everything else, too.
 
     What is measured is the page without its Content-Security-Policy, so nothing but the page itself keeps scripts from
-    running; with `picture`, which is of the page as it is, it is loaded a second time.
+    running; with `screenshot`, which is of the page as it is, it is loaded a second time.
     """
     scheme = DARK if dark else LIGHT
     probed = CSP.sub("", page).replace("</body>", f"{PROBE}</body>")
@@ -124,15 +124,15 @@ def look(page: str, folder: Path, *, width: int = 1000, dark: bool = False, pict
         dumped = _run(*common, f"--window-size={width},1000", "--dump-dom", f"http://{address}/probe.html")
         found = re.search(r'<pre id="probe" hidden="">(.*?)</pre>', dumped, re.DOTALL)
         assert found is not None, "the page was not loaded"
-        told = json.loads(html.unescape(found[1]))
+        measured = json.loads(html.unescape(found[1]))
         drawn = folder / "page.png"
-        if picture:
-            size = f"--window-size={width},{told['height']}"
+        if screenshot:
+            size = f"--window-size={width},{measured['height']}"
             _run(*common, size, f"--screenshot={drawn}", f"http://{address}/page.html")
     pages = ("GET /page.html", "GET /probe.html")
     others = [one.replace(f"http://{address}", "") for one in requests if not OWN.search(one)]
     others = [one for one in others if one not in pages]
-    return Seen(told, tuple(others), drawn)
+    return Seen(measured, tuple(others), drawn)
 
 
 def _run(*command: str) -> str:
@@ -143,11 +143,11 @@ def _run(*command: str) -> str:
 
 @contextmanager
 def _serve(pages: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
-    """Serve pages on loopback, refuse everything else, and list all that was asked for."""
+    """Serve pages on loopback, refuse everything else, and list all requests."""
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
+        def respond(self) -> None:
             requests.append(f"{self.command} {self.path}")
             page = pages.get("/" + self.path.rsplit("/", 1)[-1])
             body = (page or "").encode()
@@ -157,7 +157,7 @@ def _serve(pages: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_HEAD = do_CONNECT = answer  # noqa: N815 named by http.server
+        do_GET = do_POST = do_HEAD = do_CONNECT = respond  # noqa: N815 named by http.server
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 named by http.server
             pass

@@ -1,16 +1,18 @@
-"""Small parts that tests are made of: manifests, releases, models whose answers one can work out by hand."""
+"""Small parts for tests: manifests, releases, sources of outputs, models that are easy to compute by hand."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from stepensemble.core.aggregation.canonical import check_output
+from stepensemble.core.aggregation.output_source import Results
 from stepensemble.core.preprocessing.columns import bind_columns
 from stepensemble.core.preprocessing.encoding import normalize
 from stepensemble.core.releases.fingerprint import Fingerprint
@@ -50,7 +52,7 @@ def member(id_: str = "half", artifact: str = "half_plus_two", kind: str = "valu
 
 
 def manifest(*members: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return a sound manifest as data: a regression on `x` by `half_plus_two`, unless something else is said."""
+    """Return a valid manifest as data: by default a regression on `x` by `half_plus_two`."""
     data = {
         "schema_version": 1,
         "name": "halves",
@@ -74,7 +76,7 @@ def sources(folder: Path, *members: Mapping[str, Any], **more: Any) -> Sources:
 
 
 def fingerprint(read: Sources) -> Fingerprint:
-    """Return what the gate takes of a release, without the gate's processes."""
+    """Return the fingerprint that the gate takes of a release, without the gate's processes."""
     rows = golden_rows(read.manifest)
     columns = normalize(read.release.features, rows)
     outputs = {}
@@ -85,7 +87,7 @@ def fingerprint(read: Sources) -> Fingerprint:
 
 
 def artifact(content: bytes) -> Artifact:
-    """Return what a release says of a model file."""
+    """Return a model file as a release has it."""
     return Artifact(digest_of(content), len(content))
 
 
@@ -127,3 +129,13 @@ def release(
         policy=Policy(aggregation, quorum, review, cascade),
         members=members,
     )
+
+
+@dataclass(frozen=True)
+class Supply:
+    """An `OutputSource` that calls a function with a tier and the numbers of its rows."""
+
+    function: Callable[[int, Any], Results | None]
+
+    def get_results(self, tier: int, rows: Any) -> Results | None:
+        return self.function(tier, rows)

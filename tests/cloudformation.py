@@ -1,4 +1,4 @@
-"""A translated template as CloudFormation reads it: every reference resolved, and what its roles are allowed."""
+"""Resolves the references of a translated template, and lists what its roles are allowed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ARNS = {
     "AWS::StepFunctions::StateMachine": "arn:aws:states:eu-central-1:123456789012:stateMachine:{StateMachineName}",
 }
 NAMES = {"AWS::Logs::LogGroup": "LogGroupName", "AWS::S3::Bucket": "BucketName"}
-"""The property that a reference in text stands for."""
+"""The property that a reference in Fn::Sub returns, by type."""
 
-# AWS knows no resources for these: it grants them on everything or not at all.
+# These actions have no resources: AWS grants them on "*" only.
 GRANTED_ON_EVERYTHING = {
     "logs:CreateLogDelivery",
     "logs:DeleteLogDelivery",
@@ -44,9 +44,10 @@ GRANTED_ON_EVERYTHING = {
 
 @dataclass(frozen=True)
 class Resolver:
-    """Resolves what the templates use of CloudFormation's functions. A role is referred to by its logical id.
+    """Resolves the intrinsic functions that the templates use. A role is represented by its logical id.
 
     Attributes:
+        document: the translated template.
         values: of parameters, pseudo parameters and other stacks' exports.
     """
 
@@ -103,19 +104,19 @@ class Resolver:
 
 
 def resolve(document: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """Return a template's resources and outputs; parameters without a value have their defaults."""
+    """Return a template's resources and outputs; a parameter without a value has its default."""
     defaults = {name: str(body["Default"]) for name, body in document["Parameters"].items() if "Default" in body}
     resolver = Resolver(document, PSEUDO | defaults | dict(values))
     return {section: resolver(document[section]) for section in ("Resources", "Outputs")}
 
 
 def properties_of(kind: str, resolved: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The properties of every resource of a kind, by logical id."""
+    """Return the properties of every resource of a kind, by logical id."""
     return {name: body["Properties"] for name, body in resolved["Resources"].items() if body["Type"] == kind}
 
 
 def list_grants(role: str, resolved: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every (action, resource) a template allows a role, its own or another stack's."""
+    """Yield every (action, resource) that a template allows a role, its own or another stack's."""
     roles = properties_of("AWS::IAM::Role", resolved)
     attached = [policy for policy in properties_of("AWS::IAM::Policy", resolved).values() if role in policy["Roles"]]
     for policy in [*(roles[role]["Policies"] if role in roles else []), *attached]:

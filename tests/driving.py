@@ -7,10 +7,16 @@ import os
 import re
 import shlex
 import shutil
+import signal
+import socket
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +37,17 @@ PROJECT_PARTS = (
     "examples/titanic/passengers.csv",
 )
 ENSEMBLE = str(Path(sys.executable).with_name("ensemble"))
+COMMAND_SECONDS = 120.0
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy what the local stack needs, so that its state and edits to the manifest stay in the test."""
+    """Copy what the local stack needs, so that its state and edits to the manifest stay in the test.
+
+    Templates and state machines are translated by the first stack of a test session, and cached for the others.
+    """
+    state = folder / ".stepensemble"
+    state.mkdir(mode=0o700)
+    (state / "cache").symlink_to(_make_cache().name)
     for part in PROJECT_PARTS:
         source = ROOT / part
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
@@ -45,19 +58,74 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
+@cache
+def _make_cache() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="stepensemble-cache-")
+
+
 def run_ensemble(folder: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command as a person does, in a wide terminal without colours."""
+    """Run the command as a person does, in a wide terminal without colours; in a fork, which has nothing to import."""
+    command, environment = [ENSEMBLE, *arguments], _terminal_environment()
+    if sys.platform != "linux":  # elsewhere, libraries of the system may not be used in a fork
+        return subprocess.run(
+            command,
+            cwd=folder,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+            env=environment,
+        )
+    server = _start_server()
+    with ExitStack() as exits:
+        given, stdout, stderr = [exits.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
+        given.write(stdin or "")
+        given.seek(0)
+        ours, theirs = socket.socketpair()
+        exits.enter_context(ours)
+        request = {"command": command, "folder": str(folder), "environment": environment}
+        files = [given.fileno(), stdout.fileno(), stderr.fileno(), theirs.fileno()]
+        with theirs:
+            socket.send_fds(server, [json.dumps(request).encode()], files)
+        ours.settimeout(COMMAND_SECONDS)
+        pid = _read_number(ours)
+        try:
+            status = _read_number(ours)
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(command, status, stdout.read(), stderr.read())
+
+
+def _read_number(connection: socket.socket) -> int:
+    body = connection.recv(4)
+    assert body, "tests/command_server.py has ended: start it by hand to see why"
+    return int(struct.unpack("i", body)[0])
+
+
+def _terminal_environment() -> dict[str, str]:
+    """Return the environment of commands: a wide terminal without colours, and nothing of AWS."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    return subprocess.run(
-        [ENSEMBLE, *arguments],
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=environment | {"COLUMNS": "160", "NO_COLOR": "1"},
-    )
+    return environment | {"COLUMNS": "160", "NO_COLOR": "1"}
+
+
+@cache
+def _start_server() -> socket.socket:
+    """Start the process that commands are forks of; it ends with this process."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("command_server.py")), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=_terminal_environment(),
+        )
+    return ours
 
 
 def make_client(endpoint: str, service: str) -> Any:
@@ -88,7 +156,7 @@ def wait(stack: Stack, execution: str, seconds: float = 300) -> Mapping[str, Any
         time.sleep(0.05)
 
 
-def ask(stack: Stack, payload: object, name: str | None = None) -> dict[str, Any]:
+def predict(stack: Stack, payload: object, name: str | None = None) -> dict[str, Any]:
     """Run an execution to its success and return its output."""
     described = wait(stack, start(stack, payload, name))
     assert described["status"] == "SUCCEEDED", described.get("cause")

@@ -1,8 +1,8 @@
 """What lies beside each event: `NAME.output.json`, or `NAME.error.json`.
 
-Pictures are events of the ensemble of digits, all others of the ensemble of passengers.
+Images are events of the ensemble of digits, all others of the ensemble of passengers.
 
-Run as a script it writes them anew from the ensemble in process, for somebody to read the difference:
+Run as a script, it writes them again from the ensemble in process, so that a person can read the difference:
 
     .venv/bin/python tests/expected_events.py
 """
@@ -38,12 +38,12 @@ def list_events(prefix: str = "") -> list[Path]:
 
 
 def list_pictures() -> list[Path]:
-    """Return the events that are pictures."""
+    """Return the events that are images."""
     return sorted(EVENTS.glob("*.png"))
 
 
 def picture_payload(path: Path) -> dict[str, Any]:
-    """Return the payload that asks about a picture."""
+    """Return the payload that sends an image."""
     return {"features": {"image": base64.b64encode(path.read_bytes()).decode()}}
 
 

@@ -27,5 +27,5 @@ _utils._get_class_annotations = watch
 
 
 def run_watched(code: str) -> None:
-    """Run code, imports and all; `msgspec.inspect` describes types anew at every call, which is no first use."""
+    """Run code, imports and all; `msgspec.inspect` describes types again at every call, which is no first use."""
     subprocess.run([sys.executable, "-c", WATCH + textwrap.dedent(code)], check=True, cwd=ROOT)

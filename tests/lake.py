@@ -1,4 +1,4 @@
-"""Datasets in memory, and runs over them as far as their raw values."""
+"""Datasets in memory, split into shards and read to raw values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from obstore.store import MemoryStore
 
 from stepensemble.batch.documents import Options, RunPlan
 from stepensemble.batch.input.datasets import find_files
-from stepensemble.batch.input.shard_reader import Raw, read_shard
-from stepensemble.batch.input.sharding import Cut, cut
+from stepensemble.batch.input.shard_reader import RawRows, read_shard
+from stepensemble.batch.input.sharding import ShardedDataset, shard_dataset
 from stepensemble.core.schema.manifest import Feature, NumberFeature
 from stepensemble.storage.objects import Bucket
 
@@ -20,19 +20,19 @@ A, B = NumberFeature("a"), NumberFeature("b", missing=0.0)
 
 
 def fill(files: Mapping[str, bytes | str]) -> Bucket:
-    """Make a bucket that has these files under `day/`."""
+    """Make a bucket with these files under `day/`."""
     bucket = Bucket("lake", MemoryStore())
     for name, body in files.items():
         bucket.write(f"day/{name}", body.encode() if isinstance(body, str) else body)
     return bucket
 
 
-def cut_all(bucket: Bucket, options: Options = Options(), features: Sequence[Feature] = (A,)) -> Cut:  # noqa: B008 frozen
-    return cut(bucket, find_files(bucket, DATASET), options, features)
+def cut_all(bucket: Bucket, options: Options = Options(), features: Sequence[Feature] = (A,)) -> ShardedDataset:  # noqa: B008 frozen
+    return shard_dataset(bucket, find_files(bucket, DATASET), options, features)
 
 
-def plan_for(done: Cut, options: Options) -> RunPlan:
-    """Make a plan as it is before any shard is read."""
+def plan_for(dataset: ShardedDataset, options: Options) -> RunPlan:
+    """Make the plan of a dataset before any shard is read."""
     return RunPlan(
         run="0" * 16,
         execution="arn:aws:states:eu-west-1:123456789012:execution:batch:one",
@@ -44,9 +44,9 @@ def plan_for(done: Cut, options: Options) -> RunPlan:
         date="2026-01-02",
         output="results",
         options=options,
-        files=done.files,
-        columns=done.columns,
-        shards=len(done.shards),
+        files=dataset.files,
+        columns=dataset.columns,
+        shards=len(dataset.shards),
     )
 
 
@@ -55,23 +55,23 @@ def read_all(
     columns: Sequence[str] = ("a",),
     options: Options = Options(),  # noqa: B008 frozen
     features: Sequence[Feature] = (A,),
-) -> list[Raw]:
+) -> list[RawRows]:
     """Read every shard of a dataset."""
     bucket = fill(files)
-    done = cut_all(bucket, options, features)
-    plan = plan_for(done, options)
-    return [read_shard(bucket, plan, shard, columns) for shard in done.shards]
+    dataset = cut_all(bucket, options, features)
+    plan = plan_for(dataset, options)
+    return [read_shard(bucket, plan, shard, columns) for shard in dataset.shards]
 
 
-def values(raws: Sequence[Raw], column: str = "a") -> list[Any]:
+def values(raws: Sequence[RawRows], column: str = "a") -> list[Any]:
     return [value for raw in raws for value in raw.frame[column].to_list()]
 
 
-def numbers(raws: Sequence[Raw]) -> list[int]:
+def numbers(raws: Sequence[RawRows]) -> list[int]:
     return [number for raw in raws for number in raw.numbers.tolist()]
 
 
-def reasons(raws: Sequence[Raw]) -> list[tuple[int, str]]:
+def reasons(raws: Sequence[RawRows]) -> list[tuple[int, str]]:
     return [(row.row, row.reason) for raw in raws for row in raw.malformed]
 
 

@@ -19,7 +19,7 @@ class Killed(Exception):
 
 
 class MeddledBucket(Bucket):
-    """The store of another bucket; `before` and `after` are told the number of each call, from 0."""
+    """The store of another bucket; `before` and `after` are called with the number of each call, from 0."""
 
     __slots__ = ("after", "before", "calls", "lock")
 

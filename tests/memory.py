@@ -66,12 +66,12 @@ class Dynamo:
 
     def batch_get_item(self, **request: Any) -> dict[str, Any]:
         self._fail()
-        ((table, asked),) = request["RequestItems"].items()
-        assert asked["ConsistentRead"]
-        assert len(asked["Keys"]) <= 100
-        ids = [key["prediction_id"]["S"] for key in asked["Keys"][: self.at_once]]
-        found = [self.items[id_] for id_ in sorted(ids) if id_ in self.items]  # the order asked for is nobody's promise
-        rest = asked["Keys"][self.at_once :]
+        ((table, wanted),) = request["RequestItems"].items()
+        assert wanted["ConsistentRead"]
+        assert len(wanted["Keys"]) <= 100
+        ids = [key["prediction_id"]["S"] for key in wanted["Keys"][: self.at_once]]
+        found = [self.items[id_] for id_ in sorted(ids) if id_ in self.items]  # DynamoDB promises no order
+        rest = wanted["Keys"][self.at_once :]
         return {"Responses": {table: found}, "UnprocessedKeys": {table: {"Keys": rest}} if rest else {}}
 
     def get_paginator(self, operation: str) -> SimpleNamespace:

@@ -1,7 +1,7 @@
-"""What hypothesis draws for the laws of the aggregation: tasks, methods, and what voters say.
+"""What hypothesis draws for the laws of the aggregation: tasks, methods, and voters' outputs.
 
 Hypothesis draws the structure, NumPy the numbers from a seed that hypothesis draws: far more examples in the same time.
-Half the voters speak in coarse steps, so that 0, 1 and ties are frequent; some say what another has said.
+Half the voters have outputs in coarse steps, so that 0, 1 and ties are frequent; some repeat another voter's output.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from builders import released
 from stepensemble.core.aggregation.pooling import Vote
-from stepensemble.core.releases.release import ReleasedMember
+from stepensemble.core.aggregation.row_predictions import ShadowOutput
 from stepensemble.core.schema.outputs import Label, Probabilities, Value
 from stepensemble.core.schema.policy import (
     CLASS_METHODS,
@@ -48,14 +48,12 @@ SIMPLE: dict[str, Any] = {
 }
 METHODS = frozenset({*SIMPLE, "trimmed_mean", "stack"})
 
-Shadow = tuple[ReleasedMember, Any]
-
 SEEDS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
 @dataclass(frozen=True)
-class Question:
-    """A task, a method, and what voters say of some rows."""
+class Case:
+    """A task, a method, and voters' outputs for some rows."""
 
     task: Task
     aggregation: Aggregation
@@ -81,8 +79,8 @@ def tasks(draw: st.DrawFn, *, regression: bool = True) -> Task:
 
 
 @st.composite
-def questions(draw: st.DrawFn, *, methods: Collection[str] = METHODS, regression: bool = True) -> Question:
-    """Draw a question to one to eight voters; under a method that weights, not all of weight 0."""
+def cases(draw: st.DrawFn, *, methods: Collection[str] = METHODS, regression: bool = True) -> Case:
+    """Draw a case with one to eight voters; under a method with weights, not all of them 0."""
     task = draw(tasks(regression=regression))
     possible = set(methods) - CLASS_METHODS if isinstance(task, RegressionTask) else set(methods)
     method = draw(st.sampled_from(sorted(possible)))
@@ -93,10 +91,10 @@ def questions(draw: st.DrawFn, *, methods: Collection[str] = METHODS, regression
     outputs: list[Any] = []
     for _ in range(count):
         repeats = outputs and generator.random() < 0.3
-        outputs.append(outputs[-1] if repeats else speak(generator, task, rows))
+        outputs.append(outputs[-1] if repeats else draw_output(generator, task, rows))
     ids = [f"voter-{number}" for number in range(count)]
     votes = tuple(Vote(*parts) for parts in zip(ids, weights, outputs, strict=True))
-    return Question(task, draw(aggregations(method, task, ids)), votes)
+    return Case(task, draw(aggregations(method, task, ids)), votes)
 
 
 @st.composite
@@ -117,8 +115,8 @@ def aggregations(draw: st.DrawFn, method: str, task: Task, ids: Collection[str])
     )
 
 
-def speak(generator: np.random.Generator, task: Task, rows: int) -> Any:
-    """Return what one member may say, in canonical form."""
+def draw_output(generator: np.random.Generator, task: Task, rows: int) -> Any:
+    """Return a possible output of one member, in canonical form."""
     coarse = generator.random() < 0.5
     if isinstance(task, RegressionTask):
         return generator.integers(-3, 4, rows).astype(float) if coarse else generator.normal(0, 1e3, rows)
@@ -134,17 +132,18 @@ def speak(generator: np.random.Generator, task: Task, rows: int) -> Any:
 
 
 @st.composite
-def shadows(draw: st.DrawFn, task: Task, rows: int) -> list[Shadow]:
-    """Draw one or two shadows and what they say; of classes, some give labels alone."""
+def shadows(draw: st.DrawFn, task: Task, rows: int) -> list[ShadowOutput]:
+    """Draw one or two shadows and their outputs; for classes, some give only labels."""
     contracts: Any = [Value()]
     if not isinstance(task, RegressionTask):
         contracts = [Probabilities(), Label(), Label(one_hot=True)]
-    drawn: list[Shadow] = []
+    drawn: list[ShadowOutput] = []
     for number in range(draw(st.integers(1, 2))):
         contract, generator = draw(st.sampled_from(contracts)), draw(SEEDS)
-        output = speak(generator, task, rows)
+        output = draw_output(generator, task, rows)
         if isinstance(contract, Label):
             output = np.eye(output.shape[1])[output.argmax(axis=1)]
         weight = float(generator.choice([0.0, 1.0, 5.0]))
-        drawn.append((released(f"shadow-{number}", contract, role="shadow", weight=weight), output))
+        shadow = released(f"shadow-{number}", contract, role="shadow", weight=weight)
+        drawn.append(ShadowOutput(shadow, output))
     return drawn

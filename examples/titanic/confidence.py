@@ -1,6 +1,6 @@
-"""How far the ensemble's own doubts can be trusted, on the held-out passengers: the numbers behind the pictures.
+"""How far the ensemble's own doubts can be trusted, on the held-out passengers: the numbers behind the charts.
 
-TensorFlow is not needed; `pictures.py` draws what is computed here.
+TensorFlow is not needed; `charts.py` draws what is computed here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lambda: combine the members' outputs, record the prediction once, answer."""
+"""Lambda: combine the members' outputs, record the prediction and return it, or list the rows for the next tier."""
 
 from __future__ import annotations
 

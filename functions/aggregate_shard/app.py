@@ -1,4 +1,4 @@
-"""Lambda: combine the members' outputs about a shard, and write its results."""
+"""Lambda: combine the members' outputs for a shard, and store its results or list the rows for the next tier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lambda: the HTTP door; API Gateway sends it every request, in payload format 2.0."""
+"""Lambda: the HTTP API. API Gateway sends every request to it, in payload format 2.0."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ api = wire_api()
 @logger.inject_lambda_context
 @conceal_values
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """See `stepensemble.handlers.http.routes`; an event that is not API Gateway's raises InvalidPayload."""
+    """See `stepensemble.handlers.http.routes`; an event that is not from API Gateway raises InvalidPayload."""
     check_event(event)
     return api.resolve(event, context)

@@ -1,4 +1,4 @@
-"""Lambda: write what came of an object in the inbox into the outbox."""
+"""Lambda: store the result for an object of the inbox, or its error, in the outbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lambda: accept a payload, pin the release, encode the features, name the members to ask."""
+"""Lambda: validate a payload, pin the release, encode the features, list the members to invoke."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lambda: read a shard, find the rows that are rejected, encode the others, name the members to ask."""
+"""Lambda: read a shard, reject invalid rows, encode the others, list the members to invoke."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lambda: find the dataset, claim the run, and cut it into shards."""
+"""Lambda: find the dataset, claim the run, and split the dataset into shards."""
 
 from __future__ import annotations
 

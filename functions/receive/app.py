@@ -1,4 +1,4 @@
-"""Lambda: find out what an object in the inbox asks."""
+"""Lambda: read an object in the inbox and return which execution to start for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lambda, one a slot: answer for the member that the event names."""
+"""Lambda, one for each slot: run the model of the member that the event names."""
 
 from __future__ import annotations
 

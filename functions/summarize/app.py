@@ -1,4 +1,4 @@
-"""Lambda: put a run together, and say what it came to."""
+"""Lambda: merge a run's statistics, publish its results, and draw its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transitions that a run's summary counts by formula are those that its state machine makes."""
+"""The number of transitions that a summary computes by a formula is that of the state machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from stepensemble.core.errors import InputMismatch
 PLAIN = (member("a"), member("b"))
 SHADOWED = (*PLAIN, member("s", role="shadow"))
 FAILING = (*PLAIN, member("third"))
-"""It is refused the first shard's columns."""
+"""Its third member fails in the first shard."""
 
 TIERED = (member("a"), member("b", "sigmoid"), member("late", tier=2), member("s", role="shadow", tier=2))
 CASCADE = {"cascade": {"max_spread": 5.0}}
-"""x / 2 + 2 and a value below 1 are near to each other for small x alone."""
+"""x / 2 + 2 and a value below 1 are close to each other only for small x."""
 
 NUMBERS = "x\n" + "".join(f"{row}\n" for row in range(-500, 500))
 
@@ -47,11 +47,11 @@ def test_the_formula_counts_every_state_that_is_entered(
     run, entered = MemoryBatch(stack), list[str]()
     if members is FAILING:
         run.breaks[list(stack.slots)[2]] = lambda event: (
-            InputMismatch("refused") if "/000000/" in json.dumps(event) else None
+            InputMismatch("rejected") if "/000000/" in json.dumps(event) else None
         )
     run.put("a.csv", text)
     output = run.run("run-1", entered, options={"shard_size": 1024, "max_rejected": 1})
     summary = msgspec.json.decode(stack.data.read(output["summary"].removeprefix("s3://data/")), type=Summary)
     assert summary.shards == 0 or summary.shards > 1
-    # Distributed Map is charged for the start of each child besides.
+    # A Distributed Map is also charged for the start of each child.
     assert summary.cost.state_transitions == len(entered) + summary.shards

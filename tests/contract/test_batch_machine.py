@@ -1,4 +1,4 @@
-"""The batch's state machine and its handlers: what each state passes on is what the next reads."""
+"""The batch's state machine and its handlers: each state's output is the input that the next one reads."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import asl
 from batch import DATASET, MACHINE, MemoryBatch
 from builders import X, member, sources
 from memory import MemoryStack
-from stepensemble.batch.documents import RunPlan
-from stepensemble.batch.report.summary import Summary
+from stepensemble.batch.documents import BinEdges, RunPlan
+from stepensemble.batch.report.summary import Drift, Summary
 from stepensemble.handlers.batch.aggregate_shard import ShardAggregator
-from stepensemble.handlers.batch.plan import MOST_LABELLINGS, MOST_SAMPLES, Planner
+from stepensemble.handlers.batch.plan import MAX_LABEL_ATTEMPTS, MAX_SAMPLE_ATTEMPTS, Planner
 from stepensemble.handlers.batch.run_documents import Runs
 from stepensemble.storage.keys import claim_key, labelling_key, plan_key, result_key, sampling_key
 from stepensemble.storage.objects import Bucket
@@ -35,7 +35,7 @@ def batch(folder: Path, *members: dict[str, Any], **more: Any) -> MemoryBatch:
 
 
 def parts(stack: MemoryStack, output: dict[str, Any], name: str = "results") -> pl.DataFrame:
-    """Read what a run has published."""
+    """Read the results that a run has published."""
     folder = output[name].removeprefix("s3://data/")
     found = sorted(one.key for one in stack.data.list(folder) if one.key.endswith(".parquet"))
     return pl.concat([pl.read_parquet(io.BytesIO(stack.data.read(key))) for key in found])
@@ -46,7 +46,7 @@ def lines(rows: range, column: str = "x") -> str:
 
 
 SMALL = {"shard_size": 1024}
-"""About 250 rows of `lines` a shard."""
+"""Shards of about 250 rows of `lines`."""
 
 
 def test_a_dataset_becomes_results_row_by_row(tmp_path: Path) -> None:
@@ -56,12 +56,12 @@ def test_a_dataset_becomes_results_row_by_row(tmp_path: Path) -> None:
     assert (output["rows_in"], output["rows_out"], output["rows_rejected"]) == (1000, 1000, 0)
     found = parts(run.stack, output)
     assert found["row"].to_list() == list(range(1, 1001))
-    # Both members say x / 2 + 2.
+    # The output of both members is x / 2 + 2.
     assert found["value"].to_list() == [row / 2 + 2 for row in range(1000)]
     assert len(set(found["file"])) == 1
 
 
-def test_what_is_left_of_a_whole_run_is_plan_claim_and_result(tmp_path: Path) -> None:
+def test_a_successful_run_leaves_its_plan_claim_and_result(tmp_path: Path) -> None:
     run = batch(tmp_path)
     run.put("a.csv", lines(range(1000)))
     name = run.run(options=SMALL)["run"]
@@ -69,7 +69,7 @@ def test_what_is_left_of_a_whole_run_is_plan_claim_and_result(tmp_path: Path) ->
     assert left == {plan_key(name), claim_key(name), result_key(name)}
 
 
-def test_rejected_rows_are_put_aside_with_their_reasons(tmp_path: Path) -> None:
+def test_rejected_rows_are_stored_with_their_reasons(tmp_path: Path) -> None:
     run = batch(tmp_path)
     run.put("a.csv", "x\n1\nmany\n3\n4,5\n")
     output = run.run()
@@ -79,20 +79,20 @@ def test_rejected_rows_are_put_aside_with_their_reasons(tmp_path: Path) -> None:
     assert parts(run.stack, output)["row"].to_list() == [1, 3]
 
 
-def test_of_a_shard_without_an_accepted_row_nobody_is_asked(tmp_path: Path) -> None:
+def test_a_shard_without_an_accepted_row_invokes_no_member(tmp_path: Path) -> None:
     run, entered = batch(tmp_path), []
     run.put("a.csv", "x\nmany\n")
     output = run.run("run-1", entered, options={"max_rejected": 1})
     assert (output["rows_in"], output["rows_out"], output["rows_rejected"]) == (1, 0, 1)
     assert entered == [
         *("Plan", "Planned?", "Run shards"),
-        *("Normalize shard", "Any rows?", "Aggregate shard", "Answered?", "Shard ended"),
-        *("Summarize", "Summarized?", "Answer"),
+        *("Normalize shard", "Any rows?", "Aggregate shard", "Next tier?", "Shard ended"),
+        *("Summarize", "Summarized?", "Succeed"),
     ]
 
 
 def labelled(folder: Path, *labels: str) -> MemoryBatch:
-    """A binary ensemble that answers "2" to x = 1, with a file of two rows for each two labels."""
+    """Return a binary ensemble that predicts "2" for x = 1, with a file of two rows for each two labels."""
     run = batch(
         folder, member("sign", "sigmoid", "probability"), task={"type": "binary", "classes": ["1", "2"]}, features=[X]
     )
@@ -101,18 +101,18 @@ def labelled(folder: Path, *labels: str) -> MemoryBatch:
     return run
 
 
-def test_labels_are_read_one_way_in_all_shards(tmp_path: Path) -> None:
-    # Each file is a shard, and the first alone could be read by name as well.
+def test_labels_are_read_in_the_same_way_in_all_shards(tmp_path: Path) -> None:
+    # Each file is a shard; the labels of the first could be read as names too.
     run = labelled(tmp_path, "1", "1", "0", "1")
     output = run.run(options={"label": "y"})
     assert parts(run.stack, output)["truth"].to_list() == ["2", "2", "1", "2"]
-    truth = read_summary(run, output).truth
-    assert truth is not None
-    assert (truth.values, truth.given, truth.unknown) == ("indexes", 4, 0)
-    assert truth.confusion == {"1": {"1": 1}, "2": {"1": 1, "2": 2}}
+    labels = read_summary(run, output).ground_truth
+    assert labels is not None
+    assert (labels.label_values, labels.rows, labels.unrecognized) == ("indexes", 4, 0)
+    assert labels.confusion == {"1": {"1": 1}, "2": {"1": 1, "2": 2}}
 
 
-def test_labels_that_can_be_read_both_ways_wait_for_the_callers_choice(tmp_path: Path) -> None:
+def test_labels_that_can_be_read_both_ways_need_the_callers_choice(tmp_path: Path) -> None:
     run = labelled(tmp_path, "1", "1")
     with pytest.raises(asl.Failed, match="--label-values names or --label-values indexes") as failed:
         run.run("run-1", options={"label": "y"})
@@ -122,17 +122,17 @@ def test_labels_that_can_be_read_both_ways_wait_for_the_callers_choice(tmp_path:
         assert parts(run.stack, output)["truth"].to_list() == truth
 
 
-def test_labels_that_are_not_understood_are_in_the_summary_with_their_rows(tmp_path: Path) -> None:
+def test_unknown_labels_are_in_the_summary_with_their_rows(tmp_path: Path) -> None:
     run = labelled(tmp_path, "1", "2", "7", "2", "0", "")
     output = run.run(options={"label": "y", "label_values": "names"})
-    truth = read_summary(run, output).truth
-    assert truth is not None
-    assert (truth.given, truth.unknown, truth.other) == (5, 2, 1)
-    assert truth.places == (("1.csv", 1), ("2.csv", 1))
+    labels = read_summary(run, output).ground_truth
+    assert labels is not None
+    assert (labels.rows, labels.unrecognized, labels.other_reading) == (5, 2, 1)
+    assert labels.examples == (("1.csv", 1), ("2.csv", 1))
 
 
 @pytest.mark.parametrize(("died", "chosen"), [(1, False), (2, False), (2, True)])
-def test_a_plan_that_died_over_its_labels_tries_once_more_and_then_waits_for_a_choice(
+def test_a_plan_that_ended_while_reading_labels_retries_once_and_then_needs_a_choice(
     tmp_path: Path, died: int, chosen: bool
 ) -> None:
     run = labelled(tmp_path, "1", "2")
@@ -155,20 +155,20 @@ def test_an_empty_dataset_is_a_run_of_no_rows(tmp_path: Path) -> None:
     run.put("a.csv", "x\n")
     output = run.run("run-1", entered)
     assert (output["rows_in"], output["rows_out"]) == (0, 0)
-    assert entered == ["Plan", "Planned?", "Summarize", "Summarized?", "Answer"]
+    assert entered == ["Plan", "Planned?", "Summarize", "Summarized?", "Succeed"]
 
 
 @pytest.mark.parametrize(
     ("request_", "error", "cause"),
     [
         ({"date": "2026-02-30"}, "InvalidPayload", r"\$\.date"),
-        ({"dataset": "s3://data/datasets/none.csv"}, "DatasetMissing", "none.csv is not there"),
-        ({"dataset": "s3://data/records/a.csv"}, "InvalidPayload", "put it under s3://data/datasets/"),
+        ({"dataset": "s3://data/datasets/none.csv"}, "DatasetMissing", "none.csv does not exist"),
+        ({"dataset": "s3://data/records/a.csv"}, "InvalidPayload", "store it under s3://data/datasets/"),
         ({"release": "12345678"}, "ReleaseNotCurrent", "12345678"),
-        ({"dataset": "s3://data/datasets/other/"}, "DatasetRefused", "feature x: is no column"),
+        ({"dataset": "s3://data/datasets/other/"}, "DatasetRefused", "feature x: is not a column"),
     ],
 )
-def test_what_is_refused_fails_with_its_name_and_cause(
+def test_a_rejected_request_fails_with_the_errors_name_and_cause(
     tmp_path: Path, request_: dict[str, Any], error: str, cause: str
 ) -> None:
     run = batch(tmp_path)
@@ -179,7 +179,7 @@ def test_what_is_refused_fails_with_its_name_and_cause(
     assert failed.value.error == error
 
 
-def test_shadows_and_tiers_are_asked_as_in_a_single_execution(tmp_path: Path) -> None:
+def test_shadows_and_tiers_are_invoked_as_in_a_single_execution(tmp_path: Path) -> None:
     members = [
         member("a", "sigmoid", "probability", columns=["x"]),
         member("b", "sigmoid", "probability", columns=["y"]),
@@ -193,7 +193,7 @@ def test_shadows_and_tiers_are_asked_as_in_a_single_execution(tmp_path: Path) ->
         "quorum": {"min_members": 1},
     }
     run, entered = batch(tmp_path, *members, **more), []
-    # The first two agree on the first row, and not on the second, of which the third is asked.
+    # The first two agree on the first row and not on the second, for which the third is invoked.
     run.put("a.csv", "x,y\n1,1\n3,-3\n")
     output = run.run("run-1", entered)
     found = parts(run.stack, output)
@@ -214,7 +214,7 @@ def test_a_members_failure_degrades_the_shard_and_no_other(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("voters", [2, 3])
-def test_one_poisoned_row_lacks_a_member_at_any_shard_size_and_ends_no_run(tmp_path: Path, voters: int) -> None:
+def test_one_invalid_output_affects_only_its_row_at_any_shard_size(tmp_path: Path, voters: int) -> None:
     members = [member("half"), member("log", "logarithm"), member("other")][:voters]
     run = batch(tmp_path, *members)
     # A row has 1,026 bytes, so that a shard of 1,024 has one.
@@ -222,7 +222,7 @@ def test_one_poisoned_row_lacks_a_member_at_any_shard_size_and_ends_no_run(tmp_p
     run.put("a.csv", "\n".join([*long, f"{'text'},{99:5},{'t' * 1014}", ""]))
     found, rejected, counted = [], [], []
     for size in (1024, 7 * 1024, 1_000_000):
-        # The first rows are told beside the one that Normalize rejects.
+        # The rows without a quorum are stored beside the row that Normalize rejects.
         output = run.run(f"run-{size}", options={"shard_size": size, "id": "id", "format": "parquet"})
         summary = msgspec.json.decode(run.stack.data.read(output["summary"].removeprefix("s3://data/")), type=Summary)
         found.append(parts(run.stack, output).sort("row"))
@@ -248,11 +248,12 @@ def test_one_poisoned_row_lacks_a_member_at_any_shard_size_and_ends_no_run(tmp_p
         line = rejected[0].row(0, named=True)
         assert (line["row"], line["id"].strip(), line["column"], line["value"]) == (5, "5", "", None)
         assert line["reason"] == (
-            "has no answer: 1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
+            "has no prediction: 1 of 2 voters responded, and the quorum is 2; missing: log; log: its output is not "
+            "finite"
         )
 
 
-def test_a_shard_that_is_aggregated_twice_puts_its_unanswered_rows_aside_once(tmp_path: Path) -> None:
+def test_a_shard_that_is_aggregated_twice_stores_its_failed_rows_once(tmp_path: Path) -> None:
     run = batch(tmp_path, member("half"), member("log", "logarithm"))
     run.put("a.csv", "x\n1\n2\n3\n-1\nx\n")
     aggregate = ShardAggregator(Runs(run.stack.releases, run.stack.data))
@@ -266,14 +267,14 @@ def test_a_shard_that_is_aggregated_twice_puts_its_unanswered_rows_aside_once(tm
     assert (output["rows_in"], output["rows_out"], output["rows_rejected"]) == (5, 3, 2)
 
 
-def test_a_shard_without_quorum_fails_the_run_and_is_asked_again_the_next_time(tmp_path: Path) -> None:
+def test_a_shard_without_quorum_fails_the_run_and_is_predicted_again_by_the_next(tmp_path: Path) -> None:
     run = batch(tmp_path, member("half"), member("other"))
     run.put("a.csv", "x\n-1\n")
     run.put("b.csv", "x\n1\n")
     run.breaks[next(name for name in run.stack.slots)] = lambda event: (
         MemoryError("killed") if "/000000/" in json.dumps(event) else None
     )
-    with pytest.raises(asl.Failed, match=r"1 of 2 voters answered.*; half: MemoryError: killed") as failed:
+    with pytest.raises(asl.Failed, match=r"1 of 2 voters responded.*; half: MemoryError: killed") as failed:
         run.run("run-1")
     assert failed.value.error == "BatchFailed"
     entered: list[str] = []
@@ -282,7 +283,7 @@ def test_a_shard_without_quorum_fails_the_run_and_is_asked_again_the_next_time(t
     assert entered.count("Normalize shard") == 1  # the other one is finished
 
 
-def test_a_function_that_dies_over_a_shard_is_noted_and_resumed(tmp_path: Path) -> None:
+def test_a_function_that_ends_in_a_shard_fails_the_run_and_the_next_resumes_it(tmp_path: Path) -> None:
     run = batch(tmp_path)
     run.put("a.csv", lines(range(1000)))
     run.breaks["${AggregateShardFunctionArn}"] = lambda event: (
@@ -299,7 +300,7 @@ def test_a_function_that_dies_over_a_shard_is_noted_and_resumed(tmp_path: Path) 
     assert parts(run.stack, output)["row"].to_list() == list(range(1, 1001))
 
 
-def test_a_file_that_changes_meanwhile_ends_the_run_and_the_next_one_is_of_its_new_version(tmp_path: Path) -> None:
+def test_a_file_that_changes_during_a_run_fails_it_and_the_next_run_reads_the_new_version(tmp_path: Path) -> None:
     run = batch(tmp_path)
     run.put("a.csv", lines(range(10)))
     run.put("b.csv", lines(range(10)))
@@ -319,7 +320,7 @@ def test_a_file_that_changes_meanwhile_ends_the_run_and_the_next_one_is_of_its_n
     assert run.run("run-2", options={"max_failed_shards": 1})["rows_out"] == 30
 
 
-def test_of_a_function_that_died_the_cause_says_what_to_do(tmp_path: Path) -> None:
+def test_the_cause_names_the_remedy_for_a_function_that_ended(tmp_path: Path) -> None:
     run = batch(tmp_path)
     run.put("a.csv", lines(range(10)))
     died = type("Runtime.ExitError", (Exception,), {})
@@ -336,7 +337,7 @@ def read_summary(run: MemoryBatch, output: dict[str, Any]) -> Summary:
     return msgspec.json.decode(run.stack.data.read(output["summary"].removeprefix("s3://data/")), type=Summary)
 
 
-def test_what_plan_notes_of_the_columns_is_in_the_plan_and_in_the_summary(tmp_path: Path) -> None:
+def test_plans_notes_on_columns_are_in_the_plan_and_in_the_summary(tmp_path: Path) -> None:
     members = member("a", columns=["x"]), member("b", columns=["y"])
     run = batch(tmp_path, *members, features=[X, {**X, "name": "y", "missing": 0}])
     run.put("a.csv", "x,z\n1,2\n")
@@ -347,7 +348,7 @@ def test_what_plan_notes_of_the_columns_is_in_the_plan_and_in_the_summary(tmp_pa
     assert read_summary(run, output).notes == (unused, missing)
 
 
-def test_a_feature_that_the_run_before_had_not_gets_edges_and_the_others_keep_theirs(tmp_path: Path) -> None:
+def test_a_new_feature_gets_edges_and_the_others_keep_those_of_the_run_before(tmp_path: Path) -> None:
     run = batch(tmp_path)
     run.put("dt=2026-03-01/a.csv", "x,y\n" + "".join(f"{row},{row}\n" for row in range(100)))
     run.put("dt=2026-03-02/a.csv", "x,y\n" + "".join(f"{5 * row},{row}\n" for row in range(100)))
@@ -356,17 +357,19 @@ def test_a_feature_that_the_run_before_had_not_gets_edges_and_the_others_keep_th
     run.stack.publish(more)
     output = run.run("run-2", date="2026-03-02")
     second = read_plan(run, output["run"])
-    assert first.edges.keys() == {"", "x"}
-    assert len(first.edges["x"]) == 9  # between ten bins
-    assert second.edges == first.edges | {"y": first.edges["x"]}
-    drift = {one.name: one.index for one in read_summary(run, output).drift}
-    assert drift["x"] is not None
-    assert drift["x"] > 1
-    assert drift["y"] is None
+    assert list(first.edges.features) == ["x"]
+    assert len(first.edges.features["x"]) == 9  # between ten bins
+    assert second.edges.prediction == first.edges.prediction
+    assert second.edges.features == {**first.edges.features, "y": first.edges.features["x"]}
+    drift = read_summary(run, output).drift
+    assert drift is not None
+    assert drift.features["x"] is not None
+    assert drift.features["x"] > 1
+    assert drift.features["y"] is None
 
 
 @pytest.mark.parametrize("died", [1, 2])
-def test_a_plan_that_died_over_its_sample_reads_it_again_or_says_which_drift_is_not_measured(
+def test_a_plan_that_ended_while_sampling_samples_again_or_notes_the_drift_that_is_not_measured(
     tmp_path: Path, died: int
 ) -> None:
     run = batch(tmp_path)
@@ -377,27 +380,27 @@ def test_a_plan_that_died_over_its_sample_reads_it_again_or_says_which_drift_is_
     first = read_plan(run, name)
     data = run.stack.data
     data.delete([one.key for prefix in ("batch/", "results/", "results-reports/") for one in data.list(prefix)])
-    data.write(sampling_key(name), str(died).encode())  # as often as it was begun, and not ended
+    data.write(sampling_key(name), str(died).encode())  # how often sampling began and did not finish
     output = run.run("run-2", date="2026-03-01", options=SMALL)
     again = read_plan(run, name)
     assert output["rows_out"] == 1000
     assert again.notes == read_summary(run, output).notes
-    if died < MOST_SAMPLES:
+    if died < MAX_SAMPLE_ATTEMPTS:
         assert (again.edges, again.notes) == (first.edges, ())
         return
-    assert again.edges.keys() == {""}
+    assert again.edges == BinEdges(first.edges.prediction)
     (note,) = again.notes
     assert note.startswith('the drift of "x" is not measured in this run: ')
     second = run.run("run-3", date="2026-03-02", options=SMALL)
     assert read_plan(run, second["run"]).edges == first.edges
     (note,) = read_summary(run, second).notes
-    assert note == 'the drift of "x" is measured from the next run on: the last one had no bins'
+    assert note == 'the drift of "x" is measured from the next run on: the previous one had no bins'
     third = read_summary(run, run.run("run-4", date="2026-03-03", options=SMALL))
-    assert (third.notes, {one.name: one.index for one in third.drift}) == ((), {"": 0.0, "x": 0.0})
+    assert (third.notes, third.drift) == ((), Drift(0.0, {"x": 0.0}))
 
 
 class Ended(BaseException):
-    """The end of a process, which no handler outlives."""
+    """The end of a process, which no handler catches."""
 
 
 class EndingBucket(Bucket):
@@ -427,43 +430,43 @@ class EndingBucket(Bucket):
         return super().read_range(*arguments)
 
 
-def test_plan_is_called_often_enough_where_rows_end_it_until_it_refuses_the_labels(tmp_path: Path) -> None:
+def test_plan_is_retried_often_enough_to_reject_labels_that_end_its_process(tmp_path: Path) -> None:
     (rule,) = [one for one in MACHINE["States"]["Plan"]["Retry"] if "Runtime.ExitError" in one["ErrorEquals"]]
     run = labelled(tmp_path, "1", "2")
     execution = {"id": "arn:run-1", "name": "run-1", "started_at": asl.STARTED_AT}
     event = {"request": {"dataset": DATASET, "options": {"label": "y"}}, "execution": execution}
-    answers = []
+    responses = []
     for _ in range(1 + rule["MaxAttempts"]):
         with suppress(Ended):
-            answers.append(
+            responses.append(
                 Planner(run.stack.releases, EndingBucket(run.stack.data), run.running.__contains__, 4)(event)
             )
-    assert rule["MaxAttempts"] == MOST_SAMPLES + MOST_LABELLINGS  # neither one too few nor one in vain
-    (answer,) = answers
-    assert answer["failure"]["error"] == "DatasetRefused"
-    assert "reading the labels ended the process repeatedly" in answer["failure"]["cause"]
+    assert rule["MaxAttempts"] == MAX_SAMPLE_ATTEMPTS + MAX_LABEL_ATTEMPTS  # neither too few nor more than needed
+    (response,) = responses
+    assert response["failure"]["error"] == "DatasetRefused"
+    assert "reading the labels ended the process repeatedly" in response["failure"]["cause"]
 
 
-def test_a_sample_that_was_read_is_not_counted_among_those_that_ended_plan(tmp_path: Path) -> None:
+def test_a_sample_that_was_read_does_not_count_as_one_that_ended_plan(tmp_path: Path) -> None:
     run = labelled(tmp_path, "1", "1")
     execution = {"id": "arn:run-1", "name": "run-1", "started_at": asl.STARTED_AT}
     event = {"request": {"dataset": DATASET, "options": {"label": "y"}}, "execution": execution}
     planner = Planner(run.stack.releases, run.stack.data, run.running.__contains__, 4)
-    for _ in range(MOST_SAMPLES + 1):
-        assert planner(event)["failure"]["error"] == "DatasetRefused"  # for its labels, which come after the sample
+    for _ in range(MAX_SAMPLE_ATTEMPTS + 1):
+        assert planner(event)["failure"]["error"] == "DatasetRefused"  # for its labels, which are read after the sample
     (key,) = [one.key for one in run.stack.data.list("batch/") if one.key.endswith("/sampling")]
     assert run.stack.data.read(key) == b"0"
 
 
-def test_a_run_that_is_whole_is_answered_without_asking_anybody(tmp_path: Path) -> None:
+def test_a_run_that_has_succeeded_returns_its_result_without_invoking_a_member(tmp_path: Path) -> None:
     run, entered = batch(tmp_path), []
     run.put("a.csv", lines(range(10)))
     first = run.run("run-1")
     assert run.run("run-2", entered) == first
-    assert entered == ["Plan", "Planned?", "Answer"]
+    assert entered == ["Plan", "Planned?", "Succeed"]
 
 
-def test_a_run_that_another_execution_works_on_is_waited_for(tmp_path: Path) -> None:
+def test_an_execution_waits_for_another_one_of_the_same_run(tmp_path: Path) -> None:
     run, entered = batch(tmp_path), []
     run.put("a.csv", lines(range(1000)))
     run.running.add("arn:run-1")
@@ -483,7 +486,7 @@ def test_a_run_that_another_execution_works_on_is_waited_for(tmp_path: Path) -> 
     assert len(run.waits) == 1
 
 
-def test_a_list_of_shards_that_is_gone_still_comes_to_an_account(tmp_path: Path) -> None:
+def test_a_missing_list_of_shards_fails_the_run_with_its_error(tmp_path: Path) -> None:
     run = batch(tmp_path)
     run.put("a.csv", lines(range(10)))
     functions = run.functions()
@@ -496,7 +499,7 @@ def test_a_list_of_shards_that_is_gone_still_comes_to_an_account(tmp_path: Path)
     assert failed.value.error == "BatchFailed"
 
 
-def test_a_shard_is_scored_in_the_words_of_an_execution() -> None:
+def test_a_shard_is_scored_by_the_states_of_an_execution() -> None:
     for name in ("Score members", "Score members and shadows"):
         mine = {key: value for key, value in SHARD[name].items() if key != "Catch"}
         assert mine | {"Next": "Aggregate"} == ENSEMBLE[name]
@@ -506,8 +509,8 @@ def test_a_shard_is_scored_in_the_words_of_an_execution() -> None:
 @pytest.mark.parametrize(
     "name", [name for name, state in SHARD.items() if state["Type"] in ("Task", "Map", "Parallel")]
 )
-def test_whatever_fails_in_a_shard_is_noted(name: str) -> None:
-    if name != "Note the failure":
+def test_every_failure_in_a_shard_is_stored(name: str) -> None:
+    if name != "Store the failure":
         assert SHARD[name]["Catch"] == [
-            {"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Note the failure"}
+            {"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Store the failure"}
         ]

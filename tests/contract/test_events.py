@@ -14,13 +14,13 @@ from stepensemble import Ensemble
 from stepensemble.core.errors import InvalidPayload
 from written import assert_as_written
 
-SOUND = list_events("passenger")
-BAD = [path for path in list_events("bad-") if path.stem != "bad-not-json"]
+VALID = list_events("passenger")
+INVALID = [path for path in list_events("bad-") if path.stem != "bad-not-json"]
 
 
 @pytest.fixture(scope="module", params=["kernels of this processor", "plain kernels"])
 def load(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Ensemble]]:
-    """What loads an ensemble, once more by kernels that round as those of no processor here do."""
+    """Return a function that loads an ensemble; also with plain kernels, which round unlike any processor's here."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "plain kernels":
             patch.setattr(interpreter, "Interpreter", interpreter.Interpreter)
@@ -33,27 +33,27 @@ def ensemble(load: Callable[[str], Ensemble]) -> Ensemble:
     return load("manifest.json")
 
 
-def test_there_are_sound_and_bad_events() -> None:
-    assert {path.name for path in SOUND} == {"passenger.json", "passengers.json"}
-    assert len(BAD) >= 4
-    assert all(path in SOUND + BAD for path in list_events() if path.stem != "bad-not-json")
+def test_there_are_valid_and_invalid_events() -> None:
+    assert {path.name for path in VALID} == {"passenger.json", "passengers.json"}
+    assert len(INVALID) >= 4
+    assert all(path in VALID + INVALID for path in list_events() if path.stem != "bad-not-json")
 
 
-@pytest.mark.parametrize("path", SOUND, ids=lambda path: path.name)
-def test_an_event_is_answered_as_the_file_beside_it_says(ensemble: Ensemble, path: Path) -> None:
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.name)
+def test_an_event_is_predicted_as_in_the_file_beside_it(ensemble: Ensemble, path: Path) -> None:
     expected = json.loads(path.with_suffix(".output.json").read_text())
     assert_as_written(without_volatile(ensemble.predict(json.loads(path.read_text()))), expected)
 
 
-@pytest.mark.parametrize("path", BAD, ids=lambda path: path.name)
-def test_a_bad_event_is_refused_as_the_file_beside_it_says(ensemble: Ensemble, path: Path) -> None:
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.name)
+def test_an_invalid_event_is_rejected_as_in_the_file_beside_it(ensemble: Ensemble, path: Path) -> None:
     expected = json.loads(path.with_suffix(".error.json").read_text())
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         ensemble.predict(json.loads(path.read_text()))
-    assert {"error": "InvalidPayload", "cause": str(refused.value)} == expected
+    assert {"error": "InvalidPayload", "cause": str(rejected.value)} == expected
 
 
-def test_a_picture_is_answered_as_the_file_beside_it_says_and_as_its_name(load: Callable[[str], Ensemble]) -> None:
+def test_an_image_is_predicted_as_in_the_file_beside_it_and_as_in_its_name(load: Callable[[str], Ensemble]) -> None:
     digits = load("digits/manifest.json")
     pictures = list_pictures()
     assert [path.stem for path in pictures] == ["digit-3", "digit-5", "digit-7"]

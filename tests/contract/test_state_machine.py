@@ -1,3 +1,5 @@
+"""The ensemble's state machine and its handlers: each state's output is the input that the next one reads."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +17,7 @@ from memory import SLOTS, MemoryStack
 from stepensemble import Ensemble
 from stepensemble.core import errors
 from stepensemble.core.errors import EnsembleError, InvalidPayload
-from stepensemble.handlers.batch.plan import MOST_LABELLINGS, MOST_SAMPLES
+from stepensemble.handlers.batch.plan import MAX_LABEL_ATTEMPTS, MAX_SAMPLE_ATTEMPTS
 from stepensemble.handlers.current_release import POINTER_SECONDS
 from stepensemble.publishing.manifest_loader import read_sources
 from stepensemble.publishing.publish import publish as publish_release
@@ -60,50 +62,61 @@ def test_error_names_are_the_engines_or_ours(state: dict[str, Any]) -> None:
 def test_every_retry_has_full_jitter_and_a_cap(state: dict[str, Any]) -> None:
     for rule in state.get("Retry", []):
         assert rule["JitterStrategy"] == "FULL"
-        assert rule["MaxDelaySeconds"] <= 10
+        assert max(asl.list_waits(rule)) <= 10
         assert 1 <= rule["MaxAttempts"] <= 5
 
 
+ENDED = {"Runtime.ExitError", "Runtime.OutOfMemory", "Sandbox.Timedout", "Lambda.Unknown"}
+"""How Step Functions names the end of a function's process: by the type that Lambda returns, or by none."""
+
+TRANSIENT = {
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+    "StorageUnavailable",
+}
+EVENTS = {"States.TaskFailed", "States.Timeout"}
+START_EXECUTION = {
+    "StepFunctions.ThrottlingException",
+    "StepFunctions.ExecutionLimitExceededException",
+    "StepFunctions.SdkClientException",
+}
+
+
+def expect_retries(state: dict[str, Any]) -> list[tuple[set[str], int]]:
+    """Return the retries that a state needs: the errors, and how often they are retried."""
+    if state["Type"] != "Task" or state == SHADOW:
+        return []
+    match state["Resource"].rpartition(":::")[2]:
+        case "events:putEvents":  # only one of its errors has a documented name
+            return [(EVENTS, 4)]
+        case "states:startExecution.sync:2":  # the execution that it starts has retries of its own
+            return [(START_EXECUTION, 5)]
+    # A slot is retried once, so that a voter is waited for twice its timeout at most. Plan survives an end of its
+    # process in two places, twice in each.
+    slot, plan = "TimeoutSecondsPath" in state, state["Parameters"].get("FunctionName") == "${PlanFunctionArn}"
+    return [
+        (TRANSIENT, 4),
+        (ENDED | {"States.Timeout"}, 1 if slot else MAX_SAMPLE_ATTEMPTS + MAX_LABEL_ATTEMPTS if plan else 2),
+    ]
+
+
 @pytest.mark.parametrize("state", STATES)
-def test_every_task_has_a_timeout_and_retries_what_passes(state: dict[str, Any]) -> None:
-    if state["Type"] != "Task":
-        return
-    assert "TimeoutSeconds" in state or "TimeoutSecondsPath" in state
-    if state == SHADOW:
-        return
-    retried = {name for rule in state["Retry"] for name in rule["ErrorEquals"]}
-    if state["Resource"].endswith(":events:putEvents"):
-        assert retried == {"States.TaskFailed", "States.Timeout"}
-    elif state["Resource"].endswith(":startExecution.sync:2"):  # what it starts has retries of its own
-        assert all(name.startswith("StepFunctions.") for name in retried)
-        assert "StepFunctions.ThrottlingException" in retried
-    else:
-        assert {
-            "StorageUnavailable",
-            "Lambda.ServiceException",
-            "Lambda.TooManyRequestsException",
-            "States.Timeout",
-        } <= retried
+def test_every_task_has_a_timeout_and_the_retries_that_it_needs_and_no_others(state: dict[str, Any]) -> None:
+    assert [(set(rule["ErrorEquals"]), rule["MaxAttempts"]) for rule in state.get("Retry", [])] == expect_retries(state)
+    if state["Type"] == "Task":
+        assert "TimeoutSeconds" in state or "TimeoutSecondsPath" in state
 
 
-CRASHES = {"Runtime.ExitError", "Runtime.OutOfMemory", "Sandbox.Timedout", "Lambda.Unknown"}
-"""How Step Functions names the end of a function's process: by the type that Lambda gives, or by none."""
+def test_there_are_as_many_different_retries_as_needed() -> None:
+    # Transient errors; ended processes in a slot, in Plan and in the other functions; events; started executions.
+    states = [state for path in DEFINITIONS for _, state in states_of(json.loads(path.read_text()))]
+    assert len({json.dumps(rule) for state in states for rule in state.get("Retry", [])}) == 6
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_a_function_that_died_is_called_again_and_not_for_long(state: dict[str, Any]) -> None:
-    if state["Type"] != "Task" or not state["Resource"].endswith(":lambda:invoke") or state == SHADOW:
-        return
-    (rule,) = [rule for rule in state["Retry"] if CRASHES & set(rule["ErrorEquals"])]
-    slot = "TimeoutSecondsPath" in state
-    # A slot's crash and its timeouts share one attempt, so that a voter is waited for twice its timeout at most.
-    assert set(rule["ErrorEquals"]) == (CRASHES | {"States.Timeout"} if slot else CRASHES)
-    plan = state["Parameters"].get("FunctionName") == "${PlanFunctionArn}"
-    # Plan survives what ends it in two places; each may end it twice.
-    assert rule["MaxAttempts"] == (1 if slot else MOST_SAMPLES + MOST_LABELLINGS if plan else 2)
-
-
-def test_a_shadow_is_asked_as_a_voter_is_but_once() -> None:
+def test_a_shadow_is_invoked_like_a_voter_but_without_retries() -> None:
     tasks = dict(states_of(ENSEMBLE))
     (catch,) = SHADOW["Catch"]
     for name in ("Score", "Score a voter"):
@@ -128,7 +141,7 @@ def test_definitions_are_json_path(path: Path) -> None:
 
 
 def functions(stack: MemoryStack) -> dict[str, Callable[[Any], Any]]:
-    """Return the functions by the names the definition and Normalize give them."""
+    """Return the functions by the names that the definition and Normalize use."""
     known: dict[str, Callable[[Any], Any]] = {**stack.slots}
     known["${NormalizeFunctionArn}"] = stack.normalize
     known["${AggregateFunctionArn}"] = stack.aggregate
@@ -141,7 +154,7 @@ def run(stack: MemoryStack, payload: object, name: str = "run-1", entered: list[
 
 
 def publish(folder: Path, *members: dict[str, Any], **more: Any) -> tuple[MemoryStack, Ensemble]:
-    """Publish an ensemble, and load it in process too."""
+    """Publish an ensemble; return the stack, and the same ensemble in process."""
     stack, read = MemoryStack(), sources(folder, *members, **more)
     stack.publish(read)
     return stack, Ensemble.load(read.path)
@@ -155,7 +168,7 @@ def shipped() -> MemoryStack:
 
 
 @pytest.mark.parametrize("event", list_events("passenger"), ids=lambda path: path.name)
-def test_what_each_state_passes_on_is_what_the_next_reads(shipped: MemoryStack, event: Path) -> None:
+def test_each_states_output_is_the_input_that_the_next_one_reads(shipped: MemoryStack, event: Path) -> None:
     payload = json.loads(event.read_text())
     output = run(shipped, payload)
     assert without_volatile(output) == without_volatile(Ensemble.load(SHIPPED).predict(payload))
@@ -165,7 +178,7 @@ def test_what_each_state_passes_on_is_what_the_next_reads(shipped: MemoryStack, 
     assert record.metadata == payload.get("metadata", {})
 
 
-def test_a_refused_payload_fails_with_its_name_and_cause(shipped: MemoryStack) -> None:
+def test_a_rejected_payload_fails_with_the_errors_name_and_cause(shipped: MemoryStack) -> None:
     with pytest.raises(asl.Failed) as failed:
         run(shipped, {"features": {}})
     assert failed.value.error == "InvalidPayload"
@@ -184,14 +197,15 @@ def test_a_members_failure_is_carried_as_data(tmp_path: Path) -> None:
     assert log["error"] == {"type": "InvalidOutput", "message": "the output of row 0 is not finite (1 of 1 rows)"}
 
 
-def test_no_quorum_fails_with_its_name_and_is_recorded(tmp_path: Path) -> None:
+def test_a_missed_quorum_fails_with_the_errors_name_and_is_recorded(tmp_path: Path) -> None:
     stack = MemoryStack()
     stack.publish(sources(tmp_path, member("half"), member("log", "logarithm")))
     with pytest.raises(asl.Failed) as failed:
         run(stack, {"features": {"x": -1}})
     assert failed.value.error == "QuorumNotMet"
     assert (
-        failed.value.cause == "1 of 2 voters answered, and the quorum is 2; missing: log; log: its output is not finite"
+        failed.value.cause
+        == "1 of 2 voters responded, and the quorum is 2; missing: log; log: its output is not finite"
     )
     assert stack.records.read("run-1").output.status == "FAILED"
 
@@ -203,19 +217,19 @@ def test_ten_thousand_rows_pass_every_state_by_pointer(tmp_path: Path) -> None:
     output = run(stack, {"instances": {"s3": stack.data.write("payloads/rows.json", body).s3}})
     assert output["predictions"]["s3"].startswith("s3://data/executions/run-1-")
     whole = Ensemble.load(read.path).predict({"instances": json.loads(body)})
-    kept = json.loads(stack.data.read(output["predictions"]["s3"].removeprefix("s3://data/")))
-    assert kept == whole["predictions"]
+    stored = json.loads(stack.data.read(output["predictions"]["s3"].removeprefix("s3://data/")))
+    assert stored == whole["predictions"]
 
 
 @pytest.mark.parametrize("rows", [1, 200, 300, 400, 500, 600, 700, 3000])
-def test_states_stay_within_what_they_may_carry(tmp_path: Path, rows: int) -> None:
-    # Around the place where inline turns into pointers; `asl` measures every state.
+def test_states_stay_within_the_size_limit(tmp_path: Path, rows: int) -> None:
+    # Around the number of rows at which inline data become pointers; `asl` measures every state.
     stack, _ = publish(tmp_path, *(member(f"m{number}") for number in range(8)))
     output = run(stack, {"instances": [{"x": row / 3} for row in range(rows)]})
     assert isinstance(output["predictions"], list) == (rows <= 500)
 
 
-# Each with what it makes of the columns x, y and z, by hand.
+# Each with its output for the columns x, y and z, computed by hand.
 INPUTS: dict[str, tuple[dict[str, Any], Callable[[Any], float]]] = {
     # y = a + b
     "sum": (member("sum", "two_inputs", inputs={"b": ["y"], "a": ["x"]}), lambda row: row["x"] + row["y"]),
@@ -238,10 +252,8 @@ INPUTS: dict[str, tuple[dict[str, Any], Callable[[Any], float]]] = {
 
 @pytest.mark.parametrize("rows", [2, 5_000])
 @pytest.mark.parametrize("tiers", [1, 2])
-def test_named_inputs_outputs_and_signatures_are_the_same_here_and_in_process(
-    tmp_path: Path, tiers: int, rows: int
-) -> None:
-    # Tier 1 agrees on no row, so that tier 2 is asked about every one.
+def test_named_inputs_outputs_and_signatures_give_the_same_as_in_process(tmp_path: Path, tiers: int, rows: int) -> None:
+    # Tier 1 agrees on no row, so that tier 2 is invoked for every row.
     members = [{**one, "tier": tiers if id_ == "half" else 1} for id_, (one, _) in INPUTS.items()]
     more = {"cascade": {"max_spread": 0}, "quorum": ONE} if tiers == 2 else {}
     stack, ensemble = publish(tmp_path, *members, features=[X, Y, Z], **more)
@@ -257,11 +269,11 @@ def test_named_inputs_outputs_and_signatures_are_the_same_here_and_in_process(
     if rows == 2:
         assert without_volatile(output) == without_volatile(whole)
     else:
-        kept = json.loads(stack.data.read(output["predictions"]["s3"].removeprefix("s3://data/")))
-        assert kept == whole["predictions"]
+        stored = json.loads(stack.data.read(output["predictions"]["s3"].removeprefix("s3://data/")))
+        assert stored == whole["predictions"]
 
 
-def test_text_of_a_named_output_is_a_label(tmp_path: Path) -> None:
+def test_a_named_text_output_is_a_label(tmp_path: Path) -> None:
     text = member("text", "text", output={"kind": "label", "name": "label", "one_hot": True}, columns=["x"])
     task = {"type": "binary", "classes": ["no", "yés"]}
     stack, ensemble = publish(tmp_path, text, task=task, features=[X, Y])
@@ -271,7 +283,7 @@ def test_text_of_a_named_output_is_a_label(tmp_path: Path) -> None:
     assert without_volatile(output) == without_volatile(ensemble.predict(payload))
 
 
-def test_a_canarys_model_in_a_slot_of_the_current_one_is_loaded_once(tmp_path: Path) -> None:
+def test_a_canarys_model_in_a_slot_of_the_current_release_is_loaded_once(tmp_path: Path) -> None:
     stack = MemoryStack()
     current, canary = sources(tmp_path, member("a")), sources(tmp_path, member("a", "sigmoid"))
     stack.publish(current)
@@ -300,7 +312,7 @@ STACK = {
 
 @pytest.mark.parametrize("rows", [1, 100, 130, 140, 200, 3000])
 @pytest.mark.parametrize("parts", [pytest.param(TIERS, id="three tiers"), pytest.param(STACK, id="a stack")])
-def test_states_stay_within_what_they_may_carry_where_answers_say_most(
+def test_states_stay_within_the_size_limit_with_the_largest_predictions(
     tmp_path: Path, rows: int, parts: dict[str, Any]
 ) -> None:
     # Three classes, six voters, two shadows; every row goes through every tier, and needs a review.
@@ -317,7 +329,7 @@ def test_states_stay_within_what_they_may_carry_where_answers_say_most(
         assert without_volatile(output) == without_volatile(ensemble.predict(payload))
 
 
-def test_an_edited_manifest_answers_at_the_next_execution(tmp_path: Path) -> None:
+def test_an_edited_manifest_is_used_by_the_next_execution(tmp_path: Path) -> None:
     stack = MemoryStack()
     stack.publish(sources(tmp_path, member("half")))
     assert [one["id"] for one in run(stack, {"features": {"x": 1}}, "before")["members"]] == ["half"]
@@ -330,7 +342,7 @@ def test_an_edited_manifest_answers_at_the_next_execution(tmp_path: Path) -> Non
 
 
 def sigmoid(id_: str, column: str, **more: Any) -> dict[str, Any]:
-    """Return a member that says 1 / (1 + exp(-column))."""
+    """Return a member whose output is 1 / (1 + exp(-column))."""
     return member(id_, "sigmoid", "probability", columns=[column], **more)
 
 
@@ -342,7 +354,7 @@ def probability(x: float) -> float:
 
 
 @pytest.mark.parametrize("members", [1, 4, 8])
-def test_without_tiers_shadows_and_reviews_an_execution_enters_six_states_and_one_a_member(
+def test_without_tiers_shadows_and_reviews_an_execution_enters_six_states_and_one_per_member(
     tmp_path: Path, members: int
 ) -> None:
     stack, _ = publish(tmp_path, *(member(f"m{number}") for number in range(members)))
@@ -354,12 +366,12 @@ def test_without_tiers_shadows_and_reviews_an_execution_enters_six_states_and_on
         "Score members",
         *["Score"] * members,
         "Aggregate",
-        "Answered?",
-        "Answer",
+        "Next tier or events?",
+        "Succeed",
     ]
 
 
-def test_shadows_cost_two_transitions_and_one_a_shadow(tmp_path: Path) -> None:
+def test_shadows_cost_two_transitions_and_one_per_shadow(tmp_path: Path) -> None:
     shadows = [member(f"s{number}", role="shadow") for number in range(3)]
     stack, _ = publish(tmp_path, member("a"), member("b"), *shadows)
     entered: list[str] = []
@@ -374,7 +386,7 @@ def test_shadows_cost_two_transitions_and_one_a_shadow(tmp_path: Path) -> None:
     assert len(entered) == 6 + 2 + 5
 
 
-def test_a_further_tier_costs_three_transitions_and_one_a_member(tmp_path: Path) -> None:
+def test_a_further_tier_costs_three_transitions_and_one_per_member(tmp_path: Path) -> None:
     stack, _ = publish(
         tmp_path, sigmoid("a", "x"), sigmoid("b", "y", tier=2), cascade={"min_margin": 0.5}, quorum=ONE, **BINARY
     )
@@ -383,21 +395,29 @@ def test_a_further_tier_costs_three_transitions_and_one_a_member(tmp_path: Path)
     assert len(sure) == 6 + 1
     unsure: list[str] = []
     run(stack, {"features": {"x": 0, "y": 0, "z": 0}}, "unsure", unsure)
-    assert unsure[4:] == ["Aggregate", "Answered?", "Score members", "Score", "Aggregate", "Answered?", "Answer"]
+    assert unsure[4:] == [
+        "Aggregate",
+        "Next tier or events?",
+        "Score members",
+        "Score",
+        "Aggregate",
+        "Next tier or events?",
+        "Succeed",
+    ]
     assert len(unsure) == 6 + 1 + 3 + 1
 
 
 # ---------------------------------------------------------------------------------------------------- the cascade
 
 ROWS = [
-    {"x": 5, "y": 0, "z": 0},  # tier 1 is sure of it
-    {"x": 0, "y": -5, "z": 0},  # tier 2, which halves the margin: (1/2 + p(-5)) / 2
-    {"x": 0, "y": 0, "z": 5},  # nobody: (1/2 + 1/2 + p(5)) / 3
-    {"x": -4, "y": 0, "z": 0},  # tier 1
+    {"x": 5, "y": 0, "z": 0},  # decided by tier 1
+    {"x": 0, "y": -5, "z": 0},  # decided by tier 2, which halves the margin: (1/2 + p(-5)) / 2
+    {"x": 0, "y": 0, "z": 5},  # decided by no tier: (1/2 + 1/2 + p(5)) / 3
+    {"x": -4, "y": 0, "z": 0},  # decided by tier 1
 ]
 
 
-def test_two_tiers_decide_what_they_are_sure_of(tmp_path: Path) -> None:
+def test_each_tier_decides_the_rows_within_the_cascades_margin(tmp_path: Path) -> None:
     stack, ensemble = publish(
         tmp_path, sigmoid("a", "x"), sigmoid("b", "y", tier=2), cascade={"min_margin": 0.4}, quorum=ONE, **BINARY
     )
@@ -413,7 +433,7 @@ def test_two_tiers_decide_what_they_are_sure_of(tmp_path: Path) -> None:
     assert (record.rows, record.input) == (4, {"instances": ROWS})
 
 
-def test_three_tiers_are_asked_about_fewer_and_fewer_rows(tmp_path: Path) -> None:
+def test_each_later_tier_is_invoked_for_fewer_rows(tmp_path: Path) -> None:
     members = [sigmoid("a", "x"), sigmoid("b", "y", tier=2), sigmoid("c", "z", tier=3)]
     stack, ensemble = publish(tmp_path, *members, cascade={"min_margin": 0.4}, quorum=ONE, **BINARY)
     output = run(stack, {"instances": ROWS})
@@ -423,7 +443,7 @@ def test_three_tiers_are_asked_about_fewer_and_fewer_rows(tmp_path: Path) -> Non
     assert without_volatile(output) == without_volatile(ensemble.predict({"instances": ROWS}))
 
 
-def test_a_tier_that_nobody_needs_is_not_asked(tmp_path: Path) -> None:
+def test_a_tier_that_no_row_needs_is_not_invoked(tmp_path: Path) -> None:
     stack, ensemble = publish(
         tmp_path, sigmoid("a", "x"), sigmoid("b", "y", tier=2), cascade={"min_margin": 0.4}, quorum=ONE, **BINARY
     )
@@ -449,7 +469,7 @@ def test_nothing_is_recorded_until_every_row_is_decided(tmp_path: Path) -> None:
     assert len(stack.dynamo.items) == 1
 
 
-def test_a_tier_without_a_quorum_decides_nothing_and_the_next_one_is_asked(tmp_path: Path) -> None:
+def test_a_tier_without_a_quorum_decides_no_row_and_the_next_tier_is_invoked(tmp_path: Path) -> None:
     broken = member("a", "two_by_two", "probability", columns=["x"])
     stack, ensemble = publish(
         tmp_path, broken, sigmoid("b", "y", tier=2), cascade={"min_margin": 0.4}, quorum=ONE, **BINARY
@@ -460,7 +480,7 @@ def test_a_tier_without_a_quorum_decides_nothing_and_the_next_one_is_asked(tmp_p
     assert without_volatile(output) == without_volatile(ensemble.predict({"instances": ROWS}))
 
 
-def test_the_last_tiers_quorum_decides_whether_there_is_an_answer(tmp_path: Path) -> None:
+def test_the_execution_fails_without_a_quorum_in_the_last_tier(tmp_path: Path) -> None:
     broken = [member(id_, "two_by_two", "probability", columns=["x"], tier=tier) for id_, tier in [("a", 1), ("b", 2)]]
     stack, _ = publish(tmp_path, *broken, cascade={"min_margin": 0.4}, quorum=ONE, **BINARY)
     with pytest.raises(asl.Failed) as failed:
@@ -476,9 +496,9 @@ def test_a_cascade_of_ten_thousand_rows_passes_every_state_by_pointer(tmp_path: 
     body = json.dumps(rows).encode()
     output = run(stack, {"instances": {"s3": stack.data.write("payloads/rows.json", body).s3}})
     whole = ensemble.predict({"instances": rows})
-    kept = stack.records.read("run-1")
+    record = stack.records.read("run-1")
     assert json.loads(stack.data.read(output["predictions"]["s3"].removeprefix("s3://data/"))) == whole["predictions"]
-    assert [len(one.outputs) for one in kept.output.members] == [10_000, 5_000, 2_500]  # type: ignore[arg-type]
+    assert [len(one.outputs) for one in record.output.members] == [10_000, 5_000, 2_500]  # type: ignore[arg-type]
     written = [key.rsplit("/", 1)[1] for key in stack.data.written if "columns" in key]
     assert written == ["columns.npz", "columns-2.npz", "columns-3.npz"]
     outputs = [one["outputs"]["s3"] for one in output["members"]]
@@ -488,7 +508,7 @@ def test_a_cascade_of_ten_thousand_rows_passes_every_state_by_pointer(tmp_path: 
 # ---------------------------------------------------------------------------------------------------- shadows
 
 
-def test_a_failing_shadow_leaves_the_answer_complete(tmp_path: Path) -> None:
+def test_a_failing_shadow_leaves_the_status_complete(tmp_path: Path) -> None:
     stack, ensemble = publish(tmp_path, member("a"), member("log", "logarithm", role="shadow"))
     output = run(stack, {"features": {"x": -1}})
     assert (output["status"], output["predictions"][0]["value"]) == ("COMPLETE", 1.5)
@@ -496,7 +516,7 @@ def test_a_failing_shadow_leaves_the_answer_complete(tmp_path: Path) -> None:
     assert without_volatile(output) == without_volatile(ensemble.predict({"features": {"x": -1}}))
 
 
-def test_the_shadows_of_a_tier_are_asked_with_it(tmp_path: Path) -> None:
+def test_the_shadows_of_a_tier_are_invoked_with_it(tmp_path: Path) -> None:
     members = [
         sigmoid("a", "x"),
         sigmoid("b", "y", tier=2),
@@ -517,11 +537,11 @@ def test_the_shadows_of_a_tier_are_asked_with_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def reviewing(tmp_path: Path) -> MemoryStack:
-    """A stack whose one member wants a review where its margin is below 0.4."""
+    """Return a stack with one member, whose rows need a review if the margin is below 0.4."""
     return publish(tmp_path, sigmoid("a", "x"), review={"min_margin": 0.4}, **BINARY)[0]
 
 
-def test_a_review_is_asked_for_once_and_without_features(reviewing: MemoryStack) -> None:
+def test_a_review_is_requested_once_and_without_features(reviewing: MemoryStack) -> None:
     entered: list[str] = []
     output = run(reviewing, {"instances": ROWS, "prediction_id": "p"}, entered=entered)
     assert [one["decision"] for one in output["predictions"]] == ["accept", "review", "review", "accept"]
@@ -540,27 +560,27 @@ def test_a_review_is_asked_for_once_and_without_features(reviewing: MemoryStack)
             },
         }
     ]
-    assert entered[-3:] == ["Answered?", "Ask for review", "Answer"]
+    assert entered[-3:] == ["Next tier or events?", "Request review", "Succeed"]
     assert len(entered) == 6 + 1 + 1
 
 
-def test_no_review_is_asked_for_where_none_is_needed(reviewing: MemoryStack) -> None:
+def test_no_review_is_requested_if_no_row_needs_one(reviewing: MemoryStack) -> None:
     assert run(reviewing, {"instances": [ROWS[0], ROWS[3]]})["needs_review"] == 0
     assert reviewing.events == []
 
 
-def test_a_recorded_answer_that_is_repeated_asks_for_its_review_again(reviewing: MemoryStack) -> None:
+def test_a_repeated_request_sends_the_review_event_again(reviewing: MemoryStack) -> None:
     payload = {"features": ROWS[1], "prediction_id": "p"}
     assert run(reviewing, payload, "first") == run(reviewing, payload, "second")
     assert [event["Detail"]["execution"] for event in reviewing.events] == ["arn:first", "arn:second"]
 
 
 def test_an_event_that_cannot_be_sent_fails_the_execution_and_leaves_its_record(reviewing: MemoryStack) -> None:
-    def refuse(_: Any) -> None:
+    def reject(_: Any) -> None:
         raise asl.Failed("EventBridge.FailedEntry", "no")
 
     with pytest.raises(asl.Failed, match="FailedEntry"):
-        asl.run(ENSEMBLE, functions(reviewing) | {asl.PUT_EVENTS: refuse}, {"features": ROWS[1]})
+        asl.run(ENSEMBLE, functions(reviewing) | {asl.PUT_EVENTS: reject}, {"features": ROWS[1]})
     assert reviewing.records.read("run-1").output.needs_review == 1
 
 
@@ -568,7 +588,7 @@ def test_an_event_that_cannot_be_sent_fails_the_execution_and_leaves_its_record(
 
 
 def announcing(definition: dict[str, Any]) -> dict[str, Any]:
-    """Return the definition as it is deployed where predictions are announced."""
+    """Return the definition as it is deployed if predictions are announced."""
     return dict(json.loads(json.dumps(definition).replace("${AnnouncedStatuses}", "*")))
 
 
@@ -576,7 +596,7 @@ def run_announcing(stack: MemoryStack, payload: object, name: str = "run-1", ent
     return asl.run(announcing(ENSEMBLE), functions(stack), payload, name, entered)
 
 
-def test_a_prediction_is_announced_with_where_its_record_is_and_without_features(tmp_path: Path) -> None:
+def test_a_prediction_is_announced_with_the_place_of_its_record_and_without_features(tmp_path: Path) -> None:
     stack, _ = publish(tmp_path, member("half"), member("log", "logarithm"), quorum=ONE)
     entered: list[str] = []
     output = run_announcing(stack, {"features": {"x": -1}}, entered=entered)
@@ -600,29 +620,29 @@ def test_a_prediction_is_announced_with_where_its_record_is_and_without_features
             },
         }
     ]
-    assert entered[-3:] == ["Answered?", "Announce", "Answer"]
+    assert entered[-3:] == ["Next tier or events?", "Announce", "Succeed"]
     assert len(entered) == 6 + 2 + 1
 
 
-def test_an_answer_that_wants_a_review_is_announced_in_the_same_transition(reviewing: MemoryStack) -> None:
+def test_a_prediction_that_needs_a_review_is_announced_in_the_same_transition(reviewing: MemoryStack) -> None:
     entered: list[str] = []
     output = run_announcing(reviewing, {"instances": ROWS, "prediction_id": "p"}, entered=entered)
     assert [event["DetailType"] for event in reviewing.events] == ["PredictionNeedsReview", "PredictionCompleted"]
     assert [event["Detail"]["needs_review"] for event in reviewing.events] == [2, 2]
     assert {event["Detail"]["release"] for event in reviewing.events} == {output["release"]}
-    assert entered[-3:] == ["Answered?", "Ask for review and announce", "Answer"]
+    assert entered[-3:] == ["Next tier or events?", "Request review and announce", "Succeed"]
 
 
-def test_nothing_is_announced_where_nobody_wants_it(reviewing: MemoryStack) -> None:
+def test_no_prediction_is_announced_if_the_parameter_is_off(reviewing: MemoryStack) -> None:
     off = json.loads(json.dumps(ENSEMBLE).replace("${AnnouncedStatuses}", "none"))
     entered: list[str] = []
     asl.run(off, functions(reviewing), {"instances": ROWS}, entered=entered)
     asl.run(off, functions(reviewing), {"instances": [ROWS[0], ROWS[3]]}, "sure", entered)
     assert [event["DetailType"] for event in reviewing.events] == ["PredictionNeedsReview"]
-    assert not {"Announce", "Ask for review and announce"} & set(entered)
+    assert not {"Announce", "Request review and announce"} & set(entered)
 
 
-def test_a_tier_that_is_not_the_last_announces_nothing(tmp_path: Path) -> None:
+def test_only_the_last_tier_announces_the_prediction(tmp_path: Path) -> None:
     stack, _ = publish(
         tmp_path, sigmoid("a", "x"), sigmoid("b", "y", tier=2), cascade={"min_margin": 0.4}, quorum=ONE, **BINARY
     )
@@ -630,7 +650,7 @@ def test_a_tier_that_is_not_the_last_announces_nothing(tmp_path: Path) -> None:
     assert [event["DetailType"] for event in stack.events] == ["PredictionCompleted"]
 
 
-def test_without_an_answer_nothing_is_announced(tmp_path: Path) -> None:
+def test_a_failed_execution_announces_nothing(tmp_path: Path) -> None:
     stack, _ = publish(tmp_path, member("half"), member("log", "logarithm"))
     for payload in ({"features": {"x": -1}}, {"features": {}}):
         with pytest.raises(asl.Failed):
@@ -639,18 +659,18 @@ def test_without_an_answer_nothing_is_announced(tmp_path: Path) -> None:
 
 
 def test_an_announcement_that_cannot_be_sent_fails_the_execution_and_leaves_its_record(tmp_path: Path) -> None:
-    def refuse(_: Any) -> None:
+    def reject(_: Any) -> None:
         raise asl.Failed("EventBridge.FailedEntry", "no")
 
     stack, _ = publish(tmp_path, member("half"))
     with pytest.raises(asl.Failed, match="FailedEntry"):
-        asl.run(announcing(ENSEMBLE), functions(stack) | {asl.PUT_EVENTS: refuse}, {"features": {"x": 1}})
+        asl.run(announcing(ENSEMBLE), functions(stack) | {asl.PUT_EVENTS: reject}, {"features": {"x": 1}})
     assert stack.records.read("run-1").output.status == "COMPLETE"
 
 
 @pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.name)
-def test_every_state_can_be_reached_or_aws_refuses_the_definition(path: Path) -> None:
-    # MISSING_TRANSITION_TARGET, at CreateStateMachine; it reads names, and knows nothing of what a Choice compares.
+def test_every_state_can_be_reached(path: Path) -> None:
+    # Otherwise AWS rejects the definition (MISSING_TRANSITION_TARGET); it reads no conditions of a Choice.
     for machine in machines_in(json.loads(path.read_text())):
         named = {machine["StartAt"]}
         for state in machine["States"].values():
@@ -672,16 +692,16 @@ def machines_in(machine: dict[str, Any]) -> Iterator[dict[str, Any]]:
 WARM_UP = {"warmup": True}
 
 
-def test_a_warm_up_loads_what_the_next_execution_asks_and_records_nothing(shipped: MemoryStack) -> None:
+def test_a_warm_up_loads_the_models_of_the_next_execution_and_records_nothing(shipped: MemoryStack) -> None:
     entered: list[str] = []
     first = run(shipped, WARM_UP, entered=entered)
-    assert entered == ["Normalize", "Accepted?", "Warm up", *["Warm a slot"] * 4, "Warm Aggregate", "Answer"]
+    assert entered == ["Normalize", "Accepted?", "Warm up", *["Warm up a slot"] * 4, "Warm up Aggregate", "Succeed"]
     assert [one["cold"] for one in first["members"]] == [True] * 4
     assert [one["cold"] for one in run(shipped, WARM_UP, "again")["members"]] == [False] * 4
     assert (shipped.dynamo.items, shipped.data.written, shipped.events) == ({}, [], [])
     passenger = json.loads((ROOT / "events" / "passenger.json").read_text())
-    assert [one["cold"] for one in run(shipped, passenger, "asked")["members"]] == [False] * 4
-    assert list(shipped.dynamo.items) == ["asked"]
+    assert [one["cold"] for one in run(shipped, passenger, "next")["members"]] == [False] * 4
+    assert list(shipped.dynamo.items) == ["next"]
 
 
 def test_a_warm_up_is_not_announced(shipped: MemoryStack) -> None:
@@ -709,11 +729,11 @@ def test_a_warm_up_loads_tiers_shadows_and_the_canary(tmp_path: Path) -> None:
         ("s", "2", True),
     ]
     for read in (current, canary):
-        asked = run(stack, {"instances": ROWS, "release": read.digest}, read.digest[:8])
-        assert {one["cold"] for one in asked["members"]} == {False}
+        output = run(stack, {"instances": ROWS, "release": read.digest}, read.digest[:8])
+        assert {one["cold"] for one in output["members"]} == {False}
 
 
-def test_a_slot_that_cannot_load_its_model_is_told_and_the_others_are_warm(shipped: MemoryStack) -> None:
+def test_a_slot_that_cannot_load_its_model_is_reported_and_the_others_are_warm(shipped: MemoryStack) -> None:
     broken = read_sources(SHIPPED).release.members[1]
     shipped.artifacts.write(artifact_key(broken.artifact.digest), b"damaged")
 
@@ -728,7 +748,7 @@ def test_a_slot_that_cannot_load_its_model_is_told_and_the_others_are_warm(shipp
     assert [one["cold"] for one in output["members"]] == [True, None, True, None]
 
 
-def test_a_warm_up_of_nothing_fails_with_its_name() -> None:
+def test_a_warm_up_without_a_release_fails_with_the_errors_name() -> None:
     with pytest.raises(asl.Failed) as failed:
         run(MemoryStack(), WARM_UP)
     assert failed.value.error == "NothingPublished"
@@ -742,18 +762,18 @@ def test_a_warm_up_of_nothing_fails_with_its_name() -> None:
         {"warmup": True, "features": {"x": 1}},
     ],
 )
-def test_a_batchs_event_and_what_is_half_a_question_are_no_warm_up(tmp_path: Path, payload: object) -> None:
+def test_a_batchs_event_and_a_warm_up_with_other_keys_are_rejected(tmp_path: Path, payload: object) -> None:
     stack, _ = publish(tmp_path, member("half"))
     entered: list[str] = []
     with pytest.raises(asl.Failed) as failed:
         run(stack, payload, entered=entered)
-    assert (failed.value.error, entered) == ("InvalidPayload", ["Normalize", "Accepted?", "Refuse"])
+    assert (failed.value.error, entered) == ("InvalidPayload", ["Normalize", "Accepted?", "Fail"])
 
 
 # ---------------------------------------------------------------------------------------- a payload's own quorum
 
 
-def test_a_payloads_quorum_takes_the_place_of_the_manifests(tmp_path: Path) -> None:
+def test_a_payloads_quorum_replaces_the_manifests(tmp_path: Path) -> None:
     stack, ensemble = publish(tmp_path, member("half"), member("log", "logarithm"))
     payload = {"features": {"x": -1}, "quorum": {"min_members": 1, "required": ["half"]}}
     output = run(stack, payload)
@@ -766,7 +786,7 @@ def test_a_payloads_quorum_takes_the_place_of_the_manifests(tmp_path: Path) -> N
     assert (failed.value.error, "log is required" in failed.value.cause) == ("QuorumNotMet", True)
 
 
-def test_a_payloads_quorum_that_no_members_can_meet_is_refused(tmp_path: Path) -> None:
+def test_a_payloads_quorum_that_no_members_can_meet_is_rejected(tmp_path: Path) -> None:
     stack, ensemble = publish(tmp_path, member("half"), member("log", "logarithm"))
     payload = {"features": {"x": 1}, "quorum": {"min_members": 3, "required": ["lug"]}}
     with pytest.raises(asl.Failed) as failed:
@@ -774,7 +794,7 @@ def test_a_payloads_quorum_that_no_members_can_meet_is_refused(tmp_path: Path) -
     assert failed.value.error == "InvalidPayload"
     assert "$.quorum.min_members: 3 is more than the 2 voters" in failed.value.cause
     assert '$.quorum.required[0]: "lug" is not a voter' in failed.value.cause
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         ensemble.predict(payload)
-    assert str(refused.value) == failed.value.cause
+    assert str(rejected.value) == failed.value.cause
     assert stack.dynamo.items == {}

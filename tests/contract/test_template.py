@@ -1,4 +1,4 @@
-"""What template.yaml owes: to the handlers, to the state machine, to the operator and to an auditor."""
+"""template.yaml fits the handlers, the state machines and the operator, and grants no right that is not needed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FUNCTIONS = {
     "AggregateShard": "aggregate-shard",
     "Summarize": "summarize",
 }
-"""Those that are no slots, and how they are called."""
+"""The functions that are no slots: the prefix of the logical id, and the suffix of the function's name."""
 
 BATCH_FUNCTIONS = ["Plan", "NormalizeShard", "AggregateShard", "Summarize"]
 MACHINES = ["BatchRole", "EnsembleRole", "InboxRole"]
@@ -72,19 +72,19 @@ ROLES = sorted([*(f"{name}Role" for name in FUNCTIONS), *MACHINES, *STARTERS, "S
 
 @cache
 def source() -> dict[str, Any]:
-    """The template as it is written."""
+    """Return the template as it is written."""
     return dict(yaml_parse(TEMPLATE.read_text()))
 
 
 @cache
 def translated(stage: str = "dev", slots: int = 8, retention: int = 0) -> dict[str, Any]:
-    """The template as CloudFormation gets it."""
+    """Return the template as CloudFormation receives it, expanded and translated."""
     return translate(TEMPLATE, parameters(stage, slots, retention))
 
 
 @cache
 def resolved(stage: str = "dev", slots: int = 8, retention: int = 0) -> dict[str, Any]:
-    """The template as CloudFormation reads it: every reference resolved."""
+    """Return the translated template with every reference resolved."""
     return resolve(translated(stage, slots, retention), parameters(stage, slots, retention))
 
 
@@ -94,7 +94,7 @@ def parameters(stage: str, slots: int, retention: int) -> dict[str, str]:
 
 
 def resources(kind: str, **given: Any) -> dict[str, dict[str, Any]]:
-    """The properties of every resource of a kind, by logical id."""
+    """Return the properties of every resource of a kind, by logical id."""
     return properties_of(kind, resolved(**given))
 
 
@@ -103,12 +103,12 @@ def functions(**given: Any) -> dict[str, dict[str, Any]]:
 
 
 def grants(role: str, **given: Any) -> Iterator[tuple[str, str]]:
-    """Every (action, resource) a role is allowed."""
+    """Yield every (action, resource) that a role is allowed."""
     return list_grants(role, resolved(**given))
 
 
 def may(role: str, action: str, bucket: str, key: str) -> bool:
-    """Say whether a role may do something with an object."""
+    """Return whether a role is allowed an action on an object."""
     arn = f"arn:aws:s3:::stack-{bucket}-123456789012/{key}"
     return any(action == granted and fnmatchcase(arn, resource) for granted, resource in grants(role))
 
@@ -116,10 +116,10 @@ def may(role: str, action: str, bucket: str, key: str) -> bool:
 # ------------------------------------------------------------------------------------------------ the handlers
 
 SET_BY_LAMBDA = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE"}
-"""Which no template may set: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
+"""Variables that no template may set: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
 
 READ_BY_LIBRARIES = {"SummarizeFunction": {"MPLCONFIGDIR"}}
-"""By Matplotlib; and by Powertools, of every function, POWERTOOLS_SERVICE_NAME."""
+"""Variables that libraries read: Matplotlib this one, and Powertools POWERTOOLS_SERVICE_NAME in every function."""
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ def test_a_function_gets_exactly_the_variables_its_handler_reads(function: str, 
     assert set(variables) == (declared - SET_BY_LAMBDA) | others
 
 
-def test_what_a_library_writes_goes_to_the_only_folder_that_a_function_may_write_to() -> None:
-    assert functions()["SummarizeFunction"]["Environment"]["Variables"]["MPLCONFIGDIR"].startswith("/tmp/")  # noqa: S108 (Lambda's)
+def test_matplotlib_writes_to_the_only_folder_that_a_function_may_write_to() -> None:
+    assert functions()["SummarizeFunction"]["Environment"]["Variables"]["MPLCONFIGDIR"].startswith("/tmp/")  # noqa: S108 (Lambda's folder)
 
 
-def test_summarize_knows_what_memory_the_others_have() -> None:
+def test_summarize_is_given_the_memory_sizes_of_the_other_functions() -> None:
     variables = functions()["SummarizeFunction"]["Environment"]["Variables"]
     assert {str(functions()[f"{name}Function"]["MemorySize"]) for name in BATCH_FUNCTIONS[:3]} == {
         variables["BATCH_MEMORY_SIZE"]
@@ -156,7 +156,7 @@ def test_summarize_knows_what_memory_the_others_have() -> None:
 
 
 @pytest.mark.parametrize("function", ["NormalizeFunction", "NormalizeShardFunction", "ApiFunction"])
-def test_normalize_names_slots_as_the_template_does(function: str) -> None:
+def test_functions_that_name_slots_use_the_templates_prefix(function: str) -> None:
     prefix = functions()[function]["Environment"]["Variables"]["SCORE_FUNCTION_PREFIX"]
     names = [functions()[f"Score{slot}"]["FunctionName"] for slot in range(1, 9)]
     assert names == [f"{prefix}{slot}" for slot in range(1, 9)]
@@ -170,33 +170,33 @@ def test_there_are_the_slots_that_the_parameter_lists(slots: int) -> None:
         *(f"Score{slot}" for slot in listed),
     }
     assert {functions(slots=slots)[f"{name}Function"]["FunctionName"] for name in FUNCTIONS} == {
-        f"stack-{called}" for called in FUNCTIONS.values()
+        f"stack-{suffix}" for suffix in FUNCTIONS.values()
     }
     assert resolved(slots=slots)["Outputs"]["SlotNames"]["Value"] == ",".join(listed)
 
 
-def test_every_parameter_stands_in_the_docs_with_its_default() -> None:
+def test_the_docs_list_every_parameter_with_its_default() -> None:
     page = (ROOT / "docs" / "deployment.md").read_text()
     table = page[page.index("## Parameters") :].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (`[^`]+`|\S+) \|", table, re.MULTILINE)
-    told = {name: shown.strip("`") for name, shown in rows}
+    documented = {name: shown.strip("`") for name, shown in rows}
     defaults = {name: str(one["Default"]) or "none" for name, one in source()["Parameters"].items()}
-    assert told == defaults | {"Slots": "1,…,8"}
+    assert documented == defaults | {"Slots": "1,…,8"}
 
 
-def test_slots_are_equal_but_for_their_names() -> None:
+def test_slots_differ_in_their_names_only() -> None:
     slots = [dict(body) for name, body in functions().items() if name.startswith("Score")]
     assert len({slot.pop("FunctionName") for slot in slots}) == len(slots)
     assert all(slot == slots[0] for slot in slots)
 
 
-def test_a_loop_says_what_linters_do_not_read_from_globals() -> None:
+def test_a_loop_repeats_the_globals_that_linters_do_not_apply_to_it() -> None:
     slot = source()["Resources"]["Fn::ForEach::ScoreFunctions"][2]["Score${Slot}"]["Properties"]
     common = source()["Globals"]["Function"]
     assert (slot["Runtime"], slot["Handler"]) == (common["Runtime"], common["Handler"])
 
 
-def test_a_function_outlives_every_call_that_is_waited_for() -> None:
+def test_a_functions_timeout_is_not_below_that_of_the_states_that_invoke_it() -> None:
     longest = msgspec.json.schema(Member)["$defs"]["Member"]["properties"]["timeout"]["maximum"]
     shipped = [member["timeout"] for member in json.loads((ROOT / "models/manifest.json").read_text())["members"]]
     timeouts = {name: body["Timeout"] for name, body in functions().items()}
@@ -209,7 +209,7 @@ def test_a_function_outlives_every_call_that_is_waited_for() -> None:
         "Aggregate": ["Aggregate"],
         "Plan": ["Plan"],
         "NormalizeShard": ["Normalize shard"],
-        "AggregateShard": ["Aggregate shard", "Note the failure"],
+        "AggregateShard": ["Aggregate shard", "Store the failure"],
         "Summarize": ["Summarize"],
     }.items():
         for name in names:
@@ -226,24 +226,26 @@ def test_a_function_outlives_every_call_that_is_waited_for() -> None:
         ("SummarizeFunction", ["CoreLayer", "ReportLayer"]),
     ],
 )
-def test_a_function_has_our_package_and_one_layer_of_what_it_needs(function: str, layers: list[str]) -> None:
-    kept = translated()["Resources"]
-    versions = [next(name for name in kept if name.startswith(layer)) for layer in layers]
-    assert [layer["Ref"] for layer in kept[function]["Properties"]["Layers"]] == versions
+def test_a_function_has_our_package_and_one_layer_of_its_dependencies(function: str, layers: list[str]) -> None:
+    found = translated()["Resources"]
+    versions = [next(name for name in found if name.startswith(layer)) for layer in layers]
+    assert [layer["Ref"] for layer in found[function]["Properties"]["Layers"]] == versions
 
 
 # ------------------------------------------------------------------------------------------- the state machines
 
 
 def machines(definition: str) -> list[dict[str, Any]]:
-    """The state machines of a definition, as the template writes them."""
+    """Return the state machines of a definition, as they are written in the template."""
     bodies = [body for body in source()["Resources"].values() if isinstance(body, dict)]
     found = [body["Properties"] for body in bodies if body["Type"] == "AWS::Serverless::StateMachine"]
     return [machine for machine in found if machine["DefinitionUri"] == definition]
 
 
 @pytest.mark.parametrize(("definition", "types"), [(ASL, ["STANDARD", "EXPRESS"]), (BATCH_ASL, ["STANDARD"])])
-def test_every_placeholder_of_a_definition_is_filled_wherever_it_is_deployed(definition: str, types: list[str]) -> None:
+def test_every_placeholder_of_a_definition_has_a_value_in_every_state_machine(
+    definition: str, types: list[str]
+) -> None:
     placeholders = set(re.findall(r"\$\{(\w+)\}", (ROOT / definition).read_text()))
     assert [machine["Type"] for machine in machines(definition)] == types
     for machine in machines(definition):
@@ -274,7 +276,7 @@ def test_every_state_machine_has_the_role_made_for_it() -> None:
     }
 
 
-def test_the_batch_may_do_what_a_distributed_map_needs_and_start_nothing_else() -> None:
+def test_the_batch_has_the_rights_that_a_distributed_map_needs_and_starts_no_other_machine() -> None:
     arn = "arn:aws:states:eu-central-1:123456789012"
     assert {grant for grant in grants("BatchRole") if grant[0].startswith("states:")} == {
         ("states:StartExecution", f"{arn}:stateMachine:stack-batch"),
@@ -288,8 +290,8 @@ def test_the_batch_may_do_what_a_distributed_map_needs_and_start_nothing_else() 
     assert may("BatchRole", "s3:PutObject", "data", f"{keys.run_prefix(RUN)}/outputs/manifest.json")
 
 
-def test_a_review_is_asked_for_as_the_rule_expects_it_and_on_the_bus_the_role_may_use() -> None:
-    (entry,) = json.loads((ROOT / ASL).read_text())["States"]["Ask for review"]["Parameters"]["Entries"]
+def test_the_review_event_matches_the_rule_and_goes_to_the_bus_that_the_role_may_use() -> None:
+    (entry,) = json.loads((ROOT / ASL).read_text())["States"]["Request review"]["Parameters"]["Entries"]
     rule = resources("AWS::Events::Rule")["ReviewRule"]
     for machine in machines(ASL):
         placeholders = machine["DefinitionSubstitutions"]
@@ -307,7 +309,7 @@ def test_a_review_is_asked_for_as_the_rule_expects_it_and_on_the_bus_the_role_ma
 
 
 @pytest.mark.parametrize(("given", "statuses"), [({}, "none"), ({"AnnouncePredictions": "true"}, "*")])
-def test_predictions_are_announced_where_the_parameter_says_so(given: dict[str, str], statuses: str) -> None:
+def test_predictions_are_announced_if_the_parameter_is_set(given: dict[str, str], statuses: str) -> None:
     values = parameters("dev", 1, 0) | given
     found = properties_of("AWS::StepFunctions::StateMachine", resolve(translate(TEMPLATE, values), values))
     for name in ("EnsembleStateMachine", "EnsembleExpressStateMachine"):
@@ -316,10 +318,10 @@ def test_predictions_are_announced_where_the_parameter_says_so(given: dict[str, 
         assert placeholders["RecordsTable"] == "RecordsTable"
 
 
-def test_a_prediction_is_announced_on_the_reviews_bus_and_the_review_is_asked_for_alike_beside_it() -> None:
+def test_the_combined_state_sends_the_events_of_the_two_others_to_the_same_bus() -> None:
     states = json.loads((ROOT / ASL).read_text())["States"]
     (review,), (announcement,), both = (
-        states[name]["Parameters"]["Entries"] for name in ("Ask for review", "Announce", "Ask for review and announce")
+        states[name]["Parameters"]["Entries"] for name in ("Request review", "Announce", "Request review and announce")
     )
     assert both == [review, announcement]
     assert announcement["DetailType"] == "PredictionCompleted"
@@ -327,7 +329,7 @@ def test_a_prediction_is_announced_on_the_reviews_bus_and_the_review_is_asked_fo
     assert [announcement[name] for name in same] == [review[name] for name in same]
 
 
-def test_reviews_asked_for_are_kept_in_a_log_group_that_admits_this_rule_only() -> None:
+def test_review_events_are_stored_in_a_log_group_that_only_this_rule_may_write_to() -> None:
     rule = resources("AWS::Events::Rule")["ReviewRule"]
     (policy,) = resources("AWS::Logs::ResourcePolicy").values()
     group = "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/events/stack-reviews"
@@ -347,7 +349,7 @@ def test_reviews_asked_for_are_kept_in_a_log_group_that_admits_this_rule_only() 
 
 
 def http(kind: str, **given: str) -> dict[str, dict[str, Any]]:
-    """The properties of every resource of API Gateway's of a kind, by logical id; conditions are not looked at."""
+    """Return the properties of every API Gateway resource of a kind, by logical id; conditions are not evaluated."""
     values = parameters("dev", 1, 0) | given
     return properties_of(f"AWS::ApiGatewayV2::{kind}", resolve(translate(TEMPLATE, values), values))
 
@@ -360,7 +362,7 @@ def http(kind: str, **given: str) -> dict[str, dict[str, Any]]:
         ({"HttpAuth": "OPEN"}, "NONE", False),
     ],
 )
-def test_the_http_api_is_closed_unless_a_parameter_says_otherwise(
+def test_the_http_api_takes_signed_requests_only_unless_a_parameter_is_set(
     given: dict[str, str], kind: str, authorizer: bool
 ) -> None:
     routes = http("Route", **given)
@@ -372,13 +374,13 @@ def test_the_http_api_is_closed_unless_a_parameter_says_otherwise(
         http("Route", HttpAuth="no")
 
 
-def test_tokens_are_of_the_issuer_and_for_the_audience_that_the_parameters_name() -> None:
+def test_tokens_must_be_from_the_issuer_and_for_the_audience_of_the_parameters() -> None:
     (authorizer,) = http("Authorizer", HttpAuth="JWT", HttpJwtIssuer="https://id.example/").values()
     assert authorizer["JwtConfiguration"]["Issuer"] == "https://id.example/"
     assert translated()["Resources"]["HttpAuthorizer"]["Condition"] == "HttpTakesTokens"
 
 
-def test_the_http_api_is_throttled_and_says_who_asked_for_what_but_not_what_was_sent() -> None:
+def test_the_http_api_is_throttled_and_logs_the_caller_and_the_path_but_no_body() -> None:
     (stage,) = http("Stage", HttpRateLimit="5", HttpBurstLimit="7").values()
     settings = stage["DefaultRouteSettings"]
     assert (settings["ThrottlingRateLimit"], settings["ThrottlingBurstLimit"]) == ("5", "7")
@@ -387,13 +389,13 @@ def test_the_http_api_is_throttled_and_says_who_asked_for_what_but_not_what_was_
     assert not [value for value in logged.values() if "authorizer" in value or "body" in value.lower()]
 
 
-def test_pages_may_use_the_http_api_where_their_origins_are_named() -> None:
+def test_pages_may_use_the_http_api_if_a_parameter_names_their_origins() -> None:
     (closed,), (opened,) = http("Api").values(), http("Api", HttpCorsOrigins="https://example.com").values()
     assert closed.get("CorsConfiguration") is None
     assert opened["CorsConfiguration"]["AllowMethods"] == ["GET", "POST", "OPTIONS"]
 
 
-def test_the_http_api_reaches_its_function_and_the_function_gives_up_before_it() -> None:
+def test_the_http_api_invokes_its_function_and_the_functions_timeout_is_shorter() -> None:
     (integration,) = http("Integration").values()
     assert integration["IntegrationUri"].endswith(":function:stack-api")
     assert integration["PayloadFormatVersion"] == "2.0"
@@ -403,7 +405,7 @@ def test_the_http_api_reaches_its_function_and_the_function_gives_up_before_it()
     assert permission["SourceArn"].startswith("arn:aws:execute-api:eu-central-1:123456789012:")
 
 
-def test_the_http_apis_function_reads_what_is_published_and_writes_none_of_it() -> None:
+def test_the_http_apis_function_reads_the_pointer_and_releases_and_writes_neither() -> None:
     for key in ("current.json", "releases/1.json"):
         assert may("ApiRole", "s3:GetObject", "artifacts", key)
         assert not may("ApiRole", "s3:PutObject", "artifacts", key)
@@ -411,7 +413,7 @@ def test_the_http_apis_function_reads_what_is_published_and_writes_none_of_it() 
         assert not may("ApiRole", "s3:GetObject", "artifacts", key)
 
 
-def test_the_http_apis_function_may_ask_the_ensemble_and_its_slots_and_nobody_else() -> None:
+def test_the_http_apis_function_may_invoke_the_ensemble_and_its_slots_only() -> None:
     allowed = {grant for grant in grants("ApiRole") if grant[0].startswith(("states:", "lambda:", "dynamodb:"))}
     arn = "arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}"
     slots = {arn.format(**body) for name, body in functions().items() if name.startswith("Score")}
@@ -433,7 +435,7 @@ def test_the_http_apis_function_may_ask_the_ensemble_and_its_slots_and_nobody_el
         ({"HttpAuth": "JWT", "HttpRecords": "CALLERS"}, True),
     ],
 )
-def test_records_are_read_by_http_by_signed_requests_unless_a_parameter_says_otherwise(
+def test_records_are_readable_by_signed_http_requests_only_unless_a_parameter_is_set(
     given: dict[str, str], reads: bool
 ) -> None:
     values = parameters("dev", 1, 0) | given
@@ -453,45 +455,45 @@ def inbox_rule(**given: str) -> dict[str, Any]:
     return properties_of("AWS::Events::Rule", resolve(translate(TEMPLATE, values), values))["InboxRule"]
 
 
-def test_what_arrives_in_the_inbox_and_nothing_else_starts_its_state_machine() -> None:
+def test_objects_in_the_inbox_and_no_others_start_its_state_machine() -> None:
     rule = inbox_rule()
     assert rule["EventPattern"] == {
         "source": ["aws.s3"],
         "detail-type": ["Object Created"],
         "detail": {"bucket": {"name": ["DataBucket"]}, "object": {"key": [{"prefix": keys.INBOX}]}},
     }
-    assert "EventBusName" not in rule  # S3 tells the default bus only
+    assert "EventBusName" not in rule  # S3 sends its events to the default bus only
     bucket = resources("AWS::S3::Bucket")["DataBucket"]
     assert bucket["NotificationConfiguration"] == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
     (target,) = rule["Targets"]
     assert (target["Arn"], target["RoleArn"]) == ("InboxStateMachine", "InboxRuleRole")
     assert set(grants("InboxRuleRole")) == {("states:StartExecution", "InboxStateMachine")}
-    # The state machine reads S3's event from what the target is sent of it.
+    # The state machine reads the part of S3's event that the target gets.
     first = json.loads((ROOT / INBOX_ASL).read_text())["States"]["Receive"]["Parameters"]["Payload"]
     assert (target["InputPath"], first) == ("$.detail", {"object.$": "$.object"})
 
 
-def test_the_inbox_is_on_until_somebody_wants_it_off() -> None:
+def test_the_inbox_is_enabled_by_default() -> None:
     assert inbox_rule()["State"] == "ENABLED"
     assert inbox_rule(InboxState="DISABLED")["State"] == "DISABLED"
     with pytest.raises(TemplateRefused, match="InboxState must be one of ENABLED, DISABLED"):
         inbox_rule(InboxState="off")
 
 
-def test_an_arrival_that_cannot_be_asked_is_tried_again_and_then_put_aside_encrypted() -> None:
+def test_an_inbox_event_that_starts_nothing_is_retried_and_then_sent_to_an_encrypted_queue() -> None:
     (target,) = inbox_rule()["Targets"]
     queue = resources("AWS::SQS::Queue")["InboxMissedQueue"]
     assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
     assert target["DeadLetterConfig"]["Arn"] == ARNS["AWS::SQS::Queue"].format(**queue)
     assert queue["SqsManagedSseEnabled"] is True
-    _, put_aside = resources("AWS::SQS::QueuePolicy")["InboxMissedQueuePolicy"]["PolicyDocument"]["Statement"]
-    assert (put_aside["Principal"], put_aside["Action"]) == ({"Service": "events.amazonaws.com"}, "sqs:SendMessage")
-    assert put_aside["Condition"] == {
+    _, send = resources("AWS::SQS::QueuePolicy")["InboxMissedQueuePolicy"]["PolicyDocument"]["Statement"]
+    assert (send["Principal"], send["Action"]) == ({"Service": "events.amazonaws.com"}, "sqs:SendMessage")
+    assert send["Condition"] == {
         "ArnEquals": {"aws:SourceArn": "arn:aws:events:eu-central-1:123456789012:rule/stack-inbox"}
     }
 
 
-def test_alarms_are_raised_for_what_has_no_answer() -> None:
+def test_alarms_are_raised_for_objects_without_a_result() -> None:
     alarms = resources("AWS::CloudWatch::Alarm")
     failed, missed = alarms["InboxFailedAlarm"], alarms["InboxMissedAlarm"]
     assert failed["Dimensions"] == [{"Name": "StateMachineArn", "Value": "InboxStateMachine"}]
@@ -500,12 +502,12 @@ def test_alarms_are_raised_for_what_has_no_answer() -> None:
         assert (alarm["Threshold"], alarm["TreatMissingData"]) == (0, "notBreaching")
 
 
-def test_the_inbox_starts_the_ensemble_and_the_batch_and_looks_after_what_it_started_only() -> None:
+def test_the_inbox_starts_the_ensemble_and_the_batch_and_manages_its_own_executions_only() -> None:
     arn = "arn:aws:states:eu-central-1:123456789012:execution:stack"
     rule = "arn:aws:events:eu-central-1:123456789012:rule/StepFunctionsGetEventsForStepFunctionsExecutionRule"
     allowed = {grant for grant in grants("InboxRole") if grant[0].startswith(("states:", "events:", "lambda:"))}
     function = "arn:aws:lambda:eu-central-1:123456789012:function:stack-{}"
-    # As Step Functions documents it for startExecution.sync.
+    # The rights that Step Functions documents for startExecution.sync.
     assert allowed == {
         *(("lambda:InvokeFunction", function.format(name)) for name in ("receive", "deliver")),
         *(("states:StartExecution", f"{name}StateMachine") for name in ("Ensemble", "Batch")),
@@ -526,7 +528,7 @@ def schedule(name: str = "BatchSchedule", **given: str) -> dict[str, Any]:
     return properties_of("AWS::Scheduler::Schedule", resolve(translate(TEMPLATE, values), values))[name]
 
 
-def test_the_schedule_is_off_until_somebody_wants_it() -> None:
+def test_the_schedule_is_disabled_by_default() -> None:
     assert schedule()["State"] == "DISABLED"
     assert schedule(BatchScheduleState="ENABLED")["State"] == "ENABLED"
     with pytest.raises(TemplateRefused, match="BatchScheduleState must be one of ENABLED, DISABLED"):
@@ -540,14 +542,14 @@ def test_the_schedule_starts_the_batch_with_a_request_that_plan_reads() -> None:
     assert (found["ScheduleExpression"], found["ScheduleExpressionTimezone"]) == ("cron(30 4 * * ? *)", "Europe/Berlin")
     target = found["Target"]
     assert (target["Arn"], target["RoleArn"]) == ("BatchStateMachine", "BatchScheduleRole")
-    # What EventBridge Scheduler puts in the place of its keyword.
+    # EventBridge Scheduler replaces its keyword with the time.
     sent = target["Input"].replace("<aws.scheduler.scheduled-time>", "2026-03-01T03:30:00Z")
     request = parse_request(json.loads(sent))
     assert choose_date(request, "2026-03-07T00:00:00Z") == "2026-03-01"
     assert locate_dataset(request, "2026-03-01", "stack-data-123456789012").endswith("/inbox/2026-03-01.csv")
 
 
-def test_what_cannot_be_started_is_tried_again_and_then_put_aside_encrypted() -> None:
+def test_a_run_that_cannot_be_started_is_retried_and_then_sent_to_an_encrypted_queue() -> None:
     target = schedule()["Target"]
     queue = resources("AWS::SQS::Queue")["BatchMissedQueue"]
     assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
@@ -566,7 +568,7 @@ def test_a_schedules_role_is_for_the_scheduler_of_this_account(role: str) -> Non
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
 
 
-def test_the_warm_up_is_off_until_somebody_wants_it_and_how_often_is_said() -> None:
+def test_the_warm_up_is_disabled_by_default_and_runs_as_often_as_the_parameter_sets() -> None:
     found = schedule("WarmupSchedule")
     assert (found["State"], found["ScheduleExpression"]) == ("DISABLED", "rate(5 minutes)")
     wanted = schedule("WarmupSchedule", WarmupState="ENABLED", WarmupExpression="cron(0/5 8-18 ? * MON-FRI *)")
@@ -575,21 +577,21 @@ def test_the_warm_up_is_off_until_somebody_wants_it_and_how_often_is_said() -> N
         schedule("WarmupSchedule", WarmupState="on")
 
 
-def test_the_warm_up_is_an_express_execution_that_the_payload_knows_and_no_question() -> None:
+def test_the_warm_up_is_an_express_execution_with_a_warm_up_payload() -> None:
     target = schedule("WarmupSchedule")["Target"]
     assert (target["Arn"], target["RoleArn"]) == ("EnsembleExpressStateMachine", "WarmupScheduleRole")
     assert is_warmup(json.loads(target["Input"]))
     assert set(grants("WarmupScheduleRole")) == {("states:StartExecution", "EnsembleExpressStateMachine")}
 
 
-def test_a_warm_up_that_is_late_is_given_up() -> None:
+def test_a_late_warm_up_is_dropped() -> None:
     target = schedule("WarmupSchedule")["Target"]
     assert target["RetryPolicy"]["MaximumRetryAttempts"] <= 1
     assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] < 5 * 60
     assert "DeadLetterConfig" not in target
 
 
-def test_neither_schedule_starts_what_the_other_is_for() -> None:
+def test_each_schedules_input_is_rejected_by_the_other_state_machine() -> None:
     batch, warmup = (json.loads(schedule(name)["Target"]["Input"]) for name in ("BatchSchedule", "WarmupSchedule"))
     assert not is_warmup(batch)
     with pytest.raises(InvalidPayload, match='"warmup" is not a known key'):
@@ -600,7 +602,7 @@ def test_neither_schedule_starts_what_the_other_is_for() -> None:
         parse_payload(batch)
 
 
-def test_an_alarm_is_raised_for_a_failed_run_and_for_one_that_could_not_be_started() -> None:
+def test_an_alarm_is_raised_for_a_failed_run_and_for_a_run_that_could_not_be_started() -> None:
     alarms = resources("AWS::CloudWatch::Alarm")
     failed, missed = alarms["BatchFailedAlarm"], alarms["BatchMissedAlarm"]
     assert (failed["MetricName"], failed["ComparisonOperator"]) == ("ExecutionsFailed", "GreaterThanThreshold")
@@ -611,7 +613,7 @@ def test_an_alarm_is_raised_for_a_failed_run_and_for_one_that_could_not_be_start
         assert (alarm["Threshold"], alarm["TreatMissingData"]) == (0, "notBreaching")
 
 
-def test_an_alarm_is_raised_for_a_missing_day_where_the_schedule_is_on() -> None:
+def test_an_alarm_is_raised_for_a_missing_day_if_the_schedule_is_enabled() -> None:
     missing = resources("AWS::CloudWatch::Alarm")["BatchMissingAlarm"]
     assert translated()["Resources"]["BatchMissingAlarm"]["Condition"] == "BatchIsScheduled"
     assert translated()["Conditions"]["BatchIsScheduled"] == {"Fn::Equals": [{"Ref": "BatchScheduleState"}, "ENABLED"]}
@@ -628,7 +630,7 @@ def test_an_alarm_is_raised_for_a_missing_day_where_the_schedule_is_on() -> None
 
 
 @pytest.mark.parametrize(("table", "root"), [("ResultsTable", "results"), ("RejectedTable", "results-rejected")])
-def test_athena_finds_a_days_results_where_they_are_put(table: str, root: str) -> None:
+def test_athena_finds_a_days_results_under_the_keys_that_a_run_stores_them(table: str, root: str) -> None:
     found = resources("AWS::Glue::Table")[table]["TableInput"]
     projected = found["Parameters"]
     assert [key["Name"] for key in found["PartitionKeys"]] == ["ensemble", "dt"]
@@ -653,9 +655,9 @@ def test_the_tables_have_the_columns_that_do_not_depend_on_the_members() -> None
         name: {column["Name"]: column["Type"] for column in body["TableInput"]["StorageDescriptor"]["Columns"]}
         for name, body in resources("AWS::Glue::Table").items()
     }
-    answered = {ID: pl.String, FILE: pl.String, ROW: pl.Int64, **CLASS_COLUMNS}
+    predicted = {ID: pl.String, FILE: pl.String, ROW: pl.Int64, **CLASS_COLUMNS}
     rest = {"decision": "string", "tier": "int", "status": "string"}
-    assert tables["ResultsTable"] == {name: types[type_] for name, type_ in answered.items()} | rest
+    assert tables["ResultsTable"] == {name: types[type_] for name, type_ in predicted.items()} | rest
     assert tables["RejectedTable"] == {name: types[type_] for name, type_ in REJECTED.items()}
 
 
@@ -669,10 +671,10 @@ OBJECTS = {
     "release": ("artifacts", keys.release_key(DIGEST)),
     "fingerprint": ("artifacts", keys.fingerprint_key(DIGEST)),
     "payload": ("data", keys.payload_key(b"")),
-    "picture": ("data", keys.image_key(b"")),
+    "image": ("data", keys.image_key(b"")),
     "record": ("data", keys.record_key(b"")),
     "arrival": ("data", f"{keys.INBOX}a folder/a.png"),
-    "answer": ("data", keys.response_key(f"{keys.INBOX}a.png", None, keys.FAILURE)),
+    "response": ("data", keys.response_key(f"{keys.INBOX}a.png", None, keys.FAILURE)),
     "dataset": ("data", f"{keys.DATASETS}dt=2026-03-01/a.csv"),
     "columns": ("data", keys.columns_key(EXECUTION)),
     "columns of tier 2": ("data", keys.columns_key(EXECUTION, tier=2)),
@@ -699,19 +701,19 @@ OBJECTS = {
     "published success": ("data", keys.success_key(PARTITION)),
     "latest": ("data", keys.latest_key("results", "titanic")),
 }
-"""An object of every kind that `storage/keys.py` names, and where it is."""
+"""An object of every kind that `storage/keys.py` names: bucket and key."""
 
 BATCHS = {name for name, (_, key) in OBJECTS.items() if key.startswith(keys.BATCH)}
 PUBLISHED = {"published part", "published success", "latest"}
 CARRIED = {"outputs", "predictions"}
 
 READS = {
-    "NormalizeRole": {"pointer", "release", "payload", "picture", "arrival"},
+    "NormalizeRole": {"pointer", "release", "payload", "image", "arrival"},
     "ScoreRole": {"artifact", "columns", "columns of tier 2", "shard's columns", "shard's columns of tier 2"},
-    "AggregateRole": {"release", "payload", "picture", "record", "columns", "outputs"},
+    "AggregateRole": {"release", "payload", "image", "record", "columns", "outputs"},
     "ApiRole": {"pointer", "release", "record"} | CARRIED,
     "ReceiveRole": {"pointer", "release", "arrival"},
-    "DeliverRole": {"answer"} | CARRIED,
+    "DeliverRole": {"response"} | CARRIED,
     "PlanRole": {
         "pointer",
         "release",
@@ -735,9 +737,9 @@ WRITES = {
     "NormalizeRole": {"columns"},
     "ScoreRole": {"outputs", "shard's outputs"},
     "AggregateRole": {"columns of tier 2", "record"} | CARRIED,
-    "ApiRole": {"payload", "picture", "columns"},
-    "ReceiveRole": {"payload", "picture"},
-    "DeliverRole": {"answer"},
+    "ApiRole": {"payload", "image", "columns"},
+    "ReceiveRole": {"payload", "image"},
+    "DeliverRole": {"response"},
     "PlanRole": {"plan", "claim", "shards", "shard list", "sampling", "labelling"},
     "NormalizeShardRole": {
         "shard's columns",
@@ -759,11 +761,12 @@ WRITES = {
 READS_VERSIONS = {role: {"arrival", "dataset"} for role in ("PlanRole", "NormalizeShardRole")} | {
     "ReceiveRole": {"arrival"}
 }
-DELETES = {"DeliverRole": {"answer"}, "SummarizeRole": BATCHS}
+DELETES = {"DeliverRole": {"response"}, "SummarizeRole": BATCHS}
 
 
 def test_every_kind_of_key_is_among_the_objects() -> None:
-    makes_keys = {name for name in vars(keys) if name.endswith("_key")}
+    changes_keys = {"parse_release_key", "parse_shard_report_key", "to_portable_key"}
+    makes_keys = {name for name in vars(keys) if name.endswith("_key")} - changes_keys
     mentioned = set(re.findall(r"keys\.(\w+_key)\(", Path(__file__).read_text()))
     assert makes_keys <= mentioned
 
@@ -778,21 +781,21 @@ def test_every_kind_of_key_is_among_the_objects() -> None:
         ("s3:DeleteObject", DELETES),
     ],
 )
-def test_a_role_reaches_the_objects_that_its_function_does_and_no_others(
+def test_a_role_reaches_the_objects_that_its_function_uses_and_no_others(
     role: str, action: str, expected: dict[str, set[str]]
 ) -> None:
     reached = {name for name, place in OBJECTS.items() if may(role, action, *place)}
     assert reached == expected.get(role, set())
 
 
-def test_every_role_is_one_of_these_and_has_no_rights_by_another_name() -> None:
+def test_there_are_no_other_roles_and_no_managed_policies() -> None:
     roles = resources("AWS::IAM::Role")
     assert sorted(roles) == ROLES
     assert not any("ManagedPolicyArns" in role for role in roles.values())
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_names_actions_and_resources(role: str) -> None:
+def test_a_role_names_its_actions_and_resources(role: str) -> None:
     allowed = list(grants(role))
     assert not [action for action, _ in allowed if "*" in action]
     assert {action for action, resource in allowed if resource == "*"} <= GRANTED_ON_EVERYTHING
@@ -805,7 +808,7 @@ READ_AND_WRITE = {"s3:GetObject", "s3:PutObject"}
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_only_summarize_and_deliver_delete_and_only_the_batchs_ends_list(role: str) -> None:
+def test_only_summarize_and_deliver_delete_and_only_plan_and_summarize_list(role: str) -> None:
     actions = {action for action, _ in grants(role) if action.startswith("s3:")}
     more: dict[str, set[str]] = {
         "PlanRole": {"s3:ListBucket", "s3:GetObjectVersion"},
@@ -813,7 +816,7 @@ def test_only_summarize_and_deliver_delete_and_only_the_batchs_ends_list(role: s
         "ReceiveRole": {"s3:GetObjectVersion"},
         "DeliverRole": {"s3:DeleteObject"},
         "SummarizeRole": {"s3:ListBucket", "s3:DeleteObject"},
-        # A ResultWriter may write in pieces.
+        # A ResultWriter may upload in parts.
         "BatchRole": {"s3:ListMultipartUploadParts", "s3:AbortMultipartUpload"},
     }
     assert actions <= READ_AND_WRITE | more.get(role, set())
@@ -824,7 +827,7 @@ def test_only_summarize_and_deliver_delete_and_only_the_batchs_ends_list(role: s
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_only_aggregate_writes_records_and_only_the_http_api_reads_them_besides(role: str) -> None:
+def test_only_aggregate_writes_records_and_only_the_http_api_also_reads_them(role: str) -> None:
     reached = {grant for grant in grants(role) if grant[0].startswith("dynamodb:")}
     table = "arn:aws:dynamodb:eu-central-1:123456789012:table/stack-records"
     actions = {"AggregateRole": {"dynamodb:GetItem", "dynamodb:PutItem"}, "ApiRole": {"dynamodb:GetItem"}}
@@ -835,7 +838,7 @@ def test_only_aggregate_writes_records_and_only_the_http_api_reads_them_besides(
 
 
 @pytest.mark.parametrize("name", ["ArtifactBucket", "DataBucket"])
-def test_a_bucket_is_private_encrypted_and_reached_by_tls_only(name: str) -> None:
+def test_a_bucket_is_private_encrypted_and_accessible_by_tls_only(name: str) -> None:
     bucket, policy = resources("AWS::S3::Bucket")[name], resources("AWS::S3::BucketPolicy")[f"{name}Policy"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
@@ -847,20 +850,22 @@ def test_a_bucket_is_private_encrypted_and_reached_by_tls_only(name: str) -> Non
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": False}}
 
 
-def test_what_was_published_and_recorded_outlives_the_stack() -> None:
+def test_releases_and_records_outlive_the_stack() -> None:
     for name in ("ArtifactBucket", "DataBucket", "RecordsTable"):
-        kept = translated()["Resources"][name]
-        assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+        body = translated()["Resources"][name]
+        assert (body["DeletionPolicy"], body["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     for name in ("ArtifactBucket", "DataBucket"):
         assert resources("AWS::S3::Bucket")[name]["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
-@pytest.mark.parametrize(("retention", "kept"), [(0, {}), (365, {keys.RECORDS: "365"})])
-def test_what_an_execution_leaves_expires_and_records_when_asked(retention: int, kept: dict[str, str]) -> None:
+@pytest.mark.parametrize(("retention", "expected"), [(0, {}), (365, {keys.RECORDS: "365"})])
+def test_intermediate_objects_expire_and_records_if_the_parameter_is_set(
+    retention: int, expected: dict[str, str]
+) -> None:
     rules = resources("AWS::S3::Bucket", retention=retention)["DataBucket"]["LifecycleConfiguration"]["Rules"]
     days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
     assert days.pop(keys.EXECUTIONS) == days.pop(keys.PAYLOADS) == days.pop(keys.BATCH) == 30
-    assert days == kept
+    assert days == expected
 
 
 def test_the_table_is_the_one_the_records_module_uses() -> None:
@@ -879,7 +884,7 @@ def test_the_table_is_the_one_the_records_module_uses() -> None:
 
 
 @pytest.mark.parametrize(("stage", "level", "protected"), [("dev", "DEBUG", False), ("prod", "INFO", True)])
-def test_the_stage_decides_how_much_is_logged_and_protected(stage: str, level: str, *, protected: bool) -> None:
+def test_the_stage_sets_the_log_level_and_the_deletion_protection(stage: str, level: str, *, protected: bool) -> None:
     for function in functions(stage=stage).values():
         variables = function["Environment"]["Variables"]
         assert (variables["STAGE"], variables["LOG_LEVEL"]) == (stage, level)
@@ -888,13 +893,13 @@ def test_the_stage_decides_how_much_is_logged_and_protected(stage: str, level: s
     assert table["DeletionProtectionEnabled"] is protected
 
 
-def test_there_is_no_other_stage() -> None:
+def test_another_stage_is_rejected() -> None:
     assert source()["Parameters"]["Stage"]["AllowedValues"] == ["dev", "prod"]
     with pytest.raises(TemplateRefused, match="Stage must be one of dev, prod"):
         translate(TEMPLATE, {"Stage": "test"})
 
 
-def test_everything_logs_to_a_group_that_forgets() -> None:
+def test_every_log_group_expires_its_logs_and_every_function_has_one() -> None:
     groups = resources("AWS::Logs::LogGroup")
     assert {group["RetentionInDays"] for group in groups.values()} == {"14"}
     used = {function["LoggingConfig"]["LogGroup"] for function in functions().values()}
@@ -933,13 +938,13 @@ def test_a_function_may_write_to_its_log_group_only(function: str, role: str) ->
     }
 
 
-def test_everything_is_traced() -> None:
+def test_every_function_and_state_machine_is_traced() -> None:
     assert {function["TracingConfig"]["Mode"] for function in functions().values()} == {"Active"}
     machines = resources("AWS::StepFunctions::StateMachine").values()
     assert {machine["TracingConfiguration"]["Enabled"] for machine in machines} == {True}
 
 
-def test_a_client_finds_what_it_needs_in_the_outputs() -> None:
+def test_the_outputs_name_what_a_client_needs() -> None:
     assert set(resolved()["Outputs"]) == {
         "AggregateFunctionName",
         "ApiRoleName",
@@ -963,7 +968,7 @@ def test_a_client_finds_what_it_needs_in_the_outputs() -> None:
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod"])
-def test_samconfig_deploys_a_stage_without_questions(stage: str) -> None:
+def test_samconfig_deploys_a_stage_without_prompts(stage: str) -> None:
     settings = tomllib.loads((ROOT / "samconfig.toml").read_text())
     common, deploy = settings[stage]["global"]["parameters"], settings[stage]["deploy"]["parameters"]
     assert common == {"language_extensions": True, "stack_name": f"stepensemble-{stage}"}
@@ -977,7 +982,7 @@ def test_samconfig_deploys_a_stage_without_questions(stage: str) -> None:
 
 
 @pytest.mark.slow
-def test_sam_finds_the_template_valid() -> None:
+def test_sam_validates_the_template() -> None:
     command = [str(Path(sys.executable).with_name("sam")), "validate", "--lint"]
     quietly = os.environ | {"SAM_CLI_TELEMETRY": "0"}
     checked = subprocess.run(command, cwd=ROOT, env=quietly, capture_output=True, text=True, check=False)
@@ -986,5 +991,5 @@ def test_sam_finds_the_template_valid() -> None:
 
 @pytest.mark.parametrize(("stage", "slots", "retention"), [("dev", 8, 0), ("prod", 16, 365)])
 @pytest.mark.slow
-def test_nothing_is_wrong_with_the_translated_template(stage: str, slots: int, retention: int) -> None:
+def test_the_translated_template_passes_the_linter(stage: str, slots: int, retention: int) -> None:
     assert lint(json.dumps(translated(stage, slots, retention)), config=ManualArgs()) == []

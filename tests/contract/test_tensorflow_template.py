@@ -1,4 +1,4 @@
-"""What template-tensorflow.yaml and its image owe: to the base stack, to the handler, to what a publish counts on."""
+"""template-tensorflow.yaml and its image fit the base stack, the handler and what a publish expects."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ BASE = "stack"
 
 @cache
 def base() -> dict[str, Any]:
-    """The base stack."""
+    """Return the base stack."""
     return resolve(translate(ROOT / "template.yaml"), {"AWS::StackName": BASE})
 
 
 @cache
 def add_on(**given: str) -> dict[str, Any]:
-    """The add-on beside it."""
+    """Return the add-on of the base stack."""
     exports = [output for output in base()["Outputs"].values() if "Export" in output]
     values = {"AWS::StackName": name_add_on(BASE), "BaseStackName": BASE, **given}
     imported = {output["Export"]["Name"]: output["Value"] for output in exports}
@@ -50,7 +50,7 @@ def add_on(**given: str) -> dict[str, Any]:
 
 
 def slots(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """A template's score functions by their slots' names."""
+    """Return a template's score functions by the names of their slots."""
     functions = properties_of("AWS::Lambda::Function", template)
     return {name.removeprefix("Score"): body for name, body in functions.items() if name.startswith("Score")}
 
@@ -62,14 +62,14 @@ def grants(role: str, template: dict[str, Any]) -> set[tuple[str, str]]:
 # ------------------------------------------------------------------------------------------------ the base stack
 
 
-def test_there_are_the_slots_that_a_publish_finds() -> None:
+def test_the_outputs_list_the_slots() -> None:
     assert list(slots(add_on())) == ["t1", "t2"]
     assert add_on()["Outputs"]["SlotNames"]["Value"] == "t1,t2"
     three = add_on(Slots="t1,t2,t3")
     assert list(slots(three)) == three["Outputs"]["SlotNames"]["Value"].split(",") == ["t1", "t2", "t3"]
 
 
-def test_no_slot_is_called_as_one_of_the_base_stack() -> None:
+def test_no_slot_has_the_name_of_a_base_stacks_slot() -> None:
     for template in (base(), add_on()):
         assert {body["FunctionName"] for body in slots(template).values()} == {
             f"{base()['Outputs']['ScoreFunctionPrefix']['Value']}{slot}" for slot in slots(template)
@@ -79,7 +79,7 @@ def test_no_slot_is_called_as_one_of_the_base_stack() -> None:
         translate(TEMPLATE, {"BaseStackName": BASE, "Slots": "t1,2"})
 
 
-def test_a_slot_works_on_what_the_base_stacks_slots_work_on_and_is_set_up_as_they_are() -> None:
+def test_a_slot_has_the_buckets_and_settings_of_the_base_stacks_slots() -> None:
     one, other = slots(base())["1"], slots(add_on())["t1"]
     buckets = {name: body["BucketName"] for name, body in properties_of("AWS::S3::Bucket", base()).items()}
     variables = one["Environment"]["Variables"]
@@ -91,14 +91,14 @@ def test_a_slot_works_on_what_the_base_stacks_slots_work_on_and_is_set_up_as_the
 
 
 @pytest.mark.parametrize(("stage", "level"), [("dev", "DEBUG"), ("prod", "INFO")])
-def test_the_stage_decides_how_much_is_logged(stage: str, level: str) -> None:
+def test_the_stage_sets_the_log_level(stage: str, level: str) -> None:
     for slot in slots(add_on(Stage=stage)).values():
         variables = slot["Environment"]["Variables"]
         assert (variables["STAGE"], variables["LOG_LEVEL"]) == (stage, level)
         assert slot["LoggingConfig"]["ApplicationLogLevel"] == level
 
 
-def test_the_state_machines_may_invoke_these_slots_and_the_add_on_gives_them_nothing_else() -> None:
+def test_the_add_on_allows_the_state_machines_to_invoke_its_slots_and_nothing_else() -> None:
     arn = ARNS["AWS::Lambda::Function"]
     for role in ("EnsembleRole", "BatchRole"):
         assert grants(role, add_on()) == {
@@ -106,12 +106,12 @@ def test_the_state_machines_may_invoke_these_slots_and_the_add_on_gives_them_not
         }
 
 
-def test_the_longest_timeout_of_a_member_is_over_before_the_slots() -> None:
+def test_a_slots_timeout_is_longer_than_any_members() -> None:
     longest = msgspec.json.schema(Member)["$defs"]["Member"]["properties"]["timeout"]["maximum"]
     assert {slot["Timeout"] > longest for slot in slots(add_on()).values()} == {True}
 
 
-def test_a_slot_has_the_memory_and_the_disk_that_the_gate_counts_on() -> None:
+def test_a_slot_has_the_memory_and_disk_that_the_gate_expects() -> None:
     expected, parameter = CAPACITIES["tensorflow"], yaml_parse(TEMPLATE.read_text())["Parameters"]["MemorySize"]
     assert parameter["MaxValue"] * MEBIBYTE == expected.most
     for slot in slots(add_on()).values():
@@ -122,7 +122,7 @@ def test_a_slot_has_the_memory_and_the_disk_that_the_gate_counts_on() -> None:
 # ---------------------------------------------------------------------------------------------------- the rights
 
 
-def test_its_role_may_do_what_the_base_stacks_slots_may_and_log_to_a_group_of_its_own() -> None:
+def test_its_role_has_the_rights_of_the_base_stacks_slots_and_a_log_group_of_its_own() -> None:
     ((group, properties),) = properties_of("AWS::Logs::LogGroup", add_on()).items()
     own = ARNS["AWS::Logs::LogGroup"].format(**properties)
     granted = grants("ScoreRole", add_on())
@@ -138,7 +138,7 @@ def test_its_role_may_do_what_the_base_stacks_slots_may_and_log_to_a_group_of_it
     assert properties["RetentionInDays"] == "14"
 
 
-def test_there_is_no_other_role_and_none_has_rights_by_another_name() -> None:
+def test_there_is_no_other_role_and_no_managed_policy() -> None:
     (role,) = properties_of("AWS::IAM::Role", add_on()).values()
     assert "ManagedPolicyArns" not in role
     assert {action for action, resource in grants("ScoreRole", add_on()) if resource == "*"} <= GRANTED_ON_EVERYTHING
@@ -148,7 +148,7 @@ def test_there_is_no_other_role_and_none_has_rights_by_another_name() -> None:
 
 
 def steps(dockerfile: Path = DOCKERFILE) -> Iterator[tuple[str, str]]:
-    """A Dockerfile's instructions with their arguments, in order."""
+    """Return a Dockerfile's instructions with their arguments, in order."""
     lines = [line for line in dockerfile.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
     for step in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
         instruction, _, arguments = step.partition(" ")
@@ -156,12 +156,12 @@ def steps(dockerfile: Path = DOCKERFILE) -> Iterator[tuple[str, str]]:
 
 
 def copied() -> list[str]:
-    """What the image takes from the project."""
+    """Return the paths that the image copies from the project."""
     copies = [shlex.split(arguments) for instruction, arguments in steps() if instruction in {"COPY", "ADD"}]
     return [source for copy in copies if not copy[0].startswith("--from=") for source in copy[:-1]]
 
 
-def test_every_slot_runs_the_one_image() -> None:
+def test_every_slot_runs_the_same_image() -> None:
     (_, _, loop) = yaml_parse(TEMPLATE.read_text())["Resources"]["Fn::ForEach::ScoreFunctions"]
     slot = loop["Score${Slot}"]
     assert (ROOT / slot["Metadata"]["DockerContext"] / slot["Metadata"]["Dockerfile"]).resolve() == DOCKERFILE
@@ -170,7 +170,7 @@ def test_every_slot_runs_the_one_image() -> None:
     assert {body["PackageType"] for body in slots(add_on()).values()} == {"Image"}
 
 
-def test_the_image_runs_the_handler_beside_its_dockerfile() -> None:
+def test_the_image_runs_the_handler_in_its_dockerfiles_folder() -> None:
     (command,) = [json.loads(arguments) for instruction, arguments in steps() if instruction == "CMD"]
     assert {tuple(slot["ImageConfig"]["Command"]) for slot in slots(add_on()).values()} == {tuple(command)}
     module, function = command[0].split(".")
@@ -179,15 +179,15 @@ def test_the_image_runs_the_handler_beside_its_dockerfile() -> None:
     assert "functions/score/app.py" in copied()
 
 
-def test_the_image_has_the_functions_python_and_is_pinned() -> None:
+def test_the_image_has_the_functions_python_version_and_is_pinned() -> None:
     (first, *rest) = [arguments.split() for instruction, arguments in steps() if instruction == "FROM"]
     runtime = yaml_parse((ROOT / "template.yaml").read_text())["Globals"]["Function"]["Runtime"]
     version = re.escape(runtime.removeprefix("python"))
     assert re.fullmatch(rf"public\.ecr\.aws/lambda/python:{version}\.[\d.]+@sha256:[0-9a-f]{{64}}", first[0])
-    assert {stage[0] for stage in rest} == {first[-1]}  # the others are made from it
+    assert {stage[0] for stage in rest} == {first[-1]}  # the other stages start from it
 
 
-def test_the_image_is_made_of_what_the_docker_ignore_file_lets_through_and_of_nothing_else() -> None:
+def test_the_docker_ignore_file_admits_the_copied_files_and_no_others() -> None:
     patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     let_through = {
         Path(path)
@@ -212,7 +212,7 @@ def test_the_image_is_built_by_the_projects_uv_from_its_lock_file() -> None:
         assert flag in commands[2]
 
 
-def test_the_image_has_the_tensorflow_that_models_are_converted_and_tried_with() -> None:
+def test_the_image_has_the_tensorflow_version_that_converts_and_checks_models() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (tried,), (served,) = (
         project["project"]["optional-dependencies"]["tensorflow"],
@@ -225,7 +225,7 @@ def test_the_image_has_the_tensorflow_that_models_are_converted_and_tried_with()
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod"])
-def test_samconfig_deploys_it_beside_the_stage_under_the_name_that_a_publish_looks_for(stage: str) -> None:
+def test_samconfig_deploys_it_for_each_stage_under_the_name_that_a_publish_expects(stage: str) -> None:
     settings = tomllib.loads((ROOT / "samconfig.toml").read_text())
     stack = settings[stage]["global"]["parameters"]["stack_name"]
     common = settings[f"{stage}-tensorflow"]["global"]["parameters"]
@@ -236,7 +236,7 @@ def test_samconfig_deploys_it_beside_the_stage_under_the_name_that_a_publish_loo
 
 
 @pytest.mark.slow
-def test_sam_finds_the_template_valid() -> None:
+def test_sam_validates_the_template() -> None:
     command = [str(Path(sys.executable).with_name("sam")), "validate", "--lint", "--template-file", str(TEMPLATE)]
     quietly = os.environ | {"SAM_CLI_TELEMETRY": "0"}
     checked = subprocess.run(command, cwd=ROOT, env=quietly, capture_output=True, text=True, check=False)
@@ -245,6 +245,6 @@ def test_sam_finds_the_template_valid() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"Stage": "prod", "Slots": "t1,t2,t3,t4", "MemorySize": "10240"}])
 @pytest.mark.slow
-def test_nothing_is_wrong_with_the_translated_template(given: dict[str, str]) -> None:
+def test_the_translated_template_passes_the_linter(given: dict[str, str]) -> None:
     document = translate(TEMPLATE, {"BaseStackName": BASE, **given})
     assert lint(json.dumps(document), config=ManualArgs()) == []

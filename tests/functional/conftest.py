@@ -13,6 +13,7 @@ from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.errors import NothingPublished
 from stepensemble.core.releases.pointer import serves
 from stepensemble.handlers.current_release import POINTER_SECONDS
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -33,7 +34,7 @@ def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local(shared_project: Path) -> Iterator[LocalStack]:
     """A local stack, announced, so that commands in its folder use it."""
     # An account of its own: tests of the stack itself run others in this process.
-    with LocalStack.start(shared_project, announce=True, account="999999999999") as started:
+    with LocalStack.start(shared_project, LocalStackOptions(announce=True, account="999999999999")) as started:
         yield started
 
 

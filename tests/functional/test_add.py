@@ -44,14 +44,14 @@ def complaint(folder: Path, *arguments: str, code: int = 1) -> str:
     return " ".join(done.stderr.replace("│", " ").split())
 
 
-def test_a_model_is_added_checked_and_asked(project: Path) -> None:
+def test_a_model_is_added_checked_and_invoked(project: Path) -> None:
     done = run_ensemble(project, "add", "trained.tflite", "--id", "fifth")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     release = answer(project, "check")["release"]
     assert lines == [
         "member    fifth, version 1",
-        "model     a LiteRT file, taken as it is",
+        "model     a LiteRT file, used as it is",
         "artifact  titanic/fifth.tflite, 5,052 bytes",
         "columns   all, as many as the model takes",
         'output    the probability of "survived": one number a row, in [0, 1] on 16 rows',
@@ -62,7 +62,7 @@ def test_a_model_is_added_checked_and_asked(project: Path) -> None:
     assert said["fifth"] == said["wide"]
 
 
-def test_json_says_what_became_of_the_file(project: Path) -> None:
+def test_json_reports_the_new_member(project: Path) -> None:
     said = answer(project, "add", "trained.tflite", "--id", "fifth", "--version", "2026-03", "--timeout", "20")
     trained = (project / "trained.tflite").read_bytes()
     assert said.pop("release") == answer(project, "check")["release"]
@@ -98,15 +98,16 @@ def test_a_member_is_replaced_by_a_file_that_takes_other_columns(project: Path) 
     assert 'InputMismatch the model takes 7 numbers a row as "columns", and there are 11 columns' in said
     assert said.endswith("list those it takes, in its order: --columns NAME,NAME,…")
     done = run_ensemble(project, "add", *replace, "--columns", names)
-    assert "wide, version 2, in the place of version 1" in done.stdout
-    assert "artifact  titanic/deep.tflite, 4,488 bytes, there already" in done.stdout
+    assert "wide, version 2, replaces version 1" in done.stdout
+    assert "artifact  titanic/deep.tflite, 4,488 bytes, exists already" in done.stdout
     assert f"columns   {names.replace(',', ', ')}" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("replaced  models/manifest.json compiles to release ")
     (wide,) = [
         one for one in json.loads((project / "models/manifest.json").read_text())["members"] if one["id"] == "wide"
     ]
     assert (wide["version"], wide["artifact"], wide["columns"]) == ("2", "titanic/deep.tflite", names.split(","))
-    assert answer(project, "run", "events/passenger.json")["status"] == "COMPLETE"
+    event = json.loads((project / "events" / "passenger.json").read_text())
+    assert Ensemble.load(project / "models" / "manifest.json").predict(event)["status"] == "COMPLETE"
 
 
 def test_another_manifest_without_members_gets_its_first(project: Path) -> None:
@@ -121,7 +122,7 @@ def test_another_manifest_without_members_gets_its_first(project: Path) -> None:
     assert '"weight"' not in other.read_text()
 
 
-def test_shadows_and_outputs_are_added_as_they_are_said(project: Path) -> None:
+def test_shadows_and_outputs_are_added_as_given(project: Path) -> None:
     logit = '{"kind": "logit", "temperature": 2}'
     answer(project, "add", "trained.tflite", "--id", "a", "--role", "shadow", "--output", logit)
     answer(project, "add", "trained.tflite", "--id", "b", "--output", "logit")
@@ -134,17 +135,17 @@ def test_shadows_and_outputs_are_added_as_they_are_said(project: Path) -> None:
     ("arguments", "told"),
     [
         (("trained.tflite",), "Missing option '--id'"),
-        (("nowhere.tflite", "--id", "a"), "nowhere.tflite is not there"),
-        (("trained.tflite", "--id", "a", "--manifest", "nowhere.json"), "nowhere.json is not there"),
-        (("trained.tflite", "--id", "a", "--architecture", "nowhere.json"), "nowhere.json is not there"),
+        (("nowhere.tflite", "--id", "a"), "nowhere.tflite does not exist"),
+        (("trained.tflite", "--id", "a", "--manifest", "nowhere.json"), "nowhere.json does not exist"),
+        (("trained.tflite", "--id", "a", "--architecture", "nowhere.json"), "nowhere.json does not exist"),
         (("trained.tflite", "--id", "a", "--output", '{"kind"'), "is not JSON"),
         (("trained.tflite", "--id", "a", "--input", "x"), "x is not INPUT=NAME"),
-        (("trained.tflite", "--id", "a", "--input", "x=Sex", "--input", "x=Age"), "x is there twice"),
-        (("trained.tflite", "--id", "a", "--weight", "nan"), "nan is no finite number"),
+        (("trained.tflite", "--id", "a", "--input", "x=Sex", "--input", "x=Age"), "x is given twice"),
+        (("trained.tflite", "--id", "a", "--weight", "nan"), "nan is not a finite number"),
         (("trained.tflite", "--id", "a", "--role", "boss"), "'boss' is not one of"),
     ],
 )
-def test_wrong_usage_exits_2_and_says_why(project: Path, arguments: tuple[str, ...], told: str) -> None:
+def test_wrong_usage_exits_2_and_gives_the_reason(project: Path, arguments: tuple[str, ...], told: str) -> None:
     assert told in complaint(project, *arguments, code=2)
 
 
@@ -155,7 +156,7 @@ def test_wrong_usage_exits_2_and_says_why(project: Path, arguments: tuple[str, .
         (("--id", "wid", "--replace"), '--replace: there is no member "wid", did you mean "wide"?'),
         (("--id", "a", "--weight", "2"), "$.members[4].weight: 2.0 has no effect under the method"),
         (("--id", "a", "--columns", "Sex,Agee"), '"Agee" is not a column; use one of'),
-        (("--id", "a", "--columns", "Sex,Age"), 'gets "Sex", "Age"; list those it takes'),
+        (("--id", "a", "--columns", "Sex,Age"), '"columns" gets "Sex", "Age"; list those it takes, in its order'),
         (
             ("--id", "a", "--input", "c=Sex"),
             'the model has no input "c": the model takes 11 numbers a row as "columns"',
@@ -184,7 +185,7 @@ def test_pickles_and_zips_that_lead_outside_are_refused(project: Path) -> None:
     assert not (project.parent / "saved_model.pb").exists()
 
 
-def test_where_tensorflow_is_missing_the_error_says_what_to_install(project: Path) -> None:
+def test_where_tensorflow_is_missing_the_error_names_what_to_install(project: Path) -> None:
     with zipfile.ZipFile(project / "dense.keras", "w") as archive:
         archive.writestr("metadata.json", "{}")
         archive.writestr("config.json", json.dumps({"module": "keras.layers", "class_name": "Dense", "config": {}}))

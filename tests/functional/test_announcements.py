@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from builders import ROOT
-from driving import ask, copy_project, run_ensemble, start, wait
+from driving import copy_project, predict, run_ensemble, start, wait
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -36,7 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def telling(folder: Path) -> Iterator[Stack]:
     """A stack that announces predictions; commands in its folder use it."""
     parameters = {"AnnouncePredictions": "true"}
-    with LocalStack.start(folder, announce=True, account="666666666666", parameters=parameters) as local:
+    with LocalStack.start(
+        folder, LocalStackOptions(announce=True, account="666666666666", parameters=parameters)
+    ) as local:
         opened = local_stack(local.name, local.endpoint)
         ensure_published(opened, read_sources(folder / "models" / "manifest.json"), notify=lambda _: None)
         yield opened
@@ -73,7 +76,7 @@ def completed(heard: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_a_rule_hears_of_a_prediction_as_the_page_shows_and_finds_its_record(telling: Stack) -> None:
     with listening(telling) as hear:
-        output = ask(telling, PASSENGER, name="told")
+        output = predict(telling, PASSENGER, name="told")
         (event,) = completed(hear())
     assert {key: event[key] for key in SHOWN if key != "detail"} == {
         key: SHOWN[key] for key in SHOWN if key != "detail"
@@ -106,7 +109,7 @@ def test_a_warm_up_a_refusal_and_the_batch_announce_nothing(telling: Stack, fold
         assert hear() == []
 
 
-def test_by_default_nothing_is_announced_and_nobody_waits_for_it(stack: Stack, shared_project: Path) -> None:
+def test_by_default_nothing_is_announced_and_nothing_waits_for_it(stack: Stack, shared_project: Path) -> None:
     ensure_published(stack, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
     with listening(stack) as hear:
         execution = start(stack, PASSENGER)
@@ -114,4 +117,4 @@ def test_by_default_nothing_is_announced_and_nobody_waits_for_it(stack: Stack, s
         assert completed(hear()) == []
     history = stack.step_functions.get_execution_history(executionArn=execution, maxResults=1000)["events"]
     entered = [event["stateEnteredEventDetails"]["name"] for event in history if "stateEnteredEventDetails" in event]
-    assert entered[-2:] == ["Answered?", "Answer"]
+    assert entered[-2:] == ["Next tier or events?", "Succeed"]

@@ -21,13 +21,13 @@ import polars as pl
 import pytest
 
 from builders import X, manifest, member, model
-from driving import ENSEMBLE, ask, run_ensemble
+from driving import ENSEMBLE, predict, run_ensemble
 from stepensemble.batch.documents import Options, Request
 from stepensemble.batch.report.summary import Summary
 from stepensemble.batch.run_lock import list_finished
 from stepensemble.cli.batch_runs import Progress, follow_run, start_run
 from stepensemble.cli.stacks import Stack, local_stack
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.validation.manifest import parse_manifest
 from stepensemble.local.stack import find_running
 from stepensemble.local.state_database import StateDatabase
@@ -82,12 +82,12 @@ def read_rejected(run: Mapping[str, Any], project: Path) -> pl.DataFrame:
     return pl.concat(pl.read_parquet(part) for part in sorted((project / run["folder"]).glob("rejected-*.parquet")))
 
 
-def test_the_same_rows_through_both_doors_are_answered_equally(
+def test_the_same_rows_get_the_same_predictions_from_a_batch_and_an_execution(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
     run = batch(shared_project, str(write_jsonl(shared_project / "in" / "doors.jsonl", rows)), "--shard-size", "16KB")
     assert (run["status"], run["rows_in"], run["rows_out"], run["rows_rejected"]) == ("SUCCEEDED", 300, 300, 0)
-    output = follow_pointers(stack.data, msgspec.convert(ask(stack, {"instances": rows}), Output))
+    output = follow_pointers(stack.data, msgspec.convert(predict(stack, {"instances": rows}), Output))
     predictions: list[Row] = msgspec.to_builtins(output.predictions)
     results = read_results(run, shared_project)
     assert results["row"].to_list() == list(range(1, 301))
@@ -108,11 +108,12 @@ def test_the_same_rows_through_both_doors_are_answered_equally(
 def test_every_format_is_read_and_written_alike(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     folder = shared_project / "in" / "formats"
-    jsonl, text = write_jsonl(folder / "rows.jsonl", rows), write_csv(folder / "rows.csv", rows)
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / "rows.parquet")
+    some = rows[:100]
+    jsonl, text = write_jsonl(folder / "rows.jsonl", some), write_csv(folder / "rows.csv", some)
+    pl.DataFrame(some, infer_schema_length=None).write_parquet(folder / "rows.parquet")
     for path in (jsonl, text):
         path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
-    runs = [batch(shared_project, str(path), "--shard-size", "8KB") for path in sorted(folder.iterdir())]
+    runs = [batch(shared_project, str(path), "--shard-size", "4KB") for path in sorted(folder.iterdir())]
     marked = folder / "marked.csv"  # with a byte order mark
     marked.write_bytes(b"\xef\xbb\xbf" + text.read_text().replace(",", ";").encode())
     runs.append(batch(shared_project, str(marked), "--separator", ";"))
@@ -127,9 +128,7 @@ def test_every_format_is_read_and_written_alike(shared_project: Path, stack: Sta
     assert [float(line["value"]) for line in csv.DictReader(io.StringIO(part))] == first["value"].to_list()
 
 
-def test_what_is_wrong_is_said_in_the_words_of_an_execution(
-    shared_project: Path, stack: Stack, rows: list[Row]
-) -> None:
+def test_rejections_have_the_words_of_an_execution(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     wrong: list[Row] = [
         {**rows[0], "Age": "twenty-two"},
@@ -163,7 +162,7 @@ def test_a_quoted_newline_is_part_of_its_row_wherever_shards_are_cut(
 ) -> None:
     assert stack.local
     note = 'line 1\nline 2, "quoted"\r\n'
-    noted = [{**row, "note": f"{number}: " + note * (number % 5)} for number, row in enumerate(rows)]
+    noted = [{**row, "note": f"{number}: " + note * (number % 5)} for number, row in enumerate(rows[:150])]
     path = write_csv(shared_project / "in" / "noted.csv", noted)
     small = batch(shared_project, str(path), "--keep", "note", *SMALL)
     whole = batch(shared_project, str(path), "--keep", "note")
@@ -179,37 +178,38 @@ def test_an_id_and_a_label_come_along(shared_project: Path, stack: Stack, rows: 
     assert stack.local
     labelled = [{"PassengerId": f"p-{n}", **row, "Survived": n % 2} for n, row in enumerate(rows)]
     path = write_csv(shared_project / "in" / "labelled.csv", labelled)
-    run = batch(shared_project, str(path), "--id", "PassengerId", "--label", "Survived", *SMALL)
+    run = batch(shared_project, str(path), "--id", "PassengerId", "--label", "Survived", "--shard-size", "4KB")
     results, summary = read_results(run, shared_project), read_summary(run, shared_project)
     assert results["id"].to_list() == [row["PassengerId"] for row in labelled]
     right = (results["label"] == results["truth"]).mean()
     brier = ((results["value"] - (results["truth"] == "survived")) ** 2).mean()
-    *_, ensemble = summary.calibration
-    assert (ensemble.rows, ensemble.right) == (300, right)
-    assert ensemble.error == pytest.approx(brier, abs=1e-12)
+    assert summary.calibration is not None
+    ensemble = summary.calibration.ensemble
+    assert (ensemble.rows, ensemble.accuracy) == (300, right)
+    assert ensemble.brier_score == pytest.approx(brier, abs=1e-12)
 
 
-def test_asked_for_again_it_is_one_run(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_requested_again_it_is_one_run(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_jsonl(shared_project / "in" / "again.jsonl", rows)
     first, second = (batch(shared_project, str(path), "--date", "2026-03-01") for _ in range(2))
-    assert (first["how"], second["how"]) == ("new", "returned")
+    assert (first["mode"], second["mode"]) == ("new", "returned")
     assert {key: first[key] for key in ("run", "results", "summary", "rows_out")} == {
         key: second[key] for key in ("run", "results", "summary", "rows_out")
     }
     other = batch(shared_project, str(path), "--date", "2026-03-02")
-    assert (other["how"], other["run"] == first["run"]) == ("new", False)
+    assert (other["mode"], other["run"] == first["run"]) == ("new", False)
     assert not [key for key in (listed.key for listed in stack.data.list(f"{BATCH}{first['run']}/")) if "/part/" in key]
 
 
 def test_two_at_once_come_to_one_result(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
-    path = write_jsonl(shared_project / "in" / "twice.jsonl", rows)
+    path = write_jsonl(shared_project / "in" / "twice.jsonl", rows[:100])
     command = [ENSEMBLE, "batch", str(path), *SMALL, "--date", "2026-03-01", "--json"]
     both = [subprocess.Popen(command, cwd=shared_project, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     runs = [json.loads(process.communicate(timeout=120)[0]) for process in both]
     assert len({run["run"] for run in runs}) == 1
-    assert sorted(run["how"] for run in runs) in (["joined", "new"], ["new", "returned"])
-    assert [run["rows_out"] for run in runs] == [300, 300]
+    assert sorted(run["mode"] for run in runs) in (["joined", "new"], ["new", "returned"])
+    assert [run["rows_out"] for run in runs] == [100, 100]
     results = [listed.key for listed in stack.data.list("results/") if f"run={runs[0]['run']}/" in listed.key]
     assert len(results) == read_summary(runs[0], shared_project).shards + 1  # and _SUCCESS
 
@@ -223,10 +223,10 @@ def test_a_run_goes_on_when_who_watches_it_is_interrupted(shared_project: Path, 
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the run goes on; the same command joins it" in said
+    assert "the run continues; the same command joins it" in said
     again = batch(shared_project, str(path), *SMALL, "--date", "2026-03-01")
     assert again["run"] == run
-    assert again["how"] in {"joined", "returned"}
+    assert again["mode"] in {"joined", "returned"}
 
 
 def test_several_days_are_a_run_each_and_compared_with_the_day_before(
@@ -240,10 +240,11 @@ def test_several_days_are_a_run_each_and_compared_with_the_day_before(
     assert [run["date"] for run in done["runs"]] == days
     assert [run["rows_out"] for run in done["runs"]] == [100] * 3
     last = read_summary(done["runs"][-1], shared_project)
-    assert last.previous is not None
-    assert f"dt={days[1]}/" in last.previous
-    assert {drift.name for drift in last.drift} >= {"Age", "Fare", "Sex", ""}
-    assert all(drift.index is not None and drift.index < 1 for drift in last.drift)
+    assert last.previous_summary is not None
+    assert f"dt={days[1]}/" in last.previous_summary
+    assert last.drift is not None
+    assert last.drift.features.keys() >= {"Age", "Fare", "Sex"}
+    assert all(index is not None and index < 1 for index in (last.drift.prediction, *last.drift.features.values()))
     named = batch(shared_project, "in/days/dt={date}/a.jsonl", "--date", days[1])
     assert named["rows_out"] == 100
 
@@ -257,7 +258,7 @@ def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_refused(
     assert (run["status"], run["rows_in"], run["rows_out"]) == ("SUCCEEDED", 0, 0)
     missing = batch(shared_project, f"s3://{stack.data.name}/inbox/nothing.csv", code=1)
     assert (missing["status"], missing["error"]) == ("FAILED", "DatasetMissing")
-    assert "inbox/nothing.csv is not there" in missing["cause"]
+    assert "inbox/nothing.csv does not exist" in missing["cause"]
     unlike = batch(shared_project, str(write_csv(shared_project / "in" / "unlike.csv", [{"Klass": 1}])), code=1)
     assert unlike["error"] == "DatasetRefused"
     assert "Sex" in unlike["cause"]
@@ -266,15 +267,15 @@ def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.csv"], "nowhere.csv is not there"),
-        (["events", "--from", "2026-03-01", "--to", "2026-03-02"], "every day needs a dataset of its own"),
+        (["nowhere.csv"], "nowhere.csv does not exist"),
+        (["events", "--from", "2026-03-01", "--to", "2026-03-02"], "give every day a dataset of its own"),
         (["nothing"], "nothing has no files"),
-        (["events", "--shard-size", "tiny"], "tiny is no size"),
-        (["events", "--max-rejected", "120%"], "is no share"),
+        (["events", "--shard-size", "tiny"], "tiny is not a size"),
+        (["events", "--max-rejected", "120%"], "is not a share"),
         (["events", "--release", "abc", "--manifest", "models/manifest.json"], "leave one out"),
     ],
 )
-def test_what_is_asked_wrongly_is_said_before_anything_starts(
+def test_wrong_usage_is_reported_before_anything_starts(
     shared_project: Path, arguments: list[str], message: str
 ) -> None:
     (shared_project / "nothing").mkdir(exist_ok=True)
@@ -289,7 +290,7 @@ def test_too_many_rejected_rows_fail_the_run_and_are_shown(shared_project: Path,
     path = write_jsonl(shared_project / "in" / "half.jsonl", half)
     done = run_ensemble(shared_project, "batch", str(path), "--max-rejected", "10%")
     assert done.returncode == 1
-    assert "BatchFailed 50 of 100 rows were rejected (50.0%), where max_rejected is 10.0%" in done.stderr
+    assert "BatchFailed 50 of 100 rows were rejected (50.0%), and max_rejected is 10.0%" in done.stderr
     run = batch(shared_project, str(path), "--max-rejected", "10%", code=1)
     folder = shared_project / run["folder"]
     assert folder.name.endswith(".failed")
@@ -328,13 +329,13 @@ def test_a_member_that_has_nothing_for_one_row_is_missing_there_alone(
     assert (log.rows, log.unusable, log.failures) == (3, 1, {})
 
 
-def test_what_a_person_sees_says_everything(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_what_a_person_sees_is_complete(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_jsonl(shared_project / "in" / "seen.jsonl", [*rows[:50], {**rows[50], "Age": "old"}])
     done = run_ensemble(shared_project, "batch", str(path), "--output", "mine")
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "rows 51 in, 50 answered" in lines
+    assert "rows 51 in, 50 predicted" in lines
     assert any(line.startswith("rejected 1: Age ") for line in lines)
     assert any(line.startswith("status SUCCEEDED run ") for line in lines)
     (report,) = (shared_project / "mine").rglob("report.html")
@@ -342,17 +343,17 @@ def test_what_a_person_sees_says_everything(shared_project: Path, stack: Stack, 
     assert report.stat().st_size > 0
 
 
-def test_what_plan_notes_of_the_columns_is_said_while_the_shards_run(
+def test_what_plan_notes_of_the_columns_is_reported_while_the_shards_run(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
-    noted = [{key: value for key, value in row.items() if key != "Embarked"} | {"Cabin": "C85"} for row in rows]
+    noted = [{key: value for key, value in row.items() if key != "Embarked"} | {"Cabin": "C85"} for row in rows[:150]]
     path = write_csv(shared_project / "in" / "noted-columns.csv", noted)
-    unused = 'not used: "Cabin"; --keep carries a column through to the results'
+    unused = 'not used: "Cabin"; --keep copies a column to the results'
     missing = '"Embarked" is in no file: its default in the manifest is used'
     seen = run_ensemble(shared_project, "batch", str(path), *SMALL, "--date", "2026-03-01")
     assert seen.stderr.splitlines() == [f"note {unused}", f"note {missing}"]
     returned = batch(shared_project, str(path), *SMALL, "--date", "2026-03-01")
-    assert (returned["how"], returned["notes"]) == ("returned", [unused, missing])
+    assert (returned["mode"], returned["notes"]) == ("returned", [unused, missing])
     page = (shared_project / returned["folder"] / "report.html").read_text()
     assert html.escape(unused) in page
     assert html.escape(missing) in page
@@ -391,10 +392,10 @@ def test_the_schedule_starts_the_days_run(shared_project: Path, stack: Stack, ro
     fired = run_ensemble(shared_project, "schedule", "fire", "--at", "2026-03-01T05:00:00Z", "--json")
     assert fired.returncode == 0, fired.stderr
     run = json.loads(fired.stdout)
-    assert (run["status"], run["date"], run["rows_out"], run["how"]) == ("SUCCEEDED", "2026-03-01", 300, "new")
+    assert (run["status"], run["date"], run["rows_out"], run["mode"]) == ("SUCCEEDED", "2026-03-01", 300, "new")
     late = run_ensemble(shared_project, "schedule", "fire", "--at", "2026-03-01T23:00:00Z", "--json")
     again = json.loads(late.stdout)
-    assert (again["run"], again["how"]) == (run["run"], "returned")
+    assert (again["run"], again["mode"]) == (run["run"], "returned")
     missing = run_ensemble(shared_project, "schedule", "fire", "--at", "2026-03-02T05:00:00Z")
     assert missing.returncode == 1
     assert "DatasetMissing" in missing.stderr
@@ -427,7 +428,7 @@ def test_a_run_that_was_killed_is_resumed_without_the_shards_that_were_finished(
     finished = count_kept(detached, reports_folder(run))
     assert run_ensemble(detached, "local", "--detach").returncode == 0
     again = batch(detached, str(path), "--date", "2026-03-02", *SMALL)
-    assert (again["run"], again["how"]) == (run, "resumed")
+    assert (again["run"], again["mode"]) == (run, "resumed")
     assert read_results(again, detached).equals(read_results(expected, detached))
     summary = read_summary(again, detached)
     assert (summary.attempt, summary.rows_out) == (2, 150)

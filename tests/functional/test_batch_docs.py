@@ -1,4 +1,4 @@
-"""What docs/batch.md shows is what happens."""
+"""The commands and examples of docs/batch.md run as shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from builders import ROOT
 from driving import replay_session, run_ensemble, shown_commands
 from stepensemble.batch.documents import Options
-from stepensemble.cli.batch_runs import HOWS
+from stepensemble.cli.batch_runs import RUN_MODES
 
 PAGE = (ROOT / "docs" / "batch.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -25,17 +25,17 @@ def test_the_shown_session_and_the_shown_queries_run(
     exec(PYTHON, {})  # noqa: S102 (the page's own)
     shown = capsys.readouterr().out
     assert "2026-03-01" in shown
-    assert "891" in shown  # who died, as the command has said
+    assert "891" in shown  # who died, as the command has shown
 
 
 def test_every_option_is_described(tmp_path: Path) -> None:
     shown = run_ensemble(tmp_path, "batch", "--help").stdout
     options = set(re.findall(r"(--[a-z][a-z-]+)", shown)) - {"--help"}
     assert options - set(re.findall(r"(--[a-z][a-z-]+)", PAGE)) == set()
-    told = {"shard_size", "max_rejected", "max_failed_shards"} | set(Options.__struct_fields__)
-    assert {f"--{name.replace('_', '-')}" for name in told} <= options
+    names = {"shard_size", "max_rejected", "max_failed_shards"} | set(Options.__struct_fields__)
+    assert {f"--{name.replace('_', '-')}" for name in names} <= options
 
 
-def test_every_way_to_come_to_a_result_is_described() -> None:
-    table = PAGE[PAGE.index("| when it is asked for again") :]
-    assert set(HOWS) - {"new"} == set(re.findall(r"\| `(\w+)` \|$", table, flags=re.MULTILINE)) - {"how"}
+def test_every_way_to_a_result_is_described() -> None:
+    table = PAGE[PAGE.index("| when it is started again") :]
+    assert set(RUN_MODES) - {"new"} == set(re.findall(r"\| `(\w+)` \|$", table, flags=re.MULTILINE)) - {"mode"}

@@ -14,6 +14,7 @@ import pytest
 
 from builders import X, manifest, member, model
 from driving import copy_project, run_ensemble
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what a process holds in memory is read from /proc")
@@ -34,7 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "models" / "manifest.json").write_text(json.dumps(data))
     (folder / "models" / "half_plus_two.tflite").write_bytes(model("half_plus_two"))
     parameters = {"BatchMemorySize": str(LIMIT), "BatchConcurrency": "4"}
-    with LocalStack.start(folder, announce=True, account="888888888888", parameters=parameters):
+    with LocalStack.start(folder, LocalStackOptions(announce=True, account="888888888888", parameters=parameters)):
         yield folder
 
 

@@ -23,7 +23,7 @@ BENCHMARKS = ROOT / "benchmarks"
 METHODS = {str(method.__struct_config__.tag) for method in get_args(Aggregation)}
 
 needs_matplotlib = pytest.mark.skipif(
-    importlib.util.find_spec("matplotlib") is None, reason="Matplotlib is not installed; make pictures installs it"
+    importlib.util.find_spec("matplotlib") is None, reason="Matplotlib is not installed; make charts installs it"
 )
 
 
@@ -64,7 +64,7 @@ def test_aggregation_is_measured_for_every_method(measured: tuple[dict[str, Any]
         (("--output", "nowhere/result.json"), "argument --output: there is no folder nowhere: make it first"),
     ],
 )
-def test_what_is_asked_wrongly_is_told_before_anything_is_measured(wrong: tuple[str, str], told: str) -> None:
+def test_wrong_usage_is_reported_before_anything_is_measured(wrong: tuple[str, str], told: str) -> None:
     command = [sys.executable, BENCHMARKS / "aggregation.py", *wrong]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -92,7 +92,7 @@ def test_ratios_are_taken_turn_by_turn() -> None:
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2}
 
 
-def test_a_swap_is_measured_and_what_is_not_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_swap_is_measured_and_what_is_not_is_reported(tmp_path: Path) -> None:
     output = tmp_path / "swap.json"
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "swap.py", "--rounds", "1", "--no-build", "--output", output],
@@ -143,7 +143,7 @@ def read_kept(name: str) -> Any:
     any(importlib.util.find_spec(name) is None for name in ("tensorflow", "pandas")),
     reason="TensorFlow or pandas is not installed; make bench installs them",
 )
-def test_the_batch_a_script_and_the_limit_answer_the_same_and_are_measured(tmp_path: Path) -> None:
+def test_the_batch_a_script_and_the_limit_predict_the_same_and_are_measured(tmp_path: Path) -> None:
     printed = run_benchmark("million", tmp_path / "million.json", "--rows", 3000, "--rounds", 1)
     # The benchmark itself ends with an error where one of the three gives other answers.
     assert printed["rows"] == 3000
@@ -156,7 +156,7 @@ def test_the_batch_a_script_and_the_limit_answer_the_same_and_are_measured(tmp_p
 
 @pytest.mark.tensorflow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
-def test_answers_in_process_are_measured_against_others_that_say_the_same(tmp_path: Path) -> None:
+def test_predictions_in_process_are_measured_against_others_that_are_equal(tmp_path: Path) -> None:
     # The benchmark itself ends with an error where one of them answers otherwise.
     printed = run_benchmark("in_process", tmp_path / "in_process.json", "--rounds", 1)
     assert [claim["goal"] for claim in printed["claims"]] == [1000, 20, 10, 1, 1, 1]
@@ -242,12 +242,12 @@ def computed() -> Any:
 
 def test_an_execution_is_counted_as_its_states_say(computed: Any) -> None:
     cost, _ = computed
-    # Normalize, Accepted?, Score members, Score once a member, Aggregate, Answered?, Answer.
+    # Normalize, Accepted?, Score members, Score once a member, Aggregate, Next tier or events?, Succeed.
     for members in (1, 4, 16):
         assert cost.count_execution(members) == cost.Counted(steps=7, transitions=6 + members, calls=2 + members)
 
 
-def test_a_million_executions_are_reckoned_by_hand(computed: Any) -> None:
+def test_a_million_executions_are_computed_by_hand(computed: Any) -> None:
     cost, measured = computed
     parts = cost.price_execution(measured, cost.count_execution(4), express=True)
     # 0.1 s and seven states of 0.05 s are 0.45 s, billed as 0.5 s of 64 MB.
@@ -261,7 +261,7 @@ def test_a_million_executions_are_reckoned_by_hand(computed: Any) -> None:
     assert standard == parts | {"state machine": pytest.approx(10 * 25e-6)}
 
 
-def test_what_would_be_there_instead_is_reckoned_by_hand(computed: Any) -> None:
+def test_what_would_be_there_instead_is_computed_by_hand(computed: Any) -> None:
     cost, measured = computed
     # 2 GB have a whole vCPU and more: 0.01 s are 0.02 GB-seconds.
     assert sum(cost.price_lambda(measured).values()) == pytest.approx(0.2e-6 + 0.02 * 0.0000166667 + 0.5e-6)
@@ -271,7 +271,7 @@ def test_what_would_be_there_instead_is_reckoned_by_hand(computed: Any) -> None:
     assert cost.price_endpoint(measured, 525.7e6)["compute"] == pytest.approx(2 * 730 * 0.056)
 
 
-def test_a_batch_costs_what_its_runs_are_said_to_cost(computed: Any) -> None:
+def test_a_batch_costs_what_its_runs_cost(computed: Any) -> None:
     cost, measured = computed
     scale = load("scale")
     shard = scale.compute_shard(measured.batch, 4)
@@ -318,11 +318,11 @@ def test_the_pages_have_the_tables_that_their_script_writes() -> None:
 
 
 @needs_matplotlib
-def test_pictures_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path) -> None:
+def test_charts_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path) -> None:
     charts = load("charts")
-    results, folder = BENCHMARKS / "results", ROOT / "docs" / "pictures"
+    results, folder = BENCHMARKS / "results", ROOT / "docs" / "charts"
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    shown = re.findall(r"\]\(pictures/(\S+)\.svg\)", page)
+    shown = re.findall(r"\]\(charts/(\S+)\.svg\)", page)
     assert sorted(shown) == sorted(charts.CHARTS) == sorted(path.stem for path in folder.glob("performance-*"))
     for name, (_, sources) in charts.CHARTS.items():
         digest = charts.digest_results(results, sources)

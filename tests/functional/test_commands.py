@@ -16,6 +16,9 @@ from driving import ENSEMBLE, run_ensemble
 from expected_events import list_events, without_volatile
 from written import assert_as_written
 
+EARLIER_NAME = "note this command is now named reviews; run: ensemble reviews\n"
+"""What `ensemble events` prints on standard error."""
+
 
 @pytest.fixture(scope="module")
 def served(shared_project: Path, stack: object) -> Path:
@@ -24,7 +27,7 @@ def served(shared_project: Path, stack: object) -> Path:
     return shared_project
 
 
-def test_run_draws_a_line_a_member_then_the_answer(served: Path) -> None:
+def test_run_prints_a_line_for_each_member_then_the_prediction(served: Path) -> None:
     done = run_ensemble(served, "run", "events/passenger.json")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -33,10 +36,10 @@ def test_run_draws_a_line_a_member_then_the_answer(served: Path) -> None:
         assert line.rstrip().endswith("ok")
         assert "█" in line or "░" in line
     expected = json.loads((served / "events" / "passenger.output.json").read_text())["predictions"][0]
-    answer = next(line for line in lines if line.startswith("answer"))
-    assert expected["label"] in answer
-    assert f"{expected['value']:.3f}" in answer
-    assert any(line.startswith("status  COMPLETE") for line in lines)
+    prediction = next(line for line in lines if line.startswith("prediction"))
+    assert expected["label"] in prediction
+    assert f"{expected['value']:.3f}" in prediction
+    assert any(line.startswith("status      COMPLETE") for line in lines)
 
 
 @pytest.mark.parametrize("event", ["passenger", "passengers"])
@@ -90,17 +93,17 @@ def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, numbe
     ("arguments", "complaint"),
     [
         (("run", "events/nobody.json"), "cannot be read: No such file"),
-        (("run", "events/passenger.json", "--manifest", "nowhere.json"), "nowhere.json is not there"),
-        (("check", "nowhere.json"), "nowhere.json is not there"),
-        (("run", "examples/titanic/passengers.csv"), "is a dataset of rows"),
+        (("run", "events/passenger.json", "--manifest", "nowhere.json"), "nowhere.json does not exist"),
+        (("check", "nowhere.json"), "nowhere.json does not exist"),
+        (("run", "examples/titanic/passengers.csv"), "is a dataset, and `run` takes one JSON document"),
         (("batch", "examples/titanic/passengers.csv", "--label-values", "names"), "there are no labels to read"),
         (("run",), "Missing argument"),
         (("records", "--limit", "0"), "--limit"),
-        (("events", "--limit", "0"), "--limit"),
+        (("reviews", "--limit", "0"), "--limit"),
         (("dance",), "No such command"),
     ],
 )
-def test_wrong_usage_exits_2_and_says_why(served: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_wrong_usage_exits_2_and_gives_the_reason(served: Path, arguments: tuple[str, ...], complaint: str) -> None:
     done = run_ensemble(served, *arguments)
     assert done.returncode == 2
     assert complaint in done.stderr
@@ -120,27 +123,37 @@ def test_show_reads_a_record_back_and_records_lists_it(served: Path) -> None:
     assert "COMPLETE" in drawn.stdout
 
 
-def test_events_lists_what_earlier_runs_want_a_person_to_look_at(project: Path) -> None:
+def test_reviews_lists_the_predictions_of_earlier_runs_that_need_a_review(project: Path) -> None:
     path = project / "models" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "review": {"max_spread": 0}}))
-    assert run_ensemble(project, "events").stdout.strip() == "no prediction needs a review"
+    assert run_ensemble(project, "reviews").stdout.strip() == "no prediction needs a review"
     outputs = [
         json.loads(run_ensemble(project, "run", f"events/{name}.json", "--json").stdout)
         for name in ("passenger", "passengers")
     ]
-    # Each command had a stack of its own.
-    listed = json.loads(run_ensemble(project, "events", "--json").stdout)
+    # Each of these commands had a stack of its own.
+    assert run_ensemble(project, "local", "--detach").returncode == 0
+    try:
+        listed = json.loads(run_ensemble(project, "reviews", "--json").stdout)
+        latest = json.loads(run_ensemble(project, "reviews", "--limit", "1", "--json").stdout)
+        drawn = run_ensemble(project, "reviews").stdout.splitlines()
+        recorded = json.loads(run_ensemble(project, "records", "--json").stdout)
+        earlier = run_ensemble(project, "events", "--json")
+    finally:
+        run_ensemble(project, "local", "stop")
     expected = [(output["prediction_id"], output["needs_review"], output["release"]) for output in reversed(outputs)]
     assert [(one["prediction_id"], one["needs_review"], one["release"]) for one in listed] == expected
     assert [one["needs_review"] for one in listed] == [8, 1]  # no two members ever say quite the same
     assert set(listed[0]) == {"id", "time", "prediction_id", "release", "status", "needs_review", "execution"}
     assert listed[0]["execution"].endswith(f":{outputs[1]['prediction_id']}")
-    assert json.loads(run_ensemble(project, "events", "--limit", "1", "--json").stdout) == listed[:1]
-    drawn = run_ensemble(project, "events").stdout.splitlines()
+    assert latest == listed[:1]
     assert [line.split()[0] for line in drawn[1:]] == [one["prediction_id"] for one in listed]
+    assert (json.loads(earlier.stdout), earlier.stderr) == (listed, EARLIER_NAME)
+    # The records outlive the stacks that made them, too.
+    assert [summary["prediction_id"] for summary in recorded] == [one[0] for one in expected]
 
 
-def test_show_of_an_unknown_id_says_so(served: Path) -> None:
+def test_show_of_an_unknown_id_reports_it(served: Path) -> None:
     done = run_ensemble(served, "show", "never")
     assert done.returncode == 1
     assert 'no record is stored for "never"' in done.stderr
@@ -169,22 +182,24 @@ def test_check_tries_the_artifacts(project: Path) -> None:
     assert "wide" in done.stderr
 
 
-def test_a_model_takes_part_once_it_is_in_the_manifest(project: Path) -> None:
-    models = project / "models"
-    shutil.copy(models / "titanic" / "linear.tflite", models / "titanic" / "fifth.tflite")
-    manifest = json.loads((models / "manifest.json").read_text())
+def test_a_model_takes_part_once_it_is_in_the_manifest(served: Path) -> None:
+    path = served / "models" / "manifest.json"
+    text = path.read_text()
+    manifest = json.loads(text)
     fifth = {**next(member for member in manifest["members"] if member["id"] == "linear")}
     manifest["members"].append({**fifth, "id": "fifth", "artifact": "titanic/fifth.tflite"})
-    before = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
-    (models / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    after = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
+    before = json.loads(run_ensemble(served, "run", "events/passenger.json", "--json").stdout)
+    try:
+        shutil.copy(served / "models" / "titanic" / "linear.tflite", served / "models" / "titanic" / "fifth.tflite")
+        path.write_text(json.dumps(manifest, indent=2))
+        after = json.loads(run_ensemble(served, "run", "events/passenger.json", "--json").stdout)
+    finally:
+        path.write_text(text)
+        assert run_ensemble(served, "publish").returncode == 0
     assert len(before["members"]) == 4
     assert [member["id"] for member in after["members"]][-1] == "fifth"
     outputs = [member["outputs"][0] for member in after["members"]]
     assert after["predictions"][0]["value"] == pytest.approx(sum(outputs) / 5, rel=1e-12)
-    # The records of both runs outlive the stacks that made them.
-    listed = json.loads(run_ensemble(project, "records", "--json").stdout)
-    assert [summary["prediction_id"] for summary in listed] == [after["prediction_id"], before["prediction_id"]]
 
 
 def test_another_manifest_is_another_ensemble(served: Path) -> None:
@@ -197,7 +212,7 @@ def test_another_manifest_is_another_ensemble(served: Path) -> None:
     assert len(output["members"]) == 2
     again = run_ensemble(served, "run", "events/passenger.json", "--json")
     assert len(json.loads(again.stdout)["members"]) == 2  # it is current now
-    assert "ensemble publish makes it current" in again.stderr
+    assert "to make it current: ensemble publish" in again.stderr
     assert run_ensemble(served, "publish").returncode == 0
     again = run_ensemble(served, "run", "events/passenger.json", "--json")
     assert len(json.loads(again.stdout)["members"]) == 4
@@ -230,24 +245,23 @@ def test_local_detached_serves_until_stopped(project: Path) -> None:
     assert run_ensemble(project, "local", "stop").stdout.strip() == "no local stack is running"
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_running(project: Path, ending: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [ENSEMBLE, "local", "--json"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["endpoint"]
-    run_ensemble(project, "run", "events/passenger.json")  # so that every function has a process
-    children = _descendants(process.pid)
-    assert children
-    process.send_signal(ending)
-    process.wait(timeout=60)
-    wait_for_end(children)
-    # A killed stack leaves nothing in the way of the next one.
-    assert run_ensemble(project, "run", "events/passenger.json").returncode == 0
+def test_nothing_is_left_running_and_nothing_is_in_the_way_of_the_next_stack(project: Path) -> None:
+    for ending in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(
+            [ENSEMBLE, "local", "--json"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["endpoint"]
+        # So that every function has a process.
+        assert run_ensemble(project, "run", "events/passenger.json").returncode == 0
+        children = _descendants(process.pid)
+        assert children
+        process.send_signal(ending)
+        process.wait(timeout=60)
+        wait_for_end(children)
 
 
-def test_two_commands_at_once_both_answer(project: Path) -> None:
+def test_two_commands_at_once_both_succeed(project: Path) -> None:
     processes = [
         subprocess.Popen(
             [ENSEMBLE, "run", "events/passenger.json", "--json"],
@@ -267,7 +281,7 @@ def test_two_commands_at_once_both_answer(project: Path) -> None:
     assert {summary["prediction_id"] for summary in listed} == ids
 
 
-def test_fresh_forgets_what_was_recorded_and_mends_a_damaged_state(project: Path) -> None:
+def test_fresh_forgets_what_was_recorded_and_fixes_a_damaged_state(project: Path) -> None:
     first = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
     (project / ".stepensemble" / "state.db").write_bytes(b"no database")
     refused = run_ensemble(project, "records")

@@ -27,6 +27,7 @@ from builders import member, sources
 from driving import ROOT, copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.errors import RecordNotFound
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -53,7 +54,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     read = sources(
         tmp_path_factory.mktemp("models"), *members, aggregation={"method": "weighted_mean"}, golden=[{"x": 1.0}]
     )
-    with LocalStack.start(project, account="888888888888", auth=True, tensorflow=False) as started:
+    with LocalStack.start(project, LocalStackOptions(account="888888888888", auth=True, tensorflow=False)) as started:
         ensure_published(local_stack(started.name, started.endpoint), read, notify=lambda _: None)
         assert started.http is not None
         yield started.http
@@ -64,7 +65,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The HTTP API of the shipped ensemble whose only feature is a picture."""
     project = copy_project(tmp_path_factory.mktemp("digits"))
     read = read_sources(project / "models" / "digits" / "manifest.json")
-    with LocalStack.start(project, account="777777777777", tensorflow=False) as started:
+    with LocalStack.start(project, LocalStackOptions(account="777777777777", tensorflow=False)) as started:
         ensure_published(local_stack(started.name, started.endpoint), read, notify=lambda _: None)
         assert started.http is not None
         yield started.http
@@ -91,7 +92,7 @@ def test_the_documented_predict_call(halves: str) -> None:
     assert answered.json() == {"predictions": [2.5, 3.0, 4.5]}
 
 
-def test_a_list_around_each_number_is_answered_with_one(halves: str) -> None:
+def test_a_list_around_each_number_gets_one_in_the_response(halves: str) -> None:
     url = f"{halves}{MODELS}/half_plus_two:predict"
     assert ask_signed(url, {"instances": [[1.0], [2.0]]}).json() == {"predictions": [[2.5], [3.0]]}
     assert ask_signed(url, {"signature_name": "serving_default", "inputs": [[1.0], [2.0]]}).json() == {
@@ -149,7 +150,7 @@ def test_a_version_that_is_not_served_is_refused_as_tensorflow_serving_does(
     assert (answered.status_code, answered.json()) == (status, {"error": said})
 
 
-def test_a_member_is_asked_with_its_models_tensor_as_its_signature_says(http_url: str) -> None:
+def test_a_member_is_invoked_with_its_models_tensor_as_its_signature_states(http_url: str) -> None:
     described = requests.get(f"{http_url}{MODELS}/linear/metadata", timeout=60).json()
     signature = described["metadata"]["signature_def"]["signature_def"]["serving_default"]
     ((_, tensor),) = signature["inputs"].items()
@@ -164,7 +165,7 @@ def test_a_member_is_asked_with_its_models_tensor_as_its_signature_says(http_url
     assert "$.instances[0]: has shape [1]; give nested lists of numbers of shape [11]" in wrong.json()["error"]
 
 
-def test_the_ensemble_and_its_members_say_the_same_by_every_method(http_url: str) -> None:
+def test_the_ensemble_and_its_members_predict_the_same_by_every_method(http_url: str) -> None:
     full = requests.post(f"{http_url}/predict", json={"features": PASSENGER}, timeout=60).json()
     probability = full["predictions"][0]["value"]
 
@@ -251,7 +252,7 @@ def test_without_a_quorum_the_record_is_named(halves: str) -> None:
     assert refused.headers["x-prediction-id"] == kept["prediction_id"]
 
 
-def test_a_members_failure_is_told_as_its_own(halves: str) -> None:
+def test_a_members_failure_is_reported_as_its_own(halves: str) -> None:
     answered = ask_signed(f"{halves}{MODELS}/logarithm:predict", {"instances": [-4.0]})
     assert (answered.status_code, list(answered.json())) == (500, ["error"])
     assert "not finite" in answered.json()["error"]
@@ -268,7 +269,7 @@ def test_the_same_id_with_another_input_is_a_conflict(http_url: str) -> None:
     assert (refused.status_code, refused.json()["error"]) == (409, "PredictionConflict")
 
 
-def test_the_door_says_how_it_is_and_what_it_takes(http_url: str) -> None:
+def test_the_endpoint_reports_its_health_and_its_inputs(http_url: str) -> None:
     assert requests.get(f"{http_url}/health", timeout=60).json()["ensemble"] == "titanic"
     assert requests.get(f"{http_url}/openapi.json", timeout=60).json()["openapi"] == "3.1.0"
 
@@ -289,7 +290,7 @@ def test_the_door_says_how_it_is_and_what_it_takes(http_url: str) -> None:
         ("GET", f"{MODELS}/n%C3%B6body/metadata", 404),
     ],
 )
-def test_a_path_or_method_that_is_not_there_is_said_to_be(http_url: str, verb: str, path: str, status: int) -> None:
+def test_a_path_or_method_that_is_not_there_is_reported(http_url: str, verb: str, path: str, status: int) -> None:
     answered = requests.request(verb, http_url + path, data="{}" if verb == "POST" else None, timeout=60)
     assert answered.status_code == status
     assert "error" in answered.json()
@@ -302,14 +303,14 @@ SEVEN = (ROOT / "events" / "digit-7.png").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/x-www-form-urlencoded"])
-def test_a_picture_is_sent_as_it_is(digits: str, kind: str) -> None:
+def test_an_image_is_sent_as_it_is(digits: str, kind: str) -> None:
     answered = requests.post(f"{digits}/predict", data=SEVEN, headers={"Content-Type": kind}, timeout=60)
     (prediction,) = answered.json()["predictions"]
     assert (prediction["value"], prediction["label"]) == (7, "7")
     assert len(answered.json()["members"]) == 3
 
 
-def test_a_picture_is_sent_as_tensorflow_servings_clients_send_one(digits: str) -> None:
+def test_an_image_is_sent_as_tensorflow_servings_clients_send_one(digits: str) -> None:
     body = {"instances": [{"b64": base64.b64encode(SEVEN).decode()}]}
     (answer,) = requests.post(f"{digits}{MODELS}/digits:predict", json=body, timeout=60).json()["predictions"]
     assert answer["label"] == "7"
@@ -318,7 +319,7 @@ def test_a_picture_is_sent_as_tensorflow_servings_clients_send_one(digits: str) 
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_curl_needs_no_header_to_send_a_picture(digits: str) -> None:
+def test_curl_needs_no_header_to_send_an_image(digits: str) -> None:
     command = ["curl", "-s", "--data-binary", "@events/digit-7.png", f"{digits}/predict"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
     answered = json.loads(done.stdout)
@@ -349,12 +350,12 @@ JPEG = save(LARGE, "JPEG")
     ],
     ids=["jpeg", "cmyk", "webp", "16 bits", "palette", "large"],
 )
-def test_the_same_digit_is_told_from_every_kind_of_file(digits: str, picture: bytes) -> None:
+def test_the_same_digit_is_predicted_from_every_kind_of_file(digits: str, picture: bytes) -> None:
     answered = requests.post(f"{digits}/predict", data=picture, timeout=60)
     assert answered.json()["predictions"][0]["value"] == 7
 
 
-def test_one_pixel_is_a_picture_too(digits: str) -> None:
+def test_one_pixel_is_an_image_too(digits: str) -> None:
     answered = requests.post(f"{digits}/predict", data=save(Image.new("L", (1, 1), 7)), timeout=60)
     assert answered.status_code == 200
 
@@ -370,7 +371,9 @@ def test_one_pixel_is_a_picture_too(digits: str) -> None:
     ],
     ids=["half a jpeg", "a signature alone", "bomb", "too large", "animation"],
 )
-def test_a_picture_that_is_not_taken_is_refused_the_same_by_every_door(digits: str, picture: bytes, said: str) -> None:
+def test_an_image_that_is_not_taken_is_rejected_the_same_by_every_endpoint(
+    digits: str, picture: bytes, said: str
+) -> None:
     raw = requests.post(f"{digits}/predict", data=picture, timeout=60)
     assert raw.status_code == 400
     (problem,) = raw.json()["problems"]
@@ -383,7 +386,7 @@ def test_a_picture_that_is_not_taken_is_refused_the_same_by_every_door(digits: s
         assert f"$.instances[0].image: {problem['message']}; {problem['remedy']}" in refused.json()["error"]
 
 
-def test_what_is_no_picture_is_refused(digits: str) -> None:
+def test_what_is_no_image_is_refused(digits: str) -> None:
     cut = requests.post(f"{digits}/predict", data=SEVEN[:40], headers={"Content-Type": "image/png"}, timeout=60)
     assert (cut.status_code, cut.json()["problems"][0]["path"]) == (400, "$.features.image")
 
@@ -411,7 +414,7 @@ DEEP = b'{"features": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     ],
 )
 @pytest.mark.parametrize("path", ["/predict", f"{MODELS}/titanic:predict", f"{MODELS}/linear:predict"])
-def test_a_malformed_body_is_a_clients_error_and_says_why(http_url: str, path: str, body: bytes) -> None:
+def test_a_malformed_body_is_a_clients_error_and_gives_the_reason(http_url: str, path: str, body: bytes) -> None:
     answered = requests.post(http_url + path, data=body, timeout=60)
     assert answered.status_code == 400
     assert answered.json()["error"]
@@ -495,7 +498,7 @@ def test_what_does_not_reach_the_function_is_refused_in_api_gateways_form(
         assert answered.headers["Content-Type"] == "application/json"
 
 
-def test_a_body_that_breaks_off_is_neither_answered_nor_recorded(http_url: str, stack: Stack) -> None:
+def test_a_body_that_breaks_off_gets_no_prediction_and_no_record(http_url: str, stack: Stack) -> None:
     body = json.dumps({"features": PASSENGER, "prediction_id": "cut"}).encode() + b"\n"
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     address = urlsplit(http_url)
@@ -507,7 +510,7 @@ def test_a_body_that_breaks_off_is_neither_answered_nor_recorded(http_url: str, 
         stack.records.read("cut")
 
 
-def test_a_client_that_goes_away_leaves_the_door_open(http_url: str) -> None:
+def test_a_client_that_goes_away_leaves_the_endpoint_open(http_url: str) -> None:
     address = urlsplit(http_url)
     with socket.create_connection((address.hostname, address.port)) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
@@ -518,7 +521,7 @@ def test_a_client_that_goes_away_leaves_the_door_open(http_url: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer token"}, {"Authorization": "AWS4-HMAC-SHA256"}])
-def test_without_a_signature_nobody_is_answered(halves: str, headers: dict[str, str]) -> None:
+def test_without_a_signature_every_request_is_rejected(halves: str, headers: dict[str, str]) -> None:
     answered = requests.get(f"{halves}/health", headers=headers, timeout=60)
     assert (answered.status_code, answered.json()) == (403, {"message": "Forbidden"})
 
@@ -528,14 +531,14 @@ def test_a_signature_for_another_service_is_none_for_this_one(halves: str) -> No
     assert requests.post(url, data="{}", headers=signed(url, "{}", "s3"), timeout=60).status_code == 403
 
 
-def test_a_signed_request_is_answered(halves: str) -> None:
+def test_a_signed_request_gets_a_response(halves: str) -> None:
     assert ask_signed(f"{halves}/predict", {"features": {"x": 1.0}}).json()["predictions"][0]["value"] == 2.5
 
 
 # ------------------------------------------------------------------------------------------------- many, and others
 
 
-def test_a_hundred_clients_at_once_are_all_answered_their_own(http_url: str) -> None:
+def test_a_hundred_clients_at_once_each_get_their_own_response(http_url: str) -> None:
     def ask(number: int) -> tuple[int, str, str]:
         connection = http.client.HTTPConnection(urlsplit(http_url).netloc, timeout=300)
         body = json.dumps({"features": {**PASSENGER, "Age": number % 80}, "prediction_id": f"http-{number}"})

@@ -35,12 +35,12 @@ def test_a_shown_call_is_answered_as_shown(local: LocalStack, stack: Stack, comm
     assert_as_written(json.loads(done.stdout), json.loads(output))
 
 
-README = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+GUIDE = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "predict.md").read_text(), flags=re.DOTALL)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("command", [shown for shown, _ in shown_commands(*README) if shown.startswith("curl ")])
-def test_the_readmes_calls_are_answered(local: LocalStack, stack: Stack, command: str) -> None:
+@pytest.mark.parametrize("command", [shown for shown, _ in shown_commands(*GUIDE) if shown.startswith("curl ")])
+def test_the_calls_of_the_guide_get_predictions(local: LocalStack, stack: Stack, command: str) -> None:
     assert stack.outputs
     assert local.http is not None
     arguments = shlex.split(command.replace(ADDRESS, local.http))

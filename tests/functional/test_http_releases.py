@@ -13,7 +13,8 @@ from builders import member, sources
 from driving import copy_project
 from memory import SLOTS
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.local.lambdas.pool import Code
+from stepensemble.local.lambdas.pool import FunctionCode
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.canary import promote_canary
 from stepensemble.publishing.publish import publish
@@ -34,7 +35,7 @@ def handler(event, context):
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A stack with nothing published."""
     project = copy_project(tmp_path_factory.mktemp("releases"))
-    with LocalStack.start(project, account="666666666666", tensorflow=False) as local:
+    with LocalStack.start(project, LocalStackOptions(account="666666666666", tensorflow=False)) as local:
         yield local
 
 
@@ -58,7 +59,7 @@ def listed(url: str) -> list[str]:
     return [one["version"] for one in status["model_version_status"]]
 
 
-def test_before_anything_is_published_the_door_says_when_to_ask_again(url: str) -> None:
+def test_before_anything_is_published_the_endpoint_states_when_to_retry(url: str) -> None:
     answers = [
         requests.get(f"{url}/health", timeout=60),
         requests.get(f"{url}{MODELS}/halves", timeout=60),
@@ -127,8 +128,8 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     project = copy_project(tmp_path_factory.mktemp("faulty"))
     folder = tmp_path_factory.mktemp("code")
     (folder / "app.py").write_text(FAULTY)
-    code = {"NormalizeFunction": Code(folder)}
-    with LocalStack.start(project, account="555555555555", tensorflow=False, code=code) as local:
+    code = {"NormalizeFunction": FunctionCode(folder)}
+    with LocalStack.start(project, LocalStackOptions(account="555555555555", tensorflow=False, code=code)) as local:
         read = sources(tmp_path_factory.mktemp("models"), member("half"))
         ensure_published(local_stack(local.name, local.endpoint), read, notify=lambda _: None)
         assert local.http is not None
@@ -144,7 +145,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ("KeyError", 500, None),
     ],
 )
-def test_what_passes_is_answered_with_when_to_ask_again_and_what_does_not_without_its_message(
+def test_a_temporary_failure_states_when_to_retry_and_a_lasting_one_has_no_message(
     faulty: str, fault: str, status: int, retry: str | None
 ) -> None:
     body: dict[str, Any] = {"features": {"x": 1.0}, "metadata": {"fault": [fault, "what went wrong"]}}

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from driving import ROOT, ask, copy_project, run_ensemble, shown_commands, start, steady, wait
+from driving import ROOT, copy_project, predict, run_ensemble, shown_commands, start, steady, wait
 from expected_events import EVENTS, list_pictures, picture_payload, without_volatile
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.cli.tables.image_preview import SHADES
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 from written import assert_as_shown, assert_as_written
@@ -37,7 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def started(project: Path) -> Iterator[LocalStack]:
     """A local stack that the commands in its folder use."""
-    with LocalStack.start(project, announce=True, account="888888888888") as local:
+    with LocalStack.start(project, LocalStackOptions(announce=True, account="888888888888")) as local:
         yield local
 
 
@@ -96,30 +97,30 @@ def test_every_key_of_the_feature_is_described() -> None:
     assert keys == {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])}
 
 
-def test_the_aws_sdk_gets_a_pictures_answer_from_the_express_machine_at_once(digits: Stack) -> None:
+def test_the_aws_sdk_gets_an_images_prediction_from_the_express_machine_at_once(digits: Stack) -> None:
     done = digits.step_functions.start_sync_execution(
         stateMachineArn=digits.outputs["ExpressStateMachineArn"], input=json.dumps(picture_payload(SEVEN))
     )
     assert done["status"] == "SUCCEEDED", done.get("cause")
-    assert json.loads(done["output"])["predictions"] == ask(digits, picture_payload(SEVEN))["predictions"]
+    assert json.loads(done["output"])["predictions"] == predict(digits, picture_payload(SEVEN))["predictions"]
 
 
 @pytest.mark.parametrize("path", list_pictures(), ids=lambda path: path.name)
-def test_a_picture_is_answered_by_an_execution_as_the_file_beside_it_says(digits: Stack, path: Path) -> None:
-    output = without_volatile(ask(digits, picture_payload(path)))
+def test_an_images_prediction_by_an_execution_is_that_of_the_file_beside_it(digits: Stack, path: Path) -> None:
+    output = without_volatile(predict(digits, picture_payload(path)))
     assert [one["status"] for one in output["members"]] == ["ok", "ok", "ok"]
     assert_as_written(output, json.loads(path.with_suffix(".output.json").read_text()))
 
 
-def test_a_picture_in_the_inbox_is_answered_as_its_text_and_the_record_keeps_the_pointer(digits: Stack) -> None:
+def test_an_image_in_the_inbox_is_predicted_as_its_text_and_the_record_keeps_the_pointer(digits: Stack) -> None:
     pointer = digits.data.write("inbox/seven.png", SEVEN.read_bytes())
     payload = {"features": {"image": {"s3": pointer.s3}}}
-    output = ask(digits, payload)
-    assert output["predictions"] == ask(digits, picture_payload(SEVEN))["predictions"]
+    output = predict(digits, payload)
+    assert output["predictions"] == predict(digits, picture_payload(SEVEN))["predictions"]
     assert digits.records.read(output["prediction_id"]).input == payload
 
 
-def test_many_pictures_are_answered_by_way_of_s3(digits: Stack, project: Path) -> None:
+def test_many_images_travel_by_way_of_s3(digits: Stack, project: Path) -> None:
     rows = [picture_payload(path)["features"] for path in list_pictures()] * 100  # of 64 numbers: beyond a state
     done = run_ensemble(project, "run", "-", "--json", "--manifest", DIGITS, stdin=json.dumps({"instances": rows}))
     assert done.returncode == 0, done.stderr
@@ -136,13 +137,13 @@ def test_many_pictures_are_answered_by_way_of_s3(digits: Stack, project: Path) -
         (None, "$.features.image: is missing; give an image as base64 text"),
     ],
 )
-def test_what_is_no_picture_fails_the_execution_as_a_bad_payload(digits: Stack, value: Any, expected: str) -> None:
+def test_what_is_no_image_fails_the_execution_as_a_bad_payload(digits: Stack, value: Any, expected: str) -> None:
     described = wait(digits, start(digits, {"features": {"image": value}}))
     assert described["error"] == "InvalidPayload"
     assert expected in described["cause"]
 
 
-def test_run_json_of_a_picture_is_the_output_alone(digits: Stack, project: Path) -> None:
+def test_run_json_of_an_image_is_the_output_alone(digits: Stack, project: Path) -> None:
     assert digits.local
     done = run_ensemble(project, "run", "events/digit-7.png", "--json", "--manifest", DIGITS)
     output = json.loads(done.stdout)
@@ -150,8 +151,8 @@ def test_run_json_of_a_picture_is_the_output_alone(digits: Stack, project: Path)
     assert not set(SHADES[1:]) & set(done.stdout)
 
 
-def test_a_shown_record_does_not_print_the_whole_picture(digits: Stack, project: Path) -> None:
-    prediction = ask(digits, picture_payload(SEVEN))["prediction_id"]
+def test_a_shown_record_does_not_print_the_whole_image(digits: Stack, project: Path) -> None:
+    prediction = predict(digits, picture_payload(SEVEN))["prediction_id"]
     done = run_ensemble(project, "show", prediction)
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("image"))
@@ -159,7 +160,7 @@ def test_a_shown_record_does_not_print_the_whole_picture(digits: Stack, project:
     assert len(line) < 100
 
 
-def test_a_picture_for_an_ensemble_that_asks_for_something_else_is_wrong_usage(project: Path) -> None:
+def test_an_image_for_an_ensemble_that_takes_something_else_is_wrong_usage(project: Path) -> None:
     done = run_ensemble(project, "run", "events/digit-7.png", "--manifest", "models/manifest.json")
     assert done.returncode == 2
-    assert "it is an image, and the ensemble needs" in " ".join(done.stderr.split())
+    assert "it is an image, and the ensemble's features are" in " ".join(done.stderr.split())

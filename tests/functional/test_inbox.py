@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 
 from builders import member, sources
-from driving import ROOT, ask, copy_project, wait
+from driving import ROOT, copy_project, predict, wait
 from stepensemble.cli.inbox import resume_inbox
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.payload import MAX_ROWS
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -128,7 +129,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
     """The inbox of the shipped ensemble whose only feature is a picture."""
     project = copy_project(tmp_path_factory.mktemp("digits"))
     read = read_sources(project / "models" / "digits" / "manifest.json")
-    with LocalStack.start(project, account="666666666666", tensorflow=False) as started:
+    with LocalStack.start(project, LocalStackOptions(account="666666666666", tensorflow=False)) as started:
         opened = local_stack(started.name, started.endpoint)
         ensure_published(opened, read, notify=lambda _: None)
         yield open_inbox(opened)
@@ -145,7 +146,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
     read = sources(
         tmp_path_factory.mktemp("models"), *members, aggregation={"method": "weighted_mean"}, golden=[{"x": 1.0}]
     )
-    with LocalStack.start(project, account="555555555555", tensorflow=False) as started:
+    with LocalStack.start(project, LocalStackOptions(account="555555555555", tensorflow=False)) as started:
         opened = local_stack(started.name, started.endpoint)
         ensure_published(opened, read, notify=lambda _: None)
         yield open_inbox(opened)
@@ -168,10 +169,10 @@ def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 # ----------------------------------------------------------------------------------------------------- predictions
 
 
-def test_json_is_answered_as_an_execution_answers_it(inbox: Inbox) -> None:
+def test_json_gets_the_predictions_of_an_execution(inbox: Inbox) -> None:
     payload = {"instances": ROWS, "metadata": {"from": "a bucket"}}
     document = inbox.answer("same.json", payload)
-    direct = ask(inbox.stack, payload)
+    direct = predict(inbox.stack, payload)
     assert document["predictions"] == direct["predictions"]
     assert document.keys() == direct.keys() | {"object"}
     record = inbox.stack.records.read(document["prediction_id"])
@@ -182,13 +183,13 @@ def test_json_is_answered_as_an_execution_answers_it(inbox: Inbox) -> None:
 @pytest.mark.parametrize(
     "name", ["deep/er/and deeper/x.json", f"{AWKWARD}.json", "ü/漢字/😀.JSON", "dt=2026-03-01/_.json"]
 )
-def test_whatever_a_key_is_its_answer_is_called_as_it(inbox: Inbox, name: str) -> None:
+def test_whatever_a_key_is_its_response_has_the_same_name(inbox: Inbox, name: str) -> None:
     document = inbox.answer(name, {"features": PASSENGER})
     inbox.latest(name, document)
     assert document["predictions"][0]["label"] == "died"
 
 
-def test_an_upload_in_parts_and_a_copy_are_answered_too(inbox: Inbox) -> None:
+def test_an_upload_in_parts_and_a_copy_get_responses_too(inbox: Inbox) -> None:
     place = {"Bucket": inbox.bucket, "Key": "inbox/parts.json"}
     upload = {**place, "UploadId": inbox.s3.create_multipart_upload(**place)["UploadId"]}
     part = inbox.s3.upload_part(**upload, PartNumber=1, Body=json.dumps({"features": PASSENGER}).encode())
@@ -206,14 +207,14 @@ def test_a_payload_of_megabytes_goes_by_s3_and_comes_back_whole(inbox: Inbox) ->
     body = json.dumps({"instances": rows}, indent=8).encode()
     assert len(body) > 2_000_000
     document = inbox.answer("large.json", body)
-    few = ask(inbox.stack, {"instances": ROWS})["predictions"]
+    few = predict(inbox.stack, {"instances": ROWS})["predictions"]
     assert [one["label"] for one in document["predictions"]] == [few[n % 4]["label"] for n in range(MAX_ROWS)]
     assert [one["value"] for one in document["predictions"][-4:]] == pytest.approx([one["value"] for one in few])
     assert [len(one["outputs"]) for one in document["members"]] == [MAX_ROWS] * 4
     assert inbox.stack.records.read(document["prediction_id"]).rows == MAX_ROWS
 
 
-def test_two_versions_within_a_second_are_each_answered_with_their_own(halves: Inbox) -> None:
+def test_two_versions_within_a_second_each_get_their_own_response(halves: Inbox) -> None:
     versions = [halves.put("twice.json", {"features": {"x": x}}) for x in (2, 4)]
     documents = [halves.wait("twice.json", version) for version in versions]
     assert [one["predictions"][0]["value"] for one in documents] == [3, 4]  # x / 2 + 2
@@ -222,7 +223,7 @@ def test_two_versions_within_a_second_are_each_answered_with_their_own(halves: I
     assert halves.read("outbox/twice.json.json") == documents[1]
 
 
-def test_a_failure_takes_an_answers_place_and_an_answer_a_failures(halves: Inbox) -> None:
+def test_a_failure_replaces_a_response_and_a_response_a_failure(halves: Inbox) -> None:
     latest = "outbox/changing.json.json", "outbox/changing.json.error.json"
     for body, ending in [({"features": {"x": 1}}, ".json"), ([], ".error.json"), ({"features": {"x": 3}}, ".json")]:
         document = halves.wait("changing.json", halves.put("changing.json", body), ending)
@@ -280,7 +281,7 @@ def test_every_kind_of_dataset_is_a_run_whose_results_are_there(inbox: Inbox) ->
         "runs/columns.parquet": as_parquet(ROWS),
     }
     versions = {name: inbox.put(name, body) for name, body in bodies.items()}
-    expected = [one["value"] for one in ask(inbox.stack, {"instances": ROWS})["predictions"]]
+    expected = [one["value"] for one in predict(inbox.stack, {"instances": ROWS})["predictions"]]
     for name, version in versions.items():
         document = inbox.wait(name, version)
         assert (document["status"], document["rows_in"], document["rows_out"]) == ("SUCCEEDED", 4, 4), name
@@ -321,7 +322,7 @@ def draw_bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def test_pictures_are_answered_whatever_they_are_called(digits: Inbox) -> None:
+def test_images_get_responses_whatever_their_names_are(digits: Inbox) -> None:
     pictures = {
         "a b/ü.png": SEVEN,
         "seven.jpg": redraw("JPEG", quality=95),
@@ -340,7 +341,7 @@ def test_pictures_are_answered_whatever_they_are_called(digits: Inbox) -> None:
     assert digits.stack.data.read(pointer.removeprefix(f"s3://{digits.bucket}/")) == SEVEN
 
 
-def test_what_is_no_sound_picture_is_refused(digits: Inbox) -> None:
+def test_what_is_no_sound_image_is_refused(digits: Inbox) -> None:
     bomb = draw_bomb()
     assert len(bomb) < 2_000_000
     for name, body in {"cut.jpg": redraw("JPEG")[:-200], "cut.png": SEVEN[:60], "bomb.png": bomb}.items():
@@ -352,7 +353,7 @@ def test_what_is_no_sound_picture_is_refused(digits: Inbox) -> None:
     assert "does not start like a PNG, JPEG or WebP" in wrong["message"]
 
 
-def test_a_picture_is_nothing_to_an_ensemble_of_passengers(inbox: Inbox) -> None:
+def test_an_image_is_nothing_to_an_ensemble_of_passengers(inbox: Inbox) -> None:
     refused = inbox.refusal("seven.png", SEVEN)
     assert refused["error"] == "InboxObjectRefused"
     assert "send a payload as JSON" in refused["message"]
@@ -361,7 +362,7 @@ def test_a_picture_is_nothing_to_an_ensemble_of_passengers(inbox: Inbox) -> None
 # -------------------------------------------------------------------------------------------------------- refusals
 
 
-def test_what_cannot_be_asked_is_answered_with_its_reason(inbox: Inbox) -> None:
+def test_what_cannot_be_predicted_gets_the_reason(inbox: Inbox) -> None:
     zipped = gzip.compress(as_csv(ROWS * 200))
     parquet = as_parquet(ROWS)
     bodies: dict[str, tuple[object, str, str]] = {
@@ -379,10 +380,10 @@ def test_what_cannot_be_asked_is_answered_with_its_reason(inbox: Inbox) -> None:
         ),
         "bad/empty.csv": (b"", "InboxObjectRefused", "is empty"),
         "bad/empty.parquet": (b"", "InboxObjectRefused", "is empty"),
-        "bad/unlike.csv": (b"Klass\n1\n", "DatasetRefused", "feature Sex: is no column of the dataset"),
+        "bad/unlike.csv": (b"Klass\n1\n", "DatasetRefused", "feature Sex: is not a column of the dataset"),
         "bad/cut.csv.gz": (zipped[: len(zipped) // 2], "DatasetRefused", "cut.csv.gz: is truncated gzip"),
-        "bad/cut.parquet": (parquet[: len(parquet) // 2], "DatasetRefused", "is no Parquet file, or is truncated"),
-        "bad/no.parquet": (b"PAR1 and so on", "DatasetRefused", "is no Parquet file, or is truncated"),
+        "bad/cut.parquet": (parquet[: len(parquet) // 2], "DatasetRefused", "is not a Parquet file, or is truncated"),
+        "bad/no.parquet": (b"PAR1 and so on", "DatasetRefused", "is not a Parquet file, or is truncated"),
     }
     versions = {name: inbox.put(name, body) for name, (body, _, _) in bodies.items()}
     for name, version in versions.items():
@@ -422,7 +423,7 @@ def test_without_a_quorum_the_record_is_named(halves: Inbox) -> None:
 # ------------------------------------------------------------------------------------------------- what asks nothing
 
 
-def test_only_what_arrives_in_the_inbox_is_asked(inbox: Inbox) -> None:
+def test_only_what_arrives_in_the_inbox_is_predicted(inbox: Inbox) -> None:
     for key in (
         "inbox/marker/",
         "inbox",
@@ -447,10 +448,12 @@ def test_only_what_arrives_in_the_inbox_is_asked(inbox: Inbox) -> None:
     assert not [listed.key for listed in inbox.stack.data.list("outbox/marker/")]
 
 
-def test_a_stack_whose_inbox_is_disabled_answers_nothing(tmp_path: Path) -> None:
+def test_a_stack_whose_inbox_is_disabled_writes_no_response(tmp_path: Path) -> None:
     project = copy_project(tmp_path)
     parameters = {"InboxState": "DISABLED"}
-    with LocalStack.start(project, account="444444444444", tensorflow=False, parameters=parameters) as started:
+    with LocalStack.start(
+        project, LocalStackOptions(account="444444444444", tensorflow=False, parameters=parameters)
+    ) as started:
         closed = open_inbox(local_stack(started.name, started.endpoint))
         rules = closed.stack.session.client("events", endpoint_url=closed.stack.endpoint)
         rule = f"{started.name}-inbox"
@@ -471,7 +474,7 @@ def test_a_stack_whose_inbox_is_disabled_answers_nothing(tmp_path: Path) -> None
         closed.latest("a.json", newer, ".error.json")
 
 
-def test_nothing_of_what_is_asked_is_in_the_functions_logs(inbox: Inbox, shared_project: Path) -> None:
+def test_no_payload_is_in_the_functions_logs(inbox: Inbox, shared_project: Path) -> None:
     odd = {**PASSENGER, "Age": 41.40625, "Fare": 93.78125}
     inbox.answer("private.json", {"features": odd, "metadata": {"note": "xyzzy"}})
     inbox.answer("private.csv", as_csv([odd, odd]))

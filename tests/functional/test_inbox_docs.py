@@ -1,4 +1,4 @@
-"""What docs/bucket.md shows is what happens."""
+"""The commands and examples of docs/bucket.md run as shown."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from written import assert_as_shown
 
 PAGE = (ROOT / "docs" / "bucket.md").read_text()
 FIRST, _ = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
-README = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-(DROP,) = [block for block in README if "ensemble watch" in block]
+GUIDE = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "predict.md").read_text(), flags=re.DOTALL)
+(DROP,) = [block for block in GUIDE if "ensemble watch" in block]
 
 
 def run_line(project: Path, command: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +41,7 @@ def steady(text: str) -> list[str]:
     return sorted(re.sub(r"dt=\S+", "DAY", line) for line in text.strip().splitlines())
 
 
-@pytest.mark.parametrize("session", [FIRST, DROP], ids=["page", "readme"])
+@pytest.mark.parametrize("session", [FIRST, DROP], ids=["page", "guide"])
 def test_a_shown_session_runs(project: Path, session: str) -> None:
     *before, (watch, output) = shown_commands(session)
     for command, _ in before:
@@ -56,7 +56,7 @@ def test_a_shown_session_runs(project: Path, session: str) -> None:
 
 
 def test_every_kind_and_the_limit_are_described() -> None:
-    table = PAGE[PAGE.index("| what arrives") : PAGE.index("The answer to")]
+    table = PAGE[PAGE.index("| what arrives") : PAGE.index("The response to")]
     known = {f"*{ending}" for ending in (JSON, *PICTURES, *KINDS)}
     shown = set(re.findall(r"`(\*\.\w+)`", table))
     assert shown | {f"{one}.gz" for one in shown if f"{one}.gz" in known} == known

@@ -1,4 +1,4 @@
-"""What the README shows is what happens: every command in it is run, and prints what the README says."""
+"""Every command that README.md, docs/predict.md and docs/add-a-model.md show is run, and prints what they show."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +26,24 @@ from stepensemble.runtimes import load_model
 from written import TRAINED, assert_as_shown
 
 README = (ROOT / "README.md").read_text()
-CONSOLE = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+PAGES = README + "".join((ROOT / "docs" / name).read_text() for name in ("predict.md", "add-a-model.md"))
+CONSOLE = re.findall(r"```console\n(.*?)```", PAGES, flags=re.DOTALL)
 (SWAP,) = [block for block in CONSOLE if "ensemble add" in block]
 (BATCH,) = [block for block in CONSOLE if "ensemble batch" in block]
 (DROP,) = [block for block in CONSOLE if "ensemble watch" in block]
-"""Run by test_bucket_docs."""
+"""Run by test_inbox_docs."""
 
-PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-FRAGMENTS = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", PAGES, flags=re.DOTALL)
+FRAGMENTS = re.findall(r"```json\n(.*?)```", PAGES, flags=re.DOTALL)
+SCREENSHOTS = ROOT / "docs" / "screenshots"
+CHARACTER = 12.2
+"""Width of a character in an SVG that Rich draws."""
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 # What a test cannot run as it stands, and where it is tested instead.
 NOT_RUN_HERE = {
     "make run": "test_make_run_is_the_command_whose_output_the_readme_shows",
-    "make test": "this is it",
     ".venv/bin/ensemble local --detach": "test_commands, in a project of its own; so is local stop",
     "export AWS_ENDPOINT_URL=http://127.0.0.1:PORT AWS_DEFAULT_REGION=us-east-1 "
     "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local": "test_executions uses them",
@@ -71,6 +77,16 @@ def test_a_shown_command_prints_what_is_shown(shared_project: Path, stack: Stack
         assert_as_shown(steady(done.stdout + done.stderr), steady(output))
 
 
+def read_terminal(path: Path) -> str:
+    """Return the text of a drawn terminal, line by line, without its title."""
+    lines: dict[float, str] = {}
+    for text in ET.parse(path).iter(f"{SVG}text"):  # noqa: S314 (the project's own)
+        if "clip-path" in text.attrib:
+            column = round(float(text.attrib["x"]) / CHARACTER)
+            lines[float(text.attrib["y"])] = lines.get(float(text.attrib["y"]), "").ljust(column) + (text.text or "")
+    return "\n".join(line.strip() for _, line in sorted(lines.items())).replace("\xa0", " ")
+
+
 def test_make_run_is_the_command_whose_output_the_readme_shows(shared_project: Path, stack: Stack) -> None:
     assert stack.local
     recipe = subprocess.run(
@@ -81,12 +97,26 @@ def test_make_run_is_the_command_whose_output_the_readme_shows(shared_project: P
         check=True,
     ).stdout.splitlines()[-1]
     assert recipe == ".venv/bin/ensemble run events/passenger.json"
-    (shown,) = re.findall(r"```text\n(.*?)```", README, flags=re.DOTALL)
+    assert "docs/screenshots/terminal.svg" in README
+    command, shown = read_terminal(SCREENSHOTS / "terminal.svg").split("\n", 1)
+    assert command == "$ make run"
     done = run_ensemble(shared_project, "run", "events/passenger.json")
-    assert_as_shown(steady(done.stdout), steady(shown))
+    assert_as_shown(steady(done.stdout), steady(shown))  # else: make screenshots
 
 
-def test_every_command_that_is_not_run_is_still_in_the_readme() -> None:
+def test_the_screenshots_are_small_and_load_nothing() -> None:
+    files = {path.name: path.stat().st_size for path in SCREENSHOTS.iterdir()}
+    assert sorted(files) == ["report.png", "terminal.svg"]
+    assert max(files.values()) < 150_000
+    assert "url(http" not in (SCREENSHOTS / "terminal.svg").read_text()
+    assert all(f"docs/screenshots/{name}" in README for name in files)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 150
+
+
+def test_every_command_that_is_not_run_is_still_in_the_pages() -> None:
     assert set(NOT_RUN_HERE) <= {command for command, _ in shown_commands(*CONSOLE)}
 
 
@@ -137,11 +167,12 @@ def test_a_shown_piece_of_a_manifest_is_sound(text: str) -> None:
 
 def test_the_shown_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    one, table = PYTHON
-    exec(one, {})  # noqa: S102 (the README's own)
+    one, again, table = PYTHON
+    assert again == one
+    exec(one, {})  # noqa: S102 (the page's own)
     assert capsys.readouterr().out == "survived COMPLETE\n"
-    exec(table, {})  # noqa: S102 (the README's own)
-    assert re.fullmatch(r"\d+ of 1309 rows are for a person to look at\n", capsys.readouterr().out)
+    exec(table, {})  # noqa: S102 (the page's own)
+    assert re.fullmatch(r"\d+ of 1309 rows need a review\n", capsys.readouterr().out)
 
 
 def test_a_deployed_stack_is_reached_by_its_name(shared_project: Path, stack: Stack) -> None:

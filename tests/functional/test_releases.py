@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from builders import member, sources
-from driving import ENSEMBLE, ask, copy_project, run_ensemble
+from driving import ENSEMBLE, copy_project, predict, run_ensemble
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.core.errors import NoCanary, NothingPublished
 from stepensemble.core.releases.pointer import choose
@@ -108,7 +108,7 @@ def test_a_model_is_published_listed_compared_and_taken_back(project: Path, stac
     assert (added["part"], added["name"], added["change"]) == ("member", "fifth", "added")
     published = answer(project, "publish")
     assert (published["previous"], published["changed"], published["canary"]) == (shipped, True, None)
-    assert len(ask(stack, {"features": PASSENGER, "release": published["release"]})["members"]) == 5
+    assert len(predict(stack, {"features": PASSENGER, "release": published["release"]})["members"]) == 5
 
     listed = answer(project, "releases")
     assert (listed["current"], listed["canary"]) == (published["release"], None)
@@ -121,7 +121,7 @@ def test_a_model_is_published_listed_compared_and_taken_back(project: Path, stac
     assert (removed["name"], removed["change"]) == ("fifth", "removed")
     back = answer(project, "rollback")
     assert (back["release"], back["previous"], back["changed"]) == (shipped, published["release"], True)
-    assert len(ask(stack, {"features": PASSENGER, "release": shipped})["members"]) == 4
+    assert len(predict(stack, {"features": PASSENGER, "release": shipped})["members"]) == 4
     assert answer(project, "rollback", published["release"][:8])["release"] == published["release"]
 
 
@@ -130,7 +130,7 @@ def test_what_people_see_of_it(project: Path) -> None:
     drawn = run_ensemble(project, "diff").stdout.splitlines()
     assert drawn[0].startswith("current (")
     assert drawn[1:] == ["~ member linear: version 1 → 2", "~ member linear: timeout 10 → 20"]
-    assert "is the current one" in run_ensemble(project, "publish").stdout
+    assert "is current on stepensemble-local" in run_ensemble(project, "publish").stdout
     assert run_ensemble(project, "diff").stdout.splitlines()[1] == "no difference"
     lines = run_ensemble(project, "releases").stdout.splitlines()
     assert any("linear\N{NO-BREAK SPACE}2" in line and "current since" in line for line in lines)
@@ -141,7 +141,7 @@ def test_what_people_see_of_it(project: Path) -> None:
     assert "verified  release " in verified
 
 
-def test_a_dry_run_says_what_would_change_and_writes_nothing(project: Path) -> None:
+def test_a_dry_run_shows_what_would_change_and_writes_nothing(project: Path) -> None:
     add_member(project, "sixth", b"\0" * 16)
     before = answer(project, "releases")
     planned = answer(project, "publish", "--dry-run")
@@ -151,11 +151,13 @@ def test_a_dry_run_says_what_would_change_and_writes_nothing(project: Path) -> N
     assert planned["slots"]["sixth"] == "5"
     drawn = run_ensemble(project, "publish", "--dry-run").stdout
     assert "+ member sixth: added" in drawn
-    assert "would be the current one" in drawn
+    assert "would be current on stepensemble-local" in drawn
     assert answer(project, "releases") == before
 
 
-def test_diff_tells_manifests_apart_without_a_stack_and_exits_as_asked(project: Path, tmp_path: Path) -> None:
+def test_diff_compares_manifests_without_a_stack_and_sets_its_exit_code_on_request(
+    project: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "models"
     shutil.copytree(project / "models", folder)
     edit(tmp_path, role="shadow")
@@ -164,7 +166,7 @@ def test_diff_tells_manifests_apart_without_a_stack_and_exits_as_asked(project: 
     assert (role["field"], role["from"], role["to"]) == ("role", "voter", "shadow")
     answer(tmp_path, *pair, "--exit-code", code=1)
     answer(tmp_path, "diff", "models/shipped.json", "models/shipped.json", "--exit-code")
-    assert "neither a manifest that is there nor a release" in complaint(tmp_path, "diff", "nowhere.json", code=2)
+    assert "neither an existing manifest nor a release" in complaint(tmp_path, "diff", "nowhere.json", code=2)
 
 
 def test_unknown_releases_are_refused_with_those_there_are(project: Path, shipped: str) -> None:
@@ -190,7 +192,7 @@ def test_a_rollback_to_damaged_artifacts_is_refused(project: Path, stack: Stack,
     assert stack.releases.read_current()[0].release == shipped
 
 
-def test_verify_fails_where_the_stack_answers_otherwise(project: Path, stack: Stack) -> None:
+def test_verify_fails_where_the_stack_predicts_something_else(project: Path, stack: Stack) -> None:
     verified = answer(project, "verify")
     assert verified["passed"]
     assert {member["status"] for member in verified["members"]} == {"same"}
@@ -209,7 +211,7 @@ def test_verify_fails_where_the_stack_answers_otherwise(project: Path, stack: St
         stack.releases.bucket.write(key, kept)
 
 
-def test_a_canary_answers_its_share_is_compared_and_ends(project: Path, stack: Stack, shipped: str) -> None:
+def test_a_canary_serves_its_share_is_compared_and_ends(project: Path, stack: Stack, shipped: str) -> None:
     add_member(project)
     canary = answer(project, "publish", "--canary", "30")
     assert (canary["canary"], canary["previous"]) == (30, shipped)
@@ -217,8 +219,8 @@ def test_a_canary_answers_its_share_is_compared_and_ends(project: Path, stack: S
     current, _ = stack.releases.read_current()
     expected = [choose(current, id_)[0] for id_ in ids]
     # The first question asks for a release, so that no cached pointer answers the others.
-    ask(stack, {"features": PASSENGER, "release": canary["release"]})
-    answered = [ask(stack, {"features": PASSENGER, "prediction_id": id_})["release"] for id_ in ids]
+    predict(stack, {"features": PASSENGER, "release": canary["release"]})
+    answered = [predict(stack, {"features": PASSENGER, "prediction_id": id_})["release"] for id_ in ids]
     assert answered == expected
     assert {*expected} == {shipped, canary["release"]}
 
@@ -279,7 +281,7 @@ def test_another_ensemble_is_replaced_only_where_that_is_meant(project: Path, st
     arguments = ("publish", "--manifest", str(other.path))
     refused = " ".join(complaint(project, *arguments, code=2).replace("│", " ").split())
     assert "the ensemble other replaces titanic" in refused
-    assert "give --replace" in refused
+    assert "add --replace" in refused
     assert stack.releases.read_current()[0] == before
     assert answer(project, *arguments, "--replace")["release"] == other.digest
     done = run_ensemble(project, "run", "events/passenger.json", "--json")
@@ -315,20 +317,20 @@ def test_a_release_is_promoted_from_stack_to_stack(project: Path, tmp_path: Path
 
         unasked = promote()
         assert unasked.returncode == 2
-        assert "give --yes" in unasked.stderr
+        assert "add --yes" in unasked.stderr
         before, _ = there.releases.read_current()
         person, terminal = pty.openpty()
         os.write(person, b"n\n")
         refused = promote(stdin=terminal)
         assert refused.returncode == 1
-        assert f"Make release {published[:12]} the current one of {there.name}?" in refused.stderr
+        assert f"Make release {published[:12]} current on {there.name}?" in refused.stderr
         assert there.releases.read_current()[0] == before
         done = promote("--yes")
         assert done.returncode == 0, done.stderr
         assert "verified" in done.stdout
         assert "+ member fifth: added" in done.stdout
         assert there.releases.read_current()[0].release == published
-        answered = ask(there, {"features": PASSENGER, "release": published})
+        answered = predict(there, {"features": PASSENGER, "release": published})
         assert (answered["status"], len(answered["members"])) == ("COMPLETE", 5)
         again = json.loads(promote("--yes", "--json").stdout)
         assert (again["changed"], again["differences"], again["verification"]["passed"]) == (False, [], True)

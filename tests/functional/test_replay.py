@@ -40,12 +40,12 @@ def test_by_the_recorded_policy_nothing_changes(recorded: Path) -> None:
     assert (report["records"], report["rows"], report["compared"]) == (2, rows, rows)
     assert (report["labels_flipped"], report["statuses_changed"], report["changed_rows"]) == (0, 0, [])
     assert report["shift"] == {"mean": 0.0, "mean_absolute": 0.0, "greatest": 0.0}
-    assert report["tried"] == {"manifest": None, "method": None, "weights": {}}
+    assert report["what_if"] == {"manifest": None, "method": None, "weights": {}}
 
 
-def test_the_least_probability_is_what_the_members_said(recorded: Path) -> None:
+def test_the_least_probability_is_that_of_the_members(recorded: Path) -> None:
     report = replay(recorded, "--method", "min")
-    assert report["tried"]["method"] == "min"
+    assert report["what_if"]["method"] == "min"
     listed = json.loads(run_ensemble(recorded, "records", "--limit", "2", "--json").stdout)
     shown = [json.loads(run_ensemble(recorded, "show", one["prediction_id"], "--json").stdout) for one in listed]
     changed = {(row["prediction_id"], row["row"]): row for row in report["changed_rows"]}
@@ -69,7 +69,7 @@ def test_a_manifest_whose_artifacts_are_elsewhere_is_tried(recorded: Path, tmp_p
     (tmp_path / "other.json").write_text(json.dumps(manifest))
     report = replay(recorded, "--manifest", str(tmp_path / "other.json"))
     (missing,) = report["missing"]
-    assert (missing["member"], missing["reason"], missing["records"]) == ("newcomer", "not asked", 2)
+    assert (missing["member"], missing["reason"], missing["records"]) == ("newcomer", "not invoked", 2)
     (mismatch,) = report["mismatches"]
     assert (mismatch["member"], mismatch["of"]) == (manifest["members"][0]["id"], "version")
     assert (mismatch["manifest"], mismatch["records"]) == ("next", 2)
@@ -80,7 +80,7 @@ def test_the_terminal_sums_up_and_shows_the_rows(recorded: Path) -> None:
     done = run_ensemble(recorded, "replay", "--limit", "2", "--method", "min")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert ["tried", "method", "min"] in lines
+    assert ["policy", "method", "min"] in lines
     assert any(line[:3] == ["records", "2", "since"] for line in lines)
     (shift,) = (line for line in lines if line[:2] == ["shift", "mean"])
     assert shift[2].startswith("-")
@@ -91,7 +91,7 @@ def test_the_terminal_sums_up_and_shows_the_rows(recorded: Path) -> None:
 def test_days_to_come_have_no_records(recorded: Path) -> None:
     tomorrow = datetime.now(UTC).date() + timedelta(days=2)
     done = run_ensemble(recorded, "replay", "--since", str(tomorrow))
-    assert (done.returncode, done.stdout) == (0, f"nothing is recorded since {tomorrow}\n")
+    assert (done.returncode, done.stdout) == (0, f"there are no records since {tomorrow}\n")
     report = replay(recorded, "--since", str(tomorrow))
     assert (report["records"], report["shift"], report["since"]) == (0, None, str(tomorrow))
 
@@ -99,7 +99,7 @@ def test_days_to_come_have_no_records(recorded: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--since", "yesterday"), '"yesterday" is no day; write YYYY-MM-DD'),
+        (("--since", "yesterday"), '"yesterday" is not a day; write YYYY-MM-DD'),
         (("--limit", "0"), "--limit"),
         (("--method", "medain"), 'did you mean "median"?'),
         (("--method", "stack"), "give that with --manifest"),
@@ -108,7 +108,7 @@ def test_days_to_come_have_no_records(recorded: Path) -> None:
         (("--manifest", "nowhere.json"), "nowhere.json cannot be read"),
     ],
 )
-def test_wrong_usage_exits_2_and_says_why(recorded: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_wrong_usage_exits_2_and_gives_the_reason(recorded: Path, arguments: tuple[str, ...], complaint: str) -> None:
     done = run_ensemble(recorded, "replay", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in " ".join(done.stderr.replace("│", " ").split())
@@ -121,7 +121,7 @@ def test_wrong_usage_exits_2_and_says_why(recorded: Path, arguments: tuple[str, 
         (("--weights", "linear=2"), "has no effect under the method"),
     ],
 )
-def test_what_does_not_fit_the_records_exits_1_and_says_why(
+def test_what_does_not_fit_the_records_exits_1_and_gives_the_reason(
     recorded: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
     done = run_ensemble(recorded, "replay", "--limit", "2", *arguments)
@@ -137,9 +137,12 @@ def test_records_of_an_ensemble_that_was_served_before_are_left_out(
     run = run_ensemble(recorded, "run", "-", "--manifest", str(other.path), "--json", stdin='{"features": {"x": 4}}')
     assert json.loads(run.stdout)["predictions"][0]["value"] == 4  # 4 / 2 + 2
     of_this = run_ensemble(recorded, "replay", "--limit", "2", "--json")
-    assert {key: json.loads(of_this.stdout)[key] for key in ("records", "of_others")} == {"records": 1, "of_others": 1}
+    assert {key: json.loads(of_this.stdout)[key] for key in ("records", "other_ensembles")} == {
+        "records": 1,
+        "other_ensembles": 1,
+    }
     named = replay(recorded, "--manifest", "models/manifest.json")
-    assert (named["records"], named["of_others"]) == (1, 1)  # the manifest's own, whichever is current
+    assert (named["records"], named["other_ensembles"]) == (1, 1)  # the manifest's own, whichever is current
     ensure_published(stack, read_sources(recorded / "models" / "manifest.json"), notify=lambda _: None)
     report = json.loads(run_ensemble(recorded, "replay", "--limit", "3", "--method", "min", "--json").stdout)
-    assert {key: report[key] for key in ("records", "of_others")} == {"records": 2, "of_others": 1}
+    assert {key: report[key] for key in ("records", "other_ensembles")} == {"records": 2, "other_ensembles": 1}

@@ -66,12 +66,12 @@ def test_sizes_are_those_of_the_template() -> None:
 def test_a_shard_goes_as_its_cost_is_counted(members: int) -> None:
     way = scale.read_way(members)
     assert way.transitions == SHARD_TRANSITIONS + ROUND_TRANSITIONS + members
-    # Start and end; Normalize, Any rows?, Score members, Aggregate, Answered?, Shard ended; an iteration and its task.
+    # Start and end; Normalize, Any rows?, Score members, Aggregate, Next tier?, Shard ended; an iteration and its task.
     assert way.events == 2 + (5 + 2 + 4 + 5 + 2 + 2) + members * (2 + 5)
     assert way.steps == 7
 
 
-def test_a_shard_is_reckoned_by_hand(measured: Any) -> None:
+def test_a_shard_is_computed_by_hand(measured: Any) -> None:
     shard = scale.compute_shard(measured, 4)
     rows = 16 * 1024 * 1024 // 100
     assert shard.rows == rows

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from builders import MODELS, X, member
-from driving import ask, copy_project, run_ensemble
+from driving import copy_project, predict, run_ensemble
 from expected_events import without_volatile
 from stepensemble import Ensemble
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.cli.warmup import warm_up_twice
 from stepensemble.core.errors import NotEnoughSlots, NothingPublished
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import Sources, read_sources
 from stepensemble.publishing.publish import publish
@@ -72,7 +73,7 @@ def own_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def local(own_project: Path) -> Iterator[LocalStack]:
     """A stack of these tests alone, announced: which environments have begun is looked at."""
-    with LocalStack.start(own_project, announce=True, account="888888888888") as started:
+    with LocalStack.start(own_project, LocalStackOptions(announce=True, account="888888888888")) as started:
         yield started
 
 
@@ -95,18 +96,18 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Sources]
 
 @needs_tensorflow
 @pytest.mark.tensorflow
-def test_both_runtimes_answer_together_as_they_do_in_process(stack: Stack, make: Callable[[float], Sources]) -> None:
+def test_both_runtimes_predict_together_as_they_do_in_process(stack: Stack, make: Callable[[float], Sources]) -> None:
     twice = make(2)
     ensure_published(stack, twice, notify=lambda _: None)
     slots = stack.releases.read_current()[0].slots
     assert (slots["half"] in stack.slots["litert"], slots["times"]) == (True, "t1")
     payload: dict[str, Any] = {"instances": [{"x": 4}, {"x": -1}], "release": twice.digest}
-    output = ask(stack, payload)
+    output = predict(stack, payload)
     said = {one["id"]: (one["outputs"], one["cold"]) for one in output["members"]}
     assert said == {"half": ([4.0, 1.5], True), "times": ([8.0, -2.0], True)}
     assert [row["value"] for row in output["predictions"]] == [6.0, -0.25]
     assert without_volatile(output) == without_volatile(Ensemble.load(twice.path).predict(payload))
-    assert not any(one["cold"] for one in ask(stack, payload)["members"])
+    assert not any(one["cold"] for one in predict(stack, payload)["members"])
 
 
 @needs_tensorflow
@@ -119,18 +120,18 @@ def test_both_kinds_of_slots_are_warmed_up(stack: Stack, make: Callable[[float],
     assert [(one.id, one.error) for one in first.members] == [("half", None), ("times", None)]
     assert first.members[1].cold is True
     assert [one.cold for one in again.members] == [False, False]
-    output = ask(stack, {"features": {"x": 4}, "release": halved.digest})
+    output = predict(stack, {"features": {"x": 4}, "release": halved.digest})
     assert [one["cold"] for one in output["members"]] == [False, False]
 
 
 @needs_tensorflow
 @pytest.mark.tensorflow
-def test_a_damaged_saved_model_degrades_the_answer(stack: Stack, make: Callable[[float], Sources]) -> None:
+def test_a_damaged_saved_model_degrades_the_prediction(stack: Stack, make: Callable[[float], Sources]) -> None:
     thrice = make(3)
     publish(thrice, stack.releases, stack.slots)
     artifact = thrice.release.members[1].artifact
     stack.releases.bucket.write(artifact_key(artifact.digest), bytes(artifact.size))
-    output = ask(stack, {"features": {"x": 4}, "release": thrice.digest})
+    output = predict(stack, {"features": {"x": 4}, "release": thrice.digest})
     assert (output["status"], output["predictions"][0]["value"]) == ("DEGRADED", 4.0)  # 4 / 2 + 2
     errors = {one["id"]: one["error"] and one["error"]["type"] for one in output["members"]}
     assert errors == {"half": None, "times": "ArtifactCorrupt"}
@@ -149,10 +150,10 @@ def test_the_command_line_publishes_to_both_kinds_of_slots(
     assert (published["release"], published["slots"]["times"]) == (ten.digest, "t1")
 
 
-def test_a_stack_without_the_add_on_says_how_to_get_it_and_is_left_as_it_was(tmp_path: Path) -> None:
+def test_a_stack_without_the_add_on_shows_how_to_get_it_and_is_left_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
-    with LocalStack.start(copy_project(folder), tensorflow=False) as started:
+    with LocalStack.start(copy_project(folder), LocalStackOptions(tensorflow=False)) as started:
         stack = local_stack(started.name, started.endpoint)
         assert list(stack.slots) == ["litert"]
         with pytest.raises(NotEnoughSlots, match=r"needed by times, .*make deploy-tensorflow.*\(pip install"):

@@ -139,7 +139,7 @@ def test_a_member_takes_any_number_of_rows_and_is_a_few_kilobytes(member: str) -
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_a_row_gets_the_same_answer_alone_and_among_others(member: str, held_out_batch: np.ndarray) -> None:
+def test_a_row_gets_the_same_prediction_alone_and_among_others(member: str, held_out_batch: np.ndarray) -> None:
     alone = np.concatenate([infer(shipped(member), row[None]) for row in held_out_batch[:40]])
     np.testing.assert_array_equal(infer(shipped(member), held_out_batch)[:40], alone)
 
@@ -191,7 +191,7 @@ def test_training_again_gives_the_shipped_members(retrained: tuple[Path, str], h
 
 @needs_tensorflow
 @pytest.mark.tensorflow
-def test_a_converted_member_answers_as_its_keras_model(retrained: tuple[Path, str]) -> None:
+def test_a_converted_member_predicts_as_its_keras_model(retrained: tuple[Path, str]) -> None:
     _, printed = retrained
     differences = {name: float(number) for name, number in re.findall(r"(\w+)\.tflite: .* at most (\S+) from", printed)}
     assert set(differences) == set(MEMBERS)
@@ -201,7 +201,7 @@ def test_a_converted_member_answers_as_its_keras_model(retrained: tuple[Path, st
 @needs_tensorflow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("member", MEMBERS)
-def test_a_shipped_member_answers_alike_in_both_runtimes(
+def test_a_shipped_member_predicts_alike_in_both_runtimes(
     member: str, retrained: tuple[Path, str], held_out_batch: np.ndarray
 ) -> None:
     folder, _ = retrained

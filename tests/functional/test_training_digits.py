@@ -77,7 +77,7 @@ def shipped(member: str) -> Path:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_a_member_takes_any_number_of_pictures_and_is_small(member: str) -> None:
+def test_a_member_takes_any_number_of_images_and_is_small(member: str) -> None:
     interpreter = Interpreter(model_path=str(shipped(member)))
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert taken["shape_signature"].tolist() == [-1, 8, 8, 1]
@@ -92,7 +92,7 @@ def test_the_compact_member_is_int8_throughout() -> None:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_a_member_is_as_good_as_the_report_says(
+def test_a_member_is_as_good_as_the_report_states(
     member: str, report: dict[str, Any], held_out: tuple[np.ndarray, np.ndarray]
 ) -> None:
     samples, numbers = held_out
@@ -103,7 +103,7 @@ def test_a_member_is_as_good_as_the_report_says(
     assert report["files"][member]["size"] == shipped(member).stat().st_size
 
 
-def test_the_ensemble_is_as_good_as_the_report_says(
+def test_the_ensemble_is_as_good_as_the_report_states(
     report: dict[str, Any], held_out: tuple[np.ndarray, np.ndarray]
 ) -> None:
     samples, numbers = held_out
@@ -114,7 +114,7 @@ def test_the_ensemble_is_as_good_as_the_report_says(
     assert accuracy_score(numbers, mean.argmax(axis=1), normalize=False) == report["ensemble"]
 
 
-def test_pictures_in_payloads_are_answered_as_their_samples_are(held_out: tuple[np.ndarray, np.ndarray]) -> None:
+def test_images_in_payloads_are_predicted_as_their_samples_are(held_out: tuple[np.ndarray, np.ndarray]) -> None:
     samples, _ = held_out
     rows = []
     for one in samples[:20]:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from builders import ROOT, member, sources
-from driving import ask, copy_project, replay_session, run_ensemble, shown_commands, start, wait
+from driving import copy_project, predict, replay_session, run_ensemble, shown_commands, start, wait
 from stepensemble.batch.report.cost import GB_SECOND, REQUEST
 from stepensemble.cli.schedules import fire, read_schedule
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.cli.warmup import warm_up_twice
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.canary import abort_canary
 from stepensemble.publishing.manifest_loader import read_sources
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def started(folder: Path) -> Iterator[Stack]:
     """A stack of this module's own, where nothing was asked before; commands in its folder use it."""
-    with LocalStack.start(folder, announce=True, account="777777777777") as local:
+    with LocalStack.start(folder, LocalStackOptions(announce=True, account="777777777777")) as local:
         yield local_stack(local.name, local.endpoint)
 
 
@@ -58,21 +59,21 @@ def test_a_cold_stack_is_warmed_up_and_the_next_execution_loads_nothing(cold: St
     done = run_ensemble(folder, "warm", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (loaded(told["first"]), loaded(told["again"])) == ([True] * 4, [False] * 4)
-    assert [one["slot"] for one in told["again"]["members"]] == ["1", "2", "3", "4"]
-    for one in (told["first"], told["again"]):
+    assert (loaded(told["first"]), loaded(told["second"])) == ([True] * 4, [False] * 4)
+    assert [one["slot"] for one in told["second"]["members"]] == ["1", "2", "3", "4"]
+    for one in (told["first"], told["second"]):
         trips = [member["round_trip_ms"] for member in one["members"]]
         assert None not in [*trips, one["normalize_ms"], one["aggregate_ms"], one["total_ms"]]
     assert cold.records.latest(10) == []
     assert list(cold.data.list("")) == []
-    assert [one["cold"] for one in ask(cold, PASSENGER)["members"]] == [False] * 4
+    assert [one["cold"] for one in predict(cold, PASSENGER)["members"]] == [False] * 4
 
 
-def test_where_nothing_is_cold_the_command_says_so(cold: Stack, folder: Path) -> None:
+def test_where_nothing_is_cold_the_command_reports_it(cold: Stack, folder: Path) -> None:
     warm_up_twice(cold)
     lines = run_ensemble(folder, "warm").stdout.splitlines()
-    assert sum("already there" in line for line in lines) == 4
-    assert lines[-1].startswith("warm  no model had to be loaded, so both columns are of warm slots; release ")
+    assert sum("already loaded" in line for line in lines) == 4
+    assert lines[-1].startswith("warm  no model had to be loaded, so both columns show warm slots; release ")
 
 
 def test_an_express_execution_warms_up_as_the_schedule_does(cold: Stack) -> None:
@@ -102,13 +103,13 @@ def test_the_canarys_models_are_loaded_too(cold: Stack, folder: Path, tmp_path: 
         lines = run_ensemble(folder, "warm").stdout.splitlines()
         assert [line.split()[0] for line in lines if "(canary)" in line] == ["half", "log"]
         assert lines[-1].endswith(f"; release {current[:12]}, canary {read.digest[:12]}")
-        asked = ask(cold, {"features": {"x": 1}, "release": read.digest})
+        asked = predict(cold, {"features": {"x": 1}, "release": read.digest})
         assert [one["cold"] for one in asked["members"]] == [False, False]
     finally:
         abort_canary(cold.releases)
 
 
-def test_an_artifact_that_is_broken_is_told_and_the_others_are_warm(
+def test_an_artifact_that_is_broken_is_reported_and_the_others_are_warm(
     started: Stack, folder: Path, tmp_path: Path
 ) -> None:
     read = sources(
@@ -120,10 +121,10 @@ def test_an_artifact_that_is_broken_is_told_and_the_others_are_warm(
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert any(line.startswith("broken") and "ArtifactCorrupt" in line for line in lines)
-    assert lines[-1].strip().startswith("without broken: ")
+    assert lines[-1].strip().startswith("broken failed: ")
     document = run_ensemble(folder, "warm", "--manifest", str(read.path), "--json")
     assert document.returncode == 1
-    sound, broken = json.loads(document.stdout)["again"]["members"]
+    sound, broken = json.loads(document.stdout)["second"]["members"]
     assert (sound["error"], sound["cold"]) == (None, False)
     assert (broken["error"]["type"], broken["cold"]) == ("ArtifactCorrupt", None)
 
@@ -131,7 +132,7 @@ def test_an_artifact_that_is_broken_is_told_and_the_others_are_warm(
 def test_wrong_usage_starts_nothing(folder: Path) -> None:
     both = run_ensemble(folder, "warm", "--stack", "prod", "--manifest", "models/manifest.json")
     assert both.returncode == 2
-    assert "a deployed stack loads what it serves" in both.stderr
+    assert "a deployed stack loads the releases that it serves" in both.stderr
     asked = run_ensemble(folder, "run", "-", stdin='{"warmup": true}')
     assert asked.returncode == 2
     assert "run: ensemble warm" in asked.stderr
@@ -149,7 +150,7 @@ def test_the_shown_input_is_the_one(cold: Stack) -> None:
     assert wait(cold, start(cold, json.loads(shown)))["status"] == "SUCCEEDED"
 
 
-def test_the_shown_cost_adds_up_and_is_reckoned_by_the_prices_of_the_batch() -> None:
+def test_the_shown_cost_adds_up_and_is_computed_by_the_prices_of_the_batch() -> None:
     rows = re.findall(r"^\| ([^|*]+) \| ([^|]+) \| \$([\d.]+)[^|]* \| ([\d.]+) \|$", PAGE, flags=re.MULTILINE)
     assert len(rows) == 9
     for what, much, price, dollars in rows:

@@ -17,7 +17,7 @@ import pytest
 
 from driving import ENSEMBLE, run_ensemble
 from stepensemble.cli import folder_watch
-from stepensemble.cli.folder_watch import NOTES, Watch
+from stepensemble.cli.folder_watch import UPLOADS, Watch
 from stepensemble.cli.stacks import Stack
 
 PASSENGER = {"Pclass": 3, "Sex": "male", "Age": 22, "SibSp": 1, "Parch": 0, "Fare": 7.25, "Embarked": "S"}
@@ -58,7 +58,7 @@ def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
 def files(folder: Path) -> set[str]:
     """Return the answers in an outbox, without what is noted there and runs' results."""
     found = (path.relative_to(folder) for path in folder.rglob("*.json"))
-    return {path.as_posix() for path in found if path.parts[0] != "results" and path.name != NOTES}
+    return {path.as_posix() for path in found if path.parts[0] != "results" and path.name != UPLOADS}
 
 
 def asked_versions(stack: Stack, name: str) -> list[str]:
@@ -71,7 +71,7 @@ def asked_versions(stack: Stack, name: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------------- once
 
 
-def test_every_file_is_answered_once_and_again_when_it_changes(
+def test_every_file_gets_a_response_once_and_again_when_it_changes(
     shared_project: Path, stack: Stack, folder: Path
 ) -> None:
     good = ["a.json", "deep/er/ü b+%#?.json"]
@@ -90,7 +90,7 @@ def test_every_file_is_answered_once_and_again_when_it_changes(
     answers = {f"{name}.json" for name in [*good, "rows.csv", "future.json"]}
     assert files(outbox) == answers | {"bad.json.error.json"}
     for name, line in said.items():
-        document = json.loads(Path(line["answer"]).read_text())
+        document = json.loads(Path(line["response"]).read_text())
         assert {key: line[key] for key in document} == document
         assert document["object"]["key"] == f"inbox/{name}"
     assert (said["bad.json"]["error"], said["a.json"]["predictions"][0]["label"]) == ("InvalidPayload", "died")
@@ -112,10 +112,10 @@ def test_every_file_is_answered_once_and_again_when_it_changes(
     bad.write_text("{")
     assert watch(shared_project, folder, code=1)["bad.json"]["error"] == "InboxObjectRefused"
     assert files(outbox) == answers | {"bad.json.error.json"}
-    assert [json.loads((outbox / NOTES).read_text()), len(asked_versions(stack, "a.json"))] == [{}, 1]
+    assert [json.loads((outbox / UPLOADS).read_text()), len(asked_versions(stack, "a.json"))] == [{}, 1]
 
 
-def test_an_empty_folder_is_answered_at_once(shared_project: Path, stack: Stack, folder: Path) -> None:
+def test_an_empty_folder_is_done_at_once(shared_project: Path, stack: Stack, folder: Path) -> None:
     assert stack.local
     assert watch(shared_project, folder) == {}
 
@@ -126,7 +126,7 @@ def test_the_stacks_state_is_its_owners(shared_project: Path, stack: Stack) -> N
     assert [path.stat().st_mode & 0o077 for path in (state, state / "state.db")] == [0, 0]
 
 
-def test_answers_go_where_they_are_wanted_and_a_person_reads_a_line_a_file(
+def test_responses_go_where_they_are_wanted_and_a_person_reads_a_line_a_file(
     shared_project: Path, stack: Stack, folder: Path, tmp_path: Path
 ) -> None:
     assert stack.local
@@ -148,7 +148,7 @@ def test_answers_go_where_they_are_wanted_and_a_person_reads_a_line_a_file(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("nowhere",), "is no folder"),
+        (("nowhere",), "is not a folder"),
         ((".", "--manifest", "m.json", "--stack", "s"), "leave one out"),
         ((), "Missing argument"),
     ],
@@ -172,7 +172,7 @@ def pass_time(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> N
     monkeypatch.setattr(folder_watch, "time", SimpleNamespace(sleep=sleep))
 
 
-def test_a_file_that_is_still_written_is_asked_when_it_rests(
+def test_a_file_that_is_still_written_is_sent_when_it_rests(
     stack: Stack, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = drop(folder, "slow.json", GOOD[:20])
@@ -187,13 +187,13 @@ def test_a_file_that_is_still_written_is_asked_when_it_rests(
     pass_time(monkeypatch, write)
     left: list[int] = []
     watched = Watch(stack, folder, folder / "outbox")
-    (answered,) = watched.answers(once=True, starts=lambda _: left.append(len(pieces)))
+    (answered,) = watched.responses(once=True, on_upload=lambda _: left.append(len(pieces)))
     assert left == [0]
     assert not answered.failed
     assert len(asked_versions(stack, "slow.json")) == 1
 
 
-def test_a_file_that_is_changed_while_it_is_asked_is_asked_again(
+def test_a_file_that_is_changed_while_it_is_predicted_is_sent_again(
     stack: Stack, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, started = drop(folder, "changed.json", "[]"), []
@@ -206,7 +206,7 @@ def test_a_file_that_is_changed_while_it_is_asked_is_asked_again(
     watched = Watch(stack, folder, folder / "outbox")
     # Of a stack that answers before the next look there is nothing to change: so it waits for the change.
     monkeypatch.setattr(Watch, "_fetch", patient(Watch._fetch, lambda: path.read_text() == GOOD))
-    first, second = watched.answers(once=True, starts=started.append)
+    first, second = watched.responses(once=True, on_upload=started.append)
     assert (first.failed, second.failed) == (True, False)
     assert files(folder / "outbox") == {"changed.json.json"}
 
@@ -215,7 +215,7 @@ def patient(fetch: Any, ready: Callable[[], bool]) -> Any:
     return lambda self, name, asked: fetch(self, name, asked) if ready() else None
 
 
-def test_what_was_asked_by_a_command_that_was_killed_is_waited_for(stack: Stack, folder: Path) -> None:
+def test_what_was_sent_by_a_command_that_was_killed_is_waited_for(stack: Stack, folder: Path) -> None:
     for name in ("killed/1.json", "killed/2.json"):
         drop(folder, name)
 
@@ -224,20 +224,22 @@ def test_what_was_asked_by_a_command_that_was_killed_is_waited_for(stack: Stack,
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        list(Watch(stack, folder, folder / "outbox").answers(once=True, starts=stop_at_the_second))
-    noted = json.loads((folder / "outbox" / NOTES).read_text())
+        list(Watch(stack, folder, folder / "outbox").responses(once=True, on_upload=stop_at_the_second))
+    noted = json.loads((folder / "outbox" / UPLOADS).read_text())
     assert list(noted) == ["killed/1.json"]
     started: list[str] = []
-    done = {one.name: one for one in Watch(stack, folder, folder / "outbox").answers(once=True, starts=started.append)}
+    done = {
+        one.name: one for one in Watch(stack, folder, folder / "outbox").responses(once=True, on_upload=started.append)
+    }
     assert started == ["killed/2.json"]
     assert done["killed/1.json"].document["object"]["version_id"] == noted["killed/1.json"]["version"]
     assert [len(asked_versions(stack, name)) for name in done] == [1, 1]
 
 
-def test_a_damaged_note_of_what_was_asked_is_no_hindrance(stack: Stack, folder: Path) -> None:
+def test_a_damaged_note_of_what_was_sent_does_not_matter(stack: Stack, folder: Path) -> None:
     drop(folder, "noted.json")
-    drop(folder, f"outbox/{NOTES}", '{"noted.json":')
-    (answered,) = Watch(stack, folder, folder / "outbox").answers(once=True)
+    drop(folder, f"outbox/{UPLOADS}", '{"noted.json":')
+    (answered,) = Watch(stack, folder, folder / "outbox").responses(once=True)
     assert answered.name == "noted.json"
 
 
@@ -258,16 +260,16 @@ def test_it_goes_on_until_it_is_interrupted(shared_project: Path, stack: Stack, 
         said, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert said == ""
-    assert "answers go to" in err
+    assert "responses go to" in err
     assert "stopping" in err
 
 
-def test_killed_with_its_stack_it_asks_nothing_twice(project: Path, folder: Path) -> None:
+def test_killed_with_its_stack_it_sends_nothing_twice(project: Path, folder: Path) -> None:
     names = [f"{number}.json" for number in range(3)]
     for name in names:
         drop(folder, name)
     drop(folder, "rows.csv", CSV)
-    notes = folder / "outbox" / NOTES
+    notes = folder / "outbox" / UPLOADS
     command = [ENSEMBLE, "watch", str(folder), "--once", "--json"]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         wait_until(lambda: notes.exists() and json.loads(notes.read_text()))

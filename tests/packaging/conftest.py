@@ -14,7 +14,8 @@ import pytest
 
 from driving import ROOT, copy_project
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
-from stepensemble.local.lambdas.pool import Code
+from stepensemble.local.lambdas.pool import FunctionCode
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.publishing.manifest_loader import read_sources
 
@@ -95,8 +96,8 @@ def layers(layers_of: Callable[[str], tuple[Path, ...]]) -> tuple[Path, ...]:
 def local(project: Path, built_here: Path, layers_of: Callable[[str], tuple[Path, ...]]) -> Iterator[LocalStack]:
     """A local stack whose functions are the built ones."""
     names = [path.name for path in built_here.iterdir() if (path / "app.py").is_file()]
-    code = {name: Code(built_here / name, layers_of(name)) for name in names}
-    with LocalStack.start(project, code=code) as started:
+    code = {name: FunctionCode(built_here / name, layers_of(name)) for name in names}
+    with LocalStack.start(project, LocalStackOptions(code=code)) as started:
         yield started
 
 

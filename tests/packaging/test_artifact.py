@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from driving import ask
+from driving import predict
 from expected_events import without_volatile
 from memory import GIBIBYTE
 from stepensemble import Ensemble
@@ -46,11 +46,11 @@ def passengers(project: Path) -> dict[str, Any]:
     return dict(json.loads((project / "events" / "passengers.json").read_text()))
 
 
-def test_built_functions_answer_as_the_ensemble_in_process(
+def test_built_functions_predict_as_the_ensemble_in_process(
     stack: Stack, local: LocalStack, project: Path, layers: tuple[Path, ...], passengers: dict[str, Any]
 ) -> None:
     expected = Ensemble.load(project / "models" / "manifest.json").predict(passengers)
-    assert without_volatile(ask(stack, passengers)) == without_volatile(expected)
+    assert without_volatile(predict(stack, passengers)) == without_volatile(expected)
     if sys.platform == "linux":
         pids = [pid for function in local.functions for pid in function.pids]
         mapped = [Path(f"/proc/{pid}/maps").read_text() for pid in pids]

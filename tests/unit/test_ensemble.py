@@ -26,18 +26,18 @@ def load(folder: Path, *members: dict[str, Any], **more: Any) -> Ensemble:
 
 def test_a_regression_by_hand(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"), quorum={"min_members": 1})
-    answer = ensemble.predict({"instances": [{"x": 1}, {"x": 1.0}], "prediction_id": "mine"})
+    output = ensemble.predict({"instances": [{"x": 1}, {"x": 1.0}], "prediction_id": "mine"})
     # half_plus_two(1) = 2.5, log(1) = 0
-    assert answer["predictions"] == [{"value": 1.25, "spread": 1.25, "range": 2.5, "decision": "accept"}] * 2
-    assert (answer["prediction_id"], answer["release"], answer["status"]) == ("mine", ensemble.digest, "COMPLETE")
-    assert [one["outputs"] for one in answer["members"]] == [[2.5, 2.5], [0.0, 0.0]]
+    assert output["predictions"] == [{"value": 1.25, "spread": 1.25, "range": 2.5, "decision": "accept"}] * 2
+    assert (output["prediction_id"], output["release"], output["status"]) == ("mine", ensemble.digest, "COMPLETE")
+    assert [one["outputs"] for one in output["members"]] == [[2.5, 2.5], [0.0, 0.0]]
 
 
-def test_a_member_that_answers_no_number_degrades_the_answer(tmp_path: Path) -> None:
+def test_a_member_without_a_finite_output_degrades_the_prediction(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"), quorum={"min_members": 1})
-    answer = ensemble.predict({"features": {"x": -1}})
-    assert (answer["status"], answer["predictions"][0]["value"]) == ("DEGRADED", 1.5)
-    assert answer["members"][1]["error"]["type"] == "InvalidOutput"
+    output = ensemble.predict({"features": {"x": -1}})
+    assert (output["status"], output["predictions"][0]["value"]) == ("DEGRADED", 1.5)
+    assert output["members"][1]["error"]["type"] == "InvalidOutput"
 
 
 def test_a_multiclass_ensemble_of_probabilities_and_labels(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_multiclass_ensemble_of_probabilities_and_labels(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("artifact", ["bare", "bare_one"])
-def test_a_model_of_bare_numbers_answers_one_row_many_and_a_table(tmp_path: Path, artifact: str) -> None:
+def test_a_model_of_bare_numbers_predicts_one_row_many_and_a_table(tmp_path: Path, artifact: str) -> None:
     ensemble = load(tmp_path, member("half", artifact, columns=["x"]), features=[X, Y])
     rows = [{"x": x, "y": 0} for x in (1, 2, 5)]
     expected = [2.5, 3.0, 4.5]  # x / 2 + 2
@@ -87,48 +87,48 @@ def test_a_model_that_cannot_be_loaded_fails_at_each_prediction(tmp_path: Path) 
     path = sources(tmp_path, member("half"), member("odd", "sigmoid"), quorum={"min_members": 1}).path
     (tmp_path / "sigmoid.tflite").write_bytes(b"no model")
     ensemble = Ensemble.load(path)
-    answer = ensemble.predict({"features": {"x": 0}})
-    assert (answer["status"], answer["members"][1]["error"]["type"]) == ("DEGRADED", "ModelRefused")
+    output = ensemble.predict({"features": {"x": 0}})
+    assert (output["status"], output["members"][1]["error"]["type"]) == ("DEGRADED", "ModelRefused")
 
 
-def test_a_later_tier_is_asked_about_undecided_rows_only(tmp_path: Path) -> None:
+def test_a_later_tier_is_invoked_only_for_undecided_rows(tmp_path: Path) -> None:
     ensemble = load(
         tmp_path,
-        member("sure", "sigmoid", "probability", columns=["x"]),
-        member("asked", "sigmoid", "probability", columns=["y"], tier=2),
+        member("first", "sigmoid", "probability", columns=["x"]),
+        member("second", "sigmoid", "probability", columns=["y"], tier=2),
         task={"type": "binary", "classes": ["no", "yes"]},
         features=[X, Y],
         cascade={"min_margin": 0.5},
         quorum={"min_members": 1},
     )
-    answer = ensemble.predict({"instances": [{"x": 9, "y": 0}, {"x": 0, "y": 3}, {"x": -9, "y": 0}]})
-    assert [one["tier"] for one in answer["predictions"]] == [1, 2, 1]
-    sure, asked = answer["members"]
-    assert [len(sure["outputs"]), len(asked["outputs"])] == [3, 1]
-    assert asked["outputs"] == pytest.approx([1 / (1 + math.exp(-3))], abs=1e-6)
+    output = ensemble.predict({"instances": [{"x": 9, "y": 0}, {"x": 0, "y": 3}, {"x": -9, "y": 0}]})
+    assert [one["tier"] for one in output["predictions"]] == [1, 2, 1]
+    first, second = output["members"]
+    assert [len(first["outputs"]), len(second["outputs"])] == [3, 1]
+    assert second["outputs"] == pytest.approx([1 / (1 + math.exp(-3))], abs=1e-6)
     alone = ensemble.predict({"features": {"x": 9, "y": 0}})
     assert [one["status"] for one in alone["members"]] == ["ok", "skipped"]
 
 
 def test_a_payloads_quorum_counts_for_it_alone(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"))
-    asked = {"features": {"x": -1}, "quorum": {"min_members": 1}}
-    assert ensemble.predict(asked)["status"] == "DEGRADED"
+    payload = {"features": {"x": -1}, "quorum": {"min_members": 1}}
+    assert ensemble.predict(payload)["status"] == "DEGRADED"
     with pytest.raises(QuorumNotMet):
         ensemble.predict({"features": {"x": -1}})
     with pytest.raises(InvalidPayload, match="3 is more than the 2 voters"):
-        ensemble.predict({**asked, "quorum": {"min_members": 3}})
+        ensemble.predict({**payload, "quorum": {"min_members": 3}})
 
 
-def test_what_is_answered_is_what_json_holds(tmp_path: Path) -> None:
+def test_the_output_is_what_json_would_carry(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), quorum={"required": ["half"]}, review={"max_spread": 1})
-    answer = ensemble.predict({"features": {"x": 1}})
-    assert json.loads(json.dumps(answer)) == answer
+    output = ensemble.predict({"features": {"x": 1}})
+    assert json.loads(json.dumps(output)) == output
 
 
 def test_no_quorum_is_raised(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"))
-    with pytest.raises(QuorumNotMet, match="1 of 2 voters answered, and the quorum is 2; missing: log"):
+    with pytest.raises(QuorumNotMet, match="1 of 2 voters responded, and the quorum is 2; missing: log"):
         ensemble.predict({"features": {"x": -1}})
 
 
@@ -140,7 +140,7 @@ def test_a_bad_payload_is_raised(tmp_path: Path) -> None:
         ensemble.predict({"instances": {"s3": "s3://data/payloads/x.json"}})
 
 
-def test_another_release_is_not_answered_for(tmp_path: Path) -> None:
+def test_another_release_than_the_loaded_one_is_rejected(tmp_path: Path) -> None:
     ensemble = load(tmp_path)
     assert ensemble.predict({"features": {"x": 1}, "release": ensemble.digest[:8]})["release"] == ensemble.digest
     with pytest.raises(ReleaseNotCurrent, match="release 0123456789 is not the loaded one"):
@@ -154,7 +154,7 @@ def test_a_bad_manifest_is_raised(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _restless() -> Iterator[None]:
-    """Let threads take turns a thousand times as often as they do."""
+    """Let threads take turns a thousand times as often as usual."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(usual / 1000)
     yield
@@ -165,21 +165,21 @@ def _restless() -> Iterator[None]:
 def test_threads_share_an_ensemble(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("a"), member("b"))
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda x: ensemble.predict({"features": {"x": x}}), range(500)))
+        outputs = list(pool.map(lambda x: ensemble.predict({"features": {"x": x}}), range(500)))
         tables = list(pool.map(lambda x: ensemble.predict_table({"x": [float(x)] * 3}), range(100)))
     # half_plus_two(x) = x / 2 + 2
-    assert [answer["predictions"][0]["value"] for answer in answers] == [x / 2 + 2 for x in range(500)]
+    assert [output["predictions"][0]["value"] for output in outputs] == [x / 2 + 2 for x in range(500)]
     assert [table["value"].to_list() for table in tables] == [[x / 2 + 2] * 3 for x in range(100)]
 
 
-def test_threads_that_load_and_ask_meet_no_type_for_the_first_time() -> None:
+def test_threads_that_load_and_predict_use_no_type_for_the_first_time() -> None:
     run_watched(
         """
         import json
         from concurrent.futures import ThreadPoolExecutor
         from stepensemble import Ensemble
 
-        def ask(manifest):
+        def load(manifest):
             ensemble = Ensemble.load(manifest)
             if manifest == "models/manifest.json":
                 features = json.load(open("events/passenger.json"))["features"]
@@ -189,12 +189,12 @@ def test_threads_that_load_and_ask_meet_no_type_for_the_first_time() -> None:
             return ensemble
 
         with ThreadPoolExecutor() as pool:
-            assert len(list(pool.map(ask, ["models/manifest.json", "models/digits/manifest.json"]))) == 2
+            assert len(list(pool.map(load, ["models/manifest.json", "models/digits/manifest.json"]))) == 2
         """
     )
 
 
-def test_the_package_imports_nothing_until_it_is_asked() -> None:
+def test_the_package_imports_nothing_before_it_is_used() -> None:
     code = "import sys, stepensemble; assert not {'numpy', 'msgspec', 'boto3'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):

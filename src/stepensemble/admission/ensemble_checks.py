@@ -15,7 +15,7 @@ from stepensemble.core.preprocessing.columns import Columns
 from stepensemble.core.problems import Problem
 from stepensemble.core.releases.release import Release
 from stepensemble.core.slot_capacity import EXECUTION_SECONDS, execution_seconds, member_seconds, tier_seconds
-from stepensemble.core.state_size import NUMBER_BYTES, STATE_BYTES, asked_bytes, inline_bytes, pointer_bytes
+from stepensemble.core.state_size import NUMBER_BYTES, STATE_BYTES, inline_bytes, invoked_bytes, pointer_bytes
 
 
 def check_states(release: Release, columns: Columns, rows: Sequence[Mapping[str, Any]]) -> Check:
@@ -31,7 +31,7 @@ def check_states(release: Release, columns: Columns, rows: Sequence[Mapping[str,
     check = Check(None, "state", figure, f"{STATE_BYTES / 1024:,.0f} KiB")
     if needed <= STATE_BYTES:
         return check
-    policy, members = len(msgspec.json.encode(release.policy)), sum(asked_bytes(release).values())
+    policy, members = len(msgspec.json.encode(release.policy)), sum(invoked_bytes(release).values())
     reason = (
         f"a state of an execution has {needed:,} bytes without any row, and can carry {STATE_BYTES:,}: "
         f"the policy has {policy:,}, the list of members {members:,}"
@@ -44,7 +44,7 @@ def check_states(release: Release, columns: Columns, rows: Sequence[Mapping[str,
 
 def count_inline(release: Release, columns: Columns, rows: Sequence[Mapping[str, Any]]) -> int:
     """Return how many rows an execution carries in its states; more are stored in S3."""
-    members_bytes = asked_bytes(release)
+    members_bytes = invoked_bytes(release)
     row_bytes = max(len(msgspec.json.encode(row)) for row in rows) + 1
     numbers = sum(int(column[0].size) for column in columns.values())
     names = sum(len(name.encode()) + 64 for name in columns)

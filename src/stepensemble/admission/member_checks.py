@@ -12,7 +12,7 @@ from stepensemble.admission.output_meaning import suspect_kind
 from stepensemble.admission.probes import MemberProbe, ProbedMember, ProbeResult, ProbeTarget
 from stepensemble.admission.repeatability import BESIDE
 from stepensemble.conversion.contract_inference import SHAPE_REMEDY
-from stepensemble.core.aggregation.canonical import canonical, check_output
+from stepensemble.core.aggregation.canonical import check_output, convert_output
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InputMismatch, MemberError
 from stepensemble.core.preprocessing.columns import bind_columns
@@ -157,7 +157,7 @@ def check_contract(
         yield checked.reject("golden rows", None, error, "", "fix the model, or the golden rows")
         return
     try:
-        canonical(values, task, output)
+        convert_output(values, task, output)
     except MemberError as error:
         yield checked.reject("output", kind, error, ".output", "fix the model, or declare what its output means")
         return

@@ -34,7 +34,7 @@ from stepensemble.conversion.contract_inference import (
 )
 from stepensemble.conversion.converter import ConversionOptions, Converted, JobRunner, convert
 from stepensemble.conversion.parity import DRAWN_ROWS, Labels, choose_labels
-from stepensemble.core.aggregation.canonical import canonical, check_output
+from stepensemble.core.aggregation.canonical import check_output, convert_output
 from stepensemble.core.aggregation.classification import own_labels
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidManifest, InvalidOutput
@@ -351,7 +351,7 @@ def _make_label_reader(task: Task, output: Output | None) -> Labels | None:
 
     def read_labels(values: Array) -> Array:
         try:
-            numbers = canonical(check_output(values, len(values)), task, output or infer_output(task, values))
+            numbers = convert_output(check_output(values, len(values)), task, output or infer_output(task, values))
         except (InvalidOutput, AdditionRefused):
             return choose_labels(values)
         return own_labels(task, numbers)

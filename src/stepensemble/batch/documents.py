@@ -1,7 +1,7 @@
-"""What a run is: asked, planned, cut into shards. These documents lie in S3 and travel through the state machine.
+"""The documents of a run: its request, plan, shards and result. They are stored in S3 and pass the state machine.
 
-A run is named by what decides its results: the dataset's files and their versions, the release, the date, and the
-options. Asked for twice, it is one run.
+A run's name is a digest of everything that decides its results: the dataset's files and their versions, the release,
+the date, the prefix of the results, and the options. Two requests with the same name are one run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from stepensemble.core.releases.release import digest_of
 
 SHARD_BYTES = 16 * 1024 * 1024
 RUN_DIGITS = 16
-"""Of the digest that names a run."""
+"""Hexadecimal digits of the digest that names a run."""
+
+SCHEMA_VERSION = 2
+"""Version of the plan, the shard reports and the summary; `stored_documents` reads the version before, too."""
 
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 
@@ -23,7 +26,7 @@ Format = Literal["csv", "jsonl", "parquet"]
 Compression = Literal["none", "gzip"]
 
 LabelValues = Literal["names", "indexes"]
-"""What labels of classes are: their names, or their places among the task's classes, counted from 0."""
+"""What labels are: the names of the task's classes, or their indexes, counted from 0."""
 
 KINDS: dict[str, tuple[Format, Compression]] = {
     ".csv": ("csv", "none"),
@@ -34,7 +37,7 @@ KINDS: dict[str, tuple[Format, Compression]] = {
     ".ndjson.gz": ("jsonl", "gzip"),
     ".parquet": ("parquet", "none"),
 }
-"""How the names of a dataset's files end."""
+"""File format and compression by the ending of a file's name."""
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,17 +45,18 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         id: the column whose values name the rows; by default a row is named by its file and number.
-        keep: columns that are carried through to the results.
-        label: the column that holds the truth, where it is known: the class's name or index, or the number.
-        label_values: whether the labels are the classes' names or their indexes; by default Plan decides, where only
-            one of them can be right.
+        keep: columns that are copied to the results.
+        label: the column with the ground truth, where it is known: the class's name or index, or the number.
+        label_values: whether the labels are the classes' names or their indexes; by default Plan decides, if only one
+            of the two is possible.
         format: of the results.
-        encoding: of CSV and JSON Lines, by Python's name; a byte order mark is always taken for what it is.
+        encoding: of CSV and JSON Lines, by Python's name; a byte order mark takes precedence.
         separator: of CSV: one ASCII character.
-        shard_size: bytes of input that one shard has, about.
+        shard_size: approximate bytes of input per shard.
         max_rejected: share of rows that may be rejected; with more of them the run fails.
-        max_failed_shards: how many shards may have no answer; with more of them the run fails.
-        spreadsheet: whether text in CSV results that a spreadsheet takes for a formula has an apostrophe in front.
+        max_failed_shards: how many shards may fail; with more of them the run fails.
+        spreadsheet: whether text in CSV results that a spreadsheet would compute as a formula gets an apostrophe in
+            front.
     """
 
     id: str | None = None
@@ -73,11 +77,11 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         dataset: `s3://bucket/key`, or a prefix that ends with a slash; `{date}` in it stands for the date.
-        version_id: of a dataset that is one object, which version of it; by default the latest.
-        date: which day's run it is; by default the day of `scheduled_at` in `timezone`, else of the execution's start.
-        scheduled_at: when the schedule meant to start it, ISO 8601.
-        release: digest, or its beginning, of the release that answers; by default the current one.
-        output: prefix in the data bucket under which results go.
+        version_id: the version of the object, for a dataset that is one object; by default the latest.
+        date: the day of the run; by default the day of `scheduled_at` in `timezone`, or of the execution's start.
+        scheduled_at: the time for which the schedule started the run, ISO 8601.
+        release: digest, or its beginning, of the release that predicts; by default the current one.
+        output: prefix in the data bucket under which results are stored.
     """
 
     dataset: str
@@ -94,10 +98,10 @@ class File(Struct, frozen=True):
     """A file of a dataset.
 
     Attributes:
-        name: as results and rejected rows call it: its key without what all files' keys begin with.
-        version: what changes with its content: its ETag.
-        rows: how many; None before the dataset was cut.
-        version_id: which version of the object is read, where the request names one; else the latest.
+        name: the name in results and rejected rows: the key without the prefix that all files share.
+        version: the ETag, which changes with the content.
+        rows: number of rows; None before the dataset was split into shards.
+        version_id: the version of the object that is read, if the request names one; otherwise the latest.
     """
 
     key: str
@@ -116,10 +120,10 @@ class Shard(Struct, frozen=True):
     Attributes:
         number: counted from 0 over the whole dataset.
         file: index of the file in the plan.
-        start, end: of a text file the bytes, headers excluded; of Parquet the rows; of a text that cannot be cut (gzip,
-            UTF-16 and the like) 0 and the file's size.
-        first_row: number in the file of the shard's first row; rows are counted from 1, headers and blank lines not.
-        rows: how many there are, as counted when it was cut; None of what was not counted.
+        start, end: bytes of a text file, headers excluded; rows of a Parquet file; 0 and the file's size for a text
+            that cannot be split (gzip, UTF-16 and the like).
+        first_row: number in the file of the shard's first row, counted from 1 without headers and blank lines.
+        rows: number of rows, as counted when the dataset was split; None if they were not counted.
     """
 
     number: int
@@ -130,24 +134,30 @@ class Shard(Struct, frozen=True):
     rows: int | None
 
 
+class BinEdges(Struct, frozen=True):
+    """Ascending edges of histograms, of the prediction and of features by name; without edges there is none."""
+
+    prediction: tuple[float, ...] = ()
+    features: dict[str, tuple[float, ...]] = {}
+
+
 class RunPlan(Struct, frozen=True):
-    """A run before its first shard; written once, read by every shard.
+    """The plan of a run, written once before its first shard and read by every shard.
 
     Attributes:
-        run: its name.
-        execution: ARN of the one that planned it.
+        run: the run's name.
+        execution: ARN of the execution that planned it.
         ensemble: the release's name.
-        release: its digest.
-        slots: which score function serves which member: the placement.
-        dataset, date, output: resolved.
-        files: all, in the order of their keys.
-        columns: of the dataset, in order: the union over files.
-        shards: how many.
-        edges: of the histograms by which drift is measured, by feature, and of the prediction by the empty name; taken
-            from the run before where there is one.
-        previous: key of the summary of the run before; None where there is none.
-        notes: what a person may want to know of the columns, and need not change.
-        label_values: how all shards read the labels; None without labels, and of a regression.
+        release: the release's digest.
+        slots: the placement: which score function serves which member.
+        dataset, date, output: resolved from the request.
+        files: all files, in the order of their keys.
+        columns: the dataset's columns, in order: the union over files.
+        shards: how many there are.
+        edges: of the histograms by which drift is measured; taken from the previous run if there is one.
+        previous_summary: key of the summary of the previous run; None if there is none.
+        notes: information about the columns that needs no change.
+        label_values: how all shards read the labels; None without labels, and for a regression.
     """
 
     run: str
@@ -163,27 +173,28 @@ class RunPlan(Struct, frozen=True):
     files: tuple[File, ...]
     columns: tuple[str, ...]
     shards: int
-    edges: dict[str, tuple[float, ...]] = {}
-    previous: str | None = None
+    edges: BinEdges = BinEdges()
+    previous_summary: str | None = None
     notes: tuple[str, ...] = ()
     label_values: LabelValues | None = None
+    schema_version: int = SCHEMA_VERSION
 
 
 class ShardFailure(Struct, frozen=True):
-    """Why a shard has no answer in an attempt: a name from the error tree or from Step Functions, and its cause."""
+    """Why an attempt at a shard failed: the name of an error of this package or of Step Functions, and its cause."""
 
     error: str
     cause: str
 
 
 class Result(Struct, frozen=True):
-    """What a run came to, once it is whole: the output of the batch's state machine.
+    """The result of a complete run: the output of the batch's state machine.
 
     Attributes:
-        rows_in: all of them: `rows_out`, `rows_rejected` and `rows_failed` together.
-        rows_failed: of shards without an answer, as far as they were counted.
-        results: `s3://bucket/prefix/` of the files with the answers.
-        rejected: the same of the rejected rows; None where there are none.
+        rows_in: all rows: `rows_out`, `rows_rejected` and `rows_failed` together.
+        rows_failed: rows of failed shards, as far as they were counted.
+        results: `s3://bucket/prefix/` of the files with the predictions.
+        rejected: the same for the rejected rows; None if there are none.
         report, summary: `s3://bucket/key`.
     """
 
@@ -203,7 +214,7 @@ class Result(Struct, frozen=True):
 
 
 def kind_of(key: str) -> tuple[Format, Compression] | None:
-    """Return how a file is written, by how its name ends; None where that is unknown."""
+    """Return a file's format and compression by the ending of its name; None if the ending is unknown."""
     name = key.lower()
     return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
 
@@ -213,14 +224,14 @@ def name_run(files: tuple[File, ...], release: str, date: str, output: str, opti
 
     Args:
         files: of the dataset, in the order of their keys.
-        release: digest of the release that answers.
+        release: digest of the release that predicts.
         date: `YYYY-MM-DD`.
         output: prefix of the results.
-        options: all of them.
+        options: of the request.
     """
     known = [[file.key, file.version] for file in files]
     chosen = msgspec.to_builtins(options)
-    # Runs from before there were these options keep their names.
+    # Options that were added later are left out at their defaults, so that earlier runs keep their names.
     if options.label_values is None:
         del chosen["label_values"]
     if not options.spreadsheet:

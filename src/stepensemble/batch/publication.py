@@ -1,28 +1,28 @@
-"""Put a run together: count, publish what its shards left, and say that it is whole, last.
+"""Publishes a run: computes its summary, copies the shards' files, and marks the run as complete, last.
 
-Nothing is taken for whole before it is: parts are copied, then `summary.json` and `report.html` are written, then the
-empty `_SUCCESS` beside the parts, then `result.json`, by which the run is known to be whole; only then goes what the
-shards left on their way. Whoever is stopped in between is followed by somebody who does the same again and comes to the
-same, since every step writes what it would have written before.
+The order is: parts are copied; `summary.json` and `report.html` are written; then the empty `_SUCCESS` beside the
+parts; then `result.json`, which marks the run as complete; then the shards' intermediate objects are deleted. If an
+execution is stopped in between, the next one repeats all steps with the same result, since each step writes the same
+bytes again.
 
-A run that fails publishes its rejected rows, summary and report, and keeps what its shards left: it is resumed.
+A failed run publishes its rejected rows, summary and report. Its intermediate objects stay, so that it can be resumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
 from msgspec import Struct
 
-from stepensemble.batch.documents import Result, RunPlan, Shard, ShardFailure
+from stepensemble.batch.documents import BinEdges, Result, RunPlan, Shard, ShardFailure
 from stepensemble.batch.report.statistics import ShardReport
-from stepensemble.batch.report.summary import Ended, RunLocations, Summary, Times, summarize
-from stepensemble.batch.run_lock import holds, read_result
+from stepensemble.batch.report.summary import RunContext, RunLocations, ShardOutcomes, Summary, summarize
+from stepensemble.batch.run_lock import holds_claim, read_result
+from stepensemble.batch.stored_documents import decode_shard_report, decode_summary
 from stepensemble.core.errors import BatchFailed, DatasetChanged, ObjectMissing, PublishConflict, RunTakenOver
-from stepensemble.core.releases.release import Release
 from stepensemble.storage.keys import (
     REPORT,
     SUMMARY,
@@ -40,23 +40,21 @@ from stepensemble.storage.keys import (
 )
 from stepensemble.storage.objects import Bucket
 
-AT_ONCE = 16
-"""Objects that are read or copied together."""
+CONNECTIONS = 16
+"""Objects that are read or copied at the same time."""
 
 PART_DIGITS = 5
 
-# What a type is decoded by is built here, before there are threads: msgspec builds it at a type's first use, and two
-# threads that meet there end the process.
-_REPORT = msgspec.json.Decoder(ShardReport)
+# Built here, before there are threads: msgspec builds a type's decoder when it is first needed, and two threads that do
+# so at the same time end the process.
 _FAILURE = msgspec.json.Decoder(ShardFailure)
 
-
 KEPT_DAYS = 400
-"""Days of which an ensemble's runs are kept in mind, so that a run is compared with the one before its own day."""
+"""How many days are in the list of an ensemble's runs, so that a run can be compared with one of an earlier day."""
 
 
 class DaysRun(Struct, frozen=True):
-    """The whole run of a day: of several the last one.
+    """The complete run of a day: the last one, if there are several.
 
     Attributes:
         summary: the key of its summary.
@@ -68,7 +66,7 @@ class DaysRun(Struct, frozen=True):
 
 
 class Latest(DaysRun, frozen=True):
-    """The run of the latest day, and those of the days before it, latest first."""
+    """The complete run of the latest day, and those of earlier days, latest first."""
 
     earlier: tuple[DaysRun, ...] = ()
 
@@ -78,16 +76,16 @@ class Latest(DaysRun, frozen=True):
         return (DaysRun(self.run, self.date, self.summary), *self.earlier)
 
 
-class Previous(Struct, frozen=True):
-    """The run with which the next is compared: the key of its summary, and the edges of its histograms."""
+class PreviousRun(Struct, frozen=True):
+    """The run that the next one is compared with: the key of its summary, and the edges of its histograms."""
 
-    key: str
-    edges: dict[str, tuple[float, ...]]
+    summary: str
+    edges: BinEdges
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where a run's files go in the data bucket; all are folders without a slash behind."""
+class OutputFolders:
+    """Where a run's files are stored in the data bucket: prefixes without a slash at the end."""
 
     results: str
     rejected: str
@@ -104,14 +102,14 @@ class Places:
         return f"{self.reports}/{REPORT}"
 
 
-def find_places(plan: RunPlan) -> Places:
-    """Return where a run's files go."""
+def locate_outputs(plan: RunPlan) -> OutputFolders:
+    """Return where a run's files are stored."""
     kinds = ("", "-rejected", "-reports")
-    return Places(*(partition(f"{plan.output}{kind}", plan.ensemble, plan.date, plan.run) for kind in kinds))
+    return OutputFolders(*(partition(f"{plan.output}{kind}", plan.ensemble, plan.date, plan.run) for kind in kinds))
 
 
-def read_previous(bucket: Bucket, output: str, ensemble: str, date: str) -> Previous | None:
-    """Return the run with which the next one is compared: of its day, or the latest day before; None without one.
+def find_previous_run(bucket: Bucket, output: str, ensemble: str, date: str) -> PreviousRun | None:
+    """Return the run that the next one is compared with: of the same day, or of the latest day before; None if none is.
 
     Args:
         bucket: with the data.
@@ -124,77 +122,65 @@ def read_previous(bucket: Bucket, output: str, ensemble: str, date: str) -> Prev
         found = next((one for one in latest.days if one.date <= date), None)
         if found is None:
             return None
-        summary = msgspec.json.decode(bucket.read(found.summary), type=Summary)
-    except (ObjectMissing, msgspec.DecodeError):  # deleted, or of another version: the next one is the first again
+        histograms = decode_summary(bucket.read(found.summary)).histograms
+    except (ObjectMissing, msgspec.DecodeError):  # deleted, or of a version that is not read: there is no previous run
         return None
-    return Previous(found.summary, {name: one.edges for name, one in summary.histograms.items()})
+    edges = BinEdges(
+        histograms.prediction.edges if histograms.prediction else (),
+        {name: one.edges for name, one in histograms.features.items()},
+    )
+    return PreviousRun(found.summary, edges)
 
 
-def put_together(
-    bucket: Bucket,
-    plan: RunPlan,
-    shards: Sequence[Shard],
-    release: Release,
-    times: Times,
-    memory: Mapping[str, int],
-    draw: Callable[[Summary], str],
-) -> Result:
-    """Count what the shards reported, publish it, and return what the run came to.
+def publish_run(bucket: Bucket, run: RunContext, draw: Callable[[Summary], str]) -> Result:
+    """Summarize what the shards reported, publish it, and return the run's result.
 
     Args:
         bucket: with the data.
-        plan: of the run.
-        shards: all of them.
-        release: that answered.
-        times: which execution asks, and when.
-        memory: MB of the functions, by name; see `cost`.
-        draw: the report, from the summary.
+        run: the run.
+        draw: returns the report for a summary.
 
     Raises:
-        BatchFailed: it went beyond its tolerances, or rows do not add up; summary, report and rejected rows are there.
-        DatasetChanged: a file was changed or removed meanwhile; likewise.
-        RunTakenOver: another execution has it by now.
+        BatchFailed: the run exceeds its limits, or rows are lost; summary, report and rejected rows are published.
+        DatasetChanged: a file was changed or removed during the run; published is the same.
+        RunTakenOver: another execution has taken over the run.
     """
-    if not holds(bucket, plan.run, times.execution):
-        raise RunTakenOver(f"run {plan.run} was taken over by another execution; look at that one")
+    plan = run.plan
+    if not holds_claim(bucket, plan.run, run.attempt.execution):
+        raise RunTakenOver(f"run {plan.run} was taken over by another execution; follow that one")
     result = read_result(bucket, plan.run)
     if result is None:
-        result = _publish(bucket, plan, shards, release, times, memory, draw)
-    if result.rows_out:  # nothing could be compared with an empty run
+        result = _publish(bucket, run, draw)
+    if result.rows_out:  # no later run can be compared with an empty one
         _move_latest(bucket, plan)
-    _tidy_up(bucket, plan.run)
+    _delete_intermediate(bucket, plan.run)
     return result
 
 
-def _publish(
-    bucket: Bucket,
-    plan: RunPlan,
-    shards: Sequence[Shard],
-    release: Release,
-    times: Times,
-    memory: Mapping[str, int],
-    draw: Callable[[Summary], str],
-) -> Result:
-    places = find_places(plan)
-    ended = _read_ended(bucket, plan.run, shards)
-    previous = None if plan.previous is None else _read_summary(bucket, plan.previous)
-    if previous is not None and previous.run == plan.run:  # its results were deleted, and it is done again
+def _publish(bucket: Bucket, run: RunContext, draw: Callable[[Summary], str]) -> Result:
+    plan = run.plan
+    folders = locate_outputs(plan)
+    outcomes = _read_outcomes(bucket, plan.run, run.shards)
+    previous = None if plan.previous_summary is None else _read_summary(bucket, plan.previous_summary)
+    if previous is not None and previous.run == plan.run:  # this run, whose results were deleted and are made again
         previous = None
-    published = RunLocations(
-        *(bucket.pointer(place).s3 for place in (f"{places.results}/", f"{places.rejected}/", places.report))
+    locations = RunLocations(
+        *(bucket.pointer(key).s3 for key in (f"{folders.results}/", f"{folders.rejected}/", folders.report))
     )
-    summary = summarize(plan, shards, release, ended, times, memory, previous, published)
+    summary = summarize(run, outcomes, previous, locations)
     if summary.cause is None:
-        parts = [(staged_key(plan.run, "part", one.number, plan.options.format), one.number) for one in ended.reports]
-        _copy(bucket, places.results, parts)
-    rejected = [one.number for one in ended.reports if one.rows_rejected]
-    _copy(bucket, places.rejected, [(staged_key(plan.run, "rejected", one, "parquet"), one) for one in rejected])
-    bucket.write(places.summary, msgspec.json.format(msgspec.json.encode(summary), indent=1))
-    bucket.write(places.report, draw(summary).encode())
+        parts = [
+            (staged_key(plan.run, "part", one.number, plan.options.format), one.number) for one in outcomes.reports
+        ]
+        _copy(bucket, folders.results, parts)
+    rejected = [one.number for one in outcomes.reports if one.rows_rejected]
+    _copy(bucket, folders.rejected, [(staged_key(plan.run, "rejected", one, "parquet"), one) for one in rejected])
+    bucket.write(folders.summary, msgspec.json.format(msgspec.json.encode(summary), indent=1))
+    bucket.write(folders.report, draw(summary).encode())
     if summary.cause is not None:
-        message = f"{summary.cause}\nsummary: {bucket.pointer(places.summary).s3}"
-        raise DatasetChanged(message) if ended.changed else BatchFailed(message)
-    bucket.write(success_key(places.results), b"")
+        message = f"{summary.cause}\nsummary: {bucket.pointer(folders.summary).s3}"
+        raise DatasetChanged(message) if outcomes.changed else BatchFailed(message)
+    bucket.write(success_key(folders.results), b"")
     result = Result(
         run=plan.run,
         date=plan.date,
@@ -203,69 +189,69 @@ def _publish(
         rows_out=summary.rows_out,
         rows_rejected=summary.rows_rejected,
         needs_review=summary.needs_review,
-        results=published.results,
+        results=locations.results,
         rejected=summary.rejected,
         report=summary.report,
-        summary=bucket.pointer(places.summary).s3,
+        summary=bucket.pointer(folders.summary).s3,
         rows_failed=summary.rows_failed,
     )
     bucket.write(result_key(plan.run), msgspec.json.encode(result))
     return result
 
 
-def _read_ended(bucket: Bucket, run: str, shards: Sequence[Shard]) -> Ended:
-    """Read what became of every shard: its report, or else why it has none."""
+def _read_outcomes(bucket: Bucket, run: str, shards: Sequence[Shard]) -> ShardOutcomes:
+    """Read for every shard its report or, if it has none, why it failed."""
 
     def read(shard: Shard) -> ShardReport | ShardFailure:
         try:
-            report = _REPORT.decode(bucket.read(shard_report_key(run, shard.number)))
+            report = decode_shard_report(bucket.read(shard_report_key(run, shard.number)))
             return ShardFailure("QuorumNotMet", report.cause) if report.cause is not None else report
         except ObjectMissing:
             pass
         try:
             return _FAILURE.decode(bucket.read(shard_failure_key(run, shard.number)))
         except ObjectMissing:
-            return ShardFailure("NoReport", "the shard has left neither a report nor a reason")
+            return ShardFailure("NoReport", "the shard stored neither a report nor a failure")
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
         found = list(pool.map(read, shards))
-    return Ended(
+    return ShardOutcomes(
         reports=tuple(one for one in found if isinstance(one, ShardReport)),
-        failures={one.number: why for one, why in zip(shards, found, strict=True) if isinstance(why, ShardFailure)},
+        failures={shard.number: one for shard, one in zip(shards, found, strict=True) if isinstance(one, ShardFailure)},
     )
 
 
 def _read_summary(bucket: Bucket, key: str) -> Summary | None:
     try:
-        return msgspec.json.decode(bucket.read(key), type=Summary)
+        return decode_summary(bucket.read(key))
     except (ObjectMissing, msgspec.DecodeError):
         return None
 
 
 def _copy(bucket: Bucket, folder: str, staged: Sequence[tuple[str, int]]) -> None:
-    """Copy shards' files to where they are published, each under the number of its shard."""
+    """Copy shards' files to a published folder, each under the number of its shard."""
 
     def copy(source: str, shard: int) -> None:
         extension = source.partition(".")[2]
         bucket.copy(source, f"{folder}/part-{shard:0{PART_DIGITS}d}.{extension}")
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
         list(pool.map(lambda one: copy(*one), staged))
 
 
 def _move_latest(bucket: Bucket, plan: RunPlan) -> None:
-    """Let runs of this day and of later ones be compared with this one."""
+    """Add this run to the list that later runs find the previous one in."""
     key = latest_key(plan.output, plan.ensemble)
-    whole = DaysRun(plan.run, plan.date, find_places(plan).summary)
+    this = DaysRun(plan.run, plan.date, locate_outputs(plan).summary)
     while True:
-        held, tag = _read_latest(bucket, key)
-        days = () if held is None else held.days
-        if whole in days:
+        latest, etag = _read_latest(bucket, key)
+        days = () if latest is None else latest.days
+        if this in days:
             return
-        others = [one for one in days if one.date != whole.date]
-        first, *rest = sorted([*others, whole], key=lambda one: one.date, reverse=True)[:KEPT_DAYS]
+        others = [one for one in days if one.date != this.date]
+        first, *rest = sorted([*others, this], key=lambda one: one.date, reverse=True)[:KEPT_DAYS]
         try:
-            bucket.replace(key, msgspec.json.encode(Latest(first.run, first.date, first.summary, tuple(rest))), tag)
+            bucket.replace(key, msgspec.json.encode(Latest(first.run, first.date, first.summary, tuple(rest))), etag)
         except PublishConflict:
             continue
         return
@@ -273,19 +259,19 @@ def _move_latest(bucket: Bucket, plan: RunPlan) -> None:
 
 def _read_latest(bucket: Bucket, key: str) -> tuple[Latest | None, str | None]:
     try:
-        body, tag = bucket.read_tagged(key)
+        body, etag = bucket.read_tagged(key)
     except ObjectMissing:
         return None, None
     try:
-        return msgspec.json.decode(body, type=Latest), tag
+        return msgspec.json.decode(body, type=Latest), etag
     except msgspec.DecodeError:
-        return None, tag
+        return None, etag
 
 
-def _tidy_up(bucket: Bucket, run: str) -> None:
-    """Delete what the shards left on their way; plan, claim and result stay.
+def _delete_intermediate(bucket: Bucket, run: str) -> None:
+    """Delete the shards' intermediate objects; plan, claim and result stay.
 
-    Reports go first: a shard that has one is finished, and must have its part too, if the run is ever done again.
+    Reports are deleted first: a shard with a report counts as finished and must have its part, if the run is repeated.
     """
     kept = {plan_key(run), claim_key(run), result_key(run)}
     bucket.delete([listed.key for listed in bucket.list(reports_folder(run))])

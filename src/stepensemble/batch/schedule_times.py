@@ -1,9 +1,9 @@
-"""When a schedule starts its target next: the expressions of EventBridge Scheduler, evaluated.
+"""Computes when a schedule of EventBridge Scheduler starts its target next.
 
-`rate(value unit)`, `at(yyyy-mm-ddThh:mm:ss)` and `cron(minutes hours day-of-month month day-of-week year)`, as
-https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html has them: in the schedule's timezone; a time
-that the clocks skip in spring is skipped, one that they show twice in autumn counts once, and a day of a rate is 24
-hours. Nothing here starts anything.
+Expressions are `rate(value unit)`, `at(yyyy-mm-ddThh:mm:ss)` and `cron(minutes hours day-of-month month day-of-week
+year)`, in the schedule's timezone (https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html). A time
+that the clocks skip in spring is skipped, a time that they show twice in autumn counts once, and a day of a rate is 24
+hours.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ IsDay = Callable[[date], bool]
 
 
 class UnknownExpression(ValueError):
-    """The expression is none that EventBridge Scheduler takes."""
+    """The expression is not one that EventBridge Scheduler accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A `cron` expression; `is_day` says whether day of month and day of week let a date through."""
+    """A `cron` expression; `is_day` returns whether a date matches day of month and day of week."""
 
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
@@ -51,20 +51,20 @@ def next_times(
     """Return the next times of a schedule, in its timezone.
 
     Args:
-        expression: with its `cron(…)`, `rate(…)` or `at(…)`.
+        expression: `cron(…)`, `rate(…)` or `at(…)`.
         timezone: an IANA name.
-        after: all times are later.
-        many: how many at most; there are fewer where the schedule ends.
-        start: the schedule's start date, if it has one; a rate without one counts from its creation: give that.
+        after: all returned times are later.
+        many: how many times at most; there are fewer if the schedule ends.
+        start: the schedule's start date, if it has one; for a rate without one, the time of its creation.
         end: its end date, if it has one.
 
     Raises:
-        UnknownExpression: naming what is wrong.
+        UnknownExpression: with the problem.
     """
     zone = ZoneInfo(timezone)
     found = re.fullmatch(r"(cron|rate|at)\((.*)\)", expression.strip())
     if found is None:
-        raise UnknownExpression(f"{expression!r} is no cron(…), rate(…) or at(…)")
+        raise UnknownExpression(f"{expression!r} is not cron(…), rate(…) or at(…)")
     kind, inner = found.groups()
     if kind == "at":
         times = iter([_read_moment(inner, zone)])
@@ -78,10 +78,10 @@ def next_times(
 
 
 def read_cron(fields: str) -> Cron:
-    """Read the six fields of a `cron` expression.
+    """Parse the six fields of a `cron` expression.
 
     Raises:
-        UnknownExpression: naming the field.
+        UnknownExpression: with the field.
     """
     parts = fields.split()
     if len(parts) != 6:
@@ -127,7 +127,7 @@ def _read_rate(text: str) -> timedelta:
 
 def _count_rate(step: timedelta, start: datetime, after: datetime) -> Iterator[datetime]:
     passed = max(0, (after - start) // step)
-    with suppress(OverflowError):  # beyond the calendar there are no times
+    with suppress(OverflowError):  # there are no times after the end of the calendar
         for number in count(passed):
             time = start.astimezone(UTC) + step * number
             if time.year > LAST_YEAR:
@@ -136,7 +136,7 @@ def _count_rate(step: timedelta, start: datetime, after: datetime) -> Iterator[d
 
 
 def _walk(cron: Cron, zone: ZoneInfo, first: date) -> Iterator[datetime]:
-    """Yield every time from the begin of a day on."""
+    """Yield every time from the beginning of a day on."""
     for year in cron.years:
         for month in cron.months:
             if (year, month) < (first.year, first.month):
@@ -152,12 +152,12 @@ def _walk_day(cron: Cron, zone: ZoneInfo, today: date) -> Iterator[datetime]:
         for minute in cron.minutes:
             shown = datetime(today.year, today.month, today.day, hour, minute, tzinfo=zone)
             known = shown.astimezone(UTC).astimezone(zone)
-            if known.replace(tzinfo=None) == shown.replace(tzinfo=None):  # else no clock shows it that day
+            if known.replace(tzinfo=None) == shown.replace(tzinfo=None):  # otherwise the clocks skip this time
                 yield shown.astimezone(UTC)
 
 
 def _read_days(text: str) -> IsDay:
-    """Read day-of-month: numbers, `L` for the last, `3W` for the working day next to the third, `LW`."""
+    """Parse day-of-month: numbers, `L` for the last day, `3W` for the weekday nearest to the third, `LW`."""
     plain: list[str] = []
     special: list[IsDay] = []
     for part in text.split(","):
@@ -175,7 +175,7 @@ def _read_days(text: str) -> IsDay:
 
 
 def _read_weekdays(text: str) -> IsDay:
-    """Read day-of-week, Sunday is 1: numbers and names, `6L` for a last Friday, `3#2` for a second Tuesday."""
+    """Parse day-of-week, Sunday is 1: numbers, names, `6L` for the last Friday, `3#2` for the second Tuesday."""
     found = re.fullmatch(r"(\w+)#([1-5])", text)
     if found is not None:
         (weekday,) = _read_numbers(found[1], "day-of-week", 1, 7, WEEKDAYS)
@@ -193,12 +193,12 @@ def _read_weekdays(text: str) -> IsDay:
 
 
 def _read_numbers(text: str, field: str, least: int, most: int, names: tuple[str, ...] = ()) -> tuple[int, ...]:
-    """Read a list of numbers, ranges and increments; the names stand for the numbers from `least` on."""
+    """Parse a list of numbers, ranges and increments; the names are those of the numbers from `least` on."""
     numbers: set[int] = set()
     for part in text.split(","):
         found = re.fullmatch(r"(\*|\w+)(?:-(\w+))?(?:/([0-9]+))?", part)
         if found is None:
-            raise UnknownExpression(f"{field}: {part!r} is no number, range or increment")
+            raise UnknownExpression(f"{field}: {part!r} is not a number, range or increment")
         first, last, step = found.groups()
         begin = least if first == "*" else _read_number(first, field, least, most, names)
         end = begin if last is None else _read_number(last, field, least, most, names)
@@ -207,7 +207,7 @@ def _read_numbers(text: str, field: str, least: int, most: int, names: tuple[str
         if end < begin:
             raise UnknownExpression(f"{field}: {part!r} ends before it begins")
         if step is not None and int(step) == 0:
-            raise UnknownExpression(f"{field}: {part!r} never goes on; write an increment from 1 on")
+            raise UnknownExpression(f"{field}: {part!r} has an increment of 0; write 1 or more")
         numbers.update(range(begin, end + 1, int(step or 1)))
     return tuple(sorted(numbers))
 
@@ -225,12 +225,12 @@ def _last(day: date) -> int:
 
 
 def _weekday(day: date) -> int:
-    """Return the day of the week as AWS counts: Sunday is 1."""
+    """Return the day of the week as AWS counts it: Sunday is 1."""
     return day.isoweekday() % 7 + 1
 
 
 def _nearest_working_day(day: date, number: int) -> int | None:
-    """Return the day, of Monday to Friday in the same month, next to a number; None where there is no such number."""
+    """Return the weekday, Monday to Friday, of the same month nearest to a day; None if the month has no such day."""
     last = _last(day)
     if number > last:
         return None

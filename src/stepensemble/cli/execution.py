@@ -1,4 +1,4 @@
-"""Start an execution, wait for it, and read what it answers."""
+"""Start an execution, wait for its end, and read its output."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 import msgspec
 
 from stepensemble.cli.stacks import Stack
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import RecordNotFound
 from stepensemble.handlers.prediction.member_results import name_failure
 from stepensemble.storage.payload_pointers import follow_pointers, store_rows
 
 POLL_SECONDS = (0.02, 0.02, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
-"""Waits between looks at an execution; the last one repeats."""
+"""Pauses between the requests for an execution's status; the last one repeats."""
 
 REMEDIES = {
     "Runtime.OutOfMemory": "send fewer rows at once, or the dataset to: ensemble batch",
-    "Runtime.ExitError": "its process was ended each time it was called; its log may say why",
+    "Runtime.ExitError": "the function's process ended each time it was invoked; see its log",
 }
-"""By what Lambda calls the end of a function's process."""
+"""By Lambda's name for how a function's process ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class ExecutionEnd:
     """How an execution ended.
 
     Attributes:
-        output: the answer, with pointers followed; of a failed execution what was recorded of it, if anything was.
-        error, cause: of a failed execution, else None.
+        output: the output, with its pointers followed; for a failed execution the recorded output, if there is one.
+        error, cause: why the execution failed; None if it did not.
     """
 
     execution: str
@@ -44,7 +44,7 @@ class ExecutionEnd:
     cause: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the execution's output; of a failed one, `error` and `cause` beside what was recorded."""
+        """Return the execution's output; for a failed execution, with `error` and `cause` added."""
         document: dict[str, Any] = {} if self.output is None else msgspec.to_builtins(self.output)
         if self.error is not None:
             document = {"prediction_id": self.prediction_id, "status": "FAILED"} | document
@@ -56,9 +56,9 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Executi
     """Run one execution to its end.
 
     Args:
-        stack: to run it on.
-        payload: as it was given; rows too many for an execution's input go through the data bucket.
-        release: which must answer; None for whichever is current.
+        stack: the stack that runs it.
+        payload: the caller's payload; rows that are too large for an execution's input go through the data bucket.
+        release: the digest of the release that must predict; None for the current one or the canary.
     """
     sent = payload
     if isinstance(payload, Mapping):
@@ -86,14 +86,14 @@ def run_execution(stack: Stack, payload: object, release: str | None) -> Executi
 
 
 def explain_end(described: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the error of an execution that failed, and its cause: of a function that died, what Lambda says of it."""
+    """Return the error and the cause of a failed execution; if a function's process ended, with a remedy."""
     named = name_failure(described.get("error", described["status"]), described.get("cause", ""))
     remedy = REMEDIES.get(named.type)
     return named.type, named.message if remedy is None else f"{named.message}; {remedy}"
 
 
 def name_execution() -> str:
-    """Return a name that no other execution has, and that sorts by time."""
+    """Return a unique name for an execution; names sort by time."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 

@@ -1,4 +1,4 @@
-"""The gate, for a terminal."""
+"""Run the gate from the command line."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from stepensemble.admission.gate import GateReport, enforce_gate
-from stepensemble.cli.terminal import warn
+from stepensemble.cli.terminal import print_warning
 from stepensemble.publishing.manifest_loader import Sources
 
 
-def admit(sources: Sources, notify: Callable[[str], None]) -> GateReport:
-    """Try every member before anything is written, and say on standard error what a person should look at.
+def pass_gate(sources: Sources, notify: Callable[[str], None]) -> GateReport:
+    """Test every member before anything is written, and print the warnings on standard error.
 
     Raises:
-        InvalidManifest: see `gate.enforce_gate`.
+        InvalidManifest: see `admission.gate.enforce_gate`.
     """
     report = enforce_gate(sources, notify)
     for problem in report.warnings:
-        warn(str(problem))
+        print_warning(str(problem))
     return report
 
 
 @contextmanager
-def standard_error_closed() -> Iterator[None]:
-    """Let nothing through to standard error, native code included.
+def suppress_standard_error() -> Iterator[None]:
+    """Discard what is written to standard error, including by native code.
 
-    LiteRT's announces its first delegate there, past Python and with no switch; what goes wrong it also raises.
+    LiteRT reports its first delegate there, without Python and without a switch; its errors are raised as well.
     """
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    original, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(original, 2)
+        os.close(original)
+        os.close(null)

@@ -1,4 +1,4 @@
-"""A dataset on this machine: brought into the data bucket, under a name that says what is in it."""
+"""A dataset on this machine, and its upload into the data bucket, under a prefix made from its content."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from stepensemble.storage.keys import DATASETS
 from stepensemble.storage.objects import PIECE_BYTES, Bucket
 
 DIGITS = 16
-"""Of a dataset's digest, in its prefix."""
+"""Hex digits of a dataset's digest in its prefix."""
 
 
 @dataclass(frozen=True)
 class LocalDataset:
-    """A file, or a folder with files in it or in folders below.
+    """A file, or a folder with its files and those of the folders below.
 
     Attributes:
-        files: all of them, in the order of their names; those that begin with a dot are left out.
+        files: the files, sorted by name, without those whose name begins with a dot.
     """
 
     path: Path
@@ -30,18 +30,18 @@ class LocalDataset:
 
     @property
     def names(self) -> list[str]:
-        """What the files are called in the dataset."""
+        """The files' names in the dataset."""
         folder = self.path if self.path.is_dir() else self.path.parent
         return [file.relative_to(folder).as_posix() for file in self.files]
 
     @cached_property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Bytes of all files together."""
         return sum(file.stat().st_size for file in self.files)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of names and contents."""
+        """SHA-256 of the files' names and contents, in hex."""
         digest = hashlib.sha256()
         for name, file in zip(self.names, self.files, strict=True):
             with file.open("rb") as content:
@@ -51,31 +51,31 @@ class LocalDataset:
 
     @property
     def prefix(self) -> str:
-        """Under which its files lie in the data bucket."""
+        """The prefix of its files in the data bucket."""
         return f"{DATASETS}{self.digest[:DIGITS]}/"
 
     @property
     def key(self) -> str:
-        """Of a file its key, of a folder the prefix."""
+        """The key of a single file; the prefix of a folder."""
         return self.prefix if self.path.is_dir() else self.prefix + self.path.name
 
 
 def find_local(path: Path) -> LocalDataset:
-    """Find the files of a dataset on this machine; `path` is there."""
+    """Find the files of a dataset on this machine; `path` must exist."""
     if path.is_file():
         return LocalDataset(path, (path,))
     found = (file for file in path.rglob("*") if file.is_file())
-    shown = (file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts))
-    return LocalDataset(path, tuple(sorted(shown)))
+    visible = (file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts))
+    return LocalDataset(path, tuple(sorted(visible)))
 
 
 def upload_dataset(dataset: LocalDataset, bucket: Bucket, sent: Callable[[int], None]) -> int:
-    """Bring into a bucket what is not there yet, and return how many files that was.
+    """Upload the files that the bucket does not have yet, and return how many were uploaded.
 
     Args:
-        dataset: on this machine.
-        bucket: with the data.
-        sent: told of bytes, those that are there already included.
+        dataset: the dataset on this machine.
+        bucket: the data bucket.
+        sent: called with a number of bytes as they are uploaded, including those of files that are there already.
     """
     uploaded = 0
     for name, file in zip(dataset.names, dataset.files, strict=True):
@@ -91,7 +91,7 @@ def upload_dataset(dataset: LocalDataset, bucket: Bucket, sent: Callable[[int], 
 
 @contextmanager
 def _opened(file: Path, size: int) -> Iterator[bytes | mmap.mmap]:
-    """Open a file, a large one without reading it into memory."""
+    """Yield a file's content, of a large file without reading it into memory."""
     if size <= PIECE_BYTES:
         yield file.read_bytes()
         return

@@ -1,4 +1,4 @@
-"""The local stack kept up: in this process, or in one of its own that outlives the command."""
+"""Serve the local stack: in this process, or in one of its own that outlives the command."""
 
 from __future__ import annotations
 
@@ -12,54 +12,45 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stepensemble.cli.stacks import find_project, forget_profile, local_stack, settle_release, state_folder
-from stepensemble.cli.terminal import note
+from stepensemble.cli.stacks import find_project, ignore_aws_profile, local_stack, prepare_release, state_folder
+from stepensemble.cli.terminal import print_note
 from stepensemble.core.errors import LocalStackError
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.publishing.manifest_loader import Sources
 
 STOP_SECONDS = 30.0
-"""A stack that works on many executions takes some seconds to end them."""
+"""The longest wait for a stack to stop: one with many executions takes some seconds to end them."""
 
-ENDINGS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def serve_stack(
     sources: Sources | None,
-    port: int,
-    http_port: int,
+    options: LocalStackOptions,
     *,
     named: bool,
-    fresh: bool,
-    auth: bool,
     notify: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Keep the local stack up with a release published, as `settle_release` does; the value describes it.
+    """Run the local stack with a release published, as `prepare_release` does; yield its description.
 
     Raises:
-        LocalStackError: one is running already (StackRuns), or it cannot start.
+        LocalStackError: a local stack is running already (StackRuns), or this one cannot start.
     """
     from stepensemble.cli.inbox import resume_inbox
     from stepensemble.local.stack import LocalStack
 
-    forget_profile()
+    ignore_aws_profile()
     project = find_project(Path.cwd())
     notify("Starting the local stack")
-    with LocalStack.start(
-        project,
-        state_dir=state_folder(project),
-        fresh=fresh,
-        port=port,
-        http_port=http_port,
-        auth=auth,
-        on_wait=notify,
-        announce=True,
-    ) as started:
+    options = replace(options, state_dir=state_folder(project), on_wait=notify, announce=True)
+    with LocalStack.start(project, options) as started:
         stack = local_stack(started.name, started.endpoint)
-        settle_release(stack, sources, named=named, notify=notify, remark=note)
+        prepare_release(stack, sources, named=named, notify=notify, note=print_note)
         yield {
             "endpoint": started.endpoint,
             "http": started.http,
@@ -81,24 +72,25 @@ def serve_stack(
         }
 
 
-def detach_stack(manifest: Path | None, port: int, http_port: int, *, fresh: bool, auth: bool) -> dict[str, Any]:
+def detach_stack(manifest: Path | None, options: LocalStackOptions) -> dict[str, Any]:
     """Start `ensemble local` in a process of its own, and return its description once it is ready.
 
     Raises:
-        LocalStackError: one is running already (StackRuns), or it ended before it was ready, with what it said.
+        LocalStackError: a local stack is running already (StackRuns), or this one ended before it was ready,
+            with its output.
     """
     from stepensemble.local.stack import explain_faults, refuse_second
 
     folder = state_folder(find_project(Path.cwd()))
     refuse_second(folder)
-    log = folder / f"local.{os.getpid()}.log"  # of this attempt: there may be others at the same time
+    log = folder / f"local.{os.getpid()}.log"  # of this attempt; there may be another at the same time
     with explain_faults(folder):
         folder.mkdir(exist_ok=True)
         log.touch()
-    command = [sys.executable, "-m", "stepensemble.cli", "local", "--json", "--port", str(port)]
-    command += ["--http-port", str(http_port)]
+    command = [sys.executable, "-m", "stepensemble.cli", "local", "--json", "--port", str(options.port)]
+    command += ["--http-port", str(options.http_port)]
     command += [] if manifest is None else ["--manifest", str(manifest)]
-    command += [*(["--fresh"] if fresh else []), *(["--auth"] if auth else [])]
+    command += [*(["--fresh"] if options.fresh else []), *(["--auth"] if options.auth else [])]
     with log.open("w") as errors:
         process = subprocess.Popen(  # noqa: S603 (our own command)
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, text=True
@@ -106,43 +98,45 @@ def detach_stack(manifest: Path | None, port: int, http_port: int, *, fresh: boo
     line = process.stdout.readline() if process.stdout is not None else ""
     if not line:
         process.wait()
-        said = log.read_text().strip()
+        output = log.read_text().strip()
         log.unlink()
         refuse_second(folder)
-        raise LocalStackError(f"the local stack did not start: {said}")
+        raise LocalStackError(f"the local stack did not start: {output}")
     log.replace(folder / "local.log")
     return dict(json.loads(line))
 
 
 def wait_for_signal() -> signal.Signals:
-    """Wait until SIGINT or SIGTERM comes, in the main thread, and return which.
+    """Wait in the main thread for SIGINT or SIGTERM, and return which arrived.
 
-    The system may hand a signal to any thread. A main thread that waits for a lock is not woken then, so it waits for
-    the byte that Python writes in whichever thread it is.
+    The system may deliver a signal to any thread. That does not wake a main thread that waits for a lock, so it waits
+    for the byte that Python writes in the thread that gets the signal.
     """
     received: list[signal.Signals] = []
     reader, writer = socket.socketpair()
     with reader, writer:
         reader.settimeout(0)
         writer.settimeout(0)
-        before = {one: signal.signal(one, lambda number, _: received.append(signal.Signals(number))) for one in ENDINGS}
-        woken_by = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        handlers = {
+            one: signal.signal(one, lambda number, _: received.append(signal.Signals(number))) for one in STOP_SIGNALS
+        }
+        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
             while not received:
                 select.select([reader], [], [])
                 reader.recv(64)
         finally:
-            signal.set_wakeup_fd(woken_by)
-            for one, handler in before.items():
+            signal.set_wakeup_fd(previous)
+            for one, handler in handlers.items():
                 signal.signal(one, handler)
     return received[0]
 
 
-def stop_stack(patience: float = STOP_SECONDS) -> bool:
-    """Stop the project's local stack, wherever it was started; say whether there was one. It has ended on return.
+def stop_stack(timeout: float = STOP_SECONDS) -> bool:
+    """Stop the project's local stack, wait for its end, and return whether there was one.
 
     Raises:
-        LocalStackError: it belongs to another user, or has not ended after so many seconds.
+        LocalStackError: it belongs to another user, or has not ended after `timeout` seconds.
     """
     from stepensemble.local.stack import find_running
     from stepensemble.local.state_database import find_owner
@@ -154,29 +148,29 @@ def stop_stack(patience: float = STOP_SECONDS) -> bool:
     try:
         os.kill(running.pid, signal.SIGTERM)
     except ProcessLookupError:
-        return True  # it has just ended
+        return True  # it has ended meanwhile
     except PermissionError:
-        message = f"the local stack (pid {running.pid}) belongs to another user, who can stop it"
+        message = f"the local stack (pid {running.pid}) belongs to another user; only that user or root can stop it"
         raise LocalStackError(message) from None
-    deadline = time.monotonic() + patience
-    # The lock is free a little before the process ends.
+    deadline = time.monotonic() + timeout
+    # The lock is released shortly before the process ends.
     while find_owner(folder / "lock") == running.pid or process_runs(running.pid):
         if time.monotonic() > deadline:
             raise LocalStackError(
-                f"the local stack (pid {running.pid}) has not ended {patience:.0f} s after SIGTERM; wait, or end it "
-                f"with: kill -9 {running.pid} (what it has answered is kept)"
+                f"the local stack (pid {running.pid}) has not ended {timeout:.0f} s after SIGTERM; wait, or end it "
+                f"with: kill -9 {running.pid} (finished executions are stored)"
             )
         time.sleep(0.05)
     return True
 
 
 def process_runs(pid: int) -> bool:
-    """Return whether a process has not ended; one that has, and that its parent has not collected, does not run."""
+    """Return whether a process runs; one that has ended does not, even if its parent has not waited for it."""
     try:
         if sys.platform != "linux":
             os.kill(pid, 0)
             return True
-        # Readable once it has ended. The first process of a container may never collect its children.
+        # Readable once the process has ended. The first process of a container may never wait for its children.
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return False

@@ -1,4 +1,4 @@
-"""Options that several commands share, and reading what they name."""
+"""Options that several commands share, and functions that read the files they name."""
 
 from __future__ import annotations
 
@@ -12,17 +12,27 @@ if TYPE_CHECKING:
 
 DEFAULT_MANIFEST = Path("models/manifest.json")
 
+PREDICT_PANEL = "Predict"
+DATASETS_PANEL = "Datasets"
+RELEASES_PANEL = "Models and releases"
+STACK_PANEL = "Stack"
+"""The panels of `ensemble --help`."""
+
 ManifestOption = Annotated[
-    Path | None, typer.Option("--manifest", help="The manifest.", show_default=str(DEFAULT_MANIFEST))
+    Path | None, typer.Option("--manifest", help="The manifest file.", show_default=str(DEFAULT_MANIFEST))
 ]
-StackOption = Annotated[str | None, typer.Option("--stack", help="A stack deployed in AWS; without it, the local one.")]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget records, releases and artifacts first.")]
-LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")]
+StackOption = Annotated[
+    str | None, typer.Option("--stack", help="Name of a stack deployed in AWS.", show_default="the local stack")
+]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="First delete the local stack's records, releases and artifacts.")
+]
+LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="How many to list, newest first.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
 
 def read_project_manifest(manifest: Path | None) -> Sources | None:
-    """Read as `read_manifest` does; None where no manifest is named and the project has none."""
+    """Read like `read_manifest`; None if no manifest is named and the project has none."""
     return None if manifest is None and not DEFAULT_MANIFEST.is_file() else read_manifest(manifest)
 
 
@@ -30,25 +40,26 @@ def read_manifest(manifest: Path | None) -> Sources:
     """Read the manifest that an option names, or the project's, with its artifacts.
 
     Raises:
-        typer.BadParameter: there is no such file.
+        typer.BadParameter: the file does not exist.
         InvalidManifest: with every problem.
     """
     from stepensemble.publishing.manifest_loader import read_sources
 
     path = manifest or DEFAULT_MANIFEST
-    require_manifest(path, "MANIFEST")
+    require_manifest(path, "--manifest")
     return read_sources(path)
 
 
 def require_manifest(path: Path, hint: str) -> None:
-    """Refuse a manifest that is not there, with how to make one.
+    """Reject a manifest that does not exist, with the ways to get one.
 
     Raises:
-        typer.BadParameter: there is no such file.
+        typer.BadParameter: the file does not exist.
     """
     if not path.is_file():
         message = (
-            f"{path} is not there; go to the project's folder, or name another manifest; or write this one first, with "
-            'a name, a task, features and "members": [], as docs/manifest.md shows; ensemble add FILE adds the members'
+            f"{path} does not exist; go to the project's folder, or name another manifest; or write this one first, "
+            'with a name, a task, features and "members": [] (see docs/manifest.md); then add members with: ensemble '
+            "add FILE"
         )
         raise typer.BadParameter(message, param_hint=hint)

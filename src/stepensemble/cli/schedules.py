@@ -1,4 +1,4 @@
-"""A schedule as EventBridge Scheduler has it, and what it would start: the batch's, or the warm-up's."""
+"""The schedules in EventBridge Scheduler, of the batch and of the warm-up: when they start, and what."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stepensemble.cli.stacks import Stack
 
 
 @dataclass(frozen=True, slots=True)
-class Scheduled:
+class Schedule:
     """A schedule.
 
     Attributes:
-        template: the target's input as it stands, with context attributes in it.
-        start, end: between which it starts anything; None where that is open.
-        created: when it was made; a rate counts from there.
+        template: the target's input, with the context attributes not yet replaced.
+        start, end: the time between which it is active; None if there is no limit.
+        created: when it was created; a rate counts from then.
     """
 
     name: str
@@ -36,22 +36,22 @@ class Scheduled:
 
     @property
     def input(self) -> Mapping[str, Any]:
-        """The target's input, with context attributes as they stand."""
-        read = json.loads(self.template)
-        return read if isinstance(read, dict) else {}
+        """The target's input, with the context attributes not yet replaced."""
+        document = json.loads(self.template)
+        return document if isinstance(document, dict) else {}
 
     def next_times(self, after: datetime, many: int) -> list[datetime]:
-        """Return when it starts its target next, or would if it were enabled, in its timezone."""
+        """Return the next times at which it starts its target, or would if it were enabled, in its timezone."""
         start = self.start or (self.created if self.expression.startswith("rate") else None)
         return next_times(self.expression, self.timezone, after, many, start=start, end=self.end)
 
     def to_json(self, times: Sequence[datetime]) -> dict[str, Any]:
-        """Return what is known of it, with its next times."""
-        known = {name: getattr(self, name) for name in ("name", "expression", "timezone", "state", "target")}
-        return known | {"input": self.input, "next": [time.isoformat() for time in times]}
+        """Return the schedule as one document, with its next times."""
+        fields = {name: getattr(self, name) for name in ("name", "expression", "timezone", "state", "target")}
+        return fields | {"input": self.input, "next": [time.isoformat() for time in times]}
 
     def fill(self, at: datetime) -> str:
-        """Return the input that its target gets, with the context attributes replaced as Scheduler does.
+        """Return the input for its target, with the context attributes replaced as Scheduler replaces them.
 
         https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-schedule-context-attributes.html
         """
@@ -67,11 +67,11 @@ class Scheduled:
         return filled
 
 
-def read_schedule(stack: Stack, named: str | None = None) -> Scheduled:
-    """Return a schedule of a stack: the one that is named, or the batch's."""
+def read_schedule(stack: Stack, named: str | None = None) -> Schedule:
+    """Return the schedule of that name, by default the batch's."""
     group, _, name = (named or stack.schedule).rpartition("/")
     found = stack.scheduler.get_schedule(Name=name, GroupName=group or "default")
-    return Scheduled(
+    return Schedule(
         name=name,
         arn=found["Arn"],
         expression=found["ScheduleExpression"],
@@ -85,10 +85,8 @@ def read_schedule(stack: Stack, named: str | None = None) -> Scheduled:
     )
 
 
-def fire(stack: Stack, scheduled: Scheduled, at: datetime) -> str:
-    """Start what the schedule starts, with what it gives it at that time, and return the execution's ARN."""
+def fire(stack: Stack, schedule: Schedule, at: datetime) -> str:
+    """Start the schedule's target with the input of that time, and return the execution's ARN."""
     name = f"schedule-{at.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    started = stack.step_functions.start_execution(
-        stateMachineArn=scheduled.target, name=name, input=scheduled.fill(at)
-    )
+    started = stack.step_functions.start_execution(stateMachineArn=schedule.target, name=name, input=schedule.fill(at))
     return started["executionArn"]

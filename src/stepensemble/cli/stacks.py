@@ -1,6 +1,6 @@
-"""The stack a command talks to: one deployed in AWS, a local one that runs, or a local one while the command lasts.
+"""The stack that a command uses: one deployed in AWS, a running local one, or a local one started for this command.
 
-All three are reached by the same code: CloudFormation's outputs name the parts; only endpoint and credentials differ.
+All three are used by the same code: CloudFormation's outputs name the parts; only endpoint and credentials differ.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepensemble.cli.terminal import warn
+from stepensemble.cli.terminal import print_warning
 from stepensemble.core.errors import LocalStackError, StackNotFound, StackOutdated
 from stepensemble.core.releases.release import Slots, name_add_on
 from stepensemble.storage.objects import Bucket, open_bucket
@@ -37,11 +37,13 @@ class Stack:
     """A stack, deployed or local.
 
     Attributes:
-        outputs: the template's outputs.
-        endpoint: where its services are; None for AWS itself.
-        local: it is this project's local stack, so publishing to it concerns nobody else.
+        name: the stack's name in CloudFormation.
+        outputs: the template's outputs, by name.
+        session: the session of boto3 whose credentials and region are used.
+        endpoint: the address of its services; None for AWS itself.
+        local: whether it is this project's local stack, to which commands publish the manifest when it changes.
 
-    Its parts raise `StackOutdated` where the output that names them is missing.
+    A part raises `StackOutdated` if the output that names it is missing.
     """
 
     name: str
@@ -52,11 +54,13 @@ class Stack:
 
     @cached_property
     def slots(self) -> Slots:
-        """Its slots; those for TensorFlow are another stack's, where that is deployed."""
+        """Its slots by runtime; those for TensorFlow are another stack's, if that is deployed."""
         add_on = _read_outputs(name_add_on(self.name), self.session, self.endpoint) or {}
-        found = {"litert": self.outputs, "tensorflow": add_on}
+        by_runtime = {"litert": self.outputs, "tensorflow": add_on}
         return {
-            runtime: outputs["SlotNames"].split(",") for runtime, outputs in found.items() if "SlotNames" in outputs
+            runtime: outputs["SlotNames"].split(",")
+            for runtime, outputs in by_runtime.items()
+            if "SlotNames" in outputs
         }
 
     @property
@@ -76,31 +80,31 @@ class Stack:
 
     @cached_property
     def step_functions(self) -> SFNClient:
-        """A client for executions."""
+        """A client of Step Functions."""
         from botocore.config import Config
 
-        # For a synchronous execution boto3 puts "sync-" before the host, which only AWS's own hosts answer to.
+        # For a synchronous execution boto3 puts "sync-" before the host, which only AWS's own hosts have.
         config = Config(inject_host_prefix=self.endpoint is None)
         return self.session.client("stepfunctions", endpoint_url=self.endpoint, config=config)
 
     @cached_property
     def scheduler(self) -> EventBridgeSchedulerClient:
-        """A client for schedules."""
+        """A client of EventBridge Scheduler."""
         return self.session.client("scheduler", endpoint_url=self.endpoint)
 
     @property
     def schedule(self) -> str:
-        """Name of the batch's schedule, with its group and a slash before it where that is not the default one."""
+        """Name of the batch's schedule, as GROUP/NAME unless its group is the default one."""
         return self._output("BatchScheduleName")
 
     @property
     def warmup_schedule(self) -> str:
-        """The same of the warm-up's."""
+        """Name of the warm-up's schedule, in the same form."""
         return self._output("WarmupScheduleName")
 
     @cached_property
     def releases(self) -> ReleaseStore:
-        """The artifact bucket."""
+        """The releases in the artifact bucket."""
         return ReleaseStore(self._open(self._output("ArtifactBucketName")))
 
     @cached_property
@@ -110,7 +114,7 @@ class Stack:
 
     @cached_property
     def records(self) -> RecordTable:
-        """The records."""
+        """The records of predictions."""
         from stepensemble.storage.record_table import RecordTable
 
         client = self.session.client("dynamodb", endpoint_url=self.endpoint)
@@ -118,7 +122,7 @@ class Stack:
 
     @cached_property
     def reviews(self) -> ReviewLog:
-        """The events that ask for a review."""
+        """The predictions that need a review."""
         from stepensemble.storage.review_log import ReviewLog
 
         client = self.session.client("logs", endpoint_url=self.endpoint)
@@ -128,7 +132,7 @@ class Stack:
         if name not in self.outputs:
             raise StackOutdated(
                 f'the stack "{self.name}" has no output "{name}": an earlier version deployed it, or it is another '
-                "project's; deploy it again, or look at --stack"
+                "project's; deploy it again, or name another stack with --stack"
             )
         return self.outputs[name]
 
@@ -142,7 +146,7 @@ class Stack:
 
 
 def find_project(start: Path) -> Path:
-    """Return the nearest folder, upwards, that holds the template.
+    """Return the nearest folder with the template: the one given or one above it.
 
     Raises:
         StackNotFound: there is none.
@@ -157,84 +161,87 @@ def find_project(start: Path) -> Path:
 
 
 def state_folder(project: Path) -> Path:
-    """Where the local stack of a project keeps its state."""
+    """Return the folder with the state of a project's local stack."""
     return project / ".stepensemble"
 
 
-def forget_profile() -> None:
-    """Let no AWS profile of the environment, which may not even exist here, reach a local stack's clients."""
+def ignore_aws_profile() -> None:
+    """Remove AWS profiles from the environment: a local stack does not need one, and it may not exist here."""
     for variable in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
         os.environ.pop(variable, None)
 
 
 @contextmanager
 def open_stack(
-    name: str | None, *, notify: Callable[[str], None], fresh: bool = False, reading: bool = False
+    name: str | None, *, notify: Callable[[str], None], fresh: bool = False, read_only: bool = False
 ) -> Iterator[Stack]:
-    """Open the stack a command talks to. What the local one has lost is said on standard error.
+    """Open the stack that a command uses. If the local one has lost state, print that on standard error.
 
     Args:
-        name: of a deployed stack; None for the local one, which is started where none runs.
-        notify: told what takes a while.
-        fresh: forget first what the local stack has kept.
-        reading: nothing is going to be written, so a copy will do of a state that cannot be written.
+        name: name of a deployed stack; None for the local one, which is started if it does not run.
+        notify: called with what the command is doing.
+        fresh: delete the local stack's state first.
+        read_only: the command writes nothing, so it can use a copy of a state that cannot be written.
 
     Raises:
         StackNotFound: there is no such stack.
-        LocalStackError: the local stack cannot start, or runs and should be fresh.
+        LocalStackError: the local stack cannot start, or it runs and its state should be deleted.
     """
     if name is not None:
-        yield deployed_stack(name)
+        yield describe_deployed_stack(name)
         return
     from stepensemble.local.errors import StackRuns, StateUnwritable
+    from stepensemble.local.options import LocalStackOptions
     from stepensemble.local.stack import LocalStack, find_running
 
-    forget_profile()
+    ignore_aws_profile()
     project = find_project(Path.cwd())
     running, started = find_running(state_folder(project)), None
     if running is None:
         notify("Starting the local stack")
         try:
-            started = LocalStack.start(project, state_dir=state_folder(project), fresh=fresh, on_wait=notify)
-        except StackRuns:  # another command has started one to stay
+            started = LocalStack.start(
+                project, LocalStackOptions(state_dir=state_folder(project), fresh=fresh, on_wait=notify)
+            )
+        except StackRuns:  # another command has started one meanwhile
             running = find_running(state_folder(project))
         except StateUnwritable as error:
-            if not reading:
+            if not read_only:
                 raise
-            warn(f"{error}; read from a copy")
+            print_warning(f"{error}; reading from a copy")
             started = LocalStack.start_copy(project, state_folder(project))
     if started is not None:
         for loss in started.losses:
-            warn(loss)
+            print_warning(loss)
         with started as stack:
             yield local_stack(stack.name, stack.endpoint, stack.outputs)
     elif running is None:
-        raise LocalStackError("a local stack has started and ended meanwhile; run the command again")
+        raise LocalStackError("another local stack started and stopped meanwhile; run the command again")
     elif fresh:
-        raise LocalStackError("the local stack is running, and keeps its state; stop it with: ensemble local stop")
+        raise LocalStackError("the local stack is running and uses its state; stop it first with: ensemble local stop")
     else:
         yield local_stack(running.name, running.endpoint)
 
 
 def local_stack(name: str, endpoint: str, outputs: Mapping[str, str] | None = None) -> Stack:
-    """Describe a local stack that runs; `outputs` as its CloudFormation tells them, where they are known."""
+    """Describe a running local stack; its CloudFormation is read unless `outputs` are given."""
     import boto3
 
     session = boto3.session.Session(
         region_name=LOCAL_REGION,
         aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 (nobody checks)
+        aws_secret_access_key="local",  # noqa: S106 (the local stack does not check it)
     )
     if outputs is not None:
         return Stack(name, outputs, session, endpoint, local=True)
     return _describe(name, session, endpoint, local=True)
 
 
-def deployed_stack(name: str) -> Stack:
-    """Describe a deployed stack; `AWS_ENDPOINT_URL` is honoured.
+def describe_deployed_stack(name: str) -> Stack:
+    """Describe a deployed stack. The environment variable `AWS_ENDPOINT_URL` replaces AWS's own address.
 
     Raises:
-        StackNotFound: there is none of that name in this account and region.
+        StackNotFound: this account and region have no stack of that name.
     """
     import boto3
 
@@ -244,12 +251,14 @@ def deployed_stack(name: str) -> Stack:
 def _describe(name: str, session: Session, endpoint: str | None, *, local: bool) -> Stack:
     outputs = _read_outputs(name, session, endpoint)
     if outputs is None:
-        raise StackNotFound(f'no stack named "{name}" in {session.region_name}; deploy it, or look at --stack')
+        raise StackNotFound(
+            f'no stack named "{name}" in {session.region_name}; deploy it, or give another name with --stack'
+        )
     return Stack(name, outputs, session, endpoint, local)
 
 
 def _read_outputs(name: str, session: Session, endpoint: str | None) -> dict[str, str] | None:
-    """Return a stack's outputs; None where there is no such stack."""
+    """Return a stack's outputs by name; None if there is no such stack."""
     from botocore.exceptions import ClientError
 
     try:
@@ -262,28 +271,31 @@ def _read_outputs(name: str, session: Session, endpoint: str | None) -> dict[str
     return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
 
 
-def settle_release(
+def prepare_release(
     stack: Stack,
     sources: Sources | None,
     *,
     named: bool,
     notify: Callable[[str], None],
-    remark: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> str | None:
-    """See to it that a local stack has a release to predict with, and return the one that must; None beside a canary.
+    """Publish the manifest to a local stack if that is due, and return the release that must predict.
 
-    A manifest that the caller names is published unless it is current or the canary, and must predict. The project's is
-    published where nothing is current, where it has changed, or where another ensemble is current
-    (`publishing.publish.is_due`); then whichever release is current predicts, or the canary, by its share. The current
-    release is named, since Normalize keeps the pointer for some seconds, and what was just published or rolled back
-    must be seen at once.
+    A manifest that the user names is published unless it is current or the canary, and its release must predict. The
+    project's manifest is published if nothing is current, if it has changed, or if another ensemble is current
+    (`publishing.publish.is_due`); then the current release predicts, or the canary, by its share. The current release
+    is returned by name, since Normalize caches the pointer for some seconds, and a publish or a rollback must take
+    effect at once.
 
     Args:
-        stack: a local one.
-        sources: the manifest; None where the project has none.
-        named: whether the caller names it, or it is the project's.
-        notify: is given what takes a while.
-        remark: is given what the caller may not expect.
+        stack: a local stack.
+        sources: the manifest; None if the project has none.
+        named: whether the user names the manifest; otherwise it is the project's.
+        notify: called with what the command is doing.
+        note: called with what the user may not expect.
+
+    Returns:
+        The digest of the release that must predict; None if there is a canary, which predicts for its share.
 
     Raises:
         NothingPublished: nothing is current, and there is no manifest.
@@ -295,15 +307,15 @@ def settle_release(
     if sources is None:
         return _name_current(stack.releases.read_current()[0])
     if named:
-        ensure_published(stack, sources, notify=notify, remark=remark)
+        ensure_published(stack, sources, notify=notify, note=note)
         return sources.digest
     if is_due(sources, stack.releases):
-        ensure_published(stack, sources, notify=notify, remark=remark)
+        ensure_published(stack, sources, notify=notify, note=note)
     current, _ = stack.releases.read_current()
     if not serves(current, sources.digest):
-        remark(
+        note(
             f"release {current.release[:SHORT]} is current and predicts; the manifest, release "
-            f"{sources.digest[:SHORT]}, was seen before and has not changed; ensemble publish makes it current"
+            f"{sources.digest[:SHORT]}, has not changed since an earlier command; to make it current: ensemble publish"
         )
     if stack.releases.read_seen_manifest() != sources.digest:
         stack.releases.note_manifest(sources.digest)
@@ -319,11 +331,11 @@ def ensure_published(
     sources: Sources,
     *,
     notify: Callable[[str], None],
-    remark: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Make the sources' release the stack's current one, through the gate, unless it is already, or is the canary.
+    """Run the gate and publish the release, unless it is already current or the canary.
 
-    `remark` is given a note where another ensemble's release was current.
+    `note` is called if another ensemble's release was current.
     """
     from stepensemble.core.errors import NothingPublished
     from stepensemble.core.releases.pointer import serves
@@ -335,11 +347,11 @@ def ensure_published(
             return
         replaced = find_other(current, sources.release, stack.releases)
         if replaced is not None:
-            remark(f"the ensemble {sources.release.name} replaces {replaced} as the current one of {stack.name}")
+            note(f"the ensemble {sources.release.name} replaces {replaced} as the current one of {stack.name}")
     except NothingPublished:
         pass
-    from stepensemble.cli.gate import admit
+    from stepensemble.cli.gate import pass_gate
 
-    fingerprint = admit(sources, notify).fingerprint()
+    fingerprint = pass_gate(sources, notify).fingerprint()
     notify("Publishing")
     publish(sources, stack.releases, stack.slots, fingerprint=fingerprint)

@@ -1,4 +1,4 @@
-"""Warm a stack up by hand, and read from the execution's history how long that took."""
+"""Warm a stack up, and read from the execution's history how long each function took."""
 
 from __future__ import annotations
 
@@ -19,74 +19,77 @@ ENDS = frozenset({"TaskSucceeded", "TaskFailed", "TaskTimedOut"})
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class WarmUpRound:
     """One warm-up that has ended; times are in milliseconds.
 
     Attributes:
-        trips: function's name to the time between the call to it and its answer, as Step Functions saw it.
+        execution: the execution's name.
+        warm_up: the execution's output.
+        total: how long the execution took.
+        round_trips: how long each function took, from its invocation to its response, by the function's name.
     """
 
     execution: str
     warm_up: WarmUp
     total: float
-    trips: Mapping[str, float]
+    round_trips: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Warmed:
-    """Two warm-ups, one after the other; what was cold in the first should not be in the second.
+class WarmUpComparison:
+    """Two warm-ups, one after the other; a member that was cold in the first should be warm in the second.
 
     Attributes:
-        normalize, aggregate: names of these functions.
-        prefix: the name of every score function without its slot.
+        normalize, aggregate: names of these two functions.
+        prefix: the name of every score function without the number of its slot.
     """
 
-    first: Round
-    again: Round
+    first: WarmUpRound
+    second: WarmUpRound
     normalize: str
     aggregate: str
     prefix: str
 
     @property
     def failed(self) -> tuple[WarmedMember, ...]:
-        """The members that could not be loaded the second time, so that they are not there now."""
-        return tuple(member for member in self.again.warm_up.members if member.error is not None)
+        """The members that could not be loaded the second time, and so are not loaded now."""
+        return tuple(member for member in self.second.warm_up.members if member.error is not None)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as one document."""
-        served = self.again.warm_up
+        warm_up = self.second.warm_up
         return {
-            "release": served.release,
-            "canary": served.canary,
+            "release": warm_up.release,
+            "canary": warm_up.canary,
             "first": self._describe(self.first),
-            "again": self._describe(self.again),
+            "second": self._describe(self.second),
         }
 
-    def _describe(self, one: Round) -> dict[str, Any]:
+    def _describe(self, one: WarmUpRound) -> dict[str, Any]:
         members = [
             {
                 **msgspec.to_builtins(member),
                 "slot": member.function.removeprefix(self.prefix),
-                "round_trip_ms": one.trips.get(member.function),
+                "round_trip_ms": one.round_trips.get(member.function),
             }
             for member in one.warm_up.members
         ]
         return {
             "execution": one.execution,
             "total_ms": one.total,
-            "normalize_ms": one.trips.get(self.normalize),
-            "aggregate_ms": one.trips.get(self.aggregate),
+            "normalize_ms": one.round_trips.get(self.normalize),
+            "aggregate_ms": one.round_trips.get(self.aggregate),
             "members": members,
         }
 
 
-def warm_up_twice(stack: Stack) -> Warmed:
-    """Warm a stack up, and once more.
+def warm_up_twice(stack: Stack) -> WarmUpComparison:
+    """Warm a stack up twice.
 
     Raises:
-        EnsembleError: what the execution failed with; NothingPublished where there is nothing to load.
+        EnsembleError: the execution failed, with its error; NothingPublished if the stack has no release.
     """
-    return Warmed(
+    return WarmUpComparison(
         _warm_up(stack),
         _warm_up(stack),
         stack.outputs["NormalizeFunctionName"],
@@ -95,26 +98,26 @@ def warm_up_twice(stack: Stack) -> Warmed:
     )
 
 
-def read_trips(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Return how long each function took, by its name, in milliseconds: from the call to its end, of the last attempt.
+def read_round_trips(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Return how long the last attempt of each function took, from its invocation to its end, in milliseconds by name.
 
     Args:
-        events: of an execution's history, oldest first; each names the one that it follows.
+        events: the events of an execution's history, oldest first; each has the id of its previous event.
     """
-    known = {event["id"]: event for event in events}
-    trips: dict[str, float] = {}
-    for event in known.values():
+    by_id = {event["id"]: event for event in events}
+    round_trips: dict[str, float] = {}
+    for event in by_id.values():
         if event["type"] in ENDS:
-            called = event
-            while called["type"] != "TaskScheduled":
-                called = known[called["previousEventId"]]
-            asked = msgspec.json.decode(called["taskScheduledEventDetails"]["parameters"])
-            function = asked["FunctionName"].rpartition(":")[2]  # of an ARN
-            trips[function] = _milliseconds(called["timestamp"], event["timestamp"])
-    return trips
+            scheduled = event
+            while scheduled["type"] != "TaskScheduled":
+                scheduled = by_id[scheduled["previousEventId"]]
+            parameters = msgspec.json.decode(scheduled["taskScheduledEventDetails"]["parameters"])
+            function = parameters["FunctionName"].rpartition(":")[2]  # the last part of an ARN
+            round_trips[function] = _milliseconds(scheduled["timestamp"], event["timestamp"])
+    return round_trips
 
 
-def _warm_up(stack: Stack) -> Round:
+def _warm_up(stack: Stack) -> WarmUpRound:
     name = name_execution()
     started = stack.step_functions.start_execution(
         stateMachineArn=stack.state_machine, name=name, input=msgspec.json.encode({WARMUP: True}).decode()
@@ -124,11 +127,11 @@ def _warm_up(stack: Stack) -> Round:
         raise name_failure(described.get("error", described["status"]), described.get("cause", ""), name)
     history = stack.step_functions.get_paginator("get_execution_history")
     pages = history.paginate(executionArn=started["executionArn"])
-    return Round(
+    return WarmUpRound(
         name,
         msgspec.json.decode(described["output"], type=WarmUp),
         _milliseconds(described["startDate"], described["stopDate"]),
-        read_trips(event for page in pages for event in page["events"]),
+        read_round_trips(event for page in pages for event in page["events"]),
     )
 
 

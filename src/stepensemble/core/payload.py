@@ -1,15 +1,15 @@
-"""The payload: what a person sends to ask the ensemble.
+"""The payload: what a caller sends to get predictions.
 
     {"features": {…}}                                one row
     {"instances": [{…}, …]}                          1 to 10,000 rows
     {"instances": {"s3": "s3://bucket/key"}}         the same list, as a JSON object in S3
 
-with, optionally, `prediction_id`, `metadata` (an object, kept on the record), `release` (answer only from it) and
-`quorum` (an object whose fields replace the manifest's for this execution).
+with, optionally, `prediction_id`, `metadata` (an object, stored in the record), `release` (predict only with this
+release) and `quorum` (an object whose fields replace the manifest's for this execution).
 
     {"warmup": true}
 
-asks nothing: it is an execution's input that has every slot load its models. It goes with nothing else.
+is not a payload: as an execution's input, alone, it makes every slot load its models.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ KEYS = ("features", "instances", "prediction_id", "metadata", "release", "quorum
 ROWS = frozenset({"features", "instances"})
 WARMUP = "warmup"
 DECISIVE = ("features", "instances", "quorum")
-"""What the answer depends on."""
+"""The keys that the prediction depends on."""
 
 PREDICTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 Rows = Sequence[Any]
-"""Rows as they were sent: `features.normalize` says which of them are no objects."""
+"""Rows as they were sent; `encoding.normalize` reports those that are not objects."""
 
 
 class Pointer(Struct, frozen=True, forbid_unknown_fields=True):
-    """Stands for a value too large for a state: where it lies in S3."""
+    """Replaces a value that is too large for a state: the address in S3 where it is stored."""
 
     s3: str
 
@@ -54,16 +54,16 @@ class Pointer(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Payload(Struct, frozen=True):
-    """A payload whose frame is sound; its rows are checked against the features later.
+    """A payload whose keys other than the rows are valid; the rows are checked against the features later.
 
     Attributes:
-        rows: at least one row, or where they lie.
-        single: the payload has `features`, not `instances`; messages then speak of `$.features`.
+        rows: at least one row, or where they are stored.
+        single: the payload has `features`, not `instances`; messages then name `$.features`.
         prediction_id: as given, else None.
         metadata: as given, else empty.
-        release: digest, or the beginning of one, that must be current; else None.
-        quorum: the fields that are given, of the types that `policy.Quorum` gives them; else None. Whether there are
-            such members is checked later.
+        release: digest, or the beginning of one, of the release that must predict; else None.
+        quorum: the given fields, with the types of `policy.Quorum`; else None. Whether such members exist is checked
+            later.
     """
 
     rows: Rows | Pointer
@@ -75,20 +75,20 @@ class Payload(Struct, frozen=True):
 
     @property
     def locate(self) -> Callable[[int], str]:
-        """The function from a row's number to its JSON path."""
+        """A function from a row's number to its JSON path."""
         return (lambda _: "$.features") if self.single else "$.instances[{}]".format
 
 
 def is_warmup(data: object) -> bool:
-    """Say whether an execution's input is a warm-up: `{"warmup": true}`, and nothing but that."""
+    """Return whether an execution's input is a warm-up: `{"warmup": true}` and no other key."""
     return isinstance(data, Mapping) and set(data) == {WARMUP} and data[WARMUP] is True
 
 
 def parse_payload(data: object) -> Payload:
-    """Check the frame of a payload. A warm-up is none, since nothing is asked by it.
+    """Check a payload except its rows. A warm-up is not a payload.
 
     Raises:
-        InvalidPayload: with every problem of the frame.
+        InvalidPayload: with every problem.
     """
     if not isinstance(data, Mapping):
         raise InvalidPayload(
@@ -136,13 +136,13 @@ def parse_payload(data: object) -> Payload:
 def _refuse_warmup(data: Mapping[str, Any]) -> Problem:
     if is_warmup(data):
         remedy = "start an execution of the state machine with it, or run: ensemble warm"
-        return Problem(f"$.{WARMUP}", "is a warm-up, which has no answer", remedy)
+        return Problem(f"$.{WARMUP}", "is a warm-up, which has no prediction", remedy)
     if data[WARMUP] is not True:
-        remedy = 'warm up with {"warmup": true}, or leave it out and ask'
+        remedy = 'warm up with {"warmup": true}, or leave it out to predict'
         return Problem(f"$.{WARMUP}", f"{show(data[WARMUP])} is not true", remedy)
     others = enumerate_values(sorted(str(key) for key in data if key != WARMUP))
-    remedy = "send it alone to warm up, or leave it out to ask"
-    return Problem(f"$.{WARMUP}", f"goes with nothing else, and {others} came with it", remedy)
+    remedy = "send it alone to warm up, or leave it out to predict"
+    return Problem(f"$.{WARMUP}", f"must be the only key, and there are also {others}", remedy)
 
 
 def _read_rows(data: Mapping[str, Any]) -> tuple[Rows | Pointer, list[Problem]]:
@@ -188,10 +188,10 @@ def check_instances(instances: object) -> tuple[Rows, list[Problem]]:
 
 
 def apply_quorum(payload: Payload, policy: Policy, members: Sequence[EnsembleMember]) -> Policy:
-    """Return the policy that is in force: the release's, with the payload's own quorum where it has one.
+    """Return the policy to apply: the release's, with the payload's own quorum where it has one.
 
     Raises:
-        InvalidPayload: its members cannot meet that quorum.
+        InvalidPayload: the members cannot meet that quorum.
     """
     if payload.quorum is None:
         return policy
@@ -203,10 +203,10 @@ def apply_quorum(payload: Payload, policy: Policy, members: Sequence[EnsembleMem
 
 
 def check_frame(payload: Mapping[str, Any], most: int) -> None:
-    """Make sure that what is in a payload beside its rows has at most so many bytes of JSON.
+    """Check that a payload without its rows has at most so many bytes of JSON.
 
     Raises:
-        PayloadTooLarge: it has more; the problem names the part that has the most of them.
+        PayloadTooLarge: it has more; the problem names the largest part.
     """
     frame = {key: value for key, value in payload.items() if key not in ROWS}
     sizes = {key: len(msgspec.json.encode(value)) for key, value in frame.items()}
@@ -219,7 +219,7 @@ def check_frame(payload: Mapping[str, Any], most: int) -> None:
 
 
 def digest_input(payload: object) -> str:
-    """Return the SHA-256 of what a payload asks, by which a doubled execution is told from a conflicting one."""
+    """Return the SHA-256 of the keys that the prediction depends on: equal for a repeated payload."""
     known = payload if isinstance(payload, Mapping) else {}
     parts = {key: known[key] for key in DECISIVE if known.get(key) is not None}
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()

@@ -1,4 +1,4 @@
-"""A record: what is kept of an execution."""
+"""A record: what is stored of an execution."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import RecordUnreadable
 
 FORMAT = 3
@@ -19,14 +19,14 @@ DECISIONS_BEFORE_3 = {"answer": "accept"}
 
 
 class Record(Struct, frozen=True):
-    """One execution as it is kept; times are ISO 8601 in UTC.
+    """One execution as it is stored; times are ISO 8601 in UTC.
 
     Attributes:
-        input_digest: by which a doubled execution is told from another one of the same prediction id.
-        input: `features` or `instances`, and `quorum`, as they were sent; the rows themselves even where they came by
+        input_digest: two executions with the same prediction id and the same digest have the same input.
+        input: `features` or `instances`, and `quorum`, as they were sent; the rows themselves even if the payload had a
             pointer.
-        output: as the execution answered, outputs and predictions included even where the execution carried pointers.
-        failure: why there is no answer; None where there is one.
+        output: the execution's output, with the outputs and predictions even if the execution returned pointers.
+        failure: why there is no prediction; None where there is one.
     """
 
     prediction_id: str
@@ -44,12 +44,12 @@ class Record(Struct, frozen=True):
 
     @property
     def day(self) -> str:
-        """The day it was recorded, `YYYY-MM-DD`, by which records are listed."""
+        """The day it was recorded, `YYYY-MM-DD`; records are listed by it."""
         return self.recorded_at[:10]
 
 
 class RecordSummary(Struct, frozen=True):
-    """A record's line in a list."""
+    """A record's entry in a list."""
 
     prediction_id: str
     recorded_at: str

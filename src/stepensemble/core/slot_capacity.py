@@ -1,6 +1,6 @@
-"""What a slot has, in bytes, and an execution, in seconds.
+"""The capacity of a slot in bytes, and of an execution in seconds.
 
-Template and state machine say the same; a test holds that they do.
+The template and the state machine state the same numbers; a test holds them equal.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from stepensemble.core.releases.release import Release, ReleasedMember
 MEBIBYTE = 1024 * 1024
 
 RESERVE = 192 * MEBIBYTE
-"""Memory left for an invocation's rows, and for what the interpreter allocates as it goes."""
+"""Bytes of memory reserved for an invocation's rows, and for what the interpreter allocates while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one score function has.
+    """The resources of one score function.
 
     Attributes:
-        memory: bytes, in all.
-        most: bytes of memory that a parameter of its template can give it.
-        disk: bytes in /tmp, into which a SavedModel is unpacked.
-        start: seconds until Python and the runtime are imported, in an environment that has just begun (measured; see
-            the parts chosen in docs/design.md).
+        memory: bytes, in total.
+        most: the most bytes of memory that the template's parameter allows.
+        disk: bytes in /tmp, where a SavedModel is unpacked.
+        start: seconds to import Python and the runtime in a new environment (measured; see the parts chosen in
+            docs/design.md).
     """
 
     memory: int
@@ -35,7 +35,7 @@ class Capacity:
 
     @property
     def comfort(self) -> int:
-        """Bytes of memory that leave room for an invocation's rows."""
+        """Bytes of memory without the reserve for an invocation's rows."""
         return self.memory - RESERVE
 
 
@@ -46,26 +46,26 @@ CAPACITIES: Mapping[str, Capacity] = {
 """By runtime."""
 
 EXECUTION_SECONDS = 300
-"""After which AWS ends an EXPRESS execution; a STANDARD one may take a year
+"""Seconds after which AWS ends an EXPRESS execution; a STANDARD one may take a year
 (https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html)."""
 
 NORMALIZE_SECONDS = 30
 AGGREGATE_SECONDS = 30
 REVIEW_SECONDS = 30
-"""What the state machine waits for each of them at most."""
+"""The most seconds that the state machine waits for each of them."""
 
 TIMEOUT_ATTEMPTS = 2
-"""How often a voter is asked that does not answer in time."""
+"""How often a voter is invoked that does not respond in time."""
 
 TIMEOUT_WAIT = 1
-"""Seconds before it is asked again, at most."""
+"""The most seconds before it is invoked again."""
 
 
 def execution_seconds(release: Release) -> int:
-    """Return the seconds until an execution answers if nothing answers before its timeout: all tiers are asked.
+    """Return the seconds until an execution ends if everything takes until its timeout and all tiers are invoked.
 
-    Errors that pass are not reckoned with: they come at once, and their retries wait some seconds only. Nor is an
-    announcement, which some stacks make: it takes the place of a review, or as long as one at most.
+    Transient errors are not included: they occur at once, and their retries wait only some seconds. Nor is the event
+    that some stacks send for a prediction: it replaces the event for a review, or takes at most as long.
     """
     tiers = sum(tier_seconds(release.in_tier(tier)) for tier in range(1, release.tiers + 1))
     review = REVIEW_SECONDS if release.policy.review is not None else 0
@@ -73,12 +73,12 @@ def execution_seconds(release: Release) -> int:
 
 
 def tier_seconds(members: Iterable[ReleasedMember]) -> int:
-    """Return the seconds until nobody waits for a tier's members any more; they are asked all at once."""
+    """Return the most seconds that a tier takes; its members are invoked at the same time."""
     return max(member_seconds(member) for member in members)
 
 
 def member_seconds(member: ReleasedMember) -> int:
-    """Return the seconds until nobody waits for a member any more; a shadow is asked once."""
+    """Return the most seconds that a member takes; a shadow is invoked once."""
     if member.role == "shadow":
         return member.timeout
     return TIMEOUT_ATTEMPTS * member.timeout + (TIMEOUT_ATTEMPTS - 1) * TIMEOUT_WAIT

@@ -1,7 +1,7 @@
-"""Closeness: when two outputs of one model are the same answer.
+"""The tolerance within which two outputs of one model count as equal.
 
-A model's last bits depend on the processor, on the runtime and on how many rows it is given at once. Conversion, the
-gate and `ensemble verify` all measure by what is stated here.
+A model's last bits depend on the processor, on the runtime and on how many rows it predicts at once. Conversion, the
+gate and `ensemble verify` all use this tolerance.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from stepensemble.core.problems import show
 TOLERANCE = 1e-4
 """How far an output may be from the expected one, relative to the scale of that output (see `scale_of`).
 
-A float32 has seven digits (1.2e-7), sums in another order and the layers of a model add such errors up to 1e-6 or less.
-An exchanged column, another artifact, wrong arithmetic or a row that depends on its neighbours is far beyond. Relative
-to the scale, since a price of 300,000 has as many digits as a probability.
+A float32 has seven digits (1.2e-7); sums in another order and the layers of a model add such errors up to 1e-6 or less.
+A swapped column, another artifact, wrong arithmetic or a row that depends on other rows causes far larger deviations.
+The tolerance is relative to the scale, since a price of 300,000 has as many digits as a probability.
 """
 
 
 def compare(expected: Sequence[Any], actual: Sequence[Any], *, labels: bool, tolerance: float = TOLERANCE) -> list[str]:
-    """List what differs between two outputs of one model, in words; nothing where they are the same.
+    """List in words how two outputs of one model differ; nothing where they are equal.
 
     Args:
         expected: one entry a row.
         actual: likewise.
-        labels: the outputs are labels, and so the same only where they are equal.
+        labels: the outputs are labels, and must be identical.
         tolerance: relative to the scale of the expected outputs.
     """
     want, got = _read(expected), _read(actual)
@@ -38,7 +38,7 @@ def compare(expected: Sequence[Any], actual: Sequence[Any], *, labels: bool, tol
     textual = "U" in want.dtype.kind + got.dtype.kind
     if textual and want.dtype.kind != got.dtype.kind:
         return [f"holds {_kind(got)}, not {_kind(want)}"]
-    with np.errstate(invalid="ignore"):  # an infinity less itself
+    with np.errstate(invalid="ignore"):  # infinity less infinity
         if textual or labels:
             differing, bound = got != want, ""
         else:
@@ -55,13 +55,13 @@ def compare(expected: Sequence[Any], actual: Sequence[Any], *, labels: bool, tol
 
 
 def place_rows(expected: Sequence[Any], numbers: Sequence[int], actual: Sequence[Any]) -> Sequence[Any]:
-    """Return expected outputs with the actual ones of some rows in their places, to be compared on the scale of all.
+    """Return the expected outputs with those of some rows replaced by actual ones, to compare on the scale of all rows.
 
     Args:
         expected: one entry a row.
-        numbers: of the rows that there are actual outputs of.
-        actual: their entries, in that order. Of another shape than the expected ones they are returned by themselves,
-            so that `compare` says so.
+        numbers: of the rows with actual outputs.
+        actual: their entries, in that order. If their shape differs from the expected one, they are returned alone, so
+            that `compare` reports the shape.
     """
     if np.shape(actual) != (len(numbers), *np.shape(expected)[1:]):
         return actual
@@ -76,20 +76,22 @@ def measure_deviation(expected: Sequence[Any], actual: Sequence[Any]) -> float |
     want, got = _read(expected), _read(actual)
     if want.shape != got.shape or "U" in want.dtype.kind + got.dtype.kind:
         return None
-    sound = np.isfinite(want) & np.isfinite(got)
-    distances = np.abs(got[sound] - want[sound])
+    finite = np.isfinite(want) & np.isfinite(got)
+    distances = np.abs(got[finite] - want[finite])
     return float(np.max(distances, initial=0.0) / scale_of(want))
 
 
 def scale_of(outputs: Array) -> float:
-    """Return the greatest magnitude among numbers; 1 where all of them are 0 or none is a number."""
+    """Return the greatest magnitude of the finite numbers; 1 where all of them are 0 or there are none."""
     finite = outputs[np.isfinite(outputs)]
     return float(np.max(np.abs(finite), initial=0.0)) or 1.0
 
 
 def _read(outputs: Sequence[Any]) -> Array:
     array = np.asarray(outputs)
-    return array if array.dtype.kind == "U" else array.astype(np.float64)  # null, which JSON has for NaN, included
+    return (
+        array if array.dtype.kind == "U" else array.astype(np.float64)
+    )  # null, which stands for NaN in JSON, becomes NaN
 
 
 def _kind(array: Array) -> str:

@@ -1,4 +1,4 @@
-"""Build each function's work from its environment; called once a process, at import of `functions/*/app.py`."""
+"""Builds each function's handler from its environment; called once a process, when `functions/*/app.py` is imported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stepensemble.storage.releases import ReleaseStore
 
 MEBIBYTE = 1024 * 1024
 
-# Each function imports its own module only: an import is part of a cold start.
+# Each function imports only its own module: imports are part of a cold start.
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def wire_normalizer() -> Normalizer:
-    """Build what functions/normalize does."""
+    """Build the handler of functions/normalize."""
     from stepensemble.handlers.current_release import CurrentRelease
     from stepensemble.handlers.prediction.normalize import Normalizer
 
@@ -49,7 +49,7 @@ def wire_normalizer() -> Normalizer:
 
 
 def wire_scorer() -> Scorer:
-    """Build what functions/score does."""
+    """Build the handler of functions/score."""
     from stepensemble.handlers.prediction.model_cache import ModelCache, measure_process
     from stepensemble.handlers.prediction.score import Scorer
 
@@ -60,10 +60,10 @@ def wire_scorer() -> Scorer:
 
 
 def wire_aggregator() -> Aggregator:
-    """Build what functions/aggregate does."""
+    """Build the handler of functions/aggregate."""
     import boto3
 
-    _quieten()
+    _limit_botocore_log()
 
     from stepensemble.handlers.prediction.aggregate import Aggregator
     from stepensemble.storage.record_table import RecordTable
@@ -75,10 +75,10 @@ def wire_aggregator() -> Aggregator:
 
 
 def wire_planner() -> Planner:
-    """Build what functions/plan does."""
+    """Build the handler of functions/plan."""
     import boto3
 
-    _quieten()
+    _limit_botocore_log()
 
     from stepensemble.handlers.batch.plan import Planner
     from stepensemble.storage.executions import Executions
@@ -90,7 +90,7 @@ def wire_planner() -> Planner:
 
 
 def wire_shard_normalizer() -> ShardNormalizer:
-    """Build what functions/normalize_shard does."""
+    """Build the handler of functions/normalize_shard."""
     from stepensemble.handlers.batch.normalize_shard import ShardNormalizer
     from stepensemble.handlers.batch.run_documents import Runs
 
@@ -100,7 +100,7 @@ def wire_shard_normalizer() -> ShardNormalizer:
 
 
 def wire_shard_aggregator() -> ShardAggregator:
-    """Build what functions/aggregate_shard does."""
+    """Build the handler of functions/aggregate_shard."""
     from stepensemble.handlers.batch.aggregate_shard import ShardAggregator
     from stepensemble.handlers.batch.run_documents import Runs
 
@@ -109,7 +109,7 @@ def wire_shard_aggregator() -> ShardAggregator:
 
 
 def wire_summarizer() -> Summarizer:
-    """Build what functions/summarize does."""
+    """Build the handler of functions/summarize."""
     from stepensemble.handlers.batch.run_documents import Runs
     from stepensemble.handlers.batch.summarize import Summarizer
 
@@ -124,7 +124,7 @@ def wire_summarizer() -> Summarizer:
 
 
 def wire_receiver() -> Receiver:
-    """Build what functions/receive does."""
+    """Build the handler of functions/receive."""
     from stepensemble.handlers.current_release import CurrentRelease
     from stepensemble.handlers.inbox.receive import Receiver
 
@@ -134,18 +134,18 @@ def wire_receiver() -> Receiver:
 
 
 def wire_deliverer() -> Deliverer:
-    """Build what functions/deliver does."""
+    """Build the handler of functions/deliver."""
     from stepensemble.handlers.inbox.deliver import Deliverer
 
     return Deliverer(open_bucket(read_environment(Environment, os.environ).data_bucket))
 
 
 def wire_api() -> APIGatewayHttpResolver:
-    """Build what functions/api does."""
+    """Build the handler of functions/api."""
     import boto3
     from botocore.config import Config
 
-    _quieten()
+    _limit_botocore_log()
 
     from stepensemble.handlers.current_release import CurrentRelease
     from stepensemble.handlers.http.invoker import Invoker
@@ -155,9 +155,9 @@ def wire_api() -> APIGatewayHttpResolver:
 
     env = read_environment(ApiEnvironment, os.environ)
     data = open_bucket(env.data_bucket)
-    # Within the 30 seconds that API Gateway waits. Not tried again: whoever asks is told when to.
+    # Within the 30 seconds that API Gateway waits. Retries are left to the client, by the response's `Retry-After`.
     config = Config(connect_timeout=2, read_timeout=26, retries={"total_max_attempts": 1})
-    asker = Invoker(
+    invoker = Invoker(
         boto3.client("stepfunctions", config=config),
         env.express_machine_arn,
         boto3.client("lambda", config=config),
@@ -166,10 +166,10 @@ def wire_api() -> APIGatewayHttpResolver:
     records = RecordTable(boto3.client("dynamodb"), env.records_table, data) if env.reads_records else None
     current = CurrentRelease(ReleaseStore(open_bucket(env.artifact_bucket)), time.monotonic)
     return make_api(
-        PredictionService(current, records, asker, env.score_function_prefix, lambda: f"http-{uuid4().hex}")
+        PredictionService(current, records, invoker, env.score_function_prefix, lambda: f"http-{uuid4().hex}")
     )
 
 
-def _quieten() -> None:
-    # At DEBUG, which the stage dev asks for, botocore writes whole requests to the log, feature values included.
+def _limit_botocore_log() -> None:
+    # At DEBUG, which the stage dev sets, botocore logs whole requests, feature values included.
     logging.getLogger("botocore").setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""The functions' environment variables, read once and typed. The template sets these and no others, Lambda its own."""
+"""The functions' environment variables, typed and read once. The template sets only these; Lambda adds its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 
 class Environment(Struct, frozen=True, rename=str.upper):
-    """What every function has."""
+    """The variables of every function."""
 
     stage: str
     log_level: str
@@ -19,39 +19,39 @@ class Environment(Struct, frozen=True, rename=str.upper):
 
 
 class NormalizeEnvironment(Environment, frozen=True, rename=str.upper):
-    """What Normalize has besides: the name of every score function without its slot."""
+    """Normalize also has the name of every score function without its slot."""
 
     score_function_prefix: str
 
 
 class ScoreEnvironment(Environment, frozen=True, rename=str.upper):
-    """What a slot has: nothing of any model, but how many MiB Lambda gives it."""
+    """A slot also has its memory in MiB, which Lambda sets; it knows nothing of any model."""
 
     aws_lambda_function_memory_size: int
 
 
 class PlanEnvironment(Environment, frozen=True, rename=str.upper):
-    """What Plan has besides: how many shards may be at work at once."""
+    """Plan also has the number of shards that may be processed at the same time."""
 
     batch_concurrency: int
 
 
 class SummarizeEnvironment(Environment, frozen=True, rename=str.upper):
-    """What Summarize has besides: how many MiB the functions have whose cost it reckons."""
+    """Summarize also has the memory in MiB of the functions whose cost it estimates."""
 
     batch_memory_size: int
     score_memory_size: int
 
 
 class AggregateEnvironment(Environment, frozen=True, rename=str.upper):
-    """What Aggregate has besides: the records' table, and for how many days they are kept (0: for good)."""
+    """Aggregate also has the records' table, and how many days records are kept (0: without limit)."""
 
     records_table: str
     record_retention_days: int
 
 
 class ApiEnvironment(Environment, frozen=True, rename=str.upper):
-    """What the HTTP function has besides: what it calls, the records, and whether clients may read them."""
+    """The HTTP function also has what it invokes, the records' table, and whether clients may read records."""
 
     score_function_prefix: str
     express_machine_arn: str

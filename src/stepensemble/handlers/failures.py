@@ -1,4 +1,4 @@
-"""An expected failure as data: as the state machines' Choice and Fail states read it, and as clients do."""
+"""An expected failure as data, for the state machines' Choice and Fail states and for clients."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stepensemble.core.state_size import CAUSE_BYTES
 
 
 class Failure(Struct, frozen=True, omit_defaults=True):
-    """Why there is no answer: the body of an error by HTTP, and what is written into the outbox.
+    """Why there is no prediction: the body of an HTTP error, and of a failure in the outbox.
 
     Attributes:
         error: its name.
         problems: every bad field of a payload.
-        prediction_id: under which something is recorded, if anything is.
+        prediction_id: the id of the record, if there is one.
     """
 
     error: str
@@ -27,7 +27,7 @@ class Failure(Struct, frozen=True, omit_defaults=True):
 
 
 def refuse(error: EnsembleError) -> dict[str, Any]:
-    """Return `{"failure": {"error": name, "cause": text}}`, the text within what a cause may hold."""
+    """Return `{"failure": {"error": name, "cause": text}}`, the text within `CAUSE_BYTES`."""
     if isinstance(error, InvalidPayload | DatasetRefused):
         cause = list_problems(error.problems, max_bytes=CAUSE_BYTES)
     else:

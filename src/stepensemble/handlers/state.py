@@ -1,13 +1,13 @@
-"""What travels between Normalize, the score functions and Aggregate: one tier's question, and what came back.
+"""What travels between Normalize, the score functions and Aggregate: one tier's columns and members, and their results.
 
-Without a cascade there is one tier. With one, Aggregate asks the next tier about the rows that are undecided, in the
-words in which Normalize asks the first.
+Without a cascade there is one tier. With one, Aggregate sends the undecided rows to the next tier, in the form in which
+Normalize sends all rows to the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -16,15 +16,15 @@ from stepensemble.core.preprocessing.precision import list_narrow_inputs
 from stepensemble.core.releases.release import Artifact, Release
 
 DESCRIBE = "describe"
-"""The key of an event that a slot answers with what a model takes and gives."""
+"""The key of an event to which a slot responds with the signature of a model."""
 
 
 class MemberToScore(Struct, frozen=True, omit_defaults=True):
     """The part of a member that its slot needs.
 
     Attributes:
-        output: name of the output that is wanted, of a model that has several.
-        outputs_key: where outputs go that are too large to travel.
+        output: name of the output to use, of a model that has several.
+        outputs_key: where to store outputs that are too large to travel.
         trusted: as a release has it; left out where it is false.
         narrow: the inputs that a model of float64 may not have, as `list_narrow_inputs` returns them.
     """
@@ -41,7 +41,7 @@ class MemberToScore(Struct, frozen=True, omit_defaults=True):
 
 
 class MemberToInvoke(MemberToScore, frozen=True, kw_only=True):
-    """A member as the state machine carries it: `function` serves it, `timeout` is in seconds."""
+    """A member as the state machine carries it: `function` is its slot's name, `timeout` is in seconds."""
 
     tier: int
     role: Literal["voter", "shadow"]
@@ -50,33 +50,33 @@ class MemberToInvoke(MemberToScore, frozen=True, kw_only=True):
 
 
 class TierResults(Struct, frozen=True):
-    """What came back from a tier, an entry a member: its outputs, or the error that was caught."""
+    """The results of a tier, an entry a member: its outputs, or the error that was caught."""
 
     voters: tuple[Mapping[str, Any], ...]
     shadows: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def all(self) -> tuple[Mapping[str, Any], ...]:
-        """Those of voters and shadows."""
+        """The results of voters and shadows."""
         return self.voters + self.shadows
 
 
 class TierRequest(Struct, frozen=True):
-    """A tier that was asked, about how many rows, and what came back."""
+    """A tier whose members were invoked, with the number of rows and the results."""
 
     rows: int
     results: TierResults
 
 
 class Cascade(Struct, frozen=True):
-    """What the tiers after the present one need: the columns of all rows, inline or as a pointer, and the members."""
+    """What later tiers need: the columns of all rows, inline or as a pointer, and the members."""
 
     columns: Mapping[str, Any]
     later: tuple[MemberToInvoke, ...]
 
 
 class Frame(Struct, frozen=True):
-    """What stays the same from tier to tier; `inline` where outputs and predictions travel themselves."""
+    """What stays the same from tier to tier; `inline`: outputs and predictions travel in the state, not as pointers."""
 
     prediction_id: str
     release: str
@@ -87,8 +87,8 @@ def list_members(release: Release, slots: Mapping[str, str], function_prefix: st
     """Return a release's members as the state machine carries them.
 
     Args:
-        release: the one that answers.
-        slots: its placement.
+        release: the one that predicts.
+        slots: each member's slot, by its id.
         function_prefix: the name of every score function without its slot.
     """
     return [
@@ -111,47 +111,56 @@ def list_members(release: Release, slots: Mapping[str, str], function_prefix: st
     ]
 
 
+class TierColumns(NamedTuple):
+    """The rows that reach a tier; columns are inline or a pointer.
+
+    Attributes:
+        rows: how many there are.
+        columns: of these rows.
+        all_columns: of all rows of the execution.
+    """
+
+    rows: int
+    columns: Mapping[str, Any]
+    all_columns: Mapping[str, Any]
+
+
 def prepare_tier(
     frame: Frame,
     tier: int,
-    members: Iterable[MemberToInvoke],
-    *,
-    rows: int,
-    columns: Mapping[str, Any],
-    all_columns: Mapping[str, Any],
+    members: Sequence[MemberToInvoke],
+    reaching: TierColumns,
     earlier: Sequence[TierRequest] = (),
 ) -> dict[str, Any]:
-    """Return the state from which the state machine asks a tier.
+    """Return the state from which the state machine invokes a tier's members.
 
     Args:
         frame: of the execution.
-        tier: which is asked.
+        tier: the tier to invoke.
         members: of this tier and those after it.
-        rows: how many reach this tier.
-        columns: of these rows, inline or as a pointer.
-        all_columns: of all rows, likewise.
+        reaching: the rows that reach this tier.
         earlier: the tiers before, in order.
     """
-    asked = [member for member in members if member.tier == tier]
+    invoked = [member for member in members if member.tier == tier]
     later = tuple(member for member in members if member.tier > tier)
-    shadows = [member for member in asked if member.role == "shadow"]
+    shadows = [member for member in invoked if member.role == "shadow"]
     state = {
         "prediction_id": frame.prediction_id,
         "release": frame.release,
         "inline": frame.inline,
-        "rows": rows,
-        "columns": columns,
-        "members": [member for member in asked if member.role == "voter"],
+        "rows": reaching.rows,
+        "columns": reaching.columns,
+        "members": [member for member in invoked if member.role == "voter"],
         "earlier": earlier,
-        "cascade": Cascade(all_columns, later) if later else None,
+        "cascade": Cascade(reaching.all_columns, later) if later else None,
     }
-    if shadows:  # by which the state machine knows them
+    if shadows:  # the state machine tests whether this key is present
         state["shadows"] = shadows
     return dict(msgspec.to_builtins(state))
 
 
 class Execution(Struct, frozen=True):
-    """The execution, as the state machine's context names it."""
+    """The execution, as the state machine's context object names it."""
 
     id: str
     name: str

@@ -1,12 +1,13 @@
-"""What can go wrong with the local stack itself; a function's failure is an answer, not an error of the stack.
+"""Errors of the local stack itself. A function's failure is a response of the function, not an error of the stack.
 
 LocalStackError
 ├── TemplateRefused     template.yaml cannot be expanded, translated or created
+├── PatchMismatch       a patch does not fit the installed version of moto
 ├── StateLocked         another command keeps the state for too long
 ├── StackRuns           another process keeps a stack of this state up
 ├── StateUnreadable     the database is damaged, or of a newer version of this package
 ├── StateUnwritable     the folder or the disk of the state takes no writes
-└── PortTaken           the port asked for is not free
+└── PortTaken           the requested port is not free
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ class TemplateRefused(LocalStackError):
     """The template cannot be expanded, translated or created."""
 
 
+class PatchMismatch(LocalStackError):
+    """A patch replaces something that the installed version of moto, or of one of its dependencies, does not have."""
+
+
 class StateLocked(LocalStackError):
     """Another command keeps the state for longer than this one waits."""
 
@@ -27,12 +32,12 @@ class StackRuns(LocalStackError):
 
 
 class StateUnreadable(LocalStackError):
-    """The state's database is damaged, or written by a newer version of this package."""
+    """The state's database is damaged, or was written by a newer version of this package."""
 
 
 class StateUnwritable(LocalStackError):
-    """The folder or the disk of the state takes no writes: no space is left, or this user may not."""
+    """The folder or the disk of the state takes no writes: no space is left, or permission is denied."""
 
 
 class PortTaken(LocalStackError):
-    """The port asked for is not free."""
+    """The requested port is not free."""

@@ -1,4 +1,4 @@
-"""The state's folder is its owner's: it holds every payload, every answer, and what the functions logged."""
+"""Permissions of the state's folder: only its owner may read the payloads, the predictions and the functions' logs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def make_private(folder: Path) -> None:
-    """Take a folder's rights, and those of all that is in it, from everybody but the owner.
+    """Make a folder, and everything in it, accessible to its owner only.
 
-    What is made in it later cannot be reached by others either. Where the rights are not ours to change, they stay.
+    Others cannot reach what is created in it later either. Permissions that this user may not change stay as they are.
     """
     with contextlib.suppress(OSError):
-        if not _close(folder):
+        if not _remove_access(folder):
             return
         for path, folders, files in os.walk(folder):
             for name in (*folders, *files):
-                with contextlib.suppress(OSError):  # gone meanwhile
-                    _close(Path(path) / name)
+                with contextlib.suppress(OSError):  # removed meanwhile
+                    _remove_access(Path(path) / name)
 
 
-def _close(path: Path) -> bool:
-    """Return whether it was open to others."""
+def _remove_access(path: Path) -> bool:
+    """Remove others' access; return whether they had any."""
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode) or not mode & OTHERS:
         return False

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +17,7 @@ from shutil import rmtree
 from socket import create_server, socket
 from tempfile import TemporaryDirectory
 from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -25,23 +26,26 @@ from stepensemble.core.errors import LocalStackError
 from stepensemble.core.releases.release import digest_of, name_add_on
 from stepensemble.local.errors import PortTaken, StackRuns, StateUnwritable
 from stepensemble.local.file_permissions import make_private
-from stepensemble.local.lambdas.pool import Code, FunctionPool, FunctionStatus, LocalFunction, Surroundings
+from stepensemble.local.lambdas.pool import FunctionPool, FunctionStatus, LocalFunction, PoolSettings
+from stepensemble.local.options import DEFAULTS, LocalStackOptions
 from stepensemble.local.state_database import StateDatabase, copy_database, find_owner, lock_state, remove_database
 from stepensemble.local.template import REGION, Blueprint, load_blueprint, write_atomically, write_cache
+
+if TYPE_CHECKING:  # imported once moto is
+    from stepensemble.local.http.server import HttpServer
 
 STACK_NAME = "stepensemble-local"
 STATE_FOLDER = ".stepensemble"
 FIRST_ACCOUNT = 123456789012
-"""moto's own default."""
+"""moto's default account."""
 
-PATIENCE_SECONDS = 60.0
 SWITCH_SECONDS = 0.001
 HOST = "127.0.0.1"
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 ACCOUNTS: set[str] = set()
-"""In use by this process's stacks; moto keeps accounts, and nothing else, apart."""
+"""Accounts of this process's stacks: moto separates stacks by account only."""
 ACCOUNTS_LOCK = threading.Lock()
 
 
@@ -53,12 +57,12 @@ class RunningStack(Struct, frozen=True):
     name: str
 
 
-class _Known(Struct, frozen=True):
-    """The functions of the last start, so that their processes need not wait for moto.
+class _FunctionCache(Struct, frozen=True):
+    """The functions of the last start, so that their processes can start before moto is imported.
 
     Attributes:
-        digests: of the stacks' blueprints, by name.
-        templates: of what moto has created of them, definitions of state machines included.
+        digests: of the stacks' blueprints, by stack name.
+        templates: digests of what moto created of them, definitions of state machines included.
     """
 
     digests: dict[str, str]
@@ -68,15 +72,42 @@ class _Known(Struct, frozen=True):
 
 
 @dataclass(frozen=True)
+class _StackParts:
+    """What is there before moto is: the parts of a stack that is starting.
+
+    Attributes:
+        blueprints: by stack name, the base stack first.
+        folder: of state, logs and caches.
+        listener: the bound socket of the AWS APIs.
+        endpoint: its address.
+    """
+
+    blueprints: Mapping[str, Blueprint]
+    folder: Path
+    database: StateDatabase
+    pool: FunctionPool
+    listener: socket
+    endpoint: str
+    account: str
+
+
+class _ServedStack(NamedTuple):
+    """The template's outputs, and a sentence for each stored object that cannot be read."""
+
+    outputs: Mapping[str, str]
+    damaged: list[str]
+
+
+@dataclass(frozen=True)
 class LocalStack:
-    """A stack that runs in this process. Close it, or use it as a context manager, and nothing of it is left.
+    """A stack that runs in this process. Close it, or use it as a context manager, and nothing of it keeps running.
 
     Attributes:
         endpoint: of every AWS API, for `AWS_ENDPOINT_URL`.
         http: of the HTTP API; None where the template has none.
-        name: the CloudFormation stack's.
-        outputs: the template's.
-        losses: what the state has lost or cannot be read of it, a sentence each.
+        name: of the CloudFormation stack.
+        outputs: of the template.
+        losses: what the state has lost, or what of it cannot be read, a sentence each.
     """
 
     endpoint: str
@@ -88,100 +119,72 @@ class LocalStack:
     _exits: ExitStack
 
     @classmethod
-    def start(
-        cls,
-        project: Path,
-        *,
-        state_dir: Path | None = None,
-        fresh: bool = False,
-        parameters: Mapping[str, str] | None = None,
-        port: int = 0,
-        http_port: int = 0,
-        auth: bool = False,
-        concurrency: int | None = None,
-        on_wait: Callable[[str], None] | None = None,
-        code: Mapping[str, Code] | None = None,
-        announce: bool = False,
-        account: str | None = None,
-        tensorflow: bool | None = None,
-        patience: float = PATIENCE_SECONDS,
-    ) -> LocalStack:
+    def start(cls, project: Path, options: LocalStackOptions = DEFAULTS) -> LocalStack:
         """Start the stack of a project; it is ready when this returns.
 
         Args:
-            project: folder of `template.yaml`, and of `template-tensorflow.yaml`, if it has that.
-            state_dir: where state, logs and caches lie; `.stepensemble` in the project if not given.
-            fresh: forget what was kept.
-            parameters: overrides of the template's defaults.
-            port: 0 for a free one.
-            http_port: of the HTTP API; likewise.
-            auth: whether a request to the HTTP API must be signed, in form; see `local.http.api_gateway`.
-            concurrency: processes a function may have; the number of processors, at least 4, if not given.
-            on_wait: told if another command has to finish first.
-            code: functions' code by logical id, instead of what the template says.
-            announce: write `stack.json` into the state's folder, for `find_running`.
-            account: of a state that is new; twelve digits. 123456789012, or the next that no other stack of this
-                process has, if not given.
-            tensorflow: whether to have the slots for TensorFlow too; if not given, where it is installed.
-            patience: seconds to wait for another command.
+            project: folder of `template.yaml`, and of `template-tensorflow.yaml` if it has one.
+            options: see `LocalStackOptions`.
 
         Raises:
             LocalStackError: one of those in `stepensemble.local.errors`; StackRuns as soon as another process announces
                 its stack.
         """
-        folder = (state_dir or project / STATE_FOLDER).resolve()
+        folder = (options.state_dir or project / STATE_FOLDER).resolve()
         with explain_faults(folder), ExitStack() as exits:
             folder.mkdir(parents=True, exist_ok=True)
             make_private(folder)
-            look = partial(refuse_second, folder)
-            exits.enter_context(lock_state(folder / "lock", patience, on_wait or (lambda _: None), look))
+            check = partial(refuse_second, folder)
+            exits.enter_context(lock_state(folder / "lock", options.wait_seconds, options.on_wait, check))
             (folder / "stack.json").unlink(missing_ok=True)  # of a stack that was killed
-            listener = exits.enter_context(_bind(port))
-            endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
-            blueprints = _load_blueprints(project, parameters or {}, folder / "cache", tensorflow=tensorflow)
-            has_door = blueprints[STACK_NAME].door is not None
-            door = exits.enter_context(_bind(http_port)) if has_door else None
-            http = None if door is None else f"http://{HOST}:{door.getsockname()[1]}"
-            if fresh:
+            listener = exits.enter_context(_bind(options.port))
+            endpoint = _address(listener)
+            blueprints = _load_blueprints(project, options, folder / "cache")
+            has_http = blueprints[STACK_NAME].http_function is not None
+            http_listener = exits.enter_context(_bind(options.http_port)) if has_http else None
+            if options.fresh:
                 remove_database(folder / "state.db")
             database = StateDatabase(folder / "state.db")
             exits.callback(database.close)
-            account = exits.enter_context(_take_account(database, account))
-            surroundings = Surroundings(
+            account = exits.enter_context(_take_account(database, options.account))
+            settings = PoolSettings(
                 project=project.resolve(),
                 logs=folder / "logs",
-                scratch=exits.enter_context(_emptied(folder / "tmp")),
+                scratch=exits.enter_context(_temporary_folder(folder / "tmp")),
                 endpoint=endpoint,
                 region=REGION,
                 account=account,
-                concurrency=concurrency or max(4, os.cpu_count() or 1),
-                code=code or {},
+                concurrency=options.concurrency or max(4, os.cpu_count() or 1),
+                code=options.code,
             )
-            pool = exits.enter_context(FunctionPool(surroundings))
-            outputs, damaged = _assemble(exits, blueprints, database, pool, listener, endpoint, account, folder)
-            if door is not None:
-                _open_door(exits, blueprints[STACK_NAME], pool, door, account, auth=auth)
-            if announce:
+            pool = exits.enter_context(FunctionPool(settings))
+            parts = _StackParts(blueprints, folder, database, pool, listener, endpoint, account)
+            served = _serve_aws(parts, exits)
+            http = None
+            if http_listener is not None:
+                http = _address(http_listener)
+                exits.callback(_serve_http(parts, http_listener, auth=options.auth).close)
+            if options.announce:
                 exits.enter_context(_announced(folder / "stack.json", RunningStack(os.getpid(), endpoint, STACK_NAME)))
-            losses = [*([] if database.loss is None else [database.loss]), *damaged]
-            return cls(endpoint, http, STACK_NAME, outputs, losses, pool, exits.pop_all())
+            losses = [*([] if database.loss is None else [database.loss]), *served.damaged]
+            return cls(endpoint, http, STACK_NAME, served.outputs, losses, pool, exits.pop_all())
 
     @classmethod
     def start_copy(cls, project: Path, state_dir: Path) -> LocalStack:
-        """Start the stack of a project over a copy of a state, which goes with the stack; for reading.
+        """Start the stack of a project over a copy of a state, for reading; the copy is removed with the stack.
 
         Raises:
-            LocalStackError: as `start`; StateUnwritable where not even a copy can be made.
+            LocalStackError: as `start`; StateUnwritable where the copy cannot be made.
         """
         with explain_faults(state_dir), ExitStack() as exits:
             folder = Path(exits.enter_context(TemporaryDirectory(prefix="stepensemble-")))
             copy_database(state_dir / "state.db", folder)
-            started = exits.enter_context(cls.start(project, state_dir=folder))
+            started = exits.enter_context(cls.start(project, LocalStackOptions(state_dir=folder)))
             return replace(started, _exits=exits.pop_all())
 
     @property
     def functions(self) -> list[FunctionStatus]:
-        """The functions and their processes, now."""
+        """The functions and their processes at this moment."""
         return self._pool.describe()
 
     @property
@@ -190,11 +193,11 @@ class LocalStack:
         return self._pool.definitions
 
     def prestart(self, names: Iterable[str]) -> None:
-        """Start a process of each of these functions that has none, without waiting for it."""
+        """Start a process of each of these functions that has none; return at once."""
         self._pool.prestart(names)
 
     def close(self) -> None:
-        """End everything: connections, functions' processes, threads; the state is kept."""
+        """End connections, functions' processes and threads; the state is kept."""
         self._exits.close()
 
     def __enter__(self) -> LocalStack:
@@ -207,10 +210,10 @@ class LocalStack:
 
 
 def find_running(state_dir: Path) -> RunningStack | None:
-    """Return the announced stack of this state, if its process owns the state, however busy it is.
+    """Return the announced stack of this state, if its process owns the state; the process may be busy.
 
     Raises:
-        StateUnwritable: this user may not know.
+        StateUnwritable: this user may not read the state's folder.
     """
     try:
         found = msgspec.json.decode((state_dir / "stack.json").read_bytes(), type=RunningStack)
@@ -229,80 +232,77 @@ def refuse_second(folder: Path) -> None:
         )
 
 
-def _load_blueprints(
-    project: Path, parameters: Mapping[str, str], cache: Path, *, tensorflow: bool | None
-) -> dict[str, Blueprint]:
+def _address(listener: socket) -> str:
+    return f"http://{HOST}:{listener.getsockname()[1]}"
+
+
+def _load_blueprints(project: Path, options: LocalStackOptions, cache: Path) -> dict[str, Blueprint]:
     """Return the blueprints by the names of their stacks, the base stack first."""
-    blueprints = {STACK_NAME: load_blueprint(project / "template.yaml", parameters, cache / "template.json")}
+    base = load_blueprint(project / "template.yaml", options.parameters, cache / "template.json")
+    blueprints = {STACK_NAME: base}
     add_on = project / "template-tensorflow.yaml"
-    wanted = find_spec("tensorflow") is not None if tensorflow is None else tensorflow
+    wanted = find_spec("tensorflow") is not None if options.tensorflow is None else options.tensorflow
     if wanted and add_on.is_file():
-        kept = cache / "template-tensorflow.json"
-        blueprints[name_add_on(STACK_NAME)] = load_blueprint(add_on, {"BaseStackName": STACK_NAME}, kept)
+        cached = cache / "template-tensorflow.json"
+        blueprints[name_add_on(STACK_NAME)] = load_blueprint(add_on, {"BaseStackName": STACK_NAME}, cached)
     return blueprints
 
 
-def _assemble(
-    exits: ExitStack,
-    blueprints: Mapping[str, Blueprint],
-    database: StateDatabase,
-    pool: FunctionPool,
-    listener: socket,
-    endpoint: str,
-    account: str,
-    folder: Path,
-) -> tuple[Mapping[str, str], list[str]]:
-    """Put moto, the state and the functions together and start serving; also say what of the state is damaged."""
-    kept = folder / "cache" / "functions.json"
-    digests = {name: blueprint.digest for name, blueprint in blueprints.items()}
-    templates = {name: digest_of(msgspec.json.encode(one.template)) for name, one in blueprints.items()}
-    known = _read_known(kept)
-    if known is not None and (known.digests, known.account) == (digests, account):
-        pool.define(known.functions)
-        used = set(json.loads(database.read_fact("used") or "[]"))
-        pool.prestart(function.name for function in known.functions if function.logical_id in used)
+def _serve_aws(parts: _StackParts, exits: ExitStack) -> _ServedStack:
+    """Create the stacks in moto, restore the state, and start to serve the AWS APIs."""
+    cache = parts.folder / "cache" / "functions.json"
+    digests = {name: blueprint.digest for name, blueprint in parts.blueprints.items()}
+    templates = {name: digest_of(msgspec.json.encode(one.template)) for name, one in parts.blueprints.items()}
+    cached = _read_function_cache(cache)
+    if cached is not None and (cached.digests, cached.account) == (digests, parts.account):
+        parts.pool.define(cached.functions)
+        used = set(json.loads(parts.database.read_fact("used") or "[]"))
+        parts.pool.prestart(function.name for function in cached.functions if function.logical_id in used)
 
-    # While these processes start on another processor, moto is imported; hence imports in the middle of things.
+    # moto is imported while these processes start on another processor; hence the imports inside this function.
     from stepensemble.local.emulation.server import create_stacks, load_moto
 
-    load_moto(blueprints.values())
+    load_moto(parts.blueprints.values())
 
-    from stepensemble.local.emulation.asl_cache import Programs
     from stepensemble.local.emulation.persistence import Journal
-    from stepensemble.local.emulation.stepfunctions import Home, Retention, serve_executions
-    from stepensemble.local.http.aws_endpoint import ExpressEngine, Gateway
+    from stepensemble.local.emulation.retention import Retention
+    from stepensemble.local.emulation.task_clients import ExecutionTarget, serve_executions
+    from stepensemble.local.http.aws_endpoint import AwsEndpoint, ExpressEngine
     from stepensemble.local.http.server import HttpServer
+    from stepensemble.local.moto_patches.speedups.asl_cache import DefinitionCache
 
-    exits.enter_context(_brisk_threads())
-    exits.enter_context(serve_executions(Home(account, endpoint, pool, Programs(folder / "cache" / "programs"))))
-    sound = known is not None and known.templates == templates
-    created = exits.enter_context(create_stacks(blueprints, account, sound=sound))
-    journal = Journal(database, account, REGION)
+    exits.enter_context(_short_switch_interval())
+    definitions = DefinitionCache(parts.folder / "cache" / "programs")
+    target = ExecutionTarget(parts.account, parts.endpoint, parts.pool, definitions)
+    exits.enter_context(serve_executions(target))
+    validated = cached is not None and cached.templates == templates
+    created = exits.enter_context(create_stacks(parts.blueprints, parts.account, validated=validated))
+    journal = Journal(parts.database, parts.account, REGION)
     damaged = journal.restore()
-    journal.follow()
-    pool.define(created.functions)
-    write_cache(kept, msgspec.json.encode(_Known(digests, templates, account, created.functions)))
-    exits.callback(lambda: database.write_fact("used", json.dumps(sorted(pool.used()))))
-    gateway = Gateway(created.application, pool, journal, ExpressEngine(account, REGION), Retention(account, REGION))
-    exits.callback(HttpServer(listener, gateway).close)
-    pool.take_all_processors()
-    return created.outputs[STACK_NAME], damaged
+    journal.record_changes()
+    parts.pool.define(created.functions)
+    write_cache(cache, msgspec.json.encode(_FunctionCache(digests, templates, parts.account, created.functions)))
+    exits.callback(lambda: parts.database.write_fact("used", json.dumps(sorted(parts.pool.used()))))
+    engine, retention = ExpressEngine(parts.account, REGION), Retention(parts.account, REGION)
+    endpoint = AwsEndpoint(created.application, parts.pool, journal, engine, retention)
+    exits.callback(HttpServer(parts.listener, endpoint).close)
+    parts.pool.use_all_processors()
+    return _ServedStack(created.outputs[STACK_NAME], damaged)
 
 
-def _open_door(
-    exits: ExitStack, blueprint: Blueprint, pool: FunctionPool, listener: socket, account: str, *, auth: bool
-) -> None:
-    """Serve the HTTP API, in front of the function that the template puts behind it."""
-    from stepensemble.local.http.api_gateway import Door
+def _serve_http(parts: _StackParts, listener: socket, *, auth: bool) -> HttpServer:
+    """Serve the HTTP API in front of the function that the template puts behind it."""
+    from stepensemble.local.http.api_gateway import ApiGateway
     from stepensemble.local.http.server import HttpServer
 
-    name = next(function.name for function in pool.describe() if function.logical_id == blueprint.door)
-    exits.callback(HttpServer(listener, Door(pool, name, account, auth=auth)).close)
+    logical_id = parts.blueprints[STACK_NAME].http_function
+    name = next(function.name for function in parts.pool.describe() if function.logical_id == logical_id)
+    return HttpServer(listener, ApiGateway(parts.pool, name, parts.account, auth=auth))
 
 
 @contextmanager
 def explain_faults(folder: Path) -> Iterator[None]:
-    """Say in a sentence that a file of the state's folder cannot be used.
+    """Explain in a sentence that a file of the state's folder cannot be used, and what to do.
 
     Raises:
         StateUnwritable: instead of the OSError.
@@ -310,7 +310,7 @@ def explain_faults(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno not in {*FULL, *CLOSED}:
+        if error.filename is None and error.errno not in {*FULL_DISK, *NO_PERMISSION}:
             raise
         path = Path(str(error.filename or folder))
         if not path.is_relative_to(folder):
@@ -319,13 +319,13 @@ def explain_faults(folder: Path) -> Iterator[None]:
 
 
 def _find_remedy(error: OSError, path: Path) -> str:
-    if error.errno in FULL:
+    if error.errno in FULL_DISK:
         return "free some space on its disk, and run the command again"
-    if error.errno in CLOSED:
+    if error.errno in NO_PERMISSION:
         return "make its folder writable for this user"
     if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
         return f"something else is in its place; move that away: mv {path} {path}.aside"
-    return "look at its disk, and run the command again"
+    return "check its disk, and run the command again"
 
 
 @contextmanager
@@ -339,8 +339,8 @@ def _bind(port: int) -> Iterator[socket]:
 
 
 @contextmanager
-def _emptied(folder: Path) -> Iterator[Path]:
-    """Make a folder that is removed at the end; before the beginning too, as a stack may have been killed."""
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder that is removed at the end; what a killed stack has left in it is removed first."""
     rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
@@ -350,8 +350,8 @@ def _emptied(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _brisk_threads() -> Iterator[None]:
-    """Let threads take turns more often: the pool's, which only passes messages on, waits for those that compute."""
+def _short_switch_interval() -> Iterator[None]:
+    """Have Python switch threads more often: the pool's thread passes messages on while other threads compute."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
@@ -361,13 +361,13 @@ def _brisk_threads() -> Iterator[None]:
 
 
 @contextmanager
-def _take_account(database: StateDatabase, wish: str | None) -> Iterator[str]:
-    """Take the account that the state was made in, as names of buckets hold it; for a new state any that is free."""
+def _take_account(database: StateDatabase, requested: str | None) -> Iterator[str]:
+    """Reserve the account that the state was made in, which the buckets' names contain; for a new state a free one."""
     with ACCOUNTS_LOCK:
         account = database.read_fact("account")
         if account is None:
             free = (str(number) for number in range(FIRST_ACCOUNT, 10**12) if str(number) not in ACCOUNTS)
-            account = wish or next(free)
+            account = requested or next(free)
             database.write_fact("account", account)
         if account in ACCOUNTS:
             raise LocalStackError(f"this process runs another local stack of account {account}; close that first")
@@ -388,8 +388,8 @@ def _announced(path: Path, running: RunningStack) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _read_known(path: Path) -> _Known | None:
+def _read_function_cache(path: Path) -> _FunctionCache | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Known)
+        return msgspec.json.decode(path.read_bytes(), type=_FunctionCache)
     except (OSError, msgspec.DecodeError):
         return None

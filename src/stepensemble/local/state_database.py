@@ -1,8 +1,8 @@
-"""What outlives the stack, in one SQLite database: objects of buckets, items of tables, events of log groups.
+"""The state that outlives the stack, in one SQLite database: objects of buckets, items of tables, events of log groups.
 
-Every change is one committed transaction. In WAL mode that survives the death of the process without waiting for the
-disk; only a power cut can take the last changes, and it never leaves the file half written. Changes are counted, in
-the database and in a small file beside it: a database that has fewer than the file says has lost some, which is
+Every change is one committed transaction. In WAL mode it survives the death of the process without waiting for the
+disk. Only a power cut can lose the last changes, and it never leaves the file half written. Changes are counted, in the
+database and in a small file beside it: if the database has counted fewer than the file, it has lost some, which is
 reported.
 """
 
@@ -26,7 +26,7 @@ from stepensemble.local.errors import StateLocked, StateUnreadable, StateUnwrita
 
 SCHEMA = 2
 PAGE_BYTES = 64 * 1024
-"""SQLite's largest: an object of many megabytes is written in a sixth of the time that pages of 4 KiB take."""
+"""SQLite's largest: with it an object of many megabytes is written six times as fast as with pages of 4 KiB."""
 
 CHANGES = "changes"
 """Name of the fact that counts the transactions of changes."""
@@ -35,10 +35,10 @@ UNWRITABLE = {
     sqlite3.SQLITE_PERM: "make it writable for this user",
     sqlite3.SQLITE_READONLY: "make it and its folder writable for this user",
     sqlite3.SQLITE_CANTOPEN: "make it and its folder readable and writable for this user",
-    sqlite3.SQLITE_IOERR: "look at its disk, and run the command again",
+    sqlite3.SQLITE_IOERR: "check its disk, and run the command again",
     sqlite3.SQLITE_FULL: "free some space on its disk, and run the command again",
 }
-"""What helps, by SQLite's result codes, where the file itself is not to blame."""
+"""Remedies by SQLite's result codes, for faults that are not the file's."""
 
 BYTES = "$bytes"
 TABLES = """
@@ -85,16 +85,16 @@ class StoredLogStream:
 
 
 @dataclass(frozen=True, slots=True)
-class GoneObject:
-    """There is no such object any more."""
+class RemovedObject:
+    """An object that was removed."""
 
     bucket: str
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class GoneItem:
-    """There is no such item any more."""
+class RemovedItem:
+    """An item that was removed."""
 
     table: str
     hash: str
@@ -102,21 +102,21 @@ class GoneItem:
 
 
 @dataclass(frozen=True, slots=True)
-class GoneLogStream:
-    """There is no such stream any more."""
+class RemovedLogStream:
+    """A stream that was removed."""
 
     group: str
     stream: str
 
 
-Change = StoredObject | StoredItem | StoredLogStream | GoneObject | GoneItem | GoneLogStream
+Change = StoredObject | StoredItem | StoredLogStream | RemovedObject | RemovedItem | RemovedLogStream
 
 
 class StateDatabase:
     """The database of one stack. Use it under `lock_state` only.
 
     Attributes:
-        loss: what is missing, as a sentence with a remedy; None where nothing is.
+        loss: what is missing, as a sentence with a remedy; None if nothing is.
 
     Raises, from every method: StateUnreadable, StateUnwritable.
     """
@@ -124,13 +124,13 @@ class StateDatabase:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._refuse_log_alone()
-        with self._translated():
+        self._reject_log_without_database()
+        with self._translate_errors():
             if not path.exists():
-                path.touch(mode=0o600)  # which SQLite's files beside it take over
+                path.touch(mode=0o600)  # SQLite gives its files beside it the same permissions
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file only
-            self._db.execute("PRAGMA secure_delete=OFF")  # what is deleted need not be overwritten
+            self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # affects a new file only
+            self._db.execute("PRAGMA secure_delete=OFF")  # deleted content need not be overwritten
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -139,75 +139,77 @@ class StateDatabase:
             elif found > SCHEMA:
                 raise StateUnreadable(f"{path} was written by a newer version of stepensemble; upgrade to that")
         self._count = int(self.read_fact(CHANGES) or 0)
-        self._counted = os.open(_beside(path, ".changes"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        noted = int(os.pread(self._counted, 32, 0) or 0)
+        self._count_file = os.open(_beside(path, ".changes"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        recorded = int(os.pread(self._count_file, 32, 0) or 0)
         self.loss = None
-        if noted > self._count:
+        if recorded > self._count:
             self.loss = (
-                f"{noted - self._count} of {noted} changes that this stack had kept are not in {path}: it, or its log "
-                f"{path.name}-wal, was emptied, removed or replaced; if you have a copy of the folder {path.parent}, "
-                "stop the stack and put the copy back"
+                f"{recorded - self._count} of {recorded} changes that this stack had stored are not in {path}: it, or "
+                f"its log {path.name}-wal, was emptied, removed or replaced; if you have a copy of the folder "
+                f"{path.parent}, stop the stack and put the copy back"
             )
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
             self._db.close()
-            os.close(self._counted)
+            os.close(self._count_file)
 
     def read_fact(self, name: str) -> str | None:
-        """Return a fact about the stack."""
-        with self._lock, self._translated():
+        """Return a fact about the stack; None if it is not stored."""
+        with self._lock, self._translate_errors():
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def write_fact(self, name: str, value: str) -> None:
-        """Keep a fact about the stack."""
-        with self._lock, self._translated():
+        """Store a fact about the stack."""
+        with self._lock, self._translate_errors():
             self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def objects(self) -> Iterator[StoredObject]:
         """Return all objects."""
-        with self._lock, self._translated():
+        with self._lock, self._translate_errors():
             rows = self._db.execute("SELECT bucket, key, attributes, body FROM objects ORDER BY bucket, key").fetchall()
-            return iter([StoredObject(bucket, key, decode_json(told), body) for bucket, key, told, body in rows])
+            return iter(
+                [StoredObject(bucket, key, decode_json(attributes), body) for bucket, key, attributes, body in rows]
+            )
 
     def read_object(self, bucket: str, key: str) -> StoredObject | None:
-        """Return an object, or None where none is kept."""
-        with self._lock, self._translated():
+        """Return an object, or None if none is stored."""
+        with self._lock, self._translate_errors():
             query = "SELECT attributes, body FROM objects WHERE bucket = ? AND key = ?"
             row = self._db.execute(query, (bucket, key)).fetchone()
         return None if row is None else StoredObject(bucket, key, decode_json(row[0]), row[1])
 
     def read_item(self, table: str, hashed: str, ranged: str) -> StoredItem | None:
-        """Return an item, or None where none is kept."""
-        with self._lock, self._translated():
+        """Return an item, or None if none is stored."""
+        with self._lock, self._translate_errors():
             query = "SELECT item FROM items WHERE owner = ? AND hash = ? AND range = ?"
             row = self._db.execute(query, (table, hashed, ranged)).fetchone()
         return None if row is None else StoredItem(table, hashed, ranged, decode_json(row[0]))
 
     def read_log_stream(self, group: str, stream: str) -> StoredLogStream | None:
-        """Return a stream, or None where none is kept."""
-        with self._lock, self._translated():
+        """Return a stream, or None if none is stored."""
+        with self._lock, self._translate_errors():
             query = "SELECT events FROM log_streams WHERE owner = ? AND stream = ?"
             row = self._db.execute(query, (group, stream)).fetchone()
         return None if row is None else StoredLogStream(group, stream, decode_json(row[0]))
 
     def items(self) -> Iterator[StoredItem]:
         """Return all items."""
-        with self._lock, self._translated():
+        with self._lock, self._translate_errors():
             rows = self._db.execute("SELECT owner, hash, range, item FROM items ORDER BY rowid").fetchall()
             return iter([StoredItem(owner, hashed, ranged, decode_json(item)) for owner, hashed, ranged, item in rows])
 
     def log_streams(self) -> Iterator[StoredLogStream]:
         """Return all streams of log groups."""
-        with self._lock, self._translated():
+        with self._lock, self._translate_errors():
             rows = self._db.execute("SELECT owner, stream, events FROM log_streams ORDER BY rowid").fetchall()
             return iter([StoredLogStream(group, stream, decode_json(events)) for group, stream, events in rows])
 
     def write(self, changes: Iterable[Change]) -> None:
-        """Take over changes, all or none."""
-        with self._lock, self._translated():
+        """Store changes, all or none."""
+        with self._lock, self._translate_errors():
             self._db.execute("BEGIN")
             try:
                 for change in changes:
@@ -215,12 +217,12 @@ class StateDatabase:
                 self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (CHANGES, str(self._count + 1)))
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:  # where the disk is full, SQLite has rolled back
+                if self._db.in_transaction:  # if the disk is full, SQLite has rolled back
                     self._db.execute("ROLLBACK")
                 raise
             self._count += 1
-            with suppress(OSError):  # the next change says it too
-                os.pwrite(self._counted, str(self._count).encode().ljust(20), 0)
+            with suppress(OSError):  # the next change writes the count again
+                os.pwrite(self._count_file, str(self._count).encode().ljust(20), 0)
 
     def _write_one(self, change: Change) -> None:
         match change:
@@ -235,56 +237,56 @@ class StateDatabase:
                 self._db.execute(
                     "INSERT OR REPLACE INTO log_streams VALUES (?, ?, ?)", (group, stream, encode_json(events))
                 )
-            case GoneObject(bucket, key):
+            case RemovedObject(bucket, key):
                 self._db.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
-            case GoneItem(table, hashed, ranged):
-                gone = (table, hashed, ranged)
-                self._db.execute("DELETE FROM items WHERE owner = ? AND hash = ? AND range = ?", gone)
-            case GoneLogStream(group, stream):
+            case RemovedItem(table, hashed, ranged):
+                row_key = (table, hashed, ranged)
+                self._db.execute("DELETE FROM items WHERE owner = ? AND hash = ? AND range = ?", row_key)
+            case RemovedLogStream(group, stream):
                 self._db.execute("DELETE FROM log_streams WHERE owner = ? AND stream = ?", (group, stream))
 
-    def _refuse_log_alone(self) -> None:
-        """Refuse an empty database with a log: SQLite would take it for a new one, and delete the log."""
+    def _reject_log_without_database(self) -> None:
+        """Reject an empty database with a log: SQLite would treat it as new, and delete the log."""
         log = _beside(self._path, "-wal")
         if _size(self._path) == 0 and _size(log) > 0:
             raise StateUnreadable(
-                f"{self._path} is empty or missing, and its log {log.name} is not; {_how_to_go_on(self._path)}"
+                f"{self._path} is empty or missing, and its log {log.name} is not; {_explain_recovery(self._path)}"
             )
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it says more of the same
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits are details
             if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self._path.parent).free < PAGE_BYTES:
-                code = sqlite3.SQLITE_FULL  # as it says where its log's index finds no space
+                code = sqlite3.SQLITE_FULL  # SQLite reports an I/O error if its log's index has no space
             if code in UNWRITABLE:
-                said = "no space left on device" if code == sqlite3.SQLITE_FULL else str(error)
-                raise StateUnwritable(f"{self._path} cannot be used ({said}); {UNWRITABLE[code]}") from None
-            raise StateUnreadable(f"{self._path} is damaged ({error}); {_how_to_go_on(self._path)}") from None
+                reason = "no space left on device" if code == sqlite3.SQLITE_FULL else str(error)
+                raise StateUnwritable(f"{self._path} cannot be used ({reason}); {UNWRITABLE[code]}") from None
+            raise StateUnreadable(f"{self._path} is damaged ({error}); {_explain_recovery(self._path)}") from None
         except ValueError as error:
-            raise StateUnreadable(f"{self._path} is damaged ({error}); {_how_to_go_on(self._path)}") from None
+            raise StateUnreadable(f"{self._path} is damaged ({error}); {_explain_recovery(self._path)}") from None
 
 
 def encode_json(value: object) -> str:
-    """Write JSON in which bytes may occur, as they do in items."""
+    """Return JSON; bytes, which occur in items, are encoded."""
     return json.dumps(value, default=lambda found: {BYTES: b64encode(found).decode()})
 
 
 def decode_json(text: str) -> Any:
-    """Read what `encode_json` has written."""
+    """Decode what `encode_json` has encoded."""
     return json.loads(text, object_hook=lambda found: b64decode(found[BYTES]) if BYTES in found else found)
 
 
 def remove_database(path: Path) -> None:
-    """Remove a database and what is kept beside it."""
+    """Remove a database and its files beside it."""
     for suffix in ("", "-wal", "-shm", ".changes"):
         _beside(path, suffix).unlink(missing_ok=True)
 
 
 def copy_database(path: Path, folder: Path) -> None:
-    """Copy a database that is not being written, with its log and its count, into another folder."""
+    """Copy a database that no process writes, with its log and its count, into another folder."""
     for suffix in ("", "-wal", ".changes"):
         source = _beside(path, suffix)
         if source.exists():
@@ -302,16 +304,16 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _how_to_go_on(path: Path) -> str:
+def _explain_recovery(path: Path) -> str:
     folder = path.parent
-    return f"put a copy of the folder back, or keep it aside and begin anew: mv {folder} {folder}.aside"
+    return f"put a copy of the folder back, or rename it and start with an empty one: mv {folder} {folder}.aside"
 
 
 def find_owner(path: Path) -> int | None:
-    """Return the process that owns a state by its lock file, None if none does; 0 if it has not signed the file yet.
+    """Return the id of the process that holds a state's lock file; None if none does, 0 if the file has no id yet.
 
     Raises:
-        OSError: the lock file is there and cannot be opened.
+        OSError: the lock file exists and cannot be opened.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -325,33 +327,33 @@ def find_owner(path: Path) -> int | None:
 
 @contextmanager
 def lock_state(
-    path: Path, patience: float, on_wait: Callable[[str], None], look: Callable[[], None] = lambda: None
+    path: Path, wait_seconds: float, on_wait: Callable[[str], None], check: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Own the state: nobody else gets in, in this process or another, until the block ends or the process dies.
+    """Own the state, exclusively in this process and all others, until the block ends or the process dies.
 
     Args:
         path: of the lock file.
-        patience: seconds to wait for another owner.
-        on_wait: told once if there is another owner.
-        look: is called while there is another owner, and may raise.
+        wait_seconds: how long to wait for another owner.
+        on_wait: called once, with a message, if there is another owner.
+        check: called again and again while there is another owner; may raise.
 
     Raises:
-        StateLocked: the other owner stays.
+        StateLocked: the other owner has kept the state for so long.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + patience
-        told = False
+        deadline = time.monotonic() + wait_seconds
+        notified = False
         while not _try_lock(descriptor):
-            if not told:
+            if not notified:
                 on_wait("Waiting for another ensemble command to finish")
-                told = True
-            look()
+                notified = True
+            check()
             if time.monotonic() > deadline:
                 owner = _read_owner(descriptor) or "unknown"
                 raise StateLocked(
-                    f"another ensemble command (process {owner}) has been using {path.parent} for {patience:.0f} s; "
-                    "wait for it, or end it"
+                    f"another ensemble command (process {owner}) has been using {path.parent} for "
+                    f"{wait_seconds:.0f} s; wait for it, or end it"
                 )
             time.sleep(0.05)
         os.ftruncate(descriptor, 0)

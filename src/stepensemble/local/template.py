@@ -1,8 +1,8 @@
 """From `template.yaml` to a template that moto can create.
 
-Four stages, each a function: read the YAML; write out what AWS::LanguageExtensions abbreviates (SAM CLI's code);
-translate the serverless resources (aws-sam-translator, without a call to AWS); adapt to moto. The result is kept in a
-file, because importing the two translators alone takes as long as starting the rest of the stack.
+Four stages, each a function: read the YAML; expand the loops of AWS::LanguageExtensions (with SAM CLI's code);
+translate the serverless resources (aws-sam-translator, without a request to AWS); adapt the result to moto. The result
+is cached in a file, because importing the two translators takes as long as starting the rest of the stack.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from msgspec import Struct
 from stepensemble.local.errors import TemplateRefused
 
 REGION = "us-east-1"
-FORM = 4
-"""Of the kept file; raised whenever this module makes something else of the same template."""
+CACHE_VERSION = 5
+"""Of the cached file; raised whenever this module makes something else of the same template."""
 
 NO_CODE = "s3://local/code.zip"
-"""Stands for code on the local disk while the serverless resources are translated, which takes S3 locations only."""
+"""Placeholder for code on the local disk while the serverless resources are translated, which accepts only S3."""
 
 NO_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/local:latest"
-"""Stands for an image that is yet to be built."""
+"""Placeholder for an image that has not been built."""
 
 INLINE = {"ZipFile": "def handler(event, context):\n    raise RuntimeError('the local stack runs functions itself')\n"}
 INTEGRATION = "AWS::ApiGatewayV2::Integration"
-UNUSED = frozenset(
+UNUSED_TYPES = frozenset(
     {
         "AWS::ApiGatewayV2::Api",
         "AWS::ApiGatewayV2::Authorizer",
@@ -51,7 +51,8 @@ UNUSED = frozenset(
         INTEGRATION,
     }
 )
-"""What nothing here asks of moto, which would import whole services for it; `door` does what an HTTP API does."""
+"""Resources that the local stack does not need from moto, which would import whole services for them. The HTTP API is
+`http.api_gateway`."""
 
 LOCATIONS = ("CodeUri", "ContentUri", "DefinitionUri", "ImageUri")
 PLACEHOLDER = re.compile(r"\$\{([^!}][^}]*)\}")
@@ -60,15 +61,15 @@ Template = dict[str, Any]
 
 
 class Blueprint(Struct, frozen=True):
-    """What the emulator and the functions' processes are made from.
+    """What the stack and the functions' processes are made from.
 
     Attributes:
-        digest: names everything that went in; equal digests, equal blueprints.
+        digest: of all inputs; equal digests, equal blueprints.
         template: what moto creates.
         parameters: all of the template's parameters, defaults included.
-        code: each function's folder by logical id, relative to the template's; of an image, where its Dockerfile lies.
+        code: each function's folder by logical id, relative to the template's; of an image, its Dockerfile's folder.
         files: the digests of the files that the template refers to.
-        door: logical id of the function behind the HTTP API; None without one.
+        http_function: logical id of the function behind the HTTP API; None without one.
     """
 
     digest: str
@@ -76,30 +77,30 @@ class Blueprint(Struct, frozen=True):
     parameters: dict[str, str]
     code: dict[str, str]
     files: dict[str, str]
-    door: str | None
+    http_function: str | None
 
 
-def load_blueprint(template: Path, parameters: Mapping[str, str], kept: Path) -> Blueprint:
-    """Return the template's blueprint: the kept one where nothing that went into it has changed, else a new one.
+def load_blueprint(template: Path, parameters: Mapping[str, str], cache: Path) -> Blueprint:
+    """Return the template's blueprint: the cached one if none of its inputs has changed, else a new one.
 
     Args:
         template: path of `template.yaml`.
         parameters: overrides of the template's defaults.
-        kept: the file to keep the blueprint in.
+        cache: the file that holds the blueprint.
 
     Raises:
-        TemplateRefused: naming what is wrong with the template.
+        TemplateRefused: naming the mistake in the template.
     """
     try:
         source = template.read_bytes()
     except OSError as error:
         raise TemplateRefused(f"cannot read {template}: {error.strerror}") from None
     digest = _digest_inputs(source, parameters)
-    found = _read_kept(kept)
-    if found is not None and found.digest == digest and _digest_files(template.parent, found.files) == found.files:
-        return found
+    cached = _read_cache(cache)
+    if cached is not None and cached.digest == digest and _digest_files(template.parent, cached.files) == cached.files:
+        return cached
     blueprint = _build(template, parameters, digest)
-    write_cache(kept, msgspec.json.encode(blueprint))
+    write_cache(cache, msgspec.json.encode(blueprint))
     return blueprint
 
 
@@ -107,13 +108,13 @@ def translate(template: Path, parameters: Mapping[str, str] | None = None) -> Te
     """Return the template as CloudFormation would create it: expanded and translated. For linters.
 
     Raises:
-        TemplateRefused: naming what is wrong with the template.
+        TemplateRefused: naming the mistake in the template.
     """
     return _translate(_expand(template, parameters or {}))
 
 
 def write_atomically(path: Path, body: bytes) -> None:
-    """Write a file so that a reader sees the old or the new one, whole."""
+    """Write a file so that a reader sees either the whole old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -124,7 +125,7 @@ def write_atomically(path: Path, body: bytes) -> None:
 
 
 def write_cache(path: Path, body: bytes) -> None:
-    """Write a file that only saves time; where the disk takes none, there is none."""
+    """Write a file that only saves time; if it cannot be written, there is none."""
     with suppress(OSError):
         write_atomically(path, body)
 
@@ -134,11 +135,11 @@ def _build(template: Path, parameters: Mapping[str, str], digest: str) -> Bluepr
     code = _find_code(expanded.document)
     files = _digest_files(template.parent, expanded.files)
     translated = _translate(expanded)
-    return Blueprint(digest, _adapt(translated), expanded.parameters, code, files, _find_door(translated))
+    return Blueprint(digest, _adapt(translated), expanded.parameters, code, files, _find_http_function(translated))
 
 
-def _find_door(translated: Template) -> str | None:
-    """Return the function of the first integration of an HTTP API."""
+def _find_http_function(translated: Template) -> str | None:
+    """Return the logical id of the function of the first integration of an HTTP API."""
     for body in translated["Resources"].values():
         if body["Type"] == INTEGRATION:
             return str(body["Properties"]["IntegrationUri"]["Fn::GetAtt"][0])
@@ -178,7 +179,7 @@ class _Expanded:
 
 
 def _expand(template: Path, parameters: Mapping[str, str]) -> _Expanded:
-    """Read the template, write out its loops and put definitions and placeholders where local files are named."""
+    """Read the template, expand its loops, and read the definitions that it names."""
     from samcli.yamlhelper import yaml_parse
 
     try:
@@ -188,7 +189,7 @@ def _expand(template: Path, parameters: Mapping[str, str]) -> _Expanded:
     if not isinstance(parsed, dict) or not isinstance(parsed.get("Resources"), dict):
         raise TemplateRefused(f"{template} has no Resources")
     values = _resolve_parameters(parsed.get("Parameters", {}), parameters)
-    document: Template = json.loads(json.dumps(_write_out_loops(parsed, values)))
+    document: Template = json.loads(json.dumps(_expand_loops(parsed, values)))
     files: list[str] = []
     for name, body in document["Resources"].items():
         properties = body.get("Properties", {})
@@ -198,10 +199,10 @@ def _expand(template: Path, parameters: Mapping[str, str]) -> _Expanded:
     return _Expanded(document, values, files)
 
 
-def _write_out_loops(parsed: Template, values: Mapping[str, str]) -> Template:
-    """Write out every Fn::ForEach and nothing else.
+def _expand_loops(parsed: Template, values: Mapping[str, str]) -> Template:
+    """Expand every Fn::ForEach and nothing else.
 
-    SAM CLI's own pipeline goes on to resolve what it can, and then loses the Fn::Sub around what it cannot.
+    SAM CLI's whole pipeline also resolves what it can, and then loses the Fn::Sub around what it cannot.
     """
     from samcli.lib.cfn_language_extensions.api import create_default_intrinsic_resolver
     from samcli.lib.cfn_language_extensions.exceptions import InvalidTemplateException
@@ -216,13 +217,13 @@ def _write_out_loops(parsed: Template, values: Mapping[str, str]) -> Template:
     resolver = create_default_intrinsic_resolver(context)
     pipeline = ProcessingPipeline([TemplateParsingProcessor(), ForEachProcessor(intrinsic_resolver=resolver)])
     try:
-        written = dict(pipeline.process_template(context))
-        # Where code and definitions lie may be computed, too: from a loop's variable, for instance.
-        for properties in _properties(written):
+        loops_expanded = dict(pipeline.process_template(context))
+        # Paths of code and definitions may be computed, too: from a loop's variable, for instance.
+        for properties in _properties(loops_expanded):
             properties |= {key: resolver.resolve_value(properties[key]) for key in LOCATIONS if key in properties}
     except InvalidTemplateException as error:
-        raise TemplateRefused(f"the template's loops cannot be written out: {error}") from None
-    return written
+        raise TemplateRefused(f"the template's loops cannot be expanded: {error}") from None
+    return loops_expanded
 
 
 def _properties(template: Template) -> Iterator[dict[str, Any]]:
@@ -272,33 +273,33 @@ def _translate(expanded: _Expanded) -> Template:
         properties |= {key: NO_CODE for key in ("CodeUri", "ContentUri") if isinstance(properties.get(key), str)}
         if properties.get("PackageType") == "Image":
             properties["ImageUri"] = NO_IMAGE
-    # It reads nothing but the region of what it takes for boto3's; without that, it looks into the caller's profile.
-    where: Any = SimpleNamespace(region_name=REGION)
-    translator = Translator({}, Parser(), boto_session=where)
+    # The translator reads only the region of a boto3 session; without one it reads the caller's profile.
+    session: Any = SimpleNamespace(region_name=REGION)
+    translator = Translator({}, Parser(), boto_session=session)
     try:
         return dict(translator.translate(document, dict(expanded.parameters)))
     except InvalidDocumentException as error:
         causes = "; ".join(str(cause.message) for cause in error.causes)
         raise TemplateRefused(f"the template cannot be translated: {causes}") from None
     finally:
-        translator.metrics.publish()  # goes nowhere; unpublished, they complain on the terminal
+        translator.metrics.publish()  # sends nothing; unpublished metrics print a warning
 
 
 def _adapt(translated: Template) -> Template:
     """Adapt to moto.
 
-    - Functions run here, not in moto: it gets a line of code for them, no layers and no images.
-    - What has no use on one's own machine is left out.
-    - moto does not create schedules, so it cannot say what one is called, either.
-    - moto ignores DefinitionSubstitutions; and its Fn::Sub with a mapping turns "$$." into "$.". Joined pieces are safe
-      from both.
+    - Functions run here, not in moto: moto gets a line of code for them, no layers and no images.
+    - Resources of `UNUSED_TYPES` are left out.
+    - moto's CloudFormation does not create schedules, so a reference to one is replaced by its name.
+    - moto ignores DefinitionSubstitutions, and its Fn::Sub with a mapping turns "$$." into "$.". A definition that is
+      joined from pieces avoids both.
     """
     template = deepcopy(translated)
     resources = template["Resources"]
-    unused = {name for name, body in resources.items() if body["Type"] in UNUSED}
+    unused = {name for name, body in resources.items() if body["Type"] in UNUSED_TYPES}
     template["Resources"] = resources = {name: body for name, body in resources.items() if name not in unused}
     outputs = template.get("Outputs", {})
-    for name in [name for name, output in outputs.items() if _refers(output["Value"]) in unused]:
+    for name in [name for name, output in outputs.items() if _find_reference(output["Value"]) in unused]:
         del outputs[name]
     schedules = {name for name, body in resources.items() if body["Type"] == "AWS::Scheduler::Schedule"}
     for output in template.get("Outputs", {}).values():
@@ -318,8 +319,8 @@ def _adapt(translated: Template) -> Template:
     return template
 
 
-def _refers(value: object) -> str | None:
-    """Return the resource whose name or attribute a value is."""
+def _find_reference(value: object) -> str | None:
+    """Return the resource that a value refers to."""
     match value:
         case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), *_]}:
             return name
@@ -342,12 +343,12 @@ def _fill(text: str, substitutions: Mapping[str, Any]) -> Iterable[Any]:
         elif piece in substitutions:
             yield substitutions[piece]
         else:
-            raise TemplateRefused(f"a state machine uses ${{{piece}}}, which its DefinitionSubstitutions lack")
+            raise TemplateRefused(f"a state machine uses ${{{piece}}}, which is missing in its DefinitionSubstitutions")
 
 
 def _digest_inputs(source: bytes, parameters: Mapping[str, str]) -> str:
     inputs = [
-        str(FORM),
+        str(CACHE_VERSION),
         version("aws-sam-cli"),
         version("aws-sam-translator"),
         json.dumps(dict(parameters), sort_keys=True),
@@ -366,8 +367,8 @@ def _digest_files(folder: Path, paths: Iterable[str]) -> dict[str, str]:
     return digests
 
 
-def _read_kept(kept: Path) -> Blueprint | None:
+def _read_cache(cache: Path) -> Blueprint | None:
     try:
-        return msgspec.json.decode(kept.read_bytes(), type=Blueprint)
+        return msgspec.json.decode(cache.read_bytes(), type=Blueprint)
     except (OSError, msgspec.DecodeError):
         return None

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from msgspec import Meta, Struct
 
-from stepensemble.core.aggregation.prediction import Output, Prediction
+from stepensemble.core.aggregation.output import Output, Prediction
 from stepensemble.core.errors import EnsembleError
 from stepensemble.core.record import Record, RecordSummary
 from stepensemble.core.releases import pointer
 from stepensemble.core.releases.release import Canary, Current, Release
-from stepensemble.core.replay.report import ChangeCount, DecidedExecution, Shift, compare
+from stepensemble.core.replay.report import ChangeCount, ComparedExecution, DecidedExecution, Shift, compare
 from stepensemble.core.schema.task import MulticlassTask, Task, name_classes, name_task
 from stepensemble.publishing.publish import Now
 from stepensemble.storage.releases import ReleaseStore
@@ -188,7 +188,7 @@ def _compare(old: _LoadedRelease, new: _LoadedRelease, records: Sequence[Record]
         return None
     predicted = [record for record in records if record.failure is None]
     rejected: dict[str, list[str]] = {}
-    pairs: list[tuple[DecidedExecution, DecidedExecution]] = []
+    pairs: list[ComparedExecution] = []
     for record in predicted:
         other = new if record.release == old.digest else old
         try:
@@ -197,7 +197,11 @@ def _compare(old: _LoadedRelease, new: _LoadedRelease, records: Sequence[Record]
             rejected.setdefault(other.digest, []).append(f"{type(error).__name__}: {error}")
             continue
         recorded = _outcome(record.output)
-        pairs.append((recorded, predicted_again) if other is new else (predicted_again, recorded))
+        pairs.append(
+            ComparedExecution(recorded, predicted_again)
+            if other is new
+            else ComparedExecution(predicted_again, recorded)
+        )
     report = compare(old.release.task, pairs, sum(len(one.predictions) for one, _ in pairs), (), ())
     return ReleaseAgreement(
         records=report.records,

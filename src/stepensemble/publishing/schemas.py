@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stepensemble.core.aggregation.prediction import output_schema
+from stepensemble.core.aggregation.output import output_schema
 from stepensemble.core.schema.manifest import json_schema
 from stepensemble.serving.openapi import describe_api
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import VerificationFailed
 from stepensemble.core.payload import Pointer

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.payload import MAX_ROWS
 from stepensemble.core.problems import Problem
 from stepensemble.core.record import Record

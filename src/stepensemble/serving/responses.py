@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from stepensemble.core.aggregation.canonical import find_usable, read_entries, read_output, shape_output
-from stepensemble.core.aggregation.prediction import Prediction
+from stepensemble.core.aggregation.output import Prediction
 from stepensemble.core.errors import InvalidOutput, InvalidPayload
 from stepensemble.core.problems import Problem, show
 from stepensemble.core.releases.release import ReleasedMember

@@ -1,4 +1,4 @@
-"""Whether an execution of a state machine runs, asked of Step Functions."""
+"""Reads from Step Functions whether an execution of a state machine runs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Executions:
     client: SFNClient
 
     def is_running(self, arn: str) -> bool:
-        """Say whether an execution runs; one that is forgotten, after 90 days, does not.
+        """Return whether an execution runs; False for one that Step Functions has deleted, after 90 days.
 
         Raises:
-            StorageUnavailable: Step Functions does not answer.
+            StorageUnavailable: Step Functions fails or does not respond.
         """
         try:
             return self.client.describe_execution(executionArn=arn)["status"] == "RUNNING"

@@ -1,4 +1,4 @@
-"""Every object key there is. The template's policies grant these prefixes and no others."""
+"""All object keys. The template's policies grant access to these prefixes and to no others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stepensemble.core.releases.release import digest_of
 CURRENT = "current.json"
 RELEASES = "releases/"
 SEEN_MANIFEST = "manifest.sha256"
-"""The release that the project's manifest compiled to when it was last looked at; of a local stack alone."""
+"""The release that the project's manifest compiled to when it was last read; on a local stack only."""
 
 
 def artifact_key(digest: str) -> str:
@@ -23,13 +23,13 @@ def release_key(digest: str) -> str:
     return f"{RELEASES}{digest}.json"
 
 
-def released_under(key: str) -> str:
-    """Return the digest of the release that is kept under a key."""
+def parse_release_key(key: str) -> str:
+    """Return the digest of the release that is stored under a key."""
     return key.removeprefix(RELEASES).removesuffix(".json")
 
 
 def fingerprint_key(digest: str) -> str:
-    """What a release's members said when it was published, by the release's SHA-256."""
+    """A release's fingerprint, by the release's SHA-256."""
     return f"fingerprints/{digest}.json"
 
 
@@ -40,18 +40,18 @@ RECORDS = "records/"
 
 
 def payload_key(body: bytes) -> str:
-    """Rows too many for an execution's input, by their SHA-256."""
+    """Rows that are too large for an execution's input, by their SHA-256."""
     return f"{PAYLOADS}{digest_of(body)}.json"
 
 
 def execution_prefix(name: str, execution_id: str) -> str:
-    """What one execution leaves behind on its way; expires. The digest tells machines and regions apart."""
+    """The intermediate objects of an execution, which expire. The digest distinguishes state machines and regions."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     return f"{EXECUTIONS}{safe}-{digest_of(execution_id.encode())[:8]}"
 
 
 def columns_key(prefix: str, tier: int = 1) -> str:
-    """The normalized columns of an execution, of the rows that reach a tier: all of them reach the first."""
+    """The normalized columns of an execution, for the rows that reach a tier: all rows reach the first one."""
     return f"{prefix}/columns.npz" if tier == 1 else f"{prefix}/columns-{tier}.npz"
 
 
@@ -66,41 +66,41 @@ def predictions_key(prefix: str) -> str:
 
 
 def record_key(body: bytes) -> str:
-    """A record's body too large for an item, by its SHA-256."""
+    """A record's body that is too large for an item, by its SHA-256."""
     return f"{RECORDS}{digest_of(body)}.json.gz"
 
 
 def image_key(body: bytes) -> str:
-    """A picture's file, by its SHA-256."""
+    """An image file, by its SHA-256."""
     return f"{PAYLOADS}{digest_of(body)}"
 
 
-# Data bucket, of what arrives
+# Data bucket: inbox and outbox
 INBOX = "inbox/"
 OUTBOX = "outbox/"
 ANSWER, FAILURE = ".json", ".error.json"
-"""How the answer to an object is called, behind the object's own name."""
+"""What a response's key has after the name of the object that it responds to."""
 
 KEY_BYTES = 1024
-"""Most bytes of a key that S3 takes."""
+"""Bytes of a key that S3 accepts at most."""
 
 
-def underline(key: str) -> str:
-    """Return a key that every client of S3 can name.
+def to_portable_key(key: str) -> str:
+    """Return a key that every client of S3 accepts.
 
-    S3 takes control characters, empty parts, and parts that are nothing but dots; not all who read it do, obstore among
-    them. A line takes the place of the first, and stands behind the others; any other key is returned as it is.
+    S3 accepts control characters, empty parts, and parts of dots only; some clients, such as obstore, do not. An
+    underscore replaces each control character, and is appended to such parts. Any other key is returned unchanged.
     """
     parts = re.sub(r"[\x00-\x1f\x7f]", "_", key).split("/")
     return "/".join(part if part.strip(".") else f"{part}_" for part in parts)
 
 
 def response_key(key: str, version: str | None, ending: str) -> str:
-    """The answer to what arrived under a key: to one version of it, or, for None, to the latest that is answered.
+    """The response to an object in the inbox: to one version of it, or, for None, to the latest one.
 
-    A name that would be too long for a key is cut, with its digest in place of the rest; see `underline` for others.
+    A name that is too long for a key is cut, and its digest is appended; see also `to_portable_key`.
     """
-    name = underline(key.removeprefix(INBOX))
+    name = to_portable_key(key.removeprefix(INBOX))
     ending = ending if version is None else f".{version}{ending}"
     most = KEY_BYTES - len((OUTBOX + ending).encode())
     if len(name.encode()) > most:
@@ -109,18 +109,17 @@ def response_key(key: str, version: str | None, ending: str) -> str:
     return f"{OUTBOX}{name}{ending}"
 
 
-# Data bucket, of the batch
+# Data bucket: the batch
 DATASETS = "datasets/"
 BATCH = "batch/"
 RESULTS = "results"
 
-
 SUMMARY, REPORT = "summary.json", "report.html"
-"""What a run's reports are called."""
+"""Names of a run's summary and report."""
 
 
 def run_prefix(run: str) -> str:
-    """What a run leaves behind on its way; deleted when it is whole, else it expires."""
+    """The intermediate objects of a run; deleted when the run is complete, otherwise they expire."""
     return f"{BATCH}{run}"
 
 
@@ -135,7 +134,7 @@ def claim_key(run: str) -> str:
 
 
 def result_key(run: str) -> str:
-    """What the run came to; there once it is whole."""
+    """The result of the run; stored once it is complete."""
     return f"{run_prefix(run)}/result.json"
 
 
@@ -145,22 +144,22 @@ def shards_key(run: str) -> str:
 
 
 def sampling_key(run: str) -> str:
-    """The object that says how often reading a sample of the run's rows has begun."""
+    """The number of attempts to read a sample of the run's rows."""
     return f"{run_prefix(run)}/sampling"
 
 
 def labelling_key(run: str, attempt: int) -> str:
-    """Says that an attempt to decide how the run's labels are read has begun, and whether it ended."""
+    """Whether an attempt to decide how the run's labels are read has ended; stored when it begins."""
     return f"{run_prefix(run)}/labelling-{attempt}"
 
 
 def shard_list_key(run: str, attempt: int) -> str:
-    """The shards that an attempt has to do, as the Distributed Map reads them."""
+    """The shards that are left for an attempt, as the Distributed Map reads them."""
     return f"{run_prefix(run)}/shards-{attempt}.json"
 
 
 def shard_prefix(run: str, shard: int) -> str:
-    """What one shard leaves behind on its way: columns, outputs."""
+    """The intermediate objects of a shard: columns, outputs."""
     return f"{run_prefix(run)}/shards/{shard:06d}"
 
 
@@ -170,45 +169,45 @@ def accepted_key(prefix: str) -> str:
 
 
 def read_key(prefix: str) -> str:
-    """What was counted when a shard was read, under its prefix."""
+    """The statistics of a shard's rows as they were read, under its prefix."""
     return f"{prefix}/read.json"
 
 
 def staged_key(run: str, kind: str, shard: int, extension: str) -> str:
-    """A shard's file of one kind (`part`, `rejected`), until the run is whole."""
+    """A shard's file of one kind (`part`, `rejected`), until the run is complete."""
     return f"{run_prefix(run)}/{kind}/{shard:06d}.{extension}"
 
 
 def shard_report_key(run: str, shard: int) -> str:
-    """What became of a shard; written last, so a shard that has it is finished."""
+    """A shard's report; written last, so a shard with a report is finished."""
     return f"{run_prefix(run)}/reports/{shard:06d}.json"
 
 
 def reports_folder(run: str) -> str:
-    """Where a run's shard reports lie."""
+    """The prefix of the reports of a run's shards."""
     return f"{run_prefix(run)}/reports/"
 
 
-def reported_under(key: str) -> int:
-    """Return the number of the shard whose report is kept under a key."""
+def parse_shard_report_key(key: str) -> int:
+    """Return the number of the shard whose report is stored under a key."""
     return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
 def shard_failure_key(run: str, shard: int) -> str:
-    """Why a shard has no answer, as the last attempt at it saw it."""
+    """Why the last attempt at a shard failed."""
     return f"{run_prefix(run)}/failures/{shard:06d}.json"
 
 
 def partition(root: str, ensemble: str, date: str, run: str) -> str:
-    """Where a run's files go, under a root: `results`, and with `-rejected` and `-reports` behind."""
+    """The prefix of a run's files, under a root: `results`, `results-rejected` or `results-reports`."""
     return f"{root}/ensemble={ensemble}/dt={date}/run={run}"
 
 
 def success_key(folder: str) -> str:
-    """The empty object that says that the results in a folder are whole; written last."""
+    """The empty object that marks the results in a folder as complete; written last."""
     return f"{folder}/_SUCCESS"
 
 
 def latest_key(root: str, ensemble: str) -> str:
-    """Which run of an ensemble is its latest whole one."""
+    """The list of an ensemble's complete runs, latest first."""
     return f"{root}-reports/ensemble={ensemble}/latest.json"

@@ -1,4 +1,4 @@
-"""One bucket of objects, by obstore: a client that is imported and built in milliseconds, as a cold start needs."""
+"""Reads and writes one bucket through obstore, a client that loads in milliseconds, which cold starts need."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 PIECE_BYTES = 8 * 1024 * 1024
-"""Larger objects are uploaded in pieces of this size; S3 takes 5 MiB to 5 GiB (and 10,000 of them)."""
+"""Larger objects are uploaded in pieces of this size; S3 accepts up to 10,000 pieces of 5 MiB to 5 GiB."""
 
 DELETED_AT_ONCE = 1000
 """Keys that S3 deletes in one request, at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """An object without its bytes; `version` is its ETag, which changes with its content."""
+class ObjectInfo:
+    """The metadata of an object; `version` is its ETag, which changes with its content."""
 
     key: str
     size: int
@@ -40,9 +40,9 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket; `store` may be any obstore store, so tests run the same code in memory.
+    """A bucket; `store` may be any obstore store, so that tests run the same code in memory.
 
-    Raises, from every method: StorageUnavailable where S3 cannot be reached or fails.
+    Every method raises StorageUnavailable if S3 cannot be reached or fails.
     """
 
     name: str
@@ -58,28 +58,28 @@ class Bucket:
 
     def read_tagged(self, key: str) -> tuple[bytes, str]:
         """Return an object's bytes and its ETag, for `replace`."""
-        with self._translated(key):
+        with self._translate_errors(key):
             found = obstore.get(self.store, key)
             return found.bytes().to_bytes(), str(found.meta["e_tag"])
 
     def read_range(self, key: str, start: int, end: int, version: str, version_id: str | None = None) -> bytes:
-        """Return the bytes of an object from `start` to before `end`, or to its own end, where it is of this version.
+        """Return the bytes of an object from `start` to before `end`, or to its own end, if it has this version.
 
         Args:
             key: of the object.
             start: in bytes.
-            end: likewise.
+            end: in bytes.
             version: its ETag.
-            version_id: where the bucket keeps several versions, which of them; None for the latest.
+            version_id: the version, in a bucket with versioning; None for the latest.
 
         Raises:
-            DatasetChanged: there is another version by now, or none.
+            DatasetChanged: the object has another version now, or is deleted.
         """
         if start >= end:
             return b""
         options: GetOptions = {"range": (start, end), "if_match": version, **_of_version(version_id)}
         try:
-            with self._translated(key):
+            with self._translate_errors(key):
                 return obstore.get(self.store, key, options=options).bytes().to_bytes()
         except (ObjectMissing, PreconditionError):
             raise DatasetChanged(
@@ -87,91 +87,93 @@ class Bucket:
             ) from None
 
     def write(self, key: str, body: bytes) -> Pointer:
-        """Write an object, over an older one where there is one, and return a pointer to it."""
-        with self._translated(key):
+        """Write an object, replacing an existing one, and return a pointer to it."""
+        with self._translate_errors(key):
             obstore.put(self.store, key, body)
         return self.pointer(key)
 
     def upload(self, key: str, body: bytes | mmap, sent: Callable[[int], None] = lambda _: None) -> None:
-        """Write an object that may be large, over an older one where there is one; `sent` is told of bytes."""
+        """Write an object that may be large, replacing an existing one; `sent` is called with numbers of bytes."""
         if len(body) <= PIECE_BYTES:
             self.write(key, body[:])
             sent(len(body))
             return
-        with self._translated(key):
-            obstore.put(self.store, key, _cut(body, sent), chunk_size=PIECE_BYTES)
+        with self._translate_errors(key):
+            obstore.put(self.store, key, _split(body, sent), chunk_size=PIECE_BYTES)
 
     def add_version(self, key: str, body: bytes | mmap) -> str | None:
-        """Write an object that may be large; return its version id, None of a bucket that keeps no versions."""
-        with self._translated(key):
+        """Write an object that may be large; return its version id, None in a bucket without versioning."""
+        with self._translate_errors(key):
             if len(body) > PIECE_BYTES:
-                return obstore.put(self.store, key, _cut(body, lambda _: None), chunk_size=PIECE_BYTES)["version"]
+                return obstore.put(self.store, key, _split(body, lambda _: None), chunk_size=PIECE_BYTES)["version"]
             return obstore.put(self.store, key, body[:])["version"]
 
     def create(self, key: str, body: bytes) -> bool:
-        """Write an object unless there is one; say whether it was written."""
+        """Write an object unless there is one; return whether it was written."""
         try:
-            with self._translated(key):
+            with self._translate_errors(key):
                 obstore.put(self.store, key, body, mode="create")
         except AlreadyExistsError:
             return False
         return True
 
     def replace(self, key: str, body: bytes, tag: str | None) -> None:
-        """Write an object over exactly the version with this ETag, or, for None, where there is none.
+        """Replace an object if it still has this ETag; for None, create one if there is none.
 
         Raises:
-            PublishConflict: there is another version by now.
+            PublishConflict: the object has another version now.
         """
         try:
-            with self._translated(key):
+            with self._translate_errors(key):
                 obstore.put(self.store, key, body, mode="create" if tag is None else {"e_tag": tag})
         except (AlreadyExistsError, PreconditionError):
-            raise PublishConflict(f"{key} was changed by somebody else meanwhile; look at it and try again") from None
+            raise PublishConflict(
+                f"{key} was changed at the same time by another process; check it and try again"
+            ) from None
 
     def copy(self, source: str, target: str) -> None:
-        """Copy an object within the bucket, over an older one where there is one; its bytes stay in S3.
+        """Copy an object within S3, replacing an existing one.
 
         Raises:
-            ObjectMissing: there is nothing to copy.
+            ObjectMissing: there is no such object.
         """
-        with self._translated(source):
+        with self._translate_errors(source):
             obstore.copy(self.store, source, target)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; one that is not there is none to delete."""
+        """Delete objects; those that do not exist are ignored."""
         for some in _batched(keys, DELETED_AT_ONCE):
-            with self._translated(some[0]):
+            with self._translate_errors(some[0]):
                 obstore.delete(self.store, some)
 
     def read_version(self, key: str, version_id: str | None) -> bytes:
-        """Return the bytes of one version of an object, of the latest for None.
+        """Return the bytes of one version of an object; for None, of the latest.
 
         Raises:
             ObjectMissing: there is none.
         """
-        with self._translated(key):
+        with self._translate_errors(key):
             return obstore.get(self.store, key, options=_of_version(version_id)).bytes().to_bytes()
 
-    def head(self, key: str, version_id: str | None = None) -> Listed:
-        """Describe an object, or one version of it.
+    def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Return the metadata of an object, or of one version of it.
 
         Raises:
             ObjectMissing: there is none.
         """
-        with self._translated(key):
+        with self._translate_errors(key):
             return _describe(obstore.get(self.store, key, options={"head": True, **_of_version(version_id)}).meta)
 
     def exists(self, key: str, size: int) -> bool:
-        """Say whether there is an object of this size."""
+        """Return whether there is an object of this size."""
         try:
             return self.head(key).size == size
         except ObjectMissing:
             return False
 
-    def list(self, folder: str) -> Iterator[Listed]:
-        """Yield every object under a folder, in no order; `folder` ends with a slash."""
-        with self._translated(folder):
+    def list(self, folder: str) -> Iterator[ObjectInfo]:
+        """Yield the metadata of every object under a prefix, in no particular order; `folder` ends with a slash."""
+        with self._translate_errors(folder):
             for page in obstore.list(self.store, prefix=folder):
                 yield from map(_describe, page)
 
@@ -180,11 +182,11 @@ class Bucket:
         return Pointer(f"s3://{self.name}/{key}")
 
     @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def _translate_errors(self, key: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, PermissionDeniedError, ValueError):  # ValueError: no key is written like that
-            raise ObjectMissing(f"s3://{self.name}/{key} is not there, or may not be read") from None
+        except (FileNotFoundError, PermissionDeniedError, ValueError):  # ValueError: the key is invalid
+            raise ObjectMissing(f"s3://{self.name}/{key} does not exist, or may not be read") from None
         except (AlreadyExistsError, PreconditionError):
             raise
         except BaseError as error:
@@ -196,8 +198,8 @@ def _of_version(version_id: str | None) -> GetOptions:
     return {} if version_id is None else {"version": version_id}
 
 
-def _describe(found: ObjectMeta) -> Listed:
-    return Listed(str(found["path"]), found["size"], str(found["e_tag"]), found["last_modified"])
+def _describe(found: ObjectMeta) -> ObjectInfo:
+    return ObjectInfo(str(found["path"]), found["size"], str(found["e_tag"]), found["last_modified"])
 
 
 def _batched(keys: Iterable[str], size: int) -> Iterator[Sequence[str]]:
@@ -206,11 +208,11 @@ def _batched(keys: Iterable[str], size: int) -> Iterator[Sequence[str]]:
         yield some
 
 
-def _cut(body: bytes | mmap, sent: Callable[[int], None]) -> Iterator[bytes]:
+def _split(body: bytes | mmap, sent: Callable[[int], None]) -> Iterator[bytes]:
     for start in range(0, len(body), PIECE_BYTES):
         piece = body[start : start + PIECE_BYTES]
         yield piece
-        sent(len(piece))  # the next piece is asked for: this one is on its way
+        sent(len(piece))  # the client requests the next piece after it has sent this one
 
 
 def open_bucket(name: str, **config: Any) -> Bucket:
@@ -218,8 +220,8 @@ def open_bucket(name: str, **config: Any) -> Bucket:
 
     Args:
         name: of the bucket.
-        config: of obstore's `S3Store` (credentials, region, endpoint); what is not given comes from the environment,
-            `AWS_ENDPOINT_URL` included.
+        config: of obstore's `S3Store` (credentials, region, endpoint); by default from the environment, including
+            `AWS_ENDPOINT_URL`.
     """
     store = S3Store(
         name,

@@ -1,4 +1,4 @@
-"""What is too large for a state lies in the data bucket, with a pointer in its place: left there, and fetched."""
+"""Stores values that are too large for a state in the data bucket, and reads them by the pointers in their place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from stepensemble.core.aggregation.canonical import list_entries
-from stepensemble.core.aggregation.prediction import Output, Prediction
+from stepensemble.core.aggregation.output import Output, Prediction
 from stepensemble.core.payload import ROWS, Pointer, check_frame
 from stepensemble.core.preprocessing.columns import array_from_bytes
 from stepensemble.core.state_size import FRAME_BYTES, INPUT_BYTES, STATE_BYTES
@@ -18,15 +18,15 @@ from stepensemble.storage.objects import Bucket
 
 
 def store_rows(data: Bucket, payload: Mapping[str, Any], most: int = INPUT_BYTES) -> Mapping[str, Any]:
-    """Return a payload of at most so many bytes of JSON: its rows, or else a pointer to where they are written now.
+    """Return a payload of at most `most` bytes of JSON: if it is larger, store its rows and replace them by a pointer.
 
     Args:
         data: the data bucket.
-        payload: with `features` or `instances`; one with neither is returned as it is, and so is one with a pointer.
+        payload: with `features` or `instances`; one with neither, or with a pointer, is returned unchanged.
         most: bytes.
 
     Raises:
-        PayloadTooLarge: what remains is more than an execution's input holds.
+        PayloadTooLarge: without its rows, the payload is still too large for an execution's input.
     """
     known = ROWS & payload.keys()
     if len(msgspec.json.encode(payload)) <= most:
@@ -41,10 +41,10 @@ def store_rows(data: Bucket, payload: Mapping[str, Any], most: int = INPUT_BYTES
 
 
 def follow_pointers(data: Bucket, output: Output) -> Output:
-    """Put in the place of every pointer of an execution's output what it points at.
+    """Replace every pointer in an execution's output by the object that it points to.
 
     Raises:
-        ObjectMissing: that is not there any more.
+        ObjectMissing: an object does not exist any more.
     """
     predictions = output.predictions
     if isinstance(predictions, Pointer):

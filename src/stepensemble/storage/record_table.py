@@ -1,7 +1,7 @@
-"""Records in DynamoDB: one item an execution, written once.
+"""Stores records in DynamoDB: one item for each execution, written once.
 
-An item is the record's key facts as attributes and the whole record as JSON in `record`; a record too large for an item
-lies compressed in the data bucket, and `record_s3` points at it.
+An item has some of the record's fields as attributes, and the complete record as JSON in `record`. A record that is too
+large for an item is stored compressed in the data bucket, and `record_s3` points to it.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ if TYPE_CHECKING:
 
 INDEX = "by_day"
 DAYS_BACK = 31
-"""How far back is looked, today included, where nobody says since when."""
+"""Days that are listed by default, including today."""
 
 BATCH = 100
-"""Most items of a BatchGetItem."""
+"""Items of a BatchGetItem at most."""
 
-NOBODY = "-"
-"""No prediction's id."""
+UNUSED_ID = "-"
+"""An id that no prediction has."""
 
 ATTEMPTS = 8
+"""Requests in sequence that may return no item."""
+
 FIRST_WAIT = 0.05
-"""Seconds; doubled after each request that got nothing."""
+"""Seconds before the next request; doubled after each request that returned no item."""
 
 ATTRIBUTES_BYTES = 4 * 1024
-"""Reserve for an item's other attributes and for all names."""
+"""Bytes reserved for an item's other attributes and for all names."""
 
 TRANSIENT = frozenset(
     {
@@ -58,9 +60,9 @@ TRANSIENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RecordTable:
-    """The records' table and the bucket for large bodies.
+    """The table of records, and the bucket for large ones.
 
-    Raises, from every method: StorageUnavailable where a retry may help, StorageFull where no space is left.
+    Every method raises StorageUnavailable if a retry may help, and StorageFull if no space is left.
     """
 
     client: DynamoDBClient
@@ -69,7 +71,7 @@ class RecordTable:
     retention_days: int = 0
 
     def add(self, record: Record) -> bool:
-        """Keep a record unless one is kept under its prediction id; say whether it was kept."""
+        """Store a record unless one is stored under its prediction id; return whether it was stored."""
         body = encode_record(record)
         item: dict[str, Any] = {
             "prediction_id": {"S": record.prediction_id},
@@ -87,10 +89,10 @@ class RecordTable:
             pointer = self.data.write(record_key(body), gzip.compress(body, compresslevel=6, mtime=0))
             item["record_s3"] = {"S": pointer.s3}
         if self.retention_days:
-            kept_until = datetime.fromisoformat(record.recorded_at) + timedelta(days=self.retention_days)
-            item["expires_at"] = {"N": str(int(kept_until.timestamp()))}
+            expires = datetime.fromisoformat(record.recorded_at) + timedelta(days=self.retention_days)
+            item["expires_at"] = {"N": str(int(expires.timestamp()))}
         try:
-            with _translated():
+            with _translate_errors():
                 self.client.put_item(
                     TableName=self.table, Item=item, ConditionExpression="attribute_not_exists(prediction_id)"
                 )
@@ -99,27 +101,27 @@ class RecordTable:
         return True
 
     def connect(self) -> None:
-        """Open the connection to DynamoDB, which takes longer than what is asked over it."""
+        """Open the connection to DynamoDB, which takes longer than a request."""
         with suppress(RecordNotFound):
-            self.read(NOBODY)
+            self.read(UNUSED_ID)
 
     def read(self, prediction_id: str) -> Record:
         """Return a record.
 
         Raises:
-            RecordNotFound: none is kept under that id.
+            RecordNotFound: no record is stored under that id.
         """
-        with _translated():
+        with _translate_errors():
             found = self.client.get_item(
                 TableName=self.table, Key={"prediction_id": {"S": prediction_id}}, ConsistentRead=True
             )
         item = found.get("Item")
         if item is None:
-            raise RecordNotFound(f'no record is kept of "{prediction_id}"; ensemble records lists those there are')
+            raise RecordNotFound(f'no record is stored for "{prediction_id}"; ensemble records lists all records')
         return self._decode(item)
 
     def read_all(self, prediction_ids: Sequence[str]) -> Iterator[Record]:
-        """Yield records in this order; those that are gone, or written by another version, are left out."""
+        """Yield records in this order; those that are deleted or not readable by this version are left out."""
         for start in range(0, len(prediction_ids), BATCH):
             ids = prediction_ids[start : start + BATCH]
             items = {item["prediction_id"]["S"]: item for item in self._get_items(ids)}
@@ -145,23 +147,23 @@ class RecordTable:
 
     def _get_items(self, prediction_ids: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         keys: Sequence[Mapping[str, Any]] = [{"prediction_id": {"S": id_}} for id_ in prediction_ids]
-        in_vain = 0
+        empty = 0
         while keys:
-            with _translated():
+            with _translate_errors():
                 found = self.client.batch_get_item(RequestItems={self.table: {"Keys": keys, "ConsistentRead": True}})
             items = found["Responses"].get(self.table)
             yield from items or ()
-            # DynamoDB stops at 16 MB, and where it is throttled, and says what it has not come to.
+            # DynamoDB stops at 16 MB or when it throttles, and returns the remaining keys.
             rest = found["UnprocessedKeys"].get(self.table)
             keys = rest["Keys"] if rest else ()
-            in_vain = 0 if items else in_vain + 1
-            if in_vain == ATTEMPTS:
-                raise StorageUnavailable(f"DynamoDB: {ATTEMPTS} requests for records got nothing; try again later")
+            empty = 0 if items else empty + 1
+            if empty == ATTEMPTS:
+                raise StorageUnavailable(f"DynamoDB: {ATTEMPTS} requests returned no records; try again later")
             if keys:
-                time.sleep(FIRST_WAIT * 2**in_vain)
+                time.sleep(FIRST_WAIT * 2**empty)
 
     def _of_day(self, day: str, limit: int | None) -> Iterator[RecordSummary]:
-        with _translated():
+        with _translate_errors():
             pages = self.client.get_paginator("query").paginate(
                 TableName=self.table,
                 IndexName=INDEX,
@@ -184,14 +186,14 @@ class RecordTable:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
         if error.response["Error"]["Code"] in TRANSIENT:
             raise StorageUnavailable(f"DynamoDB: {error}") from None
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == HTTPStatus.INSUFFICIENT_STORAGE:
-            # Of the local stack's only; the message names the disk and what to do.
+            # Only the local stack returns this; the message has the disk and the remedy.
             raise StorageFull(f"nothing was recorded: {error.response['Error']['Message']}") from None
         raise
     except BotoCoreError as error:

@@ -1,4 +1,4 @@
-"""Artifacts, releases, their fingerprints and the pointer to the current release, in the artifact bucket."""
+"""Stores artifacts, releases, fingerprints and the pointer to the current release in the artifact bucket."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from stepensemble.storage.keys import (
     SEEN_MANIFEST,
     artifact_key,
     fingerprint_key,
+    parse_release_key,
     release_key,
-    released_under,
 )
 from stepensemble.storage.objects import Bucket
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRelease:
-    """A release that lies in the bucket."""
+    """A release that is stored in the bucket."""
 
     digest: str
     written_at: datetime
@@ -41,7 +41,7 @@ class StoredRelease:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseStore:
-    """The artifact bucket, by its meaning."""
+    """The artifact bucket."""
 
     bucket: Bucket
 
@@ -49,7 +49,7 @@ class ReleaseStore:
         """Return the pointer and its ETag.
 
         Raises:
-            NothingPublished: there is none yet.
+            NothingPublished: there is no pointer yet.
         """
         try:
             body, tag = self.bucket.read_tagged(CURRENT)
@@ -58,32 +58,32 @@ class ReleaseStore:
         return msgspec.json.decode(body, type=Current), tag
 
     def move_current(self, current: Current, tag: str | None) -> None:
-        """Point to another release, if the pointer is still the one with this ETag (None: not there).
+        """Move the pointer to another release, if it still has this ETag (None: if there is no pointer).
 
         Raises:
-            PublishConflict: it is not.
+            PublishConflict: the pointer was moved by another process.
         """
         body = msgspec.json.encode(current)
         try:
             self.bucket.replace(CURRENT, body, tag)
         except PublishConflict:
-            # A write whose answer was lost is tried again by the client, and then conflicts with itself.
+            # The client retries a write whose response was lost, which then conflicts with itself.
             if self.bucket.read(CURRENT) != body:
                 raise
 
     def read_seen_manifest(self) -> str | None:
-        """Return the digest that `note_manifest` has noted last; None before the first time."""
+        """Return the digest that `note_manifest` stored last; None before the first time."""
         try:
             return self.bucket.read(SEEN_MANIFEST).decode()
         except ObjectMissing:
             return None
 
     def note_manifest(self, digest: str) -> None:
-        """Note which release the project's manifest compiled to when it was looked at."""
+        """Store the digest of the release that the project's manifest compiled to."""
         self.bucket.write(SEEN_MANIFEST, digest.encode())
 
     def has_release(self, digest: str) -> bool:
-        """Say whether a release was ever written."""
+        """Return whether a release is stored."""
         try:
             self.bucket.head(release_key(digest))
         except ObjectMissing:
@@ -92,22 +92,22 @@ class ReleaseStore:
 
     def list_releases(self) -> list[StoredRelease]:
         """Return every release in the bucket, newest first."""
-        kept = [StoredRelease(released_under(one.key), one.last_modified) for one in self.bucket.list(RELEASES)]
-        return sorted(kept, key=lambda one: (one.written_at, one.digest), reverse=True)
+        stored = [StoredRelease(parse_release_key(one.key), one.last_modified) for one in self.bucket.list(RELEASES)]
+        return sorted(stored, key=lambda one: (one.written_at, one.digest), reverse=True)
 
     def read_release(self, digest: str) -> Release:
         """Return a release.
 
         Raises:
-            ReleaseCorrupt: it is not there, or not what its name says.
+            ReleaseCorrupt: it does not exist, or its content does not match its digest.
         """
         return decode_release(digest, self.read_body(digest))
 
     def read_body(self, digest: str) -> bytes:
-        """Return a release's bytes, as they are.
+        """Return a release's bytes unchanged.
 
         Raises:
-            ReleaseCorrupt: there are none.
+            ReleaseCorrupt: it does not exist.
         """
         try:
             return self.bucket.read(release_key(digest))
@@ -115,7 +115,7 @@ class ReleaseStore:
             raise ReleaseCorrupt(f"release {digest[:SHORT]} is not in the bucket; publish again") from None
 
     def write_release(self, digest: str, body: bytes) -> None:
-        """Write a release unless it is there, whole: one of the same digest is the same release."""
+        """Write a release unless it is stored completely; releases with the same digest are equal."""
         key = release_key(digest)
         if not self.bucket.create(key, body) and self.bucket.read(key) != body:
             self.bucket.write(key, body)
@@ -124,7 +124,7 @@ class ReleaseStore:
         """Return a release's fingerprint.
 
         Raises:
-            FingerprintMissing: there is none, or not of this release, or not one that this version reads.
+            FingerprintMissing: there is none, it is of another release, or this version cannot read it.
         """
         try:
             fingerprint = msgspec.json.decode(self.bucket.read(fingerprint_key(digest)), type=Fingerprint)
@@ -132,31 +132,31 @@ class ReleaseStore:
             fingerprint = None
         if fingerprint is None or fingerprint.release != digest:
             raise FingerprintMissing(
-                f"no fingerprint of release {digest[:SHORT]} is kept; publish its manifest again to have one taken"
+                f"no fingerprint of release {digest[:SHORT]} is stored; publish its manifest again to store one"
             )
         return fingerprint
 
     def write_fingerprint(self, fingerprint: Fingerprint) -> None:
-        """Write a release's fingerprint, unless a sound one of the same golden rows and members is kept."""
+        """Write a release's fingerprint, unless a valid one of the same golden rows and members is stored."""
         try:
-            kept = self.read_fingerprint(fingerprint.release)
-            rows, kept_rows = (msgspec.json.encode(one.instances, order="sorted") for one in (fingerprint, kept))
-            if rows == kept_rows and kept.members.keys() == fingerprint.members.keys():
+            stored = self.read_fingerprint(fingerprint.release)
+            rows, stored_rows = (msgspec.json.encode(one.instances, order="sorted") for one in (fingerprint, stored))
+            if rows == stored_rows and stored.members.keys() == fingerprint.members.keys():
                 return
         except FingerprintMissing:
             pass
         self.bucket.write(fingerprint_key(fingerprint.release), msgspec.json.encode(fingerprint))
 
     def has_artifact(self, artifact: Artifact) -> bool:
-        """Say whether a model file is there, whole."""
+        """Return whether a model file is stored with the right content."""
         key = artifact_key(artifact.digest)
         return self.bucket.exists(key, artifact.size) and digest_of(self.bucket.read(key)) == artifact.digest
 
     def read_artifact(self, artifact: Artifact) -> bytes:
-        """Return a model file whose digest has been checked.
+        """Return a model file after checking its digest.
 
         Raises:
-            ArtifactMissing: it is not there.
+            ArtifactMissing: it does not exist.
             ArtifactCorrupt: its bytes have another digest.
         """
         try:
@@ -172,19 +172,19 @@ class ReleaseStore:
         return body
 
     def write_artifact(self, artifact: Artifact, body: bytes, sent: Callable[[int], None] = lambda _: None) -> bool:
-        """Write a model file unless it is there, and read it back; say whether it was written.
+        """Write a model file unless it is stored, and read it back; return whether it was written.
 
-        What is read after a write is what was written: S3 is strongly consistent
-        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel). Reading back asks nothing
-        of the client or of the store's own checksums, which an emulator or another store may not have.
+        A read after a write returns what was written, since S3 is strongly consistent
+        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel). Reading back needs no
+        checksums of the client or of the store, which an emulator or another store may not have.
 
         Args:
             artifact: its digest and size.
             body: its bytes.
-            sent: told of bytes as they are uploaded.
+            sent: called with the number of uploaded bytes after each piece.
 
         Raises:
-            ArtifactCorrupt: what arrived is something else.
+            ArtifactCorrupt: the stored bytes have another digest.
         """
         if self.has_artifact(artifact):
             return False

@@ -1,4 +1,4 @@
-"""Which predictions a person should look at: what EventBridge was told of them, kept by a rule in CloudWatch Logs."""
+"""Reads the predictions that need a review from CloudWatch Logs, where a rule of EventBridge stores the events."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 FIRST_WINDOW = timedelta(hours=1)
 AHEAD = timedelta(hours=2)
-"""How far in the future, by this machine's clock, an event may be; CloudWatch takes no others."""
+"""How far in the future, by this machine's clock, an event may be: CloudWatch accepts no later ones."""
 
 
 class ReviewEvent(Struct, frozen=True):
     """One event; `time` is ISO 8601 in UTC.
 
     Attributes:
-        needs_review: how many rows of the prediction.
-        execution: its ARN; a recorded answer has as many as asked for it.
+        needs_review: the number of rows of the prediction that need a review.
+        execution: its ARN; a recorded prediction has one event for each execution that requested it.
     """
 
     id: str
@@ -44,7 +44,7 @@ class ReviewLog:
     group: str
 
     def latest(self, limit: int, days: int = 31) -> list[ReviewEvent]:
-        """Return the latest events, newest first, of at most so many days back."""
+        """Return the latest events of the last days, newest first."""
         found: dict[str, ReviewEvent] = {}
         for entry in self._backwards(datetime.now(UTC), timedelta(days=days)):
             message = msgspec.json.decode(entry["message"])
@@ -55,7 +55,7 @@ class ReviewLog:
         return list(found.values())
 
     def _backwards(self, now: datetime, reach: timedelta) -> Iterator[FilteredLogEventTypeDef]:
-        """Read windows of time, each as long as all after it: CloudWatch lists a window from its beginning."""
+        """Read windows of time, each as long as all later ones: CloudWatch lists a window from its beginning."""
         window, end = FIRST_WINDOW, now + AHEAD
         while end > now - reach:
             start = max(now - window, now - reach)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stepensemble.core.errors import EnsembleError
+from in_process import run_in_process
+from stepensemble.conversion import sandbox
 from stepensemble.runtimes.tensorflow import import_tensorflow
 
 KERNEL = np.array([[1, -1, 0], [0.5, 0, 2]], dtype=np.float32)
@@ -26,21 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="TensorFlow is not installed; make tensorflow installs it"))
 
 
-def run_here(jobs: Sequence[Any], result_type: object, seconds: float) -> list[Any]:
-    """Do what a child process does, in this process, which has TensorFlow in memory already."""
-    del result_type, seconds
-    results: list[Any] = []
-    for job in jobs:
-        try:
-            results.append(job.run())
-        except EnsembleError as error:
-            results.append(error)
-    return results
-
-
-@pytest.fixture(scope="session")
-def run() -> Callable[..., list[Any]]:
-    return run_here
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Convert and try models in this process, which has TensorFlow in memory already."""
+    monkeypatch.setattr(sandbox, "run_in_child", run_in_process)
+    return run_in_process
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from memory import GIBIBYTE, MemoryStack
 from stepensemble import Ensemble
 from stepensemble.admission.gate import run_gate
 from stepensemble.conversion.formats import read_source
-from stepensemble.core.aggregation.prediction import MemberFailure
+from stepensemble.core.aggregation.output import MemberFailure
 from stepensemble.core.errors import ModelRefused
 from stepensemble.core.releases.release import digest_of
 from stepensemble.core.slot_capacity import MEBIBYTE
@@ -70,6 +70,7 @@ def test_a_trusted_model_that_writes_a_file_is_rejected_for_that(made: Path, tmp
     assert problem.remedy.endswith("which it may not, trusted or not: export it without that")
 
 
+@pytest.mark.usefixtures("run")
 def test_a_graph_that_does_more_than_compute_is_loaded_only_for_a_trusted_member(made: Path, tmp_path: Path) -> None:
     body = read_source(made / "branches").body  # a file is read where the column is larger than a billion
     (tmp_path / "model.zip").write_bytes(body)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from driving import make_client
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 
 LEAK = "leaked"
@@ -29,11 +30,11 @@ def project(tmp_path: Path) -> Path:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A stack of the toy project for all tests."""
     folder = shutil.copytree(TOY, tmp_path_factory.mktemp("local") / "toy")
-    # Must not reach the functions, and must not hinder the stack either.
+    # The functions must not see it, and the stack must work with it.
     os.environ["AWS_SESSION_TOKEN"] = LEAK
     try:
-        # An account of its own leaves the usual one to the stacks of single tests.
-        with LocalStack.start(Path(folder), account="111111111111") as started:
+        # Another account, as the stacks of single tests use the default one.
+        with LocalStack.start(Path(folder), LocalStackOptions(account="111111111111")) as started:
             yield started
     finally:
         del os.environ["AWS_SESSION_TOKEN"]
@@ -51,8 +52,8 @@ def invoke(client: Callable[[str], Any]) -> Callable[..., tuple[str | None, Any]
     functions = client("lambda")
 
     def call(name: str, /, **event: Any) -> tuple[str | None, Any]:
-        answer = functions.invoke(FunctionName=f"stepensemble-local-{name}", Payload=json.dumps(event))
-        return answer.get("FunctionError"), json.loads(answer["Payload"].read())
+        response = functions.invoke(FunctionName=f"stepensemble-local-{name}", Payload=json.dumps(event))
+        return response.get("FunctionError"), json.loads(response["Payload"].read())
 
     return call
 

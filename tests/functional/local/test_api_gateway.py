@@ -1,4 +1,4 @@
-"""What stands in for API Gateway: requests as events, answers as responses.
+"""The local API Gateway: requests become events, and results become responses.
 
 Expectations are of https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html.
 """
@@ -13,9 +13,9 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from stepensemble.local.http.api_gateway import Door, is_signed, make_event, read_answer, read_path
-from stepensemble.local.http.messages import Refused, Reply, RequestHead, make_environ
-from stepensemble.local.lambdas.process import Answer
+from stepensemble.local.http.api_gateway import ApiGateway, is_signed, make_event, make_response, read_path
+from stepensemble.local.http.messages import HttpResponse, RequestHead, RequestRejected, make_environ
+from stepensemble.local.lambdas.process import InvocationResult
 
 SIGNED = (
     "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260301/us-east-1/execute-api/aws4_request, "
@@ -48,13 +48,13 @@ def test_a_request_is_an_event_of_payload_format_2() -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "text/plain"])
-def test_text_travels_as_it_is(kind: str) -> None:
+def test_text_is_sent_as_text(kind: str) -> None:
     made = event("{é}".encode(), content_type=kind)
     assert (made["body"], made["isBase64Encoded"]) == ("{é}", False)
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/x-www-form-urlencoded", "application/ld+json", ""])
-def test_anything_else_travels_as_base64(kind: str) -> None:
+def test_anything_else_is_sent_as_base64(kind: str) -> None:
     made = event(b"\x89PNG", content_type=kind)
     assert (base64.b64decode(made["body"]), made["isBase64Encoded"]) == (b"\x89PNG", True)
 
@@ -69,7 +69,7 @@ def test_cookies_leave_the_headers_and_doubled_parameters_are_joined() -> None:
     assert made["queryStringParameters"] == {"a": "1,2", "b": ""}
 
 
-def test_what_is_compressed_travels_as_base64_whatever_it_was_before() -> None:
+def test_a_compressed_body_is_sent_as_base64_whatever_its_type() -> None:
     made = event(b"\x1f\x8b", content_type="application/json", content_encoding="gzip")
     assert (base64.b64decode(made["body"]), made["isBase64Encoded"]) == (b"\x1f\x8b", True)
 
@@ -95,52 +95,55 @@ def test_a_path_is_decoded_as_by_a_deployed_http_api(sent: str, path: str | None
     assert read_path(unquote_to_bytes(sent).decode("latin-1")) == path
 
 
-def test_an_answer_without_a_status_is_all_body() -> None:
-    assert read_answer({"a": 1}) == Reply(200, b'{"a": 1}', (("Content-Type", "application/json"),))
+def test_a_result_without_a_status_is_the_body() -> None:
+    assert make_response({"a": 1}) == HttpResponse(200, b'{"a": 1}', (("Content-Type", "application/json"),))
 
 
-def test_an_answer_with_a_status_is_taken_at_its_word() -> None:
-    answered = {"statusCode": 404, "headers": {"X": "1"}, "cookies": ["a=b"], "body": "AAE=", "isBase64Encoded": True}
-    assert read_answer(answered) == Reply(404, b"\x00\x01", (("X", "1"), ("Set-Cookie", "a=b")))
+def test_a_result_with_a_status_becomes_the_response() -> None:
+    returned = {"statusCode": 404, "headers": {"X": "1"}, "cookies": ["a=b"], "body": "AAE=", "isBase64Encoded": True}
+    assert make_response(returned) == HttpResponse(404, b"\x00\x01", (("X", "1"), ("Set-Cookie", "a=b")))
 
 
-class Answering:
-    """A function that always answers the same."""
+class FixedPool:
+    """A pool whose functions always return the same result."""
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
+    def __init__(self, result: InvocationResult) -> None:
+        self.result = result
 
-    def invoke(self, name: str, _: bytes) -> Answer:
+    def invoke(self, name: str, _: bytes) -> InvocationResult:
         assert name == "api"
-        return self.answer
+        return self.result
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"),
+    ("result", "status"),
     [
-        (Answer("1", b'{"statusCode": 404, "body": "{}"}'), 404),
-        (Answer("1", b'{"errorType": "Sandbox.Timedout", "errorMessage": "29.00 seconds"}', "Unhandled"), 504),
-        (Answer("1", b'{"errorType": "Runtime.ExitError", "errorMessage": "killed"}', "Unhandled"), 500),
-        (Answer("1", b"null", "Unhandled"), 500),
+        (InvocationResult("1", b'{"statusCode": 404, "body": "{}"}'), 404),
+        (
+            InvocationResult("1", b'{"errorType": "Sandbox.Timedout", "errorMessage": "29.00 seconds"}', "Unhandled"),
+            504,
+        ),
+        (InvocationResult("1", b'{"errorType": "Runtime.ExitError", "errorMessage": "killed"}', "Unhandled"), 500),
+        (InvocationResult("1", b"null", "Unhandled"), 500),
     ],
 )
-def test_a_function_that_takes_too_long_is_a_timeout_and_one_that_fails_a_fault(answer: Answer, status: int) -> None:
-    door = Door(Answering(answer), "api", "123456789012", auth=False)  # type: ignore[arg-type]
+def test_a_function_that_times_out_is_a_504_and_one_that_fails_a_500(result: InvocationResult, status: int) -> None:
+    gateway = ApiGateway(FixedPool(result), "api", "123456789012", auth=False)  # type: ignore[arg-type]
     head = RequestHead("GET", "/health", (("Host", "localhost"),))
     environ = make_environ(head, b"", ("127.0.0.1", 1), ("127.0.0.1", 2))
-    replied = door.answer(head, environ)
-    assert replied.status == status
+    response = gateway.respond(head, environ)
+    assert response.status == status
     if status >= 500:
-        assert list(json.loads(replied.body)) == ["message"]
+        assert list(json.loads(response.body)) == ["message"]
 
 
-def test_a_request_that_must_be_signed_is_refused_before_its_body_is_read() -> None:
-    door = Door(Answering(Answer("1", b"{}")), "api", "123456789012", auth=True)  # type: ignore[arg-type]
-    with pytest.raises(Refused) as refused:
-        door.admit(RequestHead("POST", "/predict", (("Host", "localhost"),)))
-    assert refused.value.status == 403
+def test_an_unsigned_request_is_rejected_before_its_body_is_read() -> None:
+    gateway = ApiGateway(FixedPool(InvocationResult("1", b"{}")), "api", "123456789012", auth=True)  # type: ignore[arg-type]
+    with pytest.raises(RequestRejected) as rejected:
+        gateway.check_head(RequestHead("POST", "/predict", (("Host", "localhost"),)))
+    assert rejected.value.status == 403
     signed = (("Host", "localhost"), ("Authorization", SIGNED), ("X-Amz-Date", "20260301T000000Z"))
-    assert door.admit(RequestHead("POST", "/predict", signed)) == 6 * 1024 * 1024
+    assert gateway.check_head(RequestHead("POST", "/predict", signed)) == 6 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
@@ -154,5 +157,5 @@ def test_a_request_that_must_be_signed_is_refused_before_its_body_is_read() -> N
         ({}, False),
     ],
 )
-def test_a_request_is_signed_in_form_or_not(headers: dict[str, str], signed: bool) -> None:
+def test_a_request_has_the_form_of_a_signed_one_or_not(headers: dict[str, str], signed: bool) -> None:
     assert is_signed(headers) == signed

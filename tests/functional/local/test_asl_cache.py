@@ -1,4 +1,4 @@
-"""What is kept of a parsed definition stands for the definition, and is never needed."""
+"""A cached definition equals the parsed one, and the cache can always be removed."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def _moto():
 
 
 def parse(folder: Path, definition: str = DEFINITION) -> Any:
-    from stepensemble.local.emulation.asl_cache import Programs
+    from stepensemble.local.moto_patches.speedups.asl_cache import DefinitionCache
 
-    return Programs(folder).parse(definition)
+    return DefinitionCache(folder).parse(definition)
 
 
-def test_a_parsed_definition_is_kept(tmp_path: Path):
+def test_a_parsed_definition_is_cached(tmp_path: Path):
     program = parse(tmp_path)
 
     (kept,) = tmp_path.iterdir()
     assert type(pickle.loads(kept.read_bytes())) is type(program)  # noqa: S301 (just written)
 
 
-def test_what_was_kept_is_not_parsed_again(tmp_path: Path):
+def test_a_cached_definition_is_not_parsed_again(tmp_path: Path):
     parse(tmp_path)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(pickle.dumps("kept"))
@@ -51,7 +51,7 @@ def test_what_was_kept_is_not_parsed_again(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", b"cno_such_module\nname\n."])
-def test_a_damaged_file_is_written_anew(tmp_path: Path, content: bytes):
+def test_a_damaged_file_is_written_again(tmp_path: Path, content: bytes):
     program = parse(tmp_path)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(content)
@@ -60,10 +60,10 @@ def test_a_damaged_file_is_written_anew(tmp_path: Path, content: bytes):
     assert pickle.loads(kept.read_bytes())  # noqa: S301 (just written)
 
 
-def test_executions_that_start_at_once_share_one_program(tmp_path: Path):
-    from stepensemble.local.emulation.asl_cache import Programs
+def test_executions_that_start_at_the_same_time_share_one_program(tmp_path: Path):
+    from stepensemble.local.moto_patches.speedups.asl_cache import DefinitionCache
 
-    programs = Programs(tmp_path)
+    programs = DefinitionCache(tmp_path)
     with ThreadPoolExecutor(8) as starting:
         parsed = list(starting.map(programs.parse, [DEFINITION] * 8))
 
@@ -71,14 +71,14 @@ def test_executions_that_start_at_once_share_one_program(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_program_that_cannot_be_kept_runs_all_the_same(tmp_path: Path):
+def test_a_program_that_cannot_be_cached_is_parsed(tmp_path: Path):
     folder = tmp_path / "programs"
     folder.write_text("a file")
 
     assert parse(folder) is not None
 
 
-def test_a_wrong_definition_is_refused_and_nothing_is_kept(tmp_path: Path):
+def test_an_invalid_definition_is_rejected_and_not_cached(tmp_path: Path):
     from moto.stepfunctions.parser.asl.parse.asl_parser import ASLParserException
 
     with pytest.raises(ASLParserException):
@@ -88,28 +88,28 @@ def test_a_wrong_definition_is_refused_and_nothing_is_kept(tmp_path: Path):
 
 
 @given(value=JSON)
-def test_a_state_is_copied_whole_and_apart(value: Any):
-    from stepensemble.local.emulation.stepfunctions import copy_json
+def test_a_copied_state_is_equal_and_shares_nothing(value: Any):
+    from stepensemble.local.moto_patches.speedups.engine import copy_json
 
     listed, named = copy_json([value]), copy_json({"state": value})
 
     assert (listed, named) == ([value], {"state": value})
-    assert json.dumps([listed, named]) == json.dumps([[value], {"state": value}])  # 1 is not 1.0, nor is it true
+    assert json.dumps([listed, named]) == json.dumps([[value], {"state": value}])  # types too: 1, 1.0 and true differ
     if isinstance(value, list | dict):
         assert listed[0] is not value
         assert named["state"] is not value
 
 
-def test_what_boto_answers_is_copied_as_it_is():
-    from stepensemble.local.emulation.stepfunctions import copy_json
+def test_responses_of_boto_are_copied():
+    from stepensemble.local.moto_patches.speedups.engine import copy_json
 
-    answered = {"Body": b"bytes", "At": datetime(2026, 3, 1, tzinfo=UTC), "Sizes": [1, 2.0]}
+    response = {"Body": b"bytes", "At": datetime(2026, 3, 1, tzinfo=UTC), "Sizes": [1, 2.0]}
 
-    assert copy_json(answered) == answered
+    assert copy_json(response) == response
 
 
-def test_what_is_no_json_is_copied_as_well():
-    from stepensemble.local.emulation.stepfunctions import copy_json
+def test_values_that_are_not_json_are_copied():
+    from stepensemble.local.moto_patches.speedups.engine import copy_json
 
     state = {"inner": [Path("somewhere"), {1, 2}]}
 

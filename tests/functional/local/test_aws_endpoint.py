@@ -1,4 +1,4 @@
-"""The door: Lambda's and Step Functions' calls as AWS answers them, everything else from moto."""
+"""The endpoint of every AWS API: responses of Lambda and Step Functions are those of AWS, others are moto's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Clients = Callable[[str], Any]
 Invoke = Callable[..., tuple[str | None, Any]]
 
 
-def refused(call: Callable[..., Any], **arguments: Any) -> tuple[str, int]:
+def rejected(call: Callable[..., Any], **arguments: Any) -> tuple[str, int]:
     with pytest.raises(ClientError) as caught:
         call(**arguments)
     response = caught.value.response
@@ -41,10 +41,10 @@ def test_the_stack_is_described_with_its_outputs(stack: LocalStack, client: Clie
 
 
 def test_a_function_is_invoked_with_its_environment(stack: LocalStack, invoke: Invoke):
-    error, told = invoke("echo", environment=True)
+    error, payload = invoke("echo", environment=True)
 
     assert error is None
-    environment = told["environment"]
+    environment = payload["environment"]
     assert environment["GREETING"] == "hello"
     assert environment["BUCKET"] == stack.outputs["Things"]
     assert environment["AWS_ENDPOINT_URL"] == stack.endpoint
@@ -56,29 +56,29 @@ def test_the_ways_to_invoke(client: Clients):
     functions = client("lambda")
     name = "stepensemble-local-echo"
 
-    answer = functions.invoke(FunctionName=name, Payload=b'{"echo": 1}')
-    assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "$LATEST")
-    told = json.loads(answer["Payload"].read())
-    assert told["request_id"] == answer["ResponseMetadata"]["RequestId"]
-    assert functions.invoke(FunctionName=told["arn"], Payload=b"{}")["StatusCode"] == 200
+    response = functions.invoke(FunctionName=name, Payload=b'{"echo": 1}')
+    assert (response["StatusCode"], response["ExecutedVersion"]) == (200, "$LATEST")
+    payload = json.loads(response["Payload"].read())
+    assert payload["request_id"] == response["ResponseMetadata"]["RequestId"]
+    assert functions.invoke(FunctionName=payload["arn"], Payload=b"{}")["StatusCode"] == 200
     assert functions.invoke(FunctionName=name, InvocationType="DryRun")["StatusCode"] == 204
 
     begun = time.monotonic()
     assert functions.invoke(FunctionName=name, InvocationType="Event", Payload=b'{"sleep": 20}')["StatusCode"] == 202
-    assert time.monotonic() - begun < 20, "the answer waited for the function"
+    assert time.monotonic() - begun < 20, "the response waited for the function"
 
 
-def test_what_lambda_refuses(client: Clients):
+def test_what_lambda_rejects(client: Clients):
     invoke = client("lambda").invoke
     name = "stepensemble-local-echo"
 
-    assert refused(invoke, FunctionName="nobody", Payload=b"{}") == ("ResourceNotFoundException", 404)
-    assert refused(invoke, FunctionName=name, Payload=b"{") == ("InvalidRequestContentException", 400)
+    assert rejected(invoke, FunctionName="missing", Payload=b"{}") == ("ResourceNotFoundException", 404)
+    assert rejected(invoke, FunctionName=name, Payload=b"{") == ("InvalidRequestContentException", 400)
     large = json.dumps("x" * (6 * 1024 * 1024 - 1)).encode()
-    assert refused(invoke, FunctionName=name, Payload=large) == ("RequestTooLargeException", 413)
+    assert rejected(invoke, FunctionName=name, Payload=large) == ("RequestTooLargeException", 413)
 
 
-def test_processes_can_be_seen(stack: LocalStack, invoke: Invoke):
+def test_processes_are_listed(stack: LocalStack, invoke: Invoke):
     pid = invoke("worker-A")[1]["pid"]
     address = urlsplit(stack.endpoint)
     connection = HTTPConnection(address.hostname or "", address.port)
@@ -107,7 +107,7 @@ def test_only_the_loopback_interface_is_served(stack: LocalStack):
         pass
 
 
-def test_ranges_of_a_large_object_are_those_of_what_was_written_last(stack: LocalStack, client: Clients):
+def test_ranges_of_a_large_object_are_of_its_latest_content(stack: LocalStack, client: Clients):
     objects, place = client("s3"), {"Bucket": stack.outputs["Things"], "Key": "large"}
     for letters in (b"ab", b"cd"):
         objects.put_object(**place, Body=b"".join(letter.to_bytes() * LARGE_BODY for letter in letters))
@@ -123,18 +123,18 @@ def test_synchronous_executions(stack: LocalStack, client: Clients):
     machines = client("stepfunctions")
     machine = stack.outputs["ExpressMachine"]
 
-    answer = machines.start_sync_execution(stateMachineArn=machine, name="mine", input='{"sleep": 0, "value": "é"}')
+    response = machines.start_sync_execution(stateMachineArn=machine, name="mine", input='{"sleep": 0, "value": "é"}')
 
-    assert answer["status"] == "SUCCEEDED"
-    assert answer["name"] == "mine"
-    assert answer["stateMachineArn"] == machine
-    assert ":express:stepensemble-local-machine-express:mine:" in answer["executionArn"]
-    output = json.loads(answer["output"])
+    assert response["status"] == "SUCCEEDED"
+    assert response["name"] == "mine"
+    assert response["stateMachineArn"] == machine
+    assert ":express:stepensemble-local-machine-express:mine:" in response["executionArn"]
+    output = json.loads(response["output"])
     assert output["name"] == "mine"
     assert output["echo"] == {"sleep": 0, "value": "é"}
-    assert answer["billingDetails"]["billedMemoryUsedInMB"] == 64
-    assert answer["billingDetails"]["billedDurationInMilliseconds"] % 100 == 0
-    assert answer["startDate"] <= answer["stopDate"]
+    assert response["billingDetails"]["billedMemoryUsedInMB"] == 64
+    assert response["billingDetails"]["billedDurationInMilliseconds"] % 100 == 0
+    assert response["startDate"] <= response["stopDate"]
     # Unlike those of STANDARD machines, names may repeat.
     assert (
         machines.start_sync_execution(stateMachineArn=machine, name="mine", input='{"sleep": 0}')["status"]
@@ -145,22 +145,22 @@ def test_synchronous_executions(stack: LocalStack, client: Clients):
 def test_synchronous_executions_fail_as_data(stack: LocalStack, client: Clients):
     failure = {"error": "Refused", "cause": "because"}
 
-    answer = client("stepfunctions").start_sync_execution(
+    response = client("stepfunctions").start_sync_execution(
         stateMachineArn=stack.outputs["ExpressMachine"], input=json.dumps({"sleep": 0, "failure": failure})
     )
 
-    assert (answer["status"], answer["error"], answer["cause"]) == ("FAILED", "Refused", "because")
-    assert "output" not in answer
+    assert (response["status"], response["error"], response["cause"]) == ("FAILED", "Refused", "because")
+    assert "output" not in response
 
 
-def test_what_synchronous_executions_refuse(stack: LocalStack, client: Clients):
+def test_what_synchronous_executions_reject(stack: LocalStack, client: Clients):
     start = client("stepfunctions").start_sync_execution
     machine = stack.outputs["ExpressMachine"]
 
-    assert refused(start, stateMachineArn=machine + "x") == ("StateMachineDoesNotExist", 400)
-    assert refused(start, stateMachineArn=stack.outputs["Machine"]) == ("StateMachineTypeNotSupported", 400)
-    assert refused(start, stateMachineArn=machine, input="{") == ("InvalidExecutionInput", 400)
-    assert refused(start, stateMachineArn=machine, name="a b") == ("InvalidName", 400)
+    assert rejected(start, stateMachineArn=machine + "x") == ("StateMachineDoesNotExist", 400)
+    assert rejected(start, stateMachineArn=stack.outputs["Machine"]) == ("StateMachineTypeNotSupported", 400)
+    assert rejected(start, stateMachineArn=machine, input="{") == ("InvalidExecutionInput", 400)
+    assert rejected(start, stateMachineArn=machine, name="a b") == ("InvalidName", 400)
 
 
 def test_boto3_needs_one_setting_for_synchronous_executions(stack: LocalStack):
@@ -192,13 +192,13 @@ def test_a_name_is_for_one_execution(stack: LocalStack, client: Clients):
 
     assert start(stateMachineArn=machine, name=name, input='{"sleep": 5}')["executionArn"] == first
     other = {"stateMachineArn": machine, "name": name, "input": '{"sleep": 0}'}
-    assert refused(start, **other) == ("ExecutionAlreadyExists", 400)
+    assert rejected(start, **other) == ("ExecutionAlreadyExists", 400)
     while client("stepfunctions").describe_execution(executionArn=first)["status"] == "RUNNING":
         time.sleep(0.05)
-    assert refused(start, **other | {"input": '{"sleep": 5}'}) == ("ExecutionAlreadyExists", 400)
+    assert rejected(start, **other | {"input": '{"sleep": 5}'}) == ("ExecutionAlreadyExists", 400)
 
 
-def test_executions_get_a_name_where_none_is_given(stack: LocalStack, client: Clients):
+def test_an_execution_without_a_name_gets_one(stack: LocalStack, client: Clients):
     start = client("stepfunctions").start_execution
 
     arns = {start(stateMachineArn=stack.outputs["Machine"], input='{"sleep": 0}')["executionArn"] for _ in range(3)}
@@ -206,7 +206,7 @@ def test_executions_get_a_name_where_none_is_given(stack: LocalStack, client: Cl
     assert len(arns) == 3
 
 
-def test_one_name_started_by_many_at_once_runs_once(stack: LocalStack, client: Clients):
+def test_a_name_that_many_clients_start_at_the_same_time_runs_once(stack: LocalStack, client: Clients):
     machines = client("stepfunctions")
     machine = stack.outputs["Machine"]
     name = f"race-{time.monotonic_ns()}"
@@ -220,15 +220,15 @@ def test_one_name_started_by_many_at_once_runs_once(stack: LocalStack, client: C
     assert sum(execution["name"] == name for execution in executions) == 1
 
 
-def test_what_starting_an_execution_refuses(stack: LocalStack, client: Clients):
+def test_what_starting_an_execution_rejects(stack: LocalStack, client: Clients):
     start = client("stepfunctions").start_execution
     machine = stack.outputs["Machine"]
 
-    assert refused(start, stateMachineArn=machine, input="{") == ("InvalidExecutionInput", 400)
-    assert refused(start, stateMachineArn=machine, name="a/b") == ("InvalidName", 400)
-    assert refused(start, stateMachineArn=machine, name="x" * 81) == ("InvalidName", 400)
-    assert refused(start, stateMachineArn=machine, input=json.dumps("x" * 262_144)) == ("ValidationException", 400)
-    assert refused(start, stateMachineArn=machine + "x") == ("StateMachineDoesNotExist", 400)
+    assert rejected(start, stateMachineArn=machine, input="{") == ("InvalidExecutionInput", 400)
+    assert rejected(start, stateMachineArn=machine, name="a/b") == ("InvalidName", 400)
+    assert rejected(start, stateMachineArn=machine, name="x" * 81) == ("InvalidName", 400)
+    assert rejected(start, stateMachineArn=machine, input=json.dumps("x" * 262_144)) == ("ValidationException", 400)
+    assert rejected(start, stateMachineArn=machine + "x") == ("StateMachineDoesNotExist", 400)
 
 
 def test_conditional_writes_of_objects(stack: LocalStack, client: Clients):
@@ -236,14 +236,14 @@ def test_conditional_writes_of_objects(stack: LocalStack, client: Clients):
     where = {"Bucket": stack.outputs["Things"], "Key": f"pointer-{time.monotonic_ns()}"}
     first = objects.put_object(**where, Body=b"1", IfNoneMatch="*")["ETag"]
 
-    assert refused(objects.put_object, **where, Body=b"2", IfNoneMatch="*") == ("PreconditionFailed", 412)
+    assert rejected(objects.put_object, **where, Body=b"2", IfNoneMatch="*") == ("PreconditionFailed", 412)
     second = objects.put_object(**where, Body=b"2", IfMatch=first)["ETag"]
-    assert refused(objects.put_object, **where, Body=b"3", IfMatch=first) == ("PreconditionFailed", 412)
+    assert rejected(objects.put_object, **where, Body=b"3", IfMatch=first) == ("PreconditionFailed", 412)
     assert second != first
     assert objects.get_object(**where)["Body"].read() == b"2"
 
 
-def test_a_condition_lets_one_of_many_writers_through(stack: LocalStack, client: Clients):
+def test_of_many_conditional_writers_one_succeeds(stack: LocalStack, client: Clients):
     items, objects = client("dynamodb"), client("s3")
     key = f"race-{time.monotonic_ns()}"
 
@@ -285,7 +285,7 @@ def test_bodies_of_any_size_and_kind_arrive(stack: LocalStack, client: Clients):
     assert objects.head_object(Bucket=where["Bucket"], Key="parts")["ContentLength"] == len(body)
 
 
-def test_a_connection_is_kept_for_many_requests(stack: LocalStack):
+def test_a_connection_serves_many_requests(stack: LocalStack):
     address = urlsplit(stack.endpoint)
     connection = HTTPConnection(address.hostname or "", address.port)
     connection.connect()
@@ -308,7 +308,7 @@ def test_services_outside_the_template_still_work(client: Clients):
     assert queues.receive_message(QueueUrl=url)["Messages"][0]["Body"] == "hello"
 
 
-# ----------------------------------------------------------------------------------- what is malformed, cut or foreign
+# ------------------------------------------------------------------------- malformed, incomplete and foreign requests
 
 DYNAMODB, STATES, EVENTS = "DynamoDB_20120810", "AWSStepFunctions", "AWSEvents"
 
@@ -317,8 +317,8 @@ def request(stack: LocalStack, verb: str, path: str, body: bytes = b"", **header
     """Send a request as no client of AWS does; header names with underscores for hyphens."""
     connection = HTTPConnection(urlsplit(stack.endpoint).netloc, timeout=60)
     connection.request(verb, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-    answered = connection.getresponse()
-    return answered.status, answered.read()
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
 def scope(service: str) -> str:
@@ -346,12 +346,12 @@ def scope(service: str) -> str:
         (f"{EVENTS}.PutEvents", b"x", "SerializationException"),
     ],
 )
-def test_a_malformed_call_is_a_clients_error_under_the_name_that_aws_gives_it(
+def test_a_malformed_request_is_a_client_error_with_the_name_that_aws_uses(
     stack: LocalStack, target: str, body: bytes, code: str
 ) -> None:
     service = {DYNAMODB: "dynamodb", STATES: "states", EVENTS: "events"}.get(target.partition(".")[0], "dynamodb")
-    status, answered = request(stack, "POST", "/", body, X_Amz_Target=target, Authorization=scope(service))
-    assert (status, json.loads(answered)["__type"]) == (400, code)
+    status, response = request(stack, "POST", "/", body, X_Amz_Target=target, Authorization=scope(service))
+    assert (status, json.loads(response)["__type"]) == (400, code)
 
 
 @pytest.mark.parametrize(
@@ -374,11 +374,11 @@ def test_a_malformed_call_is_a_clients_error_under_the_name_that_aws_gives_it(
         ),
     ],
 )
-def test_a_malformed_request_to_s3_is_a_clients_error_too(
+def test_a_malformed_request_to_s3_is_a_client_error(
     stack: LocalStack, verb: str, path: str, headers: dict[str, str], status: int, code: bytes
 ) -> None:
-    answered = request(stack, verb, path, b"a=1", **headers)
-    assert (answered[0], code in answered[1]) == (status, True)
+    response = request(stack, verb, path, b"a=1", **headers)
+    assert (response[0], code in response[1]) == (status, True)
 
 
 @pytest.mark.parametrize(
@@ -402,10 +402,10 @@ def test_the_emulators_own_routes_are_closed(stack: LocalStack, client: Clients,
 @pytest.mark.parametrize(
     "path", ["/", "/_stack/functions", "/2015-03-31/functions/stepensemble-local-echo/invocations"]
 )
-def test_no_page_of_another_origin_drives_the_stack(stack: LocalStack, path: str, headers: dict[str, str]) -> None:
-    status, answered = request(stack, "POST", path, b"{}", **headers)
+def test_pages_of_other_origins_are_rejected(stack: LocalStack, path: str, headers: dict[str, str]) -> None:
+    status, response = request(stack, "POST", path, b"{}", **headers)
     assert status == 403
-    assert b"local stack" in answered
+    assert b"local stack" in response
 
 
 def test_a_form_of_another_page_uploads_nothing(stack: LocalStack, client: Clients) -> None:
@@ -420,7 +420,7 @@ def list_keys(stack: LocalStack, client: Clients) -> set[str]:
     return {found["Key"] for found in listed.get("Contents", ())}
 
 
-def test_a_client_that_names_the_bucket_in_the_host_is_answered(stack: LocalStack, client: Clients) -> None:
+def test_a_client_may_name_the_bucket_in_the_host(stack: LocalStack, client: Clients) -> None:
     client("s3").put_object(Bucket=stack.outputs["Scraps"], Key="by-host", Body=b"here")
     host = f"{stack.outputs['Scraps']}.localhost:{urlsplit(stack.endpoint).port}"
     assert request(stack, "GET", "/by-host", Host=host, Authorization=scope("s3")) == (200, b"here")
@@ -453,7 +453,7 @@ STREAMED = b"x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-d
         "whole",
     ],
 )
-def test_an_upload_that_is_not_whole_is_not_stored(
+def test_an_incomplete_upload_is_not_stored(
     stack: LocalStack, client: Clients, headers: bytes, body: bytes, status: int
 ) -> None:
     place = f"/{stack.outputs['Scraps']}/cut-{time.monotonic_ns()}"

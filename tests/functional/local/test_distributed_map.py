@@ -16,7 +16,7 @@ Execute = Callable[..., dict[str, Any]]
 ECHO = "stepensemble-local-echo"
 
 
-def ask(**changes: Any) -> dict[str, Any]:
+def invoke_echo(**changes: Any) -> dict[str, Any]:
     return {
         "Type": "Task",
         "Resource": "arn:aws:states:::lambda:invoke",
@@ -58,10 +58,10 @@ def bucket(stack: LocalStack, client: Clients) -> str:
     return name
 
 
-def test_every_item_is_done_and_the_results_are_named_where_the_input_says(
+def test_every_item_is_processed_and_the_results_are_where_the_input_names_them(
     execute: Execute, client: Clients, bucket: str
 ) -> None:
-    processor = {"StartAt": "Ask", "States": {"Ask": ask(End=True)}}
+    processor = {"StartAt": "Invoke", "States": {"Invoke": invoke_echo(End=True)}}
     described = execute({"All": over(bucket, processor, ResultPath="$.results")}, INPUT)
     assert described["status"] == "SUCCEEDED", described["cause"]
     output = json.loads(described["output"])
@@ -72,8 +72,8 @@ def test_every_item_is_done_and_the_results_are_named_where_the_input_says(
     assert client("s3").head_object(Bucket=bucket, Key=written["Key"])
 
 
-def test_an_item_knows_its_value_and_what_the_map_was_given(execute: Execute, bucket: str) -> None:
-    processor = {"StartAt": "Ask", "States": {"Ask": ask(End=True)}}
+def test_an_item_has_its_value_and_the_input_of_the_map(execute: Execute, bucket: str) -> None:
+    processor = {"StartAt": "Invoke", "States": {"Invoke": invoke_echo(End=True)}}
     states = {"All": over(bucket, processor, ResultWriter=None, ResultPath="$.results")}
     states["All"].pop("ResultWriter")
     output = json.loads(execute(states, INPUT)["output"])
@@ -87,10 +87,10 @@ def test_a_childs_failure_is_caught_in_the_child_and_the_others_go_on(execute: E
         "Odd?": {
             "Type": "Choice",
             "Choices": [{"Variable": "$.echo.n", "NumericEquals": 3, "Next": "Fail"}],
-            "Default": "Ask",
+            "Default": "Invoke",
         },
-        "Fail": ask(Parameters={"FunctionName": ECHO, "Payload": {"raise": "no"}}, Catch=catch, End=True),
-        "Ask": ask(Catch=catch, End=True),
+        "Fail": invoke_echo(Parameters={"FunctionName": ECHO, "Payload": {"raise": "no"}}, Catch=catch, End=True),
+        "Invoke": invoke_echo(Catch=catch, End=True),
         "Note": note,
     }
     machine = over(bucket, {"StartAt": "Odd?", "States": states}, ResultPath="$.results")
@@ -100,8 +100,8 @@ def test_a_childs_failure_is_caught_in_the_child_and_the_others_go_on(execute: E
     assert results[3] == {"noted": "ValueError", "of": 3}
 
 
-def test_a_childs_failure_that_nobody_catches_is_tolerated(execute: Execute, bucket: str) -> None:
-    fail = ask(Parameters={"FunctionName": ECHO, "Payload": {"raise": "no"}}, End=True)
+def test_an_uncaught_failure_of_a_child_is_tolerated(execute: Execute, bucket: str) -> None:
+    fail = invoke_echo(Parameters={"FunctionName": ECHO, "Payload": {"raise": "no"}}, End=True)
     described = execute({"All": over(bucket, {"StartAt": "Fail", "States": {"Fail": fail}})}, INPUT)
     assert described["status"] == "SUCCEEDED"
     assert json.loads(described["output"]) == INPUT
@@ -114,8 +114,8 @@ def test_a_child_may_hold_a_map_and_a_loop(execute: Execute, bucket: str) -> Non
         "ItemSelector": {"echo.$": "$$.Map.Item.Value"},
         "ItemProcessor": {
             "ProcessorConfig": {"Mode": "INLINE"},
-            "StartAt": "Ask",
-            "States": {"Ask": ask(End=True)},
+            "StartAt": "Invoke",
+            "States": {"Invoke": invoke_echo(End=True)},
         },
         "ResultSelector": {"all.$": "$[*].echo"},
         "ResultPath": "$.results",
@@ -141,14 +141,14 @@ def test_a_child_may_hold_a_map_and_a_loop(execute: Execute, bucket: str) -> Non
 
 def test_a_list_that_is_not_there_fails_the_map_and_can_be_caught(execute: Execute, bucket: str) -> None:
     catch = [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.failure", "Next": "Go on"}]
-    processor = {"StartAt": "Ask", "States": {"Ask": ask(End=True)}}
+    processor = {"StartAt": "Invoke", "States": {"Invoke": invoke_echo(End=True)}}
     states = {"All": over(bucket, processor, Catch=catch), "Go on": {"Type": "Pass", "End": True}}
     described = execute(states, INPUT | {"list": "lists/none.json"})
     assert described["status"] == "SUCCEEDED"
     assert "failure" in json.loads(described["output"])
 
 
-def test_one_worker_does_thousands_of_items(execute: Execute, client: Clients, bucket: str) -> None:
+def test_one_worker_processes_thousands_of_items(execute: Execute, client: Clients, bucket: str) -> None:
     client("s3").put_object(Bucket=bucket, Key="lists/many.json", Body=json.dumps(list(range(1500))))
     processor = {"StartAt": "Pass", "States": {"Pass": {"Type": "Pass", "OutputPath": "$.echo", "End": True}}}
     machine = over(bucket, processor, ResultPath="$.results")

@@ -1,4 +1,4 @@
-"""What S3 tells EventBridge, whom rules tell of it, and executions that start others, as they are on AWS."""
+"""Events of S3, targets of rules, and nested executions work as on AWS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def buckets(stack: LocalStack) -> tuple[str, str]:
 
 @pytest.fixture
 def machine(stack: LocalStack, client: Clients) -> str:
-    """A state machine that does nothing: what it is asked is seen in its executions."""
+    """A state machine that does nothing; its executions show their inputs."""
     return create(stack, client, PASS)
 
 
@@ -38,11 +38,11 @@ def create(stack: LocalStack, client: Clients, states: dict[str, Any]) -> str:
 
 @pytest.fixture
 def follow(client: Clients, buckets: tuple[str, str]) -> Iterator[Callable[..., None]]:
-    """Has both buckets tell their events, and a rule tell targets of those of the keys under a folder."""
+    """Has both buckets send their events, and a rule send those about a folder's keys to targets."""
     rules, objects = client("events"), client("s3")
     for bucket in buckets:
-        told = {"EventBridgeConfiguration": {}}
-        objects.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=told)
+        configuration = {"EventBridgeConfiguration": {}}
+        objects.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
     made: dict[str, list[str]] = {}
 
     def put(folder: str, *targets: dict[str, Any], state: str = "ENABLED") -> None:
@@ -66,7 +66,7 @@ def follow(client: Clients, buckets: tuple[str, str]) -> Iterator[Callable[..., 
 
 
 def wait_for_inputs(client: Clients, machine: str, many: int) -> list[Any]:
-    """Wait until a state machine was started so often, and return what it was asked, the earliest first."""
+    """Wait until a state machine was started so often, and return the inputs, the earliest first."""
     machines, deadline = client("stepfunctions"), time.monotonic() + 60
     while True:
         listed = machines.list_executions(stateMachineArn=machine)["executions"]
@@ -82,13 +82,13 @@ def wait_for_inputs(client: Clients, machine: str, many: int) -> list[Any]:
 # --------------------------------------------------------------------------------------------------- S3's events
 
 
-def test_an_event_tells_of_an_object_as_s3_does(
+def test_an_event_describes_an_object_as_s3_does(
     client: Clients, buckets: tuple[str, str], machine: str, follow: Callable[..., None]
 ) -> None:
     versioned, plain = buckets
-    follow("told", {"Arn": machine})
+    follow("received", {"Arn": machine})
     objects = client("s3")
-    key = "told/a b+%2F#?ü.json"
+    key = "received/a b+%2F#?ü.json"
     written = objects.put_object(Bucket=versioned, Key=key, Body=b"123")
     (event,) = wait_for_inputs(client, machine, 1)
     assert (event["source"], event["detail-type"]) == ("aws.s3", "Object Created")
@@ -116,13 +116,13 @@ def test_sequencers_grow_from_one_version_to_the_next(
 ) -> None:
     follow("grow", {"Arn": machine, "InputPath": "$.detail.object"})
     versions = [client("s3").put_object(Bucket=buckets[0], Key="grow/a", Body=b"same")["VersionId"] for _ in range(5)]
-    told = sorted(wait_for_inputs(client, machine, 5), key=lambda one: one["sequencer"])
-    assert [one["version-id"] for one in told] == versions
-    assert len({one["sequencer"] for one in told}) == 5
-    assert {len(one["sequencer"]) for one in told} == {16}
+    received = sorted(wait_for_inputs(client, machine, 5), key=lambda one: one["sequencer"])
+    assert [one["version-id"] for one in received] == versions
+    assert len({one["sequencer"] for one in received}) == 5
+    assert {len(one["sequencer"]) for one in received} == {16}
 
 
-def test_parts_copies_and_removals_are_told_once_each(
+def test_parts_copies_and_removals_send_one_event_each(
     client: Clients, buckets: tuple[str, str], machine: str, follow: Callable[..., None]
 ) -> None:
     follow("kinds", {"Arn": machine})
@@ -134,13 +134,13 @@ def test_parts_copies_and_removals_are_told_once_each(
     objects.complete_multipart_upload(**upload, MultipartUpload=parts)
     objects.copy_object(Bucket=buckets[1], Key="kinds/copy", CopySource=place)
     objects.delete_object(Bucket=buckets[1], Key="kinds/copy")
-    told = wait_for_inputs(client, machine, 3)
-    told.sort(key=lambda one: one["detail"]["object"]["sequencer"])
-    assert [(one["detail-type"], one["detail"]["reason"]) for one in told][:2] == [
+    received = wait_for_inputs(client, machine, 3)
+    received.sort(key=lambda one: one["detail"]["object"]["sequencer"])
+    assert [(one["detail-type"], one["detail"]["reason"]) for one in received][:2] == [
         ("Object Created", "CompleteMultipartUpload"),
         ("Object Created", "CopyObject"),
     ]
-    assert told[2]["detail-type"] == "Object Deleted"
+    assert received[2]["detail-type"] == "Object Deleted"
 
 
 def test_an_object_is_deleted_with_its_versions_and_may_come_again(client: Clients, buckets: tuple[str, str]) -> None:
@@ -158,20 +158,20 @@ def test_an_object_is_deleted_with_its_versions_and_may_come_again(client: Clien
 # ---------------------------------------------------------------------------------------------- rules and targets
 
 
-def test_a_target_is_sent_the_event_a_part_of_it_or_its_own_words(
+def test_a_target_receives_the_event_a_part_of_it_or_its_own_input(
     client: Clients, buckets: tuple[str, str], machine: str, follow: Callable[..., None]
 ) -> None:
     own = {"Arn": machine, "Input": '{"own": ["words"]}'}
     follow("chosen", {"Arn": machine}, {"Arn": machine, "InputPath": "$.detail.object.key"}, own)
     client("s3").put_object(Bucket=buckets[0], Key="chosen/a", Body=b"1")
-    told = wait_for_inputs(client, machine, 3)
-    assert {"own": ["words"]} in told
-    assert "chosen/a" in told
-    (whole,) = (one for one in told if "source" in one)
+    received = wait_for_inputs(client, machine, 3)
+    assert {"own": ["words"]} in received
+    assert "chosen/a" in received
+    (whole,) = (one for one in received if "source" in one)
     assert whole["detail"]["object"]["key"] == "chosen/a"
 
 
-def test_a_disabled_rule_tells_nobody(
+def test_a_disabled_rule_sends_nothing(
     client: Clients, buckets: tuple[str, str], machine: str, follow: Callable[..., None]
 ) -> None:
     open_target = {"Arn": machine, "Input": '"enabled"'}
@@ -183,7 +183,7 @@ def test_a_disabled_rule_tells_nobody(
     assert wait_for_inputs(client, machine, 2) == ["enabled", "enabled"]
 
 
-def test_a_target_that_fails_keeps_the_event_from_no_other_and_not_from_s3(
+def test_a_failing_target_affects_neither_other_targets_nor_s3(
     client: Clients, buckets: tuple[str, str], machine: str, follow: Callable[..., None]
 ) -> None:
     gone = [
@@ -216,34 +216,36 @@ CAUGHT = {"Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Ne
 CATCH_END = {"Caught": {"Type": "Pass", "End": True}}
 
 
-def test_an_execution_that_is_waited_for_hands_on_its_output_as_json(execute: Execute, machine: str) -> None:
-    asked = {"name": f"child-{time.monotonic_ns()}", "input": {"rows": [1, "ü", None]}}
-    described = execute({"Start": starting(machine)}, asked)
+def test_the_output_of_a_nested_execution_is_json(execute: Execute, machine: str) -> None:
+    value = {"name": f"child-{time.monotonic_ns()}", "input": {"rows": [1, "ü", None]}}
+    described = execute({"Start": starting(machine)}, value)
     assert described["status"] == "SUCCEEDED", described
     output = json.loads(described["output"])
-    assert (output["Output"], output["Status"]) == (asked["input"], "SUCCEEDED")
-    assert (output["Name"], output["StateMachineArn"]) == (asked["name"], machine)
-    assert output["ExecutionArn"].endswith(f":{asked['name']}")
+    assert (output["Output"], output["Status"]) == (value["input"], "SUCCEEDED")
+    assert (output["Name"], output["StateMachineArn"]) == (value["name"], machine)
+    assert output["ExecutionArn"].endswith(f":{value['name']}")
 
 
-def test_what_fails_in_it_is_told_as_its_description(stack: LocalStack, client: Clients, execute: Execute) -> None:
+def test_a_failed_nested_execution_is_described_in_the_cause(
+    stack: LocalStack, client: Clients, execute: Execute
+) -> None:
     fails = create(stack, client, {"Fail": {"Type": "Fail", "Error": "Nonsense", "Cause": "one\n- two"}})
-    asked = {"name": f"child-{time.monotonic_ns()}", "input": {}}
-    described = execute({"Start": starting(fails, **CAUGHT), **CATCH_END}, asked)
+    value = {"name": f"child-{time.monotonic_ns()}", "input": {}}
+    described = execute({"Start": starting(fails, **CAUGHT), **CATCH_END}, value)
     error = json.loads(described["output"])["error"]
     assert error["Error"] == "States.TaskFailed"
-    told = json.loads(error["Cause"])
-    assert (told["Error"], told["Cause"], told["Status"]) == ("Nonsense", "one\n- two", "FAILED")
-    assert told["Name"] == asked["name"]
-    uncaught = execute({"Start": starting(fails)}, {**asked, "name": f"child-{time.monotonic_ns()}"})
+    received = json.loads(error["Cause"])
+    assert (received["Error"], received["Cause"], received["Status"]) == ("Nonsense", "one\n- two", "FAILED")
+    assert received["Name"] == value["name"]
+    uncaught = execute({"Start": starting(fails)}, {**value, "name": f"child-{time.monotonic_ns()}"})
     assert (uncaught["status"], uncaught["error"]) == ("FAILED", "States.TaskFailed")
 
 
-def test_a_name_that_is_taken_is_caught_by_the_errors_name(execute: Execute, client: Clients, machine: str) -> None:
-    asked = {"name": f"child-{time.monotonic_ns()}", "input": {"number": 1}}
+def test_a_name_that_exists_is_caught_by_the_name_of_the_error(execute: Execute, client: Clients, machine: str) -> None:
+    value = {"name": f"child-{time.monotonic_ns()}", "input": {"number": 1}}
     catch = {"ErrorEquals": ["StepFunctions.ExecutionAlreadyExistsException"], "ResultPath": None, "Next": "Caught"}
     states = {"Start": starting(machine, Catch=[catch]), **CATCH_END}
-    assert execute(states, asked)["status"] == "SUCCEEDED"
-    again = execute(states, asked)
-    assert (again["status"], json.loads(again["output"])) == ("SUCCEEDED", asked)
+    assert execute(states, value)["status"] == "SUCCEEDED"
+    again = execute(states, value)
+    assert (again["status"], json.loads(again["output"])) == ("SUCCEEDED", value)
     assert len(client("stepfunctions").list_executions(stateMachineArn=machine)["executions"]) == 1

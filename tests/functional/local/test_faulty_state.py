@@ -1,4 +1,4 @@
-"""A state on a disk that is full or takes no writes, or that is damaged: said in a sentence, and nothing removed."""
+"""A full or read-only disk, or a damaged state, is reported in a sentence, and nothing is removed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 from driving import make_client
 from stepensemble.local import stack as stacks
 from stepensemble.local.errors import StateUnreadable, StateUnwritable
-from stepensemble.local.lambdas.process import Launch, Worker
+from stepensemble.local.lambdas.process import FunctionProcess, ProcessSettings
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.local.state_database import StateDatabase, StoredItem
 
@@ -24,7 +25,7 @@ UNLIMITED = 1_000_000
 
 
 class SmallDatabase(StateDatabase):
-    """A database whose size is limited, as it is by a disk that is full."""
+    """A database whose size is limited, as by a full disk."""
 
     opened: SmallDatabase
 
@@ -36,7 +37,7 @@ class SmallDatabase(StateDatabase):
         self._db.execute(f"PRAGMA max_page_count={pages}")
 
 
-def test_what_a_full_disk_does_not_take_is_undone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_a_full_disk_rejects_is_undone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "StateDatabase", SmallDatabase)
     with LocalStack.start(project) as stack:
         things, scraps, facts = (stack.outputs[name] for name in ("Things", "Scraps", "Facts"))
@@ -62,7 +63,7 @@ def test_what_a_full_disk_does_not_take_is_undone(project: Path, monkeypatch: py
         objects.put_object(Bucket=scraps, Key="kept", Body=b"scrap")
         items.put_item(TableName=facts, Item={"id": {"S": "kept"}, "text": {"S": "x"}})
         before = see()
-        SmallDatabase.opened.limit(1)  # no page more than there are
+        SmallDatabase.opened.limit(1)  # no more pages than there are now
         large = "x" * 300_000
         writes: list[Callable[[], Any]] = [
             lambda: objects.put_object(Bucket=things, Key="kept", Body=bytes(LARGE)),
@@ -78,11 +79,11 @@ def test_what_a_full_disk_does_not_take_is_undone(project: Path, monkeypatch: py
             ),
         ]
         for write in writes:
-            with pytest.raises(ClientError, match="no space left on device") as refused:
+            with pytest.raises(ClientError, match="no space left on device") as rejected:
                 write()
-            assert "fresh" not in str(refused.value)
-            answered = refused.value.response["ResponseMetadata"]
-            assert (answered["HTTPStatusCode"], answered["RetryAttempts"]) == (507, 0)
+            assert "fresh" not in str(rejected.value)
+            response = rejected.value.response["ResponseMetadata"]
+            assert (response["HTTPStatusCode"], response["RetryAttempts"]) == (507, 0)
             assert see() == before
         SmallDatabase.opened.limit(UNLIMITED)
         for write in writes:
@@ -98,7 +99,7 @@ def test_what_a_full_disk_does_not_take_is_undone(project: Path, monkeypatch: py
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
-    """A database of three changes whose log was not checked in, as after a kill."""
+    """A database of three changes whose log was not merged, as after a kill."""
     path = tmp_path / "live" / "state.db"
     path.parent.mkdir()
     database = StateDatabase(path)
@@ -112,7 +113,7 @@ def kept(tmp_path: Path) -> Path:
     return folder / "state.db"
 
 
-def test_what_was_kept_is_all_there_after_a_kill(kept: Path) -> None:
+def test_everything_that_was_stored_is_there_after_a_kill(kept: Path) -> None:
     database = StateDatabase(kept)
     assert len(list(database.items())) == 3
     assert database.loss is None
@@ -120,13 +121,13 @@ def test_what_was_kept_is_all_there_after_a_kill(kept: Path) -> None:
 
 
 @pytest.mark.parametrize("gone", ["its log", "everything"])
-def test_a_loss_is_said_once_with_what_to_do(kept: Path, gone: str) -> None:
+def test_a_loss_is_reported_once_with_the_remedy(kept: Path, gone: str) -> None:
     kept.with_name("state.db-wal").unlink()
     if gone == "everything":
         kept.write_bytes(b"")
     database = StateDatabase(kept)
     assert database.loss is not None
-    assert database.loss.startswith("3 of 3 changes that this stack had kept are not in ")
+    assert database.loss.startswith("3 of 3 changes that this stack had stored are not in ")
     assert "if you have a copy" in database.loss
     database.write([StoredItem("table", "4", "", {})])
     database.close()
@@ -145,11 +146,11 @@ def test_a_log_without_its_database_is_not_removed(kept: Path) -> None:
     assert kept.with_name("state.db-wal").read_bytes() == log
 
 
-def test_a_damaged_database_is_not_to_be_removed(tmp_path: Path) -> None:
+def test_the_remedy_for_a_damaged_database_is_not_to_remove_it(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(b"no database" * 100)
-    with pytest.raises(StateUnreadable, match="is damaged") as refused:
+    with pytest.raises(StateUnreadable, match="is damaged") as rejected:
         StateDatabase(tmp_path / "state.db")
-    assert "fresh" not in str(refused.value)
+    assert "fresh" not in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -163,14 +164,14 @@ def test_a_damaged_database_is_not_to_be_removed(tmp_path: Path) -> None:
         (".", Path.touch),
     ],
 )
-def test_something_else_in_a_files_place_is_named(project: Path, name: str, make: Callable[[Path], None]) -> None:
+def test_something_else_in_the_place_of_a_file_is_named(project: Path, name: str, make: Callable[[Path], None]) -> None:
     folder = project / ".stepensemble"
     if name != ".":
         folder.mkdir()
     make(folder / name if name != "." else folder)
-    with pytest.raises((StateUnwritable, StateUnreadable), match="cannot be used") as refused:
-        LocalStack.start(project, announce=True)
-    assert str(folder / name if name != "." else folder) in str(refused.value)
+    with pytest.raises((StateUnwritable, StateUnreadable), match="cannot be used") as rejected:
+        LocalStack.start(project, LocalStackOptions(announce=True))
+    assert str(folder / name if name != "." else folder) in str(rejected.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -193,16 +194,18 @@ def test_an_object_that_cannot_be_read_is_named_and_stays(project: Path) -> None
     database.close()
     with LocalStack.start(project) as stack:
         (loss,) = stack.losses
-        assert f"s3://{bucket}/damaged is kept, but cannot be read" in loss
+        assert f"s3://{bucket}/damaged is stored, but cannot be read" in loss
         listed = make_client(stack.endpoint, "s3").list_objects_v2(Bucket=bucket)["Contents"]
         assert [entry["Key"] for entry in listed] == ["sound"]
     assert "damaged" in [one.key for one in StateDatabase(path).objects()]
 
 
 @pytest.mark.parametrize(("free", "named"), [(0, True), (10**9, False)])
-def test_a_function_that_cannot_write_its_log_says_so(tmp_path: Path, free: int, named: bool) -> None:
-    launch = Launch("app.handler", tmp_path, {}, 0, tmp_path / "echo.log", 0)
-    worker = Worker(launch, lambda _: None, lambda _: None, started=True, exit_code=120, free_bytes=lambda _: free)
+def test_a_function_that_cannot_write_its_log_reports_it(tmp_path: Path, free: int, named: bool) -> None:
+    settings = ProcessSettings("app.handler", tmp_path, {}, 0, tmp_path / "echo.log", 0)
+    worker = FunctionProcess(
+        settings, lambda _: None, lambda _: None, started=True, exit_code=120, free_bytes=lambda _: free
+    )
     message = worker.explain_end("1").payload.decode()
     assert "exit status 120" in message
     assert ("no space is left for its log" in message) == named

@@ -1,4 +1,4 @@
-"""The server of both ports, byte by byte: what is malformed, endless, slow or broken off, and what is not."""
+"""The server of both ports, byte by byte: malformed, endless, slow, incomplete and valid requests."""
 
 from __future__ import annotations
 
@@ -9,57 +9,59 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from stepensemble.local.http.messages import Environ, Refused, Reply, RequestHead
+from stepensemble.local.http.messages import Environ, HttpResponse, RequestHead, RequestRejected
 from stepensemble.local.http.server import HttpServer, ServerLimits
 
 MOST = 1000
 LIMITS = ServerLimits(idle=5, head=5, head_bytes=4096, grace=5, linger=1, connections=300)
-HURRY = ServerLimits(idle=5, head=0.5, grace=0.5, rate=1e6, linger=0.1, connections=300)
+SHORT_LIMITS = ServerLimits(idle=5, head=0.5, grace=0.5, rate=1e6, linger=0.1, connections=300)
 
 
 class Echo:
-    """Answers with what it was sent, and remembers it."""
+    """Responds with the body of the request, and records it."""
 
     def __init__(self) -> None:
-        self.answered: list[bytes] = []
+        self.bodies: list[bytes] = []
 
-    def admit(self, head: RequestHead) -> int:
+    def check_head(self, head: RequestHead) -> int:
         if head.path == "/forbidden":
-            raise Refused(403, "AccessDenied", "no")
+            raise RequestRejected(403, "AccessDenied", "no")
         return MOST
 
-    def answer(self, head: RequestHead, environ: Environ) -> Reply:
+    def respond(self, head: RequestHead, environ: Environ) -> HttpResponse:
         if head.path == "/broken":
             raise ValueError("a secret value")
         if head.path == "/missing":
-            raise Refused(404, "NoSuchKey", "it is not there")
+            raise RequestRejected(404, "NoSuchKey", "it is not there")
         body = environ["wsgi.input"].read()
-        self.answered.append(body)
-        return Reply(200, body, (("X-Path", head.path), ("X-Query", head.query), ("X-Host", head.fields["host"])))
+        self.bodies.append(body)
+        return HttpResponse(
+            200, body, (("X-Path", head.path), ("X-Query", head.query), ("X-Host", head.fields["host"]))
+        )
 
-    def refuse(self, refusal: Refused, _: RequestHead | None) -> Reply:
-        return Reply(refusal.status, f"{refusal.code}: {refusal}".encode())
+    def format_rejection(self, rejection: RequestRejected, _: RequestHead | None) -> HttpResponse:
+        return HttpResponse(rejection.status, f"{rejection.code}: {rejection}".encode())
 
 
 @pytest.fixture
-def site() -> Echo:
+def application() -> Echo:
     return Echo()
 
 
 @pytest.fixture
-def port(site: Echo) -> Iterator[int]:
-    yield from serve(site, LIMITS)
+def port(application: Echo) -> Iterator[int]:
+    yield from serve(application, LIMITS)
 
 
 @pytest.fixture
-def hasty_port(site: Echo) -> Iterator[int]:
-    """A server that waits half a second for anything."""
-    yield from serve(site, HURRY)
+def hasty_port(application: Echo) -> Iterator[int]:
+    """A server with limits of half a second."""
+    yield from serve(application, SHORT_LIMITS)
 
 
-def serve(site: Echo, limits: ServerLimits) -> Iterator[int]:
+def serve(application: Echo, limits: ServerLimits) -> Iterator[int]:
     bound = socket.create_server(("127.0.0.1", 0), backlog=256)
-    server = HttpServer(bound, site, limits)
+    server = HttpServer(bound, application, limits)
     yield bound.getsockname()[1]
     server.close()
 
@@ -69,7 +71,7 @@ def connect(port: int) -> socket.socket:
 
 
 def exchange(port: int, sent: bytes, *, end: bool = False) -> bytes:
-    """Send bytes, and return all that comes until the server closes; `end` says that no more will be sent."""
+    """Send bytes, and return all bytes until the server closes; `end` closes the sending side."""
     with connect(port) as connection:
         connection.sendall(sent)
         if end:
@@ -85,7 +87,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def statuses(received: bytes) -> list[int]:
-    """Return the status of each reply."""
+    """Return the status of each response."""
     return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
@@ -133,18 +135,18 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "a long header in a whole head": (HEAD + b"X: " + b"x" * 5000 + b"\r\n\r\n", 431),
     "a byte too many in a whole head": (HEAD + b"X: " + b"x" * (4097 - len(HEAD) - 7) + b"\r\n\r\n", 431),
     "endless trailers": (CHUNKED + b"0\r\n" + b"X: y\r\n" * 1000, 431),
-    "refused at once": (b"POST /forbidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", 403),
+    "rejected by its head": (b"POST /forbidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", 403),
 }
-"""Requests, and the status that each gets; the connection is closed then, without waiting for the client's end."""
+"""Requests, and the status of each response; then the server closes, without waiting for the client."""
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_request_gets_its_status_and_the_connection_ends(site: Echo, port: int, name: str) -> None:
+def test_a_malformed_request_gets_its_status_and_the_connection_ends(application: Echo, port: int, name: str) -> None:
     sent, status = MALFORMED[name]
     received = exchange(port, sent)
     assert statuses(received) == [status]
     assert b"\r\nConnection: close\r\n" in received
-    assert site.answered == []
+    assert application.bodies == []
 
 
 BROKEN_OFF: dict[str, bytes] = {
@@ -160,24 +162,24 @@ BROKEN_OFF: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", BROKEN_OFF)
-def test_a_request_that_breaks_off_is_nothing(site: Echo, port: int, name: str) -> None:
+def test_a_request_that_breaks_off_is_not_served(application: Echo, port: int, name: str) -> None:
     received = exchange(port, BROKEN_OFF[name], end=True)
     assert statuses(received) == [400]
     assert b"IncompleteBody: " in received
-    assert site.answered == []
+    assert application.bodies == []
 
 
-def test_no_beginning_of_a_request_is_taken_for_the_whole(site: Echo, port: int) -> None:
+def test_no_beginning_of_a_request_is_served_as_the_whole_request(application: Echo, port: int) -> None:
     for whole in (
         HEAD + b"Content-Length: 3\r\n\r\nabc",
         CHUNKED + b"1\r\na\r\n2;x=y\r\nbc\r\n0\r\nTrailer: 1\r\n\r\n",
     ):
         for end in range(1, len(whole)):
             assert set(statuses(exchange(port, whole[:end], end=True))) <= {400}
-        assert site.answered == []
+        assert application.bodies == []
         exchange(port, whole, end=True)
-        assert site.answered == [b"abc"]
-        site.answered.clear()
+        assert application.bodies == [b"abc"]
+        application.bodies.clear()
 
 
 @pytest.mark.parametrize(
@@ -193,14 +195,16 @@ def test_no_beginning_of_a_request_is_taken_for_the_whole(site: Echo, port: int)
         (HEAD + b"X: " + b"x" * (4096 - len(HEAD) - 7) + b"\r\n\r\n", b""),  # the longest head
     ],
 )
-def test_a_whole_request_is_answered_and_the_connection_kept(site: Echo, port: int, sent: bytes, body: bytes) -> None:
+def test_a_complete_request_is_served_and_the_connection_stays_open(
+    application: Echo, port: int, sent: bytes, body: bytes
+) -> None:
     received = exchange(port, sent * 2, end=True)
     assert [status for status in statuses(received) if status != 100] == [200, 200]
     assert received.count(b"X-Path: /here\r\n") == received.count(b"X-Host: localhost\r\n") == 2
-    assert site.answered == [body, body]
+    assert application.bodies == [body, body]
 
 
-def test_a_client_that_waits_is_sent_on_only_where_its_body_is_wanted(port: int) -> None:
+def test_a_client_that_waits_may_send_only_an_accepted_body(port: int) -> None:
     waiting = b"Host: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
     assert statuses(exchange(port, b"POST /forbidden HTTP/1.1\r\n" + waiting % 3)) == [403]
     assert statuses(exchange(port, b"POST /here HTTP/1.1\r\n" + waiting % 1001)) == [413]
@@ -215,51 +219,51 @@ def test_a_head_request_has_the_headers_alone(port: int) -> None:
     assert received.endswith(b"\r\n\r\n")
 
 
-def test_an_old_client_is_answered_once(port: int) -> None:
+def test_a_client_of_http_1_0_gets_one_response(port: int) -> None:
     assert statuses(exchange(port, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")) == [200]
 
 
-def test_a_fault_is_answered_without_a_value_and_the_connection_kept(port: int) -> None:
+def test_the_response_to_a_fault_has_no_value_and_the_connection_stays_open(port: int) -> None:
     received = exchange(port, b"GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2, end=True)
     assert statuses(received) == [500, 500]
     assert b"ValueError in test_http_server.py, line " in received
     assert b"secret" not in received
 
 
-def test_what_the_site_refuses_of_a_whole_request_leaves_the_connection(port: int) -> None:
+def test_a_rejection_of_a_complete_request_leaves_the_connection_open(port: int) -> None:
     assert statuses(exchange(port, b"GET /missing HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2, end=True)) == [404, 404]
 
 
-def test_a_line_end_that_a_request_brings_in_ends_no_header(port: int) -> None:
+def test_a_line_end_from_a_request_does_not_end_a_header(port: int) -> None:
     received = exchange(port, b"GET /a%0d%0aX-Evil:%20b HTTP/1.1\r\nHost: localhost\r\n\r\n", end=True)
     assert statuses(received) == [200]
     assert b"X-Path: /a  X-Evil: b\r\n" in received
 
 
-def test_two_hundred_slow_clients_are_let_go_and_hinder_nobody(hasty_port: int) -> None:
+def test_two_hundred_slow_clients_are_disconnected_and_do_not_block_others(hasty_port: int) -> None:
     with ExitStack() as opened:
         slow = [opened.enter_context(connect(hasty_port)) for _ in range(200)]
         for number, connection in enumerate(slow):
             connection.sendall((HEAD, HEAD + b"Content-Length: 5\r\n\r\na")[number % 2])
-        answered = exchange(hasty_port, HEAD + b"Connection: close\r\n\r\n")
-        assert statuses(answered) == [200]
+        response = exchange(hasty_port, HEAD + b"Connection: close\r\n\r\n")
+        assert statuses(response) == [200]
         assert {tuple(statuses(read_all(connection))) for connection in slow} == {(408,)}
 
 
-def test_a_client_that_takes_no_replies_is_let_go(site: Echo, hasty_port: int) -> None:
+def test_a_client_that_reads_no_responses_is_disconnected(application: Echo, hasty_port: int) -> None:
     with connect(hasty_port) as connection:
-        with suppress(OSError):  # reset or broken, as the system has it
+        with suppress(OSError):  # reset or broken pipe, depending on the system
             while True:
                 connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST)
-        assert site.answered
+        assert application.bodies
 
 
-def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answered(site: Echo) -> None:
-    for port in serve(site, ServerLimits(held=1500, grace=5, linger=0.1)):
+def test_all_bodies_together_have_a_limit_until_their_responses_are_sent(application: Echo) -> None:
+    for port in serve(application, ServerLimits(held=1500, grace=5, linger=0.1)):
         whole = HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * MOST
         with connect(port) as first:
             first.sendall(whole[:-1])
-            for _ in range(100):  # until the server has read that
+            for _ in range(100):  # until the server has read the bytes
                 if 503 in statuses(exchange(port, whole, end=True)):
                     break
             else:
@@ -269,8 +273,8 @@ def test_bodies_together_have_a_limit_too_and_are_forgotten_when_they_are_answer
         assert statuses(exchange(port, whole * 3, end=True)) == [200] * 3
 
 
-def test_more_connections_than_there_may_be_are_told_so(site: Echo) -> None:
-    for port in serve(site, ServerLimits(connections=2, linger=0.1)):
+def test_connections_beyond_the_limit_are_rejected(application: Echo) -> None:
+    for port in serve(application, ServerLimits(connections=2, linger=0.1)):
         with connect(port) as first, connect(port) as second:
             for connection in (first, second):
                 connection.sendall(HEAD + b"\r\n")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from stepensemble.local.lambdas.pool import Code, FunctionMissing, FunctionPool, LocalFunction, Surroundings
+from stepensemble.local.lambdas.pool import FunctionCode, FunctionMissing, FunctionPool, LocalFunction, PoolSettings
 
 TOY = Path(__file__).with_name("toy")
 CONCURRENCY = 3
@@ -44,8 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("functions")
 
 
-def surround(folder: Path, code: dict[str, Code] | None = None) -> Surroundings:
-    return Surroundings(
+def surround(folder: Path, code: dict[str, FunctionCode] | None = None) -> PoolSettings:
+    return PoolSettings(
         project=TOY,
         logs=folder / "logs",
         scratch=folder,
@@ -81,8 +81,8 @@ def pool(request: pytest.FixtureRequest, folder: Path) -> Iterator[FunctionPool]
 @pytest.fixture
 def call(pool: FunctionPool) -> Call:
     def invoke(name: str, /, **event: Any) -> tuple[str | None, Any]:
-        answer = pool.invoke(name, json.dumps(event).encode())
-        return answer.error, json.loads(answer.payload)
+        result = pool.invoke(name, json.dumps(event).encode())
+        return result.error, json.loads(result.payload)
 
     return invoke
 
@@ -99,14 +99,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
     return found
 
 
-def test_a_handler_is_told_what_lambda_tells(call: Call):
-    error, told = call("echo", environment=True)
+def test_a_handler_gets_lambdas_context_and_variables(call: Call):
+    error, payload = call("echo", environment=True)
 
     assert error is None
-    assert told["function"] == "echo"
-    assert told["arn"].endswith(":function:echo")
-    assert 8_000 < told["remaining"] <= 10_000
-    environment = told["environment"]
+    assert payload["function"] == "echo"
+    assert payload["arn"].endswith(":function:echo")
+    assert 8_000 < payload["remaining"] <= 10_000
+    environment = payload["environment"]
     assert environment["GREETING"] == "hello"
     assert environment["AWS_LAMBDA_FUNCTION_NAME"] == "echo"
     assert environment["AWS_LAMBDA_FUNCTION_VERSION"] == "$LATEST"
@@ -116,7 +116,7 @@ def test_a_handler_is_told_what_lambda_tells(call: Call):
     assert environment["_X_AMZN_TRACE_ID"].startswith("Root=1-")
 
 
-def test_the_callers_variables_stay_outside(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_functions_do_not_see_the_variables_of_the_user(folder: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "MY_SECRET"):
         monkeypatch.setenv(name, "leaked")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "leaked")
@@ -128,17 +128,17 @@ def test_the_callers_variables_stay_outside(folder: Path, monkeypatch: pytest.Mo
     assert "leaked" not in environment.values()
 
 
-def test_a_process_is_kept_for_the_next_call(call: Call):
+def test_a_process_handles_the_next_invocation_too(call: Call):
     assert call("echo")[1]["pid"] == call("echo")[1]["pid"]
 
 
 def test_functions_are_found_by_name_and_arn(pool: FunctionPool):
     arn = "arn:aws:lambda:us-east-1:123456789012:function:echo"
     for name in ("echo", "echo:$LATEST", arn, f"{arn}:$LATEST", "123456789012:function:echo"):
-        assert pool.knows(name)
+        assert pool.has(name)
         assert pool.invoke(name, b"{}").error is None
     with pytest.raises(FunctionMissing):
-        pool.invoke("nobody", b"{}")
+        pool.invoke("missing", b"{}")
 
 
 @pytest.mark.parametrize(
@@ -151,101 +151,101 @@ def test_functions_are_found_by_name_and_arn(pool: FunctionPool):
     ],
 )
 def test_a_crash_is_reported_and_the_process_replaced(call: Call, event: dict[str, Any], kind: str, message: str):
-    error, told = call("echo", **event)
+    error, payload = call("echo", **event)
 
     assert error == "Unhandled"
-    assert told["errorType"] == kind
-    assert told["errorMessage"].startswith("RequestId: ")
-    assert told["errorMessage"].endswith(f" Error: {message}")
+    assert payload["errorType"] == kind
+    assert payload["errorMessage"].startswith("RequestId: ")
+    assert payload["errorMessage"].endswith(f" Error: {message}")
     assert call("echo")[0] is None
 
 
-def test_a_raised_error_is_the_answer_and_the_process_stays(call: Call):
+def test_a_raised_error_is_the_result_and_the_process_stays(call: Call):
     pid = call("echo")[1]["pid"]
 
-    error, told = call("echo", **{"raise": "no such thing"})
+    error, payload = call("echo", **{"raise": "no such thing"})
 
     assert error == "Unhandled"
-    assert (told["errorType"], told["errorMessage"]) == ("ValueError", "no such thing")
-    assert "app.py" in "".join(told["stackTrace"])
+    assert (payload["errorType"], payload["errorMessage"]) == ("ValueError", "no such thing")
+    assert "app.py" in "".join(payload["stackTrace"])
     assert call("echo")[1]["pid"] == pid
 
 
 def test_a_timeout_is_reported_and_the_process_replaced(call: Call):
     pid = call("hasty")[1]["pid"]
 
-    error, told = call("hasty", sleep=5)
+    error, payload = call("hasty", sleep=5)
 
     assert error == "Unhandled"
-    assert told["errorType"] == "Sandbox.Timedout"
-    assert told["errorMessage"].endswith(" Error: Task timed out after 1.00 seconds")
+    assert payload["errorType"] == "Sandbox.Timedout"
+    assert payload["errorMessage"].endswith(" Error: Task timed out after 1.00 seconds")
     assert call("hasty")[1]["pid"] != pid
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_beyond_the_functions_is_an_end(call: Call):
-    error, told = call("echo", allocate=300)
+def test_a_process_that_exceeds_its_memory_is_killed(call: Call):
+    error, payload = call("echo", allocate=300)
 
     assert error == "Unhandled"
-    assert told["errorType"] == "Runtime.OutOfMemory"
-    assert told["errorMessage"].endswith("Runtime exited with error: signal: killed")
+    assert payload["errorType"] == "Runtime.OutOfMemory"
+    assert payload["errorMessage"].endswith("Runtime exited with error: signal: killed")
     assert call("echo")[0] is None
 
 
 def test_a_failed_import_is_reported_every_time(call: Call):
     for _ in range(2):
-        error, told = call("broken")
+        error, payload = call("broken")
         assert error == "Unhandled"
-        assert told["errorType"] == "Runtime.ImportModuleError"
-        assert "there_is_no_such_module" in told["errorMessage"]
+        assert payload["errorType"] == "Runtime.ImportModuleError"
+        assert "there_is_no_such_module" in payload["errorMessage"]
 
 
 def test_a_missing_handler_is_reported(call: Call):
     assert call("lost")[1]["errorType"] == "Runtime.HandlerNotFound"
 
 
-def test_code_that_is_not_there_is_reported_every_time(call: Call):
+def test_missing_code_is_reported_every_time(call: Call):
     for _ in range(2):
-        error, told = call("nowhere")
+        error, payload = call("nowhere")
         assert error == "Unhandled"
-        assert told["errorType"] == "Runtime.InvalidEntrypoint"
-        assert "functions/nowhere" in told["errorMessage"]
+        assert payload["errorType"] == "Runtime.InvalidEntrypoint"
+        assert "functions/nowhere" in payload["errorMessage"]
 
 
-def test_an_answer_beyond_six_megabytes_is_an_error(call: Call):
+def test_a_response_beyond_six_megabytes_is_an_error(call: Call):
     limit = 6 * 1024 * 1024 + 100
     assert len(call("echo", length=limit - 2)[1]) == limit - 2
 
-    error, told = call("echo", length=limit)
+    error, payload = call("echo", length=limit)
 
     assert error == "Unhandled"
-    assert told["errorType"] == "Function.ResponseSizeTooLarge"
-    assert f"{limit + 2} bytes" in told["errorMessage"]
+    assert payload["errorType"] == "Function.ResponseSizeTooLarge"
+    assert f"{limit + 2} bytes" in payload["errorMessage"]
     assert call("echo")[0] is None
 
 
-def test_slow_calls_run_at_once_up_to_the_limit_and_then_queue(call: Call, pool: FunctionPool):
+def test_slow_invocations_run_in_parallel_up_to_the_limit_and_then_wait(call: Call, pool: FunctionPool):
     call("slow")
     with ThreadPoolExecutor(CONCURRENCY + 1) as threads:
-        answers = [threads.submit(call, "slow", sleep=2) for _ in range(CONCURRENCY + 1)]
+        results = [threads.submit(call, "slow", sleep=2) for _ in range(CONCURRENCY + 1)]
         wait_for(lambda: len(busy(pool, "slow")) == CONCURRENCY)
-        pids = [answer.result()[1]["pid"] for answer in answers]
+        pids = [result.result()[1]["pid"] for result in results]
 
     assert len(set(pids)) == CONCURRENCY
 
 
 def test_a_killed_process_is_reported(call: Call, pool: FunctionPool):
     with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(call, "echo", sleep=8)
+        result = threads.submit(call, "echo", sleep=8)
         (pid,) = wait_for(lambda: busy(pool, "echo"))
         os.kill(pid, signal.SIGKILL)
-        error, told = answer.result()
+        error, payload = result.result()
 
     assert error == "Unhandled"
-    assert told["errorMessage"].endswith("signal: killed")
+    assert payload["errorMessage"].endswith("signal: killed")
 
 
-def test_what_is_printed_is_logged(call: Call, folder: Path):
+def test_output_is_logged(call: Call, folder: Path):
     call("echo", print="a line of its own")
 
     wait_for(lambda: "a line of its own" in (folder / "logs" / "echo.log").read_text())
@@ -260,7 +260,7 @@ def test_code_and_layers_can_be_given(folder: Path, tmp_path: Path):
         "import stepensemble\n\ndef handler(event, context):\n    return stepensemble.origin\n"
     )
 
-    with FunctionPool(surround(folder, {"Echo": Code(code, (layer,))})) as pool:
+    with FunctionPool(surround(folder, {"Echo": FunctionCode(code, (layer,))})) as pool:
         pool.define([define("echo")])
         assert json.loads(pool.invoke("echo", b"{}").payload) == "the layer"
 
@@ -277,7 +277,7 @@ def test_defining_again_replaces_only_what_changed(folder: Path):
         assert json.loads(pool.invoke("other", b"{}").payload)["pid"] != other
 
 
-def test_prestarted_processes_answer_the_first_call(folder: Path):
+def test_prestarted_processes_handle_the_first_invocation(folder: Path):
     with FunctionPool(surround(folder)) as pool:
         pool.define([define("echo"), define("other")])
         pool.prestart(["echo", "other"])
@@ -287,7 +287,7 @@ def test_prestarted_processes_answer_the_first_call(folder: Path):
         assert [json.loads(pool.invoke("echo", b"{}").payload)["pid"]] == pids["echo"]
 
 
-def test_closing_ends_processes_their_children_and_waiting_calls(folder: Path):
+def test_closing_ends_processes_their_children_and_waiting_invocations(folder: Path):
     pool = FunctionPool(surround(folder))
     pool.define([define("echo")])
     child = json.loads(pool.invoke("echo", b'{"spawn": true}').payload)
@@ -299,13 +299,13 @@ def test_closing_ends_processes_their_children_and_waiting_calls(folder: Path):
     pool.close()
     thread.join(20)
 
-    assert not thread.is_alive()  # though its function sleeps for longer
+    assert not thread.is_alive()  # although its function sleeps longer
     for process in (pid, child):
         wait_for(lambda process=process: not alive(process))
 
 
 def alive(pid: int) -> bool:
-    """A process that is not a zombie: nobody waits for those whose parent was killed in a container."""
+    """Return whether a process runs; zombies do not, and may stay in a container if their parent was killed."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

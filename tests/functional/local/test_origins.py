@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepensemble.local.http.messages import Refused, RequestHead
+from stepensemble.local.http.messages import RequestHead, RequestRejected
 from stepensemble.local.http.origins import check_origin, is_loopback
 
 LOOPBACK = (
@@ -43,12 +43,12 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("authority", LOOPBACK)
-def test_this_machine_by_any_of_its_names(authority: str) -> None:
+def test_every_name_of_this_machine_is_accepted(authority: str) -> None:
     assert is_loopback(authority)
 
 
 @pytest.mark.parametrize("authority", FOREIGN)
-def test_any_other_name_may_be_an_attackers(authority: str) -> None:
+def test_any_other_name_is_rejected_as_it_may_be_an_attackers(authority: str) -> None:
     assert not is_loopback(authority)
 
 
@@ -67,7 +67,7 @@ def head(**headers: str) -> RequestHead:
         {"Sec_Fetch_Site": "none"},
     ],
 )
-def test_programs_and_pages_served_here_are_answered(headers: dict[str, str]) -> None:
+def test_programs_and_pages_served_here_are_accepted(headers: dict[str, str]) -> None:
     check_origin(head(**headers))
 
 
@@ -85,15 +85,15 @@ def test_programs_and_pages_served_here_are_answered(headers: dict[str, str]) ->
         ({"Sec_Fetch_Site": "Cross-Site, none"}, "Sec-Fetch-Site is"),
     ],
 )
-def test_any_other_page_is_refused_with_the_header_and_the_remedy(headers: dict[str, str], named: str) -> None:
-    with pytest.raises(Refused) as refused:
+def test_any_other_page_is_rejected_with_the_header_and_the_remedy(headers: dict[str, str], named: str) -> None:
+    with pytest.raises(RequestRejected) as rejected:
         check_origin(head(**headers))
-    assert refused.value.status == 403
-    assert str(refused.value).startswith(named)
-    assert "; " in str(refused.value)
+    assert rejected.value.status == 403
+    assert str(rejected.value).startswith(named)
+    assert "; " in str(rejected.value)
 
 
-def test_a_target_with_a_host_of_its_own_counts_and_not_the_header() -> None:
-    with pytest.raises(Refused):
+def test_the_host_of_a_target_overrides_the_header() -> None:
+    with pytest.raises(RequestRejected):
         check_origin(RequestHead("GET", "http://example.com/", (("Host", "localhost"),)))
     check_origin(RequestHead("GET", "http://localhost/", (("Host", "example.com"),)))

@@ -1,4 +1,4 @@
-"""A template's schedules are there to be read; nothing on one's own machine starts by itself."""
+"""A template's schedules can be read, and start nothing locally."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stepensemble.local.stack import LocalStack
 Clients = Callable[[str], Any]
 
 
-def test_a_schedule_is_listed_and_described_as_the_template_says(stack: LocalStack, client: Clients) -> None:
+def test_a_schedule_is_listed_and_described_as_in_the_template(stack: LocalStack, client: Clients) -> None:
     scheduler = client("scheduler")
     (listed,) = scheduler.list_schedules()["Schedules"]
     described = scheduler.get_schedule(Name=listed["Name"])
@@ -22,7 +22,7 @@ def test_a_schedule_is_listed_and_described_as_the_template_says(stack: LocalSta
     assert described["FlexibleTimeWindow"] == {"Mode": "OFF"}
 
 
-def test_its_target_is_the_machine_with_everything_resolved(stack: LocalStack, client: Clients) -> None:
+def test_the_target_of_a_schedule_is_resolved(stack: LocalStack, client: Clients) -> None:
     target = client("scheduler").get_schedule(Name=stack.outputs["Daily"])["Target"]
     assert (target["Arn"], target["RoleArn"]) == (stack.outputs["Machine"], stack.outputs["Role"])
     assert json.loads(target["Input"]) == {
@@ -33,7 +33,7 @@ def test_its_target_is_the_machine_with_everything_resolved(stack: LocalStack, c
     assert target["DeadLetterConfig"]["Arn"].endswith(":stepensemble-local-missed")
 
 
-def test_the_queue_for_what_could_not_be_started_is_there_and_empty(stack: LocalStack, client: Clients) -> None:
+def test_the_queue_for_failed_starts_exists_and_is_empty(stack: LocalStack, client: Clients) -> None:
     target = client("scheduler").get_schedule(Name=stack.outputs["Daily"])["Target"]
     queues = client("sqs")
     url = queues.get_queue_url(QueueName=target["DeadLetterConfig"]["Arn"].rpartition(":")[2])["QueueUrl"]

@@ -18,15 +18,17 @@ import msgspec
 import pytest
 
 from stepensemble.local.errors import PortTaken, StackRuns, StateLocked
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack, RunningStack, find_running
 from stepensemble.local.state_database import lock_state
 
 SERVE = """
 import signal, sys, time
 from pathlib import Path
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-with LocalStack.start(Path(sys.argv[1]), announce=True) as stack:
+with LocalStack.start(Path(sys.argv[1]), LocalStackOptions(announce=True)) as stack:
     stack.prestart(["stepensemble-local-echo", "stepensemble-local-hasty"])
     while not all(status.pids for status in stack.functions if status.logical_id in ("Echo", "Hasty")):
         time.sleep(0.01)
@@ -38,13 +40,13 @@ with LocalStack.start(Path(sys.argv[1]), announce=True) as stack:
 
 
 def call(endpoint: str, payload: bytes, kind: str = "RequestResponse", function: str = "echo") -> Any:
-    """Call a function without boto3, whose import takes longer."""
+    """Invoke a function without boto3, which would take longer to import."""
     connection = HTTPConnection(endpoint.removeprefix("http://"))
     path = f"/2015-03-31/functions/stepensemble-local-{function}/invocations"
     connection.request("POST", path, payload, {"X-Amz-Invocation-Type": kind})
-    answer = connection.getresponse().read()
+    response = connection.getresponse().read()
     connection.close()
-    return json.loads(answer) if answer else None
+    return json.loads(response) if response else None
 
 
 def alive(pid: int) -> bool:
@@ -97,7 +99,7 @@ def test_nothing_is_left_running(project: Path, way: str):
         assert errors == ""
 
 
-def test_nothing_is_printed_but_by_the_caller(project: Path):
+def test_only_the_caller_prints(project: Path):
     script = (
         "import sys, boto3; from pathlib import Path; from stepensemble.local.stack import LocalStack\n"
         "with LocalStack.start(Path(sys.argv[1])) as stack:\n"
@@ -109,7 +111,7 @@ def test_nothing_is_printed_but_by_the_caller(project: Path):
         "        while machines.describe_execution(executionArn=arn)['status'] == 'RUNNING': pass\n"
     )
 
-    for _ in range(2):  # with and without the kept blueprint
+    for _ in range(2):  # without and with the cached blueprint
         done = subprocess.run([sys.executable, "-c", script, str(project)], capture_output=True, text=True, check=False)
         assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
@@ -118,7 +120,7 @@ def test_a_running_stack_is_found(project: Path):
     folder = project / ".stepensemble"
     assert find_running(folder) is None
 
-    with LocalStack.start(project, announce=True) as stack:
+    with LocalStack.start(project, LocalStackOptions(announce=True)) as stack:
         running = find_running(folder)
         assert running is not None
         assert (running.pid, running.endpoint, running.name) == (os.getpid(), stack.endpoint, stack.name)
@@ -130,19 +132,17 @@ def test_a_running_stack_is_found(project: Path):
     "content", ["{", "{}", json.dumps({"pid": 1, "endpoint": "http://127.0.0.1:9", "name": "stack"})]
 )
 @pytest.mark.parametrize("owned", [True, False])
-def test_the_announcement_of_a_stack_that_does_not_own_the_state_is_not_believed(
-    tmp_path: Path, content: str, owned: bool
-):
+def test_an_announcement_without_ownership_of_the_state_is_ignored(tmp_path: Path, content: str, owned: bool):
     (tmp_path / "stack.json").write_text(content)
 
     with lock_state(tmp_path / "lock", 0, lambda _: None) if owned else nullcontext():
         assert find_running(tmp_path) is None
 
 
-def test_a_second_stack_is_refused_as_soon_as_the_first_is_announced(project: Path):
+def test_a_second_stack_is_rejected_as_soon_as_the_first_is_announced(project: Path):
     folder = project / ".stepensemble"
     with LocalStack.start(project) as stack:
-        # As it announces itself while the second waits for the state.
+        # The first announces itself while the second waits for the state.
         (folder / "stack.json").write_bytes(msgspec.json.encode(RunningStack(os.getpid(), stack.endpoint, stack.name)))
         with pytest.raises(StackRuns, match=f"runs already at {stack.endpoint}"):
             LocalStack.start(project)
@@ -152,15 +152,15 @@ def test_a_port_can_be_chosen_and_may_be_taken(project: Path, stack: LocalStack)
     taken = int(stack.endpoint.rpartition(":")[2])
 
     with pytest.raises(PortTaken, match=str(taken)):
-        LocalStack.start(project, port=taken)
+        LocalStack.start(project, LocalStackOptions(port=taken))
 
 
-def test_one_stack_a_state(project: Path):
-    told: list[str] = []
+def test_a_state_has_one_stack(project: Path):
+    messages: list[str] = []
     with LocalStack.start(project), pytest.raises(StateLocked):
-        LocalStack.start(project, patience=0.2, on_wait=told.append)
+        LocalStack.start(project, LocalStackOptions(wait_seconds=0.2, on_wait=messages.append))
 
-    assert told == ["Waiting for another ensemble command to finish"]
+    assert messages == ["Waiting for another ensemble command to finish"]
 
 
 def test_two_stacks_of_one_process_are_apart(project: Path, stack: LocalStack):
@@ -170,7 +170,7 @@ def test_two_stacks_of_one_process_are_apart(project: Path, stack: LocalStack):
 
 
 def test_parameters_reach_functions_and_loops(project: Path):
-    with LocalStack.start(project, parameters={"Greeting": "welcome", "Names": "X"}) as stack:
+    with LocalStack.start(project, LocalStackOptions(parameters={"Greeting": "welcome", "Names": "X"})) as stack:
         names = {status.logical_id for status in stack.functions}
         assert {"WorkerX"} == {name for name in names if name.startswith("Worker")}
         assert call(stack.endpoint, b'{"environment": true}')["environment"]["GREETING"] == "welcome"
@@ -206,15 +206,15 @@ def test_the_add_on_is_a_stack_beside_the_base_stack_that_reads_its_exports(proj
         base.read_text().replace("Value: !GetAtt Role.Arn", "Value: !Ref Role\n    Export: {Name: toy-role}")
     )
 
-    with LocalStack.start(project, tensorflow=True) as stack:
+    with LocalStack.start(project, LocalStackOptions(tensorflow=True)) as stack:
         assert "stepensemble-local-echo-boxed" in {status.name for status in stack.functions}
-        answer = call(stack.endpoint, b'{"environment": true}', function="echo-boxed")
-        assert answer["environment"]["ROLE"] == stack.outputs["Role"]
-    with LocalStack.start(project, tensorflow=False) as stack:
+        response = call(stack.endpoint, b'{"environment": true}', function="echo-boxed")
+        assert response["environment"]["ROLE"] == stack.outputs["Role"]
+    with LocalStack.start(project, LocalStackOptions(tensorflow=False)) as stack:
         assert "Boxed" not in {status.logical_id for status in stack.functions}
 
 
-def test_what_functions_leave_in_their_temporary_folder_goes_with_the_stack(project: Path):
+def test_files_in_the_functions_temporary_folder_are_removed_with_the_stack(project: Path):
     with LocalStack.start(project) as stack:
         left = Path(call(stack.endpoint, b'{"environment": true}')["environment"]["TMPDIR"])
         (left / "unpacked").mkdir()

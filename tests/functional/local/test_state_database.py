@@ -1,4 +1,4 @@
-"""What is written outlives the stack, however it ends."""
+"""Stored changes outlive the stack, however it ends."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from botocore.exceptions import ClientError
 
 from driving import make_client
 from stepensemble.local.errors import StateLocked, StateUnreadable
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 from stepensemble.local.state_database import (
-    GoneItem,
-    GoneLogStream,
+    RemovedItem,
+    RemovedLogStream,
     StateDatabase,
     StoredItem,
     StoredLogStream,
@@ -33,8 +34,9 @@ from stepensemble.local.state_database import (
 SERVE = """
 import sys, time
 from pathlib import Path
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
-with LocalStack.start(Path(sys.argv[1]), account="222222222222") as stack:
+with LocalStack.start(Path(sys.argv[1]), LocalStackOptions(account="222222222222")) as stack:
     print(stack.endpoint, *(stack.outputs[name] for name in ("Things", "Facts")), flush=True)
     time.sleep(60)
 """
@@ -161,7 +163,7 @@ def test_events_that_a_rule_logs_come_back_as_they_were(project: Path):
 
 
 def without_id(event: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what moto counts anew in every process."""
+    """Leave out what moto counts again in every process."""
     return {key: value for key, value in event.items() if key != "eventId"}
 
 
@@ -169,7 +171,7 @@ def note(number: int) -> dict[str, Any]:
     return {"author": {"S": "me"}, "number": {"N": str(number)}}
 
 
-def test_what_was_answered_survives_a_kill(project: Path):
+def test_acknowledged_changes_survive_a_kill(project: Path):
     process = subprocess.Popen([sys.executable, "-c", SERVE, str(project)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     endpoint, bucket, table = process.stdout.readline().split()
@@ -207,12 +209,12 @@ def test_fresh_starts_empty(project: Path):
     with LocalStack.start(project) as stack:
         make_client(stack.endpoint, "s3").put_object(Bucket=stack.outputs["Things"], Key="a", Body=b"x")
 
-    with LocalStack.start(project, fresh=True) as stack:
+    with LocalStack.start(project, LocalStackOptions(fresh=True)) as stack:
         listed = make_client(stack.endpoint, "s3").list_objects_v2(Bucket=stack.outputs["Things"])
         assert listed["KeyCount"] == 0
 
 
-def test_much_state_is_restored_whole(project: Path):
+def test_a_large_state_is_restored_completely(project: Path):
     with LocalStack.start(project) as stack:
         facts, things = stack.outputs["Facts"], stack.outputs["Things"]
         make_client(stack.endpoint, "s3").put_object(Bucket=things, Key="pattern", Body=b"x" * 2000)
@@ -240,11 +242,11 @@ def test_a_damaged_database_is_named_with_the_remedy(project: Path):
 
     with pytest.raises(StateUnreadable, match=rf"{path} is damaged .*mv .*aside"):
         LocalStack.start(project)
-    with LocalStack.start(project, fresh=True):
+    with LocalStack.start(project, LocalStackOptions(fresh=True)):
         pass
 
 
-def test_a_database_of_a_newer_version_is_left_alone(project: Path):
+def test_a_database_of_a_newer_version_is_not_changed(project: Path):
     with LocalStack.start(project):
         pass
     path = project / ".stepensemble" / "state.db"
@@ -256,7 +258,7 @@ def test_a_database_of_a_newer_version_is_left_alone(project: Path):
         LocalStack.start(project)
 
 
-def test_a_database_of_the_first_version_is_taken_over(tmp_path: Path):
+def test_a_database_of_the_first_version_is_upgraded(tmp_path: Path):
     path = tmp_path / "state.db"
     StateDatabase(path).close()
     with sqlite3.connect(path) as earlier:
@@ -268,12 +270,12 @@ def test_a_database_of_the_first_version_is_taken_over(tmp_path: Path):
     database = StateDatabase(path)
     assert list(database.items()) == [StoredItem("table", "1", "", {})]
     stream = StoredLogStream("group", "stream", [{"message": "x"}])
-    database.write([stream, StoredLogStream("group", "gone", []), GoneLogStream("group", "gone")])
+    database.write([stream, StoredLogStream("group", "gone", []), RemovedLogStream("group", "gone")])
     assert list(database.log_streams()) == [stream]
     database.close()
 
 
-def test_a_change_is_taken_over_whole_or_not_at_all(tmp_path: Path):
+def test_changes_are_stored_together_or_not_at_all(tmp_path: Path):
     database = StateDatabase(tmp_path / "state.db")
 
     def changes():
@@ -284,7 +286,7 @@ def test_a_change_is_taken_over_whole_or_not_at_all(tmp_path: Path):
         database.write(changes())
     assert list(database.items()) == []
     database.write(
-        [StoredItem("table", "1", "", {"a": 1}), StoredItem("table", "2", "", {}), GoneItem("table", "2", "")]
+        [StoredItem("table", "1", "", {"a": 1}), StoredItem("table", "2", "", {}), RemovedItem("table", "2", "")]
     )
     assert list(database.items()) == [StoredItem("table", "1", "", {"a": 1})]
     database.close()
@@ -292,14 +294,14 @@ def test_a_change_is_taken_over_whole_or_not_at_all(tmp_path: Path):
 
 def test_a_second_owner_waits_for_the_first(tmp_path: Path):
     path = tmp_path / "lock"
-    told: list[str] = []
+    messages: list[str] = []
     order: list[str] = []
 
     def second() -> None:
-        with lock_state(path, 10, told.append):
+        with lock_state(path, 10, messages.append):
             order.append("second")
 
-    with lock_state(path, 10, told.append):
+    with lock_state(path, 10, messages.append):
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(0.3)
@@ -307,7 +309,7 @@ def test_a_second_owner_waits_for_the_first(tmp_path: Path):
     thread.join()
 
     assert order == ["first", "second"]
-    assert told == ["Waiting for another ensemble command to finish"]
+    assert messages == ["Waiting for another ensemble command to finish"]
 
 
 def test_a_second_owner_gives_up_in_the_end(tmp_path: Path):

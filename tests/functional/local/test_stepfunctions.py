@@ -1,4 +1,4 @@
-"""The states language, as far as the project's state machines use it, means on moto's engine what it means on AWS."""
+"""Amazon States Language, as far as the project uses it, works on moto's engine as on AWS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 from moto.stepfunctions.parser import utils as engine_utils
 
 from driving import make_client
-from stepensemble.local.emulation.stepfunctions import FORGET_EVERY, Retention
+from stepensemble.local.emulation.retention import CLEANUP_INTERVAL, Retention
+from stepensemble.local.options import LocalStackOptions
 from stepensemble.local.stack import LocalStack
 
 Clients = Callable[[str], Any]
@@ -42,7 +43,7 @@ def events(client: Clients, described: dict[str, Any]) -> list[dict[str, Any]]:
     return list(history["events"])
 
 
-def test_a_map_asks_the_functions_that_the_data_names_at_once(execute: Execute):
+def test_a_map_invokes_the_functions_that_the_data_names_in_parallel(execute: Execute):
     names = [f"stepensemble-local-{name}" for name in ("worker-A", "worker-B", "echo")]
     map_state = {
         "Type": "Map",
@@ -50,9 +51,9 @@ def test_a_map_asks_the_functions_that_the_data_names_at_once(execute: Execute):
         "ItemSelector": {"member.$": "$$.Map.Item.Value", "index.$": "$$.Map.Item.Index", "shared.$": "$.shared"},
         "ItemProcessor": {
             "ProcessorConfig": {"Mode": "INLINE"},
-            "StartAt": "Ask",
+            "StartAt": "Invoke",
             "States": {
-                "Ask": task(
+                "Invoke": task(
                     Parameters={
                         "FunctionName.$": "$.member",
                         "Payload": {"sleep": 2, "echo.$": "$.shared", "name.$": "$.index"},
@@ -63,15 +64,15 @@ def test_a_map_asks_the_functions_that_the_data_names_at_once(execute: Execute):
         "ResultPath": "$.results",
         "End": True,
     }
-    execute({"Ask all": map_state}, {"members": names, "shared": 1})  # processes start
+    execute({"Invoke all": map_state}, {"members": names, "shared": 1})  # processes start
 
-    described = execute({"Ask all": map_state}, {"members": names, "shared": {"deep": [1, 2]}})
+    described = execute({"Invoke all": map_state}, {"members": names, "shared": {"deep": [1, 2]}})
 
     results = json.loads(described["output"])["results"]
     assert [result["function"] for result in results] == names
     assert [result["name"] for result in results] == [0, 1, 2]
     assert all(result["echo"] == {"deep": [1, 2]} for result in results)
-    # All worked at one moment.
+    # All ran at the same time.
     assert max(result["began"] for result in results) < min(result["ended"] for result in results)
 
 
@@ -84,7 +85,7 @@ def test_fail_takes_error_and_cause_from_the_data(execute: Execute):
     assert (described["error"], described["cause"]) == ("InvalidPayload", "row 1: “Sex”\nrow 2")
 
 
-def test_choice_looks_whether_something_is_there(execute: Execute):
+def test_choice_checks_whether_a_value_is_present(execute: Execute):
     states = {
         "There?": {
             "Type": "Choice",
@@ -99,12 +100,12 @@ def test_choice_looks_whether_something_is_there(execute: Execute):
     assert json.loads(execute(states, {"other": 1})["output"]) == "not there"
 
 
-def test_a_task_times_out_by_a_path_and_the_next_call_works(execute: Execute):
-    ask = task(
+def test_a_task_times_out_by_a_path_and_the_next_invocation_works(execute: Execute):
+    invoke = task(
         TimeoutSecondsPath="$.timeout",
         Catch=[{"ErrorEquals": ["States.Timeout"], "ResultPath": "$.error", "Next": "Caught"}],
     )
-    states = {"Ask": ask, "Caught": {"Type": "Pass", "End": True}}
+    states = {"Invoke": invoke, "Caught": {"Type": "Pass", "End": True}}
 
     described = execute(states, {"function": ECHO, "sleep": 3, "timeout": 1})
 
@@ -113,14 +114,14 @@ def test_a_task_times_out_by_a_path_and_the_next_call_works(execute: Execute):
     assert output["function"] == ECHO  # the state's input is still there
     again = json.loads(execute(states, {"function": ECHO, "timeout": 1, "echo": "next"})["output"])
     assert again["echo"] == "next"
-    time.sleep(2.5)  # the call that was given up has ended by now, and hurts nobody
+    time.sleep(2.5)  # the timed-out invocation has ended by now, and affects nothing
     assert json.loads(execute(states, {"function": ECHO, "timeout": 1, "echo": "last"})["output"])["echo"] == "last"
 
 
 def test_retries_have_a_number(execute: Execute, client: Clients):
-    ask = task(Retry=[{"ErrorEquals": ["ValueError"], **RETRY, "MaxAttempts": 2}])
+    invoke = task(Retry=[{"ErrorEquals": ["ValueError"], **RETRY, "MaxAttempts": 2}])
 
-    described = execute({"Ask": ask}, {"function": ECHO, "raise": "always"})
+    described = execute({"Invoke": invoke}, {"function": ECHO, "raise": "always"})
 
     assert (described["status"], described["error"]) == ("FAILED", "ValueError")
     cause = json.loads(described["cause"])
@@ -129,7 +130,7 @@ def test_retries_have_a_number(execute: Execute, client: Clients):
 
 
 def test_every_item_of_a_map_has_its_own_retries(execute: Execute, client: Clients):
-    ask = task(
+    invoke = task(
         Retry=[{"ErrorEquals": ["ValueError"], **RETRY}],
         Catch=[{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Carry"}],
     )
@@ -137,14 +138,14 @@ def test_every_item_of_a_map_has_its_own_retries(execute: Execute, client: Clien
         "Type": "Map",
         "ItemProcessor": {
             "ProcessorConfig": {"Mode": "INLINE"},
-            "StartAt": "Ask",
-            "States": {"Ask": ask, "Carry": {"Type": "Pass", "Parameters": {"error.$": "$.error"}, "End": True}},
+            "StartAt": "Invoke",
+            "States": {"Invoke": invoke, "Carry": {"Type": "Pass", "Parameters": {"error.$": "$.error"}, "End": True}},
         },
         "End": True,
     }
     item = {"function": ECHO, "raise": "always"}
 
-    described = execute({"Ask all": map_state}, [item, item, {"function": ECHO, "echo": "fine"}])
+    described = execute({"Invoke all": map_state}, [item, item, {"function": ECHO, "echo": "fine"}])
 
     first, second, third = json.loads(described["output"])
     assert first["error"]["Error"] == second["error"]["Error"] == "ValueError"
@@ -154,26 +155,26 @@ def test_every_item_of_a_map_has_its_own_retries(execute: Execute, client: Clien
 
 def test_functions_failures_have_lambdas_names(execute: Execute):
     def caught(value: dict[str, Any]) -> dict[str, Any]:
-        ask = task(Catch=[{"ErrorEquals": ["States.ALL"], "Next": "Caught"}])
-        described = execute({"Ask": ask, "Caught": {"Type": "Pass", "End": True}}, value)
+        invoke = task(Catch=[{"ErrorEquals": ["States.ALL"], "Next": "Caught"}])
+        described = execute({"Invoke": invoke, "Caught": {"Type": "Pass", "End": True}}, value)
         return dict(json.loads(described["output"]))
 
     assert caught({"function": ECHO, "exit": 1})["Error"] == "Runtime.ExitError"
     assert caught({"function": HASTY, "sleep": 5})["Error"] == "Sandbox.Timedout"
     assert caught({"function": "stepensemble-local-broken"})["Error"] == "Runtime.ImportModuleError"
-    assert caught({"function": "nobody"})["Error"] == "Lambda.ResourceNotFoundException"
+    assert caught({"function": "missing"})["Error"] == "Lambda.ResourceNotFoundException"
     raised = caught({"function": ECHO, "raise": "no"})
     assert raised["Error"] == "ValueError"
     assert json.loads(raised["Cause"])["errorMessage"] == "no"
 
 
-def test_catch_all_takes_what_retry_leaves(execute: Execute, client: Clients):
-    ask = task(
+def test_catch_all_catches_what_is_not_retried(execute: Execute, client: Clients):
+    invoke = task(
         Retry=[{"ErrorEquals": ["Lambda.TooManyRequestsException"], **RETRY}],
         Catch=[{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Caught"}],
     )
 
-    described = execute({"Ask": ask, "Caught": {"Type": "Pass", "End": True}}, {"function": ECHO, "raise": "no"})
+    described = execute({"Invoke": invoke, "Caught": {"Type": "Pass", "End": True}}, {"function": ECHO, "raise": "no"})
 
     assert json.loads(described["output"])["error"]["Error"] == "ValueError"
     assert sum(event["type"] == "TaskScheduled" for event in events(client, described)) == 1
@@ -201,8 +202,8 @@ def test_the_context_names_the_execution(execute: Execute):
     assert len(shown["started"]) == len("2026-01-01T00:00:00.000Z")
 
 
-def test_an_answer_larger_than_a_state_fails_and_can_be_caught_by_nobody(execute: Execute):
-    described = execute({"Ask": task()}, {"function": ECHO, "length": 300_000})
+def test_an_output_larger_than_a_state_fails_and_cannot_be_caught(execute: Execute):
+    described = execute({"Invoke": task()}, {"function": ECHO, "length": 300_000})
 
     assert (described["status"], described["error"]) == ("FAILED", "States.DataLimitExceeded")
 
@@ -237,16 +238,16 @@ def test_other_services_are_tasks_too(stack: LocalStack, client: Clients, execut
     assert found["Item"] == {"id": {"S": "by a task"}}
 
 
-def forget(retention: Retention) -> None:
-    for _ in range(FORGET_EVERY):
-        retention.forget()
+def clean_up(retention: Retention) -> None:
+    for _ in range(CLEANUP_INTERVAL):
+        retention.clean_up()
 
 
 @pytest.mark.parametrize(
     "bound", [{"executions": 2}, {"characters": 1}], ids=["by their number", "by the length of their histories"]
 )
-def test_executions_are_forgotten_beyond_a_bound_but_not_while_they_run(project: Path, bound: dict[str, int]) -> None:
-    with LocalStack.start(project, account="333333333333") as stack:
+def test_executions_are_removed_beyond_a_bound_but_not_while_they_run(project: Path, bound: dict[str, int]) -> None:
+    with LocalStack.start(project, LocalStackOptions(account="333333333333")) as stack:
         machines = make_client(stack.endpoint, "stepfunctions")
         machine = stack.outputs["Machine"]
 
@@ -258,9 +259,9 @@ def test_executions_are_forgotten_beyond_a_bound_but_not_while_they_run(project:
         for arn in ended:
             while machines.describe_execution(executionArn=arn)["status"] == "RUNNING":
                 time.sleep(0.01)
-        forget(Retention("333333333333", "us-east-1"))
+        clean_up(Retention("333333333333", "us-east-1"))
         assert {one["executionArn"] for one in list_all(machines, machine)} == {runs, *ended}
-        forget(Retention("333333333333", "us-east-1", **bound))
+        clean_up(Retention("333333333333", "us-east-1", **bound))
         kept = ended[2:] if "executions" in bound else ended[3:]
         assert {one["executionArn"] for one in list_all(machines, machine)} == {runs, *kept}
         assert machines.get_execution_history(executionArn=kept[-1])["events"]
@@ -272,10 +273,10 @@ def list_all(machines: Any, machine: str) -> list[dict[str, Any]]:
     return list(machines.list_executions(stateMachineArn=machine)["executions"])
 
 
-def test_threads_of_synchronous_executions_are_forgotten_too(client: Clients, stack: LocalStack) -> None:
+def test_threads_of_synchronous_executions_are_removed_too(client: Clients, stack: LocalStack) -> None:
     ended = threading.Thread()
     engine_utils.TMP_THREADS.append(ended)
-    for _ in range(FORGET_EVERY):
+    for _ in range(CLEANUP_INTERVAL):
         client("stepfunctions").start_sync_execution(
             stateMachineArn=stack.outputs["ExpressMachine"], input='{"failure": {"error": "E", "cause": "C"}}'
         )

@@ -17,7 +17,7 @@ def load(project: Path, **parameters: str):
     return load_blueprint(project / "template.yaml", parameters, project / "kept.json")
 
 
-def test_loops_are_written_out_over_a_parameter(project: Path):
+def test_loops_over_a_parameter_are_expanded(project: Path):
     blueprint = load(project, Names="X,Y,Z")
 
     assert [name for name in blueprint.code if name.startswith("Worker")] == ["WorkerX", "WorkerY", "WorkerZ"]
@@ -45,7 +45,7 @@ def test_definitions_keep_their_paths_and_get_their_substitutions(project: Path)
         ({"Slots": "1"}, "no parameter Slots; it has Greeting, Names"),
     ],
 )
-def test_wrong_parameters_are_refused(project: Path, parameters: dict[str, str], message: str):
+def test_wrong_parameters_are_rejected(project: Path, parameters: dict[str, str], message: str):
     with pytest.raises(TemplateRefused, match=message.replace("[", r"\[")):
         load(project, **parameters)
 
@@ -60,7 +60,7 @@ def test_wrong_parameters_are_refused(project: Path, parameters: dict[str, str],
         ("CodeUri: functions/broken", "CodeUri: s3://bucket/key", "Broken: CodeUri must name a folder"),
     ],
 )
-def test_what_is_wrong_with_a_template_is_named(project: Path, old: str, new: str, message: str):
+def test_a_mistake_in_a_template_is_named(project: Path, old: str, new: str, message: str):
     template = project / "template.yaml"
     template.write_text(template.read_text().replace(old, new))
 
@@ -73,7 +73,7 @@ def test_without_template_the_path_is_named(tmp_path: Path):
         load(tmp_path)
 
 
-def test_a_kept_blueprint_is_used_without_the_translators(project: Path):
+def test_a_cached_blueprint_is_used_without_the_translators(project: Path):
     load(project)
     script = (
         "import sys; from pathlib import Path; from stepensemble.local.template import load_blueprint;"
@@ -87,7 +87,7 @@ def test_a_kept_blueprint_is_used_without_the_translators(project: Path):
     assert printed.stderr == ""
 
 
-def test_a_kept_blueprint_is_made_anew_when_an_input_changes(project: Path):
+def test_a_blueprint_is_made_again_when_an_input_changes(project: Path):
     before = load(project)
     assert load(project) == before
     assert load(project, Greeting="welcome") != before
@@ -97,7 +97,7 @@ def test_a_kept_blueprint_is_made_anew_when_an_input_changes(project: Path):
     assert "Repeats" in json.dumps(load(project).template)
 
 
-def test_a_damaged_kept_blueprint_is_made_anew(project: Path):
+def test_a_damaged_cached_blueprint_is_made_again(project: Path):
     before = load(project)
     (project / "kept.json").write_text('{"digest":')
 
@@ -132,7 +132,7 @@ def test_a_function_that_is_an_image_runs_from_beside_its_dockerfile(project: Pa
 @pytest.mark.parametrize(
     "line", ["DockerContext: .", "Dockerfile: functions/commands/Dockerfile", "Command: [app.handler]"]
 )
-def test_an_image_that_does_not_say_where_its_code_is_is_refused(project: Path, line: str):
+def test_an_image_that_does_not_name_its_code_is_rejected(project: Path, line: str):
     (project / "template.yaml").write_text(IMAGE.replace(line, "Other: [thing]"))
 
     with pytest.raises(TemplateRefused, match="Boxed: an image must name its DockerContext and Dockerfile"):

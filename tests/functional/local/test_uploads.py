@@ -1,4 +1,4 @@
-"""Bodies in AWS's own chunks, whole and cut, and digests of bodies; expectations are S3's documentation's.
+"""Complete and incomplete bodies in AWS's own chunks, and digests of bodies, as in S3's documentation.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepensemble.local.http.messages import Refused, RequestHead
-from stepensemble.local.http.uploads import check_announcement, check_chunks, check_digests, measure_chunks
+from stepensemble.local.http.messages import RequestHead, RequestRejected
+from stepensemble.local.http.uploads import check_chunks, check_digests, check_length, measure_chunks
 
 SIGNATURE = b";chunk-signature=" + b"a" * 64
 TRAILER = b"x-amz-checksum-crc32c:sOO8/Q==\r\n"
@@ -31,7 +31,7 @@ def chunked(*chunks: bytes, signed: bool, trailer: bytes = b"") -> bytes:
     signed=st.booleans(),
     trailer=st.sampled_from([b"", TRAILER, TRAILER + b"x-amz-trailer-signature:" + b"b" * 64 + b"\r\n"]),
 )
-def test_a_whole_body_has_the_bytes_of_its_chunks_and_no_part_of_it_has_any(
+def test_a_complete_body_has_the_size_of_its_chunks_and_a_part_of_it_has_none(
     chunks: list[bytes], signed: bool, trailer: bytes
 ) -> None:
     body = chunked(*chunks, signed=signed, trailer=trailer)
@@ -44,7 +44,7 @@ def test_a_whole_body_has_the_bytes_of_its_chunks_and_no_part_of_it_has_any(
     "body",
     [b"", b"abc", b"-1\r\n", b"ffffffffffffffff\r\nabc\r\n0\r\n\r\n", b"3\r\nabcd\r\n0\r\n\r\n", b"3\nabc\n0\n\n"],
 )
-def test_what_is_no_chunks_has_no_length(body: bytes) -> None:
+def test_a_body_that_is_not_in_chunks_has_no_size(body: bytes) -> None:
     assert measure_chunks(memoryview(body)) is None
 
 
@@ -58,18 +58,18 @@ def test_the_announced_length_must_be_that_of_the_chunks(announced: str, status:
     if status is None:
         check_chunks(fields, body)
         return
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRejected) as rejected:
         check_chunks(fields, body)
-    assert refused.value.status == status
+    assert rejected.value.status == status
 
 
-def test_a_body_that_is_not_in_chunks_is_not_looked_at() -> None:
+def test_a_body_that_is_not_in_chunks_is_not_measured() -> None:
     check_chunks({"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}, memoryview(b"abc"))
     check_chunks({}, memoryview(b"abc"))
 
 
 @pytest.mark.parametrize(
-    ("method", "headers", "refused"),
+    ("method", "headers", "rejected"),
     [
         ("PUT", {}, True),
         ("PUT", {"Content-Length": "0"}, False),
@@ -79,10 +79,12 @@ def test_a_body_that_is_not_in_chunks_is_not_looked_at() -> None:
         ("DELETE", {}, False),
     ],
 )
-def test_an_object_that_is_written_says_how_long_it_is(method: str, headers: dict[str, str], refused: bool) -> None:
+def test_a_request_that_writes_an_object_announces_its_length(
+    method: str, headers: dict[str, str], rejected: bool
+) -> None:
     head = RequestHead(method, "/bucket/key", (("Host", "localhost"), *headers.items()))
-    with pytest.raises(Refused) if refused else nullcontext():
-        check_announcement(head)
+    with pytest.raises(RequestRejected) if rejected else nullcontext():
+        check_length(head)
 
 
 ABC_SHA256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -95,7 +97,7 @@ DIGESTS = {
     "x-amz-checksum-sha1": ("qZk+NkcGgWq6PiVxeFDCbJzQ2J0=", "BadDigest", "InvalidRequest"),
     "x-amz-checksum-sha256": ("ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", "BadDigest", "InvalidRequest"),
 }
-"""Each header's value for b"abc", and the error's name where the body is another's, and where it is no digest."""
+"""Each header's value for b"abc", the error for another body, and the error for a malformed digest."""
 
 
 def put(headers: dict[str, str], method: str = "PUT") -> RequestHead:
@@ -107,18 +109,18 @@ def test_a_body_must_have_the_digests_that_are_announced(header: str) -> None:
     value, mismatch, malformed = DIGESTS[header]
     check_digests(put({header: value}), memoryview(b"abc"))
     for body in (b"", b"abd", b"abcabc"):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRejected) as rejected:
             check_digests(put({header: value}), memoryview(body))
-        assert (refused.value.status, refused.value.code) == (400, mismatch)
+        assert (rejected.value.status, rejected.value.code) == (400, mismatch)
     for wrong in ("", "abc", value[:-4], f"{value},{value}", "é"):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRejected) as rejected:
             check_digests(put({header: wrong}), memoryview(b"abc"))
-        assert (refused.value.status, refused.value.code) == (400, malformed)
+        assert (rejected.value.status, rejected.value.code) == (400, malformed)
 
 
-def test_what_is_no_digest_of_this_body_is_not_compared() -> None:
+def test_digests_of_other_content_are_not_compared() -> None:
     check_digests(put({}), memoryview(b"abc"))
     check_digests(put({"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}), memoryview(b"abc"))
     check_digests(put({"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}), memoryview(b"abc"))
-    # It completes an upload of parts: the checksum is the object's.
+    # The request completes an upload in parts: the checksum is the object's.
     check_digests(put({"x-amz-checksum-crc32": "NSRBwg=="}, "POST"), memoryview(b"<CompleteMultipartUpload/>"))

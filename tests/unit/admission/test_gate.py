@@ -6,6 +6,7 @@ import json
 import math
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,12 +15,14 @@ import pytest
 
 import asl
 from builders import BINARY, ROOT, X, member, model, release, released, sources
-from memory import SLOTS, MemoryStack
+from in_process import run_in_process
+from memory import SLOTS, Clock, MemoryStack
 from stepensemble.admission.ensemble_checks import check_deadline, check_states, count_inline
 from stepensemble.admission.gate import GateReport, enforce_gate, run_gate
 from stepensemble.admission.member_checks import Check
 from stepensemble.admission.output_meaning import suspect_kind
-from stepensemble.core.aggregation import prediction
+from stepensemble.conversion import sandbox
+from stepensemble.core.aggregation.output import Output as ExecutionOutput
 from stepensemble.core.errors import InvalidManifest
 from stepensemble.core.preprocessing.columns import Columns
 from stepensemble.core.schema.manifest import NumberFeature
@@ -42,12 +45,25 @@ from stepensemble.publishing.golden import GOLDEN_ROWS, draw_rows
 from stepensemble.publishing.manifest_loader import Sources, read_sources
 from stepensemble.publishing.publish import publish
 from stepensemble.publishing.verification import verify
+from stepensemble.runtimes import load_model
 
 ENSEMBLE = json.loads((ROOT / "statemachine" / "ensemble.asl.json").read_text())
 BINARY_TASK = {"type": "binary", "classes": ["no", "yes"]}
 COLOURS = {"type": "multiclass", "classes": ["red", "green", "blue"]}
 Y, Z = {**X, "name": "y"}, {**X, "name": "z"}
 IMAGE = {"name": "image", "type": "tensor", "shape": [2, 2]}
+
+
+@pytest.fixture
+def child() -> None:
+    """Requested by a test of the child process: its models are tried in a real one."""
+
+
+@pytest.fixture(autouse=True)
+def in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try models in this process, without the start of a child for each test, except where a test requests one."""
+    if "child" not in request.fixturenames:
+        monkeypatch.setattr(sandbox, "run_in_child", run_in_process)
 
 
 def verdicts(report: GateReport, id_: str | None) -> dict[str, str]:
@@ -62,6 +78,7 @@ def find(report: GateReport, id_: str | None, name: str) -> Check:
 # What is let through
 
 
+@pytest.mark.usefixtures("child")
 def test_valid_members_pass_every_check(tmp_path: Path) -> None:
     steps: list[str] = []
     report = run_gate(sources(tmp_path, member("a"), member("b", "fixed_batch_one")), steps.append)
@@ -241,7 +258,6 @@ def test_a_member_may_name_inputs_signature_and_output(tmp_path: Path) -> None:
         ),
     ],
 )
-@pytest.mark.slow
 def test_a_member_that_contradicts_the_manifest_is_rejected(
     tmp_path: Path, entry: dict[str, Any], more: dict[str, Any], check: str, path: str, expected: str
 ) -> None:
@@ -263,6 +279,7 @@ def test_every_member_that_fails_is_named_at_once(tmp_path: Path) -> None:
     assert [problem.path for problem in rejected.value.problems] == ["$.members[0]", "$.members[2]"]
 
 
+@pytest.mark.usefixtures("child")
 @pytest.mark.slow
 def test_a_model_that_crashes_its_process_is_rejected_and_the_others_are_checked(tmp_path: Path) -> None:
     # Of the files with one flipped bit these end the process of LiteRT 2.3; another version may find out in time.
@@ -430,10 +447,24 @@ def test_plausible_outputs_give_no_warning(values: Any, output: Output) -> None:
 # What a slot and an execution cannot bear
 
 
-@pytest.mark.slow
-def test_a_model_too_slow_for_its_timeout_is_rejected_and_one_close_to_it_gives_a_warning(tmp_path: Path) -> None:
-    # The model counts to sixteen million in the runtime's own loop, which takes seconds everywhere.
-    slow = run_gate(sources(tmp_path, member("slow", "slow", timeout=1)))
+def test_a_model_too_slow_for_its_timeout_is_rejected_and_one_close_to_it_gives_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+
+    def load_slow(*arguments: Any, **options: Any) -> SimpleNamespace:
+        loaded = load_model(*arguments, **options)
+
+        def predict(*inputs: Any) -> Any:
+            clock.seconds += 2
+            return loaded.predict(*inputs)
+
+        return SimpleNamespace(signature=loaded.signature, predict=predict)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sandbox, "time", SimpleNamespace(perf_counter=clock))
+        patched.setattr(sandbox, "load_model", load_slow)
+        slow = run_gate(sources(tmp_path, member("slow", timeout=1)))
     (found,) = slow.problems
     assert found.path == "$.members[0].timeout"
     assert "s here to start, load and predict 8 rows, and its timeout is 1 s" in found.message
@@ -451,6 +482,7 @@ def _sizes() -> tuple[int, int, int]:
     return litert.memory, litert.most, litert.disk
 
 
+@pytest.mark.usefixtures("child")
 def test_a_model_too_large_for_its_slot_is_rejected_and_one_that_leaves_little_memory_gives_a_warning(
     tmp_path: Path,
 ) -> None:
@@ -467,6 +499,7 @@ def test_a_model_too_large_for_its_slot_is_rejected_and_one_that_leaves_little_m
     assert "or deploy its slots with a greater MemorySize" in report.warnings[0].remedy
 
 
+@pytest.mark.usefixtures("child")
 def test_the_memory_of_this_process_does_not_count_as_a_models(tmp_path: Path) -> None:
     held = np.ones(40 * MEBIBYTE, dtype=np.float64)  # 320 MiB, filled
     report = run_gate(sources(tmp_path))
@@ -580,11 +613,11 @@ def verify_on(stack: MemoryStack, read: Sources, run: str, **replaced: Any) -> l
 
     numbers = count(1)
 
-    def ask(payload: dict[str, Any]) -> tuple[prediction.Output | None, str]:
+    def execute(payload: dict[str, Any]) -> tuple[ExecutionOutput | None, str]:
         run_ = f"{run}-{next(numbers)}"
-        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, run_), prediction.Output), ""
+        return msgspec.convert(asl.run(ENSEMBLE, functions | replaced, payload, run_), ExecutionOutput), ""
 
-    done = verify(read.release, stack.releases.read_fingerprint(read.digest), ask)
+    done = verify(read.release, stack.releases.read_fingerprint(read.digest), execute)
     return [verdict.status for verdict in done.members]
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pytest
 from msgspec import structs
 
 from builders import MODELS, ROOT, X, manifest, member, model
+from in_process import run_in_process
 from stepensemble import Ensemble
 from stepensemble.admission.new_member import FIELDS, Addition, Candidate, plan_addition, write_addition, write_file
 from stepensemble.conversion import sandbox
-from stepensemble.core.errors import AdditionRefused, EnsembleError, InputMismatch, InvalidManifest, ModelRefused
+from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidManifest, ModelRefused
 from stepensemble.core.preprocessing.encoding import all_column_names
 from stepensemble.core.releases.release import digest_of
 from stepensemble.core.schema.manifest import Member
@@ -31,17 +32,7 @@ BINARY = {"type": "binary", "classes": ["no", "yes"]}
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Run models in this process, which is many times as fast; `tests/functional/test_add.py` runs them in a child."""
-
-    def run(jobs: Sequence[Any], *_: object) -> list[Any]:
-        done: list[Any] = []
-        for job in jobs:
-            try:
-                done.append(structs.replace(job.run(), peak_bytes=0))  # the memory of this process is not the model's
-            except EnsembleError as error:
-                done.append(error)
-        return done
-
-    monkeypatch.setattr(sandbox, "run_in_child", run)
+    monkeypatch.setattr(sandbox, "run_in_child", run_in_process)
     return monkeypatch
 
 

@@ -23,12 +23,12 @@ def load(folder: Path, *members: dict[str, Any], **more: Any) -> Ensemble:
 
 
 def check_same(ensemble: Ensemble, rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Compare a table's answer with that of a payload, number by number."""
+    """Compare the predictions for a table with those for a payload, number by number."""
     output = ensemble.predict({"instances": rows})
-    answered = ensemble.predict_table(pl.DataFrame(rows, infer_schema_length=None))
-    assert answered.height == len(rows)
-    assert "row" not in answered.columns
-    for line, prediction in zip(answered.to_dicts(), output["predictions"], strict=True):
+    predicted = ensemble.predict_table(pl.DataFrame(rows, infer_schema_length=None))
+    assert predicted.height == len(rows)
+    assert "row" not in predicted.columns
+    for line, prediction in zip(predicted.to_dicts(), output["predictions"], strict=True):
         shadows, missing = prediction.pop("shadows", {}), prediction.pop("missing", [])
         assert {name: line[name] for name in prediction} == prediction
         assert line["status"] == ("DEGRADED" if missing else "COMPLETE")
@@ -36,11 +36,11 @@ def check_same(ensemble: Ensemble, rows: list[dict[str, Any]]) -> pl.DataFrame:
             assert {name: line.get(f"{id_}_{name}") for name in view} == view
     for one in output["members"]:
         if one["outputs"] is not None:
-            said = answered.filter(pl.col(f"{one['id']}_status") == "ok")[f"{one['id']}_output"]
+            outputs = predicted.filter(pl.col(f"{one['id']}_status") == "ok")[f"{one['id']}_output"]
             labels = ensemble.release.task.classes if one["id"] == "label" else None  # type: ignore[union-attr] # of classes
             given = [entry for entry in one["outputs"] if entry is not None]
-            assert said.to_list() == (given if labels is None else [labels[place] for place in one["outputs"]])
-    return answered
+            assert outputs.to_list() == (given if labels is None else [labels[place] for place in one["outputs"]])
+    return predicted
 
 
 def test_a_regression_with_a_member_that_fails(tmp_path: Path) -> None:
@@ -51,10 +51,10 @@ def test_a_regression_with_a_member_that_fails(tmp_path: Path) -> None:
         quorum={"min_members": 1},
         features=[X, Y],
     )
-    answered = check_same(ensemble, ROWS)
+    predicted = check_same(ensemble, ROWS)
     failed = [row["x"] <= 0 for row in ROWS]
-    assert answered["log_status"].to_list() == ["failed" if one else "ok" for one in failed]
-    assert answered["status"].to_list() == ["DEGRADED" if one else "COMPLETE" for one in failed]
+    assert predicted["log_status"].to_list() == ["failed" if one else "ok" for one in failed]
+    assert predicted["status"].to_list() == ["DEGRADED" if one else "COMPLETE" for one in failed]
 
 
 @pytest.mark.parametrize("method", ["mean", "median", "geometric_mean", "hard_vote", "weighted_vote", "max"])
@@ -95,11 +95,11 @@ def test_a_cascade(tmp_path: Path) -> None:
         cascade={"min_margin": 0.5},
         quorum={"min_members": 1},
     )
-    answered = check_same(ensemble, ROWS)
-    assert answered["tier"].to_list() == [1, 2, 1, 2]
+    predicted = check_same(ensemble, ROWS)
+    assert predicted["tier"].to_list() == [1, 2, 1, 2]
 
 
-def test_the_shipped_ensemble_answers_the_same_row_by_row_together_and_as_a_table() -> None:
+def test_the_shipped_ensemble_predicts_the_same_for_single_rows_many_rows_and_a_table() -> None:
     ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
     rows = [
         {"Pclass": 1 + number % 3, "Sex": ("male", "female")[number % 2], "Age": number if number % 7 else None}
@@ -113,7 +113,7 @@ def test_the_shipped_ensemble_answers_the_same_row_by_row_together_and_as_a_tabl
 
 def test_no_quorum_is_raised(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"))
-    with pytest.raises(QuorumNotMet, match="1 of 2 voters answered, and the quorum is 2; missing: log"):
+    with pytest.raises(QuorumNotMet, match="1 of 2 voters responded, and the quorum is 2; missing: log"):
         ensemble.predict_table({"x": [-1]})
 
 
@@ -131,12 +131,12 @@ def test_no_quorum_is_raised(tmp_path: Path) -> None:
     ids=lambda values: type(values).__name__,
 )
 def test_a_column_is_a_sequence_an_array_or_a_series(tmp_path: Path, values: Any) -> None:
-    answered = load(tmp_path).predict_table({"x": values, "passenger": ["a", "b"]})
-    assert answered["value"].to_list() == [2.5, 3.25]  # half of it, plus two
+    predicted = load(tmp_path).predict_table({"x": values, "passenger": ["a", "b"]})
+    assert predicted["value"].to_list() == [2.5, 3.25]  # half of it, plus two
 
 
 class Frame:
-    """A frame of another library, as far as it can be seen through Arrow's PyCapsule interface."""
+    """A frame of another library that has Arrow's PyCapsule interface only."""
 
     def __init__(self, **columns: Any) -> None:
         self._frame = pl.DataFrame(columns)
@@ -146,7 +146,7 @@ class Frame:
 
 
 class Series(list[Any]):
-    """A column that says what is missing in it, and hands itself out as an array."""
+    """A column with `isna` that converts to an array."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         return np.array(list(self), dtype=dtype or object)
@@ -156,7 +156,7 @@ class Series(list[Any]):
 
 
 class FrameWithoutArrow:
-    """A frame that speaks Arrow only with a library that is not installed, as pandas' does without PyArrow."""
+    """A frame whose Arrow interface requires a library that is not installed, such as pandas without PyArrow."""
 
     def __init__(self, **columns: Series) -> None:
         self._columns = columns
@@ -183,19 +183,19 @@ class FrameWithoutArrow:
     ],
     ids=["arrow", "columns", "named fields", "two dimensions", "objects"],
 )
-def test_a_table_is_taken_from_any_library_by_protocol(tmp_path: Path, table: Any) -> None:
+def test_a_table_of_any_library_is_read_by_protocol(tmp_path: Path, table: Any) -> None:
     ensemble = load(tmp_path, member("a", columns=["x"]), member("b", columns=["y"]), features=[X, Y])
-    # Half of it, plus two; the mean of both members. What is missing in y is 0.5.
+    # Half of x plus two, and the mean of both members. A missing y is 0.5.
     assert ensemble.predict_table(table)["value"].to_list() == [(2.5 + 4.0) / 2, (3.25 + 2.25) / 2]
 
 
-def test_a_table_without_rows_has_an_answer_without_rows(tmp_path: Path) -> None:
+def test_a_table_without_rows_has_no_predictions(tmp_path: Path) -> None:
     ensemble = load(tmp_path)
-    answered = ensemble.predict_table({"x": []})
-    assert (answered.height, answered.schema) == (0, ensemble.predict_table({"x": [1]}).schema)
+    predicted = ensemble.predict_table({"x": []})
+    assert (predicted.height, predicted.schema) == (0, ensemble.predict_table({"x": [1]}).schema)
 
 
-def test_every_wrong_value_is_told_by_column_and_row(tmp_path: Path) -> None:
+def test_every_wrong_value_is_reported_by_column_and_row(tmp_path: Path) -> None:
     ensemble = load(tmp_path, features=[X, {"name": "y", "type": "number", "max": 5}], quorum={"min_members": 1})
     with pytest.raises(InvalidPayload) as raised:
         ensemble.predict_table({"x": [1, None, 3], "y": [1, 2, "six"]})
@@ -208,21 +208,21 @@ def test_every_wrong_value_is_told_by_column_and_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
-        ({"X": [1]}, '$.x: is no column of the table; add it, or set "missing" in the manifest, did you mean "X"?'),
+        ({"X": [1]}, '$.x: is not a column of the table; add it, or set "missing" in the manifest, did you mean "X"?'),
         (
             {"x": [1], " Y": [1]},
-            '$.y: is no column of the table, and " Y" nearly is; write the name exactly so, blanks and capitals too',
+            '$.y: is not a column of the table, but " Y" is; write the name exactly, including blanks and case',
         ),
-        ({"x": 1}, "$.x: 1 is no column; give a list, an array or a series of values"),
-        ({"x": "one"}, '$.x: "one" is no column; give a list, an array or a series of values'),
-        ({"x": [1, 2], "y": [1]}, '$.y: has 1 value, and "x" has 2; give each row one'),
-        ([{"x": 1}], f"$: builtins.list is no table; {REMEDY}"),
-        (np.zeros((3, 3)), f'$: an array of 3 x 3 is no table of the 2 features "x", "y"; {REMEDY}'),
+        ({"x": 1}, "$.x: 1 is not a column; pass a list, an array or a series of values"),
+        ({"x": "one"}, '$.x: "one" is not a column; pass a list, an array or a series of values'),
+        ({"x": [1, 2], "y": [1]}, '$.y: has 1 value, and "x" has 2; pass one value for each row'),
+        ([{"x": 1}], f"$: builtins.list is not a table; {REMEDY}"),
+        (np.zeros((3, 3)), f'$: an array of 3 x 3 does not have the 2 features "x", "y"; {REMEDY}'),
     ],
 )
-def test_what_is_no_table_is_refused(tmp_path: Path, table: Any, told: str) -> None:
+def test_an_invalid_table_is_rejected(tmp_path: Path, table: Any, message: str) -> None:
     with pytest.raises(InvalidPayload) as raised:
         load(tmp_path, features=[X, Y]).predict_table(table)
-    assert [str(problem) for problem in raised.value.problems] == [told]
+    assert [str(problem) for problem in raised.value.problems] == [message]

@@ -28,11 +28,11 @@ def problems(**given: Any) -> list[str]:
     return [problem.path for problem in refused.value.problems]
 
 
-def test_a_dataset_is_all_that_a_request_must_say() -> None:
+def test_only_the_dataset_is_required_in_a_request() -> None:
     assert parse_request({"dataset": DATASET}) == Request(DATASET, options=Options())
 
 
-def test_an_option_that_came_later_leaves_the_names_of_other_runs_as_they_were() -> None:
+def test_later_options_do_not_change_the_names_of_runs_without_them() -> None:
     files = (File("a", "a", 1, "v", "csv"),)
     names = [
         name_run(files, "r", "2026-03-01", "results", Options(keep=("x",), max_rejected=0.25, spreadsheet=spreadsheet))
@@ -63,7 +63,7 @@ def test_an_option_that_came_later_leaves_the_names_of_other_runs_as_they_were()
         ({"dataset": "s3://data/inbox/a.csv", "version_id": 1}, ["$.version_id"]),
     ],
 )
-def test_what_is_wrong_is_named_by_its_place(given: dict[str, Any], paths: list[str]) -> None:
+def test_problems_are_reported_by_path(given: dict[str, Any], paths: list[str]) -> None:
     assert problems(**given) == paths
 
 
@@ -76,23 +76,21 @@ def test_what_is_wrong_is_named_by_its_place(given: dict[str, Any], paths: list[
         ({"timezone": "Europe/Berlin", "scheduled_at": "2026-03-01T04:00:00Z", "date": "2025-12-31"}, "2025-12-31"),
     ],
 )
-def test_the_day_is_the_one_it_is_in_the_timezone_when_the_schedule_meant_to_start(
-    given: dict[str, Any], day: str
-) -> None:
+def test_the_day_is_that_of_the_scheduled_time_in_the_timezone(given: dict[str, Any], day: str) -> None:
     assert choose_date(parse_request({"dataset": DATASET, **given}), STARTED) == day
 
 
-def test_the_date_is_written_into_the_datasets_name() -> None:
+def test_the_date_replaces_its_placeholder_in_the_dataset() -> None:
     assert locate_dataset(Request(DATASET), "2026-03-01", "data") == "s3://data/datasets/dt=2026-03-01/"
 
 
-def test_a_version_is_one_objects_whose_name_is_taken_as_it_is() -> None:
+def test_a_dataset_with_a_version_is_one_object_without_a_placeholder() -> None:
     request = parse_request({"dataset": "s3://data/inbox/{date}.csv", "version_id": "v1"})
     assert request == Request("s3://data/inbox/{date}.csv", version_id="v1")
     assert locate_dataset(request, "2026-03-01", "data") == "s3://data/inbox/{date}.csv"
 
 
 @pytest.mark.parametrize("dataset", ["s3://other/datasets/a.csv", "s3://data/records/a.csv", "datasets/a.csv"])
-def test_a_dataset_elsewhere_is_refused(dataset: str) -> None:
-    with pytest.raises(InvalidPayload, match="put it under s3://data/datasets/"):
+def test_a_dataset_outside_the_allowed_prefixes_is_rejected(dataset: str) -> None:
+    with pytest.raises(InvalidPayload, match="store it under s3://data/datasets/"):
         locate_dataset(Request(dataset), "2026-03-01", "data")

@@ -1,4 +1,4 @@
-"""Whoever asks for a run, and whenever: exactly one execution has it."""
+"""Exactly one execution at a time holds the claim on a run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from meddling import Killed, MeddledBucket, kill_at
 from stepensemble.batch.documents import Result
 from stepensemble.batch.run_lock import (
     Claim,
-    Claimed,
     ClaimedElsewhere,
     ClaimHeld,
+    ClaimOutcome,
     RunComplete,
     claim,
-    holds,
+    holds_claim,
     list_finished,
     read_result,
 )
@@ -44,7 +44,7 @@ def everybody(_: str) -> bool:
     return True
 
 
-def nobody(_: str) -> bool:
+def not_running(_: str) -> bool:
     return False
 
 
@@ -53,32 +53,32 @@ def finish(bucket: Bucket) -> None:
     bucket.write(result_key(RUN), msgspec.json.encode(RESULT))
 
 
-def test_the_first_has_it_and_asking_again_changes_nothing(bucket: Bucket) -> None:
+def test_the_first_execution_holds_the_claim_and_claiming_again_changes_nothing(bucket: Bucket) -> None:
     assert claim(bucket, RUN, "first", everybody) == ClaimHeld(1)
     assert claim(bucket, RUN, "first", everybody) == ClaimHeld(1)
-    assert holds(bucket, RUN, "first")
-    assert not holds(bucket, RUN, "second")
-    assert not holds(bucket, "another", "first")
+    assert holds_claim(bucket, RUN, "first")
+    assert not holds_claim(bucket, RUN, "second")
+    assert not holds_claim(bucket, "another", "first")
 
 
-def test_the_second_joins_who_runs_and_takes_over_who_does_not(bucket: Bucket) -> None:
-    claim(bucket, RUN, "first", nobody)
+def test_a_second_execution_waits_for_a_running_one_and_takes_over_from_a_stopped_one(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", not_running)
     assert claim(bucket, RUN, "second", everybody) == ClaimedElsewhere("first")
-    assert claim(bucket, RUN, "second", nobody) == ClaimHeld(2)
-    assert not holds(bucket, RUN, "first")
+    assert claim(bucket, RUN, "second", not_running) == ClaimHeld(2)
+    assert not holds_claim(bucket, RUN, "first")
     assert claim(bucket, RUN, "third", lambda execution: execution == "second") == ClaimedElsewhere("second")
 
 
-def test_a_whole_run_is_claimed_by_nobody(bucket: Bucket) -> None:
-    claim(bucket, RUN, "first", nobody)
+def test_a_complete_run_is_not_claimed(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", not_running)
     finish(bucket)
-    assert claim(bucket, RUN, "second", nobody) == RunComplete(RESULT)
-    assert claim(bucket, RUN, "first", nobody) == RunComplete(RESULT)
-    assert holds(bucket, RUN, "first")
+    assert claim(bucket, RUN, "second", not_running) == RunComplete(RESULT)
+    assert claim(bucket, RUN, "first", not_running) == RunComplete(RESULT)
+    assert holds_claim(bucket, RUN, "first")
 
 
-def test_a_run_that_ends_well_while_its_end_is_looked_at_is_not_taken_over(bucket: Bucket) -> None:
-    claim(bucket, RUN, "first", nobody)
+def test_a_run_that_completes_while_it_is_claimed_is_not_taken_over(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", not_running)
 
     def ends_now(_: str) -> bool:
         finish(bucket)
@@ -87,12 +87,12 @@ def test_a_run_that_ends_well_while_its_end_is_looked_at_is_not_taken_over(bucke
     assert claim(bucket, RUN, "second", ends_now) == RunComplete(RESULT)
 
 
-def test_a_run_whose_results_were_deleted_is_done_again(bucket: Bucket) -> None:
-    claim(bucket, RUN, "first", nobody)
+def test_a_run_whose_results_were_deleted_is_repeated(bucket: Bucket) -> None:
+    claim(bucket, RUN, "first", not_running)
     finish(bucket)
     bucket.delete([success_key(FOLDER)])
     assert read_result(bucket, RUN) is None
-    assert claim(bucket, RUN, "second", nobody) == ClaimHeld(2)
+    assert claim(bucket, RUN, "second", not_running) == ClaimHeld(2)
 
 
 def test_of_many_threads_exactly_one_wins(bucket: Bucket) -> None:
@@ -102,7 +102,7 @@ def test_of_many_threads_exactly_one_wins(bucket: Bucket) -> None:
             bucket.write(claim_key(RUN), msgspec.json.encode(held))
         start = Barrier(16)
 
-        def race(name: str, start: Barrier = start) -> Claimed:
+        def race(name: str, start: Barrier = start) -> ClaimOutcome:
             start.wait()
             return claim(bucket, RUN, name, lambda execution: execution != "dead")
 
@@ -116,7 +116,7 @@ def test_of_many_threads_exactly_one_wins(bucket: Bucket) -> None:
 
 
 def interleave(works: Sequence[Callable[[Callable[[int], None]], None]], order: Sequence[int]) -> None:
-    """Run works side by side, but only one at a time: `order` says, again and again, whose next call is let through.
+    """Run functions in threads, one call at a time: `order` repeatedly decides whose next call may proceed.
 
     Each work is given what it has to call before every step.
     """
@@ -156,42 +156,42 @@ def test_in_every_order_of_their_calls_exactly_one_wins(many: int, holder: str |
     bucket = Bucket("data", MemoryStore())
     if holder is not None:
         bucket.write(claim_key(RUN), msgspec.json.encode(Claim(holder, 1)))
-    claims: dict[str, Claimed] = {}
+    claims: dict[str, ClaimOutcome] = {}
 
     def asking(name: str) -> Callable[[Callable[[int], None]], None]:
-        def ask(before: Callable[[int], None]) -> None:
+        def claimer(before: Callable[[int], None]) -> None:
             claims[name] = claim(MeddledBucket(bucket, before), RUN, name, lambda execution: execution != "dead")
 
-        return ask
+        return claimer
 
     interleave([asking(str(number)) for number in range(many)], order)
     winners = [name for name, claimed in claims.items() if isinstance(claimed, ClaimHeld)]
     assert len(winners) == (0 if holder == "running" else 1)
     winner = winners[0] if winners else "running"
     assert all(claimed == ClaimedElsewhere(winner) for name, claimed in claims.items() if name != winner)
-    assert holds(bucket, RUN, winner)
+    assert holds_claim(bucket, RUN, winner)
 
 
-def test_a_claim_whose_answer_was_lost_is_still_ones_own(bucket: Bucket) -> None:
+def test_a_claim_whose_response_was_lost_is_still_held(bucket: Bucket) -> None:
     class Forgetful(MeddledBucket):
-        """As a client that tries again because the first answer did not arrive."""
+        """A client that retries because the first response was lost."""
 
         def replace(self, key: str, body: bytes, tag: str | None) -> None:
             super().replace(key, body, tag)
             super().replace(key, body, tag)
 
     assert claim(Forgetful(bucket), RUN, "first", everybody) == ClaimHeld(1)
-    assert claim(Forgetful(bucket), RUN, "second", nobody) == ClaimHeld(2)
+    assert claim(Forgetful(bucket), RUN, "second", not_running) == ClaimHeld(2)
 
 
-def test_who_is_killed_while_claiming_is_taken_over(bucket: Bucket) -> None:
+def test_an_execution_killed_while_claiming_is_taken_over(bucket: Bucket) -> None:
     for number in range(3):
         with pytest.raises(Killed):
             claim(MeddledBucket(bucket, kill_at(number)), RUN, "killed", everybody)
     with pytest.raises(Killed):
         claim(MeddledBucket(bucket, after=kill_at(2)), RUN, "killed", everybody)
-    assert holds(bucket, RUN, "killed")
-    assert claim(bucket, RUN, "next", nobody) == ClaimHeld(2)
+    assert holds_claim(bucket, RUN, "killed")
+    assert claim(bucket, RUN, "next", not_running) == ClaimHeld(2)
 
 
 def test_shards_with_reports_are_finished(bucket: Bucket) -> None:

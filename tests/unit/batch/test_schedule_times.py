@@ -17,7 +17,7 @@ def shown(expression: str, many: int = 4, timezone: str = "UTC", after: datetime
 
 
 # The examples of https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-cron-expressions.html and of the
-# scheduler's own page, each with what it says in words.
+# scheduler's documentation, each with its meaning in words.
 @pytest.mark.parametrize(
     ("expression", "words", "times"),
     [
@@ -76,11 +76,11 @@ def shown(expression: str, many: int = 4, timezone: str = "UTC", after: datetime
         ("at(2026-11-20T13:00:00)", "once", ["Fri 2026-11-20 13:00"]),
     ],
 )
-def test_the_examples_of_the_documentation_mean_what_it_says(expression: str, words: str, times: list[str]) -> None:
+def test_the_examples_of_the_aws_documentation(expression: str, words: str, times: list[str]) -> None:
     assert shown(expression, len(times)) == times, words
 
 
-def test_weekdays_next_to_the_ends_of_a_month_stay_in_it() -> None:
+def test_the_nearest_weekday_is_in_the_same_month() -> None:
     # 1 August 2026 is a Saturday, 1 November a Sunday; 31 January is a Saturday, 31 May a Sunday.
     assert shown("cron(0 0 1W 8,11 ? 2026)") == ["Mon 2026-08-03 00:00", "Mon 2026-11-02 00:00"]
     assert shown("cron(0 0 LW 1,5 ? 2026)") == ["Fri 2026-01-30 00:00", "Fri 2026-05-29 00:00"]
@@ -115,23 +115,23 @@ def test_a_schedule_has_no_times_before_its_start_or_after_its_end() -> None:
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("every day", "is no cron"),
+        ("every day", "is not cron"),
         ("cron(0 10 * * ?)", "has 5 fields"),
         ("cron(0 10 * * * *)", 'write "\\?" for one'),
         ("cron(0 10 ? * ? *)", 'write "\\?" for one'),
         ("cron(60 10 * * ? *)", "minutes: '60' is not from 0 to 59"),
         ("cron(0 10 ? * MUN *)", "day-of-week: 'MUN' is not from 1 to 7"),
         ("cron(0 10 20-10 * ? *)", "day-of-month: '20-10' ends before it begins"),
-        ("cron(0 0/0 * * ? *)", "hours: '0/0' never goes on"),
-        ("cron(0 10 ? * 3#1,6#3 *)", "day-of-week: '3#1' is no number"),
-        ("cron(-5 10 * * ? *)", "minutes: '-5' is no number"),
+        ("cron(0 0/0 * * ? *)", "hours: '0/0' has an increment of 0"),
+        ("cron(0 10 ? * 3#1,6#3 *)", "day-of-week: '3#1' is not a number"),
+        ("cron(-5 10 * * ? *)", "minutes: '-5' is not a number"),
         ("rate(0 days)", "write a number and minutes, hours or days"),
         ("rate(99999999999999 days)", "write a smaller number"),
         ("at(9999-12-31T23:59:59)", "write a year from 1970 to 2199"),
         ("at(tomorrow)", "write at\\(yyyy"),
     ],
 )
-def test_what_is_no_expression_is_refused_with_what_is_wrong(expression: str, message: str) -> None:
+def test_an_invalid_expression_is_rejected_with_the_reason(expression: str, message: str) -> None:
     with pytest.raises(UnknownExpression, match=message):
         next_times(expression, "UTC", NEW_YEAR, 1)
 
@@ -142,7 +142,7 @@ def test_what_is_no_expression_is_refused_with_what_is_wrong(expression: str, me
     st.sets(st.integers(1, 7), min_size=1, max_size=3),
     st.integers(0, 400_000),
 )
-def test_the_times_are_those_minutes_that_fit_one_by_one(
+def test_the_times_are_all_minutes_that_match(
     minutes: set[int], hours: set[int], weekdays: set[int], offset: int
 ) -> None:
     after = NEW_YEAR + timedelta(minutes=offset)
@@ -159,10 +159,10 @@ def test_the_times_are_those_minutes_that_fit_one_by_one(
 
 
 @pytest.mark.parametrize(("days", "times"), [(50_000, 1), (100_000, 0), (999_999_999, 0)])
-def test_a_rate_ends_with_the_years_of_aws(days: int, times: int) -> None:
+def test_a_rate_ends_with_the_last_year_of_aws(days: int, times: int) -> None:
     found = next_times(f"rate({days} days)", "Asia/Tokyo", NEW_YEAR, 5, start=NEW_YEAR)
     assert found == [NEW_YEAR + timedelta(50_000)][:times]
 
 
-def test_every_year_of_aws_can_be_written() -> None:
+def test_all_years_of_aws_are_accepted() -> None:
     assert read_cron("0 0 1 1 ? *").years == tuple(range(1970, 2200))

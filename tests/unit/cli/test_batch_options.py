@@ -55,29 +55,29 @@ def test_a_tab_may_be_written_as_a_word() -> None:
 @pytest.mark.parametrize(
     ("read", "message"),
     [
-        (lambda: read_size("16 elephants"), "16 elephants is no size"),
+        (lambda: read_size("16 elephants"), "16 elephants is not a size"),
         (lambda: read_size("1000"), "1,024 bytes or more"),
-        (lambda: read_share("5"), "5 is no share; write it like 0.05 or 5%"),
-        (lambda: read_share("nan"), "nan is no share"),
-        (lambda: read_days("1 March", None, None, NOW), "1 March is no day"),
+        (lambda: read_share("5"), "5 is not a share; write it like 0.05 or 5%"),
+        (lambda: read_share("nan"), "nan is not a share"),
+        (lambda: read_days("1 March", None, None, NOW), "1 March is not a day"),
         (lambda: read_days("9999-12-31", None, None, NOW), "9999-12-31 is out of range; .* 1970 to 2199"),
-        (lambda: read_days(None, "2026-03-01", None, NOW), "both --from and --to"),
+        (lambda: read_days(None, "2026-03-01", None, NOW), "--from and --to belong together; give both"),
         (lambda: read_days(None, "2026-03-02", "2026-03-01", NOW), "is before"),
         (lambda: read_days("2026-03-02", "2026-03-01", "2026-03-02", NOW), "leave one out"),
-        (lambda: read_moment("noon"), "noon is no time"),
-        (lambda: read_moment("9999-12-31T23:59:59-01:00"), "write one of the years 1970 to 2199"),
-        (lambda: read_moment("0001-01-01T00:00+01:00"), "write one of the years 1970 to 2199"),
-        (lambda: read_separator("::"), ":: is no separator"),
-        (lambda: read_separator('"'), "is no separator"),
-        (lambda: check_encoding("utf-9"), "utf-9 is no encoding"),
+        (lambda: read_moment("noon"), "noon is not a time"),
+        (lambda: read_moment("9999-12-31T23:59:59-01:00"), "give a time in the years 1970 to 2199"),
+        (lambda: read_moment("0001-01-01T00:00+01:00"), "give a time in the years 1970 to 2199"),
+        (lambda: read_separator("::"), ":: is not a separator"),
+        (lambda: read_separator('"'), "is not a separator"),
+        (lambda: check_encoding("utf-9"), "utf-9 is not an encoding"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_the_remedy(read: Callable[[], object], message: str) -> None:
+def test_an_invalid_option_is_rejected_with_the_remedy(read: Callable[[], object], message: str) -> None:
     with pytest.raises(typer.BadParameter, match=message):
         read()
 
 
-def test_a_folder_is_uploaded_once_under_a_name_that_says_what_is_in_it(tmp_path: Path) -> None:
+def test_a_folder_is_uploaded_once_under_a_prefix_of_its_content(tmp_path: Path) -> None:
     bucket, sent = Bucket("data", MemoryStore()), list[int]()
     (tmp_path / "dt=2026-03-01").mkdir()
     (tmp_path / "dt=2026-03-01" / "b.csv").write_bytes(b"x\n2\n")

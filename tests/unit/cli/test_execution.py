@@ -1,4 +1,4 @@
-"""What the command line says of an execution that failed."""
+"""The error and the cause of a failed execution, as the command line prints them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from stepensemble.cli.execution import explain_end
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("Runtime.OutOfMemory", "send fewer rows"), ("Runtime.ExitError", "its log may say why")]
+    ("name", "remedy"), [("Runtime.OutOfMemory", "send fewer rows"), ("Runtime.ExitError", "see its log")]
 )
-def test_of_a_function_that_died_each_time_the_cause_is_a_sentence_with_a_remedy(name: str, remedy: str) -> None:
+def test_the_cause_of_a_function_whose_process_ended_has_a_remedy(name: str, remedy: str) -> None:
     cause = json.dumps({"errorType": name, "errorMessage": "Runtime exited with error: signal: killed"})
     error, explained = explain_end({"status": "FAILED", "error": name, "cause": cause})
     assert error == name
@@ -20,10 +20,10 @@ def test_of_a_function_that_died_each_time_the_cause_is_a_sentence_with_a_remedy
     assert remedy in explained
 
 
-def test_the_cause_of_an_error_of_ours_stays_as_it_is() -> None:
-    described = {"status": "FAILED", "error": "QuorumNotMet", "cause": "1 of 2 voters answered; missing: log"}
-    assert explain_end(described) == ("QuorumNotMet", "1 of 2 voters answered; missing: log")
+def test_the_cause_of_an_error_of_this_project_is_not_changed() -> None:
+    described = {"status": "FAILED", "error": "QuorumNotMet", "cause": "1 of 2 voters responded; missing: log"}
+    assert explain_end(described) == ("QuorumNotMet", "1 of 2 voters responded; missing: log")
 
 
-def test_an_execution_that_was_stopped_has_its_status_for_an_error() -> None:
+def test_the_error_of_a_stopped_execution_is_its_status() -> None:
     assert explain_end({"status": "ABORTED"}) == ("ABORTED", "no cause was given")

@@ -1,4 +1,4 @@
-"""A folder that is watched, and symbolic links in it, over a bucket in memory."""
+"""A watched folder with symbolic links in it, and a bucket in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepensemble.cli.folder_watch import Watch
 
 
 class Uploads:
-    """Where files are uploaded to; nothing is answered."""
+    """A bucket that stores uploads, without responses."""
 
     name = "data"
 
@@ -34,13 +34,13 @@ def place(tmp_path: Path) -> Path:
 
 
 def upload(place: Path) -> tuple[set[str], set[str]]:
-    """Return which files are uploaded of the folder, and which are passed over for a link."""
+    """Return which files of the folder are uploaded, and which are skipped because of a link."""
     data = Uploads()
     stack: Any = SimpleNamespace(data=data, local=False)
     watch = Watch(stack, place / "folder", place / "folder" / "outbox")
-    for _ in range(2):  # a file is uploaded when it rests
-        for name, seen in watch._settled():
-            watch._ask(name, *seen)
+    for _ in range(2):  # a file is uploaded when it has not changed between two scans
+        for name, seen in watch._list_stable():
+            watch._upload(name, *seen)
     return {key.removeprefix("inbox/") for key in data.bodies}, watch.linked
 
 
@@ -59,7 +59,7 @@ def test_a_linked_folder_is_not_read(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["sub", "results"])
-def test_nothing_is_answered_through_a_link(place: Path, name: str) -> None:
+def test_no_response_is_written_through_a_link(place: Path, name: str) -> None:
     folder = place / "folder"
     (folder / "sub").mkdir()
     (folder / "sub" / "deep.json").write_text("[]")
@@ -69,12 +69,12 @@ def test_nothing_is_answered_through_a_link(place: Path, name: str) -> None:
     assert "sub/deep.json" in linked - uploaded
 
 
-def test_a_file_that_became_a_link_after_the_look_is_not_read(place: Path) -> None:
+def test_a_file_that_became_a_link_after_the_scan_is_not_read(place: Path) -> None:
     data = Uploads()
     stack: Any = SimpleNamespace(data=data, local=False)
     watch = Watch(stack, place / "folder", place / "folder" / "outbox")
-    ((name, seen),) = watch._look().items()
+    ((name, seen),) = watch._scan().items()
     (place / "folder" / name).unlink()
     (place / "folder" / name).symlink_to(place / "elsewhere" / "secret.json")
-    watch._ask(name, *seen)
+    watch._upload(name, *seen)
     assert data.bodies == {}

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from stepensemble.cli.schedules import fire, read_schedule
-from stepensemble.cli.tables.batch import draw_schedule
+from stepensemble.cli.tables.batch import render_schedule
 
 AT = datetime(2026, 3, 1, 5, tzinfo=UTC)
 INPUT = (
@@ -21,11 +21,11 @@ INPUT = (
 
 
 class Services:
-    """Scheduler with one schedule, and Step Functions that notes what is started."""
+    """Scheduler with one schedule, and Step Functions, which records what is started."""
 
     def __init__(self, **more: Any) -> None:
         self.started: list[dict[str, Any]] = []
-        self.asked: dict[str, str] = {}
+        self.requested: dict[str, str] = {}
         self.found = {
             "Arn": "arn:aws:scheduler:us-east-1:1:schedule/default/dev-batch",
             "ScheduleExpression": "cron(0 5 * * ? *)",
@@ -35,8 +35,8 @@ class Services:
             **more,
         }
 
-    def get_schedule(self, **asked: str) -> dict[str, Any]:
-        self.asked = asked
+    def get_schedule(self, **requested: str) -> dict[str, Any]:
+        self.requested = requested
         return self.found
 
     def start_execution(self, **started: Any) -> dict[str, str]:
@@ -50,9 +50,9 @@ class Services:
 def test_it_is_found_by_its_name_and_group() -> None:
     services = Services()
     read_schedule(services.stack())
-    assert services.asked == {"Name": "dev-batch", "GroupName": "default"}
+    assert services.requested == {"Name": "dev-batch", "GroupName": "default"}
     read_schedule(services.stack("nightly/dev-batch"))
-    assert services.asked == {"Name": "dev-batch", "GroupName": "nightly"}
+    assert services.requested == {"Name": "dev-batch", "GroupName": "nightly"}
 
 
 def test_its_target_is_started_with_its_input_and_the_attributes_of_that_time() -> None:
@@ -83,18 +83,18 @@ def test_a_rate_counts_from_when_it_was_made() -> None:
     assert time == datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(("state", "words"), [("ENABLED", "next"), ("DISABLED", "would be next")])
-def test_what_is_shown_says_whether_it_is_on(state: str, words: str) -> None:
+@pytest.mark.parametrize(("state", "heading"), [("ENABLED", "next"), ("DISABLED", "would be next")])
+def test_the_table_shows_whether_the_schedule_is_enabled(state: str, heading: str) -> None:
     scheduled = read_schedule(Services(State=state).stack())
     console = Console(width=120)
     with console.capture() as captured:
-        console.print(draw_schedule(scheduled, scheduled.next_times(AT, 2)))
+        console.print(render_schedule(scheduled, scheduled.next_times(AT, 2)))
     lines = [" ".join(line.split()) for line in captured.get().splitlines()]
     assert lines == [
         "schedule dev-batch, cron(0 5 * * ? *) in Europe/Berlin",
         f"state {state.lower()}",
         "dataset s3://data/inbox/dt={date}/",
         "starts dev-batch",
-        f"{words} Mon 2026-03-02 05:00 CET",
+        f"{heading} Mon 2026-03-02 05:00 CET",
         "Tue 2026-03-03 05:00 CET",
     ]

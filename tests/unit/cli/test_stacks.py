@@ -1,4 +1,4 @@
-"""What a command does with a stack whose template is not this version's."""
+"""A stack that was deployed by another version of the template."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PARTS = {
 
 
 @pytest.mark.parametrize(("part", "output"), PARTS.items())
-def test_a_part_that_a_stack_does_not_name_is_missed_with_the_remedy(part: str, output: str) -> None:
+def test_a_missing_output_of_a_stack_is_an_error_with_the_remedy(part: str, output: str) -> None:
     session = boto3.session.Session(region_name="eu-central-1")
     stack = Stack("stepensemble-dev", {}, session, endpoint=None, local=False)
-    with pytest.raises(StackOutdated) as missed:
+    with pytest.raises(StackOutdated) as error:
         getattr(stack, part)
-    assert str(missed.value).startswith(f'the stack "stepensemble-dev" has no output "{output}": ')
-    assert str(missed.value).endswith("; deploy it again, or look at --stack")
+    assert str(error.value).startswith(f'the stack "stepensemble-dev" has no output "{output}": ')
+    assert str(error.value).endswith("; deploy it again, or name another stack with --stack")

@@ -1,4 +1,4 @@
-"""What others wrote is printed as the text it is: no markup, no pictures, nothing that moves a cursor."""
+"""Text of others is printed as it is: no markup, no emoji, nothing that moves a cursor."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def printed(*what: object, colours: bool = False) -> str:
 
 
 @pytest.mark.parametrize("text", ["[bold]x[/bold]", "[/]", "[link=http://a]b[/link]", ":warning:", "a[0]"])
-def test_brackets_and_names_of_pictures_are_text_wherever_they_are(text: str) -> None:
+def test_brackets_and_names_of_emoji_are_text_everywhere(text: str) -> None:
     table = Table(text)
     table.add_row(text)
     assert printed(text) == f"{text}\n"
     assert printed(table).count(text) == 2
 
 
-def test_a_control_character_is_shown_by_its_symbol() -> None:
+def test_a_control_character_is_shown_as_a_symbol() -> None:
     table = Table(ESCAPES)
     table.add_row(Text(ESCAPES, style="bold"))
     for shown in (printed(ESCAPES), printed(Text(ESCAPES)), printed(table)):
@@ -43,11 +43,11 @@ def test_a_control_character_is_shown_by_its_symbol() -> None:
         assert "␛]52;c;aGk=" in shown
 
 
-def test_styles_of_our_own_are_kept() -> None:
+def test_the_styles_of_this_package_are_kept() -> None:
     assert printed(Text("\x1b[31mok", style="bold"), colours=True) == "\x1b[1m␛[31mok\x1b[0m\n"
 
 
-def test_what_takes_a_while_is_text_too() -> None:
+def test_a_status_line_is_text_too() -> None:
     file = io.StringIO()
     status = PlainStatus(Text("[bold]one"), console=PlainConsole(file=file))
     status.update("[bold]two")
@@ -60,15 +60,17 @@ def test_nothing_printed_controls_a_terminal(text: str) -> None:
 
 
 @given(st.text())
-def test_json_is_text_to_a_terminal_and_the_same_document(text: str) -> None:
+def test_printed_json_has_no_control_character_and_is_the_same_document(text: str) -> None:
     line = encode_line({text: [text]})
     assert json.loads(line) == {text: [text]}
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", line)
 
 
-def test_every_command_prints_by_these_consoles() -> None:
-    # Those that Typer makes show help, which is ours.
+def test_every_command_prints_with_these_consoles() -> None:
+    # Typer makes its own consoles for help texts, which are this package's.
     made = [
-        path.name for path in SOURCE.glob("*.py") if re.search(r"\bConsole\(|from_markup|json\.dumps", path.read_text())
+        path.name
+        for path in SOURCE.rglob("*.py")
+        if re.search(r"\bConsole\(|from_markup|json\.dumps", path.read_text())
     ]
     assert made == ["terminal.py"]

@@ -15,7 +15,7 @@ from stepensemble.conversion.contract_inference import (
     describe_inferred,
     infer_output,
 )
-from stepensemble.core.aggregation.canonical import canonical
+from stepensemble.core.aggregation.canonical import convert_output
 from stepensemble.core.errors import AdditionRefused, InputMismatch, InvalidOutput
 from stepensemble.core.schema.outputs import Label, Probabilities, Probability, Value
 from stepensemble.core.schema.task import MulticlassTask, Task
@@ -179,7 +179,7 @@ def test_an_inferred_output_is_always_valid(rows: list[list[float]]) -> None:
                 inferred = infer_output(task, output)
             except AdditionRefused:
                 continue
-            canonical(output[:, 0] if output.shape[1] == 1 else output, task, inferred)  # raises where it is not
+            convert_output(output[:, 0] if output.shape[1] == 1 else output, task, inferred)  # raises where it is not
 
 
 def test_one_of_several_outputs_has_to_be_named() -> None:

@@ -13,9 +13,17 @@ import numpy as np
 import pytest
 
 from builders import MODELS, model
+from in_process import run_in_process
+from stepensemble.conversion import sandbox
 from stepensemble.conversion.converter import ConversionOptions, convert
 from stepensemble.core.errors import FileUnsafe, InputMismatch, ModelRefused
 from stepensemble.runtimes import load_model
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try models in this process, without the start of a child for each."""
+    monkeypatch.setattr(sandbox, "run_in_child", run_in_process)
 
 
 def keras_file(path: Path, class_name: str) -> Path:
@@ -33,6 +41,7 @@ def run_without_tensorflow(statement: str) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("name", ["half_plus_two", "int8", "named", "text", "fixed_batch_two", "free_width"])
 def test_a_litert_file_is_not_changed(name: str) -> None:
     converted = convert(MODELS / f"{name}.tflite")
@@ -52,12 +61,14 @@ def test_a_litert_file_is_run_before_it_is_accepted(tmp_path: Path) -> None:
         convert(MODELS / "one_row_inside.tflite")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_signature_of_a_litert_file_can_be_chosen() -> None:
     assert convert(MODELS / "signatures.tflite", ConversionOptions(signature="half")).signature.name == "half"
     with pytest.raises(ModelRefused, match='the model has the signatures "double", "half"; choose one of them'):
         convert(MODELS / "signatures.tflite")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_rows_that_a_litert_file_does_not_take_are_rejected() -> None:
     with pytest.raises(InputMismatch, match=r"takes \[1\] numbers a row, and its columns give \[2\]"):
         convert(MODELS / "sigmoid.tflite", golden=np.zeros((1, 2), dtype=np.float32))

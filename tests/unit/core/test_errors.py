@@ -36,7 +36,7 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
     assert drawn_tree() == classes
 
 
-def test_every_error_says_what_it_means() -> None:
+def test_every_error_states_what_it_means() -> None:
     assert all(vars(errors)[name].__doc__ for name in drawn_tree())
 
 

@@ -18,8 +18,9 @@ import strategies
 from builders import manifest, member, release, released
 from stepensemble.batch.output.result_table import ShardPredictions, predict_shard
 from stepensemble.batch.report.statistics import count_predictions
-from stepensemble.core.aggregation.prediction import ExecutionResult, MemberResult, ask_once, decide
-from stepensemble.core.aggregation.single_row import prepare_prediction
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
+from stepensemble.core.aggregation.single_row import prepare_fast_path
 from stepensemble.core.errors import InvalidManifest, InvalidPayload
 from stepensemble.core.preprocessing.encoding import normalize
 from stepensemble.core.schema.manifest import Manifest
@@ -154,16 +155,16 @@ def check_answers(read: Manifest, generator: np.random.Generator) -> None:
         said[one.id] = MemberResult(one.id, numbers[:, 0] if width == 1 else numbers)
     members = [released(one.id, one.output, weight=one.weight) for one in read.members]
     made = release(read.task, *members, aggregation=read.aggregation, review=read.review)
-    decided = decide(made, made.policy, rows, ask_once(said))
+    decided = decide(made, made.policy, rows, CollectedResults([said]))
     assert isinstance(decided, ExecutionResult)
     check_finite(msgspec.to_builtins(decided.to_output("p", "r")))
-    answered = predict_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), ask_once(said))
+    answered = predict_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), CollectedResults([said]))
     assert isinstance(answered, ShardPredictions)
     if answered.heard is not None:
         check_finite(msgspec.to_builtins(count_predictions(made, answered.heard, {})))
-    answer_row = prepare_prediction(made)
-    for row in range(rows if answer_row is not None else 0):
-        alone = answer_row({id_: MemberResult(id_, one.outputs[[row]]) for id_, one in said.items()})
+    fast_path = prepare_fast_path(made)
+    for row in range(rows if fast_path is not None else 0):
+        alone = fast_path({id_: MemberResult(id_, one.outputs[[row]]) for id_, one in said.items()})
         if alone is not None:
             check_finite(msgspec.to_builtins(alone.predictions))
 

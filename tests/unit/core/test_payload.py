@@ -16,23 +16,23 @@ def problems_of(data: object) -> list[str]:
     return [str(problem) for problem in refused.value.problems]
 
 
-def test_one_row_is_spoken_of_as_features() -> None:
+def test_problems_of_one_row_name_features() -> None:
     payload = parse_payload({"features": {"x": 1}})
     assert (list(payload.rows), payload.single, payload.locate(0)) == ([{"x": 1}], True, "$.features")
 
 
-def test_many_rows_are_spoken_of_by_their_number() -> None:
+def test_problems_of_many_rows_name_their_number() -> None:
     payload = parse_payload({"instances": [{"x": 1}, {"x": 2}]})
     assert (list(payload.rows), payload.single, payload.locate(1)) == ([{"x": 1}, {"x": 2}], False, "$.instances[1]")
 
 
-def test_rows_may_be_pointed_at() -> None:
+def test_rows_may_be_a_pointer() -> None:
     payload = parse_payload({"instances": {"s3": "s3://bucket/payloads/a/b.json"}})
     assert isinstance(payload.rows, Pointer)
     assert payload.rows.split() == ("bucket", "payloads/a/b.json")
 
 
-def test_what_else_a_payload_says_is_kept() -> None:
+def test_the_other_keys_of_a_payload_are_read() -> None:
     payload = parse_payload({"features": {}, "prediction_id": "p-1", "metadata": {"a": [1]}, "release": "ab" * 4})
     assert (payload.prediction_id, payload.metadata, payload.release) == ("p-1", {"a": [1]}, "abababab")
     plain = parse_payload({"features": {}})
@@ -56,7 +56,7 @@ def test_a_quorum_overrides_the_policys_field_by_field() -> None:
     assert apply_quorum(parse_payload({"features": {}}), policy, members) is policy
 
 
-def test_a_quorum_of_unknown_members_is_refused() -> None:
+def test_a_quorum_of_unknown_members_is_rejected() -> None:
     payload = parse_payload({"features": {}, "quorum": {"required": ["c"], "min_members": 3}})
     with pytest.raises(InvalidPayload) as refused:
         apply_quorum(payload, Policy(), [released("a"), released("c", role="shadow")])
@@ -64,7 +64,7 @@ def test_a_quorum_of_unknown_members_is_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [1, MAX_ROWS])
-def test_one_to_ten_thousand_rows_are_taken(count: int) -> None:
+def test_one_to_ten_thousand_rows_are_accepted(count: int) -> None:
     assert MAX_ROWS == 10_000
     assert len(parse_payload({"instances": [{}] * count}).rows) == count  # type: ignore[arg-type]
 
@@ -112,7 +112,7 @@ def test_one_to_ten_thousand_rows_are_taken(count: int) -> None:
         ),
     ],
 )
-def test_a_frame_that_is_not_sound_is_refused(data: Any, expected: str) -> None:
+def test_an_invalid_payload_is_rejected(data: Any, expected: str) -> None:
     (found,) = problems_of(data)
     assert found.startswith(expected)
 
@@ -129,18 +129,18 @@ def test_a_warm_up_is_one_key_that_is_true_and_nothing_else() -> None:
     [
         (
             {"warmup": True},
-            "$.warmup: is a warm-up, which has no answer; start an execution of the state machine with it, or run: "
+            "$.warmup: is a warm-up, which has no prediction; start an execution of the state machine with it, or run: "
             "ensemble warm",
         ),
-        ({"warmup": 1}, '$.warmup: 1 is not true; warm up with {"warmup": true}, or leave it out and ask'),
+        ({"warmup": 1}, '$.warmup: 1 is not true; warm up with {"warmup": true}, or leave it out to predict'),
         (
             {"warmup": False, "features": {}},
-            '$.warmup: false is not true; warm up with {"warmup": true}, or leave it out and ask',
+            '$.warmup: false is not true; warm up with {"warmup": true}, or leave it out to predict',
         ),
         (
             {"warmup": True, "features": {}, "metadata": {}},
-            '$.warmup: goes with nothing else, and "features", "metadata" came with it; send it alone to warm up, or '
-            "leave it out to ask",
+            '$.warmup: must be the only key, and there are also "features", "metadata"; send it alone to warm up, or '
+            "leave it out to predict",
         ),
         (
             {"warm_up": True, "features": {}},
@@ -149,28 +149,28 @@ def test_a_warm_up_is_one_key_that_is_true_and_nothing_else() -> None:
         ),
     ],
 )
-def test_a_warm_up_is_no_question_and_goes_with_none(data: Any, expected: str) -> None:
+def test_a_warm_up_is_not_a_payload(data: Any, expected: str) -> None:
     assert problems_of(data) == [expected]
 
 
-def test_what_else_is_wrong_beside_a_warm_up_is_told_too() -> None:
+def test_other_problems_beside_a_warm_up_are_reported_too() -> None:
     data = {"warmup": True, "dataset": "s3://data/inbox/a.csv", "prediction_id": ""}
     assert [problem.split(":")[0] for problem in problems_of(data)] == ["$.warmup", "$.dataset", "$.prediction_id"]
 
 
 @pytest.mark.parametrize("prediction_id", ["a", "A.b_c:d-9", "0", "x" * 128])
-def test_a_prediction_id_may_be(prediction_id: str) -> None:
+def test_a_valid_prediction_id_is_accepted(prediction_id: str) -> None:
     assert parse_payload({"features": {}, "prediction_id": prediction_id}).prediction_id == prediction_id
 
 
 @pytest.mark.parametrize("prediction_id", ["", "-a", "a b", "a/b", "ä", "x" * 129, 7, True, ["a"], "a\n"])
-def test_a_prediction_id_may_not_be(prediction_id: object) -> None:
+def test_an_invalid_prediction_id_is_rejected(prediction_id: object) -> None:
     (found,) = problems_of({"features": {}, "prediction_id": prediction_id})
     assert found.startswith("$.prediction_id: ")
     assert "use 1 to 128 letters" in found
 
 
-def test_every_problem_of_the_frame_is_reported_at_once() -> None:
+def test_every_problem_is_reported_at_once() -> None:
     found = problems_of({"instances": [], "prediction_id": "", "metadata": 1, "release": "?", "extra": 1})
     assert [problem.split(":")[0] for problem in found] == [
         "$.extra",
@@ -181,7 +181,7 @@ def test_every_problem_of_the_frame_is_reported_at_once() -> None:
     ]
 
 
-def test_the_digest_is_of_the_rows_and_the_quorum_and_of_nothing_else() -> None:
+def test_the_digest_depends_only_on_the_rows_and_the_quorum() -> None:
     one = digest_input({"features": {"x": 1, "y": 2}})
     assert one == digest_input({"metadata": {"a": 1}, "features": {"y": 2, "x": 1}, "prediction_id": "p"})
     assert one == digest_input({"features": {"x": 1, "y": 2}, "quorum": None})

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from builders import BINARY, REGRESSION, THREE, released
 from builders import release as make_release
-from stepensemble.core.aggregation.prediction import (
+from stepensemble.core.aggregation.output import (
     MemberFailure,
     MemberReport,
     Output,
@@ -23,7 +23,7 @@ from stepensemble.core.schema.outputs import Label, Probabilities, Probability, 
 from stepensemble.core.schema.policy import Confidence, Mean, Stacking
 from stepensemble.core.schema.task import MulticlassTask, RegressionTask, Task, name_classes
 from stepensemble.core.state_size import STATE_BYTES, travels_inline
-from stepensemble.handlers.state import Frame, MemberToInvoke, TierRequest, TierResults, prepare_tier
+from stepensemble.handlers.state import Frame, MemberToInvoke, TierColumns, TierRequest, TierResults, prepare_tier
 
 WORST = -2.2250738585072014e-308
 """No float64 is longer in JSON."""
@@ -39,13 +39,13 @@ TASKS = st.one_of(
 
 
 def build(task: Task, *roles: str, stacked: bool = False) -> Release:
-    """Return a release with a member a role; `shadow`, `label` (a voter that says names), or `voter`, and its tier."""
+    """Return a release with a member for each role: `shadow`, `label` (class names) or `voter`, and its tier."""
     kind = {REGRESSION: Value(), BINARY: Probability()}.get(task, Probabilities())
     members = []
     for number, role in enumerate(roles):
-        said, _, tier = role.partition(" ")
-        output = Label(one_hot=True) if said == "label" else kind
-        more = {"role": "shadow" if said == "shadow" else "voter", "tier": int(tier or 1), "timeout": 50}
+        kind_of_member, _, tier = role.partition(" ")
+        output = Label(one_hot=True) if kind_of_member == "label" else kind
+        more = {"role": "shadow" if kind_of_member == "shadow" else "voter", "tier": int(tier or 1), "timeout": 50}
         members.append(released(f"{number:02d}".ljust(64, "m"), output, version="v" * 64, **more))
     classes = len(name_classes(task))
     matrix = ((WORST,) * classes,) * classes if classes > 2 else WORST
@@ -63,7 +63,7 @@ def build(task: Task, *roles: str, stacked: bool = False) -> Release:
 
 
 class States:
-    """What an execution of a release carries at its worst: every row in every tier, the longest numbers and names."""
+    """The largest execution of a release: every row in every tier, the longest numbers and names."""
 
     def __init__(self, release: Release, rows: int, columns: int, failing: int = 0) -> None:
         self.release, self.rows, self.failing = release, rows, failing
@@ -89,7 +89,7 @@ class States:
 
     @property
     def fit(self) -> bool:
-        """What the arithmetic says."""
+        """Whether the arithmetic lets it travel inline."""
         return travels_inline(
             self.release,
             self.release.policy,
@@ -112,26 +112,28 @@ class States:
         return [WORST if width == 1 else [WORST] * width] * self.rows
 
     def results(self, tier: int) -> TierResults:
-        came: dict[str, list[Any]] = {"voter": [], "shadow": []}
+        results: dict[str, list[Any]] = {"voter": [], "shadow": []}
         for place, member in enumerate(self.release.members):
             outputs = self.outputs(place)
             if member.tier == tier and outputs is None:
-                came[member.role].append({"id": member.id, "error": {"Error": "Runtime.ExitError", "Cause": CAUSE}})
+                results[member.role].append({"id": member.id, "error": {"Error": "Runtime.ExitError", "Cause": CAUSE}})
             elif member.tier == tier:
-                came[member.role].append({"id": member.id, "outputs": outputs, "duration_ms": 12345.678, "cold": False})
-        return TierResults(tuple(came["voter"]), tuple(came["shadow"]))
+                results[member.role].append(
+                    {"id": member.id, "outputs": outputs, "duration_ms": 12345.678, "cold": False}
+                )
+        return TierResults(tuple(results["voter"]), tuple(results["shadow"]))
 
     def output(self) -> Output:
         classes = name_classes(self.release.task)
         shadows = [member.id for member in self.release.members if member.role == "shadow"]
-        said: dict[str, Any] = {"value": WORST, "spread": WORST, "range": WORST, "decision": "abstain", "tier": 3}
-        said["shadows"] = dict.fromkeys(shadows, ShadowReport(agrees=False, flips=False))
+        fields: dict[str, Any] = {"value": WORST, "spread": WORST, "range": WORST, "decision": "abstain", "tier": 3}
+        fields["shadows"] = dict.fromkeys(shadows, ShadowReport(agrees=False, flips=False))
         if classes:
             numbers = ("score", "agreement", "margin", "entropy", "mean_entropy", "mutual_information")
-            said |= dict.fromkeys(numbers, WORST)
-            said |= {"label": max(classes, key=size), "probabilities": [WORST] * len(classes), "tie": False}
-            said["pivotal"] = [voter.id for voter in self.release.voters]
-            assert set(said) == set(Prediction.__struct_fields__) - {"missing", "failure"}  # as no voter is missing
+            fields |= dict.fromkeys(numbers, WORST)
+            fields |= {"label": max(classes, key=size), "probabilities": [WORST] * len(classes), "tie": False}
+            fields["pivotal"] = [voter.id for voter in self.release.voters]
+            assert set(fields) == set(Prediction.__struct_fields__) - {"missing", "failure"}  # no voter is missing
         reports = [
             MemberReport(
                 id=member.id,
@@ -154,28 +156,21 @@ class States:
             policy=self.release.policy,
             participation={"voter": Participation(99, 99, WORST), "shadow": Participation(99, 99, WORST)},
             needs_review=self.rows,
-            predictions=[Prediction(**said)] * self.rows,
+            predictions=[Prediction(**fields)] * self.rows,
             members=reports,
         )
 
     def bodies(self) -> Iterator[Any]:
-        """Return every state, and what Aggregate is sent."""
+        """Return every state, and every event that Aggregate gets."""
         frame = Frame("p" * 128, "0" * 64, inline=True)
         execution = {"id": "a" * 256, "name": "n" * 80, "started_at": "2026-03-01T12:00:00.000Z"}
         earlier: list[TierRequest] = []
         for tier in range(1, self.release.tiers + 1):
-            asked = prepare_tier(
-                frame,
-                tier,
-                [member for member in self.members if member.tier >= tier],
-                rows=self.rows,
-                columns=self.columns,
-                all_columns=self.columns,
-                earlier=earlier,
-            )
+            members = [member for member in self.members if member.tier >= tier]
+            state = prepare_tier(frame, tier, members, TierColumns(self.rows, self.columns, self.columns), earlier)
             results = self.results(tier)
-            yield {**asked, "undecided": self.rows, "results": results}
-            sent = {key: asked[key] for key in ("prediction_id", "release", "inline", "rows", "earlier", "cascade")}
+            yield {**state, "undecided": self.rows, "results": results}
+            sent = {key: state[key] for key in ("prediction_id", "release", "inline", "rows", "earlier", "cascade")}
             yield {**sent, "results": results, "payload": self.input, "execution": execution}
             earlier.append(TierRequest(self.rows, results))
         yield self.output()
@@ -189,7 +184,7 @@ def size(value: Any) -> int:
 
 
 def assert_fits(release: Release, columns: int, failing: int = 0) -> int:
-    """Find the most rows that are accepted, where the arithmetic is tightest, and measure what they come to."""
+    """Find the most rows that are accepted, where the arithmetic is tightest, and measure their size."""
     few, many = 0, 1
     while States(release, many, columns, failing).fit:
         few, many = many, many * 2
@@ -213,7 +208,7 @@ ROLES = {
 
 @settings(max_examples=25, deadline=None)
 @given(TASKS, st.integers(1, 20), st.data())
-def test_law_what_travels_inline_fits_into_every_state_at_its_worst(
+def test_law_what_travels_inline_fits_into_every_state_at_its_largest(
     task: Task, columns: int, data: st.DataObject
 ) -> None:
     roles = ROLES[REGRESSION] if isinstance(task, RegressionTask) else ROLES["classes"]
@@ -230,7 +225,7 @@ QUOTES = MulticlassTask(classes=('"' * 400, "b"))
     [
         pytest.param(build(REGRESSION, *["voter"] * 8), 1000, 8, id="more causes than outputs"),
         pytest.param(build(QUOTES, "voter"), 1, 0, id="a label that JSON writes twice as long"),
-        pytest.param(build(QUOTES, *["label"] * 8), 1, 0, id="members that say it"),
+        pytest.param(build(QUOTES, *["label"] * 8), 1, 0, id="members with labels"),
         pytest.param(build(REGRESSION, "voter", "voter 2", "voter 3"), 200, 0, id="columns that travel twice"),
         pytest.param(build(BINARY, "voter", *["shadow"] * 7), 1, 0, id="mostly shadows"),
     ],

@@ -44,7 +44,7 @@ def test_what_cannot_be_carried_on_is_refused_with_a_reason(body: bytes, reason:
         read_json(body)
 
 
-def test_infinities_are_read_where_they_are_asked_for() -> None:
+def test_infinities_are_read_where_they_are_requested() -> None:
     assert read_json(b"[Infinity, -Infinity]", finite=False) == [float("inf"), float("-inf")]
 
 
@@ -62,7 +62,7 @@ def test_a_key_that_is_there_twice_is_refused_by_its_name() -> None:
         ("", "Input data was truncated"),
     ],
 )
-def test_what_is_wrong_with_a_text_is_said_by_line_and_column(text: str | bytes, place: str) -> None:
+def test_a_syntax_error_is_described_by_line_and_column(text: str | bytes, place: str) -> None:
     with pytest.raises(msgspec.DecodeError) as raised:
         msgspec.json.decode(text)
     assert describe_syntax(text, raised.value).endswith(place)

@@ -1,4 +1,4 @@
-"""The state's folder is closed to others, also where an earlier version left it open."""
+"""The state's folder is private, also if an earlier version left it readable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_an_open_folder_is_closed_with_all_that_is_in_it_and_nothing_outside(tmp_path: Path) -> None:
+def test_a_folder_and_its_content_become_private_and_nothing_outside_does(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("")
     outside.chmod(0o644)
@@ -30,7 +30,7 @@ def test_an_open_folder_is_closed_with_all_that_is_in_it_and_nothing_outside(tmp
     assert mode(outside) == 0o644
 
 
-def test_the_database_and_what_sqlite_puts_beside_it_are_the_owners(tmp_path: Path) -> None:
+def test_the_database_and_sqlites_files_beside_it_are_private(tmp_path: Path) -> None:
     database = StateDatabase(tmp_path / "state.db")
     database.write_fact("name", "value")
     assert {path.name: mode(path) for path in tmp_path.iterdir()} == dict.fromkeys(

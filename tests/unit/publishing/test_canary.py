@@ -11,7 +11,7 @@ import pytest
 from builders import X, artifact, member, released, sources
 from memory import SLOTS, MemoryStack
 from stepensemble import Ensemble
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import (
     ArtifactCorrupt,
     CanaryConflict,

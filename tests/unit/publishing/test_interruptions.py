@@ -154,7 +154,7 @@ def test_two_first_publishers_conflict_too(mine: Sources, theirs: Sources) -> No
         if call == 1:
             publishing(theirs)(stack.releases)
 
-    with pytest.raises(PublishConflict, match=r"current\.json was changed by somebody else meanwhile"):
+    with pytest.raises(PublishConflict, match=r"current\.json was changed at the same time by another process"):
         publishing(mine)(ReleaseStore(MeddledBucket(stack.artifacts, meddle)))
     assert assert_whole(stack, theirs.digest) == theirs.digest
 

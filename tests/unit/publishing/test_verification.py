@@ -13,7 +13,7 @@ from msgspec import structs
 import asl
 from builders import ROOT, fingerprint, member, sources
 from memory import SLOTS, MemoryStack
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import FingerprintMissing, VerificationFailed
 from stepensemble.core.releases.fingerprint import Fingerprint, MemberFingerprint
 from stepensemble.publishing.golden import GOLDEN_ROWS
@@ -200,7 +200,7 @@ def test_a_missing_or_wrong_fingerprint_is_reported_and_fixed_by_publishing(body
     other = "e" * 64
     if body is not None:
         stack.artifacts.write(fingerprint_key(other), body)
-    with pytest.raises(FingerprintMissing, match=f"no fingerprint of release {other[:12]} is kept; publish"):
+    with pytest.raises(FingerprintMissing, match=f"no fingerprint of release {other[:12]} is stored; publish"):
         stack.releases.read_fingerprint(other)
     stack.releases.write_fingerprint(structs.replace(kept({"x": 1}), release=other))
     assert stack.releases.read_fingerprint(other).release == other

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import BINARY, REGRESSION, THREE, release, released
-from stepensemble.core.aggregation.prediction import Prediction
+from stepensemble.core.aggregation.output import Prediction
 from stepensemble.core.errors import InvalidOutput, InvalidPayload, LabelUnknown, ServableNotFound
 from stepensemble.core.releases.release import Canary, Current, ReleasedMember
 from stepensemble.core.schema.manifest import (
@@ -143,14 +143,14 @@ def test_numbers_may_stand_bare_where_the_model_takes_one_a_row() -> None:
     assert (bare.bare, listed.bare) == (True, False)
 
 
-def test_a_members_own_inputs_go_before_features_of_the_same_name_unless_the_signature_says_features() -> None:
+def test_a_members_inputs_precede_features_of_the_same_name_unless_the_signature_is_features() -> None:
     servable = half(released("m", inputs={"x": ("x",)}))
     body = {"instances": [{"x": 1.0}]}
     assert parse_predict(body, servable).tensors is not None
     assert parse_predict({**body, "signature_name": "features"}, servable).rows == [{"x": 1.0}]
 
 
-def test_a_member_asked_by_other_names_is_asked_by_features() -> None:
+def test_a_member_takes_features_where_no_name_is_an_input() -> None:
     assert parse_predict({"instances": [{"x": 1.0}]}, half()).rows == [{"x": 1.0}]
     assert parse_predict({"inputs": {"x": [1.0, 2.0]}}, half()).rows == [{"x": 1.0}, {"x": 2.0}]
 
@@ -225,15 +225,15 @@ def test_a_list_of_one_value_and_base64_text_are_the_value() -> None:
     assert parse_predict({"instances": [sent]}, servable).rows == [{"tag": "foo", "x": 3, "picture": encoded}]
 
 
-def test_base64_is_for_the_feature_even_where_a_member_is_asked() -> None:
+def test_base64_is_a_feature_for_a_member_too() -> None:
     servable = half(released("m", inputs={"": ("picture",)}), ImageFeature("picture", size=(8, 8)))
-    picture = {"b64": "Zm9v"}
+    image = {"b64": "Zm9v"}
     named = replace(servable, signature=ModelSignature((ModelTensor("picture", "float32", (8, 8, 3)),), ()))
-    for asked in (servable, named):
-        for body in ({"instances": [picture]}, {"inputs": [picture]}):
-            assert parse_predict(body, asked).rows == [{"picture": picture}]
-        for body in ({"instances": [{"picture": picture}]}, {"inputs": {"picture": [picture]}}):
-            assert parse_predict(body, asked).rows == [{"picture": picture}]
+    for requested in (servable, named):
+        for body in ({"instances": [image]}, {"inputs": [image]}):
+            assert parse_predict(body, requested).rows == [{"picture": image}]
+        for body in ({"instances": [{"picture": image}]}, {"inputs": {"picture": [image]}}):
+            assert parse_predict(body, requested).rows == [{"picture": image}]
 
 
 def test_examples_are_completed_by_their_context() -> None:
@@ -262,7 +262,7 @@ def test_keys_that_are_not_known_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "path", "said"),
+    ("body", "path", "message"),
     [
         ([], "$", "[] is not an object"),
         ({}, "$", "has neither instances nor inputs"),
@@ -278,12 +278,12 @@ def test_keys_that_are_not_known_are_passed_over() -> None:
         ({"signature_name": "no", "instances": [1]}, "$.signature_name", '"no" is not a signature of "half"'),
     ],
 )
-def test_a_frame_that_is_wrong_is_refused_with_its_place(body: object, path: str, said: str) -> None:
-    assert problems_of(parse_predict, body, half()) == [(path, said)]
+def test_a_frame_that_is_wrong_is_refused_with_its_place(body: object, path: str, message: str) -> None:
+    assert problems_of(parse_predict, body, half()) == [(path, message)]
 
 
 @pytest.mark.parametrize("key", ["instances", "inputs"])
-def test_the_ensembles_features_are_asked_for_by_name_where_there_are_several(key: str) -> None:
+def test_several_features_need_names(key: str) -> None:
     message = 'has no names, and "halves" takes 3 features: "tag", "signal", "sensor"'
     assert problems_of(parse_predict, {key: [1]}, ENSEMBLE) == [(f"$.{key}", message)]
 
@@ -346,7 +346,7 @@ def test_of_one_output_the_name_is_left_out() -> None:
     assert shape_response("columns", {"y": [3.5, 4.0, 5.5]}) == {"outputs": [3.5, 4.0, 5.5]}
 
 
-def test_several_outputs_are_answered_as_they_were_asked() -> None:
+def test_several_outputs_have_the_form_of_the_request() -> None:
     outputs = {"probability": [0.25, 0.75], "label": ["no", "yes"]}
     assert shape_response("columns", outputs) == {"outputs": outputs}
     assert shape_response("rows", outputs) == {
@@ -354,7 +354,7 @@ def test_several_outputs_are_answered_as_they_were_asked() -> None:
     }
 
 
-def test_the_ensemble_gives_what_its_task_asks() -> None:
+def test_the_ensembles_outputs_follow_from_its_task() -> None:
     assert list_outputs(REGRESSION, [prediction(2.5)]) == {"value": [2.5]}
     assert list_outputs(BINARY, [prediction(0.75, "yes")]) == {"probability": [0.75], "label": ["yes"]}
     probabilities = [0.5, 0.25, 0.25]
@@ -364,7 +364,7 @@ def test_the_ensemble_gives_what_its_task_asks() -> None:
     }
 
 
-def test_where_there_is_no_label_it_is_empty() -> None:
+def test_a_missing_label_is_empty() -> None:
     assert list_outputs(THREE, [prediction(None, None, [0.5, 0.5, 0.0])])["label"] == [""]
 
 
@@ -378,14 +378,14 @@ def test_a_members_output_is_its_models() -> None:
     assert list_member_outputs(named, question, [[3.5]]) == {"y": [[3.5]]}
 
 
-def test_classify_answers_pairs_of_label_and_score() -> None:
+def test_classify_returns_pairs_of_label_and_score() -> None:
     assert classify_rows(("red", "green"), [[0.25, 0.75], [1.0, 0.0]]) == {
         "results": [[["red", 0.25], ["green", 0.75]], [["red", 1.0], ["green", 0.0]]]
     }
     assert list_probabilities([prediction(0.75, "yes", [0.25, 0.75])]) == [[0.25, 0.75]]
 
 
-def test_regress_answers_a_number_a_row() -> None:
+def test_regress_returns_a_number_for_each_row() -> None:
     assert regress_rows([3.5, 4.0]) == {"results": [3.5, 4.0]}
 
 
@@ -396,7 +396,7 @@ def test_what_a_member_means_is_by_its_contract() -> None:
     np.testing.assert_allclose(list_canonical_outputs(REGRESSION, scaled, [[3.0], [4.0]]), [7.0, 9.0])
 
 
-def test_a_row_without_an_answer_is_null_beside_the_others() -> None:
+def test_a_row_without_a_prediction_is_null_beside_the_others() -> None:
     lost = Prediction(None, None, None, "failed", None, missing=["m"], failure="too few")
     predictions = [prediction(0.75, "yes", [0.25, 0.75]), lost]
     assert list_outputs(BINARY, predictions) == {"probability": [0.75, None], "label": ["yes", ""]}
@@ -420,7 +420,7 @@ def test_a_members_unusable_output_is_null_and_an_error_where_no_row_has_another
 @pytest.mark.parametrize(
     ("task", "classify", "regress"), [(REGRESSION, False, True), (BINARY, True, True), (THREE, True, False)]
 )
-def test_a_task_is_asked_by_the_methods_that_answer_it(task: Task, classify: bool, regress: bool) -> None:
+def test_a_task_has_the_methods_that_fit_it(task: Task, classify: bool, regress: bool) -> None:
     for method, allowed in (("classify", classify), ("regress", regress)):
         if allowed:
             check_method(task, method)
@@ -477,7 +477,7 @@ def test_the_status_is_as_documented() -> None:
     }
 
 
-def test_metadata_says_what_a_members_model_takes_and_gives() -> None:
+def test_metadata_describes_the_inputs_and_outputs_of_a_members_model() -> None:
     described = describe_metadata(half(), A)
     assert described["model_spec"] == {"name": "half", "signature_name": "", "version": "7"}
     one = {
@@ -503,7 +503,7 @@ def types(tensors: dict[str, Any]) -> dict[str, tuple[str, list[str]]]:
     }
 
 
-def test_metadata_says_what_features_the_ensemble_takes() -> None:
+def test_metadata_describes_the_ensembles_features() -> None:
     whole = CategoryFeature("class", vocabulary=(1, 2, 3))
     features = (TAG, whole, SIGNAL, BooleanFeature("flag"), NumberFeature("x"), ImageFeature("i", size=(8, 8)))
     described = signatures(Servable(release(THREE, released("m", "label"), features=features), None))
@@ -524,7 +524,7 @@ def test_metadata_says_what_features_the_ensemble_takes() -> None:
 @pytest.mark.parametrize(
     ("task", "more"), [(REGRESSION, {"regress"}), (BINARY, {"classify", "regress"}), (THREE, {"classify"})]
 )
-def test_metadata_names_the_methods_that_answer_the_task(task: Task, more: set[str]) -> None:
+def test_metadata_names_the_methods_that_fit_the_task(task: Task, more: set[str]) -> None:
     described = signatures(Servable(release(task, released("m", "label")), None))
     assert set(described) == {"serving_default", "features", *(f"tensorflow/serving/{name}" for name in more)}
     assert all(one["method_name"].startswith("tensorflow/serving/") for one in described.values())

@@ -13,30 +13,30 @@ ARN = "arn:aws:states:us-east-1:123456789012:execution:batch:one"
 
 
 class Forgotten(ClientError):
-    """As Step Functions' client raises it."""
+    """The exception of Step Functions' client."""
 
     def __init__(self) -> None:
         super().__init__({"Error": {"Code": "ExecutionDoesNotExist", "Message": ""}}, "DescribeExecution")
 
 
-def answering(answer: Any) -> Executions:
+def responding(response: Any) -> Executions:
     def describe_execution(**request: str) -> dict[str, str]:
         assert request == {"executionArn": ARN}
-        if isinstance(answer, Exception):
-            raise answer
-        return {"status": answer}
+        if isinstance(response, Exception):
+            raise response
+        return {"status": response}
 
     exceptions = SimpleNamespace(ExecutionDoesNotExist=Forgotten)
     return Executions(SimpleNamespace(describe_execution=describe_execution, exceptions=exceptions))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"])
-def test_an_execution_runs_while_its_status_says_so(status: str) -> None:
-    assert answering(status).is_running(ARN) == (status == "RUNNING")
+def test_an_execution_runs_while_its_status_is_running(status: str) -> None:
+    assert responding(status).is_running(ARN) == (status == "RUNNING")
 
 
-def test_an_execution_that_is_forgotten_does_not_run() -> None:
-    assert not answering(Forgotten()).is_running(ARN)
+def test_a_deleted_execution_does_not_run() -> None:
+    assert not responding(Forgotten()).is_running(ARN)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,6 @@ def test_an_execution_that_is_forgotten_does_not_run() -> None:
         EndpointConnectionError(endpoint_url="https://states.example"),
     ],
 )
-def test_no_answer_is_worth_a_retry(error: Exception) -> None:
+def test_an_error_of_step_functions_can_be_retried(error: Exception) -> None:
     with pytest.raises(StorageUnavailable, match="Step Functions: "):
-        answering(error).is_running(ARN)
+        responding(error).is_running(ARN)

@@ -9,22 +9,22 @@ from obstore.store import LocalStore, MemoryStore
 from builders import artifact, member, sources
 from memory import CountingBucket, MemoryStack
 from stepensemble.core.errors import DatasetChanged, ObjectMissing
-from stepensemble.storage.keys import release_key, released_under
+from stepensemble.storage.keys import parse_release_key, release_key
 from stepensemble.storage.objects import DELETED_AT_ONCE, PIECE_BYTES, Bucket
 from stepensemble.storage.releases import ReleaseStore
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES + 7])
-def test_an_upload_arrives_whole_and_every_byte_is_told_once(size: int) -> None:
-    bucket, told = Bucket("things", MemoryStore()), []
+def test_an_upload_is_complete_and_every_byte_is_reported_once(size: int) -> None:
+    bucket, sent = Bucket("things", MemoryStore()), []
     body = (b"0123456789abcde" * (size // 15 + 1))[:size]
-    bucket.upload("a", body, told.append)
+    bucket.upload("a", body, sent.append)
     assert bucket.read("a") == body
-    assert sum(told) == size
-    assert max(told) <= PIECE_BYTES
+    assert sum(sent) == size
+    assert max(sent) <= PIECE_BYTES
 
 
-def test_an_upload_takes_the_place_of_an_older_object() -> None:
+def test_an_upload_replaces_an_existing_object() -> None:
     bucket = Bucket("things", MemoryStore())
     for body in (b"1" * (PIECE_BYTES + 1), b"2"):
         bucket.upload("a", body)
@@ -42,7 +42,7 @@ def test_a_folder_lists_its_objects_and_no_others(tmp_path: Path) -> None:
     assert list(bucket.list("none/")) == []
 
 
-def test_a_list_and_a_head_tell_size_and_version(tmp_path: Path) -> None:
+def test_list_and_head_return_size_and_version(tmp_path: Path) -> None:
     for store in (MemoryStore(), LocalStore(tmp_path)):
         bucket = Bucket("things", store)
         bucket.write("a/1", b"123")
@@ -59,7 +59,7 @@ def test_a_list_and_a_head_tell_size_and_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "end", "bytes_"), [(0, 10, b"0123456789"), (3, 5, b"34"), (8, 99, b"89"), (4, 4, b"")]
 )
-def test_a_range_goes_to_before_its_end_and_never_past_the_object(start: int, end: int, bytes_: bytes) -> None:
+def test_a_range_excludes_its_end_and_stops_at_the_end_of_the_object(start: int, end: int, bytes_: bytes) -> None:
     bucket = Bucket("things", MemoryStore())
     bucket.write("a", b"0123456789")
     assert bucket.read_range("a", start, end, bucket.head("a").version) == bytes_
@@ -77,7 +77,7 @@ def test_a_range_of_another_version_is_refused() -> None:
         bucket.read_range("a", 0, 2, version)
 
 
-def test_a_bucket_without_versions_names_none_and_has_the_latest() -> None:
+def test_a_bucket_without_versioning_returns_no_version_id_and_reads_the_latest() -> None:
     bucket = Bucket("things", MemoryStore())
     assert bucket.add_version("a", b"1") is None
     assert bucket.add_version("a", b"2" * (PIECE_BYTES + 1)) is None
@@ -89,7 +89,7 @@ def test_a_bucket_without_versions_names_none_and_has_the_latest() -> None:
 
 
 @pytest.mark.parametrize("key", ["a//b", "a/../b", "a\nb"])
-def test_a_key_that_cannot_be_named_is_not_there(key: str) -> None:
+def test_an_invalid_key_is_a_missing_object(key: str) -> None:
     bucket = Bucket("things", MemoryStore())
     with pytest.raises(ObjectMissing):
         bucket.read_version(key, None)
@@ -97,7 +97,7 @@ def test_a_key_that_cannot_be_named_is_not_there(key: str) -> None:
         bucket.head(key)
 
 
-def test_a_copy_takes_the_place_of_an_older_object_and_leaves_its_source() -> None:
+def test_a_copy_replaces_an_existing_object_and_keeps_its_source() -> None:
     bucket = Bucket("things", MemoryStore())
     bucket.write("a", b"new")
     bucket.write("b/a", b"old")
@@ -107,7 +107,7 @@ def test_a_copy_takes_the_place_of_an_older_object_and_leaves_its_source() -> No
         bucket.copy("none", "b/a")
 
 
-def test_thousands_are_deleted_and_one_that_is_gone_already_is_no_error() -> None:
+def test_thousands_of_objects_are_deleted_and_a_missing_one_is_ignored() -> None:
     bucket = Bucket("things", MemoryStore())
     keys = [f"a/{number}" for number in range(DELETED_AT_ONCE + 1)]
     for key in [*keys, "b"]:
@@ -129,10 +129,10 @@ def test_releases_are_listed_newest_first_by_their_digests(tmp_path: Path) -> No
     stack = MemoryStack()
     digests = [stack.publish(sources(tmp_path, member(version=str(number)))).release for number in range(3)]
     assert [kept.digest for kept in stack.releases.list_releases()] == digests[::-1]
-    assert released_under(release_key("abc")) == "abc"
+    assert parse_release_key(release_key("abc")) == "abc"
 
 
-def test_an_artifact_is_read_back_once_it_is_written() -> None:
+def test_an_artifact_is_read_back_after_writing() -> None:
     bucket = CountingBucket("things")
     entry = artifact(b"a model")
     assert ReleaseStore(bucket).write_artifact(entry, b"a model")

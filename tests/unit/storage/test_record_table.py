@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from builders import BINARY, THREE, release, released
-from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, ask_once, decide
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
 from stepensemble.core.errors import RecordUnreadable
 from stepensemble.core.record import Record, decode_record, encode_record
 from stepensemble.core.schema.policy import Confidence, Stacking
@@ -31,8 +33,8 @@ def record(task: Task = BINARY, failure: str | None = None) -> Record:
         aggregation=Stacking(coefficients={"a": coefficient, "b": coefficient}, missing="mean"),
         review=Confidence(min_margin=0.5),
     )
-    answer = decide(made, made.policy, 2, ask_once(results))
-    assert isinstance(answer, ExecutionResult)
+    decided = decide(made, made.policy, 2, CollectedResults([results]))
+    assert isinstance(decided, ExecutionResult)
     return Record(
         prediction_id="p",
         release="0" * 64,
@@ -42,7 +44,7 @@ def record(task: Task = BINARY, failure: str | None = None) -> Record:
         rows=2,
         input_digest="1" * 64,
         input={"instances": [{"x": 1}, {"x": None, "ä": "ö"}]},
-        output=answer.to_output("p", "0" * 64),
+        output=decided.to_output("p", "0" * 64),
         metadata={"why": [1, {"a": None}]},
         failure=failure,
     )
@@ -50,7 +52,7 @@ def record(task: Task = BINARY, failure: str | None = None) -> Record:
 
 @pytest.mark.parametrize("task", [BINARY, THREE])
 @pytest.mark.parametrize("failure", [None, "no quorum"])
-def test_a_record_comes_back_as_it_was(task: Task, failure: str | None) -> None:
+def test_a_record_is_read_as_it_was_written(task: Task, failure: str | None) -> None:
     kept = record(task, failure)
     assert decode_record(encode_record(kept)) == kept
     assert decode_record(encode_record(kept).decode()) == kept

@@ -8,7 +8,7 @@ from obstore.store import LocalStore, S3Store
 
 from builders import BINARY, artifact, release, released
 from memory import CountingBucket, MemoryStack
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import (
     ArtifactCorrupt,
     ArtifactMissing,
@@ -36,13 +36,13 @@ def store(bucket: CountingBucket) -> ReleaseStore:
     return ReleaseStore(bucket)
 
 
-def test_an_object_comes_back_and_a_pointer_says_where_it_is(bucket: Bucket) -> None:
+def test_an_object_is_read_as_written_and_its_pointer_has_bucket_and_key(bucket: Bucket) -> None:
     assert bucket.write("a/b", b"1").s3 == "s3://things/a/b"
     assert bucket.read("a/b") == b"1"
 
 
-def test_an_object_that_is_not_there_is_missing(bucket: Bucket) -> None:
-    with pytest.raises(ObjectMissing, match="s3://things/a is not there, or may not be read"):
+def test_a_missing_object_is_reported(bucket: Bucket) -> None:
+    with pytest.raises(ObjectMissing, match="s3://things/a does not exist, or may not be read"):
         bucket.read("a")
 
 
@@ -57,12 +57,12 @@ def test_an_object_exists_with_its_size(bucket: Bucket) -> None:
     assert [bucket.exists("a", 3), bucket.exists("a", 4), bucket.exists("b", 3)] == [True, False, False]
 
 
-def test_a_version_is_replaced_by_who_has_seen_it(bucket: Bucket) -> None:
+def test_an_object_is_replaced_only_with_its_current_etag(bucket: Bucket) -> None:
     bucket.replace("a", b"1", None)
     _, tag = bucket.read_tagged("a")
     bucket.replace("a", b"2", tag)
     for seen in (tag, None):
-        with pytest.raises(PublishConflict, match="a was changed by somebody else meanwhile"):
+        with pytest.raises(PublishConflict, match="a was changed at the same time by another process"):
             bucket.replace("a", b"3", seen)
     assert bucket.read("a") == b"2"
 
@@ -70,10 +70,10 @@ def test_a_version_is_replaced_by_who_has_seen_it(bucket: Bucket) -> None:
 def test_a_storage_that_cannot_be_reached_is_unavailable() -> None:
     store = S3Store(
         "things",
-        endpoint="http://127.0.0.1:9",  # the discard port: nobody listens
+        endpoint="http://127.0.0.1:9",  # the discard port: no server listens
         region="eu-central-1",
         access_key_id="x",
-        secret_access_key="x",  # noqa: S106 - nobody is asked for it
+        secret_access_key="x",  # noqa: S106 - no real secret
         client_options={"allow_http": True},
         retry_config={"max_retries": 0},
     )
@@ -87,7 +87,7 @@ def test_the_same_code_works_on_any_store(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").read_bytes() == b"1"
 
 
-def test_executions_of_odd_names_have_sound_keys() -> None:
+def test_executions_with_unusual_names_have_valid_keys() -> None:
     prefix = execution_prefix("a b/../ä:1", "arn:1")
     assert prefix.startswith("executions/a_b_.._")
     assert prefix.count("/") == 1
@@ -99,7 +99,7 @@ def test_nothing_is_published_in_an_empty_bucket(store: ReleaseStore) -> None:
         store.read_current()
 
 
-def test_the_pointer_is_moved_by_who_has_seen_it(store: ReleaseStore) -> None:
+def test_the_pointer_is_moved_only_with_its_current_etag(store: ReleaseStore) -> None:
     store.move_current(Current("1", {"a": "1"}), None)
     current, tag = store.read_current()
     assert current == Current("1", {"a": "1"})
@@ -109,7 +109,7 @@ def test_the_pointer_is_moved_by_who_has_seen_it(store: ReleaseStore) -> None:
     assert store.read_current()[0].release == "2"
 
 
-def test_an_artifact_is_written_once_and_mended_where_it_is_damaged(store: ReleaseStore, bucket: Bucket) -> None:
+def test_an_artifact_is_written_once_and_again_if_it_is_damaged(store: ReleaseStore, bucket: Bucket) -> None:
     body = b"a model"
     entry = artifact(body)
     assert store.write_artifact(entry, body)
@@ -121,12 +121,12 @@ def test_an_artifact_is_written_once_and_mended_where_it_is_damaged(store: Relea
     assert store.read_artifact(entry) == body
 
 
-def test_an_artifact_that_is_not_there_is_missing(store: ReleaseStore) -> None:
+def test_a_missing_artifact_is_reported(store: ReleaseStore) -> None:
     with pytest.raises(ArtifactMissing, match="publish again"):
         store.read_artifact(artifact(b"x"))
 
 
-def test_a_release_is_mended_by_publishing_it_again(store: ReleaseStore, bucket: Bucket) -> None:
+def test_a_damaged_release_is_repaired_by_publishing_it_again(store: ReleaseStore, bucket: Bucket) -> None:
     made = release(BINARY, released("a", "probability"))
     digest, body = encode_release(made)
     with pytest.raises(ReleaseCorrupt, match="is not in the bucket; publish again"):
@@ -147,7 +147,7 @@ def record(number: int, when: datetime) -> Record:
     return Record(f"p{number}", "0" * 64, f"arn:{number}", "", when.isoformat(), 1, "", {}, output)
 
 
-def test_the_latest_records_come_first_whatever_day_they_are_of() -> None:
+def test_the_latest_records_come_first_across_days() -> None:
     stack = MemoryStack()
     today = datetime.now(UTC)
     for number, back in enumerate([0, 40, 1, 3, 0.00001]):  # days; p1 is beyond the 31 that are looked at

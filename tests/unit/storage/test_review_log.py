@@ -14,11 +14,11 @@ NOW = datetime.now(UTC)
 
 
 class Logs:
-    """The call that `ReviewLog` makes, over events given as (id, age); it lists the oldest first, an event a page."""
+    """The call that `ReviewLog` makes, for events given as (id, age): oldest first, one event per page."""
 
     def __init__(self, *events: tuple[str, timedelta]) -> None:
         self.events = sorted(events, key=lambda event: event[1], reverse=True)
-        self.asked = 0
+        self.requests = 0
 
     def get_paginator(self, operation: str) -> SimpleNamespace:
         assert operation == "filter_log_events"
@@ -26,7 +26,7 @@ class Logs:
 
     def _filter(self, **request: Any) -> Iterator[dict[str, Any]]:
         assert request["logGroupName"] == "group"
-        self.asked += 1
+        self.requests += 1
         for id_, age in self.events:
             timestamp = int((NOW - age).timestamp() * 1000)
             if request["startTime"] <= timestamp <= request["endTime"]:
@@ -51,14 +51,14 @@ def test_events_of_any_age_are_listed_newest_first() -> None:
     assert latest(Logs(*AGES.items()), 10) == ["minutes", "hours", "days"]
 
 
-def test_what_is_older_than_a_month_is_left_out() -> None:
+def test_events_older_than_a_month_are_left_out() -> None:
     assert latest(Logs(("old", timedelta(days=32)), ("young", timedelta(days=30))), 10) == ["young"]
 
 
-def test_as_many_as_asked_for_are_read_and_no_further_back() -> None:
+def test_reading_stops_at_the_limit() -> None:
     logs = Logs(*AGES.items())
     assert latest(logs, 1) == ["minutes"]
-    assert logs.asked == 1
+    assert logs.requests == 1
 
 
 @pytest.mark.parametrize("age", [timedelta(hours=hours) for hours in (1, 2, 4, 8)])
@@ -66,10 +66,10 @@ def test_an_event_delivered_twice_or_between_two_windows_is_listed_once(age: tim
     assert latest(Logs(("same", age), ("same", age + timedelta(milliseconds=3))), 10) == ["same"]
 
 
-def test_a_clock_that_is_behind_hides_nothing() -> None:
+def test_events_are_listed_if_the_clock_is_behind() -> None:
     assert latest(Logs(("ahead", timedelta(minutes=-30))), 10) == ["ahead"]
 
 
-def test_an_event_is_what_the_state_machine_said_with_eventbridges_id_and_time() -> None:
+def test_an_event_has_the_state_machines_detail_and_eventbridges_id_and_time() -> None:
     (event,) = ReviewLog(Logs(("id", timedelta(0))), "group").latest(1)  # type: ignore[arg-type]
     assert (event.id, event.time, event.prediction_id, event.needs_review) == ("id", "2026-03-01T12:00:00Z", "p-id", 1)

@@ -1,4 +1,4 @@
-"""Names of columns that are nearly the same: of such a one a default takes the place, and nothing shows it."""
+"""Finds column names that nearly match a feature's name: a default would silently replace such a column."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import unicodedata
 from collections.abc import Iterable
 
 INVISIBLE = frozenset({"Cc", "Cf"})
-"""Unicode's categories of characters without a shape, blanks aside: a byte order mark is one."""
+"""Unicode categories of invisible characters other than blanks, such as a byte order mark."""
 
-EXACTLY = "write the name exactly so, blanks and capitals too"
-"""What to do about it."""
+EXACTLY = "write the name exactly, including blanks and case"
+"""The remedy."""
 
 
-def find_lookalike(word: str, known: Iterable[str]) -> str | None:
-    """Return a name that differs from a word only in capitals, blanks around it or invisible characters, if any."""
+def find_similar_name(word: str, known: Iterable[str]) -> str | None:
+    """Return a name that differs from a word only in case, surrounding blanks or invisible characters, if any."""
     plain = _plain(word)
     return next((name for name in known if name != word and _plain(name) == plain), None)
 
 
 def _plain(name: str) -> str:
     text = unicodedata.normalize("NFC", name)
-    return "".join(mark for mark in text if unicodedata.category(mark) not in INVISIBLE).strip().casefold()
+    return (
+        "".join(character for character in text if unicodedata.category(character) not in INVISIBLE).strip().casefold()
+    )

@@ -1,14 +1,13 @@
-"""Where the records of a CSV begin and end, and how many fields each of them has; and the lines of JSON Lines.
+"""Finds where the records of a CSV begin and end, and how many fields each has; and the lines of JSON Lines.
 
-A quote opens a quoted field only where a field begins; quotes inside are doubled; a quote that a separator or a line's
-end follows closes it. Elsewhere a quote is a character like any other. A field that begins with a quote and is not
-closed so within `MAX_RECORD_BYTES` of its record's begin makes that record unclosed: it ends with its line. So one
-forgotten quote costs a line and not the rest of the file, and no record makes anybody read a whole file.
+A quote opens a quoted field only at the beginning of a field. Quotes inside are doubled. A quote before a separator or
+the end of a line closes the field. Any other quote is an ordinary character. If a field begins with a quote and is not
+closed within `MAX_RECORD_BYTES` from the beginning of its record, the record is unclosed and ends with its line. So a
+forgotten quote costs one line and not the rest of the file, and no record requires reading a whole file.
 
-Where every quote is as RFC 4180 wants it, which is nearly always, a byte lies in a quoted field where the number of
-quotes before it is odd, and NumPy finds all records at once, at hundreds of megabytes a second; and so it does where
-no field begins with a quote. Elsewhere a regular expression goes from record to record, a hundred times slower. All
-find the same.
+If all quotes follow RFC 4180, which is the usual case, a byte is in a quoted field if the number of quotes before it is
+odd. NumPy then finds all records together, at hundreds of megabytes per second. The same is true if no field begins
+with a quote. Otherwise a regular expression finds record after record, a hundred times slower. The results are equal.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ import numpy as np
 from stepensemble.core.arrays import Bytes, Flags, Integers
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-"""Longer records are not read."""
+"""Bytes of a record at most; longer ones are not read."""
 
 WINDOW_BYTES, SMALL_WINDOW_BYTES = 512 * 1024, 32 * 1024
-"""Looked at together, the small one after a quote that is not as RFC 4180 wants it: there may be more of them."""
+"""Bytes that are scanned together; fewer after a quote that does not follow RFC 4180, since more of them are likely."""
 
-STEPS, MOST_STEPS = 16, 16 * 1024
-"""Records gone through singly from such a quote on; twice as many each time where the next one is not far."""
+STEPS, MAX_STEPS = 16, 16 * 1024
+"""Records that are read one by one from such a quote on; doubled each time that the next one is near."""
 
 BLANK, UNCLOSED = 0, -1
-"""Instead of a number of fields: a line without any character; a record with a quoted field that is not closed."""
+"""In place of a number of fields: an empty line; a record with a quoted field that is not closed."""
 
 QUOTE, NEWLINE, RETURN, SPACE, TAB = b'"\n\r \t'
 
@@ -42,13 +41,13 @@ class RecordTooLong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Consecutive records of a text, from its begin.
+    """Consecutive records from the beginning of a text.
 
     Attributes:
-        ends: where each of them ends, its line's end included.
+        ends: where each record ends, including the end of its line.
         fields: how many fields each has, or `BLANK` or `UNCLOSED`.
-        loose: the numbers of those with a quote in a field that is not quoted. RFC 4180 has no such records, and
-            readers differ about them; `quote_fields` writes them as it wants.
+        loose: indexes of records with a quote in a field that is not quoted. RFC 4180 has no such records, and readers
+            differ about them; `quote_fields` rewrites them according to RFC 4180.
     """
 
     ends: Integers
@@ -57,18 +56,20 @@ class Records:
 
     @property
     def length(self) -> int:
-        """Bytes of all of them."""
+        """The number of bytes of all records."""
         return int(self.ends[-1]) if len(self.ends) else 0
 
 
 def find_records(text: bytes, separator: str, *, final: bool, most: int = MAX_RECORD_BYTES) -> Records:
-    """Find the whole records at the begin of a text.
+    """Find the complete records at the beginning of a text.
 
     Args:
-        text: begins with a record; in an encoding where the bytes of quote, separator and line ends mean nothing else.
+        text: begins with a record; in an encoding where the bytes of quote, separator and line ends have no other
+            meaning.
         separator: one ASCII character.
-        final: the text ends with a record, line end or not; else what follows the last whole record is left.
-        most: bytes that a record may have.
+        final: whether the text ends with a record, with or without a line end; otherwise an incomplete record at the
+            end is left out.
+        most: bytes of a record at most.
 
     Raises:
         RecordTooLong: there is a line of more than `most` bytes.
@@ -82,7 +83,7 @@ def find_records(text: bytes, separator: str, *, final: bool, most: int = MAX_RE
         if len(part.ends):
             parts.append((start, part))
             start += part.length
-            steps = min(2 * steps, MOST_STEPS) if walked else max(steps // 2, STEPS)
+            steps = min(2 * steps, MAX_STEPS) if walked else max(steps // 2, STEPS)
             size = min(SMALL_WINDOW_BYTES if walked else 2 * size, WINDOW_BYTES, most)
         elif last:
             break
@@ -97,14 +98,14 @@ def find_records(text: bytes, separator: str, *, final: bool, most: int = MAX_RE
 
 
 def count_rows(records: Records) -> int:
-    """Say how many rows records are: a blank line is none."""
+    """Return the number of rows: blank lines do not count."""
     return int(np.count_nonzero(records.fields != BLANK))
 
 
 def find_lines(text: bytes, *, final: bool, most: int = MAX_RECORD_BYTES) -> Records:
-    """Find the whole lines at the begin of a text, as records of one field; of nothing but white space, as blank ones.
+    """Find the complete lines at the beginning of a text, as records of one field; lines of white space are blank.
 
-    Arguments and errors as of `find_records`.
+    Arguments and errors are those of `find_records`.
     """
     data = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(data == NEWLINE) + 1
@@ -122,27 +123,27 @@ def find_lines(text: bytes, *, final: bool, most: int = MAX_RECORD_BYTES) -> Rec
 
 
 def read_fields(record: bytes, separator: str) -> list[bytes]:
-    """Return the fields of a record that is not unclosed, without the quotes of those that have some."""
+    """Return the fields of a closed record, without their quotes."""
     return [
         quoted[1:-1].replace(b'""', b'"') if quoted else plain for quoted, plain in _split_fields(record, separator)
     ]
 
 
 def has_bare_return(record: bytes, separator: str) -> bool:
-    """Say whether a carriage return stands in a field that is not quoted: one that no newline follows ends no line."""
+    """Return whether an unquoted field has a carriage return, which does not end a line without a newline."""
     return any(b"\r" in plain for _, plain in _split_fields(record, separator))
 
 
 def quote_fields(record: bytes, separator: str) -> bytes:
-    """Write a record anew with every field quoted as RFC 4180 wants it."""
+    """Return a record with every field quoted according to RFC 4180."""
     fields = (b'"' + field.replace(b'"', b'""') + b'"' for field in read_fields(record, separator))
     return separator.encode().join(fields) + b"\n"
 
 
 def _find(text: bytes, separator: str, steps: int, *, final: bool, full: bool) -> tuple[Records, bool]:
-    """Find records, at least one if there is one, and say whether it was one after the other.
+    """Find records, at least one if there is one; return also whether they were read one by one.
 
-    `full`: the text is as long as a record may be, so more of it would not help.
+    `full`: the text is as long as a record may be, so a longer text would not help.
     """
     found, regular = _count_quotes(np.frombuffer(text, np.uint8), ord(separator), final=final)
     if len(found.ends) or (regular and not full):
@@ -151,9 +152,9 @@ def _find(text: bytes, separator: str, steps: int, *, final: bool, full: bool) -
 
 
 def _count_quotes(text: Bytes, separator: int, *, final: bool) -> tuple[Records, bool]:
-    """Find all records before the first quote that is not as RFC 4180 wants it; say whether there is none.
+    """Find all records before the first quote that does not follow RFC 4180; return also whether all quotes do.
 
-    Where no field begins with a quote, all of them are characters like any other.
+    If no field begins with a quote, all quotes are ordinary characters.
     """
     quotes = text == QUOTE
     tokens = (text == separator) | (text == NEWLINE)
@@ -184,7 +185,7 @@ def _count_quotes(text: Bytes, separator: int, *, final: bool) -> tuple[Records,
 
 
 def _are_blank(text: Bytes, ends: Integers) -> Flags:
-    """Say of each record whether it is nothing but the end of a line."""
+    """Return for each record whether it is only the end of a line."""
     size = np.diff(ends, prepend=0)
     newline = text[ends - 1] == NEWLINE
     size -= newline
@@ -193,7 +194,7 @@ def _are_blank(text: Bytes, ends: Integers) -> Flags:
 
 
 def _find_irregular(text: Bytes, places: Integers, separator: int, *, final: bool) -> int:
-    """Return the place of the first quote that opens or closes where RFC 4180 does not let it, or the text's length."""
+    """Return the position of the first quote that does not follow RFC 4180; the text's length if all do."""
     size = len(text)
     opening, closing = places[0::2], places[1::2]
     doubled = opening[1:] == closing[: len(opening) - 1] + 1
@@ -210,9 +211,9 @@ def _find_irregular(text: Bytes, places: Integers, separator: int, *, final: boo
 
 
 def _are_inside(quotes: Flags) -> Flags:
-    """Say of each byte whether an odd number of quotes stands up to and with it.
+    """Return for each byte whether the number of quotes up to and including it is odd.
 
-    64 bytes at a time: the exclusive or of a word's bits with those before is six shifts.
+    Works on words of 64 bits: six shifts compute the exclusive or of each bit with those before it.
     """
     words = np.zeros(-(-len(quotes) // 64), np.uint64)
     packed = np.packbits(quotes, bitorder="little")
@@ -226,7 +227,7 @@ def _are_inside(quotes: Flags) -> Flags:
 
 
 def _walk(text: bytes, separator: str, steps: int, *, final: bool, full: bool) -> Records:
-    """Find some records one after the other, up to the first whose quoted field goes on at the end of the text."""
+    """Find some records one by one, up to the first with a quoted field that is open at the end of the text."""
     patterns = _compile(separator)
     ends: list[int] = []
     fields: list[int] = []
@@ -234,14 +235,14 @@ def _walk(text: bytes, separator: str, steps: int, *, final: bool, full: bool) -
     start = 0
     opened = False
     while start < len(text) and len(ends) < steps and not opened:
-        alone = full and start == 0  # there will never be more of it to look at
+        is_full = full and start == 0  # a longer text would not help
         found = _match(patterns.record, text, start)
         opened = found.lastindex is not None
-        if opened and not (final or alone):
+        if opened and not (final or is_full):
             break
         end = (_match(patterns.line, text, start) if opened else found).end()
         if text[end - 1] != NEWLINE and not final:
-            if alone:
+            if is_full:
                 raise RecordTooLong
             break
         number, is_loose = _count_fields(text[start:end], separator)
@@ -255,12 +256,12 @@ def _walk(text: bytes, separator: str, steps: int, *, final: bool, full: bool) -
 
 def _match(pattern: re.Pattern[bytes], text: bytes, start: int) -> re.Match[bytes]:
     found = pattern.match(text, start)
-    assert found is not None, "a record may be empty"  # noqa: S101 tells the type
+    assert found is not None, "a record may be empty"  # noqa: S101 narrows the type
     return found
 
 
 def _count_fields(record: bytes, separator: str) -> tuple[int, bool]:
-    """Return a record's number of fields, and whether it is loose."""
+    """Return the number of a record's fields, and whether it is loose."""
     if b'"' not in record:
         return (
             record.count(separator.encode()) + 1 if record.removesuffix(b"\n").removesuffix(b"\r") else BLANK
@@ -272,19 +273,19 @@ def _count_fields(record: bytes, separator: str) -> tuple[int, bool]:
 
 
 def _split_fields(record: bytes, separator: str) -> list[tuple[bytes, bytes]]:
-    """Return each field as it is written: quoted, or else plain."""
+    """Return each field as a pair of its quoted and its plain form, of which one is empty."""
     *fields, (quoted, plain) = _compile(separator).field.findall(record)
     return [*fields, (quoted, plain.removesuffix(b"\r"))]
 
 
 @dataclass(frozen=True, slots=True)
 class _Patterns:
-    """Of records with one separator.
+    """Patterns for records with one separator.
 
     Attributes:
-        record: a record; a group matches where a quoted field goes on at the end of the text.
-        line: a record in which a field that goes on so is not quoted.
-        field: each field of a record: a group where it is quoted, another where it is not.
+        record: a record; a group matches if a quoted field is open at the end of the text.
+        line: a record in which such a field counts as not quoted.
+        field: each field of a record, with a group for quoted and another one for plain fields.
     """
 
     record: re.Pattern[bytes]

@@ -1,4 +1,4 @@
-"""The footer of a Parquet file: where its columns lie. Only what a shard needs is read, by ranges of one version.
+"""Reads the footer of a Parquet file, and the column chunks that a shard needs, by byte ranges of one version.
 
 Follows https://github.com/apache/parquet-format (parquet.thrift) in Thrift's compact protocol
 (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md).
@@ -23,17 +23,17 @@ TAIL_BYTES = 8
 """The footer's length, and `MAGIC`."""
 
 GUESSED_BYTES = 64 * 1024
-"""Most footers are shorter; a longer one costs a second request."""
+"""Bytes read from the end of a file: most footers are shorter; a longer one needs a second request."""
 
 NEAR_BYTES = 64 * 1024
-"""Chunks that are not farther from each other are fetched by one request."""
+"""Chunks with at most so many bytes between them are read with one request."""
 
 CONNECTIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A leaf column of a row group: its bytes in the file, and how many they are without compression."""
+    """A leaf column of a row group: its bytes in the file, and its uncompressed size."""
 
     column: str
     start: int
@@ -43,7 +43,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Rows that lie together."""
+    """A number of consecutive rows, with their column chunks."""
 
     rows: int
     chunks: tuple[Chunk, ...]
@@ -51,12 +51,12 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a file says of itself.
+    """The metadata of a file.
 
     Attributes:
-        tail: the file's last bytes, the footer in them.
-        columns: their names, in their order; of nested ones the outermost.
-        row_groups: in their order.
+        tail: the file's last bytes, including the footer.
+        columns: names, in order; for nested columns the outermost.
+        row_groups: in order.
     """
 
     tail: bytes
@@ -65,7 +65,7 @@ class Footer:
 
     @property
     def rows(self) -> int:
-        """Of the whole file."""
+        """The number of rows in the file."""
         return sum(group.rows for group in self.row_groups)
 
 
@@ -73,12 +73,12 @@ def read_footer(bucket: Bucket, file: File) -> Footer:
     """Read the footer of a Parquet file.
 
     Raises:
-        TextRefused: it is no Parquet file, or is damaged.
-        DatasetChanged: it is not of the version any more that the file names.
+        TextRefused: the file is not Parquet, or is damaged.
+        DatasetChanged: the object has another version now.
     """
     tail = bucket.read_range(file.key, max(0, file.size - GUESSED_BYTES), file.size, file.version, file.version_id)
     if len(tail) < TAIL_BYTES + len(MAGIC) or not tail.endswith(MAGIC):
-        raise TextRefused("is no Parquet file, or is truncated", "write it again")
+        raise TextRefused("is not a Parquet file, or is truncated", "write it again")
     length = int.from_bytes(tail[-TAIL_BYTES:-4], "little") + TAIL_BYTES
     if length > file.size:
         raise _damaged()
@@ -97,8 +97,8 @@ def read_footer(bucket: Bucket, file: File) -> Footer:
 
 
 @contextmanager
-def fetched(bucket: Bucket, file: File, footer: Footer, chunks: Sequence[Chunk]) -> Iterator[Path]:
-    """Lend a local file: these chunks and the footer are as in the bucket, elsewhere it is a hole."""
+def fetch_chunks(bucket: Bucket, file: File, footer: Footer, chunks: Sequence[Chunk]) -> Iterator[Path]:
+    """Yield a temporary local file with these chunks and the footer; other bytes are a hole in the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "part.parquet"
         with path.open("wb") as local, ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -121,7 +121,7 @@ def _damaged() -> TextRefused:
 
 
 def _join(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
-    """Return the ranges of chunks, those that are near each other as one."""
+    """Return the byte ranges of chunks; neighbouring ones are joined."""
     ranges: list[tuple[int, int]] = []
     for start, end in sorted((chunk.start, chunk.end) for chunk in chunks):
         if ranges and start <= ranges[-1][1] + NEAR_BYTES:
@@ -149,12 +149,12 @@ def _describe(group: dict[int, Any]) -> RowGroup:
 
 
 def _locate(column: dict[int, Any]) -> Chunk:
-    start = min(column[9], column.get(11) or column[9])  # the dictionary's page comes first where there is one
+    start = min(column[9], column.get(11) or column[9])  # a dictionary page comes first
     return Chunk(column[3][0].decode(), start, start + int(column[7]), int(column[6]))
 
 
 class _Reader:
-    """Thrift's compact protocol: structs as dictionaries from field number to value, lists, integers and bytes."""
+    """Decodes Thrift's compact protocol: structs as dictionaries by field number, lists, integers and bytes."""
 
     def __init__(self, data: bytes, place: int) -> None:
         self.data, self.place = data, place

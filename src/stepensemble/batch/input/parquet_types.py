@@ -1,7 +1,7 @@
-"""Types of Parquet's columns: which can be what they are wanted for, and as what those are read that JSON has not.
+"""Checks the types of Parquet columns, and converts those that JSON does not have.
 
-Categories are read as the text they stand for, durations as ISO 8601 has them (`PT1.5S`), and an extension of a type as
-that type. Decimals of more than 38 digits are not read, and bytes only as what a Parquet file of results carries.
+Categories are read as their text, durations as ISO 8601 text (`PT1.5S`), and an extension type as its storage type.
+Decimals of more than 38 digits are not supported. Bytes are supported only in columns that are copied to Parquet.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from stepensemble.batch.documents import File, Options
 from stepensemble.core.problems import Problem, show
 from stepensemble.core.schema.manifest import CategoryFeature, Feature, TensorFeature
 
-MOST_DIGITS = 38
-"""Of a decimal."""
+MAX_DIGITS = 38
+"""Digits of a decimal at most."""
 
 
-def read_plainly(given: pl.Series) -> pl.Series:
-    """Return a column as it is read; see the module."""
-    if given.dtype.is_extension():
-        given = given.ext.storage()
-    if isinstance(given.dtype, pl.Duration):
-        return given.dt.to_string("iso")
-    return given.cast(pl.String) if isinstance(given.dtype, pl.Categorical | pl.Enum) else given
+def to_plain_type(series: pl.Series) -> pl.Series:
+    """Convert a column to a supported type; see the module."""
+    if series.dtype.is_extension():
+        series = series.ext.storage()
+    if isinstance(series.dtype, pl.Duration):
+        return series.dt.to_string("iso")
+    return series.cast(pl.String) if isinstance(series.dtype, pl.Categorical | pl.Enum) else series
 
 
 def type_problems(
     file: File, types: Mapping[str, pl.DataType], options: Options, features: Sequence[Feature]
 ) -> Iterator[Problem]:
-    """Refuse columns whose values can never be what they are wanted for, or that are not read.
+    """Yield a problem for each column whose type does not fit its use, or is not supported.
 
     Args:
         file: of the dataset.
@@ -47,23 +47,21 @@ def type_problems(
 
 
 def _find_remedy(kind: pl.DataType, use: Feature | str, options: Options) -> str | None:
-    """Say what to do about a column that cannot be what it is wanted for; None where it can."""
+    """Return the remedy for a column whose type does not fit its use; None if it fits."""
     leaves = list(_list_leaves(kind))
-    if any(isinstance(leaf, pl.Decimal) and leaf.precision > MOST_DIGITS for leaf in leaves):
-        return f"write decimals of at most {MOST_DIGITS} digits, or text"
+    if any(isinstance(leaf, pl.Decimal) and leaf.precision > MAX_DIGITS for leaf in leaves):
+        return f"write decimals of at most {MAX_DIGITS} digits, or text"
     if use == "keep":
         if options.format != "parquet" and any(leaf == pl.Binary for leaf in leaves):
-            return (
-                f"{options.format} has no bytes: write text, or have the results written as Parquet (--format parquet)"
-            )
+            return f"{options.format} does not support bytes: write text, or choose --format parquet for the results"
         return None
     if isinstance(use, str):
         if kind.is_nested() or kind == pl.Binary:
-            return f"{use} names a column of single values: write text, numbers, or days and times"
+            return f"{use} must be a column of single values: write text, numbers, or dates and times"
         return None
     if isinstance(use, TensorFeature):
-        return None if _is_tensor(kind) else "a tensor is a list of numbers"
-    return None if _is_scalar(kind, use) else "a feature is a number, a text, or true or false"
+        return None if _is_tensor(kind) else "a tensor must be a list of numbers"
+    return None if _is_scalar(kind, use) else "a feature must be a number, a text, or true or false"
 
 
 def _storage(kind: pl.DataType) -> pl.DataType:
@@ -88,7 +86,7 @@ def _list_leaves(kind: pl.DataType) -> Iterator[pl.DataType]:
 
 def _is_scalar(kind: pl.DataType, feature: Feature) -> bool:
     if kind.is_temporal():
-        return isinstance(feature, CategoryFeature)  # by its text
+        return isinstance(feature, CategoryFeature)  # as its text
     return kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
 
 

@@ -1,8 +1,8 @@
-"""Rows of JSON in which a key may be twice in one object: decoders keep the last of its values, unseen.
+"""Finds rows of JSON in which an object may have a key twice: decoders silently keep the last value.
 
-To look at each row's keys in Python takes many times as long as to decode it. So the keys of all rows are hashed
-together by NumPy, and only rows in which two hashes are equal, be it of different objects, or in which a key is
-written oddly, with escapes or far from its colon, are left to be looked at.
+Checking each row's keys in Python takes many times as long as decoding it. So NumPy hashes the keys of all rows
+together. Only two kinds of rows need a closer check: those with two equal hashes, even in different objects, and those
+with a key in an unusual form, with escapes or far from its colon.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from stepensemble.core.arrays import Bytes, Flags, Hashes, Integers
 
 BACKSLASH, COLON = b"\\:"
 WORD = 8
-"""Bytes that are hashed together."""
+"""Bytes that are hashed at a time."""
 
-MOST_BLANKS, MOST_HASHED = 4, 256
-"""Blanks between a key and its colon, and bytes of a key, that are gone through; so no row takes long."""
+MAX_BLANKS, MAX_HASHED_BYTES = 4, 256
+"""Blanks between a key and its colon, and bytes of a key, that are processed at most, to bound the time."""
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)
-"""2⁶⁴ over the golden ratio, as Fibonacci hashing multiplies by (D. Knuth, The Art of Computer Programming, 6.4)."""
+"""2⁶⁴ divided by the golden ratio, the factor of Fibonacci hashing (D. Knuth, The Art of Computer Programming, 6.4)."""
 
 MASKS = np.array([2 ** (8 * size) - 1 for size in range(WORD + 1)], np.uint64)
-"""Of a word's first bytes, by their number."""
+"""Masks for the first bytes of a word, by their number."""
 
 
 def find_suspects(text: bytes, ends: Integers) -> Flags:
-    """Say of each row whether a key may be twice in an object of it.
+    """Return for each row whether an object in it may have a key twice.
 
     Args:
-        text: rows of valid JSON, one after the other, in an encoding where ASCII is its own bytes.
-        ends: where each of them ends.
+        text: concatenated rows of valid JSON, in an encoding where ASCII characters are single bytes.
+        ends: where each row ends.
     """
     suspects = np.zeros(len(ends), np.bool_)
     data = np.frombuffer(text, np.uint8)
@@ -47,7 +47,7 @@ def find_suspects(text: bytes, ends: Integers) -> Flags:
 
 
 def _find_keys(data: Bytes) -> tuple[Integers, Integers, Flags]:
-    """Return where each key begins and ends, and whether it is written oddly; a key is a string before a colon."""
+    """Return where each key begins and ends, and whether its form is unusual; a key is a string before a colon."""
     quotes = np.flatnonzero(data == QUOTE)
     slashes = np.flatnonzero(data == BACKSLASH)
     if len(slashes):
@@ -55,7 +55,7 @@ def _find_keys(data: Bytes) -> tuple[Integers, Integers, Flags]:
     opening, closing = quotes[0::2], quotes[1::2]
     after = closing + 1
     blank = np.flatnonzero(_are_blank(data[after]))
-    for _ in range(MOST_BLANKS):
+    for _ in range(MAX_BLANKS):
         after[blank] += 1
         blank = blank[_are_blank(data[after[blank]])]
     far = np.zeros(len(closing), np.bool_)
@@ -67,9 +67,9 @@ def _find_keys(data: Bytes) -> tuple[Integers, Integers, Flags]:
 
 
 def _find_escaped(data: Bytes, quotes: Integers, slashes: Integers) -> Integers:
-    """Return which of some quotes have an odd number of backslashes before them."""
+    """Return the indexes of the quotes that have an odd number of backslashes before them."""
     after = np.flatnonzero(data[quotes - 1] == BACKSLASH)
-    runs = slashes[np.diff(slashes, prepend=-2) > 1]  # where backslashes begin that stand together
+    runs = slashes[np.diff(slashes, prepend=-2) > 1]  # where runs of backslashes begin
     begin = runs[np.searchsorted(runs, quotes[after]) - 1]
     escaped: Integers = after[(quotes[after] - begin) % 2 == 1]
     return escaped
@@ -81,12 +81,12 @@ def _are_blank(data: Bytes) -> Flags:
 
 
 def _hash(text: bytes, starts: Integers, stops: Integers) -> Hashes:
-    """Hash the first `MOST_HASHED` bytes of pieces of a text, a word at a time: equal pieces have equal hashes."""
+    """Hash the first `MAX_HASHED_BYTES` bytes of pieces of a text, word by word: equal pieces have equal hashes."""
     words: Hashes = np.ndarray(len(text) + 1, np.dtype("<u8"), text + bytes(WORD), strides=(1,))
     sizes = stops - starts
     hashes = sizes.astype(np.uint64)
     left = np.flatnonzero(sizes)
-    for done in range(0, min(int(sizes.max(initial=0)), MOST_HASHED), WORD):
+    for done in range(0, min(int(sizes.max(initial=0)), MAX_HASHED_BYTES), WORD):
         taken = np.minimum(sizes[left] - done, WORD)
         word = words[starts[left] + done] & MASKS[taken]
         mixed = (hashes[left] ^ word) * PRIME

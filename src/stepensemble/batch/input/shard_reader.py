@@ -1,6 +1,6 @@
-"""From a shard to columns of raw values: of CSV all text, of JSON and Parquet with types; and what is no row.
+"""Reads a shard to columns of raw values, all text for CSV, typed for JSON and Parquet; and malformed records.
 
-What a value means is not decided here, only what it is: a number in quotes is text.
+Values are not interpreted here: a number in quotes is text.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from stepensemble.batch.input.csv_records import (
     quote_fields,
 )
 from stepensemble.batch.input.datasets import DAMAGED, read_head
-from stepensemble.batch.input.parquet_footer import fetched, read_footer
-from stepensemble.batch.input.parquet_types import read_plainly
+from stepensemble.batch.input.parquet_footer import fetch_chunks, read_footer
+from stepensemble.batch.input.parquet_types import to_plain_type
 from stepensemble.batch.input.repeated_keys import find_suspects
-from stepensemble.batch.input.sharding import finder
+from stepensemble.batch.input.sharding import choose_finder
 from stepensemble.batch.input.text_stream import TextRefused, open_text
 from stepensemble.core.arrays import Flags, Integers
 from stepensemble.core.errors import InvalidPayload, ShardUnreadable
@@ -37,32 +37,33 @@ from stepensemble.core.problems import Problem, list_problems
 from stepensemble.core.strict_json import read_json
 from stepensemble.storage.objects import Bucket
 
-MOST_CHARACTERS = 200
-"""Of a record that cannot be read, shown beside the reason."""
+MAX_CHARACTERS = 200
+"""Characters of a malformed record that are shown beside the reason."""
 
 LINES_AT_ONCE = 1024
-"""Of JSON Lines, where some are malformed: so many are tried together before each is by itself."""
+"""If a line of JSON Lines is malformed, so many lines are decoded together before each is decoded alone."""
 
 WINDOW_BYTES = 64 * 1024
+"""Bytes that are decoded at a time."""
 
 OPEN, CLOSE = b"{}"
 
 BARE_RETURN = (
     "has a carriage return (CR) in a field without quotes",
-    "end lines in LF or CRLF, and quote fields that have line ends in them",
+    "end lines with LF or CRLF, and quote fields that contain line ends",
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Malformed:
+class MalformedRecord:
     """A record that is no row.
 
     Attributes:
-        row: its number in the file: it is counted.
+        row: its number in the file; malformed records are counted as rows.
         value: its text, cut.
-        reason: what is wrong with it.
-        remedy: what to do about it.
-        kind: the reason without what is this record's own, by which they are counted.
+        reason: the problem.
+        remedy: how to fix it.
+        kind: the reason without details of this record, by which reasons are counted.
     """
 
     row: int
@@ -73,43 +74,42 @@ class Malformed:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
-    """A shard as it is written.
+class RawRows:
+    """The raw values of a shard.
 
     Attributes:
-        frame: the columns that are wanted, in that order; null is a missing value, as is a column that the file has
-            not. Of CSV all are text. A column of JSON Lines has the type of its values: text, booleans, integers,
-            numbers (integers among them turned into floats), or `Object` where they are lists, objects, too large, or
-            of several types. Of Parquet categories are text.
-        numbers: of the frame's rows, in the file.
-        malformed: the records that are no rows, in their order.
-        original: returns values of a column, by positions in the frame, just as they are written; None where they are
-            so in the frame.
+        frame: the required columns, in order; null is a missing value, and a column that the file does not have is all
+            null. CSV: all text. JSON Lines: the type of the column's values: text, booleans, integers, floats (for
+            numbers with integers among them), or `Object` for lists, objects, large integers and mixed types. Parquet:
+            categories are text.
+        numbers: the frame's rows by their number in the file.
+        malformed: the records that are no rows, in order.
+        original: returns the exact values of a column, by positions in the frame; None if the frame has them.
     """
 
     frame: pl.DataFrame
     numbers: Integers
-    malformed: tuple[Malformed, ...] = ()
+    malformed: tuple[MalformedRecord, ...] = ()
     original: Callable[[str, Sequence[int]], list[Any]] | None = None
 
     @property
     def rows(self) -> int:
-        """All of them, the malformed ones too."""
+        """The number of rows, including malformed records."""
         return len(self.numbers) + len(self.malformed)
 
 
-def read_shard(bucket: Bucket, plan: RunPlan, shard: Shard, columns: Sequence[str]) -> Raw:
+def read_shard(bucket: Bucket, plan: RunPlan, shard: Shard, columns: Sequence[str]) -> RawRows:
     """Read a shard.
 
     Args:
-        bucket: that the dataset lies in.
+        bucket: that the dataset is stored in.
         plan: of the run.
         shard: one of its shards.
-        columns: that are wanted (`datasets.wanted_columns`).
+        columns: the required ones (`datasets.required_columns`).
 
     Raises:
-        ShardUnreadable: it is damaged, or has not the rows that were counted when it was cut.
-        DatasetChanged: the file is of another version by now.
+        ShardUnreadable: the shard is damaged, or its number of rows is not the one that was counted.
+        DatasetChanged: the file has another version now.
     """
     file = plan.files[shard.file]
     try:
@@ -121,9 +121,9 @@ def read_shard(bucket: Bucket, plan: RunPlan, shard: Shard, columns: Sequence[st
     except TextRefused as refused:
         raise _unreadable(file, refused.message, refused.remedy) from None
     except RecordTooLong:
-        raise _unreadable(file, "has a line that is too long", "write shorter ones") from None
+        raise _unreadable(file, "has a line that is too long", "write shorter lines") from None
     if shard.rows is not None and raw.rows != shard.rows:
-        raise _unreadable(file, f"has {raw.rows} rows where {shard.rows} were counted", "start the run again")
+        raise _unreadable(file, f"has {raw.rows} rows, but {shard.rows} were counted", "start the run again")
     return raw
 
 
@@ -131,14 +131,14 @@ def _unreadable(file: File, message: str, remedy: str) -> ShardUnreadable:
     return ShardUnreadable(list_problems([Problem(file.name, message, remedy)]))
 
 
-def _read_text(bucket: Bucket, file: File, shard: Shard, options: Options, columns: Sequence[str]) -> Raw:
+def _read_text(bucket: Bucket, file: File, shard: Shard, options: Options, columns: Sequence[str]) -> RawRows:
     opened = open_text(bucket, file, options)
     head = read_head(opened, file, options)
     if opened.whole:
         body = b"".join(head.text.pieces)
     else:
         body = bucket.read_range(file.key, shard.start, shard.end, file.version, file.version_id)
-    records = finder(options, file)(body, final=True)
+    records = choose_finder(options, file)(body, final=True)
     found = records.fields != BLANK
     numbers = np.cumsum(found) + (shard.first_row - 1)
     lines = _Lines(body, opened.encoding, records, numbers)
@@ -149,7 +149,7 @@ def _read_text(bucket: Bucket, file: File, shard: Shard, options: Options, colum
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """A shard's text and the records in it."""
+    """A shard's text and its records."""
 
     body: bytes
     encoding: str
@@ -164,20 +164,20 @@ class _Lines:
         start, end = self.span(record)
         return self.body[start:end]
 
-    def refuse(self, record: int, reason: str, remedy: str, kind: str = "") -> Malformed:
-        shown = self.read(record)[: 4 * MOST_CHARACTERS].decode(self.encoding, "replace").rstrip("\r\n")
-        value = shown if len(shown) <= MOST_CHARACTERS else shown[: MOST_CHARACTERS - 1] + "…"
-        return Malformed(int(self.numbers[record]), value, reason, remedy, kind or reason)
+    def reject(self, record: int, reason: str, remedy: str, kind: str = "") -> MalformedRecord:
+        shown = self.read(record)[: 4 * MAX_CHARACTERS].decode(self.encoding, "replace").rstrip("\r\n")
+        value = shown if len(shown) <= MAX_CHARACTERS else shown[: MAX_CHARACTERS - 1] + "…"
+        return MalformedRecord(int(self.numbers[record]), value, reason, remedy, kind or reason)
 
     def find_undecodable(self) -> Flags:
-        """Say which records are not of the encoding."""
+        """Return for each record whether it is not valid in the encoding."""
         ends = self.records.ends
         bad = np.zeros(len(ends), np.bool_)
         if self.body.isascii():
             return bad
         view, place = memoryview(self.body), 0
         while place < self.records.length:
-            # Windows, because every error holds a copy of what was decoded.
+            # In windows, because every error holds a copy of the decoded bytes.
             stop = int(ends[min(int(np.searchsorted(ends, place + WINDOW_BYTES)), len(ends) - 1)])
             try:
                 str(view[place:stop], self.encoding)
@@ -189,7 +189,7 @@ class _Lines:
         return bad
 
     def find_torn(self, separator: str) -> Flags:
-        """Say which records of a CSV have a carriage return in a field that is not quoted."""
+        """Return for each record of a CSV whether it has a carriage return in a field that is not quoted."""
         ends, fields = self.records.ends, self.records.fields
         torn = np.zeros(len(ends), np.bool_)
         if self.body.count(b"\r") == self.body.count(b"\r\n"):
@@ -202,14 +202,14 @@ class _Lines:
         return torn
 
     def select(self, kept: Flags) -> bytes:
-        """Return the records that are kept."""
+        """Return the text of the records that are kept."""
         if kept.all():
             return self.body[: self.records.length]
         sizes = np.diff(self.records.ends, prepend=0)
         return np.frombuffer(self.body, np.uint8)[: self.records.length][np.repeat(kept, sizes)].tobytes()
 
     def are_objects(self) -> Flags:
-        """Say of each line whether it begins and ends with a brace, so that no object can go on in the next one."""
+        """Return for each line whether it begins and ends with a brace, so that no object spans two lines."""
         data, ends = np.frombuffer(self.body, np.uint8), self.records.ends
         starts = np.append(0, ends)[:-1]
         last = ends - 1 - (data[ends - 1] == NEWLINE)
@@ -218,11 +218,11 @@ class _Lines:
         return closed
 
     def to_utf8(self, text: bytes) -> bytes:
-        """Return text of the encoding in UTF-8."""
+        """Return text in the encoding as UTF-8."""
         return text if self.encoding == "utf-8" else text.decode(self.encoding).encode()
 
 
-def _read_csv(lines: _Lines, found: Flags, header: Sequence[str], separator: str, columns: Sequence[str]) -> Raw:
+def _read_csv(lines: _Lines, found: Flags, header: Sequence[str], separator: str, columns: Sequence[str]) -> RawRows:
     fields = lines.records.fields
     bad = lines.find_undecodable() & found
     torn = lines.find_torn(separator)
@@ -233,7 +233,7 @@ def _read_csv(lines: _Lines, found: Flags, header: Sequence[str], separator: str
             return _encoding_reason(lines.encoding)
         return BARE_RETURN if torn[record] else _csv_reason(int(fields[record]), len(header))
 
-    malformed = tuple(lines.refuse(record, *explain(record)) for record in np.flatnonzero(found & ~kept).tolist())
+    malformed = tuple(lines.reject(record, *explain(record)) for record in np.flatnonzero(found & ~kept).tolist())
     text = lines.select(kept)
     quoted = b'"' in text
     if lines.records.loose:
@@ -242,24 +242,24 @@ def _read_csv(lines: _Lines, found: Flags, header: Sequence[str], separator: str
     frame = _parse_csv(lines.to_utf8(text), header, separator, columns, quoted=quoted)
     numbers = lines.numbers[kept]
     if frame.height != len(numbers):
-        raise TextRefused(f"was read as {frame.height} rows where {len(numbers)} were found", "report it")
-    return Raw(frame, numbers, malformed)
+        raise TextRefused(f"was read as {frame.height} rows, but has {len(numbers)}", "report this as a bug")
+    return RawRows(frame, numbers, malformed)
 
 
 def _csv_reason(fields: int, width: int) -> tuple[str, str, str]:
     if fields == UNCLOSED:
         reason = "has a quoted field that is not closed"
-        return reason, "close it, or double the quotes in it", reason
-    reason = f"has {fields} field{'' if fields == 1 else 's'} where the header has {width}"
-    return reason, "quote fields that have separators in them", "has another number of fields than the header"
+        return reason, "close the field, or double the quotes in it", reason
+    reason = f"has {fields} field{'' if fields == 1 else 's'}, but the header has {width}"
+    return reason, "quote fields that contain separators", "has another number of fields than the header"
 
 
 def _encoding_reason(encoding: str) -> tuple[str, str]:
-    return f"is not {encoding}", "write it so, or name the encoding of the dataset"
+    return f"is not {encoding}", f"write it in {encoding}, or set the encoding of the dataset"
 
 
 def _requote(lines: _Lines, kept: Flags, separator: str) -> bytes:
-    """Return the records that are kept, with quotes as RFC 4180 wants them."""
+    """Return the text of the records that are kept, with quotes according to RFC 4180."""
     loose = [record for record in lines.records.loose if kept[record]]
     if not loose:
         return lines.select(kept)
@@ -278,14 +278,14 @@ def _requote(lines: _Lines, kept: Flags, separator: str) -> bytes:
 def _parse_csv(
     text: bytes, header: Sequence[str], separator: str, columns: Sequence[str], *, quoted: bool
 ) -> pl.DataFrame:
-    """Parse text without a blank line, each of whose records has the header's fields.
+    """Parse text without blank lines, in which each record has as many fields as the header.
 
-    `quoted`: quotes stand in it as RFC 4180 wants them; else they are characters like any other.
+    `quoted`: whether quotes follow RFC 4180; otherwise they are ordinary characters.
     """
     if not text:
         return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
-    written = [f'"{index}"' for index in range(len(header))]  # in quotes, lest the separator be a digit
-    places = {name: there.strip('"') if quoted else there for name, there in zip(header, written, strict=True)}
+    written = [f'"{index}"' for index in range(len(header))]  # in quotes, since the separator may be a digit
+    places = {name: label.strip('"') if quoted else label for name, label in zip(header, written, strict=True)}
     taken = [places[name] for name in columns if name in places]
     parsed = pl.read_csv(
         separator.join(written).encode() + b"\n" + text,
@@ -301,11 +301,11 @@ def _parse_csv(
     )
 
 
-def _read_jsonl(lines: _Lines, found: Flags, columns: Sequence[str]) -> Raw:
+def _read_jsonl(lines: _Lines, found: Flags, columns: Sequence[str]) -> RawRows:
     bad = lines.find_undecodable() & found
     rows, malformed = _decode(lines, found & ~bad, _make_decoder(columns))
     malformed |= {
-        record: lines.refuse(record, *_encoding_reason(lines.encoding)) for record in np.flatnonzero(bad).tolist()
+        record: lines.reject(record, *_encoding_reason(lines.encoding)) for record in np.flatnonzero(bad).tolist()
     }
     found = found.copy()
     found[list(malformed)] = False
@@ -322,11 +322,11 @@ def _read_jsonl(lines: _Lines, found: Flags, columns: Sequence[str]) -> Raw:
         texts = [lines.to_utf8(lines.read(record)) for record in kept[list(positions)].tolist()]
         return [msgspec.json.decode(text).get(column) for text in texts]
 
-    return Raw(frame, lines.numbers[kept], tuple(malformed[record] for record in sorted(malformed)), original)
+    return RawRows(frame, lines.numbers[kept], tuple(malformed[record] for record in sorted(malformed)), original)
 
 
-def _find_repeated(lines: _Lines, kept: Flags) -> dict[int, Malformed]:
-    """Refuse lines with a key twice in one object, as `core.strict_json` does; all of these are valid JSON."""
+def _find_repeated(lines: _Lines, kept: Flags) -> dict[int, MalformedRecord]:
+    """Reject lines with a key twice in one object, as `core.strict_json` does; all of these lines are valid JSON."""
     records = np.flatnonzero(kept)
     sizes = np.diff(lines.records.ends, prepend=0)[records]
     repeated = {}
@@ -335,9 +335,9 @@ def _find_repeated(lines: _Lines, kept: Flags) -> dict[int, Malformed]:
             read_json(lines.to_utf8(lines.read(record)))
         except InvalidPayload as refused:
             (problem,) = refused.problems
-            repeated[record] = lines.refuse(record, problem.message, problem.remedy, "a key is given twice")
+            repeated[record] = lines.reject(record, problem.message, problem.remedy, "has a key twice")
         except ValueError as error:
-            repeated[record] = lines.refuse(record, *_json_reason(error))
+            repeated[record] = lines.reject(record, *_json_reason(error))
     return repeated
 
 
@@ -347,8 +347,10 @@ def _make_decoder(columns: Sequence[str]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(row)
 
 
-def _decode(lines: _Lines, kept: Flags, decoder: msgspec.json.Decoder[Any]) -> tuple[list[Any], dict[int, Malformed]]:
-    """Decode lines: all together, where that fails a few together, and where that fails each by itself."""
+def _decode(
+    lines: _Lines, kept: Flags, decoder: msgspec.json.Decoder[Any]
+) -> tuple[list[Any], dict[int, MalformedRecord]]:
+    """Decode all lines together; if that fails, some lines together; and if that fails, each line alone."""
     simple = lines.are_objects()
     records = np.flatnonzero(kept)
     if simple[records].all():
@@ -366,12 +368,12 @@ def _decode(lines: _Lines, kept: Flags, decoder: msgspec.json.Decoder[Any]) -> t
             try:
                 rows.append(decoder.decode(text))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                malformed[record] = lines.refuse(record, *_json_reason(error))
+                malformed[record] = lines.reject(record, *_json_reason(error))
     return rows, malformed
 
 
 def _decode_objects(text: bytes, count: int, decoder: msgspec.json.Decoder[Any]) -> list[Any] | None:
-    """Decode lines that begin and end with a brace; None where not each of them is one object."""
+    """Decode lines that begin and end with a brace; None if not every line is exactly one object."""
     try:
         rows: list[Any] = decoder.decode_lines(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -381,15 +383,15 @@ def _decode_objects(text: bytes, count: int, decoder: msgspec.json.Decoder[Any])
 
 def _json_reason(error: Exception) -> tuple[str, str, str]:
     if "`object`" in str(error):
-        return "is no JSON object", "write one object a line", "is no JSON object"
+        return "is not a JSON object", "write one object per line", "is not a JSON object"
     if isinstance(error, RecursionError):
         return "is malformed JSON: it is nested too deeply", "nest it less deeply", "is malformed JSON"
     detail = str(error).removeprefix("JSON is malformed: ")
-    return f"is malformed JSON: {detail}", "write one object a line", "is malformed JSON"
+    return f"is malformed JSON: {detail}", "write one object per line", "is malformed JSON"
 
 
 def _to_series(name: str, values: list[Any]) -> pl.Series:
-    """Make a column of the type that its values have."""
+    """Make a column with the type of its values."""
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return pl.Series(name, values, pl.Null)
@@ -400,14 +402,14 @@ def _to_series(name: str, values: list[Any]) -> pl.Series:
     try:
         if kinds == {int}:
             return pl.Series(name, values, pl.Int64)
-        if kinds <= {int, float}:  # JSON has no NaN, so it can stand for what is missing meanwhile
+        if kinds <= {int, float}:  # JSON has no NaN, so NaN can represent missing values here
             return pl.Series(name, np.array(values, np.float64), nan_to_null=True)
-    except (OverflowError, TypeError):  # an integer too large: a column of Python's own holds it
+    except (OverflowError, TypeError):  # an integer is too large: a column of Python objects holds it
         pass
     return pl.Series(name, values, pl.Object)
 
 
-def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[str]) -> Raw:
+def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[str]) -> RawRows:
     footer = read_footer(bucket, file)
     count = shard.end - shard.start
     wanted = set(columns)
@@ -418,17 +420,17 @@ def _read_parquet(bucket: Bucket, file: File, shard: Shard, columns: Sequence[st
             chunks += [chunk for chunk in group.chunks if chunk.column in wanted]
         first += group.rows
     numbers = np.arange(shard.start + 1, shard.end + 1, dtype=np.int64)
-    with fetched(bucket, file, footer, chunks) as path:
+    with fetch_chunks(bucket, file, footer, chunks) as path:
         try:
             lazy = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             types = lazy.collect_schema()
             present = [name for name in columns if name in types]
             read = lazy.select(present).slice(shard.start, count).collect() if present else pl.DataFrame()
         except DAMAGED as error:
-            # A panic tells of polars' own code only.
-            told = "" if isinstance(error, pl.exceptions.PanicException) else f" ({str(error).splitlines()[0]})"
-            raise TextRefused(f"is damaged{told}", "write it again") from None
+            # The message of a panic is about polars' code only.
+            detail = "" if isinstance(error, pl.exceptions.PanicException) else f" ({str(error).splitlines()[0]})"
+            raise TextRefused(f"is damaged{detail}", "write it again") from None
     frame = pl.select(numbers=numbers).select(
-        (read_plainly(read[name]) if name in types else pl.lit(None)).alias(name) for name in columns
+        (to_plain_type(read[name]) if name in types else pl.lit(None)).alias(name) for name in columns
     )
-    return Raw(frame, numbers)
+    return RawRows(frame, numbers)

@@ -1,7 +1,7 @@
-"""From files to shards: slices of about the same size that begin and end with a record.
+"""Splits files into shards: slices of about the same size that begin and end with a record.
 
-Text is read through once, in bounded memory, because rows can only be numbered when those before them were counted.
-Of Parquet only the footers are read.
+Text is read once, in bounded memory, because rows can only be numbered after those before them were counted. Of Parquet
+only the footers are read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from stepensemble.batch.documents import File, Options, Shard
-from stepensemble.batch.input.column_names import EXACTLY, find_lookalike
+from stepensemble.batch.input.column_names import EXACTLY, find_similar_name
 from stepensemble.batch.input.csv_records import (
     BLANK,
     MAX_RECORD_BYTES,
@@ -30,7 +30,7 @@ from stepensemble.batch.input.csv_records import (
     find_lines,
     find_records,
 )
-from stepensemble.batch.input.datasets import read_head, read_schema, wanted_columns
+from stepensemble.batch.input.datasets import read_head, read_schema, required_columns
 from stepensemble.batch.input.parquet_footer import RowGroup
 from stepensemble.batch.input.parquet_types import type_problems
 from stepensemble.batch.input.text_stream import TextRefused, is_text_encoding, open_text
@@ -42,27 +42,27 @@ from stepensemble.storage.objects import Bucket
 ADD_OR_DEFAULT = 'add it, or set "missing" in the manifest'
 
 HEADS_AT_ONCE = 8
-"""Files whose begin is looked at together."""
+"""Files whose beginnings are read at the same time."""
 
 VALUE_BYTES, TEXT_BYTES = 8, 24
-"""That a value of a Parquet column has in memory, at least: dictionaries may make a column of a million rows tiny."""
+"""Minimum bytes of a Parquet value in memory: with a dictionary, a column of a million rows may be tiny in the file."""
 
 SEPARATORS = (";", "\t", "|", ",")
-"""Looked for in a header that seems to be one column."""
+"""Separators that are suggested if a header seems to be one column."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A dataset, ready to be run.
+class ShardedDataset:
+    """A dataset that is split into shards.
 
     Attributes:
-        files: with their rows.
+        files: with their numbers of rows.
         shards: in the order of the files; files without rows have none.
-        columns: of the dataset: the union over files, in the order in which they are met. Of JSON Lines those in the
-            first lines, and those that are wanted.
-        notes: what a person may want to know, and need not change.
+        columns: the union over files, in the order of their first occurrence. For JSON Lines, the keys in the first
+            lines, and the required ones.
+        notes: information that needs no change.
     """
 
     files: tuple[File, ...]
@@ -73,7 +73,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Part of a file: bytes or rows, and its rows' numbers."""
+    """Part of a file: from `start` to before `end`, in bytes or rows; the number of its first row, and its rows."""
 
     start: int
     end: int
@@ -83,37 +83,61 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What is known of a file before it is read through: its columns, of Parquet with their types, and row groups."""
+    """What is known of a file before it is read: its columns and, for Parquet, their types and the row groups."""
 
     columns: tuple[str, ...]
     types: Mapping[str, pl.DataType] = field(default_factory=dict)
     row_groups: tuple[RowGroup, ...] = ()
 
 
-class Find(Protocol):
-    """Finds the records at the begin of a text."""
+@dataclass(frozen=True, slots=True)
+class _KeySearch:
+    """Searches pieces of JSON for keys that the first lines of the files do not have."""
+
+    names: tuple[str, ...]
+    found: set[str] = field(default_factory=set)
+
+    def search(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass on pieces, and note the keys in them; a value with the same text counts as well."""
+        forms = {
+            name: {json.dumps(name).encode(), json.dumps(name, ensure_ascii=False).encode()} for name in self.names
+        }
+        longest = max(len(form) for some in forms.values() for form in some)
+        before = b""
+        for piece in pieces:
+            text = before + piece
+            missing = [name for name in self.names if name not in self.found]
+            self.found.update(name for name in missing if any(form in text for form in forms[name]))
+            before = text[-longest:]
+            yield piece
+
+
+class FindRecords(Protocol):
+    """Finds the records at the beginning of a text."""
 
     def __call__(self, text: bytes, *, final: bool) -> Records:
-        """As `find_records` and `find_lines` do."""
+        """See `find_records` and `find_lines`."""
 
 
-def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Sequence[Feature]) -> Cut:
-    """Look at a dataset's files, and cut them into shards.
+def shard_dataset(
+    bucket: Bucket, files: Sequence[File], options: Options, features: Sequence[Feature]
+) -> ShardedDataset:
+    """Check a dataset's files, and split them into shards.
 
     Args:
-        bucket: that the files lie in.
+        bucket: that the files are stored in.
         files: as `find_files` returns them.
         options: of the run.
-        features: of the release that answers.
+        features: of the release that predicts.
 
     Raises:
-        DatasetRefused: the options or the files have problems, or columns are missing; all of them are listed. It is
-            found as early as it can be: what the begins of files tell, before any file is read through.
-        DatasetChanged: a file is of another version by now.
+        DatasetRefused: lists all problems of options, files and columns. Problems that the beginnings of files show are
+            found before any file is read to its end.
+        DatasetChanged: a file has another version now.
     """
     _check_options(options)
     _refuse_images(features)
-    wanted = wanted_columns(options, [feature.name for feature in features])
+    wanted = required_columns(options, [feature.name for feature in features])
     heads = _for_each(files, lambda file: _read_head(bucket, file, options), HEADS_AT_ONCE)
     columns = tuple(dict.fromkeys(name for head in heads for name in head.columns))
     problems = [
@@ -127,16 +151,15 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
             problems += _separator_problems(columns, options)
     if problems:
         raise DatasetRefused(problems)
-    seen: set[str] = set()
-    unseen = [name for name in wanted if name not in columns]
+    keys = _KeySearch(tuple(name for name in wanted if name not in columns))
     head_of = dict(zip(files, heads, strict=True))
-    slices = _for_each(files, lambda file: _slice_file(bucket, file, options, head_of[file], wanted, unseen, seen), 1)
-    columns = (*columns, *(name for name in unseen if name in seen))
+    slices = _for_each(files, lambda file: _slice_file(bucket, file, options, head_of[file], wanted, keys), 1)
+    columns = (*columns, *(name for name in keys.names if name in keys.found))
     rows = [sum(piece.rows for piece in pieces) for pieces in slices]
     if any(rows) and (problems := _missing_problems(columns, options, features)):
         raise DatasetRefused(problems)
     pieces = [(index, piece) for index, pieces in enumerate(slices) for piece in pieces]
-    return Cut(
+    return ShardedDataset(
         files=tuple(msgspec.structs.replace(file, rows=number) for file, number in zip(files, rows, strict=True)),
         shards=tuple(
             Shard(number, index, piece.start, piece.end, piece.first_row, piece.rows)
@@ -147,18 +170,20 @@ def cut(bucket: Bucket, files: Sequence[File], options: Options, features: Seque
     )
 
 
-def slice_text(pieces: Iterable[bytes], find: Find, start: int, size: int, end: int | None = None) -> Iterator[Slice]:
-    """Cut a text into slices of whole records, of at most `size` bytes where the records are shorter.
+def slice_text(
+    pieces: Iterable[bytes], find: FindRecords, start: int, size: int, end: int | None = None
+) -> Iterator[Slice]:
+    """Split a text into slices of complete records, of at most `size` bytes unless a record is longer.
 
-    The slices depend on the text alone, not on the pieces that it comes in. There is none without a row. They are about
-    equal, since a run is over when the longest of them is, where it is known where the text ends.
+    The slices depend only on the text, not on its pieces. Each has at least one row. If the end of the text is known,
+    they have about the same size, since the longest of them decides how long a run takes.
 
     Args:
         pieces: of the text.
         find: finds its records.
-        start: where the first piece begins.
+        start: position of the first piece.
         size: bytes of a slice.
-        end: of the text, if that is known.
+        end: of the text, if it is known.
 
     Raises:
         RecordTooLong: there is a line of more than `MAX_RECORD_BYTES`.
@@ -194,18 +219,18 @@ def slice_text(pieces: Iterable[bytes], find: Find, start: int, size: int, end: 
 
 
 def _share(begin: int, end: int | None, size: int) -> int:
-    """Return the bytes of a slice where what is left of a text is cut into as few as can be, all alike."""
+    """Return the bytes of a slice, if the rest of a text is split into as few equal slices as possible."""
     if end is None or end <= begin:
         return size
     return -(-(end - begin) // -(-(end - begin) // size))
 
 
 def slice_rows(row_groups: Sequence[RowGroup], widths: Mapping[str, int], size: int) -> Iterator[Slice]:
-    """Cut row groups into slices of about `size` bytes; small ones go together, large ones are cut evenly.
+    """Split row groups into slices of about `size` bytes; small groups are joined, large ones split evenly.
 
     Args:
         row_groups: of a file.
-        widths: bytes that a value has in memory, at least, by the columns that are read.
+        widths: minimum bytes of a value in memory, for each column that is read.
         size: bytes of a slice.
     """
     first = start = 0
@@ -226,8 +251,8 @@ def slice_rows(row_groups: Sequence[RowGroup], widths: Mapping[str, int], size: 
         yield Slice(start, first, start + 1, first - start)
 
 
-def finder(options: Options, file: File) -> Find:
-    """Return what finds the records of a file."""
+def choose_finder(options: Options, file: File) -> FindRecords:
+    """Return the function that finds the records of a file."""
     return find_lines if file.format == "jsonl" else partial(find_records, separator=options.separator)
 
 
@@ -236,14 +261,18 @@ def _check_options(options: Options) -> None:
     if not is_text_encoding(options.encoding):
         near = suggest(options.encoding, aliases)
         problems.append(
-            Problem("encoding", f"{show(options.encoding)} is no encoding", f"name one that Python has, as utf-8{near}")
+            Problem(
+                "encoding",
+                f"{show(options.encoding)} is not an encoding",
+                f"use one that Python has, such as utf-8{near}",
+            )
         )
     if not options.separator.isascii() or options.separator in '"\r\n\0':
         problems.append(
             Problem(
                 "separator",
                 f"{show(options.separator)} cannot separate fields",
-                "use one ASCII character that is no quote and no line end",
+                "use one ASCII character other than a quote or a line end",
             )
         )
     if problems:
@@ -251,7 +280,7 @@ def _check_options(options: Options) -> None:
 
 
 def _for_each(files: Sequence[File], act: Callable[[File], T], at_once: int) -> list[T]:
-    """Do something with every file, and refuse all at once that cannot be read."""
+    """Apply a function to every file; the error lists all files that cannot be read."""
 
     def attempt(file: File) -> T | Problem:
         try:
@@ -259,7 +288,7 @@ def _for_each(files: Sequence[File], act: Callable[[File], T], at_once: int) -> 
         except TextRefused as refused:
             return Problem(file.name, refused.message, refused.remedy)
         except RecordTooLong:
-            return Problem(file.name, f"has a line of more than {MAX_RECORD_BYTES:,} bytes", "write shorter ones")
+            return Problem(file.name, f"has a line of more than {MAX_RECORD_BYTES:,} bytes", "write shorter lines")
 
     with ThreadPoolExecutor(at_once) as pool:
         outcomes = list(pool.map(attempt, files))
@@ -281,93 +310,80 @@ def _slice_file(
     options: Options,
     head: _Head,
     wanted: Collection[str],
-    unseen: Collection[str],
-    seen: set[str],
+    keys: _KeySearch,
 ) -> list[Slice]:
-    """Cut one file; put into `seen` what is found of `unseen` keys."""
+    """Split one file, and search it for keys."""
     if file.format == "parquet":
         widths = {
             name: TEXT_BYTES if head.types[name] == pl.String else VALUE_BYTES for name in head.types if name in wanted
         }
         return list(slice_rows(head.row_groups, widths, options.shard_size))
     text = read_head(open_text(bucket, file, options), file, options).text
-    pieces = _watch(text.pieces, unseen, seen) if file.format == "jsonl" and unseen else text.pieces
-    find = finder(options, file)
+    pieces = keys.search(text.pieces) if file.format == "jsonl" and keys.names else text.pieces
+    find = choose_finder(options, file)
     if not text.whole:
         return list(slice_text(pieces, find, text.start, options.shard_size, file.size))
     return [Slice(0, file.size, 1, part.rows) for part in slice_text(pieces, find, 0, sys.maxsize)]
 
 
-def _watch(pieces: Iterable[bytes], unseen: Collection[str], seen: set[str]) -> Iterator[bytes]:
-    """Pass pieces of JSON on, and note which keys are in them. A text of the same word makes one seen too."""
-    written = {name: {json.dumps(name).encode(), json.dumps(name, ensure_ascii=False).encode()} for name in unseen}
-    longest = max(len(form) for forms in written.values() for form in forms)
-    before = b""
-    for piece in pieces:
-        text = before + piece
-        seen |= {name for name, forms in written.items() if name not in seen and any(form in text for form in forms)}
-        before = text[-longest:]
-        yield piece
-
-
 def _name_problems(file: File, head: _Head, wanted: Sequence[str]) -> Iterator[Problem]:
-    """Refuse a column that is nearly named as one that the file lacks: else a default would take its place unseen."""
+    """Yield a problem for a column whose name nearly matches a missing one, which a default would silently replace."""
     others = [column for column in head.columns if column not in wanted]
     for name in wanted:
-        if name not in head.columns and (near := find_lookalike(name, others)) is not None:
+        if name not in head.columns and (near := find_similar_name(name, others)) is not None:
             yield Problem(
                 file.name,
-                f"column {show(near)} is not called {show(name)}, but nearly",
+                f"column {show(near)} nearly has the name {show(name)}",
                 EXACTLY,
             )
 
 
 def _refuse_images(features: Sequence[Feature]) -> None:
-    pictures = [feature.name for feature in features if isinstance(feature, ImageFeature)]
-    if pictures:
+    images = [feature.name for feature in features if isinstance(feature, ImageFeature)]
+    if images:
         raise DatasetRefused(
             [
-                Problem(f"feature {name}", "is a picture, and a batch reads none", "send pictures in payloads")
-                for name in pictures
+                Problem(f"feature {name}", "is an image, which a batch does not support", "send images in payloads")
+                for name in images
             ]
         )
 
 
 def _missing_problems(columns: Collection[str], options: Options, features: Sequence[Feature]) -> list[Problem]:
-    """Refuse a dataset without a column that must be there; what `_name_problems` says of one is not said again."""
-    asked = [("id", options.id), ("label", options.label), *(("keep", name) for name in options.keep)]
-    wanted = wanted_columns(options, [feature.name for feature in features])
+    """Return a problem for each required column that is missing, except for those of `_name_problems`."""
+    roles = [("id", options.id), ("label", options.label), *(("keep", name) for name in options.keep)]
+    wanted = required_columns(options, [feature.name for feature in features])
     others = [column for column in columns if column not in wanted]
-    lacking = [name for name in wanted if name not in columns and find_lookalike(name, others) is None]
+    missing = [name for name in wanted if name not in columns and find_similar_name(name, others) is None]
     defaults = [feature.name for feature in features if getattr(feature, "missing", None) is not None]
-    if defaults and len(defaults) == len(features) and set(defaults) <= set(lacking):
+    if defaults and len(defaults) == len(features) and set(defaults) <= set(missing):
         remedy = f"name the columns {enumerate_values(defaults)}"
         return [Problem("features", "none is a column of the dataset", remedy)]
     return [
         Problem(
             f"feature {feature.name}",
-            "is no column of the dataset",
+            "is not a column of the dataset",
             f"{'add it' if isinstance(feature, TensorFeature) else ADD_OR_DEFAULT}{suggest(feature.name, columns)}",
         )
         for feature in features
-        if feature.name in lacking and getattr(feature, "missing", None) is None
+        if feature.name in missing and getattr(feature, "missing", None) is None
     ] + [
         Problem(
             role,
-            f"{show(name)} is no column of the dataset",
+            f"{show(name)} is not a column of the dataset",
             f"use one of {enumerate_values(columns)}{suggest(name, columns)}",
         )
-        for role, name in asked
-        if name in lacking
+        for role, name in roles
+        if name in missing
     ]
 
 
 def _separator_problems(columns: Collection[str], options: Options) -> Iterator[Problem]:
-    """Say that a header is one column, where what else separates columns stands in it."""
+    """Yield a problem for a header with one column that contains another separator."""
     header = next(iter(columns))
     other = next((one for one in SEPARATORS if one != options.separator and one in header), None)
     if len(columns) == 1 and other is not None:
-        remedy = f"name the separator, which may be {show(other)}"
+        remedy = f"set the separator, which may be {show(other)}"
         yield Problem("separator", f"{show(options.separator)} is not in the header {show(header)}", remedy)
 
 
@@ -375,13 +391,13 @@ def _notes(
     files: Sequence[File], heads: Sequence[_Head], columns: Collection[str], wanted: Collection[str]
 ) -> Iterator[str]:
     if extra := [name for name in columns if name not in wanted]:
-        yield f"not used: {enumerate_values(extra)}; --keep carries a column through to the results"
+        yield f"not used: {enumerate_values(extra)}; --keep copies a column to the results"
     for name in wanted:
         if name not in columns:
             yield f"{show(name)} is in no file: its default in the manifest is used"
         elif files[0].format != "jsonl":
-            lacking = [
+            without = [
                 file.name for file, head in zip(files, heads, strict=True) if head.columns and name not in head.columns
             ]
-            if lacking:
-                yield f"{show(name)} is missing in {enumerate_values(lacking, most=3)}"
+            if without:
+                yield f"{show(name)} is missing in {enumerate_values(without, most=3)}"

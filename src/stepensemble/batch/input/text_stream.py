@@ -1,8 +1,8 @@
-"""The text of a dataset's file, piece by piece: read ahead, decompressed, and in an encoding that can be cut.
+"""Streams the text of a dataset's file in pieces: read ahead, decompressed, and in an encoding that can be split.
 
-A text can be cut anywhere where quotes, separators and line ends are single bytes that mean nothing else: UTF-8, and
-every encoding of one byte a character that has ASCII in it. Others (UTF-16, UTF-32, Shift JIS, GBK) are turned into
-UTF-8 and, as gzip, read as a whole.
+An encoding can be split at any record if quotes, separators and line ends are single bytes without another meaning:
+UTF-8, and all single-byte encodings that include ASCII. Text in other encodings (UTF-16, UTF-32, Shift JIS, GBK) is
+converted to UTF-8, and read as a whole, like gzip.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from stepensemble.batch.documents import File, Options
 from stepensemble.storage.objects import Bucket
 
 FIRST_PIECE_BYTES = 64 * 1024
-"""Of a file whose header alone may be wanted."""
+"""Bytes of the first piece, which is enough for most headers."""
 
 PIECE_BYTES = 4 * 1024 * 1024
 AHEAD = 4
-"""Pieces that are on their way while one is looked at: one connection to S3 is slower than NumPy."""
+"""Pieces that are requested while one is processed: one connection to S3 is slower than NumPy."""
 
 WHOLE_SHARDS = 8
-"""A file that cannot be cut has at most the bytes of so many shards, decompressed."""
+"""A file that cannot be split has, decompressed, at most the bytes of so many shards."""
 
-MARKS = (  # those of UTF-32 first: that of UTF-16 is the begin of one
+MARKS = (  # those of UTF-32 first: one of them begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
@@ -39,15 +39,15 @@ MARKS = (  # those of UTF-32 first: that of UTF-16 is the begin of one
 LONGEST_MARK = 4
 
 FOREIGN = "日表한é"
-"""Shift JIS, and encodings that shift between alphabets, write some of these with bytes of ASCII."""
+"""Shift JIS, and encodings with shift states, encode some of these characters with ASCII bytes."""
 
 
 class TextRefused(Exception):
     """A text cannot be read.
 
     Attributes:
-        message: what is wrong.
-        remedy: what to do about it.
+        message: the problem.
+        remedy: how to fix it.
     """
 
     def __init__(self, message: str, remedy: str) -> None:
@@ -60,10 +60,10 @@ class Text:
     """A file's text.
 
     Attributes:
-        pieces: its bytes in order, without a byte order mark; reading on may raise `TextRefused`.
-        encoding: of the pieces; one that can be cut.
-        start: where in the file the pieces begin.
-        whole: the pieces are not the file's own bytes, so it must be read from its begin.
+        pieces: its bytes in order, without a byte order mark; iterating may raise `TextRefused`.
+        encoding: of the pieces; one that can be split.
+        start: the position in the file where the pieces begin.
+        whole: whether the pieces are not the file's own bytes, so that it must be read from its beginning.
     """
 
     pieces: Iterator[bytes]
@@ -76,75 +76,75 @@ def open_text(bucket: Bucket, file: File, options: Options) -> Text:
     """Open a file's text.
 
     Raises:
-        TextRefused: it is no gzip although it is named so, or too large to be read as a whole.
-        DatasetChanged: it is not of the version any more that the file names.
+        TextRefused: the file has a name for gzip and is not gzip, or it is too large to be read as a whole.
+        DatasetChanged: the object has another version now.
     """
     most = WHOLE_SHARDS * options.shard_size
     packed = file.compression == "gzip"
     pieces = read_pieces(bucket, file)
     if packed:
-        pieces = inflate(pieces, most)
+        pieces = decompress_gzip(pieces, most)
     begin = b""
     while len(begin) < LONGEST_MARK and (piece := next(pieces, b"")):
         begin += piece
-    encoding, skipped = recognize(begin, options.encoding)
+    encoding, skipped = detect_encoding(begin, options.encoding)
     pieces = chain([begin[skipped:]], pieces)
-    if can_be_cut(encoding):
+    if can_be_split(encoding):
         return Text(pieces, encoding, skipped, whole=packed)
     if file.size > most:
         raise TextRefused(
-            f"is {encoding} and has {file.size:,} bytes; text that cannot be cut may have {most:,}",
-            "write it as UTF-8, or as several files, or give a larger shard size",
+            f"is {encoding} and has {file.size:,} bytes; text that cannot be split may have {most:,}",
+            "write it as UTF-8, or as several files, or set a larger shard size",
         )
     return Text(_transcode(pieces, encoding), "utf-8", 0, whole=True)
 
 
 def read_pieces(bucket: Bucket, file: File) -> Iterator[bytes]:
-    """Yield a file's bytes: a little first, then more, with some of them always on their way."""
+    """Yield a file's bytes: first a small piece, then larger ones, some of which are read ahead."""
     if file.size:
         yield bucket.read_range(file.key, 0, min(FIRST_PIECE_BYTES, file.size), file.version, file.version_id)
-    coming: deque[Future[bytes]] = deque()
+    requested: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(AHEAD) as pool:
         for start in range(FIRST_PIECE_BYTES, file.size, PIECE_BYTES):
             end = min(start + PIECE_BYTES, file.size)
-            coming.append(pool.submit(bucket.read_range, file.key, start, end, file.version, file.version_id))
-            if len(coming) > AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+            requested.append(pool.submit(bucket.read_range, file.key, start, end, file.version, file.version_id))
+            if len(requested) > AHEAD:
+                yield requested.popleft().result()
+        while requested:
+            yield requested.popleft().result()
 
 
-def inflate(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
-    """Decompress gzip of one member or several, a bounded number of bytes at a time.
+def decompress_gzip(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """Decompress gzip with one or several members, in pieces of bounded size.
 
     Args:
         pieces: of the compressed bytes.
-        most: decompressed bytes there may be.
+        most: decompressed bytes at most.
 
     Raises:
-        TextRefused: there are more, or it is no gzip, damaged, or truncated.
+        TextRefused: there are more bytes, or the file is not gzip, damaged, or truncated.
     """
     left = most
     engine = zlib.decompressobj(wbits=31)
     begun = False
-    for piece in chain(pieces, [b""]):  # the empty one at last: the engine may hold something back
+    for piece in chain(pieces, [b""]):  # the empty piece at the end flushes the decompressor
         tail = piece
         while True:
             if engine.eof:
-                tail = tail.lstrip(b"\0")  # some tools fill up with zeros
+                tail = tail.lstrip(b"\0")  # some tools pad with zeros
                 if not tail:
                     break
                 engine = zlib.decompressobj(wbits=31)
             try:
                 out = engine.decompress(tail, PIECE_BYTES)
             except zlib.error:
-                raise TextRefused("is no gzip, or is damaged", "write it again") from None
+                raise TextRefused("is not gzip, or is damaged", "write it again") from None
             begun = begun or bool(tail)
             left -= len(out)
             if left < 0:
                 raise TextRefused(
-                    f"has more than {most:,} bytes when it is decompressed, and gzip cannot be cut",
-                    "write it uncompressed, or as several files, or give a larger shard size",
+                    f"has more than {most:,} bytes when it is decompressed, and gzip cannot be split",
+                    "write it uncompressed, or as several files, or set a larger shard size",
                 )
             if out:
                 yield out
@@ -155,8 +155,8 @@ def inflate(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
         raise TextRefused("is truncated gzip", "write it again")
 
 
-def recognize(begin: bytes, encoding: str) -> tuple[str, int]:
-    """Return the encoding of a text that begins so, by its byte order mark if it has one, and that mark's length."""
+def detect_encoding(begin: bytes, encoding: str) -> tuple[str, int]:
+    """Return the encoding of a text, from its byte order mark if it has one, and the length of that mark."""
     for mark, name in MARKS:
         if begin.startswith(mark):
             return name, len(mark)
@@ -164,8 +164,8 @@ def recognize(begin: bytes, encoding: str) -> tuple[str, int]:
 
 
 @cache
-def can_be_cut(encoding: str) -> bool:
-    """Say whether every ASCII character is its own byte in an encoding, and that byte nothing else."""
+def can_be_split(encoding: str) -> bool:
+    """Return whether, in an encoding, every ASCII character is its own byte and that byte has no other meaning."""
     if codecs.lookup(encoding).name == "utf-8":
         return True
     plain = bytes(range(128))
@@ -176,7 +176,7 @@ def can_be_cut(encoding: str) -> bool:
 
 
 def is_text_encoding(name: str) -> bool:
-    """Say whether Python knows an encoding of text by this name."""
+    """Return whether Python has a text encoding with this name."""
     try:
         b"a".decode(name)
     except UnicodeDecodeError:
@@ -193,4 +193,4 @@ def _transcode(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
             yield decoder.decode(piece).encode()
         yield decoder.decode(b"", final=True).encode()
     except UnicodeError:
-        raise TextRefused(f"is not {encoding} throughout", "write it again, or name its encoding") from None
+        raise TextRefused(f"is not entirely {encoding}", "write it again, or set its encoding") from None

@@ -1,6 +1,6 @@
-"""From frames to files: the parts of a run's results and of its rejected rows.
+"""Encodes frames as files: the parts of a run's results and of its rejected rows.
 
-The same frame is written as the same bytes, so that a shard that is done again writes what it wrote.
+Equal frames give equal bytes, so that a shard that is repeated writes the same file.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 
 from stepensemble.batch.documents import Format
-from stepensemble.batch.input.shard_reader import Malformed
-from stepensemble.batch.output.result_table import FILE, ID, ROW, as_text
+from stepensemble.batch.input.shard_reader import MalformedRecord
+from stepensemble.batch.output.result_table import FILE, ID, ROW, to_text
 from stepensemble.core.arrays import Integers
 
 ZSTD_LEVEL = 1
-"""Measured on results of four members: 95 bytes a row, and higher levels take twice the time for 3 % less; snappy is
-half again as fast and a third larger."""
+"""Measured on results of four members: 95 bytes per row. Higher levels take twice the time for 3 % fewer bytes; snappy
+is 1.5 times as fast and a third larger."""
 
 REJECTED = pl.Schema(
     {
@@ -32,37 +32,36 @@ REJECTED = pl.Schema(
         "kind": pl.String,
     }
 )
-"""Of rejected rows, a line a wrong value; `kind` is the reason without the value, by which reasons can be counted. What
-is no row at all has an empty column."""
+"""Schema of rejected rows, one line for each wrong value; `kind` is the reason without the value, by which reasons can
+be counted. For a record that is no row, and for a row without a prediction, the column is empty."""
 
-
-UNANSWERED = "has no answer: too few voters have a usable output"
-"""The kind of a row whose voters do not hold the quorum."""
+NO_PREDICTION = "has no prediction: too few voters have a usable output"
+"""The kind of a row without a quorum."""
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 FORMULA = r"^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]"
-"""How a cell begins that spreadsheets may compute, with the wide forms that some take for the same
+"""The beginning of a cell that a spreadsheet may compute, with the full-width characters that some programs accept, too
 (https://owasp.org/www-community/attacks/CSV_Injection)."""
 
 
 def encode_part(frame: pl.DataFrame, format_: Format, *, spreadsheet: bool = False) -> bytes:
-    """Write results.
+    """Encode results as a file.
+
+    Parquet is compressed with zstd and has only types that polars, DuckDB and Athena all read: see `widen`. CSV has a
+    header, an empty field for null, and lists as JSON. JSON Lines has lists as they are.
 
     Args:
         frame: the results.
         format_: of the file.
-        spreadsheet: whether CSV has an apostrophe before text that is a formula to a spreadsheet; numbers have none.
-
-    Parquet is compressed with zstd and has only types that polars, DuckDB and Athena all read: see `widen`. CSV has a
-    header, nothing where a value is null, and lists as JSON; JSON Lines has them as they are.
+        spreadsheet: whether CSV gets an apostrophe before text that a spreadsheet would compute; numbers get none.
     """
     buffer = io.BytesIO()
     match format_:
         case "parquet":
-            # As an Enum text is written five times as fast, to the same pages; the file says that it is text.
-            told = _describe(widen(frame.clear()))
+            # Text as Enum is written five times as fast, to the same pages; the metadata declares it as text.
+            metadata = _describe(widen(frame.clear()))
             wide = widen(frame, but=pl.Enum)
-            wide.write_parquet(buffer, compression="zstd", compression_level=ZSTD_LEVEL, metadata=told)
+            wide.write_parquet(buffer, compression="zstd", compression_level=ZSTD_LEVEL, metadata=metadata)
         case "csv":
             flat = frame.with_columns(_write_nested(frame[name]) for name in _nested(frame))
             (_neutralize(flat) if spreadsheet else flat).write_csv(buffer)
@@ -72,7 +71,7 @@ def encode_part(frame: pl.DataFrame, format_: Format, *, spreadsheet: bool = Fal
 
 
 def _describe(frame: pl.DataFrame) -> dict[str, str]:
-    """Return what a Parquet file of such a frame says of its types: what it is read with."""
+    """Return the metadata of a Parquet file of such a frame, which declare its types."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     buffer.seek(0)
@@ -80,10 +79,10 @@ def _describe(frame: pl.DataFrame) -> dict[str, str]:
 
 
 def widen(frame: pl.DataFrame, but: type[pl.DataType] | None = None) -> pl.DataFrame:
-    """Give columns that were carried through types that everybody reads.
+    """Convert columns that were copied from the dataset to types that all readers support.
 
-    Integers without sign become wider ones with it, or decimals; floats of 16 bits have 32; times are in microseconds;
-    what is no type of Athena's is text. Columns of the type `but` stay as they are.
+    Unsigned integers become wider signed ones or decimals; floats of 16 bits get 32; times get microseconds; types that
+    Athena does not have become text. Columns of the type `but` are not converted.
     """
     return frame.with_columns(
         pl.col(name).cast(wider)
@@ -107,7 +106,7 @@ def _wider(dtype: pl.DataType) -> pl.DataType | None:
 
 
 def _neutralize(frame: pl.DataFrame) -> pl.DataFrame:
-    """Put an apostrophe before text that begins as a formula and is no number, names of columns included."""
+    """Put an apostrophe before text that begins like a formula and is no number, also in names of columns."""
     texts = [name for name, dtype in frame.schema.items() if dtype in (pl.String, pl.Enum, pl.Categorical)]
     cells = [pl.col(name).cast(pl.String) for name in texts]
     computed = [cell.str.contains(FORMULA) & ~cell.str.contains(NUMBER) for cell in cells]
@@ -122,29 +121,33 @@ def _nested(frame: pl.DataFrame) -> list[str]:
     return [name for name, dtype in frame.schema.items() if dtype.is_nested()]
 
 
-def _write_nested(given: pl.Series) -> pl.Series:
-    """Return lists and structures as JSON, null where there is none."""
-    wrapped = given.alias("").to_frame().to_struct().struct.json_encode()
+def _write_nested(column: pl.Series) -> pl.Series:
+    """Return lists and structures as JSON; null stays null."""
+    wrapped = column.alias("").to_frame().to_struct().struct.json_encode()
     written = wrapped.str.strip_prefix('{"":').str.strip_suffix("}")
-    return pl.select(pl.when(given.is_not_null()).then(written).alias(given.name)).to_series()
+    return pl.select(pl.when(column.is_not_null()).then(written).alias(column.name)).to_series()
 
 
 def list_rejected(
-    wrong: pl.DataFrame, malformed: Iterable[Malformed], file: str, numbers: Integers, ids: pl.Series | None = None
+    wrong: pl.DataFrame,
+    malformed: Iterable[MalformedRecord],
+    file: str,
+    numbers: Integers,
+    ids: pl.Series | None = None,
 ) -> pl.DataFrame:
-    """Return a shard's rejected rows as `REJECTED`, by their number in the file.
+    """Return a shard's rejected rows with the schema `REJECTED`, by their number in the file.
 
     Args:
-        wrong: of `encoding.Encoded`.
+        wrong: of `frame_encoder.EncodedRows`.
         malformed: records that are no rows.
         file: name of the file.
         numbers: of the raw frame's rows in the file.
-        ids: of the raw frame's rows, where the dataset has some.
+        ids: of the raw frame's rows, if the dataset has a column of ids.
     """
     index = wrong["index"].to_numpy()
     known = wrong.select("column", "value", "reason", "remedy", "kind").with_columns(
         row=pl.Series(numbers[index], dtype=pl.Int64),
-        id=pl.lit(None, pl.String) if ids is None else as_text(ids).gather(index),
+        id=pl.lit(None, pl.String) if ids is None else to_text(ids).gather(index),
     )
     records = [("", one.value, one.reason, one.remedy, one.kind, one.row, None) for one in malformed]
     return (
@@ -154,28 +157,26 @@ def list_rejected(
     )
 
 
-def list_failed_rows(rows: pl.DataFrame, unanswered: Mapping[int, str]) -> pl.DataFrame:
-    """Return the rows that have no answer as `REJECTED`; there is no value that would be wrong.
+def list_failed_rows(rows: pl.DataFrame, failed: Mapping[int, str]) -> pl.DataFrame:
+    """Return the rows without a prediction with the schema `REJECTED`; none of their values is wrong.
 
     Args:
-        rows: the accepted ones, as `answering.name_rows` returns them.
-        unanswered: places of those without an answer, and why.
+        rows: the accepted rows, as `result_table.name_rows` returns them.
+        failed: indexes of the rows without a prediction, and the reasons.
     """
-    some = rows[list(unanswered)]
+    some = rows[list(failed)]
     return some.select(
         pl.col(FILE).alias("file"),
         pl.col(ROW).alias("row"),
         (pl.col(ID) if ID in some.columns else pl.lit(None, pl.String)).alias("id"),
         pl.lit("").alias("column"),
         pl.lit(None, pl.String).alias("value"),
-        pl.Series("reason", [f"has no answer: {why}" for why in unanswered.values()], dtype=pl.String),
-        pl.lit("look at the values of the row; a member without a usable output is named with what it gave").alias(
-            "remedy"
-        ),
-        pl.lit(UNANSWERED).alias("kind"),
+        pl.Series("reason", [f"has no prediction: {reason}" for reason in failed.values()], dtype=pl.String),
+        pl.lit("check the values of the row; the reason names each member without a usable output").alias("remedy"),
+        pl.lit(NO_PREDICTION).alias("kind"),
     )
 
 
 def encode_rejected(rejected: pl.DataFrame) -> bytes:
-    """Write rejected rows: always Parquet, whatever the format of the results."""
+    """Encode rejected rows as Parquet, whatever the format of the results."""
     return encode_part(rejected, "parquet")

@@ -1,100 +1,126 @@
-"""What was said against what was true, in bins that have rows enough to say something."""
+"""Compares predictions with the ground truth: accuracy, error, and calibration in bins that have enough rows."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from msgspec import Struct, structs
 
-from stepensemble.batch.report.drift import PREDICTION
 from stepensemble.batch.report.statistics import Accuracy, ShardStatistics
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.task import RegressionTask
 
-JOINED_BINS, LEAST_ROWS = 10, 20
-"""Of a calibration: how many bins, and how many rows each has at least, where there are so many."""
+JOINED_BINS, MIN_ROWS = 10, 20
+"""How many bins a calibration has at most, and how many rows each bin has at least, if there are so many."""
 
 NORMAL = 1.959964
-"""The normal distribution's 97.5 % quantile: bounds with it hold the truth in 95 of 100 cases."""
+"""The normal distribution's 97.5 % quantile: bounds with it cover the true share in 95 of 100 cases."""
 
 
 class Calibration(Struct, frozen=True):
-    """What was said against what was true, of a member or, named "", of the ensemble.
+    """How the predictions of a member, or of the ensemble, compare with the ground truth.
 
     Attributes:
-        rows: whose truth is known.
-        right: share of them with the right label; None of a regression.
-        error: mean of what `tally.Accuracy` says; None where nothing has it.
-        expected: expected calibration error: the mean distance of `said` from `true`, weighted by rows (M. Naeini, G.
-            Cooper, M. Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015); None without
+        rows: rows whose ground truth is known.
+        accuracy: share of them with the right label; None for a regression.
+        brier_score: mean of the squared differences that `statistics.Accuracy` sums; None for a regression, and without
             probabilities.
+        mean_absolute_error: for a regression; otherwise None.
+        calibration_error: the expected calibration error: the mean distance of `mean_predicted` from `observed`,
+            weighted by rows (M. Naeini, G. Cooper, M. Hauskrecht, Obtaining Well Calibrated Probabilities Using
+            Bayesian Binning, 2015); None without probabilities.
         counts: rows by bins of a probability, ascending, with about as many rows in each (see `_join_bins`); empty
-            without probabilities, as are the other two.
-        said, true: by the same bins, the mean probability, and the share of rows for which it was so.
+            without probabilities, as are the next two.
+        mean_predicted: the mean probability in each bin.
+        observed: the share of each bin's rows whose true class is the one that the probability is of.
     """
 
-    name: str
     rows: int
-    right: float | None
-    error: float | None
-    expected: float | None = None
+    accuracy: float | None = None
+    brier_score: float | None = None
+    mean_absolute_error: float | None = None
+    calibration_error: float | None = None
     counts: tuple[int, ...] = ()
-    said: tuple[float, ...] = ()
-    true: tuple[float, ...] = ()
+    mean_predicted: tuple[float, ...] = ()
+    observed: tuple[float, ...] = ()
+
+    @property
+    def error(self) -> float | None:
+        """The Brier score, or the mean absolute error of a regression; smaller is better."""
+        return self.brier_score if self.mean_absolute_error is None else self.mean_absolute_error
 
 
-def calibrate(release: Release, tally: ShardStatistics) -> tuple[Calibration, ...]:
-    """Return the calibration of the members and, last, of the ensemble; nothing without labels."""
-    if not tally.accuracy.rows:
-        return ()
+class CalibrationSummary(Struct, frozen=True):
+    """The calibration of the ensemble, and of its members by id, in the release's order."""
+
+    ensemble: Calibration
+    members: dict[str, Calibration] = {}
+
+
+class Bin(NamedTuple):
+    """Rows whose probability is in a range: how many, the sum of probabilities, and how often the class was true."""
+
+    rows: int = 0
+    probability_sum: float = 0.0
+    observed: int = 0
+
+    def join(self, other: Bin) -> Bin:
+        """Return the bin of the rows of both."""
+        return Bin(self.rows + other.rows, self.probability_sum + other.probability_sum, self.observed + other.observed)
+
+
+def calibrate(release: Release, statistics: ShardStatistics) -> CalibrationSummary | None:
+    """Return the calibration of the ensemble and of the members; None without ground truth."""
+    if not statistics.accuracy.rows:
+        return None
     regression = isinstance(release.task, RegressionTask)
-    measured = {
-        member.id: tally.members[member.id].accuracy for member in release.members if member.id in tally.members
+    members = {
+        member.id: statistics.members[member.id].accuracy
+        for member in release.members
+        if member.id in statistics.members
     }
-    return tuple(
-        _calibrate_one(name, accuracy, regression=regression)
-        for name, accuracy in [*measured.items(), (PREDICTION, tally.accuracy)]
+    return CalibrationSummary(
+        _calibrate_one(statistics.accuracy, regression=regression),
+        {id_: _calibrate_one(accuracy, regression=regression) for id_, accuracy in members.items()},
     )
 
 
-def _calibrate_one(name: str, accuracy: Accuracy, *, regression: bool) -> Calibration:
-    known = Calibration(
-        name=name,
-        rows=accuracy.rows,
-        right=None if regression else _divide(accuracy.right, accuracy.rows),
-        error=_divide(accuracy.error, accuracy.scored),
-    )
+def _calibrate_one(accuracy: Accuracy, *, regression: bool) -> Calibration:
+    error = _divide(accuracy.error_sum, accuracy.scored)
+    if regression:
+        return Calibration(rows=accuracy.rows, mean_absolute_error=error)
+    measured = Calibration(rows=accuracy.rows, accuracy=_divide(accuracy.correct, accuracy.rows), brier_score=error)
     scored = sum(accuracy.counts)
     if not scored:
-        return known
+        return measured
     bins = _join_bins(accuracy)
     return structs.replace(
-        known,
-        expected=sum(abs(said - true) for _, said, true in bins) / scored,
-        counts=tuple(rows for rows, _, _ in bins),
-        said=tuple(said / rows for rows, said, _ in bins),
-        true=tuple(true / rows for rows, _, true in bins),
+        measured,
+        calibration_error=sum(abs(one.probability_sum - one.observed) for one in bins) / scored,
+        counts=tuple(one.rows for one in bins),
+        mean_predicted=tuple(one.probability_sum / one.rows for one in bins),
+        observed=tuple(one.observed / one.rows for one in bins),
     )
 
 
-def _join_bins(accuracy: Accuracy) -> list[tuple[int, float, int]]:
-    """Join neighbouring bins until each has its share of the rows, and return rows, sum of what was said, and hits.
+def _join_bins(accuracy: Accuracy) -> list[Bin]:
+    """Join neighbouring bins until each has its share of the rows.
 
-    There are at most `JOINED_BINS`, fewer where these would have less than `LEAST_ROWS` rows each. A bin of the tally
-    is never cut, so probabilities that many rows share stay together.
+    There are at most `JOINED_BINS`, and fewer if these would have less than `MIN_ROWS` rows each. A bin of the
+    statistics is never split, so a probability that many rows share stays in one bin.
     """
-    least = sum(accuracy.counts) / max(1, min(JOINED_BINS, sum(accuracy.counts) // LEAST_ROWS))
-    joined: list[tuple[int, float, int]] = []
-    rows, said, true = 0, 0.0, 0
-    for one in zip(accuracy.counts, accuracy.said, accuracy.true, strict=True):
-        rows, said, true = rows + one[0], said + one[1], true + one[2]
-        if rows >= least:
-            joined.append((rows, said, true))
-            rows, said, true = 0, 0.0, 0
-    if rows and joined and 2 * rows < least:
-        last = joined.pop()
-        rows, said, true = rows + last[0], said + last[1], true + last[2]
-    return [*joined, (rows, said, true)] if rows else joined
+    least = sum(accuracy.counts) / max(1, min(JOINED_BINS, sum(accuracy.counts) // MIN_ROWS))
+    joined: list[Bin] = []
+    current = Bin()
+    for one in zip(accuracy.counts, accuracy.probability_sums, accuracy.observed_counts, strict=True):
+        current = current.join(Bin(*one))
+        if current.rows >= least:
+            joined.append(current)
+            current = Bin()
+    if current.rows and joined and 2 * current.rows < least:
+        current = joined.pop().join(current)
+    return [*joined, current] if current.rows else joined
 
 
 def bound_share(hits: float, rows: int) -> tuple[float, float]:

@@ -1,13 +1,13 @@
-"""How far a run's rows and answers lie from those of the run before: the population stability index.
+"""Measures how far a run's rows and predictions are from those of an earlier run: the population stability index.
 
-With p and q the shares of the rows that fall into each bin, before and now, it is Σ (p - q) · ln(p / q): zero where
-all shares are equal, the same in both directions, and never negative, since both factors of a term have the same sign.
-It is the symmetrised divergence of S. Kullback and R. A. Leibler (On Information and Sufficiency, 1951); as an index of
-drift N. Siddiqi describes it (Credit Risk Scorecards, Wiley 2006): below 0.1 the shift is little, up to 0.25 moderate,
-above large. An empty bin counts as a share of `LEAST_SHARE`, or the index were infinite.
+With p and q the shares of the rows in each bin, in the earlier run and in this one, the index is Σ (p - q) · ln(p / q).
+It is zero if all shares are equal, the same in both directions, and never negative, since both factors of a term have
+the same sign. It is the symmetrised divergence of S. Kullback and R. A. Leibler (On Information and Sufficiency, 1951).
+N. Siddiqi describes it as an index of drift (Credit Risk Scorecards, Wiley 2006): a shift below 0.1 is small, from 0.1
+to 0.25 moderate, from 0.25 on large. An empty bin counts as a share of `MIN_SHARE`, since the index would be infinite.
 
-Bins of numbers come from an ensemble's first run (`choose_edges`) and go from run to run, so that like is compared with
-like; `tally` counts.
+The bins of numbers are chosen in an ensemble's first run (`choose_edges`) and passed on from run to run, so that all
+runs are compared by the same bins. `statistics` counts the rows in them.
 """
 
 from __future__ import annotations
@@ -17,74 +17,72 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from stepensemble.batch.documents import BinEdges
 from stepensemble.core.arrays import Floats
 from stepensemble.core.schema.manifest import BooleanFeature, CategoryFeature, Feature, NumberFeature
 from stepensemble.core.schema.task import MulticlassTask, RegressionTask, Task
 
 BINS = 10
-"""Of numbers, as many rows in each of them in the first run; ties make them fewer."""
+"""Bins of a number, with as many rows in each of them in the first run; ties make them fewer."""
 
-MOST_CATEGORIES = 100
-"""Each category has a bin of its own, up to so many."""
+MAX_CATEGORIES = 100
+"""Up to so many categories, each has a bin of its own."""
 
 PROBABILITIES = tuple(round(0.05 * number, 2) for number in range(1, 20))
 """Edges for probabilities."""
 
 _POSITIVE = tuple(float(10 ** (number / 20)) for number in range(-60, 181))
 MAGNITUDES = (*(-edge for edge in reversed(_POSITIVE)), 0.0, *_POSITIVE)
-"""Edges for a regression's answers, which nobody knows before the first run: a thousandth to a billion, and below zero
-as well, in steps of a twentieth of a decade."""
+"""Edges for a regression's predictions, whose range is unknown before the first run: from a thousandth to a billion,
+and the same below zero, in steps of a twentieth of a decade."""
 
-PREDICTION = ""
-"""What the prediction is called among the features."""
-
-LEAST_SHARE = 1e-4
-"""Of an empty bin."""
+MIN_SHARE = 1e-4
+"""The share that an empty bin counts as."""
 
 
 def stability_index(before: Sequence[int] | npt.NDArray[np.int64], now: Sequence[int] | npt.NDArray[np.int64]) -> float:
     """Return the population stability index of two histograms with the same bins.
 
     Args:
-        before: rows a bin; at least one row.
-        now: the same.
+        before: rows in each bin; at least one row in all.
+        now: the same, of the other run.
 
     Raises:
-        ValueError: there are not as many bins, or no rows in one of them.
+        ValueError: the numbers of bins differ, or a histogram has no rows.
     """
     counts = np.array([before, now], np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     if not totals.all():
         raise ValueError("a histogram without rows has no shares")
-    p, q = np.maximum(counts / totals, LEAST_SHARE)
+    p, q = np.maximum(counts / totals, MIN_SHARE)
     return float(np.sum((p - q) * np.log(p / q)))
 
 
 def choose_edges(values: Floats) -> tuple[float, ...]:
-    """Return the edges between bins that share the values equally, ascending; each edge belongs to the bin above it.
+    """Return ascending edges between bins with equally many values; each edge belongs to the bin above it.
 
-    Where there are at most `BINS` different values, such as zeros and ones, each has a bin of its own.
+    If there are at most `BINS` distinct values, such as zeros and ones, each has a bin of its own.
 
     Args:
-        values: NaN is left out: it is no number.
+        values: NaN is ignored.
 
     Returns:
-        at most `BINS - 1` edges; none where all values are equal or there are none.
+        At most `BINS - 1` edges; none if all values are equal or there are none.
     """
-    different = np.unique(values[~np.isnan(values)])
-    if len(different) > BINS:
+    distinct = np.unique(values[~np.isnan(values)])
+    if len(distinct) > BINS:
         shares = np.linspace(0, 1, BINS + 1)[1:-1]
-        different = np.unique([different[0], *np.nanquantile(values, shares, method="inverted_cdf")])
-    return tuple(different[1:].tolist())
+        distinct = np.unique([distinct[0], *np.nanquantile(values, shares, method="inverted_cdf")])
+    return tuple(distinct[1:].tolist())
 
 
-def first_edges(features: Sequence[Feature], task: Task, values: Mapping[str, Floats]) -> dict[str, tuple[float, ...]]:
-    """Return the edges by which an ensemble's first run is counted.
+def first_edges(features: Sequence[Feature], task: Task, values: Mapping[str, Floats]) -> BinEdges:
+    """Return the edges of the bins for an ensemble's first run.
 
     Args:
-        features: of the release; a tensor is not counted.
-        task: what is predicted; multiclass answers are counted by the class's index.
-        values: of some rows, by feature, as `encoding.Encoded` has them: of a category its place in the vocabulary.
+        features: of the release; tensors and images have no histogram.
+        task: the task; multiclass predictions are counted by the class's index.
+        values: of some rows, by feature, as in `frame_encoder.EncodedRows`: a category as its index in the vocabulary.
     """
     edges: dict[str, tuple[float, ...]] = {}
     for feature in features:
@@ -92,18 +90,15 @@ def first_edges(features: Sequence[Feature], task: Task, values: Mapping[str, Fl
         if isinstance(feature, BooleanFeature):
             edges[feature.name] = (1.0,)
         elif isinstance(feature, CategoryFeature):
-            places = len(feature.vocabulary) + (feature.unknown == "other")
-            edges[feature.name] = _between(places) if places <= MOST_CATEGORIES else choose_edges(some)
+            categories = len(feature.vocabulary) + (feature.unknown == "other")
+            edges[feature.name] = _between(categories) if categories <= MAX_CATEGORIES else choose_edges(some)
         elif isinstance(feature, NumberFeature):
             edges[feature.name] = choose_edges(some)
     if isinstance(task, RegressionTask):
-        edges[PREDICTION] = MAGNITUDES
-    elif isinstance(task, MulticlassTask):
-        edges[PREDICTION] = _between(len(task.classes))
-    else:
-        edges[PREDICTION] = PROBABILITIES
-    return edges
+        return BinEdges(MAGNITUDES, edges)
+    return BinEdges(_between(len(task.classes)) if isinstance(task, MulticlassTask) else PROBABILITIES, edges)
 
 
-def _between(places: int) -> tuple[float, ...]:
-    return tuple(float(place) for place in range(1, places))
+def _between(codes: int) -> tuple[float, ...]:
+    """Return the edges between the codes 0, 1, …, each in a bin of its own."""
+    return tuple(float(code) for code in range(1, codes))

@@ -1,7 +1,7 @@
-"""A run to look at: one HTML file that needs nothing else, neither network nor script, in light and dark and on paper.
+"""The report of a run: one HTML file without scripts or requests, for light and dark screens and for paper.
 
-Equal summaries give equal pages, to the byte. All text in them that comes from data is escaped, and the page forbids
-itself scripts and requests besides (Content-Security-Policy).
+Equal summaries give byte-identical pages. All text from data is escaped, and a Content-Security-Policy forbids the page
+scripts and requests.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from stepensemble.batch.report.calibration import Calibration, bound_share
 from stepensemble.batch.report.charts import (
     Curve,
     Distribution,
+    HistogramText,
+    ValueBins,
     choose_bounds,
     draw_bars,
     draw_histogram,
@@ -24,41 +26,42 @@ from stepensemble.batch.report.charts import (
     draw_scatter,
     draw_shifts,
 )
-from stepensemble.batch.report.drift import PREDICTION
 from stepensemble.batch.report.html_elements import (
-    MOST,
+    MAX_LINES,
     STYLE,
-    count_others,
     escape,
     flag,
-    lay_out_section,
-    lay_out_table,
-    say_none,
     write_duration,
+    write_empty,
     write_number,
+    write_remainder,
+    write_section,
     write_share,
+    write_table,
 )
-from stepensemble.batch.report.label_summary import describe_truth
+from stepensemble.batch.report.label_summary import describe_labels
 from stepensemble.batch.report.statistics import Histogram
 from stepensemble.batch.report.summary import Summary
 from stepensemble.core.arrays import Floats
 
 MODERATE, LARGE = 0.1, 0.25
-"""Population stability indices from which a shift is called so."""
+"""Population stability indexes from which a shift is called moderate, and large."""
 
 SOURCE = "N. Siddiqi, Credit Risk Scorecards, Wiley 2006"
-"""Of these words and their bounds."""
-
+"""Source of these words and bounds."""
 
 FEW_MEMBERS = 3
-"""Members up to which their pairs are a table, and no picture."""
+"""Up to so many members, the agreement of pairs is a table instead of a chart."""
 
 CURVES = 16
-"""Members whose calibration is drawn; the table has all."""
+"""How many members' calibration curves are drawn; the table has all members."""
+
+ENSEMBLE = "the ensemble"
+"""What the ensemble is called among the members."""
 
 
 def draw_report(summary: Summary) -> str:
-    """Return the page."""
+    """Return the report as an HTML page."""
     sections = (
         _draw_predictions(summary),
         _draw_members(summary),
@@ -76,7 +79,7 @@ def draw_report(summary: Summary) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         'img-src data:">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'  # else browsers ask for one
+        '<link rel="icon" href="data:,">\n'  # otherwise browsers request one
         f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"{_draw_header(summary)}{''.join(sections)}</main>\n</body>\n</html>\n"
     )
@@ -84,13 +87,13 @@ def draw_report(summary: Summary) -> str:
 
 def name_shift(index: float) -> str:
     """Return the usual word for a population stability index."""
-    return "little" if index < MODERATE else "moderate" if index < LARGE else "large"
+    return "small" if index < MODERATE else "moderate" if index < LARGE else "large"
 
 
-def share_out(values: Floats, bounds: Floats) -> list[int]:
-    """Count numbers by bins between bounds; what lies beyond belongs to the first and the last."""
-    places = np.clip(np.searchsorted(bounds, values, "right") - 1, 0, len(bounds) - 2)
-    counts: list[int] = np.bincount(places, minlength=len(bounds) - 1).tolist()
+def count_by_bounds(values: Floats, bounds: Floats) -> list[int]:
+    """Count numbers by bins between bounds; numbers outside the bounds belong to the first and the last bin."""
+    bins = np.clip(np.searchsorted(bounds, values, "right") - 1, 0, len(bounds) - 2)
+    counts: list[int] = np.bincount(bins, minlength=len(bounds) - 1).tolist()
     return counts
 
 
@@ -115,7 +118,7 @@ def _draw_header(summary: Summary) -> str:
 def _draw_counts(summary: Summary) -> str:
     counts = [
         ("rows in", f"{summary.rows:,}", ""),
-        ("answered", f"{summary.rows_out:,}", write_share(summary.rows_out, summary.rows)),
+        ("predicted", f"{summary.rows_out:,}", write_share(summary.rows_out, summary.rows)),
         ("rejected", f"{summary.rows_rejected:,}", write_share(summary.rows_rejected, summary.rows)),
     ]
     abstained = summary.decisions.get("abstain", 0)
@@ -126,10 +129,10 @@ def _draw_counts(summary: Summary) -> str:
         counts.append(("degraded", f"{degraded:,}", write_share(degraded, summary.rows_out)))
     if summary.needs_review:
         counts.append(("for review", f"{summary.needs_review:,}", write_share(summary.needs_review, summary.rows_out)))
-    counts += _count_truth(summary)
+    counts += _describe_accuracy(summary)
     failed = f"{summary.failed_shards:,} failed" if summary.failed_shards else "none failed"
     if summary.rows_failed:
-        counts.append(("without answer", f"{summary.rows_failed:,}", "in failed shards"))
+        counts.append(("without prediction", f"{summary.rows_failed:,}", "in failed shards"))
     counts.append(("shards", f"{summary.shards:,}", failed if summary.shards else ""))
     rate = f"{summary.rows_in / summary.seconds:,.0f} rows/s" if summary.seconds > 0 and summary.rows_in else ""
     counts.append(("time", write_duration(summary.seconds), rate))
@@ -140,38 +143,41 @@ def _draw_counts(summary: Summary) -> str:
     return f'<div class="counts">{tiles}</div>\n'
 
 
-def _count_truth(summary: Summary) -> Iterator[tuple[str, str, str]]:
-    """Return what is known of the ensemble's answers from labels: how many are right, how far they are off."""
-    ensemble = next((one for one in summary.calibration if one.name == PREDICTION), None)
-    if ensemble is not None:
+def _describe_accuracy(summary: Summary) -> Iterator[tuple[str, str, str]]:
+    """Yield the ensemble's accuracy and error, and the labels that were not recognized."""
+    if summary.calibration is not None:
+        ensemble = summary.calibration.ensemble
         labels = f"of {ensemble.rows:,} labels"
-        if ensemble.right is not None:
-            low, high = bound_share(ensemble.right * ensemble.rows, ensemble.rows)
-            yield "right", f"{ensemble.right:.1%}", f"{100 * low:.1f} to {high:.1%} {labels}"
-        if ensemble.error is not None:
-            yield "Brier score" if ensemble.right is not None else "mean error", write_number(ensemble.error), labels
-    if summary.truth is not None and summary.truth.unknown:
-        share = write_share(summary.truth.unknown, summary.truth.given)
-        yield "labels not understood", f"{summary.truth.unknown:,}", share
+        if ensemble.accuracy is not None:
+            low, high = bound_share(ensemble.accuracy * ensemble.rows, ensemble.rows)
+            yield "accuracy", f"{ensemble.accuracy:.1%}", f"{100 * low:.1f} to {high:.1%} {labels}"
+        if ensemble.brier_score is not None:
+            yield "Brier score", write_number(ensemble.brier_score), labels
+        if ensemble.mean_absolute_error is not None:
+            yield "mean absolute error", write_number(ensemble.mean_absolute_error), labels
+    labels_read = summary.ground_truth
+    if labels_read is not None and labels_read.unrecognized:
+        share = write_share(labels_read.unrecognized, labels_read.rows)
+        yield "unrecognized labels", f"{labels_read.unrecognized:,}", share
 
 
 def _draw_predictions(summary: Summary) -> str:
     if not summary.rows_out:
-        return lay_out_section("predictions", "Predictions", say_none("No row was answered."))
-    pictures = []
+        return write_section("predictions", "Predictions", write_empty("No row has a prediction."))
+    charts = []
     if summary.labels:
-        pictures.append(_draw_labels(summary))
-    bins = summary.histograms.get(PREDICTION)
+        charts.append(_draw_labels(summary))
+    bins = summary.histograms.prediction
     if bins is not None and any(bins.counts) and (summary.task == "binary" or summary.sample):
-        pictures.append(_draw_values(summary, bins))
-    content = "".join(f"<figure>{picture}</figure>\n" for picture in pictures)
-    return lay_out_section("predictions", "Predictions", content or say_none("Nothing was counted."))
+        charts.append(_draw_values(summary, bins))
+    content = "".join(f"<figure>{chart}</figure>\n" for chart in charts)
+    return write_section("predictions", "Predictions", content or write_empty("There is nothing to show."))
 
 
 def _draw_labels(summary: Summary) -> str:
     counts = {name: summary.labels.get(name, 0) for name in summary.classes}
-    shown = sorted(counts, key=lambda name: -counts[name])[:MOST] if len(counts) > MOST else list(counts)
-    text = f"Answers by class, of {summary.rows_out:,} rows. " + "; ".join(
+    shown = sorted(counts, key=lambda name: -counts[name])[:MAX_LINES] if len(counts) > MAX_LINES else list(counts)
+    text = f"Predictions by class, of {summary.rows_out:,} rows. " + "; ".join(
         f"{name}: {counts[name]:,}" for name in shown
     )
     return draw_bars("classes", shown, [counts[name] for name in shown], summary.rows_out, text)
@@ -181,28 +187,21 @@ def _draw_values(summary: Summary, bins: Histogram) -> str:
     if summary.task == "binary":
         label = f"probability of “{summary.classes[1]}”"
         between = ["0", *(f"{edge:.4g}" for edge in bins.edges), "1"]
-        same = summary.before is not None and summary.before.edges == bins.edges
-        before: Sequence[int] | None = summary.before.counts if summary.before is not None and same else None
-        return draw_histogram(
-            "values", between, bins.counts, before, label, _describe_bins(label, between, bins.counts)
-        )
-    values, earlier = np.array([value for value, _ in summary.sample]), np.array(summary.sample_before)
+        previous = summary.previous_histograms.prediction
+        before = None if previous is None or previous.edges != bins.edges else previous.counts
+        return draw_histogram("values", ValueBins(between, bins.counts, before), HistogramText(label))
+    values, earlier = np.array([row.predicted for row in summary.sample]), np.array(summary.previous_sample)
     label = f"prediction{_describe_sample(summary)}"
     return _draw_numbers("values", values, earlier, label, "Distribution of predictions")
 
 
 def _draw_numbers(name: str, values: Floats, earlier: Floats, label: str, title: str) -> str:
-    """Draw numbers in bins of equal width on a linear scale, and those of the run before by the same bins."""
+    """Draw numbers in bins of equal width on a linear scale, and those of the previous run in the same bins."""
     bounds = choose_bounds(values, earlier)
     between = [f"{bound:.6g}" for bound in bounds]
-    counts = share_out(values, bounds)
-    before = share_out(earlier, bounds) if len(earlier) else None
-    return draw_histogram(name, between, counts, before, label, _describe_bins(label, between, counts), title)
-
-
-def _describe_bins(label: str, between: Sequence[str], counts: Sequence[int]) -> str:
-    named = (f"{low} to {high}: {count:,}" for (low, high), count in zip(pairwise(between), counts, strict=True))
-    return f"Rows by {label}. " + "; ".join(named)
+    counts = count_by_bounds(values, bounds)
+    before = count_by_bounds(earlier, bounds) if len(earlier) else None
+    return draw_histogram(name, ValueBins(between, counts, before), HistogramText(label, title))
 
 
 def _describe_sample(summary: Summary) -> str:
@@ -224,16 +223,17 @@ def _draw_members(summary: Summary) -> str:
         )
         for member in summary.members
     )
-    tips = ("tips the answer",) if classes else ()
-    heads = ("member", "version", "role", "rows", "failures", "time", "mean", *tips)
-    table = lay_out_table("What each member did; time is that of all its invocations together", heads, lines, texts=3)
-    return lay_out_section("members", "Members", table if summary.members else say_none("No member was asked."))
+    pivotal = ("pivotal",) if classes else ()
+    heads = ("member", "version", "role", "rows", "failures", "time", "mean", *pivotal)
+    about = "; pivotal is the share of rows whose label would be another without the member" if classes else ""
+    table = write_table(f"Time is the sum over all invocations{about}", heads, lines, texts=3)
+    return write_section("members", "Members", table if summary.members else write_empty("No member was invoked."))
 
 
 def _name_failures(failures: Mapping[str, int], unusable: int) -> str:
-    """Write in how many shards a member failed, and why; and for how many other rows it gave nothing usable."""
-    told = [f"{escape(error)} {count:,}" for error, count in sorted(failures.items())]
-    named = ", ".join(told + ([f"{unusable:,} row{'' if unusable == 1 else 's'} unusable"] if unusable else []))
+    """Write in how many shards a member failed, by error, and how many other rows have no usable output of it."""
+    errors = [f"{escape(error)} {count:,}" for error, count in sorted(failures.items())]
+    named = ", ".join(errors + ([f"{unusable:,} row{'' if unusable == 1 else 's'} unusable"] if unusable else []))
     return f'<strong class="bad">{named}</strong>' if named else "none"
 
 
@@ -242,8 +242,8 @@ def _draw_agreement(summary: Summary) -> str:
         return ""  # numbers have no labels to agree on
     names = [member.id for member in summary.members]
     if len(names) < 2 or not summary.agreement:
-        alone = "One member has nobody to agree with." if len(names) == 1 else "There is nothing to compare."
-        return lay_out_section("agreement", "Agreement", say_none(alone))
+        message = "There is only one member." if len(names) == 1 else "There is nothing to compare."
+        return write_section("agreement", "Agreement", write_empty(message))
     values = np.array([[np.nan if value is None else value for value in row] for row in summary.agreement], np.float64)
     pairs = [
         (float(values[row, column]), names[row], names[column])
@@ -251,90 +251,98 @@ def _draw_agreement(summary: Summary) -> str:
         if np.isfinite(values[row, column])
     ]
     if not pairs:
-        return lay_out_section("agreement", "Agreement", say_none("No two members answered the same row."))
+        return write_section("agreement", "Agreement", write_empty("No row has outputs of two members."))
     (least, one, other), (most, this, that) = min(pairs), max(pairs)
     if len(names) <= FEW_MEMBERS:
         lines = ((escape(first), escape(second), f"{share:.1%}") for share, first, second in sorted(pairs))
-        table = lay_out_table(
-            "Share of rows for which two members say the same", ("member", "and", "same"), lines, texts=2
+        table = write_table(
+            "Share of rows for which two members have the same label", ("member", "and", "same label"), lines, texts=2
         )
-        return lay_out_section("agreement", "Agreement", table)
+        return write_section("agreement", "Agreement", table)
     text = (
-        f"Share of rows for which two members say the same. Least: {one} and {other}, {least:.1%}. "
+        f"Share of rows for which two members have the same label. Least: {one} and {other}, {least:.1%}. "
         f"Most: {this} and {that}, {most:.1%}."
     )
-    picture = draw_matrix("agreement", names, values, min(0.9, math.floor(least * 10) / 10), text)
-    figure = f"<figure>{picture}<figcaption>{escape(text)}</figcaption></figure>\n"
-    return lay_out_section("agreement", "Agreement", figure)
+    chart = draw_matrix("agreement", names, values, min(0.9, math.floor(least * 10) / 10), text)
+    figure = f"<figure>{chart}<figcaption>{escape(text)}</figcaption></figure>\n"
+    return write_section("agreement", "Agreement", figure)
 
 
 def _draw_calibration(summary: Summary) -> str:
-    reading = _draw_truth(summary)
-    if not summary.calibration:
-        return lay_out_section("calibration", "Against the labels", reading) if reading else ""
-    ordered = sorted(summary.calibration, key=lambda one: one.name != PREDICTION)
-    probable = any(one.said for one in ordered)
-    classes = summary.task != "regression"
+    notes = _draw_label_notes(summary)
+    if summary.calibration is None:
+        return write_section("calibration", "Against the labels", notes) if notes else ""
+    measured = {ENSEMBLE: summary.calibration.ensemble, **summary.calibration.members}
+    table = _list_calibrations(measured, classes=summary.task != "regression")
+    curves = [_to_curve(name, one) for name, one in summary.calibration.members.items() if one.counts][:CURVES]
+    ensemble = _to_curve(ENSEMBLE, summary.calibration.ensemble) if summary.calibration.ensemble.counts else None
+    if not curves and ensemble is None:
+        return write_section("calibration", "Against the labels", notes + _draw_residuals(summary) + table)
+    text = "Observed share over predicted probability; on the diagonal both are equal. " + "; ".join(
+        f"{name}: ECE {write_number(one.calibration_error)}" for name, one in measured.items() if one.counts
+    )
+    chart = draw_reliability("calibration", curves, ensemble, text)
+    bins = "" if ensemble is None else _list_bins(ensemble)
+    note = (
+        '<p class="note">ECE, the expected calibration error, is the mean distance of a bin from the diagonal, '
+        "weighted by its rows. For ECE and Brier score smaller is better. Bins have about as many rows each. The "
+        "bounds are 95 % bounds (Wilson's score interval): if they include the diagonal, the rows show no "
+        "difference.</p>\n"
+    )
+    return write_section("calibration", "Calibration", f"{notes}<figure>{chart}</figure>\n{table}{bins}{note}")
+
+
+def _list_calibrations(measured: Mapping[str, Calibration], *, classes: bool) -> str:
+    probable = any(one.counts for one in measured.values())
     heads = (
         "",
         "rows with label",
-        *(("right",) if classes else ()),
-        *(("ECE", "Brier score") if probable else ("mean absolute error",)),
+        *(("accuracy",) if classes else ()),
+        *(("ECE", "Brier score") if probable else ("Brier score",) if classes else ("mean absolute error",)),
     )
     lines = (
         (
-            escape(one.name) if one.name else "<em>the ensemble</em>",
+            f"<em>{name}</em>" if number == 0 else escape(name),  # the ensemble comes first
             f"{one.rows:,}",
-            *((("–" if one.right is None else f"{one.right:.1%}"),) if classes else ()),
-            *((write_number(one.expected),) if probable else ()),
+            *((("–" if one.accuracy is None else f"{one.accuracy:.1%}"),) if classes else ()),
+            *((write_number(one.calibration_error),) if probable else ()),
             write_number(one.error),
         )
-        for one in ordered
+        for number, (name, one) in enumerate(measured.items())
     )
-    table = lay_out_table("What was said against the labels", heads, lines, texts=1)
-    members = [_curve(one) for one in ordered if one.name and one.said][:CURVES]
-    ensemble = next((_curve(one) for one in ordered if not one.name and one.said), None)
-    if not members and ensemble is None:
-        return lay_out_section("calibration", "Against the labels", reading + _draw_residuals(summary) + table)
-    text = "How often what was said came true, over what was said; on the diagonal both are equal. " + "; ".join(
-        f"{one.name or 'the ensemble'}: ECE {write_number(one.expected)}" for one in ordered if one.said
-    )
-    picture = draw_reliability("calibration", members, ensemble, text)
-    bins = "" if ensemble is None else _list_bins(ensemble)
-    note = '<p class="note">ECE, the expected calibration error, is the mean distance of a bin from the diagonal, '
-    note += "weighted by its rows. Of both scores smaller is better. Bins have about as many rows each; the bounds are "
-    note += "those of 95 % (Wilson's score interval): where they hold the diagonal, the rows show no difference.</p>\n"
-    return lay_out_section("calibration", "Calibration", f"{reading}<figure>{picture}</figure>\n{table}{bins}{note}")
+    return write_table("Predictions compared with the labels", heads, lines, texts=1)
 
 
-def _draw_truth(summary: Summary) -> str:
-    if summary.truth is None:
+def _draw_label_notes(summary: Summary) -> str:
+    if summary.ground_truth is None:
         return ""
-    lines = describe_truth(summary.truth, summary.classes)
-    return "".join(f'<p class="{"cause" if serious else "note"}">{escape(line)}</p>\n' for line, serious in lines)
+    notes = describe_labels(summary.ground_truth, summary.classes)
+    return "".join(f'<p class="{"cause" if note.is_warning else "note"}">{escape(note.text)}</p>\n' for note in notes)
 
 
-def _curve(calibration: Calibration) -> Curve:
+def _to_curve(name: str, calibration: Calibration) -> Curve:
     bounds = [
-        bound_share(true * rows, rows) for true, rows in zip(calibration.true, calibration.counts, strict=True) if rows
+        bound_share(share * rows, rows)
+        for share, rows in zip(calibration.observed, calibration.counts, strict=True)
+        if rows
     ]
-    name = calibration.name or "the ensemble"
-    return Curve(name, calibration.said, calibration.true, calibration.counts, bounds)
+    return Curve(name, calibration.mean_predicted, calibration.observed, calibration.counts, bounds)
 
 
 def _list_bins(curve: Curve) -> str:
     lines = (
-        (f"{said:.3f}", f"{true:.3f}", f"{low:.3f} to {high:.3f}", f"{rows:,}")
-        for said, true, (low, high), rows in zip(
+        (f"{predicted:.3f}", f"{observed:.3f}", f"{low:.3f} to {high:.3f}", f"{rows:,}")
+        for predicted, observed, (low, high), rows in zip(
             curve.predicted, curve.observed, curve.bounds, curve.counts, strict=True
         )
     )
-    return lay_out_table(f"The bins of {curve.name}", ("said, mean", "came true", "bounds", "rows"), lines, texts=0)
+    heads = ("mean predicted", "observed", "bounds", "rows")
+    return write_table(f"The bins of {curve.name}", heads, lines, texts=0)
 
 
 def _draw_residuals(summary: Summary) -> str:
     """Draw a regression's sample against its labels: actual over predicted, and the differences."""
-    known = [(value, true) for value, true in summary.sample if true is not None]
+    known = [(row.predicted, row.actual) for row in summary.sample if row.actual is not None]
     if not known:
         return ""
     predicted, actual = np.array(known).T
@@ -345,38 +353,36 @@ def _draw_residuals(summary: Summary) -> str:
         f"of the differences within {np.median(np.abs(differences)):.4g}."
     )
     scatter = draw_scatter("scatter", predicted, actual, text)
-    label = f"predicted less actual{of}"
+    label = f"predicted minus actual{of}"
     residuals = _draw_numbers("residuals", differences, np.empty(0), label, "Distribution of differences")
     caption = f"<figcaption>{escape(text)}</figcaption>"
     return f"<figure>{scatter}{caption}</figure>\n<figure>{residuals}</figure>\n"
 
 
 def _draw_drift(summary: Summary) -> str:
-    if summary.previous is None:
-        return lay_out_section("drift", "Drift", say_none("There is no earlier run to compare with."))
-    ordered = sorted(summary.drift, key=lambda drift: (drift.index is None, -(drift.index or 0), drift.name))
+    if summary.drift is None:
+        return write_section("drift", "Drift", write_empty("There is no earlier run to compare with."))
+    measured = [(escape(name), index) for name, index in summary.drift.features.items()]
+    measured.append(("<em>the prediction</em>", summary.drift.prediction))
+    ordered = sorted(measured, key=lambda one: (one[1] is None, -(one[1] or 0), one[0]))
     lines = (
-        (
-            escape(drift.name) if drift.name else "<em>the prediction</em>",
-            write_number(drift.index),
-            "unknown" if drift.index is None else flag(name_shift(drift.index), bad=drift.index >= LARGE),
-        )
-        for drift in ordered[:MOST]
+        (name, write_number(index), "unknown" if index is None else flag(name_shift(index), bad=index >= LARGE))
+        for name, index in ordered[:MAX_LINES]
     )
-    table = lay_out_table(f"Against {summary.previous}", ("feature", "PSI", "shift"), lines, texts=1)
+    table = write_table(f"Compared with {summary.previous_summary}", ("feature", "PSI", "shift"), lines, texts=1)
     note = (
-        f'<p class="note">PSI, the population stability index: below {MODERATE:g} little shift, below {LARGE:g} '
-        f"moderate, from there on large ({SOURCE}).</p>\n"
+        f'<p class="note">PSI, the population stability index: a shift below {MODERATE:g} is small, below {LARGE:g} '
+        f"moderate, from {LARGE:g} on large ({SOURCE}).</p>\n"
     )
-    return lay_out_section("drift", "Drift", table + count_others(len(ordered)) + note + _draw_shifts(summary))
+    return write_section("drift", "Drift", table + write_remainder(len(ordered)) + note + _draw_shifts(summary))
 
 
 def _draw_shifts(summary: Summary) -> str:
-    """Draw how the features that have shifted most are distributed, beside the run before."""
+    """Draw the distributions of the features with the largest drift, in this run and in the previous one."""
     distributions = []
-    for name, before in summary.shifted.items():
-        now = summary.histograms[name]
-        names = summary.bins.get(name, ())
+    for name, before in summary.previous_histograms.features.items():
+        now = summary.histograms.features[name]
+        names = summary.bin_names.get(name, ())
         between = [] if names else ["", *(f"{edge:.6g}" for edge in now.edges), ""]
         counts, earlier = now.counts, before.counts
         if now.missing or before.missing:
@@ -386,9 +392,9 @@ def _draw_shifts(summary: Summary) -> str:
     if not distributions:
         return ""
     listed = ", ".join(one.name for one in distributions)
-    text = f"Shares of rows by bins of {listed}: bars are this run, the outline is the run before."
-    picture = draw_shifts("shifts", distributions, text)
-    return f"<figure>{picture}<figcaption>{escape(text)}</figcaption></figure>\n"
+    text = f"Share of rows by bins of {listed}: bars are this run, the outline is the previous run."
+    chart = draw_shifts("shifts", distributions, text)
+    return f"<figure>{chart}<figcaption>{escape(text)}</figcaption></figure>\n"
 
 
 def _name_ranges(between: Sequence[str]) -> tuple[str, ...]:
@@ -397,23 +403,23 @@ def _name_ranges(between: Sequence[str]) -> tuple[str, ...]:
 
 def _draw_rejected(summary: Summary) -> str:
     if not summary.rejections:
-        return lay_out_section("rejected", "Rejected rows", say_none("No row was rejected."))
+        return write_section("rejected", "Rejected rows", write_empty("No row was rejected."))
     ordered = sorted(
-        ((column, reason, told) for column, reasons in summary.rejections.items() for reason, told in reasons.items()),
+        ((column, reason, one) for column, reasons in summary.rejections.items() for reason, one in reasons.items()),
         key=lambda one: (-one[2].rows, one[:2]),
     )
     lines = (
         (
             escape(column) if column else "<em>the row</em>",
             escape(reason),
-            escape(", ".join(f"{file} {row:,}" for file, row in told.places)),
-            f"{told.rows:,}",
+            escape(", ".join(f"{file} {row:,}" for file, row in rejection.examples)),
+            f"{rejection.rows:,}",
         )
-        for column, reason, told in ordered[:MOST]
+        for column, reason, rejection in ordered[:MAX_LINES]
     )
-    heads = ("column", "reason", "for instance, file and row", "rows")
-    table = lay_out_table("A row may have several reasons", heads, lines, texts=3)
-    return lay_out_section("rejected", "Rejected rows", table + count_others(len(ordered)))
+    heads = ("column", "reason", "examples: file and row", "rows")
+    table = write_table("A row may be rejected for several reasons", heads, lines, texts=3)
+    return write_section("rejected", "Rejected rows", table + write_remainder(len(ordered)))
 
 
 def _draw_failures(summary: Summary) -> str:
@@ -426,10 +432,10 @@ def _draw_failures(summary: Summary) -> str:
             escape(f"{shard.error}: {shard.cause}"),
             "–" if shard.rows is None else f"{shard.rows:,}",
         )
-        for shard in summary.failures[:MOST]
+        for shard in summary.failures[:MAX_LINES]
     )
-    table = lay_out_table("Shards without an answer", ("shard", "file", "cause", "rows"), lines, texts=3)
-    return lay_out_section("failures", "Failed shards", table + count_others(summary.failed_shards))
+    table = write_table("Shards without predictions", ("shard", "file", "cause", "rows"), lines, texts=3)
+    return write_section("failures", "Failed shards", table + write_remainder(summary.failed_shards))
 
 
 def _draw_slowest(summary: Summary) -> str:
@@ -437,10 +443,10 @@ def _draw_slowest(summary: Summary) -> str:
         return ""
     lines = (
         (f"{shard.number}", escape(shard.file), f"{shard.rows:,}", write_duration(shard.seconds))
-        for shard in summary.slowest[:MOST]
+        for shard in summary.slowest[:MAX_LINES]
     )
-    table = lay_out_table("The shards that took longest", ("shard", "file", "rows", "time"), lines, texts=2)
-    return lay_out_section("slowest", "Slowest shards", table)
+    table = write_table("The shards that took the longest", ("shard", "file", "rows", "time"), lines, texts=2)
+    return write_section("slowest", "Slowest shards", table)
 
 
 def _draw_cost(summary: Summary) -> str:
@@ -448,20 +454,20 @@ def _draw_cost(summary: Summary) -> str:
     lines = [
         (
             escape(used.function),
-            f"{used.memory:,} MB",
+            f"{used.memory_mb:,} MB",
             f"{used.requests:,}",
             write_duration(used.seconds),
             f"{used.gb_seconds:,.1f}",
         )
-        for used in cost.used
+        for used in cost.functions
     ]
     lines.append(("<em>all</em>", "", f"{cost.requests:,}", "", f"{cost.gb_seconds:,.1f}"))
     heads = ("function", "memory", "requests", "time", "GB-seconds")
     note = (
-        f'<p class="note">With {cost.state_transitions:,} state transitions about ${_dollars(cost.dollars)} by list '
-        "prices; storage, requests to S3 and logs are not in it.</p>\n"
+        f'<p class="note">With {cost.state_transitions:,} state transitions, about ${_dollars(cost.dollars)} at list '
+        "prices, without storage, requests to S3 and logs.</p>\n"
     )
-    return lay_out_section("cost", "Cost", lay_out_table("What the run used", heads, lines, texts=1) + note)
+    return write_section("cost", "Cost", write_table("What the run used", heads, lines, texts=1) + note)
 
 
 def _dollars(amount: float) -> str:

@@ -1,6 +1,6 @@
-"""What the report is laid out with: sections, tables, numbers, and the page's style.
+"""The parts of the report's page: sections, tables, numbers, and the style sheet.
 
-Everything returns HTML. Text of data goes through `escape`.
+All functions return HTML. Text from data must pass `escape`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Iterable, Sequence
 
 from stepensemble.batch.report.charts import COLOURS, clean
 
-MOST = 50
-"""Lines of a table of which there may be any number."""
+MAX_LINES = 50
+"""Lines that a table shows at most."""
 
 DARK = {
     "ink": "#e8e6e3",
     "faint": "#a09c96",
     "line": "#45423e",
-    "answer": "#3d9ad6",
-    "before": "#ff8a3d",
+    "prediction": "#3d9ad6",
+    "previous": "#ff8a3d",
     "member-0": "#e69f00",
     "member-1": "#56b4e9",
     "member-2": "#1fbf93",
@@ -28,18 +28,18 @@ DARK = {
 """`charts.COLOURS` on a dark page."""
 
 
-def lay_out_section(name: str, title: str, content: str) -> str:
-    """Lay out a section of the page; `content` is HTML."""
+def write_section(name: str, title: str, content: str) -> str:
+    """Return a section of the page; `content` is HTML."""
     return (
         f'<section id="{name}" aria-labelledby="{name}-head">\n<h2 id="{name}-head">{title}</h2>\n{content}</section>\n'
     )
 
 
-def lay_out_table(caption: str, heads: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -> str:
-    """Lay out cells that are HTML already; the first `texts` columns are text, the others numbers."""
+def write_table(caption: str, heads: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -> str:
+    """Return a table of cells in HTML; the first `texts` columns are text, the others numbers."""
 
     def cells(tag: str, line: Sequence[str]) -> str:
-        kinds = ("" if place < texts else ' class="right"' for place in range(len(line)))
+        kinds = ("" if column < texts else ' class="right"' for column in range(len(line)))
         return "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, line, strict=True))
 
     rows = "".join(f"<tr>{cells('td', line)}</tr>\n" for line in lines)
@@ -50,28 +50,28 @@ def lay_out_table(caption: str, heads: Sequence[str], lines: Iterable[Sequence[s
     )
 
 
-def count_others(lines: int) -> str:
-    """Say how many lines of a table of so many are left out."""
-    return f'<p class="note">and {lines - MOST:,} more, in summary.json</p>\n' if lines > MOST else ""
+def write_remainder(lines: int) -> str:
+    """Return a note about how many lines of a table are left out; nothing if none are."""
+    return f'<p class="note">and {lines - MAX_LINES:,} more, in summary.json</p>\n' if lines > MAX_LINES else ""
 
 
-def say_none(text: str) -> str:
-    """Say that there is nothing to show; `text` is HTML."""
+def write_empty(text: str) -> str:
+    """Return a note that there is nothing to show; `text` is HTML."""
     return f'<p class="none">{text}</p>\n'
 
 
 def flag(text: str, *, bad: bool) -> str:
-    """Mark what is bad; `text` is HTML."""
+    """Highlight a text if it is bad; `text` is HTML."""
     return f'<strong class="bad">{text}</strong>' if bad else text
 
 
 def escape(text: str) -> str:
-    """Return text of data as HTML."""
+    """Return text from data as HTML."""
     return html.escape(clean(text))
 
 
 def write_number(value: float | None) -> str:
-    """Write a number as people read it, with three digits after the point."""
+    """Format a number with three digits after the point; very small and very large ones with fewer."""
     if value is None or not math.isfinite(value):
         return "–"
     if 0 < abs(value) < 0.001:
@@ -80,12 +80,12 @@ def write_number(value: float | None) -> str:
 
 
 def write_share(part: int, whole: int) -> str:
-    """Write a share in percent; of nothing, nothing."""
+    """Format a share in percent; an empty text if the whole is zero."""
     return f"{part / whole:.1%}" if whole else ""
 
 
 def write_duration(seconds: float) -> str:
-    """Write a time."""
+    """Format a duration."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 120:
@@ -127,9 +127,9 @@ code {{ font: .95em ui-monospace, "DejaVu Sans Mono", monospace }}
 .number {{ font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums }}
 section {{ margin-top: 1.25rem; padding: 1.1rem 1.25rem; break-inside: avoid }}
 figure {{ margin: 0 }}
-.picture {{ display: block; width: 100%; height: auto; margin: 0 auto; overflow: visible; stroke-linejoin: round; \
+.chart {{ display: block; width: 100%; height: auto; margin: 0 auto; overflow: visible; stroke-linejoin: round; \
 stroke-linecap: butt }}
-.picture text {{ white-space: pre }}
+.chart text {{ white-space: pre }}
 .wide {{ overflow-x: auto; margin-top: .6rem }}
 table {{ border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums }}
 caption {{ text-align: left; padding-bottom: .4rem }}
@@ -143,6 +143,6 @@ tbody tr:last-child td {{ border-bottom: 0 }}
 @media print {{
 body {{ background: none; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact }}
 main {{ max-width: none; padding: 0 }}
-.picture {{ max-height: 14cm }}
+.chart {{ max-height: 14cm }}
 }}
 """

@@ -1,12 +1,13 @@
-"""A sample of a run's rows that does not depend on how they were cut into shards: those with the smallest keys.
+"""A sample of a run's rows that does not depend on how they are split into shards: the rows with the smallest keys.
 
-A row's key is a hash of its file and number, so samples of shards add up to that of all of their rows, in any order
-(a "bottom-k" sample: E. Cohen and H. Kaplan, Summarizing data using bottom-k sketches, 2007).
+A row's key is a hash of its file's name and its number. So the samples of shards can be merged, in any order, to the
+sample of all their rows (a "bottom-k" sample: E. Cohen and H. Kaplan, Summarizing data using bottom-k sketches, 2007).
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,18 @@ SAMPLED = 500
 """Rows in a sample at most."""
 
 
-class Sample(Struct, frozen=True):
-    """Predictions of some rows, with their keys, ascending, and the truth where it is known."""
+class SampledRow(NamedTuple):
+    """The key of a row, its prediction, and its ground truth; None where that is not known."""
 
-    rows: tuple[tuple[int, float, float | None], ...] = ()
+    key: int
+    predicted: float
+    actual: float | None
+
+
+class Sample(Struct, frozen=True):
+    """Some rows, by ascending key."""
+
+    rows: tuple[SampledRow, ...] = ()
 
 
 def compute_keys(file: str, numbers: npt.NDArray[np.int64]) -> Hashes:
@@ -34,14 +43,20 @@ def compute_keys(file: str, numbers: npt.NDArray[np.int64]) -> Hashes:
 
 
 def take_sample(keys: Hashes, values: Floats, truth: Floats | None) -> Sample:
-    """Return the sample of some rows: `SAMPLED` of them at most; the truth is NaN where it is not known."""
-    least = np.argsort(keys, kind="stable")[:SAMPLED]
+    """Return a sample of at most `SAMPLED` rows.
+
+    Args:
+        keys: `(rows,)`.
+        values: `(rows,)`, the predictions.
+        truth: `(rows,)`, NaN where it is not known; None if it is not known for any row.
+    """
+    smallest = np.argsort(keys, kind="stable")[:SAMPLED]
     known = np.full(len(values), np.nan) if truth is None else truth
-    entries = zip(keys[least].tolist(), values[least].tolist(), known[least].tolist(), strict=True)
-    return Sample(tuple((key, value, None if np.isnan(true) else true) for key, value, true in entries))
+    entries = zip(keys[smallest].tolist(), values[smallest].tolist(), known[smallest].tolist(), strict=True)
+    return Sample(tuple(SampledRow(key, value, None if np.isnan(true) else true) for key, value, true in entries))
 
 
-def add_samples(one: Sample, other: Sample) -> Sample:
+def merge_samples(one: Sample, other: Sample) -> Sample:
     """Return the sample of the rows of both."""
-    by_key = {entry[0]: entry for entry in (*one.rows, *other.rows)}
+    by_key = {row.key: row for row in (*one.rows, *other.rows)}
     return Sample(tuple(by_key[key] for key in sorted(by_key)[:SAMPLED]))

@@ -1,6 +1,6 @@
-"""A run as a whole: what `summary.json` says, and whether the run succeeded.
+"""Summarizes a run: computes `summary.json` from the shards' reports, and decides whether the run succeeded.
 
-Pure: it is told what the shards reported; `results` reads that, and publishes.
+Pure: `publication` reads the reports and stores the summary.
 """
 
 from __future__ import annotations
@@ -8,41 +8,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Literal
 
 from msgspec import Struct
 
-from stepensemble.batch.documents import Options, RunPlan, Shard, ShardFailure
-from stepensemble.batch.report.calibration import Calibration, calibrate
-from stepensemble.batch.report.cost import Cost, FunctionUse, MemberInvocations, add_up, count_transitions
-from stepensemble.batch.report.drift import PREDICTION, stability_index
+from stepensemble.batch.documents import SCHEMA_VERSION, Options, RunPlan, Shard, ShardFailure
+from stepensemble.batch.report.calibration import CalibrationSummary, calibrate
+from stepensemble.batch.report.cost import Cost, FunctionUse, MemberInvocations, count_transitions, sum_cost
+from stepensemble.batch.report.drift import stability_index
 from stepensemble.batch.report.label_summary import LabelSummary, summarize_labels
 from stepensemble.batch.report.statistics import (
     Histogram,
+    Histograms,
     MemberStatistics,
     Rejection,
     ShardReport,
     ShardStatistics,
-    add,
+    merge_statistics,
 )
 from stepensemble.core.errors import DatasetChanged
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.schema.manifest import BooleanFeature, CategoryFeature
 from stepensemble.core.schema.task import RegressionTask, name_classes, name_task
 
-MOST_SLOW, MOST_FAILED = 10, 100
-"""Shards that are listed."""
+MAX_SLOW, MAX_FAILED = 10, 100
+"""How many of the slowest and of the failed shards are listed."""
 
+MAX_SHIFTED = 8
+"""How many features have their distribution in the previous run in the summary: those with the largest drift."""
 
-MOST_SHIFTED = 8
-"""Features whose distributions are kept beside those of the run before: those that have shifted most."""
-
-MOST_NAMED_BINS = 12
-"""Categories up to which bins have names; fewer than `drift.MOST_CATEGORIES`, so that each has a bin of its own."""
+MAX_NAMED_BINS = 12
+"""Up to so many categories, bins have names; fewer than `drift.MAX_CATEGORIES`, so that each has a bin of its own."""
 
 
 class FailedShard(Struct, frozen=True):
-    """A shard without an answer, where its rows are, and why; `rows` is None of gzip."""
+    """A failed shard: where its rows are, and why it failed; `rows` is None for gzip."""
 
     number: int
     file: str
@@ -53,7 +54,7 @@ class FailedShard(Struct, frozen=True):
 
 
 class SlowShard(Struct, frozen=True):
-    """A shard, and the seconds its functions took, one after the other; members count as the slowest of them."""
+    """A shard, and the seconds that its functions took in sequence; of the members the slowest one counts."""
 
     number: int
     file: str
@@ -62,16 +63,16 @@ class SlowShard(Struct, frozen=True):
 
 
 class MemberSummary(Struct, frozen=True):
-    """A member's part in a run.
+    """One member in a run.
 
     Attributes:
-        shards: in which it was asked.
-        failures: in how many of them it did not answer, by the name of the error.
-        rows: that it answered.
-        seconds: in its functions, where it answered.
-        mean: of its values, or of its probabilities for the second of two classes; else None.
-        pivotal: share of its rows that would be answered otherwise without it; None of a regression and of a shadow.
-        unusable: rows for which its output was not what it declares: not finite, outside its range, or no class.
+        shards: shards in which it was invoked.
+        failures: shards in which it failed, by the name of the error.
+        rows: rows for which it has a usable output.
+        seconds: time in its functions, in shards where it did not fail.
+        mean: mean of its values, or of its probabilities for the second of two classes; None for a multiclass task.
+        pivotal: share of its rows whose label would be another without it; None for a regression and for a shadow.
+        unusable: rows whose output is not what the member declares: not finite, outside its range, or no class.
     """
 
     id: str
@@ -87,43 +88,55 @@ class MemberSummary(Struct, frozen=True):
 
 
 class Drift(Struct, frozen=True):
-    """How far a feature has moved; the prediction is named "". `index` is None where there is nothing to compare."""
+    """Population stability indexes since the previous run; None where the two runs cannot be compared."""
 
-    name: str
-    index: float | None
+    prediction: float | None
+    features: dict[str, float | None]
+
+
+class SampledPrediction(Struct, frozen=True):
+    """A regression's prediction of one row, and the ground truth; None where that is not known."""
+
+    predicted: float
+    actual: float | None
 
 
 class Summary(Struct, frozen=True):
-    """`summary.json`: everything that is said of a run.
+    """`summary.json`: a run in numbers.
 
     Attributes:
-        cause: why it failed; None where it succeeded.
-        attempt: how many executions had the run, this one included.
-        execution: ARN of the one that put it together.
-        started_at, finished_at: ISO 8601 in UTC; of the first execution that worked on it, and its end.
-        task: type of the release's.
-        classes: of the task; empty of a regression.
-        rows: of all shards, as far as they were counted: in, and `rows_failed` of shards without an answer.
-        rows_in: of the shards that were answered: `rows_out` and `rows_rejected` together.
-        statuses, decisions, labels, tiers: answered rows by COMPLETE and DEGRADED; by what was decided; by class; by
-            the tier that decided.
-        rejections: rows by column and reason, with places to look at; a row may have several.
-        agreement: of each pair of members, in their order, the share of the rows that both answered in which they say
-            the same; None where there are none. Empty of a regression.
-        calibration: of the members and, last, of the ensemble; empty without labels.
-        histograms: of features and, named "", of the prediction; the next run is compared with them.
-        previous: key of the summary of the run before, with which this one was compared.
-        before: that one's histogram of the prediction.
-        shifted: that one's histograms of the features that have shifted most, the most first.
-        bins: of these that are categories, what the bins stand for.
-        sample: of a regression, predictions of some rows, with the truth where it is known.
-        sample_before: that run's predictions of some rows.
-        seconds_by_function, bytes: by what took them, over all shards.
-        results: `s3://bucket/prefix/`; None where the run failed.
-        rejected: the same of the rejected rows; None where there are none.
+        cause: why the run failed; None if it succeeded.
+        attempt: how many executions have worked on the run, including this one.
+        execution: ARN of the execution that wrote the summary.
+        started_at, finished_at: ISO 8601 in UTC: the start of the first execution that worked on the run, and its end.
+        task: type of the release's task.
+        classes: of the task; empty for a regression.
+        rows: rows of all shards, as far as they were counted: `rows_in` and `rows_failed` together.
+        rows_in: rows of the shards that succeeded: `rows_out` and `rows_rejected` together.
+        rows_failed: rows of failed shards.
+        statuses, decisions, labels, tiers: predicted rows by COMPLETE and DEGRADED, by decision, by predicted class,
+            and by the tier that decided.
+        rejections: rows by column and reason, with examples; a row may have several. The column is empty for a record
+            that is no row, and for a row without a prediction.
+        members: in the release's order.
+        agreement: for each pair of members, in the release's order: the share of the rows with outputs of both for
+            which both have the same label; None if there are no such rows. Empty for a regression.
+        calibration: how predictions compare with the ground truth; None where there is none.
+        histograms: of the prediction and of the features; the next run is compared with them.
+        drift: since the previous run; None if there is none.
+        previous_summary: key of the summary of the previous run, with which this one was compared.
+        previous_histograms: of that run: of the prediction, and of the features with the largest drift, in descending
+            order.
+        bin_names: for those of these features that are categories or booleans, the names of the bins.
+        sample: for a regression, the predictions of some rows.
+        previous_sample: the previous run's predictions of some rows.
+        slowest, failures: some of the shards.
+        seconds_by_function, bytes: over all shards; bytes by kind of object.
+        results: `s3://bucket/prefix/`; None if the run failed.
+        rejected: the same for the rejected rows; None if there are none.
         report: `s3://bucket/key`.
-        notes: as of the plan: columns that are not used, or not there.
-        truth: what was read of the labels; None without a column of them.
+        notes: of the plan: columns that are not used, or missing.
+        ground_truth: the column of labels and how it was read; None without such a column.
     """
 
     run: str
@@ -156,11 +169,10 @@ class Summary(Struct, frozen=True):
     rejections: dict[str, dict[str, Rejection]]
     members: tuple[MemberSummary, ...]
     agreement: tuple[tuple[float | None, ...], ...]
-    calibration: tuple[Calibration, ...]
-    histograms: dict[str, Histogram]
-    drift: tuple[Drift, ...]
-    previous: str | None
-    before: Histogram | None
+    calibration: CalibrationSummary | None
+    histograms: Histograms
+    drift: Drift | None
+    previous_summary: str | None
     slowest: tuple[SlowShard, ...]
     failures: tuple[FailedShard, ...]
     seconds_by_function: dict[str, float]
@@ -170,24 +182,25 @@ class Summary(Struct, frozen=True):
     rejected: str | None
     report: str
     notes: tuple[str, ...] = ()
-    truth: LabelSummary | None = None
-    shifted: dict[str, Histogram] = {}
-    bins: dict[str, tuple[str, ...]] = {}
-    sample: tuple[tuple[float, float | None], ...] = ()
-    sample_before: tuple[float, ...] = ()
+    ground_truth: LabelSummary | None = None
+    previous_histograms: Histograms = Histograms()
+    bin_names: dict[str, tuple[str, ...]] = {}
+    sample: tuple[SampledPrediction, ...] = ()
+    previous_sample: tuple[float, ...] = ()
+    schema_version: int = SCHEMA_VERSION
 
     @property
     def needs_review(self) -> int:
-        """How many rows a person should look at."""
+        """The number of rows that a person should review."""
         return self.decisions.get("review", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """What became of the shards.
+class ShardOutcomes:
+    """How the shards of a run ended.
 
     Attributes:
-        reports: of those that were answered, in the order of their numbers.
+        reports: of the shards that succeeded, in the order of their numbers.
         failures: of the others, by number.
     """
 
@@ -196,105 +209,125 @@ class Ended:
 
     @property
     def changed(self) -> frozenset[int]:
-        """The shards whose file is another one by now: no start of this run can answer them."""
-        return frozenset(number for number, why in self.failures.items() if why.error == DatasetChanged.__name__)
+        """The shards whose file has changed: resuming this run cannot predict them."""
+        return frozenset(
+            number for number, failure in self.failures.items() if failure.error == DatasetChanged.__name__
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
-    """Which execution puts a run together, how many have had the run, and what time it is (ISO 8601)."""
+class RunAttempt:
+    """The ARN of the execution that completes a run, how many have worked on it, and the time now (ISO 8601)."""
 
     execution: str
-    attempt: int
+    number: int
     now: str
 
 
 @dataclass(frozen=True, slots=True)
+class RunContext:
+    """What is known of a run before its shards' reports are read.
+
+    Attributes:
+        plan: of the run.
+        shards: all of them.
+        release: that predicts.
+        attempt: the execution that completes the run.
+        memory_mb: memory of `normalize_shard`, `score` and `aggregate_shard`; a function that is missing costs nothing.
+    """
+
+    plan: RunPlan
+    shards: Sequence[Shard]
+    release: Release
+    attempt: RunAttempt
+    memory_mb: Mapping[str, int]
+
+    def find_shard(self, number: int) -> Shard:
+        """Return the shard with a number."""
+        return self.shards[number]
+
+    def name_file(self, shard: Shard) -> str:
+        """Return the name of a shard's file."""
+        return self.plan.files[shard.file].name
+
+
+@dataclass(frozen=True, slots=True)
 class RunLocations:
-    """Where things go: see `Summary`."""
+    """Where results, rejected rows and report are stored; see `Summary`."""
 
     results: str
     rejected: str
     report: str
 
 
-def explain_run_failure(plan: RunPlan, shards: Sequence[Shard], ended: Ended) -> str | None:
-    """Say why a run fails, a line a reason; None where it succeeds.
+def explain_run_failure(run: RunContext, outcomes: ShardOutcomes) -> str | None:
+    """Return why a run fails, one line for each reason; None if it succeeds.
 
-    No file may have changed; every row that Plan counted must have been answered or rejected; so many shards may have
-    failed, and such a share of the rows may be rejected, as the options say.
+    No file may have changed; every row that Plan counted must be predicted or rejected; at most `max_failed_shards`
+    shards may have failed, and at most a share of `max_rejected` of the rows may be rejected.
     """
-    return "\n".join(_find_faults(plan, shards, ended)) or None
+    return "\n".join(chain(_find_lost_rows(run, outcomes), _find_exceeded_limits(run, outcomes))) or None
 
 
-def _find_faults(plan: RunPlan, shards: Sequence[Shard], ended: Ended) -> Iterator[str]:
-    planned = {shard.number: shard for shard in shards}
-    for report in ended.reports:
-        shard = planned[report.number]
-        place = f"shard {shard.number} of {plan.files[shard.file].name}"
+def _find_lost_rows(run: RunContext, outcomes: ShardOutcomes) -> Iterator[str]:
+    for report in outcomes.reports:
+        shard = run.find_shard(report.number)
+        place = f"shard {shard.number} of {run.name_file(shard)}"
         if shard.rows is not None and shard.rows != report.rows_in:
             yield f"{place}: {shard.rows:,} rows were planned and {report.rows_in:,} were read"
         if report.rows_in != report.rows_out + report.rows_rejected:
             yield (
-                f"{place}: of {report.rows_in:,} rows {report.rows_out:,} were answered and {report.rows_rejected:,} "
+                f"{place}: of {report.rows_in:,} rows {report.rows_out:,} were predicted and {report.rows_rejected:,} "
                 "rejected"
             )
-    if plan.shards != len(ended.reports) + len(ended.failures):
-        yield f"{plan.shards:,} shards were planned, and {len(ended.reports) + len(ended.failures):,} are accounted for"
-    if ended.changed:
+    ended = len(outcomes.reports) + len(outcomes.failures)
+    if run.plan.shards != ended:
+        yield f"{run.plan.shards:,} shards were planned, and {ended:,} are accounted for"
+
+
+def _find_exceeded_limits(run: RunContext, outcomes: ShardOutcomes) -> Iterator[str]:
+    options, changed = run.plan.options, outcomes.changed
+    if changed:
         yield (
-            f"{len(ended.changed):,} of {len(shards):,} shards found their file changed or removed since the run was "
-            f"planned, the first {plan.files[planned[min(ended.changed)].file].name}; start the batch again: that is "
-            "another run, over the files as they are then"
+            f"{len(changed):,} of {len(run.shards):,} shards found their file changed or removed since the run was "
+            f"planned, the first {run.name_file(run.find_shard(min(changed)))}; start the batch again: that is a new "
+            "run over the files as they are then"
         )
-    failures = {number: why for number, why in ended.failures.items() if number not in ended.changed}
-    if len(failures) > plan.options.max_failed_shards:
+    failures = {number: failure for number, failure in outcomes.failures.items() if number not in changed}
+    if len(failures) > options.max_failed_shards:
         number, first = min(failures.items())
-        shard = planned[number]
+        shard = run.find_shard(number)
         yield (
-            f"{len(failures):,} of {len(shards):,} shards failed, where max_failed_shards is "
-            f"{plan.options.max_failed_shards:,}; start the run again to do these alone. Shard {number} of "
-            f"{plan.files[shard.file].name}, from row {shard.first_row:,} on: {first.error}: {first.cause}"
+            f"{len(failures):,} of {len(run.shards):,} shards failed, and max_failed_shards is "
+            f"{options.max_failed_shards:,}; start the run again to repeat only these. Shard {number} of "
+            f"{run.name_file(shard)}, from row {shard.first_row:,} on: {first.error}: {first.cause}"
         )
-    rows, rejected = (sum(getattr(one, name) for one in ended.reports) for name in ("rows_in", "rows_rejected"))
-    if rejected > plan.options.max_rejected * rows:
+    rows, rejected = (sum(getattr(one, name) for one in outcomes.reports) for name in ("rows_in", "rows_rejected"))
+    if rejected > options.max_rejected * rows:
         yield (
-            f"{rejected:,} of {rows:,} rows were rejected ({rejected / rows:.1%}), where max_rejected is "
-            f"{plan.options.max_rejected:.1%}; look at the rejected rows, mend the dataset, or allow more of them"
+            f"{rejected:,} of {rows:,} rows were rejected ({rejected / rows:.1%}), and max_rejected is "
+            f"{options.max_rejected:.1%}; inspect the rejected rows and fix the dataset, or raise max_rejected"
         )
 
 
-def summarize(
-    plan: RunPlan,
-    shards: Sequence[Shard],
-    release: Release,
-    ended: Ended,
-    times: Times,
-    memory: Mapping[str, int],
-    previous: Summary | None,
-    places: RunLocations,
-) -> Summary:
-    """Say what there is to say of a run.
+def summarize(run: RunContext, outcomes: ShardOutcomes, previous: Summary | None, locations: RunLocations) -> Summary:
+    """Return the summary of a run.
 
     Args:
-        plan: of the run.
-        shards: all of them.
-        release: that answered.
-        ended: what became of the shards.
-        times: who asks, and when.
-        memory: MB of `normalize_shard`, `score` and `aggregate_shard`; a function that is missing costs nothing.
-        previous: of the run with which this one is compared; None where there is none.
-        places: where things go.
+        run: the run.
+        outcomes: how its shards ended.
+        previous: the summary of the run that this one is compared with; None if there is none.
+        locations: where results and report are stored.
     """
-    cause = explain_run_failure(plan, shards, ended)
-    tally = add(report.tally for report in ended.reports)
-    planned = {shard.number: shard for shard in shards}
+    plan, release, attempt = run.plan, run.release, run.attempt
+    cause = explain_run_failure(run, outcomes)
+    statistics = merge_statistics(report.statistics for report in outcomes.reports)
     rows_in, rows_out, rows_rejected = (
-        sum(getattr(report, name) for report in ended.reports) for name in ("rows_in", "rows_out", "rows_rejected")
+        sum(getattr(report, name) for report in outcomes.reports) for name in ("rows_in", "rows_out", "rows_rejected")
     )
-    drift = tuple(_measure_drift(plan, tally, previous))
-    shifted = _find_shifted(drift, previous)
-    rows_failed = sum(planned[number].rows or 0 for number in ended.failures)
+    drift = None if previous is None else _measure_drift(plan, statistics.histograms, previous.histograms)
+    previous_histograms = Histograms() if previous is None else _select_shifted(drift, previous.histograms)
+    rows_failed = sum(run.find_shard(number).rows or 0 for number in outcomes.failures)
     return Summary(
         run=plan.run,
         status="SUCCEEDED" if cause is None else "FAILED",
@@ -305,51 +338,50 @@ def summarize(
         classes=name_classes(release.task),
         dataset=plan.dataset,
         date=plan.date,
-        attempt=times.attempt,
-        execution=times.execution,
+        attempt=attempt.number,
+        execution=attempt.execution,
         started_at=plan.started_at,
-        finished_at=times.now,
-        seconds=(datetime.fromisoformat(times.now) - datetime.fromisoformat(plan.started_at)).total_seconds(),
+        finished_at=attempt.now,
+        seconds=(datetime.fromisoformat(attempt.now) - datetime.fromisoformat(plan.started_at)).total_seconds(),
         options=plan.options,
         files=len(plan.files),
-        shards=len(shards),
-        failed_shards=len(ended.failures),
+        shards=len(run.shards),
+        failed_shards=len(outcomes.failures),
         rows=rows_in + rows_failed,
         rows_in=rows_in,
         rows_out=rows_out,
         rows_rejected=rows_rejected,
         rows_failed=rows_failed,
-        statuses=tally.statuses,
-        decisions=tally.decisions,
-        labels=tally.labels,
-        tiers=tally.tiers,
-        rejections=tally.rejected,
-        members=tuple(_summarize_member(release, member, tally) for member in release.members),
-        agreement=_make_matrix(release, tally),
-        calibration=calibrate(release, tally),
-        histograms=tally.histograms,
+        statuses=statistics.statuses,
+        decisions=statistics.decisions,
+        labels=statistics.labels,
+        tiers=statistics.tiers,
+        rejections=statistics.rejections,
+        members=tuple(_summarize_member(release, member, statistics) for member in release.members),
+        agreement=_compute_agreement(release, statistics),
+        calibration=calibrate(release, statistics),
+        histograms=statistics.histograms,
         drift=drift,
-        previous=None if previous is None else plan.previous,
-        before=None if previous is None else previous.histograms.get(PREDICTION),
-        slowest=_find_slowest(plan, planned, ended.reports),
-        failures=tuple(_list_failures(plan, planned, ended))[:MOST_FAILED],
-        seconds_by_function=tally.seconds,
-        bytes=tally.bytes,
-        cost=_count_cost(release, ended, tally, memory),
-        results=places.results if cause is None else None,
-        rejected=places.rejected if rows_rejected else None,
-        report=places.report,
+        previous_summary=None if previous is None else plan.previous_summary,
+        slowest=_find_slowest(run, outcomes.reports),
+        failures=tuple(_list_failures(run, outcomes))[:MAX_FAILED],
+        seconds_by_function=statistics.seconds,
+        bytes=statistics.bytes,
+        cost=_estimate_cost(run, outcomes, statistics),
+        results=locations.results if cause is None else None,
+        rejected=locations.rejected if rows_rejected else None,
+        report=locations.report,
         notes=plan.notes,
-        truth=summarize_labels(plan, release, tally),
-        shifted=shifted,
-        bins=_name_bins(release, shifted),
-        sample=tuple((value, true) for _, value, true in tally.sample.rows),
-        sample_before=() if previous is None else tuple(value for value, _ in previous.sample),
+        ground_truth=summarize_labels(plan, release, statistics),
+        previous_histograms=previous_histograms,
+        bin_names=_name_bins(release, previous_histograms.features),
+        sample=tuple(SampledPrediction(row.predicted, row.actual) for row in statistics.sample.rows),
+        previous_sample=() if previous is None else tuple(row.predicted for row in previous.sample),
     )
 
 
-def _summarize_member(release: Release, member: ReleasedMember, tally: ShardStatistics) -> MemberSummary:
-    own = tally.members.get(member.id, MemberStatistics())
+def _summarize_member(release: Release, member: ReleasedMember, statistics: ShardStatistics) -> MemberSummary:
+    own = statistics.members.get(member.id, MemberStatistics())
     classes = len(name_classes(release.task))
     return MemberSummary(
         id=member.id,
@@ -365,42 +397,44 @@ def _summarize_member(release: Release, member: ReleasedMember, tally: ShardStat
     )
 
 
-def _make_matrix(release: Release, tally: ShardStatistics) -> tuple[tuple[float | None, ...], ...]:
+def _compute_agreement(release: Release, statistics: ShardStatistics) -> tuple[tuple[float | None, ...], ...]:
     if isinstance(release.task, RegressionTask):
         return ()
     ids = [member.id for member in release.members]
 
     def share(one: str, other: str) -> float | None:
         if one == other:
-            return 1.0 if tally.members.get(one, MemberStatistics()).rows else None
-        counted = tally.agreement.get(one, {}).get(other) or tally.agreement.get(other, {}).get(one)
+            return 1.0 if statistics.members.get(one, MemberStatistics()).rows else None
+        counted = statistics.agreement.get(one, {}).get(other) or statistics.agreement.get(other, {}).get(one)
         return None if counted is None else _divide(counted.same, counted.rows)
 
     return tuple(tuple(share(one, other) for other in ids) for one in ids)
 
 
-def _measure_drift(plan: RunPlan, tally: ShardStatistics, previous: Summary | None) -> Iterator[Drift]:
-    if previous is None:
-        return
-    for name in plan.edges:
-        before, now = previous.histograms.get(name), tally.histograms.get(name)
-        index = None
-        if before is not None and now is not None and before.edges == now.edges:
-            counts = (*before.counts, before.missing), (*now.counts, now.missing)
-            index = stability_index(*counts) if all(map(any, counts)) else None
-        yield Drift(name, index)
+def _measure_drift(plan: RunPlan, now: Histograms, before: Histograms) -> Drift:
+    return Drift(
+        _compare(before.prediction, now.prediction),
+        {name: _compare(before.features.get(name), now.features.get(name)) for name in plan.edges.features},
+    )
 
 
-def _find_shifted(drift: Sequence[Drift], previous: Summary | None) -> dict[str, Histogram]:
-    """Return the histograms that the features with the greatest shift had in the run before."""
-    if previous is None:
-        return {}
-    known = [(-one.index, one.name) for one in drift if one.index is not None and one.name != PREDICTION]
-    return {name: previous.histograms[name] for _, name in sorted(known)[:MOST_SHIFTED]}
+def _compare(before: Histogram | None, now: Histogram | None) -> float | None:
+    """Return the stability index of two histograms; None if they have different bins, or one has no rows."""
+    if before is None or now is None or before.edges != now.edges:
+        return None
+    counts = (*before.counts, before.missing), (*now.counts, now.missing)
+    return stability_index(*counts) if all(map(any, counts)) else None
+
+
+def _select_shifted(drift: Drift | None, before: Histograms) -> Histograms:
+    """Return the previous run's histograms of the prediction, and of the features with the largest drift."""
+    indexes = {} if drift is None else drift.features
+    known = sorted((-index, name) for name, index in indexes.items() if index is not None)
+    return Histograms(before.prediction, {name: before.features[name] for _, name in known[:MAX_SHIFTED]})
 
 
 def _name_bins(release: Release, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Say what the bins of categories and booleans stand for; those of a long vocabulary have no names."""
+    """Return the names of the bins of categories and booleans; those of a long vocabulary have none."""
     named: dict[str, tuple[str, ...]] = {}
     wanted = set(names)
     for feature in release.features:
@@ -408,49 +442,47 @@ def _name_bins(release: Release, names: Iterable[str]) -> dict[str, tuple[str, .
             continue
         if isinstance(feature, BooleanFeature):
             named[feature.name] = ("false", "true")
-        elif isinstance(feature, CategoryFeature) and len(feature.vocabulary) <= MOST_NAMED_BINS:
+        elif isinstance(feature, CategoryFeature) and len(feature.vocabulary) <= MAX_NAMED_BINS:
             named[feature.name] = (*map(str, feature.vocabulary), *(["other"] if feature.unknown == "other" else []))
     return named
 
 
-def _find_slowest(plan: RunPlan, planned: Mapping[int, Shard], reports: Iterable[ShardReport]) -> tuple[SlowShard, ...]:
-    slow = sorted(reports, key=lambda report: (-_add_seconds(report), report.number))[:MOST_SLOW]
+def _find_slowest(run: RunContext, reports: Iterable[ShardReport]) -> tuple[SlowShard, ...]:
+    slow = sorted(reports, key=lambda report: (-_sum_seconds(report), report.number))[:MAX_SLOW]
     return tuple(
-        SlowShard(one.number, plan.files[planned[one.number].file].name, one.rows_in, _add_seconds(one)) for one in slow
+        SlowShard(one.number, run.name_file(run.find_shard(one.number)), one.rows_in, _sum_seconds(one)) for one in slow
     )
 
 
-def _add_seconds(report: ShardReport) -> float:
-    members = (member.seconds for member in report.tally.members.values())
-    return sum(report.tally.seconds.values()) + max(members, default=0.0)
+def _sum_seconds(report: ShardReport) -> float:
+    members = (member.seconds for member in report.statistics.members.values())
+    return sum(report.statistics.seconds.values()) + max(members, default=0.0)
 
 
-def _list_failures(plan: RunPlan, planned: Mapping[int, Shard], ended: Ended) -> Iterator[FailedShard]:
-    for number, failure in sorted(ended.failures.items()):
-        shard = planned[number]
-        name = plan.files[shard.file].name
-        yield FailedShard(number, name, shard.first_row, shard.rows, failure.error, failure.cause)
+def _list_failures(run: RunContext, outcomes: ShardOutcomes) -> Iterator[FailedShard]:
+    for number, failure in sorted(outcomes.failures.items()):
+        shard = run.find_shard(number)
+        yield FailedShard(number, run.name_file(shard), shard.first_row, shard.rows, failure.error, failure.cause)
 
 
-def _count_cost(release: Release, ended: Ended, tally: ShardStatistics, memory: Mapping[str, int]) -> Cost:
-    members = [tally.members.get(member.id, MemberStatistics()) for member in release.members]
-    asked = [MemberInvocations(member.shards, sum(member.failures.values())) for member in members]
-    unasked = sum(not report.rows_out for report in ended.reports)
-    shards = len(ended.reports)
-    rounds = unasked + sum(
+def _estimate_cost(run: RunContext, outcomes: ShardOutcomes, statistics: ShardStatistics) -> Cost:
+    release = run.release
+    members = [statistics.members.get(member.id, MemberStatistics()) for member in release.members]
+    invoked = [MemberInvocations(member.shards, sum(member.failures.values())) for member in members]
+    empty = sum(not report.rows_out for report in outcomes.reports)
+    shards = len(outcomes.reports)
+    rounds = empty + sum(
         max(one.shards for one, member in zip(members, release.members, strict=True) if member.tier == tier)
         for tier in range(1, release.tiers + 1)
     )
-    requests = {"normalize_shard": shards, "aggregate_shard": rounds}
+    requests = {"normalize_shard": shards, "aggregate_shard": rounds, "score": sum(one.shards for one in members)}
+    seconds = {**statistics.seconds, "score": sum(one.seconds for one in members)}
     used = [
-        FunctionUse(name, memory.get(name, 0), count, tally.seconds.get(name, 0.0))
+        FunctionUse(name, run.memory_mb.get(name, 0), count, seconds.get(name, 0.0))
         for name, count in requests.items()
         if count
     ]
-    calls = sum(one.shards for one in members)
-    if calls:
-        used.append(FunctionUse("score", memory.get("score", 0), calls, sum(one.seconds for one in members)))
-    return add_up(used, count_transitions(release, shards, unasked, asked))
+    return sum_cost(used, count_transitions(release, shards, empty, invoked))
 
 
 def _divide(part: float, whole: int) -> float | None:

@@ -1,1 +1,1 @@
-"""The commands, grouped by what they work on; each parses its options, makes one call and prints the result."""
+"""The commands, grouped by what they work on. Each parses its options, makes one call and prints the result."""

@@ -1,4 +1,4 @@
-"""The command that makes a member of a model file."""
+"""The command that turns a model file into a member: `add`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
-from stepensemble.cli.options import DEFAULT_MANIFEST, JsonOption, ManifestOption, require_manifest
-from stepensemble.cli.terminal import announce, out, print_json, show_status, warn
+from stepensemble.cli.options import DEFAULT_MANIFEST, RELEASES_PANEL, JsonOption, ManifestOption, require_manifest
+from stepensemble.cli.terminal import out, print_json, print_state, print_warning, show_status
 from stepensemble.core.errors import AdditionRefused, InvalidManifest
 from stepensemble.core.releases.release import SHORT
 
@@ -23,62 +23,73 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(rich_help_panel=RELEASES_PANEL)
 def add(
-    file: Annotated[Path, typer.Argument(help="A .tflite, .keras or .h5 file, a SavedModel folder, or a .zip of one.")],
-    id_: Annotated[str, typer.Option("--id", metavar="ID", help="What the member is called.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A .tflite, .keras or .h5 file, a SavedModel folder, or a .zip of one."),
+    ],
+    id_: Annotated[str, typer.Option("--id", metavar="ID", help="The member's id.")],
     version: Annotated[
-        str | None, typer.Option(help="Any text.", show_default="1, or the next number where a member is replaced")
+        str | None, typer.Option(help="Any text.", show_default="1; with --replace the next number")
     ] = None,
-    weight: Annotated[float | None, typer.Option(help="For the methods that use weights.", show_default="1")] = None,
+    weight: Annotated[
+        float | None, typer.Option(help="Its weight, for methods that use weights.", show_default="1")
+    ] = None,
     role: Annotated[
         Literal["voter", "shadow"] | None,
-        typer.Option(help="A shadow is asked and recorded, and never counts.", show_default="voter"),
+        typer.Option(help="A shadow is invoked and recorded but never counts.", show_default="voter"),
     ] = None,
-    tier: Annotated[int | None, typer.Option(help="With a cascade: when it is asked.", show_default="1")] = None,
-    timeout: Annotated[int | None, typer.Option(help="Seconds a call may take.", show_default="10")] = None,
+    tier: Annotated[
+        int | None, typer.Option(help="Its tier in a cascade; tier 1 is invoked first.", show_default="1")
+    ] = None,
+    timeout: Annotated[int | None, typer.Option(help="Seconds that an invocation may take.", show_default="10")] = None,
     signature: Annotated[
-        str | None, typer.Option(help="Which of its signatures is used.", show_default="the only one")
+        str | None, typer.Option(help="The model's signature to use.", show_default="the only one")
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(metavar="NAME,NAME,…", help="The columns it takes, in its order.", show_default="all, if it can"),
+        typer.Option(metavar="NAME,NAME,…", help="Its input columns, in its order.", show_default="all, if they fit"),
     ] = None,
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", metavar="INPUT=NAME,…", help="The same for one of several inputs; repeat it."),
+        typer.Option("--input", metavar="INPUT=NAME,…", help="The columns of one of several inputs; can be repeated."),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND", help="What its numbers mean: a kind, or JSON.", show_default="what cannot be otherwise"
+            metavar="KIND",
+            help="The output's kind, such as logits, or its JSON.",
+            show_default="the only one that fits",
         ),
     ] = None,
     architecture: Annotated[
-        Path | None, typer.Option(help="JSON of the Keras model whose weights are in the file.")
+        Path | None,
+        typer.Option(help="JSON of the Keras model, if FILE contains only its weights."),
     ] = None,
     manifest: ManifestOption = None,
     *,
-    trust: Annotated[bool, typer.Option("--trust", help="Take it with whatever code it would run.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Accept a model that could run code.")] = False,
     varies: Annotated[
-        bool, typer.Option("--varies", help="Its answers are meant to vary from call to call: warn, do not refuse it.")
+        bool,
+        typer.Option("--varies", help="Only warn if repeated predictions of the same rows differ."),
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of the member of that id.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the member with this id.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a member of a model file: convert it, try it, and write it into the manifest.
+    """Add a model file to the ensemble as a member: convert it, run it, and write it into the manifest.
 
-    What is not LiteRT yet is converted by TensorFlow; where that is not possible, or changes the answers, it stays a
-    SavedModel for the runtime "tensorflow". Nothing is written unless the manifest passes the gate with it.
+    TensorFlow converts the model to LiteRT. If the conversion fails or changes the outputs, the model stays a
+    SavedModel for the runtime "tensorflow". The manifest changes only if it passes the gate with the new member.
     """
     from stepensemble.admission.new_member import Candidate, plan_addition, write_addition
 
     path = manifest or DEFAULT_MANIFEST
-    for needed, hint in ((file, "FILE"), (architecture, "--architecture")):
-        if needed is not None and not needed.exists():
-            raise typer.BadParameter(f"{needed} is not there", param_hint=hint)
+    for required, hint in ((file, "FILE"), (architecture, "--architecture")):
+        if required is not None and not required.exists():
+            raise typer.BadParameter(f"{required} does not exist; give the path of a file", param_hint=hint)
     require_manifest(path, "--manifest")
-    said = {
+    given = {
         "id": id_,
         "version": version,
         "weight": _read_weight(weight),
@@ -92,7 +103,7 @@ def add(
         "output": None if output is None else _read_output(output),
     }
     candidate = Candidate(
-        file, {name: value for name, value in said.items() if value is not None}, replace, architecture, trust
+        file, {name: value for name, value in given.items() if value is not None}, replace, architecture, trust
     )
     try:
         with show_status(f"Reading {path}") as status:
@@ -106,21 +117,21 @@ def add(
     if as_json:
         print_json(_to_json(addition))
         return
-    from stepensemble.cli.tables.member import draw_addition
+    from stepensemble.cli.tables.member import render_addition
 
     for problem in (*addition.report.warnings, *addition.report.problems):
-        warn(str(problem))
-    out.print(draw_addition(addition))
-    did = "added" if addition.replaced is None else "replaced"
-    announce(did, f"{path} compiles to release {addition.release[:SHORT]}")
+        print_warning(str(problem))
+    out.print(render_addition(addition))
+    state = "added" if addition.replaced is None else "replaced"
+    print_state(state, f"{path} compiles to release {addition.release[:SHORT]}")
 
 
 def _read_weight(weight: float | None) -> float | int | None:
-    """Return a weight as a person would write it: 2, not 2.0."""
+    """Return a whole number as an integer, so that the manifest has 2 and not 2.0."""
     if weight is None:
         return None
     if not math.isfinite(weight):
-        raise typer.BadParameter(f"{weight} is no finite number", param_hint="--weight")
+        raise typer.BadParameter(f"{weight} is not a finite number; give one, such as 0.5", param_hint="--weight")
     return int(weight) if weight.is_integer() else weight
 
 
@@ -129,14 +140,14 @@ def _read_names(names: str) -> list[str]:
 
 
 def _read_inputs(inputs: Sequence[str]) -> dict[str, list[str]]:
-    """Read `name=column,column` of every input; a column's own name may have "=" in it."""
+    """Read `name=column,column` for each input; a column's name may contain "="."""
     read: dict[str, list[str]] = {}
     for one in inputs:
         name, equals, names = one.partition("=")
         if not (name and equals):
-            raise typer.BadParameter(f"{one} is not INPUT=NAME,…", param_hint="--input")
+            raise typer.BadParameter(f"{one} is not INPUT=NAME,…; write it like image=red,green", param_hint="--input")
         if name in read:
-            raise typer.BadParameter(f"{name} is there twice; list all its columns at once", param_hint="--input")
+            raise typer.BadParameter(f"{name} is given twice; list all its columns in one option", param_hint="--input")
         read[name] = _read_names(names)
     return read
 
@@ -147,7 +158,9 @@ def _read_output(output: str) -> Any:
     try:
         return json.loads(output)
     except ValueError as error:
-        raise typer.BadParameter(f"{output} is not JSON: {error}", param_hint="--output") from None
+        raise typer.BadParameter(
+            f"{output} is not JSON: {error}; give a kind such as logits, or a JSON object", param_hint="--output"
+        ) from None
 
 
 def _to_json(addition: Addition) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Starts and stops the local stack: `local`, `local stop`."""
+"""The commands that start and stop the local stack: `local`, `local stop`."""
 
 from __future__ import annotations
 
@@ -15,41 +15,52 @@ from stepensemble.cli.options import (
     ManifestOption,
     read_project_manifest,
 )
-from stepensemble.cli.terminal import announce, encode_line, err, note, out, print_json, show_status, warn
+from stepensemble.cli.terminal import (
+    encode_line,
+    err,
+    out,
+    print_json,
+    print_note,
+    print_state,
+    print_warning,
+    show_status,
+)
 from stepensemble.core.releases.release import SHORT
 
-commands = typer.Typer(help="Keep the local stack up, so that any AWS client can use it.", invoke_without_command=True)
+commands = typer.Typer(help="Run the local stack, so that any AWS client can use it.", invoke_without_command=True)
 
 
 @commands.callback()
 def local_up(
     context: typer.Context,
     manifest: ManifestOption = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free one.")] = 0,
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="The same for the HTTP API.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the AWS services; 0 for any free port.")] = 0,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the HTTP API; 0 for any free port.")] = 0,
     *,
     fresh: FreshOption = False,
     auth: Annotated[
-        bool, typer.Option("--auth", help="The HTTP API takes signed requests only; no signature is verified.")
+        bool, typer.Option("--auth", help="Let the HTTP API reject unsigned requests; signatures are not verified.")
     ] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Keep it up in the background.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Run it in the background.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep the local stack up, with a release published as by `run`, until Ctrl-C."""
+    """Run the local stack until Ctrl-C, with a release published as `ensemble run` does."""
     if context.invoked_subcommand is not None:
         return
     from stepensemble.cli.local_stack import detach_stack, serve_stack, wait_for_signal
+    from stepensemble.local.options import LocalStackOptions
 
+    options = LocalStackOptions(port=port, http_port=http_port, fresh=fresh, auth=auth)
     if detach:
         with show_status("Starting the local stack in the background"):
-            description = detach_stack(manifest, port, http_port, fresh=fresh, auth=auth)
+            description = detach_stack(manifest, options)
         _show_stack(description, as_json=as_json)
         return
     with ExitStack() as exits:
         with show_status("Reading the manifest") as status:
             sources = read_project_manifest(manifest)
             named = manifest is not None
-            serving = serve_stack(sources, port, http_port, named=named, fresh=fresh, auth=auth, notify=status.update)
+            serving = serve_stack(sources, options, named=named, notify=status.update)
             description = exits.enter_context(serving)
         _show_stack(description, as_json=as_json)
         if not as_json:
@@ -76,9 +87,11 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.write(encode_line(description) + "\n")
         sys.stdout.flush()
         return
-    announce("up", f"{description['endpoint']}  (stack {description['stack']}, pid {description['pid']})")
+    print_state("up", f"{description['endpoint']}  (stack {description['stack']}, pid {description['pid']})")
     if description["resumed"]:
-        note(f"the inbox had objects without an answer, which are processed now: {', '.join(description['resumed'])}")
+        print_note(
+            f"the inbox had objects without a response, which are processed now: {', '.join(description['resumed'])}"
+        )
     for name, arn in description["state_machines"].items():
         out.print(f"  {name:<10} {arn}", soft_wrap=True)
     out.print(f"  {'records':<10} {description['table']}")
@@ -86,7 +99,7 @@ def _show_stack(description: dict[str, Any], *, as_json: bool) -> None:
         out.print(f"  {'http':<10} {description['http']}")
     out.print(f"  {'release':<10} {description['release'][:SHORT]}")
     for loss in description["losses"]:
-        warn(loss)
+        print_warning(loss)
     out.print(
         f"\n  AWS_ENDPOINT_URL={description['endpoint']} AWS_DEFAULT_REGION={description['region']} "
         "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DISABLE_HOST_PREFIX_INJECTION=true \\\n"

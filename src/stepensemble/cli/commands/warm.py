@@ -1,38 +1,42 @@
-"""The command that warms a stack up."""
+"""The command that warms a stack up: `warm`."""
 
 from __future__ import annotations
 
 import typer
 
-from stepensemble.cli.options import JsonOption, ManifestOption, StackOption, read_project_manifest
-from stepensemble.cli.terminal import note, out, print_json, show_status
+from stepensemble.cli.options import STACK_PANEL, JsonOption, ManifestOption, StackOption, read_project_manifest
+from stepensemble.cli.terminal import out, print_json, print_note, show_status
 
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(rich_help_panel=STACK_PANEL)
 def warm(manifest: ManifestOption = None, stack: StackOption = None, *, as_json: JsonOption = False) -> None:
-    """Have every slot load its models, twice, and show the first times beside the second.
+    """Warm the stack up twice, and show how long every slot took to load its models, cold and warm.
 
-    Nothing is asked and nothing is recorded. The local stack publishes the project's manifest first, as by `run`.
+    It predicts nothing and records nothing. The local stack first publishes the project's manifest, as `ensemble run`
+    does.
     """
     if manifest is not None and stack is not None:
-        raise typer.BadParameter("a deployed stack loads what it serves; leave it out", param_hint="--manifest")
+        raise typer.BadParameter(
+            "a deployed stack loads the releases that it serves; leave one out",
+            param_hint="--manifest",
+        )
     sources = read_project_manifest(manifest) if stack is None else None
 
-    from stepensemble.cli.stacks import open_stack, settle_release
+    from stepensemble.cli.stacks import open_stack, prepare_release
     from stepensemble.cli.warmup import warm_up_twice
 
     with show_status("Looking for the stack") as status, open_stack(stack, notify=status.update) as opened:
         if opened.local:
-            settle_release(opened, sources, named=manifest is not None, notify=status.update, remark=note)
+            prepare_release(opened, sources, named=manifest is not None, notify=status.update, note=print_note)
         status.update("Warming up")
-        warmed = warm_up_twice(opened)
+        warmups = warm_up_twice(opened)
     if as_json:
-        print_json(warmed.to_json())
+        print_json(warmups.to_json())
     else:
-        from stepensemble.cli.tables.warmup import draw_warmed
+        from stepensemble.cli.tables.warmup import render_warmup
 
-        out.print(draw_warmed(warmed))
-    if warmed.failed:
+        out.print(render_warmup(warmups))
+    if warmups.failed:
         raise typer.Exit(1)

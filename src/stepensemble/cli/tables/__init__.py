@@ -1,1 +1,1 @@
-"""The tables that commands print; `--json` beside each of them prints the same data for programs."""
+"""The tables that commands print. With `--json` a command prints the same data for programs."""

@@ -1,4 +1,4 @@
-"""What people see in tables: what the gate saw, the records, the reviews asked for."""
+"""Tables of the gate, of records and of the review queue; and what all tables share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stepensemble.core.record import RecordSummary
 from stepensemble.core.releases.release import SHORT
 from stepensemble.storage.review_log import ReviewEvent
 
-# What draws a table for `ensemble run` imports nothing of the gate.
+# `ensemble run` uses this module and should not import the gate.
 if TYPE_CHECKING:
     from stepensemble.admission.gate import GateReport
     from stepensemble.admission.member_checks import Check
@@ -22,30 +22,29 @@ if TYPE_CHECKING:
 VERDICT_STYLES = {"ok": "green", "warning": "bold yellow", "refused": "bold red"}
 
 
-def draw_trials(report: GateReport) -> RenderableType:
-    """Draw what each member is, and how fast it was at the gate."""
-    table = plain_table()
-    asked = report.batch_rows
-    for name in ("member", "version", "weight", "artifact", "bytes", "load", f"{asked} rows"):
+def render_members(report: GateReport) -> RenderableType:
+    """Render one line per member: its version and model file, and its times at the gate."""
+    table = make_table()
+    for name in ("member", "version", "weight", "artifact", "bytes", "load", f"{report.batch_rows} rows"):
         table.add_column(name, justify="left" if name in {"member", "version", "artifact"} else "right")
     release = report.sources.release
     for entry, member in zip(report.sources.manifest.members, release.members, strict=True):
-        answer = report.results[entry.id]
+        measured = report.results[entry.id]
         table.add_row(
             name_member(entry.id, entry.role),
             entry.version,
             f"{entry.weight:g}",
             entry.artifact,
             f"{member.artifact.size:,}",
-            f"{answer.load_ms:.1f} ms",
-            f"{answer.predict_ms:.2f} ms",
+            f"{measured.load_ms:.1f} ms",
+            f"{measured.predict_ms:.2f} ms",
         )
     return table
 
 
-def draw_checks(checks: Sequence[Check]) -> RenderableType:
-    """Draw a line a check."""
-    table = plain_table()
+def render_checks(checks: Sequence[Check]) -> RenderableType:
+    """Render one line per check."""
+    table = make_table()
     for name in ("member", "check", "figure", "limit", "verdict"):
         table.add_column(name)
     named: str | None = ""
@@ -61,9 +60,9 @@ def draw_checks(checks: Sequence[Check]) -> RenderableType:
     return table
 
 
-def draw_records(summaries: Sequence[RecordSummary]) -> RenderableType:
-    """Draw a line a record."""
-    table = plain_table()
+def render_records(summaries: Sequence[RecordSummary]) -> RenderableType:
+    """Render one line per record."""
+    table = make_table()
     for name in ("prediction", "recorded", "status", "rows", "release"):
         table.add_column(name, justify="right" if name == "rows" else "left")
     for summary in summaries:
@@ -77,10 +76,10 @@ def draw_records(summaries: Sequence[RecordSummary]) -> RenderableType:
     return table
 
 
-def draw_reviews(events: Sequence[ReviewEvent]) -> RenderableType:
-    """Draw a line an event."""
-    table = plain_table()
-    for name in ("prediction", "asked", "status", "to review", "release"):
+def render_reviews(events: Sequence[ReviewEvent]) -> RenderableType:
+    """Render one line per prediction that needs a review."""
+    table = make_table()
+    for name in ("prediction", "started", "status", "to review", "release"):
         table.add_column(name, justify="right" if name == "to review" else "left")
     for event in events:
         table.add_row(
@@ -94,10 +93,10 @@ def draw_reviews(events: Sequence[ReviewEvent]) -> RenderableType:
 
 
 def name_member(member: str, role: str) -> str:
-    """Name a member, and a shadow as one."""
+    """Return a member's id; for a shadow, marked as one."""
     return f"{member} (shadow)" if role == "shadow" else member
 
 
-def plain_table() -> Table:
+def make_table() -> Table:
     """Return an empty table in the project's style: no lines, dim headers."""
     return Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))

@@ -1,16 +1,16 @@
-"""Brings a member's raw output to the one form that all members share.
+"""Converts a member's raw output to the one form that all members share.
 
-A runtime checks the form of an output where it is made (`shape_output`). The aggregation checks it row by row against
-the declaration and converts it to class probabilities or values (`read_output`). An output of the wrong form is the
-member's failure; a wrong row is its failure in that row alone. `check_output` and `canonical` do the same, and raise on
-the first wrong row.
+A runtime checks the form of an output right after the model has computed it (`shape_output`). The aggregation checks
+each row against the declared output and converts it to class probabilities or values (`read_output`). If the form is
+wrong, the member fails; if a row is wrong, it fails for that row only. `check_output` and `canonical` do the same, and
+raise on the first wrong row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -38,11 +38,11 @@ INFINITE = "is not finite"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Rows that are wrong in one way.
+    """Rows that are wrong for one reason.
 
     Attributes:
         rows: their numbers, ascending; at least one.
-        shown: of every row what is shown of it; None where the reason says all.
+        shown: for every row of the output, the entry that a message shows; None where the reason needs none.
     """
 
     rows: Integers
@@ -50,7 +50,7 @@ class Fault:
     reason: str
 
     def describe(self, row: int) -> str:
-        """Say what is wrong with a row."""
+        """Return the reason for one row, with its entry."""
         if self.shown is None:
             return f" {self.reason}"
         entry = self.shown[row]
@@ -60,18 +60,23 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The rows in which an output is not what was declared, each in one of the faults; at least one."""
+    """The rows of an output that are not what was declared, by reason.
+
+    Attributes:
+        found: at least one; each row is in one of them.
+        rows: how many rows the output has.
+    """
 
     found: tuple[Fault, ...]
     rows: int
 
     @property
     def count(self) -> int:
-        """How many of the `rows` there are."""
+        """How many rows are wrong."""
         return sum(len(fault.rows) for fault in self.found)
 
     def explain(self, rows: Integers) -> list[str | None]:
-        """Say what is wrong with each of some rows; None where nothing is."""
+        """Return the reason for each of some rows; None for a valid one."""
         reasons: list[str | None] = [None] * len(rows)
         for fault in self.found:
             for place in np.flatnonzero(np.isin(rows, fault.rows)).tolist():
@@ -79,7 +84,7 @@ class Faults:
         return reasons
 
     def describe(self) -> str:
-        """Say what is wrong with the first of them, and how many there are."""
+        """Return the reason for the first wrong row, and how many rows are wrong."""
         first = min(self.found, key=lambda fault: int(fault.rows[0]))
         row = int(first.rows[0])
         return f"the output of row {row}{first.describe(row)} ({self.count} of {self.rows} rows)"
@@ -103,14 +108,14 @@ def check_output(output: Array, rows: int) -> Array:
 def shape_output(output: Array, rows: int) -> Array:
     """Check the form of a model's raw output: one entry a row; numbers, or text (a class's name).
 
-    Returns it as `(rows,)` where an entry is single, else as `(rows, numbers)`; text as NumPy's `str`, in which U+FFFD
-    stands for what is not UTF-8.
+    Returns `(rows,)` where a row has one entry, else `(rows, numbers)`. Text becomes NumPy's `str`; U+FFFD stands for
+    bytes that are not UTF-8.
 
     Raises:
         InvalidOutput: it has another form.
     """
     if output.shape == (1, 1) and rows == 1 and type(output.item()) is float:
-        return output.reshape(1)  # of one number the rest takes ten times as long
+        return output.reshape(1)  # for one number, the checks below take ten times as long
     kind = output.dtype.kind
     if kind in "SO":
         output, kind = _decode_text(output, "replace"), "U"
@@ -124,7 +129,7 @@ def shape_output(output: Array, rows: int) -> Array:
 
 
 def list_entries(outputs: Array) -> list[Any]:
-    """Return outputs as plain data that JSON carries exactly; null stands for what is not finite."""
+    """Return outputs as plain data that JSON carries exactly; null stands for a number that is not finite."""
     if outputs.dtype.kind != "f" or np.isfinite(outputs).all():
         return list(outputs.tolist())
     entries = outputs.astype(np.object_)
@@ -133,7 +138,7 @@ def list_entries(outputs: Array) -> list[Any]:
 
 
 def read_entries(entries: Sequence[Any]) -> Array:
-    """Reverse `list_entries`, but that null becomes NaN."""
+    """Reverse `list_entries`; null becomes NaN."""
     array = np.asarray(entries)
     return array.astype(np.float64) if array.dtype == np.object_ else array
 
@@ -164,15 +169,15 @@ def _decode_text(output: Array, errors: Literal["strict", "replace"]) -> Array:
 
 
 def find_usable(numbers: Floats) -> Flags:
-    """Return the rows for which a member has an output, of what `read_output` returns."""
+    """Return whether each row has a usable output, given what `read_output` returns."""
     return ~np.isnan(numbers if numbers.ndim == 1 else numbers[:, 0])
 
 
-def canonical(raw: Array, task: Task, output: Output) -> Floats:
-    """Bring an output to the form all members share, as `read_output` does, where no row is at fault.
+def convert_output(raw: Array, task: Task, output: Output) -> Floats:
+    """Convert an output to the form that all members share, as `read_output` does.
 
     Raises:
-        InvalidOutput: the output is not what was declared, as a whole or in a row.
+        InvalidOutput: the output is not what was declared, as a whole or in any row.
     """
     numbers, faults = read_output(raw, task, output)
     if faults is not None:
@@ -181,16 +186,16 @@ def canonical(raw: Array, task: Task, output: Output) -> Floats:
 
 
 def read_output(raw: Array, task: Task, output: Output) -> tuple[Floats, Faults | None]:
-    """Bring an output to the form all members share, row by row.
+    """Convert an output to the form that all members share, row by row.
 
     Args:
         raw: as `shape_output` returns it.
-        task: what is asked.
+        task: what is predicted.
         output: what the member's numbers mean.
 
     Returns `(rows,)` values for a regression; for a classification `(rows, classes)` probabilities in the task's order,
-    each row summing to 1. A label becomes probability 1 for its class. A row that is not what was declared is NaN, and
-    is among the faults; no other row has NaN.
+    each row summing to 1. A label becomes probability 1 for its class. A row that is not what was declared becomes NaN
+    and is one of the faults; no other row has NaN.
 
     Raises:
         InvalidOutput: the output as a whole is of another form than was declared.
@@ -201,24 +206,24 @@ def read_output(raw: Array, task: Task, output: Output) -> tuple[Floats, Faults 
     if raw.dtype.kind == "U" and not isinstance(output, Label):
         raise InvalidOutput(f'the output is text, and "{name_kind(output)}" means numbers')
     if name_kind(output) not in OUTPUT_KINDS[type(task)]:
-        question = "a regression" if isinstance(task, RegressionTask) else "a question of classes"
-        raise InvalidOutput(f'"{name_kind(output)}" does not answer {question}')
+        needed = "a regression" if isinstance(task, RegressionTask) else "a classification"
+        raise InvalidOutput(f'"{name_kind(output)}" is not an output of {needed}')
     faults = _find_faults(raw, task, output)
     if faults is None:
         return _convert(raw, task, output), None
-    sound = np.ones(len(raw), dtype=np.bool_)
+    valid = np.ones(len(raw), dtype=np.bool_)
     for fault in faults.found:
-        sound[fault.rows] = False
+        valid[fault.rows] = False
     classes = len(name_classes(task))
     numbers = np.full((len(raw), classes) if classes else len(raw), np.nan)
-    numbers[sound] = _convert(raw[sound], task, output)
+    numbers[valid] = _convert(raw[valid], task, output)
     return numbers, faults
 
 
 def _find_faults(raw: Array, task: Task, output: Output) -> Faults | None:
     found: list[Fault] = []
     bad = np.zeros(len(raw), dtype=np.bool_)
-    for flags, shown, reason in _judge_rows(raw, task, output):
+    for flags, shown, reason in _check_rows(raw, task, output):
         rows = np.flatnonzero(flags & ~bad)
         if len(rows):
             found.append(Fault(rows, shown, reason))
@@ -226,48 +231,60 @@ def _find_faults(raw: Array, task: Task, output: Output) -> Faults | None:
     return Faults(tuple(found), len(raw)) if found else None
 
 
-def _judge_rows(raw: Array, task: Task, output: Output) -> Iterator[tuple[Flags, Array | None, str]]:
-    """Yield what may be wrong with rows: in which it is, what to show of them, and the reason.
+class _RowCheck(NamedTuple):
+    """One check of every row: whether it fails, the entries that a message shows, and the reason."""
 
-    A row that is wrong in several ways is so in the first of them.
-    """
+    fails: Flags
+    shown: Array | None
+    reason: str
+
+
+def _check_rows(raw: Array, task: Task, output: Output) -> Iterator[_RowCheck]:
+    """Yield the checks of rows. The reason for a row is the first check that it fails."""
     infinite = _find_infinite(raw)
     if infinite is not None:
-        yield infinite, None, INFINITE
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found already
+        yield _RowCheck(infinite, None, INFINITE)
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite have been found
         match output:
             case Value():
-                values = _scale(raw.astype(np.float64), output)
-                if values.size and not (values.min() >= -MOST_VALUE and values.max() <= MOST_VALUE):
-                    far = f"is beyond {MOST_VALUE:g}{'' if output == Value() else ' once scaled'}"
-                    yield ~(np.abs(values) <= MOST_VALUE), raw, far
-            case Label() if raw.dtype.kind == "U":
-                classes = name_classes(task)
-                yield ~np.isin(raw, classes), raw, f"is no label: not one of {enumerate_values(classes)}"
+                yield from _check_values(raw, output)
             case Label():
-                count = len(name_classes(task))
-                known = (raw == np.floor(raw)) & (raw >= 0) & (raw < count)
-                yield ~known, raw, f"is no label: not one of 0 … {count - 1}"
+                yield _check_labels(raw, name_classes(task))
             case Probability() | Probabilities():
-                numbers = raw.astype(np.float64)
-                low, high = -output.tolerance, 1 + output.tolerance
-                if numbers.size and not (numbers.min() >= low and numbers.max() <= high):
-                    outside = _any((numbers < low) | (numbers > high))
-                    yield (
-                        outside,
-                        numbers,
-                        f"is no {name_kind(output)}: outside [0, 1] by more than {output.tolerance:g}",
-                    )
-                if isinstance(output, Probabilities):
-                    totals = row_sum(_clip(numbers))
-                    off = np.abs(totals - 1.0) > output.tolerance
-                    yield off, totals, f"sums to something other than 1, by more than {output.tolerance:g}"
+                yield from _check_probabilities(raw.astype(np.float64), output)
             case _:  # every finite number is a logit
                 pass
 
 
+def _check_values(raw: Array, output: Value) -> Iterator[_RowCheck]:
+    values = _scale(raw.astype(np.float64), output)
+    if values.size and not (values.min() >= -MOST_VALUE and values.max() <= MOST_VALUE):
+        reason = f"is beyond {MOST_VALUE:g}{'' if output == Value() else ' once scaled'}"
+        yield _RowCheck(~(np.abs(values) <= MOST_VALUE), raw, reason)
+
+
+def _check_labels(raw: Array, classes: tuple[str, ...]) -> _RowCheck:
+    if raw.dtype.kind == "U":
+        return _RowCheck(~np.isin(raw, classes), raw, f"is no label: not one of {enumerate_values(classes)}")
+    count = len(classes)
+    known = (raw == np.floor(raw)) & (raw >= 0) & (raw < count)
+    return _RowCheck(~known, raw, f"is no label: not one of 0 … {count - 1}")
+
+
+def _check_probabilities(numbers: Floats, output: Probability | Probabilities) -> Iterator[_RowCheck]:
+    low, high = -output.tolerance, 1 + output.tolerance
+    if numbers.size and not (numbers.min() >= low and numbers.max() <= high):
+        outside = _any((numbers < low) | (numbers > high))
+        reason = f"is no {name_kind(output)}: outside [0, 1] by more than {output.tolerance:g}"
+        yield _RowCheck(outside, numbers, reason)
+    if isinstance(output, Probabilities):
+        totals = row_sum(_clip(numbers))
+        off = np.abs(totals - 1.0) > output.tolerance
+        yield _RowCheck(off, totals, f"sums to something other than 1, by more than {output.tolerance:g}")
+
+
 def _convert(raw: Array, task: Task, output: Output) -> Floats:
-    """Bring sound rows to the form all members share."""
+    """Convert valid rows to the form that all members share."""
     if isinstance(output, Value):
         return _scale(raw.astype(np.float64), output)
     classes = name_classes(task)
@@ -284,9 +301,9 @@ def _convert(raw: Array, task: Task, output: Output) -> Floats:
             pair = complement(_clip(raw))
             probabilities = _temper(_reorder(pair, order, classes), output.temperature)
         case Probabilities():
-            # Put in order first: a sum's rounding depends on its order.
+            # Reordered first: a sum's rounding depends on its order.
             probabilities = _temper(normalize_rows(_reorder(_clip(raw), order, classes)), output.temperature)
-    # Of two classes the first is exactly what the second leaves, as everywhere.
+    # Of two classes, the first is exactly 1 less the second, as everywhere.
     return complement(probabilities[:, 1]) if isinstance(task, BinaryTask) else probabilities
 
 
@@ -304,14 +321,14 @@ def _temper(probabilities: Floats, temperature: float) -> Floats:
     """Divide the logits behind probabilities: p ** (1 / T), normalized (Guo et al., On Calibration, 2017, sec. 4.2)."""
     if temperature == 1.0:
         return probabilities
-    # Through logarithms, so that a small temperature leaves no row with zeros alone.
+    # Through logarithms: otherwise a small temperature could turn a row into zeros.
     with np.errstate(divide="ignore"):
         logs = np.log(probabilities)
     return softmax(logs, temperature)
 
 
 def _class_order(classes: tuple[str, ...], output: Output) -> tuple[str, ...]:
-    """Name the classes in the order of a member's numbers; of a single number the other class comes first."""
+    """Name the classes in the order of a member's numbers; for a single number, the other class comes first."""
     if isinstance(output, Probability | Logit):
         of = classes[1] if output.of is None else output.of
         return (*(name for name in classes if name != of), of)

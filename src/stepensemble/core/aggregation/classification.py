@@ -13,10 +13,10 @@ from stepensemble.core.schema.policy import VOTES, Aggregation, name_method
 from stepensemble.core.schema.task import BinaryTask, MulticlassTask, class_thresholds
 
 ABSTAINED = -1
-"""The label of a row whose tie nobody breaks."""
+"""The label of a row whose tie is left unbroken."""
 
 TIE_TOLERANCE = 1e-12
-"""Probabilities nearer than this are equal: what a sum's rounding, which depends on its order, may not decide."""
+"""Probabilities nearer than this are equal. A sum's rounding depends on its order and must not decide a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Election:
 
     Attributes:
         label: index of the class, or `ABSTAINED`.
-        best: the same; where nobody breaks the tie, the class that the rule `first` prefers.
-        tie: whether the best class shared its place.
+        best: the same; where the tie is left unbroken, the class that the rule `first` chooses.
+        tie: whether several classes were tied for the best.
     """
 
     label: Integers
@@ -35,7 +35,7 @@ class Election:
 
 
 def own_labels(task: BinaryTask | MulticlassTask, probabilities: Floats) -> Integers:
-    """Return the label each row gets from one voter alone, ties by the rule `first`."""
+    """Return each row's label by one voter alone; the rule `first` breaks ties."""
     return first_labels(task, find_tied(task, probabilities))
 
 
@@ -49,9 +49,9 @@ def elect(
     """Find each row's label.
 
     Args:
-        task: with the thresholds. Votes know none, as each voter has applied them already.
+        task: with the thresholds. They do not apply to votes, since each voter has applied them already.
         aggregation: with the rule for ties.
-        pooled: `(rows, classes)`, as `aggregation.pool` returns it.
+        pooled: `(rows, classes)`, as `pooling.pool` returns it.
         outputs: of the voters, for the rule `highest_mean`; where the means are tied too, the rule is `first`.
         shares: the voters' effective weights, by which that mean is weighted.
     """
@@ -73,7 +73,7 @@ def elect(
 
 
 def find_tied(task: BinaryTask | MulticlassTask, probabilities: Floats) -> Flags:
-    """Return `(rows, classes)`: the classes that share the best place, most often one a row."""
+    """Return `(rows, classes)`: the classes that are tied for the best, in most rows a single one."""
     if isinstance(task, BinaryTask):
         beyond = probabilities[:, 1] - task.threshold
         tied = np.empty((len(beyond), 2), dtype=np.bool_, order="F")
@@ -84,7 +84,7 @@ def find_tied(task: BinaryTask | MulticlassTask, probabilities: Floats) -> Flags
 
 
 def divide_by_thresholds(task: BinaryTask | MulticlassTask, probabilities: Floats) -> Floats:
-    """Return what the classes are compared by: each one's probability divided by its threshold, rows summing to 1.
+    """Divide each class's probability by its threshold, rows summing to 1. Labels compare the classes by these numbers.
 
     The rule of Spark ML
     (https://spark.apache.org/docs/latest/api/scala/org/apache/spark/ml/classification/ProbabilisticClassificationModel.html).
@@ -94,7 +94,7 @@ def divide_by_thresholds(task: BinaryTask | MulticlassTask, probabilities: Float
 
 
 def first_labels(task: BinaryTask | MulticlassTask, tied: Flags) -> Integers:
-    """Return the first of the tied classes; of a binary task, whose threshold is then exactly reached, the second."""
+    """Return the first of the tied classes; in a binary task the second, as its threshold is then exactly reached."""
     if isinstance(task, BinaryTask):
         return tied[:, 1].astype(np.int64)
     return np.asarray(tied.argmax(axis=1), dtype=np.int64)

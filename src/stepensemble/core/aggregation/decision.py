@@ -1,100 +1,59 @@
-"""The decision: quorum, method, confidence, tier after tier, over canonical outputs.
+"""Decides rows, tier after tier: whether the voters hold the quorum, and whether a prediction is certain enough.
 
-Nothing here knows where outputs come from. `decide` is given a function that it asks for a tier's outputs: in an
-execution these are what the state machine has collected so far, in process they are made on the spot, in a replay they
-are recorded.
+`decide_rows` gets each tier's results from an `OutputSource`, checks them (`output_source.check_results`), and calls
+`row_predictions.predict_rows` for the rows whose voters hold the quorum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from stepensemble.core.aggregation.canonical import find_usable
-from stepensemble.core.aggregation.classification import ABSTAINED, TIE_TOLERANCE, elect, own_labels
-from stepensemble.core.aggregation.pooling import Vote, effective_weights, pool
+from stepensemble.core.aggregation.canonical import Faults, find_usable
+from stepensemble.core.aggregation.output_source import MemberResult, OutputSource, Results, check_results
+from stepensemble.core.aggregation.pooling import Vote, effective_weights
 from stepensemble.core.aggregation.quorum import Status, explain_failure, quorum_status
-from stepensemble.core.aggregation.uncertainty import (
-    Spread,
-    find_pivotal,
-    measure_agreement,
-    measure_entropies,
-    measure_margin,
-    measure_spread,
-    select_class,
+from stepensemble.core.aggregation.row_predictions import (
+    RowPredictions,
+    ShadowOutput,
+    meets_confidence,
+    predict_rows,
+    select_predictions,
 )
-from stepensemble.core.arrays import Flags, Floats, Integers
+from stepensemble.core.arrays import Floats, Integers
 from stepensemble.core.schema.manifest import EnsembleMember, select_voters
-from stepensemble.core.schema.outputs import Label
-from stepensemble.core.schema.policy import VOTES, Confidence, Policy, Stacking, name_method
-from stepensemble.core.schema.task import BinaryTask, MulticlassTask, RegressionTask, Task
+from stepensemble.core.schema.policy import Policy
+from stepensemble.core.schema.task import Task
 
 Outputs = Mapping[str, Floats]
-"""Canonical outputs by member id; a member that failed is not there, and NaN in the rows in which it failed."""
-
-Ask = Callable[[int, Integers], Outputs | None]
-"""Returns what the members of a tier say of these rows; None where they are yet to be asked."""
+"""Canonical outputs by member id. A failed member is left out; NaN stands in the rows in which a member failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowView:
-    """How a shadow would have fared, a row.
+class Terms:
+    """By what rows are decided: the task, the policy, and every member that may be invoked."""
 
-    Attributes:
-        agrees: its own label is the answer's; of a regression: its value is within the range of the voters'.
-        flips: with it among the voters, the label would be another one; None for a regression, and where the method
-            cannot count it (a stack, which has no coefficient for it; a label where probabilities are averaged).
-    """
+    task: Task
+    policy: Policy
+    members: Sequence[EnsembleMember]
 
-    agrees: Flags
-    flips: Flags | None
+    @property
+    def voters(self) -> tuple[EnsembleMember, ...]:
+        """The members that count."""
+        return select_voters(self.members)
 
-
-@dataclass(frozen=True, slots=True)
-class ClassPredictions:
-    """What classifications have besides, as arrays over rows.
-
-    Attributes:
-        label: index of the class, or `labels.ABSTAINED`.
-        probabilities: `(rows, classes)`, pooled.
-        pivotal: `(rows, voters)`.
-    """
-
-    label: Integers
-    probabilities: Floats
-    agreement: Floats
-    tie: Flags
-    margin: Floats
-    entropy: Floats
-    mean_entropy: Floats
-    pivotal: Flags
-
-
-@dataclass(frozen=True, slots=True)
-class RowPredictions:
-    """One answer a row, as arrays.
-
-    Attributes:
-        value: a regression's number; a binary task's probability of the second class; else the class's index, NaN where
-            there is none.
-        spread: of the voters' values; of their probabilities for the second (binary) or the best class.
-        review: whether a person should look at the row.
-        shadows: member id to how it would have fared.
-    """
-
-    value: Floats
-    spread: Spread
-    review: Flags
-    shadows: Mapping[str, ShadowView]
-    classes: ClassPredictions | None
+    @property
+    def tiers(self) -> int:
+        """How many tiers there are; 1 without a cascade."""
+        return max(member.tier for member in self.members)
 
 
 @dataclass(frozen=True, slots=True)
 class DecidedRows:
-    """Rows that were decided in one tier, by these voters (their order is that of `pivotal`).
+    """Rows that were decided in one tier, by these voters (`pivotal` has their order).
 
     Attributes:
         missing: the voters of this tier and those before it that have no output for these rows.
@@ -104,12 +63,12 @@ class DecidedRows:
     numbers: Integers
     voters: tuple[str, ...]
     missing: tuple[str, ...]
-    answers: RowPredictions
+    predictions: RowPredictions
 
 
 @dataclass(frozen=True, slots=True)
 class FailedRows:
-    """Rows without an answer: the voters that have an output for them do not hold the quorum, and the cause says so."""
+    """Rows without a prediction: the voters with an output for them do not hold the quorum, for the stated cause."""
 
     numbers: Integers
     missing: tuple[str, ...]
@@ -118,99 +77,183 @@ class FailedRows:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A decided execution.
+    """What was decided for each row, and from which results.
 
     Attributes:
-        settled: the rows that are answered.
-        failed: the rows that are not, where the voters that answered at all hold the quorum.
-        asked: ids of the members, shadows included, that were asked at all.
-        weights: voter id to its share in the answer, in the last tier that answered; of a row that all of them have an
-            output for. Where one has none, its share is the others' in proportion.
-        cause: why there is no quorum whatever the row, since too few voters answered at all; nothing is settled then.
-            None where there is one.
+        decided: the rows that have a prediction.
+        failed: the rows that have none, where the voters that responded at all hold the quorum.
+        weights: voter id to its share in the prediction, in the last tier in which a row had a quorum; of a row for
+            which all of them have an output. Where one has none, its share is divided among the others in proportion.
+        cause: why there is no quorum in any row, since too few voters responded at all; `decided` is then empty. None
+            where there is a quorum.
+        reached: numbers of the rows that each tier's members were invoked for, by tier.
+        results: of every invoked member; one whose output as a whole is not what it declared has failed.
+        outputs: canonical, of the members that did not fail; NaN in rows that are not what was declared.
+        faults: which rows these are, of the members that have some.
     """
 
-    settled: tuple[DecidedRows, ...]
+    decided: tuple[DecidedRows, ...]
     failed: tuple[FailedRows, ...]
-    asked: frozenset[str]
     weights: Mapping[str, float]
     cause: str | None
+    reached: Mapping[int, Integers]
+    results: Results
+    outputs: Outputs
+    faults: Mapping[str, Faults]
 
     @property
     def status(self) -> Status:
-        """FAILED where no row is answered; DEGRADED where one is not, or where a voter is missing in one."""
-        answered = [part for part in self.settled if len(part.numbers)]
-        if not answered:
+        """FAILED where no row has a prediction; DEGRADED where one has none, or misses a voter; else COMPLETE."""
+        predicted = [part for part in self.decided if len(part.numbers)]
+        if not predicted:
             return "FAILED"
-        return "DEGRADED" if self.failed or any(part.missing for part in answered) else "COMPLETE"
+        return "DEGRADED" if self.failed or any(part.missing for part in predicted) else "COMPLETE"
+
+    def explain(self, part: FailedRows, voters: Sequence[EnsembleMember]) -> list[str]:
+        """Return for each of these rows why it has no prediction: the quorum's cause, and the faults of outputs."""
+        reasons: list[list[str]] = [[part.cause] for _ in part.numbers]
+        for voter in voters:
+            faults, rows = self.faults.get(voter.id), self.reached.get(voter.tier)
+            if faults is None or rows is None or voter.id not in part.missing:
+                continue
+            explained = faults.explain(np.searchsorted(rows, part.numbers))
+            for listed, reason in zip(reasons, explained, strict=True):
+                listed += [] if reason is None else [f"{voter.id}: {reason}"]
+        return ["; ".join(listed) for listed in reasons]
 
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """Rows for which the next tier must be asked first."""
+    """Rows that need the results of a tier whose members have not been invoked yet."""
 
     tier: int
     numbers: Integers
 
 
-def decide(task: Task, policy: Policy, members: Sequence[EnsembleMember], rows: int, ask: Ask) -> Decision | Undecided:
+def decide_rows(terms: Terms, rows: int, source: OutputSource) -> Decision | Undecided:
     """Decide every row, tier after tier.
 
-    A row has the voters that gave a usable output for it. Where these, of a tier and those before, hold the quorum, the
-    tier decides the row if its answer shows the cascade's confidence; the last tier decides all that are left. Without
-    a cascade there is one tier.
+    The voters of a row are those with a usable output for it. Where they hold the quorum, among the voters of a tier
+    and of those before it, the tier decides the row if the prediction meets the cascade's bounds. The last tier decides
+    all rows that are left. Without a cascade there is one tier.
+
+    Args:
+        terms: task, policy and members.
+        rows: how many there are.
+        source: supplies each tier's results.
+
+    Returns:
+        `Undecided` if the source does not have the results of a tier that is needed.
     """
-    last = max(member.tier for member in members)
-    numbers = np.arange(rows)
-    heard: dict[str, tuple[Integers, Floats]] = {}
-    settled: list[DecidedRows] = []
-    weights: dict[str, float] = {}
-    for tier in range(1, last + 1):
-        said = ask(tier, numbers)
-        if said is None:
-            return Undecided(tier, numbers)
-        heard |= {id_: (numbers, output) for id_, output in said.items()}
-        reached = [member for member in members if member.tier <= tier]
-        voters = select_voters(reached)
-        said_now = {member.id: _select_rows(*heard[member.id], numbers) for member in reached if member.id in heard}
-        counted: set[str] = set()
-        short: list[tuple[Integers, tuple[str, ...]]] = []
-        unsure: list[Integers] = []
-        for places, usable in _divide_by_presence(said_now, len(numbers)):
-            if quorum_status(policy, voters, usable) == "FAILED":
-                short.append((numbers[places], tuple(usable)))
-                continue
-            votes = [Vote(voter.id, voter.weight, usable[voter.id]) for voter in voters if voter.id in usable]
-            shadows = [(one, usable[one.id]) for one in reached if one.role == "shadow" and one.id in usable]
-            answers = predict_rows(task, policy, votes, shadows)
-            ids, missing = tuple(vote.id for vote in votes), _name_missing(voters, usable)
-            counted.update(ids)
-            kept = numbers[places]
-            if tier < last and policy.cascade is not None:
-                enough = meets_confidence(policy.cascade, answers)
-                unsure.append(kept[~enough])
-                kept, answers = kept[enough], _take(answers, enough)
-            settled.append(DecidedRows(tier, kept, ids, missing, answers))
-        if counted:
-            sharing = [Vote(voter.id, voter.weight, np.empty(0)) for voter in voters if voter.id in counted]
-            shares = effective_weights(policy.aggregation, sharing).tolist()
-            weights = dict(zip((vote.id for vote in sharing), shares, strict=True))
-        numbers = np.sort(np.concatenate([*unsure, *(some for some, _ in short)])) if unsure or short else numbers[:0]
-        if not len(numbers):
+    open_rows = np.arange(rows)
+    reached: dict[int, Integers] = {}
+    results: dict[str, MemberResult] = {}
+    outputs: dict[str, Floats] = {}
+    faults: dict[str, Faults] = {}
+    tiers: list[_DecidedTier] = []
+    for tier in range(1, terms.tiers + 1):
+        supplied = source.get_results(tier, open_rows)
+        if supplied is None:
+            return Undecided(tier, open_rows)
+        reached[tier] = open_rows
+        members = [member for member in terms.members if member.tier == tier]
+        for result, output, wrong in check_results(members, terms.task, len(open_rows), supplied):
+            results[result.id] = result
+            if output is not None:
+                outputs[result.id] = output
+            if wrong is not None:
+                faults[result.id] = wrong
+        tiers.append(_decide_tier(terms, tier, reached, outputs))
+        open_rows = tiers[-1].list_open()
+        if not len(open_rows):
             break
-    asked = frozenset(member.id for member in reached)
-    if len(numbers) and quorum_status(policy, voters, heard) == "FAILED":
-        return Decision((), (), asked, {}, explain_failure(policy, voters, heard))
-    failed = [FailedRows(some, _name_missing(voters, ids), explain_failure(policy, voters, ids)) for some, ids in short]
-    return Decision(tuple(settled), tuple(failed), asked, weights, None)
+    decided = tuple(part for one in tiers for part in one.decided)
+    failed: tuple[FailedRows, ...] = ()
+    weights = _share_weights(terms, tiers)
+    cause: str | None = None
+    if len(open_rows):
+        voters = [voter for voter in terms.voters if voter.tier in reached]
+        if quorum_status(terms.policy, voters, outputs) == "FAILED":
+            decided, weights, cause = (), {}, explain_failure(terms.policy, voters, outputs)
+        else:
+            failed = tuple(_fail_rows(terms.policy, voters, part) for part in tiers[-1].without_quorum)
+    return Decision(decided, failed, weights, cause, reached, results, outputs, faults)
 
 
-def _name_missing(voters: Sequence[EnsembleMember], present: Collection[str]) -> tuple[str, ...]:
+class _RowsPresent(NamedTuple):
+    """Rows for which the same members have an output."""
+
+    numbers: Integers
+    present: tuple[str, ...]
+
+
+class _DecidedTier(NamedTuple):
+    """What one tier decided.
+
+    Attributes:
+        without_quorum: rows whose voters so far do not hold the quorum.
+        uncertain: rows whose predictions miss a bound of the cascade.
+    """
+
+    decided: list[DecidedRows]
+    without_quorum: list[_RowsPresent]
+    uncertain: list[Integers]
+
+    def list_open(self) -> Integers:
+        """Return the rows that are left for the next tier, ascending."""
+        parts = [*self.uncertain, *(part.numbers for part in self.without_quorum)]
+        return np.sort(np.concatenate(parts)) if parts else np.arange(0)
+
+
+def _decide_tier(terms: Terms, tier: int, reached: Mapping[int, Integers], outputs: Outputs) -> _DecidedTier:
+    """Decide the rows that reached a tier, by its outputs and those of the tiers before it."""
+    policy, numbers = terms.policy, reached[tier]
+    members = [member for member in terms.members if member.tier <= tier]
+    voters, shadows = select_voters(members), [member for member in members if member.role == "shadow"]
+    selected = {
+        member.id: _select_rows(outputs[member.id], reached[member.tier], numbers)
+        for member in members
+        if member.id in outputs
+    }
+    result = _DecidedTier([], [], [])
+    for places, usable in _divide_by_presence(selected, len(numbers)):
+        if quorum_status(policy, voters, usable) == "FAILED":
+            result.without_quorum.append(_RowsPresent(numbers[places], tuple(usable)))
+            continue
+        votes = [Vote(voter.id, voter.weight, usable[voter.id]) for voter in voters if voter.id in usable]
+        seen = [ShadowOutput(shadow, usable[shadow.id]) for shadow in shadows if shadow.id in usable]
+        predictions, certain = predict_rows(terms.task, policy, votes, seen), numbers[places]
+        if tier < terms.tiers and policy.cascade is not None:
+            enough = meets_confidence(policy.cascade, predictions)
+            result.uncertain.append(certain[~enough])
+            certain, predictions = certain[enough], select_predictions(predictions, enough)
+        ids = tuple(vote.id for vote in votes)
+        result.decided.append(DecidedRows(tier, certain, ids, _list_missing(voters, usable), predictions))
+    return result
+
+
+def _share_weights(terms: Terms, tiers: Sequence[_DecidedTier]) -> dict[str, float]:
+    """Return each voter's share, in the last tier in which a row had a quorum."""
+    for tier in reversed(tiers):
+        counted = {id_ for part in tier.decided for id_ in part.voters}
+        if counted:
+            votes = [Vote(voter.id, voter.weight, np.empty(0)) for voter in terms.voters if voter.id in counted]
+            shares = effective_weights(terms.policy.aggregation, votes).tolist()
+            return dict(zip((vote.id for vote in votes), shares, strict=True))
+    return {}
+
+
+def _fail_rows(policy: Policy, voters: Sequence[EnsembleMember], part: _RowsPresent) -> FailedRows:
+    cause = explain_failure(policy, voters, part.present)
+    return FailedRows(part.numbers, _list_missing(voters, part.present), cause)
+
+
+def _list_missing(voters: Sequence[EnsembleMember], present: Collection[str]) -> tuple[str, ...]:
     return tuple(voter.id for voter in voters if voter.id not in present)
 
 
 def _divide_by_presence(outputs: Outputs, rows: int) -> Iterator[tuple[Integers, Outputs]]:
-    """Yield the rows for which the same members have an output: their places, and those outputs of them."""
+    """Yield the rows for which the same members have an output: their places, and these members' outputs of them."""
     usable = [find_usable(output) for output in outputs.values()]
     if all(flags.all() for flags in usable):
         yield np.arange(rows), outputs
@@ -222,108 +265,6 @@ def _divide_by_presence(outputs: Outputs, rows: int) -> Iterator[tuple[Integers,
         yield places, {id_: outputs[id_][places] for id_ in present}
 
 
-def predict_rows(
-    task: Task, policy: Policy, votes: Sequence[Vote], shadows: Sequence[tuple[EnsembleMember, Floats]] = ()
-) -> RowPredictions:
-    """Answer rows from what the voters say of them; see `RowPredictions`.
-
-    Args:
-        task: what is asked.
-        policy: of which the method and what needs review are used.
-        votes: of the voters that answered, at least one.
-        shadows: each shadow that answered, with its canonical output.
-    """
-    if isinstance(task, RegressionTask):
-        outputs = [vote.output for vote in votes]
-        low, high = np.minimum.reduce(outputs), np.maximum.reduce(outputs)
-        views = {shadow.id: ShadowView((low <= said) & (said <= high), None) for shadow, said in shadows}
-        value = pool(task, policy.aggregation, votes)
-        answers = RowPredictions(value, measure_spread(outputs), np.zeros(len(value), dtype=np.bool_), views, None)
-    else:
-        answers = _answer_classes(task, policy, votes, shadows)
-    return answers if policy.review is None else replace(answers, review=~meets_confidence(policy.review, answers))
-
-
-def _answer_classes(
-    task: BinaryTask | MulticlassTask,
-    policy: Policy,
-    votes: Sequence[Vote],
-    shadows: Sequence[tuple[EnsembleMember, Floats]],
-) -> RowPredictions:
-    method, outputs = policy.aggregation, [vote.output for vote in votes]
-    shares = effective_weights(method, votes)
-    pooled = pool(task, method, votes)
-    elected = elect(task, method, pooled, outputs, shares)
-    label, best = elected.label, elected.best
-    if isinstance(task, BinaryTask):
-        value, spread = pooled[:, 1], measure_spread([output[:, 1] for output in outputs])
-    else:
-        value, spread = np.where(label == ABSTAINED, np.nan, label), measure_spread(select_class(outputs, best))
-    of_mean, mean = measure_entropies(outputs, shares)
-    classes = ClassPredictions(
-        label=label,
-        probabilities=pooled,
-        agreement=measure_agreement(task, outputs, best),
-        tie=elected.tie,
-        margin=measure_margin(task, pooled, voted=name_method(method) in VOTES),
-        entropy=of_mean,
-        mean_entropy=mean,
-        pivotal=find_pivotal(task, method, votes, label),
-    )
-    views = {shadow.id: _view_shadow(task, policy, votes, label, shadow, said) for shadow, said in shadows}
-    return RowPredictions(value, spread, np.zeros(len(label), dtype=np.bool_), views, classes)
-
-
-def _view_shadow(
-    task: BinaryTask | MulticlassTask,
-    policy: Policy,
-    votes: Sequence[Vote],
-    label: Integers,
-    shadow: EnsembleMember,
-    said: Floats,
-) -> ShadowView:
-    agrees = own_labels(task, said) == label
-    method = policy.aggregation
-    uncounted = isinstance(shadow.output, Label) and not shadow.output.one_hot and name_method(method) not in VOTES
-    if uncounted or isinstance(method, Stacking):
-        return ShadowView(agrees, None)
-    with_it = [*votes, Vote(shadow.id, shadow.weight, said)]
-    shares = effective_weights(method, with_it)
-    counted = elect(task, method, pool(task, method, with_it), [vote.output for vote in with_it], shares)
-    return ShadowView(agrees, counted.label != label)
-
-
-def meets_confidence(confidence: Confidence, answers: RowPredictions) -> Flags:
-    """Say of each row whether its answer meets every bound that is given, rounding aside; without a label none does."""
-    enough = np.ones(len(answers.value), dtype=np.bool_)
-    if confidence.max_spread is not None:
-        enough &= answers.spread.std <= confidence.max_spread + TIE_TOLERANCE
-    if answers.classes is not None:
-        enough &= answers.classes.label != ABSTAINED
-        if confidence.min_agreement is not None:
-            enough &= answers.classes.agreement >= confidence.min_agreement - TIE_TOLERANCE
-        if confidence.min_margin is not None:
-            enough &= answers.classes.margin >= confidence.min_margin - TIE_TOLERANCE
-    return enough
-
-
-def _select_rows(asked: Integers, output: Floats, numbers: Integers) -> Floats:
-    """Return a member's output for some of the rows it was asked."""
-    return output if len(asked) == len(numbers) else output[np.searchsorted(asked, numbers)]
-
-
-Arrays = TypeVar("Arrays")
-
-
-def _take(arrays: Arrays, rows: Flags) -> Arrays:
-    """Return the same structure with these rows of each of its arrays."""
-    taken: dict[str, Any] = {}
-    for field in fields(arrays):  # type: ignore[arg-type] # any of the structures above
-        part = getattr(arrays, field.name)
-        if part is None or isinstance(part, np.ndarray):
-            taken[field.name] = part if part is None else part[rows]
-        elif isinstance(part, Mapping):
-            taken[field.name] = {key: _take(one, rows) for key, one in part.items()}
-        else:
-            taken[field.name] = _take(part, rows)
-    return type(arrays)(**taken)
+def _select_rows(output: Floats, rows: Integers, numbers: Integers) -> Floats:
+    """Return a member's output for some of the rows that it was invoked for."""
+    return output if len(rows) == len(numbers) else output[np.searchsorted(rows, numbers)]

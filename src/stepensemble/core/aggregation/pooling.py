@@ -1,9 +1,9 @@
-"""What the voters say, pooled into one number or one distribution a row.
+"""Pools the voters' outputs into one number or one distribution a row: the methods, each with its formula and source.
 
 Arrays are float64. A voter's output is `(rows, classes)` probabilities for a classification or `(rows,)` values for a
-regression, as `outputs.canonical` makes them. Of a binary task the methods see the second class's probability, and the
-first class gets what is left. Sums run over the voters in their order, one array operation each, so that a row's answer
-does not depend on the rows beside it.
+regression, as `canonical.read_output` returns them. In a binary task the methods combine the second class's
+probability, and the first class gets the rest. Sums run over the voters in their order, one array operation each, so
+that a row's result does not depend on the other rows.
 
 Sources: [K] Kuncheva, Combining Pattern Classifiers, 2nd ed., Wiley 2014; [G] Genest and Zidek, Combining Probability
 Distributions, Statistical Science 1(1), 1986; [W] Wolpert, Stacked Generalization, Neural Networks 5(2), 1992.
@@ -42,7 +42,7 @@ from stepensemble.core.schema.task import BinaryTask, MulticlassTask, Regression
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one voter says: its id, its weight in the manifest (>= 0), its canonical output."""
+    """One voter's id, its weight in the manifest (>= 0), and its canonical output."""
 
     id: str
     weight: float
@@ -50,10 +50,10 @@ class Vote:
 
 
 def effective_weights(aggregation: Aggregation, votes: Sequence[Vote]) -> Floats:
-    """Return each voter's share in the answer; they sum to 1.
+    """Return each voter's share in the prediction; the shares sum to 1.
 
-    Methods that know no weights give each voter the same share, a stack the share of its absolute coefficients. Voters
-    that did not answer are not in `votes`: theirs is thereby divided among the others in proportion, as scikit-learn's
+    Methods without weights give each voter the same share, a stack the share of its absolute coefficients. Voters that
+    did not respond are not in `votes`, so their share is divided among the others in proportion, as scikit-learn's
     voting estimators do with dropped members.
     """
     if isinstance(aggregation, Stacking):
@@ -68,10 +68,10 @@ def effective_weights(aggregation: Aggregation, votes: Sequence[Vote]) -> Floats
 
 
 def pool(task: Task, aggregation: Aggregation, votes: Sequence[Vote]) -> Floats:
-    """Pool what the voters say by the manifest's method.
+    """Pool the voters' outputs by the manifest's method.
 
     Args:
-        task: what is asked.
+        task: what is predicted.
         aggregation: the method with its parameters.
         votes: at least one; under a method that weights, not all of weight 0.
 
@@ -93,11 +93,11 @@ def pool(task: Task, aggregation: Aggregation, votes: Sequence[Vote]) -> Floats:
                 return supports
             if isinstance(task, BinaryTask):
                 return complement(supports)
-            return supports if isinstance(aggregation, LINEAR) else normalize_rows(supports)
+            return supports if isinstance(aggregation, LINEAR_METHODS) else normalize_rows(supports)
     return complement(pooled[:, 1]) if isinstance(task, BinaryTask) else pooled
 
 
-LINEAR = (Mean, WeightedMean, SoftVote)
+LINEAR_METHODS = (Mean, WeightedMean, SoftVote)
 """Methods whose result sums to 1 where the voters' probabilities do."""
 
 
@@ -129,16 +129,16 @@ def weighted_mean(outputs: Sequence[Floats], shares: Floats) -> Floats:
         total = outputs[0] * shares[0]
         for output, share in zip(outputs[1:], shares[1:], strict=True):
             total += output * share
-    # A mean lies between its terms; rounding must not make a probability of 1.0000000000000002 of it.
+    # A mean is between its terms; rounding must not give a probability of 1.0000000000000002.
     counted = [output for output, share in zip(outputs, shares, strict=True) if share > 0]
     np.maximum(total, lowest(counted), out=total)
     return np.minimum(total, highest(counted), out=total)
 
 
 def median(outputs: Sequence[Floats]) -> Floats:
-    """Return the middle value, of an even number the mean of the two in the middle [K, chapter 5].
+    """Return the middle value, of an even number the mean of the middle two [K, chapter 5].
 
-    Of several classes each one's median by itself, then normalized.
+    With several classes, each class's median is taken separately, then they are normalized.
     """
     ordered, half = sort_voters(outputs), len(outputs) // 2
     middle: Floats = ordered[half] if len(outputs) % 2 else (ordered[half - 1] + ordered[half]) / 2
@@ -148,7 +148,8 @@ def median(outputs: Sequence[Floats]) -> Floats:
 def trimmed_mean(outputs: Sequence[Floats], trim: float) -> Floats:
     """Return the mean without the floor(trim n) lowest and as many highest of n values [K, chapter 5].
 
-    The count is rounded down as by `scipy.stats.trim_mean`. Of several classes each one's by itself, then normalized.
+    The count is rounded down as by `scipy.stats.trim_mean`. With several classes, each class's mean is taken
+    separately, then they are normalized.
     """
     cut = int(trim * len(outputs))
     kept = sort_voters(outputs)[cut : len(outputs) - cut]
@@ -156,9 +157,9 @@ def trimmed_mean(outputs: Sequence[Floats], trim: float) -> Floats:
 
 
 def sort_voters(outputs: Sequence[Floats]) -> list[Floats]:
-    """Return as many arrays: in each place the lowest of what the voters say, the next, and so on to the highest.
+    """Sort the voters' outputs element by element: the first array has the lowest numbers, the last the highest.
 
-    Neighbours change places, whole arrays at once: of a few voters that is faster than to sort every place by itself.
+    A bubble sort that swaps whole arrays; for a few voters it is faster than sorting each element.
     """
     ordered = list(outputs)
     for end in range(len(ordered) - 1, 0, -1):
@@ -169,17 +170,19 @@ def sort_voters(outputs: Sequence[Floats]) -> list[Floats]:
 
 
 def lowest(outputs: Sequence[Floats]) -> Floats:
-    """Return the minimum: `min` [K, chapter 5]; of several classes each one's, then normalized.
+    """Return the minimum: `min` [K, chapter 5]; with several classes each class's, then normalized.
 
-    Of a binary task the minimum of the second class's probability: answered only where all are for it.
+    In a binary task it is the minimum of the second class's probability: that class is predicted only if every
+    voter favours it.
     """
     return reduce(np.minimum, outputs)
 
 
 def highest(outputs: Sequence[Floats]) -> Floats:
-    """Return the maximum: `max` [K, chapter 5]; of several classes each one's, then normalized.
+    """Return the maximum: `max` [K, chapter 5]; with several classes each class's, then normalized.
 
-    Of a binary task the maximum of the second class's probability: answered where any voter is for it.
+    In a binary task it is the maximum of the second class's probability: that class is predicted if any voter
+    favours it.
     """
     return reduce(np.maximum, outputs)
 
@@ -187,13 +190,13 @@ def highest(outputs: Sequence[Floats]) -> Floats:
 def geometric_mean(outputs: Sequence[Floats], shares: Floats) -> Floats:
     """Return prod(p_i ** w_i) of each class, normalized: the logarithmic opinion pool [G].
 
-    Of two classes that is the sigmoid of the weighted mean of the log-odds. A class to which a voter of weight above 0
-    gives probability 0 gets 0; where that befalls every class, the row is uniform.
+    With two classes that is the sigmoid of the weighted mean of the log-odds. A class to which a voter with a weight
+    above 0 gives probability 0 gets 0; if that is so for every class, the row is uniform.
     """
     logs = np.zeros_like(outputs[0])
     with np.errstate(divide="ignore"):
         for output, share in zip(outputs, shares, strict=True):
-            if share > 0:  # 0 times the logarithm of 0 is no number
+            if share > 0:  # 0 times the logarithm of 0 is NaN
                 logs += share * np.log(output)
     vetoed = np.isneginf(logs.max(axis=1, keepdims=True))
     return softmax(np.where(vetoed, 0.0, logs))
@@ -212,38 +215,38 @@ def count_votes(task: Task, outputs: Sequence[Floats], shares: Floats) -> Floats
 
 
 def stack(task: Task, model: Stacking, votes: Sequence[Vote]) -> Floats:
-    """Return a linear model of what the voters say [W].
+    """Return a linear model of the voters' outputs [W].
 
     Regression: b + sum(c_i x_i). Binary: sigmoid(b + sum(c_i p_i)), p_i the second class's probability, as
     scikit-learn's `StackingClassifier` with a `LogisticRegression`. Multiclass: softmax(b + sum(C_i p_i)), C_i being a
-    matrix. A voter with a coefficient and without an output stands in with the plain mean of the others.
+    matrix. A voter with a coefficient and without an output is replaced by the unweighted mean of the others.
     """
-    said = {vote.id: vote.output for vote in votes}
-    if set(said) != set(model.coefficients):
+    outputs = {vote.id: vote.output for vote in votes}
+    if set(outputs) != set(model.coefficients):
         equal = np.full(len(votes), 1.0 / len(votes))
-        stand_in = weighted_mean([vote.output for vote in votes], equal)
-        said = {id_: said.get(id_, stand_in) for id_ in model.coefficients}
+        mean = weighted_mean([vote.output for vote in votes], equal)
+        outputs = {id_: outputs.get(id_, mean) for id_ in model.coefficients}
     if isinstance(task, MulticlassTask):
-        return softmax(_matrix_logits(task, model, said))
+        return softmax(_compute_logits(task, model, outputs))
     intercept = float(model.intercept) if isinstance(model.intercept, int | float) else 0.0
     total: Floats = np.full(len(votes[0].output), intercept)
     for id_, coefficient in model.coefficients.items():
-        output = said[id_][:, 1] if isinstance(task, BinaryTask) else said[id_]
-        total += np.float64(_number(coefficient)) * output
+        output = outputs[id_][:, 1] if isinstance(task, BinaryTask) else outputs[id_]
+        total += np.float64(_to_number(coefficient)) * output
     return complement(sigmoid(total)) if isinstance(task, BinaryTask) else total
 
 
-def _matrix_logits(task: MulticlassTask, model: Stacking, said: Mapping[str, Floats]) -> Floats:
+def _compute_logits(task: MulticlassTask, model: Stacking, outputs: Mapping[str, Floats]) -> Floats:
     intercept = np.broadcast_to(np.asarray(model.intercept, dtype=np.float64), len(task.classes))
-    total = np.repeat(intercept[:, None], len(next(iter(said.values()))), axis=1)
-    # Class by class, not by a matrix product: whose rounding depends on how many rows there are.
+    total = np.repeat(intercept[:, None], len(next(iter(outputs.values()))), axis=1)
+    # Class by class: the rounding of a matrix product depends on how many rows there are.
     for id_, coefficient in model.coefficients.items():
-        for column, output in zip(np.transpose(coefficient), np.ascontiguousarray(said[id_].T), strict=True):
+        for column, output in zip(np.transpose(coefficient), np.ascontiguousarray(outputs[id_].T), strict=True):
             total += column[:, None] * output
     return np.ascontiguousarray(total.T)
 
 
-def _number(coefficient: Coefficient) -> float:
+def _to_number(coefficient: Coefficient) -> float:
     if isinstance(coefficient, int | float):
         return float(coefficient)
     raise TypeError("a matrix of coefficients is for several classes")

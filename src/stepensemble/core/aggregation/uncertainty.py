@@ -1,6 +1,6 @@
-"""How sure an answer is, and how much its voters disagree; all of it a row, as arrays of shape `(rows,)`.
+"""Measures how certain a prediction is and how much its voters disagree, as arrays of shape `(rows,)`.
 
-Spread and entropies are of what the voters themselves say, whatever the method makes of it: they can be compared
+Spread and entropies are computed from the voters' own outputs and do not depend on the method, so they can be compared
 between methods.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,13 @@ class Spread:
     range: Floats
 
 
+class Entropies(NamedTuple):
+    """The entropy of the weighted mean distribution, and the weighted mean of the voters' entropies; in nats."""
+
+    of_mean: Floats
+    mean: Floats
+
+
 def measure_spread(values: Sequence[Floats]) -> Spread:
     """Measure the spread of the voters' values."""
     equal = np.full(len(values), 1.0 / len(values))
@@ -42,33 +50,33 @@ def select_class(outputs: Sequence[Floats], labels: Integers) -> list[Floats]:
 
 
 def measure_agreement(task: BinaryTask | MulticlassTask, outputs: Sequence[Floats], labels: Integers) -> Floats:
-    """Return the share of the voters whose own label is the row's; each counts alike."""
+    """Return the share of the voters whose own label is the row's; all voters count equally."""
     agreeing = np.zeros(len(labels))
     for output in outputs:
         agreeing += own_labels(task, output) == labels
     return agreeing / len(outputs)
 
 
-def measure_entropies(outputs: Sequence[Floats], shares: Floats) -> tuple[Floats, Floats]:
-    """Return the entropy of the weighted mean distribution, and the weighted mean of the voters' entropies; in nats.
+def measure_entropies(outputs: Sequence[Floats], shares: Floats) -> Entropies:
+    """Return the entropy of the weighted mean distribution, and the weighted mean of the voters' entropies.
 
-    The first is the whole uncertainty; the second what the voters themselves are unsure of. Their difference, the
-    mutual information between the answer and the choice of a voter, is never negative and is the voters' disagreement
-    (Depeweg et al., Decomposition of Uncertainty in Bayesian Deep Learning, ICML 2018, section 3; Malinin et al.,
-    Uncertainty in Gradient Boosting via Ensembles, ICLR 2021, section 2).
+    The first is the total uncertainty, the second the part that the voters themselves have. Their difference, the
+    mutual information between the prediction and the choice of a voter, is never negative and is the voters'
+    disagreement (Depeweg et al., Decomposition of Uncertainty in Bayesian Deep Learning, ICML 2018, section 3; Malinin
+    et al., Uncertainty in Gradient Boosting via Ensembles, ICLR 2021, section 2).
     """
     of_mean = entropy(weighted_mean(outputs, shares))
     own = entropy(np.concatenate(outputs)).reshape(len(outputs), -1)  # of all voters at once
     mean = weighted_mean(list(own), shares)
-    # By Jensen's inequality the mean is not the greater one; rounding must not say otherwise.
-    return of_mean, np.minimum(mean, of_mean)
+    # By Jensen's inequality the mean is not the greater one; rounding must not make it so.
+    return Entropies(of_mean, np.minimum(mean, of_mean))
 
 
 def measure_margin(task: BinaryTask | MulticlassTask, pooled: Floats, *, voted: bool) -> Floats:
     """Return the lead of the best class over the next: the difference of their pooled probabilities, 0 to 1.
 
-    Where classes have thresholds, the probabilities are first divided by them, so that the margin is 0 where the answer
-    changes. Votes know no thresholds.
+    Where classes have thresholds, the probabilities are first divided by them, so that the margin is 0 where the label
+    changes. Thresholds do not apply to votes.
     """
     compared = pooled if voted else divide_by_thresholds(task, pooled)
     if compared.shape[1] == 2:
@@ -83,8 +91,8 @@ def find_pivotal(
 ) -> Flags:
     """Return `(rows, voters)`: whether the row's label would be another one without that voter.
 
-    The others are pooled as if the voter had not answered (under a stack, as if it had said the mean of the others). A
-    voter without whom nothing could be answered is not pivotal.
+    The others are pooled as if the voter had not responded (under a stack, as if its output were the mean of the
+    others). A voter without which there would be no prediction is not pivotal.
     """
     pivotal = np.zeros((len(labels), len(votes)), dtype=np.bool_)
     if len(votes) == 1:
@@ -105,10 +113,10 @@ def find_pivotal(
 
 
 def _find_contested(task: BinaryTask | MulticlassTask, aggregation: Aggregation, votes: Sequence[Vote]) -> Integers:
-    """Return the rows in which one voter can make a difference at all.
+    """Return the rows in which leaving out one voter can change the label.
 
-    Where all voters have the same label, and none of them is of two minds, every method but a stack has it too, and so
-    it has without any one of them.
+    Where all voters have the same label and none of them has a tie, every method except a stack predicts that label,
+    with all voters and without any one of them.
     """
     if isinstance(aggregation, Stacking):
         return np.arange(len(votes[0].output))

@@ -1,8 +1,11 @@
-"""Encodes one row alone: the columns of `encoding.normalize`, to the last bit, many times as fast.
+"""The fast path for one row: encodes it to the columns of `encoding.normalize`, to the last bit, many times as fast.
 
-An array operation on one number takes as long as twenty operations on Python's own numbers. So values of a category or
-a boolean are looked up in what `encoding.encode` computed beforehand, and a number is scaled as a float. No row is
-rejected here: if any check fails, the function returns None, and `normalize` encodes the row or reports its problems.
+Where it is used: `Ensemble.predict`, for a payload of one row. Why: an array operation on one number takes about as
+long as twenty operations on Python's own numbers. So values of a category or a boolean are looked up in what
+`encoding.encode` computed beforehand, and a number is scaled as a float. No row is rejected here: if any check fails,
+the function returns None, and `normalize` encodes the row or reports its problems.
+`test_law_the_fast_path_encodes_a_row_as_normalize_does_bit_for_bit` (tests/unit/core/preprocessing/test_single_row.py)
+holds that both paths return equal columns.
 """
 
 from __future__ import annotations

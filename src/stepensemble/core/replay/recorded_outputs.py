@@ -1,15 +1,17 @@
-"""What members said in many records, brought together: canonical by any output contract, over all their rows."""
+"""The members' outputs in many records, over all their rows, in canonical form by any declared output."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from stepensemble.core.aggregation import prediction
 from stepensemble.core.aggregation.canonical import Faults, find_usable, read_entries, read_output, shape_output
-from stepensemble.core.aggregation.prediction import MemberReport, MemberResult, Results
+from stepensemble.core.aggregation.decision import Decision, Terms, decide_rows
+from stepensemble.core.aggregation.output import MemberReport
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult, Results
 from stepensemble.core.arrays import Array, Flags, Floats, Integers
 from stepensemble.core.errors import InvalidOutput
 from stepensemble.core.payload import Pointer, apply_quorum, parse_payload
@@ -23,94 +25,105 @@ from stepensemble.core.schema.task import Task, name_classes
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A record among others, whose rows are numbered on from one record to the next.
+class NumberedRecord:
+    """One of several records, whose rows are numbered consecutively from one record to the next.
 
     Attributes:
         rows: their numbers.
-        reports: of the members that were asked, by id.
-        asked: member id to the numbers of the rows that it was asked.
+        reports: of the members that were invoked, by id.
+        invoked: member id to the numbers of the rows that it was invoked for.
     """
 
     rows: Integers
     reports: Mapping[str, MemberReport]
-    asked: Mapping[str, Integers]
+    invoked: Mapping[str, Integers]
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
-    """Why a member is not heard, and what its failure said."""
+class AbsentOutput:
+    """Why a member has no usable output, and the message of its failure."""
 
     reason: Reason
     message: str | None
 
 
-NOT_ASKED = Silence("not asked", None)
+NOT_INVOKED = AbsentOutput("not invoked", None)
 
 
 @dataclass(frozen=True, slots=True)
-class Recollection:
-    """What one member said of all rows.
+class RecordedOutput:
+    """One member's outputs for all rows.
 
     Attributes:
-        output: canonical; NaN where it is not heard.
-        spoken: places of the pages in which it has an output, be it unusable in a row.
-        silences: by the page's place, why there is no output, or no usable one in some rows; `NOT_ASKED` where a page
-            has no entry.
+        output: canonical; NaN where there is no usable output.
+        present: places of the records in which it has an output, even if unusable in some rows.
+        absent: by a record's place, why it has no output, or no usable one in some rows; a record without an entry did
+            not invoke it.
     """
 
     output: Floats
-    spoken: frozenset[int]
-    silences: Mapping[int, Silence]
+    present: frozenset[int]
+    absent: Mapping[int, AbsentOutput]
 
     @property
-    def heard(self) -> Flags:
-        """Whether there is a usable output, a row."""
+    def usable(self) -> Flags:
+        """Whether there is a usable output, one entry a row."""
         return find_usable(self.output)
 
 
-def policy_in_force(record: Record, release: Release) -> Policy:
-    """Return the policy by which a record was decided: its release's, with the quorum that its payload brought."""
+@dataclass(frozen=True, slots=True)
+class RecordedOutputs:
+    """The voters' recorded outputs: an `OutputSource` with the results of every tier."""
+
+    voters: Sequence[EnsembleMember]
+    recorded: Mapping[str, RecordedOutput]
+
+    def get_results(self, tier: int, rows: Integers) -> Results:
+        """Return the outputs of a tier's voters, NaN where a record has none."""
+        return {
+            voter.id: MemberResult(voter.id, canonical=self.recorded[voter.id].output[rows])
+            for voter in self.voters
+            if voter.tier == tier
+        }
+
+
+def recorded_policy(record: Record, release: Release) -> Policy:
+    """Return the policy by which a record was decided: its release's, with the payload's quorum."""
     return apply_quorum(parse_payload(record.input), release.policy, release.members)
 
 
-def lay_out(records: Sequence[Record], releases: Mapping[str, Release]) -> list[Page]:
-    """Number the rows of records on from one to the next.
+def number_rows(records: Sequence[Record], releases: Mapping[str, Release]) -> list[NumberedRecord]:
+    """Number the rows of records consecutively.
 
     Args:
         records: in any order.
-        releases: those they are of, by digest.
+        releases: the records' releases, by digest.
     """
-    pages: list[Page] = []
+    numbered: list[NumberedRecord] = []
     first = 0
     for record in records:
         release = releases[record.release]
-        reached = [numbers + first for numbers in _find_reached(record, release)]
+        reached = {tier: numbers + first for tier, numbers in _find_reached(record, release).items()}
         reports = {report.id: report for report in record.output.members if report.status != "skipped"}
-        asked = {member.id: reached[member.tier - 1] for member in release.members if member.id in reports}
-        pages.append(Page(np.arange(first, first + record.rows), reports, asked))
+        invoked = {member.id: reached[member.tier] for member in release.members if member.id in reports}
+        numbered.append(NumberedRecord(np.arange(first, first + record.rows), reports, invoked))
         first += record.rows
-    return pages
+    return numbered
 
 
-def _find_reached(record: Record, release: Release) -> list[Integers]:
-    """Return, a tier, the rows that were sent to it."""
+def _find_reached(record: Record, release: Release) -> Mapping[int, Integers]:
+    """Return the rows that reached each tier."""
     predictions = record.output.predictions
     if release.tiers == 1:
-        return [np.arange(record.rows)]
+        return {1: np.arange(record.rows)}
     if isinstance(predictions, list) and predictions:
         tiers = np.array([prediction.tier for prediction in predictions])
-        return [np.flatnonzero(tiers >= tier) for tier in range(1, release.tiers + 1)]
-    # An execution that failed says nothing of its rows: deciding it once more tells which of them went on.
-    reached: list[Integers] = []
+        return {tier: np.flatnonzero(tiers >= tier) for tier in range(1, release.tiers + 1)}
+    # The record of a failed execution has no predictions: its rows are decided again to find which of them went on.
     results = {report.id: _read_result(report) for report in record.output.members}
-
-    def ask(_: int, numbers: Integers) -> Results:
-        reached.append(numbers)
-        return results
-
-    prediction.decide(release, policy_in_force(record, release), record.rows, ask)
-    return reached
+    terms = Terms(release.task, recorded_policy(record, release), release.members)
+    decision = decide_rows(terms, record.rows, CollectedResults([results] * release.tiers))
+    return decision.reached if isinstance(decision, Decision) else {}
 
 
 def _read_result(report: MemberReport) -> MemberResult:
@@ -119,62 +132,71 @@ def _read_result(report: MemberReport) -> MemberResult:
     return MemberResult(report.id, read_entries(report.outputs))
 
 
-def recall(member: EnsembleMember, task: Task, pages: Sequence[Page]) -> Recollection:
-    """Bring together what a member said.
+class _RawOutput(NamedTuple):
+    """A member's raw output in one record: the record's place, the numbers of the rows, and an entry for each."""
+
+    place: int
+    numbers: Integers
+    raw: Array
+
+
+class _Converted(NamedTuple):
+    """A canonical output, and its rows that are not what is declared."""
+
+    output: Floats
+    faults: Faults | None
+
+
+def collect_output(member: EnsembleMember, task: Task, records: Sequence[NumberedRecord]) -> RecordedOutput:
+    """Collect one member's outputs from records.
 
     Args:
-        member: whose output contract is in force, be it the recorded one or another.
-        task: what is asked.
-        pages: as `lay_out` returns them, or some of them.
+        member: its declared output is applied, which may differ from that of the record's release.
+        task: what is predicted.
+        records: as `number_rows` returns them, or some of them.
     """
-    rows, classes = int(pages[-1].rows[-1]) + 1, len(name_classes(task))
+    rows, classes = int(records[-1].rows[-1]) + 1, len(name_classes(task))
     output = np.full((rows, classes) if classes else rows, np.nan)
-    silences: dict[int, Silence] = {}
-    places: set[int] = set()
-    spoken: list[tuple[int, Integers, Array]] = []
-    for place, page in enumerate(pages):
-        report = page.reports.get(member.id)
+    absent: dict[int, AbsentOutput] = {}
+    present: set[int] = set()
+    given: list[_RawOutput] = []
+    for place, record in enumerate(records):
+        report = record.reports.get(member.id)
         if report is None:
             continue
         if report.outputs is None or isinstance(report.outputs, Pointer):
-            silences[place] = Silence("failed", None if report.error is None else report.error.message)
+            absent[place] = AbsentOutput("failed", None if report.error is None else report.error.message)
         else:
-            spoken.append((place, page.asked[member.id], read_entries(report.outputs)))
-    for (place, numbers, _), said in zip(spoken, _convert(spoken, task, member.output), strict=True):
-        if isinstance(said, Silence):
-            silences[place] = said
+            given.append(_RawOutput(place, record.invoked[member.id], read_entries(report.outputs)))
+    for (place, numbers, _), converted in zip(given, _convert(given, task, member.output), strict=True):
+        if isinstance(converted, AbsentOutput):
+            absent[place] = converted
             continue
-        places.add(place)
-        output[numbers], faults = said
-        if faults is not None:
-            silences[place] = Silence("refused", faults.describe())
-    return Recollection(output, frozenset(places), silences)
+        present.add(place)
+        output[numbers] = converted.output
+        if converted.faults is not None:
+            absent[place] = AbsentOutput("invalid", converted.faults.describe())
+    return RecordedOutput(output, frozenset(present), absent)
 
 
-Said = tuple[Floats, Faults | None]
-"""A canonical output, and which of its rows are at fault."""
-
-
-def _convert(
-    spoken: Sequence[tuple[int, Integers, Array]], task: Task, contract: Output
-) -> Sequence[Said] | list[Said | Silence]:
-    """Make raw outputs canonical: all at once where all are sound, else one by one to name those that are not."""
-    lengths = [len(raw) for _, _, raw in spoken]
-    forms = {(raw.dtype.kind == "U", raw.shape[1:]) for _, _, raw in spoken}
-    if len(forms) == 1 and lengths == [len(numbers) for _, numbers, _ in spoken]:
+def _convert(given: Sequence[_RawOutput], task: Task, declared: Output) -> Sequence[_Converted | AbsentOutput]:
+    """Convert raw outputs: all at once where all are valid, else one by one to find those that are not."""
+    lengths = [len(one.raw) for one in given]
+    forms = {(one.raw.dtype.kind == "U", one.raw.shape[1:]) for one in given}
+    if len(forms) == 1 and lengths == [len(one.numbers) for one in given]:
         try:
-            together = shape_output(np.concatenate([raw for _, _, raw in spoken]), sum(lengths))
-            said, faults = read_output(together, task, contract)
+            together = shape_output(np.concatenate([one.raw for one in given]), sum(lengths))
+            output, faults = read_output(together, task, declared)
         except InvalidOutput:
             pass
         else:
             if faults is None:
-                return [(part, None) for part in np.split(said, np.cumsum(lengths)[:-1])]
-    return [_convert_one(raw, len(numbers), task, contract) for _, numbers, raw in spoken]
+                return [_Converted(part, None) for part in np.split(output, np.cumsum(lengths)[:-1])]
+    return [_convert_one(one.raw, len(one.numbers), task, declared) for one in given]
 
 
-def _convert_one(raw: Array, rows: int, task: Task, contract: Output) -> Said | Silence:
+def _convert_one(raw: Array, rows: int, task: Task, declared: Output) -> _Converted | AbsentOutput:
     try:
-        return read_output(shape_output(raw, rows), task, contract)
+        return _Converted(*read_output(shape_output(raw, rows), task, declared))
     except InvalidOutput as error:
-        return Silence("refused", str(error))
+        return AbsentOutput("invalid", str(error))

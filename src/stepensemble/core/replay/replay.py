@@ -1,7 +1,7 @@
-"""What-if replay: recorded outputs decided again, by another policy, without asking any model.
+"""What-if replay: recorded outputs decided again by another policy, without invoking a model.
 
-Rows that are decided on the same terms are decided together by one call of `decision.decide`, whatever records they are
-of. A voter whose outputs a record does not have counts as one that did not answer.
+Rows with the same terms are decided together by one call of `decision.decide_rows`, whichever records they are in. A
+voter whose outputs are not in a record counts as one that did not respond.
 """
 
 from __future__ import annotations
@@ -9,27 +9,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
-from stepensemble.core.aggregation import decision
-from stepensemble.core.aggregation.decision import DecidedRows, Decision, FailedRows
-from stepensemble.core.aggregation.prediction import list_predictions
+from stepensemble.core.aggregation.decision import DecidedRows, Decision, FailedRows, Terms, decide_rows
+from stepensemble.core.aggregation.prediction import ExplainedRows, list_predictions
 from stepensemble.core.aggregation.quorum import Status, quorum_status
-from stepensemble.core.arrays import Flags, Floats, Integers
+from stepensemble.core.arrays import Flags
 from stepensemble.core.record import Record
 from stepensemble.core.releases.release import SHORT, Release
 from stepensemble.core.replay.recorded_outputs import (
-    NOT_ASKED,
-    Page,
-    Recollection,
-    Silence,
-    lay_out,
-    policy_in_force,
-    recall,
+    NOT_INVOKED,
+    AbsentOutput,
+    NumberedRecord,
+    RecordedOutput,
+    RecordedOutputs,
+    collect_output,
+    number_rows,
+    recorded_policy,
 )
 from stepensemble.core.replay.report import (
+    ComparedExecution,
     DecidedExecution,
     MissingOutputs,
     Reason,
@@ -38,8 +39,8 @@ from stepensemble.core.replay.report import (
     Trait,
     compare,
 )
-from stepensemble.core.replay.what_if import AnyMember, Terms, WhatIf, check_question, check_weights, set_terms
-from stepensemble.core.schema.manifest import select_voters
+from stepensemble.core.replay.what_if import WhatIf, check_task, check_weights, resolve_terms
+from stepensemble.core.schema.manifest import EnsembleMember, select_voters
 from stepensemble.core.schema.policy import Quorum
 
 
@@ -47,131 +48,137 @@ def replay(records: Iterable[Record], releases: Mapping[str, Release], what_if: 
     """Decide records again and report what changes.
 
     Args:
-        records: as they are kept.
-        releases: every release that one of them names, by digest.
+        records: as they are stored.
+        releases: the releases of all records, by digest.
         what_if: what to try; with nothing to try, nothing changes, to the last bit.
 
     Raises:
-        ReplayRefused: what is tried does not fit the records, or they are not of one task.
+        ReplayRefused: what is tried does not fit the records, or the records have different tasks.
     """
-    kept, tried = list(records), what_if or WhatIf()
-    if not kept:
+    recorded, tried = list(records), what_if or WhatIf()
+    if not recorded:
         return Replay()
-    task = (tried.manifest or releases[kept[0].release]).task
-    for digest in dict.fromkeys(record.release for record in kept):
-        check_question(releases[digest].task, task, digest[:SHORT])
-    groups = _group(kept, releases, tried)
+    task = (tried.manifest or releases[recorded[0].release]).task
+    for digest in dict.fromkeys(record.release for record in recorded):
+        check_task(releases[digest].task, task, digest[:SHORT])
+    groups = _group(recorded, releases, tried)
     check_weights(tried.weights, [member.id for group in groups for member in group.terms.members])
     outcomes: dict[int, DecidedExecution] = {}
-    lacks: list[Lack] = []
+    missing: list[_MissingRows] = []
     for group in groups:
-        decided, lacking = _decide_group(group.terms, [kept[place] for place in group.places], releases)
+        decided, absent = _decide_group(group.terms, [recorded[place] for place in group.places], releases)
         outcomes |= zip(group.places, decided, strict=True)
-        lacks += lacking
-    pairs = [(_recorded_outcome(record), outcomes[place]) for place, record in enumerate(kept)]
-    rows = sum(record.rows for record in kept)
-    return compare(task, pairs, rows, _name_missing(lacks), _name_mismatches(kept, tried))
+        missing += absent
+    pairs = [ComparedExecution(_read_outcome(record), outcomes[place]) for place, record in enumerate(recorded)]
+    rows = sum(record.rows for record in recorded)
+    return compare(task, pairs, rows, _sum_missing(missing), _find_mismatches(recorded, tried))
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Records, by their places, that are decided on the same terms."""
+    """Records, by their places, that are decided by the same terms."""
 
     terms: Terms
     places: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """Rows of one record for which a voter is asked and not heard."""
+class _MissingRows(NamedTuple):
+    """Rows of one record for which a voter is needed and has no usable output."""
 
     member: str
-    silence: Silence
+    absent: AbsentOutput
     rows: int
+
+
+class _DecidedGroup(NamedTuple):
+    """The outcome of each record of a group, and the rows without a voter's output."""
+
+    outcomes: list[DecidedExecution]
+    missing: list[_MissingRows]
 
 
 def _group(records: Sequence[Record], releases: Mapping[str, Release], what_if: WhatIf) -> list[Group]:
     groups: dict[tuple[str, Quorum] | None, Group] = {}
     for place, record in enumerate(records):
         release = releases[record.release]
-        in_force = policy_in_force(record, release)
-        # Of a release's policy, an execution changes the quorum alone; a manifest replaces all of it.
-        key = (record.release, in_force.quorum) if what_if.manifest is None else None
+        policy = recorded_policy(record, release)
+        # An execution can change only the quorum of its release's policy; a manifest replaces the whole policy.
+        key = (record.release, policy.quorum) if what_if.manifest is None else None
         if key not in groups:
-            groups[key] = Group(set_terms(what_if, release, in_force), [])
+            groups[key] = Group(resolve_terms(what_if, release, policy), [])
         groups[key].places.append(place)
     return list(groups.values())
 
 
-def _decide_group(
-    terms: Terms, records: Sequence[Record], releases: Mapping[str, Release]
-) -> tuple[list[DecidedExecution], list[Lack]]:
-    pages = lay_out(records, releases)
-    recalled = {voter.id: recall(voter, terms.task, pages) for voter in terms.voters}
-    rows = int(pages[-1].rows[-1]) + 1
-    asked = np.zeros(rows, dtype=np.int64)
-
-    def ask(tier: int, numbers: Integers) -> Mapping[str, Floats]:
-        asked[numbers] = tier
-        return {voter.id: recalled[voter.id].output[numbers] for voter in terms.voters if voter.tier == tier}
-
-    # Every row has the voters that its record has, so none is decided by what another record lacks.
-    decided = cast("Decision", decision.decide(terms.task, terms.policy, terms.voters, rows, ask))  # all are asked
-    if decided.cause is not None:
-        return [DecidedExecution(record.prediction_id, "FAILED", []) for record in records], []
-    predictions = list_predictions(
-        terms.task, decided.settled, [(one, [one.cause] * len(one.numbers)) for one in decided.failed], tiers=1
-    )
+def _decide_group(terms: Terms, records: Sequence[Record], releases: Mapping[str, Release]) -> _DecidedGroup:
+    numbered = number_rows(records, releases)
+    voters = Terms(terms.task, terms.policy, terms.voters)
+    recorded = {voter.id: collect_output(voter, terms.task, numbered) for voter in voters.members}
+    rows = int(numbered[-1].rows[-1]) + 1
+    # A row has only the voters of its own record, so another record's missing voters do not affect it. The source has
+    # the results of every tier, so no row is left undecided.
+    decision = cast("Decision", decide_rows(voters, rows, RecordedOutputs(voters.members, recorded)))
+    if decision.cause is not None:
+        return _DecidedGroup([DecidedExecution(record.prediction_id, "FAILED", []) for record in records], [])
+    last_tiers = np.zeros(rows, dtype=np.int64)
+    for tier, numbers in decision.reached.items():
+        last_tiers[numbers] = tier
+    failed = [ExplainedRows(part, [part.cause] * len(part.numbers)) for part in decision.failed]
+    predictions = list_predictions(terms.task, decision.decided, failed, tiers=1)
     degraded = np.zeros(rows, dtype=np.bool_)
-    parts: list[DecidedRows | FailedRows] = [*decided.settled, *decided.failed]
+    parts: list[DecidedRows | FailedRows] = [*decision.decided, *decision.failed]
     for part in parts:
         degraded[part.numbers] = bool(part.missing)
     outcomes = []
-    for place, (record, page) in enumerate(zip(records, pages, strict=True)):
-        answers = [predictions[row] for row in page.rows.tolist()]
-        status: Status = "DEGRADED" if degraded[page.rows].any() else "COMPLETE"
-        failed = [answer.decision == "failed" for answer in answers]
-        if all(failed) or (any(failed) and not _has_quorum(terms, place, recalled, asked[page.rows].max())):
-            status, answers = "FAILED", []
-        outcomes.append(DecidedExecution(record.prediction_id, status, answers))
-    lacks = [
-        lack for voter in terms.voters for lack in _find_lacks(voter, recalled[voter.id], asked >= voter.tier, pages)
+    for place, (record, one) in enumerate(zip(records, numbered, strict=True)):
+        of_record = [predictions[row] for row in one.rows.tolist()]
+        status: Status = "DEGRADED" if degraded[one.rows].any() else "COMPLETE"
+        without = [prediction.decision == "failed" for prediction in of_record]
+        if all(without) or (any(without) and not _has_quorum(voters, place, recorded, last_tiers[one.rows].max())):
+            status, of_record = "FAILED", []
+        outcomes.append(DecidedExecution(record.prediction_id, status, of_record))
+    missing = [
+        rows_without
+        for voter in voters.members
+        for rows_without in _find_missing(voter, recorded[voter.id], last_tiers >= voter.tier, numbered)
     ]
-    return outcomes, lacks
+    return _DecidedGroup(outcomes, missing)
 
 
-def _has_quorum(terms: Terms, place: int, recalled: Mapping[str, Recollection], last: int) -> bool:
-    """Say whether the voters hold the quorum whose outputs a record has, whatever is wrong in single rows."""
-    reached = [voter for voter in terms.voters if voter.tier <= last]
-    present = [voter.id for voter in reached if place in recalled[voter.id].spoken]
+def _has_quorum(terms: Terms, place: int, recorded: Mapping[str, RecordedOutput], last_tier: int) -> bool:
+    """Return whether the voters with an output in a record hold the quorum, even if it is unusable in some rows."""
+    reached = [voter for voter in terms.members if voter.tier <= last_tier]
+    present = [voter.id for voter in reached if place in recorded[voter.id].present]
     return quorum_status(terms.policy, reached, present) != "FAILED"
 
 
-def _recorded_outcome(record: Record) -> DecidedExecution:
+def _read_outcome(record: Record) -> DecidedExecution:
     predictions = record.output.predictions
     listed = predictions if isinstance(predictions, list) else []  # a record holds no pointers
     return DecidedExecution(record.prediction_id, record.output.status, listed)
 
 
-def _find_lacks(voter: AnyMember, recalled: Recollection, asked: Flags, pages: Sequence[Page]) -> Iterator[Lack]:
-    counts = np.add.reduceat(~recalled.heard & asked, [page.rows[0] for page in pages], dtype=np.int64)
+def _find_missing(
+    voter: EnsembleMember, recorded: RecordedOutput, needed: Flags, records: Sequence[NumberedRecord]
+) -> Iterator[_MissingRows]:
+    counts = np.add.reduceat(~recorded.usable & needed, [record.rows[0] for record in records], dtype=np.int64)
     for place in np.flatnonzero(counts).tolist():
-        yield Lack(voter.id, recalled.silences.get(place, NOT_ASKED), int(counts[place]))
+        yield _MissingRows(voter.id, recorded.absent.get(place, NOT_INVOKED), int(counts[place]))
 
 
-def _name_missing(lacks: Sequence[Lack]) -> list[MissingOutputs]:
-    """Bring together what is missing, by voter and reason."""
-    found: dict[tuple[str, Reason], list[Lack]] = {}
-    for lack in lacks:
-        found.setdefault((lack.member, lack.silence.reason), []).append(lack)
+def _sum_missing(missing: Sequence[_MissingRows]) -> list[MissingOutputs]:
+    """Sum up the missing rows by voter and reason."""
+    found: dict[tuple[str, Reason], list[_MissingRows]] = {}
+    for one in missing:
+        found.setdefault((one.member, one.absent.reason), []).append(one)
     return [
-        MissingOutputs(member, reason, len(some), sum(lack.rows for lack in some), some[0].silence.message)
+        MissingOutputs(member, reason, len(some), sum(one.rows for one in some), some[0].absent.message)
         for (member, reason), some in found.items()
     ]
 
 
-def _name_mismatches(records: Sequence[Record], what_if: WhatIf) -> list[ReleaseMismatch]:
-    """Name the manifest's voters whose recorded outputs are of another version, or of another artifact."""
+def _find_mismatches(records: Sequence[Record], what_if: WhatIf) -> list[ReleaseMismatch]:
+    """Return the manifest's voters whose outputs were recorded from another version, or from another artifact."""
     if what_if.manifest is None:
         return []
     voters = {voter.id: voter for voter in select_voters(what_if.manifest.members)}

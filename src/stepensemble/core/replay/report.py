@@ -1,32 +1,32 @@
-"""What a replay changes: its report, and how two answers are compared."""
+"""What a replay changes: its report, and how two predictions for a row are compared."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from stepensemble.core.aggregation.prediction import Prediction
+from stepensemble.core.aggregation.output import Prediction
 from stepensemble.core.aggregation.quorum import Status
 from stepensemble.core.schema.task import MulticlassTask, Task, name_classes
 
 Kind_co = TypeVar("Kind_co", covariant=True)
 
-Reason = Literal["not asked", "failed", "refused"]
+Reason = Literal["not invoked", "failed", "invalid"]
 Trait = Literal["version", "artifact"]
 
 
 class Change(Struct, Generic[Kind_co], frozen=True):
-    """What was recorded, and what it is by the policy that is tried; `from` and `to` in JSON."""
+    """What was recorded, and what it is under the policy that is tried; `from` and `to` in JSON."""
 
     before: Kind_co = field(name="from")
     after: Kind_co = field(name="to")
 
 
 class ChangeCount(Struct, frozen=True):
-    """How often one change came about."""
+    """How often one change occurs."""
 
     change: Change[str | None]
     count: int
@@ -35,8 +35,8 @@ class ChangeCount(Struct, frozen=True):
 class Shift(Struct, frozen=True):
     """How far the rows' numbers moved, new less recorded.
 
-    Of a regression and a binary task that is `value`; of several classes, the probability of the class that was
-    recorded as the answer (where there was none, of the most probable one).
+    In a regression and a binary task that is `value`; with several classes, the probability of the label that was
+    recorded (where there was none, of the most probable class).
     """
 
     mean: float
@@ -45,7 +45,7 @@ class Shift(Struct, frozen=True):
 
 
 class ChangedRow(Struct, frozen=True):
-    """A row that is answered in the record and by the policy that is tried, otherwise."""
+    """A row whose prediction differs between the record and the policy that is tried."""
 
     prediction_id: str
     row: Annotated[int, Meta(description="From 0, in the payload's order.")]
@@ -56,26 +56,26 @@ class ChangedRow(Struct, frozen=True):
 
 
 class ChangedStatus(Struct, frozen=True):
-    """A record that is answered more or less completely, or is no longer answered, or is now."""
+    """A record whose status changes: COMPLETE, DEGRADED or FAILED."""
 
     prediction_id: str
     status: Change[Status]
 
 
 class MissingOutputs(Struct, frozen=True):
-    """Outputs of a voter that the policy asks for and the records do not have; it counts as one that did not answer."""
+    """Outputs that the policy needs and the records do not have; the voter counts as one that did not respond."""
 
     member: str
     reason: Annotated[
         Reason,
         Meta(
-            description="not asked: it was no member, or its tier was not reached; failed: in the execution; refused: "
-            "what it said is not what is declared."
+            description="not invoked: it was no member, or its tier was not reached; failed: in the execution; "
+            "invalid: its output is not what is declared."
         ),
     ]
     records: int
     rows: int
-    example: Annotated[str | None, Meta(description="What its failure said, in one of these records.")]
+    example: Annotated[str | None, Meta(description="The message of its failure, in one of these records.")]
 
 
 class ReleaseMismatch(Struct, frozen=True):
@@ -92,12 +92,12 @@ class Replay(Struct, frozen=True):
     """The report of a replay.
 
     Attributes:
-        compared: rows of the records that are answered both times; flips and shifts are of these.
+        compared: rows that have a prediction both in the record and now; flips and shifts are of these.
         flips: changes of labels, the most frequent first.
         decisions: changes of decisions, likewise.
         statuses: changes of records' statuses, likewise.
         shift: None where no row is compared.
-        changed_rows: those that shift most first.
+        changed_rows: those with the largest shift first.
     """
 
     records: int = 0
@@ -117,26 +117,33 @@ class Replay(Struct, frozen=True):
 
 
 class DecidedExecution(Struct, frozen=True):
-    """How a record comes out: a prediction a row, none where there is no quorum."""
+    """The outcome of one record: a prediction a row, none where there is no quorum."""
 
     prediction_id: str
     status: Status
     predictions: Sequence[Prediction]
 
 
+class ComparedExecution(NamedTuple):
+    """A record's outcome, and its outcome under the policy that is tried."""
+
+    recorded: DecidedExecution
+    tried: DecidedExecution
+
+
 def compare(
     task: Task,
-    pairs: Iterable[tuple[DecidedExecution, DecidedExecution]],
+    pairs: Iterable[ComparedExecution],
     rows: int,
     missing: Sequence[MissingOutputs],
     mismatches: Sequence[ReleaseMismatch],
 ) -> Replay:
-    """Compare what is recorded with what it is by the policy that is tried.
+    """Compare recorded outcomes with those under the policy that is tried.
 
     Args:
-        task: that all of them answer.
-        pairs: recorded and tried, a record each.
-        rows: of all the records, those without an answer included.
+        task: of all of them.
+        pairs: one a record.
+        rows: how many rows all the records have, those without a prediction included.
         missing: for the report.
         mismatches: for the report.
     """
@@ -148,17 +155,10 @@ def compare(
         records += 1
         if tried.status != recorded.status:
             changed_records.append(ChangedStatus(recorded.prediction_id, Change(recorded.status, tried.status)))
-        if "FAILED" in {tried.status, recorded.status}:
-            continue
-        for row, (before, after) in enumerate(zip(recorded.predictions, tried.predictions, strict=True)):
-            if "failed" in {before.decision, after.decision}:
-                if before.decision != after.decision:
-                    changed_rows.append(_describe(recorded.prediction_id, row, before, after, 0.0))
-                continue
-            shift = _measure_shift(task, before, after)
-            shifts.append(shift)
-            if shift != 0.0 or after.label != before.label or after.decision != before.decision:
-                changed_rows.append(_describe(recorded.prediction_id, row, before, after, shift))
+        if "FAILED" not in {tried.status, recorded.status}:
+            measured, changed = _compare_rows(task, recorded, tried)
+            shifts += measured
+            changed_rows += changed
     flips = [row.label for row in changed_rows if row.label is not UNSET and row.label.before != row.label.after]
     decisions = [row.decision for row in changed_rows if row.decision.before != row.decision.after]
     return Replay(
@@ -168,15 +168,33 @@ def compare(
         labels_flipped=len(flips),
         decisions_changed=len(decisions),
         statuses_changed=len(changed_records),
-        flips=_tally(flips),
-        decisions=_tally(decisions),
-        statuses=_tally(record.status for record in changed_records),
+        flips=_count_changes(flips),
+        decisions=_count_changes(decisions),
+        statuses=_count_changes(record.status for record in changed_records),
         shift=_summarize(shifts),
         missing=tuple(missing),
         mismatches=tuple(mismatches),
         changed_records=tuple(changed_records),
         changed_rows=tuple(sorted(changed_rows, key=lambda row: -abs(row.shift))),
     )
+
+
+def _compare_rows(
+    task: Task, recorded: DecidedExecution, tried: DecidedExecution
+) -> tuple[list[float], list[ChangedRow]]:
+    """Return the shift of each row that has a prediction both times, and the rows that change."""
+    shifts: list[float] = []
+    changed: list[ChangedRow] = []
+    for row, (before, after) in enumerate(zip(recorded.predictions, tried.predictions, strict=True)):
+        if "failed" in {before.decision, after.decision}:
+            if before.decision != after.decision:
+                changed.append(_describe(recorded.prediction_id, row, before, after, 0.0))
+            continue
+        shift = _measure_shift(task, before, after)
+        shifts.append(shift)
+        if shift != 0.0 or after.label != before.label or after.decision != before.decision:
+            changed.append(_describe(recorded.prediction_id, row, before, after, shift))
+    return shifts, changed
 
 
 def _measure_shift(task: Task, before: Prediction, after: Prediction) -> float:
@@ -194,7 +212,7 @@ def _describe(prediction_id: str, row: int, before: Prediction, after: Predictio
     return ChangedRow(prediction_id, row, label, decision, value, shift)
 
 
-def _tally(changes: Iterable[Change[str | None]]) -> tuple[ChangeCount, ...]:
+def _count_changes(changes: Iterable[Change[str | None]]) -> tuple[ChangeCount, ...]:
     counted = Counter((change.before, change.after) for change in changes)
     return tuple(ChangeCount(Change(was, now), count) for (was, now), count in counted.most_common())
 

@@ -1,17 +1,18 @@
-"""What a replay tries, and the terms on which members' outputs are decided by it."""
+"""What a replay tries, and the terms by which it decides recorded outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
 from msgspec import structs
 
+from stepensemble.core.aggregation.decision import Terms
 from stepensemble.core.errors import ReplayRefused
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.core.releases.release import Release, ReleasedMember
-from stepensemble.core.schema.manifest import Manifest, Member, select_voters
+from stepensemble.core.schema.manifest import Manifest, Member
 from stepensemble.core.schema.policy import Aggregation, Policy, Stacking
 from stepensemble.core.schema.task import Task, name_classes, name_task
 from stepensemble.core.validation.policy import check_method, check_support, check_tiers, check_voters, check_weight
@@ -19,19 +20,19 @@ from stepensemble.core.validation.policy import check_method, check_support, che
 AnyMember = Member | ReleasedMember
 
 METHODS = {str(method.__struct_config__.tag): method for method in get_args(Aggregation) if method is not Stacking}
-"""The methods that need nothing but their name; a stack needs its coefficients, and so a manifest."""
+"""The methods that need only their name; a stack needs coefficients, and so a manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """What is tried; with nothing given, nothing is changed.
+    """What is tried; with nothing given, nothing changes.
 
     Attributes:
-        manifest: its task, its policy and its members, with their weights, roles, tiers and output contracts, take the
-            place of a release's.
+        manifest: its task, policy and members, with their weights, roles, tiers and declared outputs, replace those of
+            a release.
         origin: where the manifest was read, for reports.
         digests: SHA-256 of the manifest's artifacts by member id, where they are known.
-        method: one of `METHODS`, with its default parameters; the rule for ties stays what it was.
+        method: one of `METHODS`, with its default parameters; the rule for ties does not change.
         weights: by member id, numbers >= 0.
     """
 
@@ -42,64 +43,49 @@ class WhatIf:
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What decides: the question, the policy, and everybody who may be asked."""
-
-    task: Task
-    policy: Policy
-    members: tuple[AnyMember, ...]
-
-    @property
-    def voters(self) -> tuple[AnyMember, ...]:
-        """The members that count."""
-        return select_voters(self.members)
-
-
-def set_terms(what_if: WhatIf, release: Release, in_force: Policy) -> Terms:
-    """Return the terms on which a release's records are decided again.
+def resolve_terms(what_if: WhatIf, release: Release, recorded: Policy) -> Terms:
+    """Return the terms by which a release's records are decided again.
 
     Args:
         what_if: what is tried.
-        release: whose task and members are kept where there is no manifest.
-        in_force: the policy by which the records were decided, kept where there is no manifest.
+        release: its task and members apply where there is no manifest.
+        recorded: the policy by which the records were decided; it applies where there is no manifest.
 
     Raises:
-        ReplayRefused: the policy cannot work with these members, as `ensemble check` would say of a manifest.
+        ReplayRefused: the policy cannot work with these members, for the reasons that `ensemble check` reports.
     """
     source = release if what_if.manifest is None else what_if.manifest
-    policy = in_force if what_if.manifest is None else what_if.manifest.policy
+    policy = recorded if what_if.manifest is None else what_if.manifest.policy
     if what_if.method is not None:
         method = METHODS[what_if.method](tie=policy.aggregation.tie)
         policy = structs.replace(policy, aggregation=method)
-    members = tuple(
+    members: tuple[AnyMember, ...] = tuple(
         structs.replace(member, weight=what_if.weights[member.id]) if member.id in what_if.weights else member
         for member in source.members
     )
     terms = Terms(source.task, policy, members)
-    problems = list(_check_terms(what_if, terms))
+    problems = list(_check_terms(what_if, terms.task, policy, members))
     if problems:
         raise ReplayRefused(problems)
     return terms
 
 
-def _check_terms(what_if: WhatIf, terms: Terms) -> Iterator[Problem]:
-    policy, members = terms.policy, terms.members
-    yield from check_method(policy.aggregation, terms.task)
+def _check_terms(what_if: WhatIf, task: Task, policy: Policy, members: Sequence[AnyMember]) -> Iterator[Problem]:
+    yield from check_method(policy.aggregation, task)
     yield from check_voters(members)
     yield from check_tiers(policy.cascade, members)
     for index, member in enumerate(members):
         path = f"$.members[{index}]"
-        yield from check_support(member, policy.aggregation, terms.task, path)
+        yield from check_support(member, policy.aggregation, task, path)
         if member.id in what_if.weights:
             yield from check_weight(member, policy.aggregation, policy.quorum, path)
 
 
 def check_weights(weights: Mapping[str, float], members: Iterable[str]) -> None:
-    """Check that weights are those of members.
+    """Check that every weight is given for a member.
 
     Raises:
-        ReplayRefused: with every id that is no member's.
+        ReplayRefused: with every id that is not a member's.
     """
     known = list(dict.fromkeys(members))
     others = [id_ for id_ in known if id_ not in weights]
@@ -112,20 +98,20 @@ def check_weights(weights: Mapping[str, float], members: Iterable[str]) -> None:
         raise ReplayRefused(problems)
 
 
-def check_question(task: Task, asked: Task, release: str) -> None:
-    """Check that a release answers the question that is replayed: the same type of task, the same classes in order.
+def check_task(task: Task, expected: Task, release: str) -> None:
+    """Check that a release has the task that is replayed: the same type, and the same classes in order.
 
     Args:
         task: the release's.
-        asked: the manifest's, or that of the newest record.
+        expected: the manifest's, or that of the newest record.
         release: its name, for the message.
 
     Raises:
-        ReplayRefused: it answers another one.
+        ReplayRefused: it has another one.
     """
-    if name_task(task) == name_task(asked) and name_classes(task) == name_classes(asked):
+    if name_task(task) == name_task(expected) and name_classes(task) == name_classes(expected):
         return
-    message = f"there are records of release {release}, {_describe(task)}, and what is tried is {_describe(asked)}"
+    message = f"there are records of release {release}, {_describe(task)}, and what is tried is {_describe(expected)}"
     remedy = "replay records of one task: give a manifest of theirs, or a later --since"
     raise ReplayRefused([Problem("$.task", message, remedy)])
 

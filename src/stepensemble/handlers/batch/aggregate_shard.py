@@ -1,4 +1,4 @@
-"""Aggregate shard: decide what the members' outputs amount to; then write the shard's results, or ask the next tier."""
+"""Aggregate shard: combines the members' outputs; then stores the shard's results, or names the next tier's rows."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ import msgspec
 import polars as pl
 
 from stepensemble.batch.documents import ShardFailure
-from stepensemble.batch.input.labels import TRUTH, code_truth
-from stepensemble.batch.output.result_files import UNANSWERED, encode_part, encode_rejected, list_failed_rows
+from stepensemble.batch.input.labels import TRUTH, encode_ground_truth
+from stepensemble.batch.output.result_files import NO_PREDICTION, encode_part, encode_rejected, list_failed_rows
 from stepensemble.batch.output.result_table import ROW, ShardPredictions, predict_shard
 from stepensemble.batch.report.sampling import compute_keys
-from stepensemble.batch.report.statistics import ShardReport, ShardStatistics, add, count_predictions, count_rows_read
+from stepensemble.batch.report.statistics import (
+    RowLocation,
+    ShardRead,
+    ShardReport,
+    ShardStatistics,
+    count_predictions,
+    count_rows_read,
+    merge_statistics,
+)
+from stepensemble.batch.stored_documents import decode_shard_read
 from stepensemble.core.aggregation.decision import Undecided
 from stepensemble.core.errors import EnsembleError, QuorumNotMet, StorageUnavailable
-from stepensemble.handlers.batch.run_documents import Runs, ShardEvent, ShardRead
+from stepensemble.handlers.batch.run_documents import Runs, ShardEvent
 from stepensemble.handlers.prediction.cascade import prepare_next_tier
-from stepensemble.handlers.prediction.member_results import name_failure, read_results, recall
+from stepensemble.handlers.prediction.member_results import name_failure, read_results
 from stepensemble.handlers.state import Cascade, Frame, TierRequest, TierResults
 from stepensemble.storage.keys import accepted_key, read_key, shard_prefix, shard_report_key, staged_key
 
@@ -29,13 +38,13 @@ MORE_MEMORY = "take smaller shards (--shard-size), or give the functions more me
 
 REMEDIES = {
     "Runtime.OutOfMemory": MORE_MEMORY,
-    "Runtime.ExitError": f"{MORE_MEMORY}; a Parquet file may be damaged, too: write it again",
+    "Runtime.ExitError": f"{MORE_MEMORY}; or a Parquet file may be damaged: write it again",
 }
-"""By what Lambda calls the end of a function's process."""
+"""Remedies by the error that Lambda reports when a function's process ends."""
 
 
 class AggregateShardEvent(ShardEvent, frozen=True, kw_only=True):
-    """What the state machine sends: the results of the tier that has been asked, and of those before it."""
+    """The function's input: the results of the tier that was invoked last, and of those before it."""
 
     rows: int
     results: TierResults
@@ -44,94 +53,90 @@ class AggregateShardEvent(ShardEvent, frozen=True, kw_only=True):
 
     @property
     def tiers(self) -> tuple[TierRequest, ...]:
-        """All that have been asked, in order."""
+        """All invoked tiers, in order."""
         return (*self.earlier, TierRequest(self.rows, self.results))
 
 
 @dataclass(frozen=True, slots=True)
 class ShardAggregator:
-    """What Aggregate shard works on."""
+    """The Aggregate shard function."""
 
     runs: Runs
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer how many rows were written; or what the next tier is to be asked; or a failure, written down.
+        """Return the number of rows with a prediction, or the request to the next tier, or a failure, which is stored.
 
         Args:
-            event: `run` and `shard`, and what the state machine knows of the tiers; or an `error` that it caught.
+            event: `run` and `shard`, with the tiers' results or with an `error` that the state machine caught.
 
         Raises:
-            StorageUnavailable: S3 fails; the state machine tries again.
+            StorageUnavailable: S3 fails; the state machine retries.
         """
-        asked = msgspec.convert(event, ShardEvent)
+        shard = msgspec.convert(event, ShardEvent)
         if "error" in event:
-            return self._note(asked, event["error"])
+            return self._store_failure(shard, event["error"])
         try:
-            answer = self._aggregate(msgspec.convert(event, AggregateShardEvent))
+            result = self._aggregate(msgspec.convert(event, AggregateShardEvent))
         except StorageUnavailable:
             raise
         except EnsembleError as error:
-            return self.runs.refuse(asked, error)
-        return answer | {"run": event["run"], "shard": event["shard"]}
+            return self.runs.store_error(shard, error)
+        return result | {"run": event["run"], "shard": event["shard"]}
 
-    def _note(self, event: ShardEvent, error: Mapping[str, Any]) -> dict[str, Any]:
-        named = name_failure(str(error["Error"]), error.get("Cause", ""))
-        cause = f"{named.message}; {REMEDIES[named.type]}" if named.type in REMEDIES else named.message
-        return self.runs.note_failure(event, ShardFailure(named.type, cause))
+    def _store_failure(self, event: ShardEvent, error: Mapping[str, Any]) -> dict[str, Any]:
+        failure = name_failure(str(error["Error"]), error.get("Cause", ""))
+        cause = f"{failure.message}; {REMEDIES[failure.type]}" if failure.type in REMEDIES else failure.message
+        return self.runs.store_failure(event, ShardFailure(failure.type, cause))
 
     def _aggregate(self, event: AggregateShardEvent) -> dict[str, Any]:
         started = time.perf_counter()
         data, prefix = self.runs.data, shard_prefix(event.run, event.shard.number)
         plan, release = self.runs.read(event.run)
-        read = msgspec.json.decode(data.read(read_key(prefix)), type=ShardRead)
+        read = decode_shard_read(data.read(read_key(prefix)))
         rows = pl.read_ipc(io.BytesIO(data.read(accepted_key(prefix))))
-        results = [read_results(data, tier.results) for tier in event.tiers]
-        answered = predict_shard(release, release.policy, rows, recall(event.tiers, results))
-        if isinstance(answered, Undecided):
+        predicted = predict_shard(release, release.policy, rows, read_results(data, event.tiers))
+        if isinstance(predicted, Undecided):
             frame = Frame(event.run, plan.release, inline=False)
-            return prepare_next_tier(data, frame, event.cascade, answered, prefix=prefix, earlier=event.tiers)
-        if answered.cause is not None:
-            # No report: a run that is resumed asks again.
-            raise QuorumNotMet(_explain(answered))
-        part = encode_part(answered.answers, plan.options.format, spreadsheet=plan.options.spreadsheet)
+            return prepare_next_tier(data, frame, event.cascade, predicted, prefix=prefix, earlier=event.tiers)
+        if predicted.cause is not None:
+            # Without a report, a resumed run invokes the shard's members again.
+            raise QuorumNotMet(_explain(predicted))
+        part = encode_part(predicted.predictions, plan.options.format, spreadsheet=plan.options.spreadsheet)
         data.upload(staged_key(event.run, "part", event.shard.number, plan.options.format), part)
-        counted = [read.tally]
-        if answered.heard is not None:
-            truth = code_truth(release.task, rows[TRUTH]) if TRUTH in rows.columns else None
+        counted = [read.statistics]
+        if predicted.decision is not None:
+            truth = encode_ground_truth(release.task, rows[TRUTH]) if TRUTH in rows.columns else None
             keys = compute_keys(plan.files[event.shard.file].name, rows[ROW].to_numpy())
-            counted.append(count_predictions(release, answered.heard, plan.edges, truth, keys))
-        if answered.unanswered:
-            counted.append(self._reject(event, read, list_failed_rows(rows, answered.unanswered)))
-        took = ShardStatistics(seconds={"aggregate_shard": time.perf_counter() - started}, bytes={"part": len(part)})
-        report = _report(event, read, answered, add([*counted, took]))
+            counted.append(count_predictions(release, predicted.decision, plan.edges.prediction, truth, keys))
+        if predicted.failed:
+            counted.append(self._reject(event, read, list_failed_rows(rows, predicted.failed)))
+        seconds = {"aggregate_shard": time.perf_counter() - started}
+        counted.append(ShardStatistics(seconds=seconds, bytes={"part": len(part)}))
+        report = ShardReport(
+            number=event.shard.number,
+            rows_in=read.rows_in,
+            rows_out=predicted.predictions.height,
+            rows_rejected=read.rows_rejected + len(predicted.failed),
+            status=predicted.status,
+            cause=None,
+            statistics=merge_statistics(counted),
+        )
         data.write(shard_report_key(event.run, event.shard.number), msgspec.json.encode(report))
-        return {"rows": answered.answers.height}
+        return {"rows": predicted.predictions.height}
 
-    def _reject(self, event: AggregateShardEvent, read: ShardRead, unanswered: pl.DataFrame) -> ShardStatistics:
-        """Put the rows without an answer beside those that Normalize shard has rejected, and count them."""
+    def _reject(self, event: ShardEvent, read: ShardRead, failed: pl.DataFrame) -> ShardStatistics:
+        """Add rows without a prediction to those that Normalize shard has rejected, and count them."""
         key, before = staged_key(event.run, "rejected", event.shard.number, "parquet"), []
         if read.rows_rejected:
-            # Done again, it finds what it added the first time.
-            before.append(pl.read_parquet(io.BytesIO(self.runs.data.read(key))).filter(pl.col("kind") != UNANSWERED))
-        self.runs.data.write(key, encode_rejected(pl.concat([*before, unanswered]).sort("row", maintain_order=True)))
-        places = unanswered.select("file", "row").iter_rows()
-        return count_rows_read({}, {}, (("", UNANSWERED, place) for place in places))
+            # If this function runs again, the file has the rows that it added the first time.
+            before.append(pl.read_parquet(io.BytesIO(self.runs.data.read(key))).filter(pl.col("kind") != NO_PREDICTION))
+        self.runs.data.write(key, encode_rejected(pl.concat([*before, failed]).sort("row", maintain_order=True)))
+        locations = (RowLocation(file, row) for file, row in failed.select("file", "row").iter_rows())
+        return count_rows_read({}, {}, (("", NO_PREDICTION, location) for location in locations))
 
 
-def _explain(answered: ShardPredictions) -> str:
-    """Say why there is no quorum, and how the members failed: nobody keeps an execution's record of a shard."""
-    results = {} if answered.heard is None else answered.heard.results
+def _explain(predicted: ShardPredictions) -> str:
+    """Return why there is no quorum, and how the members failed, since a shard has no record."""
+    results = {} if predicted.decision is None else predicted.decision.results
     failures = {id_: one.failure for id_, one in results.items() if one.failure is not None}
-    return "; ".join([str(answered.cause), *(f"{id_}: {one.type}: {one.message}" for id_, one in failures.items())])
-
-
-def _report(event: ShardEvent, read: ShardRead, answered: ShardPredictions, tally: ShardStatistics) -> ShardReport:
-    return ShardReport(
-        number=event.shard.number,
-        rows_in=read.rows_in,
-        rows_out=answered.answers.height,
-        rows_rejected=read.rows_rejected + len(answered.unanswered),
-        status=answered.status,
-        cause=None,
-        tally=tally,
-    )
+    return "; ".join([str(predicted.cause), *(f"{id_}: {one.type}: {one.message}" for id_, one in failures.items())])

@@ -1,4 +1,4 @@
-"""Normalize shard: read part of a dataset, put aside what is wrong, encode the rest, name the members to ask first."""
+"""Normalize shard: reads a shard, rejects invalid rows, encodes the others, and names the members to invoke first."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ import polars as pl
 from msgspec import structs
 
 from stepensemble.batch.documents import RunPlan
-from stepensemble.batch.input.datasets import wanted_columns
-from stepensemble.batch.input.frame_encoder import Encoded, encode_frame
-from stepensemble.batch.input.labels import TRUTH, tally_labels
+from stepensemble.batch.input.datasets import required_columns
+from stepensemble.batch.input.frame_encoder import EncodedRows, encode_frame
+from stepensemble.batch.input.labels import TRUTH, count_labels
 from stepensemble.batch.input.shard_reader import read_shard
 from stepensemble.batch.output.result_files import encode_rejected, list_rejected
-from stepensemble.batch.output.result_table import name_rows
-from stepensemble.batch.report.statistics import LabelCounts, ShardStatistics, add, count_rows_read
+from stepensemble.batch.output.result_table import RowNaming, name_rows
+from stepensemble.batch.report.statistics import (
+    LabelCounts,
+    RowLocation,
+    ShardRead,
+    ShardStatistics,
+    count_rows_read,
+    merge_statistics,
+)
 from stepensemble.core.errors import EnsembleError, StorageUnavailable
 from stepensemble.core.preprocessing.columns import columns_to_bytes
-from stepensemble.handlers.batch.run_documents import Runs, ShardEvent, ShardRead
-from stepensemble.handlers.state import Frame, list_members, prepare_tier
+from stepensemble.handlers.batch.run_documents import Runs, ShardEvent
+from stepensemble.handlers.state import Frame, TierColumns, list_members, prepare_tier
 from stepensemble.storage.keys import (
     accepted_key,
     columns_key,
@@ -32,46 +39,48 @@ from stepensemble.storage.keys import (
     staged_key,
 )
 
-NOBODY: dict[str, Any] = {"rows": 0, "results": {"voters": []}, "earlier": [], "cascade": None}
-"""The state of a shard without accepted rows: nobody is asked, and so the results are there already."""
+NO_ROWS: dict[str, Any] = {"rows": 0, "results": {"voters": []}, "earlier": [], "cascade": None}
+"""The state of a shard without accepted rows: no member is invoked, so the results are complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardNormalizer:
-    """What Normalize shard works on."""
+    """The Normalize shard function."""
 
     runs: Runs
     function_prefix: str
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer the state from which the first tier is asked, with `run` and `shard`; or a failure, written down.
+        """Return the request to the first tier, with `run` and `shard`; or a failure, which is stored.
 
         Args:
             event: `run` and `shard`.
 
         Raises:
-            StorageUnavailable: S3 fails; the state machine tries again.
+            StorageUnavailable: S3 fails; the state machine retries.
         """
-        asked = msgspec.convert(event, ShardEvent)
+        shard = msgspec.convert(event, ShardEvent)
         try:
-            return self._normalize(asked) | event
+            return self._normalize(shard) | event
         except StorageUnavailable:
             raise
         except EnsembleError as error:
-            return self.runs.refuse(asked, error)
+            return self.runs.store_error(shard, error)
 
     def _normalize(self, event: ShardEvent) -> dict[str, Any]:
         started = time.perf_counter()
         data, prefix = self.runs.data, shard_prefix(event.run, event.shard.number)
         plan, release = self.runs.read(event.run)
         file = plan.files[event.shard.file]
-        raw = read_shard(data, plan, event.shard, wanted_columns(plan.options, [one.name for one in release.features]))
+        raw = read_shard(
+            data, plan, event.shard, required_columns(plan.options, [one.name for one in release.features])
+        )
         encoded = encode_frame(release.features, raw.frame, typed=file.format != "csv", original=raw.original)
         accepted, numbers = raw.frame, raw.numbers
         if not encoded.accepted.all():
             accepted, numbers = accepted.filter(encoded.accepted), numbers[encoded.accepted]
         reading = plan.label_values or "names"
-        rows = name_rows(accepted, file.name, numbers, plan.options, release.task, file.format, reading)
+        rows = name_rows(accepted, numbers, RowNaming(file, plan.options, release.task, reading))
         rejected = list_rejected(
             encoded.wrong, raw.malformed, file.name, raw.numbers, _find(raw.frame, plan.options.id)
         )
@@ -82,34 +91,34 @@ class ShardNormalizer:
             columns = columns_to_bytes(encoded.columns)
             data.upload(columns_key(prefix), columns)
         data.upload(accepted_key(prefix), _to_bytes(rows))
-        took = ShardStatistics(
+        used = ShardStatistics(
             seconds={"normalize_shard": time.perf_counter() - started},
             bytes={"read": event.shard.end - event.shard.start, "columns": len(columns)},
         )
-        given = _find(accepted, plan.options.label)
-        truth = (
+        labels = _find(accepted, plan.options.label)
+        ground_truth = (
             LabelCounts()
-            if given is None
-            else tally_labels(release.task, given, rows[TRUTH], reading, file.name, numbers)
+            if labels is None
+            else count_labels(release.task, labels, rows[TRUTH], reading, file.name, numbers)
         )
-        tally = add([_count(plan, encoded, rejected, truth), took])
-        read = ShardRead(raw.rows, raw.rows - rows.height, tally)
+        statistics = merge_statistics([_count(plan, encoded, rejected, ground_truth), used])
+        read = ShardRead(raw.rows, raw.rows - rows.height, statistics)
         data.write(read_key(prefix), msgspec.json.encode(read))
         if not rows.height:
-            return NOBODY
+            return NO_ROWS
         members = [
             structs.replace(member, outputs_key=outputs_key(prefix, member.id))
             for member in list_members(release, plan.slots, self.function_prefix)
         ]
         pointer = msgspec.to_builtins(data.pointer(columns_key(prefix)))
         frame = Frame(event.run, plan.release, inline=False)
-        return prepare_tier(frame, 1, members, rows=rows.height, columns=pointer, all_columns=pointer)
+        return prepare_tier(frame, 1, members, TierColumns(rows.height, pointer, pointer))
 
 
-def _count(plan: RunPlan, encoded: Encoded, rejected: pl.DataFrame, truth: LabelCounts) -> ShardStatistics:
-    wrong = rejected.select("column", "kind", "file", "row").iter_rows()
-    places = ((column, kind, (file, row)) for column, kind, file, row in wrong)
-    return count_rows_read(encoded.values, plan.edges, places, truth=truth)
+def _count(plan: RunPlan, encoded: EncodedRows, rejected: pl.DataFrame, ground_truth: LabelCounts) -> ShardStatistics:
+    lines = rejected.select("column", "kind", "file", "row").iter_rows()
+    wrong = ((column, kind, RowLocation(file, row)) for column, kind, file, row in lines)
+    return count_rows_read(encoded.values, plan.edges.features, wrong, ground_truth=ground_truth)
 
 
 def _find(frame: pl.DataFrame, name: str | None) -> pl.Series | None:

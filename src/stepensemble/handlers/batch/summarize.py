@@ -1,4 +1,4 @@
-"""Summarize: put a run together out of what its shards left, and say what it came to."""
+"""Summarize: publishes a run from what its shards stored, and returns the run's result."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from stepensemble.batch.documents import Shard
-from stepensemble.batch.publication import put_together
+from stepensemble.batch.publication import publish_run
 from stepensemble.batch.report.html import draw_report
-from stepensemble.batch.report.summary import Summary, Times
+from stepensemble.batch.report.summary import RunAttempt, RunContext, Summary
 from stepensemble.core.errors import EnsembleError, ObjectMissing, StorageUnavailable
 from stepensemble.handlers.batch.run_documents import Runs
 from stepensemble.handlers.failures import refuse
@@ -22,7 +22,7 @@ from stepensemble.storage.keys import shards_key
 
 
 class SummarizeEvent(Struct, frozen=True):
-    """What the state machine sends; `attempt` says how many executions have had the run."""
+    """The function's input; `attempt` counts the executions that have worked on the run."""
 
     run: str
     attempt: int
@@ -31,22 +31,22 @@ class SummarizeEvent(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Summarizer:
-    """What Summarize works on.
+    """The Summarize function.
 
     Attributes:
-        memory: MB of the functions that did the shards, by name.
+        memory_mb: memory of the functions that work on shards, by name.
     """
 
     runs: Runs
-    memory: Mapping[str, int]
+    memory_mb: Mapping[str, int]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     draw: Callable[[Summary], str] = draw_report
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer the run's `result`; or a refusal, where it went beyond its tolerances or belongs to somebody else.
+        """Return the run's `result`; or a failure, if the run exceeds its limits or another execution took it over.
 
         Raises:
-            StorageUnavailable: S3 fails; the state machine tries again.
+            StorageUnavailable: S3 fails; the state machine retries.
         """
         try:
             return {"result": self._summarize(msgspec.convert(event, SummarizeEvent))}
@@ -60,8 +60,9 @@ class Summarizer:
         data = self.runs.data
         try:
             shards = msgspec.json.decode(data.read(shards_key(event.run)), type=tuple[Shard, ...])
-        except ObjectMissing:  # tidied up by an invocation whose answer was lost: the run is whole
+        except ObjectMissing:  # deleted by an invocation whose response was lost: the run is complete
             shards = ()
-        times = Times(event.execution.id, event.attempt, self.now().isoformat(timespec="milliseconds"))
-        result = put_together(data, plan, shards, release, times, self.memory, self.draw)
+        attempt = RunAttempt(event.execution.id, event.attempt, self.now().isoformat(timespec="milliseconds"))
+        run = RunContext(plan, shards, release, attempt, self.memory_mb)
+        result = publish_run(data, run, self.draw)
         return dict(msgspec.to_builtins(result))

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from stepensemble.core import errors
 from stepensemble.core.aggregation.canonical import list_entries
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import (
     EnsembleError,
     ExecutionFailed,

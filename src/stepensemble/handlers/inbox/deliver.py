@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from stepensemble.core.aggregation.prediction import Output
+from stepensemble.core.aggregation.output import Output
 from stepensemble.core.errors import ObjectMissing, PublishConflict
 from stepensemble.core.problems import read_problems
 from stepensemble.handlers.failures import Failure

@@ -19,7 +19,7 @@ from stepensemble.handlers.failures import refuse
 from stepensemble.handlers.inbox.s3_object import InboxObject, read_inbox_object
 from stepensemble.handlers.prediction.payload_objects import FILE_BYTES
 from stepensemble.imaging import sniff_image
-from stepensemble.storage.keys import image_key, underline
+from stepensemble.storage.keys import image_key, to_portable_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.payload_pointers import store_rows
 
@@ -65,7 +65,7 @@ class Receiver:
 
     def _read_input(self, object_: InboxObject) -> tuple[str, dict[str, Any]]:
         """Return the kind of execution and its input."""
-        if underline(object_.key) != object_.key:
+        if to_portable_key(object_.key) != object_.key:
             raise InboxObjectRefused(
                 f"{show(object_.key)} is a key with control characters, or with a part that is empty or only dots; "
                 "upload it under another key"

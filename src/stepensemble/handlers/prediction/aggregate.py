@@ -1,36 +1,30 @@
-"""Aggregate: decide what the members' outputs amount to; then record it once and answer, or ask the next tier."""
+"""Aggregate: combine the members' results into a prediction and record it once, or request the next tier's results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import structs
 
 from stepensemble.core.aggregation.canonical import list_entries, read_entries
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import (
-    ExecutionResult,
-    MemberReport,
-    MemberResult,
-    Output,
-    Results,
-    decide,
-)
-from stepensemble.core.aggregation.single_row import PredictRow, prepare_prediction
+from stepensemble.core.aggregation.execution import ExecutionResult, FastPath, decide
+from stepensemble.core.aggregation.output import MemberReport, Output
+from stepensemble.core.aggregation.output_source import MemberResult
+from stepensemble.core.aggregation.single_row import prepare_fast_path
 from stepensemble.core.errors import EnsembleError, PredictionConflict, QuorumNotMet, StorageUnavailable
 from stepensemble.core.payload import DECISIVE, WARMUP, Payload, Pointer, apply_quorum, digest_input, parse_payload
 from stepensemble.core.preprocessing.columns import array_to_bytes
 from stepensemble.core.record import Record
 from stepensemble.core.releases.release import Release
-from stepensemble.core.schema.policy import Policy
 from stepensemble.core.state_size import STATE_BYTES
 from stepensemble.handlers.failures import refuse
 from stepensemble.handlers.prediction.cascade import prepare_next_tier
-from stepensemble.handlers.prediction.member_results import read_results, recall
+from stepensemble.handlers.prediction.member_results import StateResults, read_results
 from stepensemble.handlers.prediction.payload_objects import read_rows
 from stepensemble.handlers.prediction.warmup import read_warm_up
 from stepensemble.handlers.state import Cascade, Execution, Frame, TierRequest, TierResults
@@ -42,11 +36,11 @@ from stepensemble.storage.releases import ReleaseStore
 KEPT_RELEASES = 2
 """The current one and a canary."""
 
-AGAIN = "; this is the recorded outcome, use another prediction id to ask again"
+AGAIN = "; this is the recorded outcome, use another prediction id to predict again"
 
 
 class AggregateEvent(Frame, frozen=True, kw_only=True):
-    """What the state machine sends: the results of the tier that has been asked, and of those before it."""
+    """What the state machine sends: the results of the tier that was invoked last, and of those before it."""
 
     rows: int
     results: TierResults
@@ -57,37 +51,37 @@ class AggregateEvent(Frame, frozen=True, kw_only=True):
 
     @property
     def tiers(self) -> tuple[TierRequest, ...]:
-        """All that have been asked, in order."""
+        """All tiers that were invoked, in order."""
         return (*self.earlier, TierRequest(self.rows, self.results))
 
     @property
     def prefix(self) -> str:
-        """Of the execution's objects."""
+        """Prefix of the execution's objects."""
         return execution_prefix(self.execution.name, self.execution.id)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A release, and what answers one row of it by itself; see `core.aggregation.single_row`."""
+class _KnownRelease(NamedTuple):
+    """A release, with its fast path for one row if it has one."""
 
     release: Release
-    answer_row: PredictRow | None
+    fast_path: FastPath | None
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregator:
-    """What Aggregate works on; `_known` caches the releases asked for last."""
+    """Implements Aggregate; `_known` caches the releases that were used last."""
 
     releases: ReleaseStore
     records: RecordTable
     data: Bucket
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _known: dict[str, _Asked] = field(default_factory=dict)
+    _known: dict[str, _KnownRelease] = field(default_factory=dict)
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer the execution's output; or, with a cascade, what the next tier is to be asked; or a refusal.
+        """Return the execution's output; with a cascade perhaps the state for the next tier; or a failure as data.
 
-        A refusal is: no quorum, or a prediction id that is taken. Of a warm-up, answer what it came to.
+        Expected failures are: no quorum, and a prediction id that another input has. For a warm-up, return each
+        member's load result.
 
         Raises:
             StorageUnavailable: S3 or DynamoDB fails; the state machine tries again.
@@ -102,24 +96,23 @@ class Aggregator:
             return refuse(error)
 
     def _aggregate(self, event: AggregateEvent) -> dict[str, Any]:
-        asked, payload = self._release(event.release), parse_payload(event.payload)
-        policy = apply_quorum(payload, asked.release.policy, asked.release.members)
-        results = [read_results(self.data, tier.results) for tier in event.tiers]
-        rows = event.tiers[0].rows
-        answer = _answer(asked, policy, event.tiers, results)
-        if isinstance(answer, Undecided):
-            return prepare_next_tier(self.data, event, event.cascade, answer, prefix=event.prefix, earlier=event.tiers)
-        record = self._record(event, payload, answer, rows)
+        (release, fast_path), payload = self._release(event.release), parse_payload(event.payload)
+        policy = apply_quorum(payload, release.policy, release.members)
+        results, rows = read_results(self.data, event.tiers), event.tiers[0].rows
+        result = decide(release, policy, rows, results, fast_path)
+        if isinstance(result, Undecided):
+            return prepare_next_tier(self.data, event, event.cascade, result, prefix=event.prefix, earlier=event.tiers)
+        record = self._record(event, payload, result, rows)
         if not self.records.add(record):
-            record = self._recorded(record)
+            record = self._read_recorded(record)
         if record.failure is not None:
             repeated = record.execution != event.execution.id
             raise QuorumNotMet(record.failure + (AGAIN if repeated else ""))
         output = record.output
-        # Rows in which voters are missing name them, and a recorded answer may be a larger release's: Normalize has
-        # counted on neither.
+        # Normalize could not foresee two things: rows that name their missing voters, and a recorded output of a larger
+        # release.
         if not event.inline or len(msgspec.json.encode(output)) > STATE_BYTES:
-            output = self._point(event, output, {id_: one for tier in results for id_, one in tier.items()})
+            output = self._point(event, output, results)
         return dict(msgspec.to_builtins(output))
 
     def _warm(self, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,15 +123,15 @@ class Aggregator:
         self.records.connect()
         return dict(msgspec.to_builtins(warm_up))
 
-    def _release(self, digest: str) -> _Asked:
+    def _release(self, digest: str) -> _KnownRelease:
         if digest not in self._known:
             release = self.releases.read_release(digest)
             if len(self._known) >= KEPT_RELEASES:
                 del self._known[next(iter(self._known))]
-            self._known[digest] = _Asked(release, prepare_prediction(release))
+            self._known[digest] = _KnownRelease(release, prepare_fast_path(release))
         return self._known[digest]
 
-    def _record(self, event: AggregateEvent, payload: Payload, answer: ExecutionResult, rows: int) -> Record:
+    def _record(self, event: AggregateEvent, payload: Payload, result: ExecutionResult, rows: int) -> Record:
         return Record(
             prediction_id=event.prediction_id,
             release=event.release,
@@ -149,31 +142,31 @@ class Aggregator:
             input_digest=digest_input(event.payload),
             input=self._input(event.payload, payload),
             metadata=payload.metadata,
-            output=answer.to_output(event.prediction_id, event.release),
-            failure=answer.cause,
+            output=result.to_output(event.prediction_id, event.release),
+            failure=result.cause,
         )
 
     def _input(self, sent: Mapping[str, Any], payload: Payload) -> dict[str, Any]:
-        kept = {key: sent[key] for key in DECISIVE if sent.get(key) is not None}
+        recorded = {key: sent[key] for key in DECISIVE if sent.get(key) is not None}
         if isinstance(payload.rows, Pointer):
-            kept["instances"] = read_rows(self.data, payload.rows)
-        return kept
+            recorded["instances"] = read_rows(self.data, payload.rows)
+        return recorded
 
-    def _recorded(self, record: Record) -> Record:
-        """Return what is recorded already: a retry, or the same input under the same id, gets the same answer."""
-        kept = self.records.read(record.prediction_id)
-        if kept.input_digest != record.input_digest:
+    def _read_recorded(self, record: Record) -> Record:
+        """Return the existing record: a retry, or the same input with the same id, gets the same output."""
+        existing = self.records.read(record.prediction_id)
+        if existing.input_digest != record.input_digest:
             raise PredictionConflict(
                 f'the prediction id "{record.prediction_id}" is taken by another input, recorded at '
-                f"{kept.recorded_at}; use a new id"
+                f"{existing.recorded_at}; use a new id"
             )
-        return kept
+        return existing
 
-    def _point(self, event: AggregateEvent, output: Output, results: Results) -> Output:
-        """Put pointers in the place of what is too large for a state."""
+    def _point(self, event: AggregateEvent, output: Output, results: StateResults) -> Output:
+        """Replace what is too large for a state by pointers."""
         predictions = self.data.write(predictions_key(event.prefix), msgspec.json.encode(output.predictions))
         members = [
-            structs.replace(member, outputs=self._point_outputs(event.prefix, member, results.get(member.id)))
+            structs.replace(member, outputs=self._point_outputs(event.prefix, member, results.find(member.id)))
             for member in output.members
         ]
         return structs.replace(output, predictions=predictions, members=members)
@@ -181,17 +174,8 @@ class Aggregator:
     def _point_outputs(self, prefix: str, member: MemberReport, result: MemberResult | None) -> Pointer | None:
         if member.outputs is None or isinstance(member.outputs, Pointer):
             return member.outputs
-        said = None if result is None or result.outputs is None else list_entries(result.outputs)
-        if result is not None and result.pointer is not None and said == member.outputs:
+        outputs = None if result is None or result.outputs is None else list_entries(result.outputs)
+        if result is not None and result.pointer is not None and outputs == member.outputs:
             return result.pointer
-        # A recorded answer is another execution's: a member may have failed here, or be gone since.
+        # A recorded output is another execution's: here the member may have failed, or no longer be in the release.
         return self.data.write(outputs_key(prefix, member.id), array_to_bytes(read_entries(member.outputs)))
-
-
-def _answer(
-    asked: _Asked, policy: Policy, tiers: Sequence[TierRequest], results: Sequence[Results]
-) -> ExecutionResult | Undecided:
-    answer, rows = None, tiers[0].rows
-    if rows == 1 and asked.answer_row is not None and policy is asked.release.policy:
-        answer = asked.answer_row(results[0])
-    return answer or decide(asked.release, policy, rows, recall(tiers, results))

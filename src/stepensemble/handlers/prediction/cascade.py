@@ -1,4 +1,4 @@
-"""The next tier, asked about the rows that are left undecided, in the words in which the first was asked."""
+"""Prepares the state for the next tier, with the rows that are undecided."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepensemble.core.preprocessing.columns import (
     select_rows,
 )
 from stepensemble.handlers.prediction.member_results import MEANWHILE
-from stepensemble.handlers.state import Cascade, Frame, TierRequest, prepare_tier
+from stepensemble.handlers.state import Cascade, Frame, TierColumns, TierRequest, prepare_tier
 from stepensemble.storage.keys import columns_key
 from stepensemble.storage.objects import Bucket
 
@@ -32,21 +32,21 @@ def prepare_next_tier(
     prefix: str,
     earlier: Sequence[TierRequest],
 ) -> dict[str, Any]:
-    """Return the state from which the next tier is asked, with the number of `undecided` rows.
+    """Return the state from which the next tier's members are invoked, with the number of `undecided` rows.
 
     Args:
         data: the data bucket.
         frame: of the execution.
-        cascade: what was kept for later tiers.
-        undecided: the tier that is next, and the rows.
-        prefix: of the objects under which their columns go.
-        earlier: the tiers that have been asked.
+        cascade: what the state carries for later tiers.
+        undecided: the next tier, and the rows.
+        prefix: of the execution's objects, to store the columns of these rows.
+        earlier: the tiers that were invoked.
 
     Raises:
-        TierMismatch: nothing was kept for that tier.
+        TierMismatch: the state carries nothing for that tier.
     """
     if cascade is None:
-        raise TierMismatch(f"no members were kept for tier {undecided.tier}; {MEANWHILE}")
+        raise TierMismatch(f"the execution has no members of tier {undecided.tier}; {MEANWHILE}")
     if frame.inline:
         columns = columns_to_json(select_rows(columns_from_json(cascade.columns), undecided.numbers))
     else:
@@ -54,13 +54,6 @@ def prepare_next_tier(
         selected = select_rows(columns_from_bytes(data.read(key)), undecided.numbers)
         pointer = data.write(columns_key(prefix, undecided.tier), columns_to_bytes(selected))
         columns = msgspec.to_builtins(pointer)
-    asked = prepare_tier(
-        frame,
-        undecided.tier,
-        cascade.later,
-        rows=len(undecided.numbers),
-        columns=columns,
-        all_columns=cascade.columns,
-        earlier=earlier,
-    )
-    return {**asked, "undecided": len(undecided.numbers)}
+    reaching = TierColumns(len(undecided.numbers), columns, cascade.columns)
+    state = prepare_tier(frame, undecided.tier, cascade.later, reaching, earlier)
+    return {**state, "undecided": len(undecided.numbers)}

@@ -1,4 +1,4 @@
-"""The models a score environment keeps in memory, by digest: as many as fit, the least recently used out first."""
+"""The models that a score environment keeps in memory: as many as fit, the least recently used is removed first."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Key = tuple[str, str, str | None, bool]
 STATM = Path("/proc/self/statm")
 
 LOADING = 3
-"""While a model loads, its bytes are there as they came, as the runtime holds them, and as its tensors."""
+"""While a model loads, its bytes are in memory three times: as downloaded, in the runtime, and as its tensors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model, and the bytes it came to."""
+    """A model, and the bytes of memory it takes."""
 
     model: Model
     size: int
@@ -32,11 +32,11 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class ModelCache:
-    """Models in memory.
+    """Keeps models in memory.
 
     Attributes:
-        memory: bytes the environment has in all.
-        measure: returns the bytes it uses now.
+        memory: bytes that the environment has in total.
+        measure: returns the bytes that it uses now.
     """
 
     releases: ReleaseStore
@@ -50,13 +50,13 @@ class ModelCache:
         """Return a model, and whether it had to be loaded.
 
         Args:
-            runtime: what executes it.
+            runtime: its name.
             artifact: the model file.
-            signature: which of its signatures.
+            signature: which of the model's signatures to use.
             trusted: as for `load_model`.
 
         Raises:
-            MemberError: it is not there, not what its digest says, or cannot be loaded.
+            MemberError: the artifact is missing, does not match its digest, or cannot be loaded.
         """
         key = (artifact.digest, runtime, signature, trusted)
         if key in self._kept:
@@ -69,7 +69,8 @@ class ModelCache:
         return model, True
 
     def _make_room(self, needed: int) -> None:
-        # What is let go may stay with the allocator: counted by what it came to, not by measuring again.
+        # The allocator may not return the memory of a removed model, so its size is subtracted; measuring again would
+        # not show it.
         used = self.measure()
         while self._kept and used + needed + RESERVE > self.memory:
             _, oldest = self._kept.popitem(last=False)
@@ -77,7 +78,7 @@ class ModelCache:
 
 
 def measure_process() -> int:
-    """Return the bytes of memory this process uses now; where there is no /proc, the most it has ever used."""
+    """Return the bytes of memory that this process uses now; without /proc, the most it has ever used."""
     try:
         pages = int(STATM.read_text().split()[1])
     except OSError:

@@ -1,4 +1,4 @@
-"""Normalize: accept a payload, pin the release, encode the features, name the members to ask first."""
+"""Normalize: validate a payload, choose the release, encode the features, list the first tier's members."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stepensemble.handlers.current_release import CurrentRelease
 from stepensemble.handlers.failures import refuse
 from stepensemble.handlers.prediction.payload_objects import fetch_image, read_rows
 from stepensemble.handlers.prediction.warmup import Serving, list_slots
-from stepensemble.handlers.state import Frame, list_members, prepare_tier
+from stepensemble.handlers.state import Frame, TierColumns, list_members, prepare_tier
 from stepensemble.imaging import image_reader
 from stepensemble.storage.keys import PAYLOADS, columns_key, execution_prefix, outputs_key
 from stepensemble.storage.objects import Bucket
@@ -36,14 +36,14 @@ from stepensemble.storage.objects import Bucket
 
 @dataclass(frozen=True, slots=True)
 class Normalizer:
-    """What Normalize works on."""
+    """Implements Normalize."""
 
     current: CurrentRelease
     data: Bucket
     function_prefix: str
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer the columns and the members of the first tier, or a refusal; of a warm-up, every slot's members.
+        """Return the first tier's columns and members, or a failure as data; for a warm-up, every slot's members.
 
         Args:
             event: `payload`, and `execution` with `id` and `name`.
@@ -80,7 +80,7 @@ class Normalizer:
         rows = self._rows(payload)
         images = image_reader(partial(fetch_image, self.data))
         columns = normalize(release.features, rows, locate=payload.locate, images=images)
-        # Of a photograph the text would be written only to be found too long.
+        # Not even written where it is sure to be too long, as for a photograph.
         carried = columns_to_json(columns) if least_json_bytes(columns) <= STATE_BYTES else {}
         inline = bool(carried) and travels_inline(
             release,
@@ -95,13 +95,13 @@ class Normalizer:
             carried = msgspec.to_builtins(self.data.write(columns_key(prefix), columns_to_bytes(columns)))
             members = [structs.replace(member, outputs_key=outputs_key(prefix, member.id)) for member in members]
         frame = Frame(prediction_id, digest, inline)
-        return prepare_tier(frame, 1, members, rows=len(rows), columns=carried, all_columns=carried)
+        return prepare_tier(frame, 1, members, TierColumns(len(rows), carried, carried))
 
     def _list_slots(self) -> dict[str, Any]:
         served = self.current.list_served()
         digests = [digest for digest, _, _ in served]
-        answering = Serving(digests[0], digests[1] if len(digests) > 1 else None)
-        state = {WARMUP: answering, "slots": list_slots(served, self.function_prefix)}
+        serving = Serving(digests[0], digests[1] if len(digests) > 1 else None)
+        state = {WARMUP: serving, "slots": list_slots(served, self.function_prefix)}
         return dict(msgspec.to_builtins(state))
 
     def _rows(self, payload: Payload) -> Rows:

@@ -1,4 +1,4 @@
-"""The rows of a payload that lie in S3; read by Normalize to validate them and by Aggregate to record them."""
+"""Reads rows and images that a payload points to in S3: Normalize validates them, Aggregate records the rows."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from stepensemble.storage.keys import INBOX, PAYLOADS
 from stepensemble.storage.objects import Bucket
 
 ROWS_AT_ONCE = 256
-"""Looked at together for keys that are given twice."""
+"""How many rows are searched at once for keys that are given twice."""
 
 
 def read_rows(data: Bucket, pointer: Pointer) -> Rows:
-    """Read the rows a payload points at.
+    """Read the rows that a payload points to.
 
     Raises:
-        InvalidPayload: the pointer leads elsewhere than into the data bucket's `payloads/`, to nothing, or to
-            something that is no list of rows; or a key is given twice in an object.
+        InvalidPayload: the pointer is not below the data bucket's `payloads/`, the object is missing or is not a list
+            of rows, or a row has a key twice.
     """
     bucket, key = pointer.split()
     if bucket != data.name or not key.startswith(PAYLOADS):
@@ -49,7 +49,7 @@ def read_rows(data: Bucket, pointer: Pointer) -> Rows:
 
 
 def _refuse_repeated_keys(body: bytes) -> None:
-    """Refuse a list of rows, which is valid JSON, for what only its text shows: a key that is given twice."""
+    """Reject rows with a key that is given twice, which only the text of the JSON shows."""
     rows = iter(msgspec.json.decode(body, type=list[msgspec.Raw]))
     while some := [bytes(row) for row in islice(rows, ROWS_AT_ONCE)]:
         suspects = find_suspects(b"".join(some), np.cumsum([len(row) for row in some]))
@@ -58,11 +58,13 @@ def _refuse_repeated_keys(body: bytes) -> None:
 
 
 FILE_BYTES = 32 * 1024 * 1024
-"""Most bytes of a picture's file; Normalize has 512 MB for everything."""
+"""Most bytes of an image file; Normalize has 512 MB in total."""
 
 
 def fetch_image(data: Bucket, url: str) -> bytes | tuple[str, str]:
-    """Read a picture's file from the data bucket's `payloads/` or `inbox/`; else say what is wrong with the pointer.
+    """Read an image file from the data bucket's `payloads/` or `inbox/`.
+
+    Returns the file's content, or else why the pointer is rejected, with the remedy.
 
     Raises:
         StorageUnavailable: S3 fails; the state machine tries again.
@@ -76,4 +78,4 @@ def fetch_image(data: Bucket, url: str) -> bytes | tuple[str, str]:
             return f"{url} has {size:,} bytes", f"use at most {FILE_BYTES:,}"
         return data.read(key)
     except ObjectMissing:
-        return f"{url} is not there", "upload the picture first"
+        return f"{url} is not there", "upload the image first"

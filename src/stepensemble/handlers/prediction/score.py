@@ -1,4 +1,4 @@
-"""Score: one slot answers for one member. A slot holds no model of its own; each event says which one it serves."""
+"""Score: one slot predicts for one member. A slot has no model of its own; each event names the model to use."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from stepensemble.storage.objects import Bucket
 
 
 class ScoreEvent(Struct, frozen=True):
-    """What the state machine sends a slot, and the HTTP door where one member is asked alone.
+    """What a slot is sent: by the state machine, and by the HTTP endpoint of a single member.
 
     Attributes:
         columns: inline, or a pointer.
-        shaped: the outputs are wanted in the model's own shape; else an entry a row, a list where that is several.
+        shaped: return the outputs in the model's own shape; else an entry a row, which is a list for several numbers.
     """
 
     member: MemberToScore
@@ -45,16 +45,16 @@ class ScoreEvent(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """What a slot works on."""
+    """Implements a slot."""
 
     models: ModelCache
     data: Bucket
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Answer one member's outputs for every row: inline, or a pointer where the event says so.
+        """Return one member's outputs for every row: inline, or a pointer where the event has an `outputs_key`.
 
-        Of a warm-up, `{"warmup": true, "slot": …}`, answer what became of each of the slot's members; the failure of
-        one is then in its place. Of `{"describe": true, "member": …}`, answer the signature of the member's model.
+        For a warm-up, `{"warmup": true, "slot": …}`, return each member's load result, which may be its failure. For
+        `{"describe": true, "member": …}`, return the signature of the member's model.
 
         Raises:
             MemberError: the member's failure; the state machine carries it as data.
@@ -68,15 +68,15 @@ class Scorer:
             model, _ = self.models.get(member.runtime, member.artifact, member.signature)
             return {"signature": msgspec.to_builtins(model.signature)}
         started = time.perf_counter()
-        asked = msgspec.convert(event, ScoreEvent)
-        member = asked.member
+        request = msgspec.convert(event, ScoreEvent)
+        member = request.member
         model, cold = self.models.get(member.runtime, member.artifact, member.signature, trusted=member.trusted)
         reject_narrowed(model.signature, member.narrow)
-        inputs = bind_columns(self._columns(asked.columns), member.inputs)
-        given = model.predict(inputs, member.output)
-        outputs = shape_output(given, asked.rows)
-        if asked.shaped:
-            outputs = outputs.reshape(given.shape)
+        inputs = bind_columns(self._columns(request.columns), member.inputs)
+        raw = model.predict(inputs, member.output)
+        outputs = shape_output(raw, request.rows)
+        if request.shaped:
+            outputs = outputs.reshape(raw.shape)
         carried: Any = list_entries(outputs)
         if member.outputs_key is not None:
             pointer = self.data.write(member.outputs_key, array_to_bytes(outputs))
@@ -84,13 +84,13 @@ class Scorer:
         return {"id": member.id, "outputs": carried, "duration_ms": _milliseconds_since(started), "cold": cold}
 
     def _warm(self, member: MemberToLoad) -> dict[str, Any]:
-        """Load a model and ask it a row of zeros: tensors are allocated, and graphs traced, at the first call only."""
+        """Load a model and predict a row of zeros: the first call allocates tensors and traces graphs."""
         started = time.perf_counter()
         try:
             model, cold = self.models.get(member.runtime, member.artifact, member.signature, trusted=member.trusted)
             rows = model.signature.batch or 1
             zeros = {name: np.zeros((rows, *one.shape), one.dtype) for name, one in member.inputs.items()}
-            # A model may refuse zeros, and is loaded all the same.
+            # A model that rejects zeros is loaded nevertheless.
             with suppress(InputMismatch):
                 model.predict(zeros, member.output)
         except MemberError as error:
@@ -98,7 +98,7 @@ class Scorer:
         return {"cold": cold, "duration_ms": _milliseconds_since(started)}
 
     def _columns(self, carried: Mapping[str, Any]) -> Columns:
-        if isinstance(carried.get("s3"), str):  # a column of that name would be a list
+        if isinstance(carried.get("s3"), str):  # a column of that name is a list
             _, key = msgspec.convert(carried, Pointer).split()
             return columns_from_bytes(self.data.read(key))
         return columns_from_json(carried)

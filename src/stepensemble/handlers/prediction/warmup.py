@@ -1,7 +1,7 @@
-"""What travels in a warm-up: which slot is to load which models.
+"""What travels in a warm-up: which slot loads which models, and the results.
 
-A slot is asked once about all of its members, the canary's too: asked about each at once it would answer from as many
-environments, of which each had one of the models.
+A slot is invoked once with all of its members, those of the canary included. Separate invocations at the same time
+would start one environment for each member, and each would load only one of the models.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from stepensemble.core.aggregation.prediction import MemberFailure
+from stepensemble.core.aggregation.output import MemberFailure
 from stepensemble.core.releases.release import Artifact, Release, ReleasedMember
+from stepensemble.handlers.current_release import ServedRelease
 from stepensemble.handlers.prediction.member_results import name_failure
 from stepensemble.serving.servables import Input, Servable, list_inputs
 
 
 class MemberToLoad(Struct, frozen=True, omit_defaults=True):
-    """The part of a member that its slot needs to load it, and to ask it one row of zeros.
+    """The part of a member that its slot needs to load it and to predict one row of zeros.
 
     Attributes:
-        inputs: input name to its type and the shape of a row, as an execution would give it; the input of a model that
-            has one is named "".
-        output: name of the output that is wanted, of a model that has several.
+        inputs: input name to its type and the shape of a row, as in an execution; the input of a model with a single
+            one is named "".
+        output: name of the output to use, of a model that has several.
         trusted: as a release has it; left out where it is false.
     """
 
@@ -37,7 +38,7 @@ class MemberToLoad(Struct, frozen=True, omit_defaults=True):
 
 
 class MemberToWarm(MemberToLoad, frozen=True, kw_only=True):
-    """A member as the state machine carries it; `release` is the one that it is of."""
+    """A member as the state machine carries it, with the digest of its release."""
 
     id: str
     version: str
@@ -46,7 +47,7 @@ class MemberToWarm(MemberToLoad, frozen=True, kw_only=True):
 
 
 class SlotToLoad(Struct, frozen=True):
-    """What a slot is sent."""
+    """What a slot is sent for a warm-up."""
 
     members: tuple[MemberToLoad, ...]
 
@@ -60,16 +61,14 @@ class SlotToWarm(Struct, frozen=True):
 
 
 class Serving(Struct, frozen=True):
-    """Which releases answer: the current one, and the canary if there is one."""
+    """Digests of the releases that are served: the current one, and the canary if there is one."""
 
     release: str
     canary: str | None
 
 
-def list_slots(
-    served: Iterable[tuple[str, Mapping[str, str], Release]], function_prefix: str
-) -> tuple[SlotToWarm, ...]:
-    """Return every slot that has members, with all of them; one that two releases have there is named once.
+def list_slots(served: Iterable[ServedRelease], function_prefix: str) -> tuple[SlotToWarm, ...]:
+    """Return every slot that has members, with all of them; a member that two releases share is listed once.
 
     Args:
         served: releases with their digests and placements, the current one first.
@@ -89,7 +88,7 @@ def list_slots(
             )
             known.setdefault(same, (member.timeout, _describe(digest, release, member)))
     return tuple(
-        # A slot loads one after the other, so it may take as long as all of them together.
+        # A slot loads its members one after the other, so it may take the sum of their timeouts.
         SlotToWarm(function, sum(timeout for timeout, _ in known.values()), tuple(one for _, one in known.values()))
         for function, known in slots.items()
     )
@@ -111,13 +110,13 @@ def _describe(digest: str, release: Release, member: ReleasedMember) -> MemberTo
 
 
 class WarmedMember(Struct, frozen=True):
-    """What became of a member.
+    """A member's load result.
 
     Attributes:
         release: its digest; the current one where the canary has the same member.
         function: the slot's.
-        cold: whether the model had to be loaded; None where that failed, as is `duration_ms`.
-        duration_ms: what loading it took, or finding it there, and asking it one row of zeros.
+        cold: whether the model had to be loaded; None, like `duration_ms`, where that failed.
+        duration_ms: the time to load it, or to find it in memory, and to predict one row of zeros.
     """
 
     id: str
@@ -131,7 +130,7 @@ class WarmedMember(Struct, frozen=True):
 
 
 class WarmUp(Struct, frozen=True, kw_only=True):
-    """The output: which releases answer, and what became of each member of theirs, slot by slot."""
+    """The output of a warm-up: the releases that are served, and each member's load result, slot by slot."""
 
     warmup: Literal[True] = True
     release: str
@@ -140,7 +139,7 @@ class WarmUp(Struct, frozen=True, kw_only=True):
 
 
 def read_warm_up(event: Mapping[str, Any]) -> WarmUp:
-    """Put together what Normalize has said (`warmup`, `slots`) and what came back (`results`, one a slot)."""
+    """Combine what Normalize returned (`warmup`, `slots`) with the slots' results (`results`, one a slot)."""
     served = msgspec.convert(event["warmup"], Serving)
     slots = msgspec.convert(event["slots"], tuple[SlotToWarm, ...])
     members = tuple(
@@ -152,15 +151,15 @@ def read_warm_up(event: Mapping[str, Any]) -> WarmUp:
 def _read_slot(slot: SlotToWarm, result: Mapping[str, Any]) -> Iterator[WarmedMember]:
     if "error" in result:
         failure = name_failure(str(result["error"]["Error"]), result["error"].get("Cause", ""))
-        yield from (_note(slot, member, error=failure) for member in slot.members)
+        yield from (_report(slot, member, error=failure) for member in slot.members)
         return
-    told: Sequence[Mapping[str, Any]] = result["members"]
-    for member, one in zip(slot.members, told, strict=True):
+    results: Sequence[Mapping[str, Any]] = result["members"]
+    for member, one in zip(slot.members, results, strict=True):
         if "error" in one:
-            yield _note(slot, member, error=msgspec.convert(one["error"], MemberFailure))
+            yield _report(slot, member, error=msgspec.convert(one["error"], MemberFailure))
         else:
-            yield _note(slot, member, cold=one["cold"], duration_ms=one["duration_ms"])
+            yield _report(slot, member, cold=one["cold"], duration_ms=one["duration_ms"])
 
 
-def _note(slot: SlotToWarm, member: MemberToWarm, **more: Any) -> WarmedMember:
+def _report(slot: SlotToWarm, member: MemberToWarm, **more: Any) -> WarmedMember:
     return WarmedMember(member.id, member.version, member.role, member.release, slot.function, **more)

@@ -1,12 +1,13 @@
-"""Between moto's memory and the state database: what is put back at the start, and what is written through afterwards.
+"""Between moto's memory and the state database: restores the state at the start, and stores every change afterwards.
 
-The journal notes which keys moto's backends are told to change. At the end of the request that did it, before it is
-answered, their content is read back from moto and written. Notes, not contents: the truth is what moto then holds, also
-where a transaction was rolled back or metadata was set after the body. Where it cannot be written, as a disk is full,
-moto is given back what is kept, so that nothing is seen that would be gone after a restart. Of a versioned bucket the
-current versions are kept, and of an object that is deleted none, which S3 would let go of some days later; tags and
-access lists of objects are not. Of logs, what is put into CloudWatch Logs is kept, such as the events that a rule of
-EventBridge sends there; the functions' own are files beside the database.
+The journal records which keys a request changes in moto's backends. At the end of the request, before the response is
+sent, it reads their content from moto and stores it. Keys, not contents, are recorded: what moto then holds is right,
+also if a transaction was rolled back or metadata was set after the body. If a change cannot be stored, for instance on
+a full disk, moto gets back what is stored, so that clients never see what a restart would lose.
+
+Of a versioned bucket the current versions are stored, and nothing of a deleted object, which S3 would keep for some
+days; tags and access lists of objects are not stored. Of logs, what is put into CloudWatch Logs is stored, such as the
+events that a rule of EventBridge sends there; the functions' own logs are files beside the database.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from moto.s3.models import FakeKey, s3_backends
 from stepensemble.core.errors import LocalStackError
 from stepensemble.local.state_database import (
     Change,
-    GoneItem,
-    GoneLogStream,
-    GoneObject,
+    RemovedItem,
+    RemovedLogStream,
+    RemovedObject,
     StateDatabase,
     StoredItem,
     StoredLogStream,
@@ -75,105 +76,105 @@ class LogStreamKey:
 
 
 Key = ObjectKey | ItemKey | LogStreamKey
-Touched = dict[Key, tuple[Any, ...]]
-"""Keys that a request changes; of an object those of its versions, if it has any, and of a log the stream that it had
-before."""
+ChangedKeys = dict[Key, tuple[Any, ...]]
+"""Keys that a request changes, each with what moto had before: the versions of an object in a versioned bucket, the
+stream of a log group, nothing of an item."""
 
 
 class Journal:
-    """Writes what one account's S3, DynamoDB and CloudWatch Logs change into a database."""
+    """Stores the changes of one account's S3, DynamoDB and CloudWatch Logs in a database."""
 
     def __init__(self, database: StateDatabase, account: str, region: str) -> None:
         self._database = database
         self._s3 = s3_backends[account]["aws"]
         self._dynamodb = dynamodb_backends[account][region]
         self._logs = logs_backends[account][region]
-        self._touched: ContextVar[Touched] = ContextVar("touched")
+        self._changed: ContextVar[ChangedKeys] = ContextVar("changed")
 
     def restore(self) -> list[str]:
-        """Put everything back that is kept for the buckets, tables and log groups there are.
+        """Restore everything that is stored for the existing buckets, tables and log groups.
 
         Returns:
-            What could not be put back, a sentence each; it stays in the database.
+            A sentence for each object that cannot be restored; it stays in the database.
         """
         damaged: list[str] = []
         for stored in self._database.objects():
             if stored.bucket in self._s3.buckets:
                 try:
-                    self._put_back_object(stored)
+                    self._restore_object(stored)
                 except (KeyError, TypeError, ValueError) as error:
-                    damaged.append(f"s3://{stored.bucket}/{stored.key} is kept, but cannot be read ({error!r})")
+                    damaged.append(f"s3://{stored.bucket}/{stored.key} is stored, but cannot be read ({error!r})")
         for item in self._database.items():
             if item.table in self._dynamodb.tables:
-                self._put_back_item(item)
-        for kept in self._database.log_streams():
-            if kept.group in self._logs.groups:
-                self._put_back_log_stream(kept)
+                self._restore_item(item)
+        for stream in self._database.log_streams():
+            if stream.group in self._logs.groups:
+                self._restore_log_stream(stream)
         return damaged
 
-    def follow(self) -> None:
-        """Note changes from now on."""
+    def record_changes(self) -> None:
+        """Record changes from now on."""
         for name in ("put_object", "delete_object"):
-            self._note(self._s3, name, lambda bucket, key, *_: [ObjectKey(bucket, key)], ("bucket_name", "key_name"))
-        self._note(self._dynamodb, "put_item", self._item_keys, ("table_name", "item_attrs"))
-        self._note(self._dynamodb, "update_item", self._item_keys, ("table_name", "key"))
-        self._note(self._dynamodb, "delete_item", self._item_keys, ("table_name", "key"))
-        self._note(self._dynamodb, "execute_statement", self._all_item_keys, ())
+            self._wrap(self._s3, name, lambda bucket, key, *_: [ObjectKey(bucket, key)], ("bucket_name", "key_name"))
+        self._wrap(self._dynamodb, "put_item", self._item_keys, ("table_name", "item_attrs"))
+        self._wrap(self._dynamodb, "update_item", self._item_keys, ("table_name", "key"))
+        self._wrap(self._dynamodb, "delete_item", self._item_keys, ("table_name", "key"))
+        self._wrap(self._dynamodb, "execute_statement", self._all_item_keys, ())
         for name in ("put_log_events", "delete_log_stream"):
             arguments = ("log_group_name", "log_stream_name")
-            self._note(self._logs, name, lambda group, stream: [LogStreamKey(group, stream)], arguments)
-        self._note(self._logs, "delete_log_group", self._log_stream_keys, ("log_group_name",))
+            self._wrap(self._logs, name, lambda group, stream: [LogStreamKey(group, stream)], arguments)
+        self._wrap(self._logs, "delete_log_group", self._log_stream_keys, ("log_group_name",))
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Write, at the end of the block, all that was changed in it.
+        """Store, at the end of the block, all that was changed in it.
 
         Raises:
-            LocalStackError: it cannot be written, and is undone.
+            LocalStackError: the changes cannot be stored, and are undone.
         """
-        touched: Touched = {}
-        token = self._touched.set(touched)
+        changed: ChangedKeys = {}
+        token = self._changed.set(changed)
         try:
             yield
         finally:
-            self._touched.reset(token)
-            if touched:
-                self._keep(touched)
+            self._changed.reset(token)
+            if changed:
+                self._store(changed)
 
-    def _keep(self, touched: Touched) -> None:
+    def _store(self, changed: ChangedKeys) -> None:
         try:
-            self._database.write([self._read(key) for key in touched])
+            self._database.write([self._read(key) for key in changed])
         except LocalStackError:
-            for key, versions in touched.items():
+            for key, versions in changed.items():
                 self._undo(key, versions)
             raise
-        for key in touched:
+        for key in changed:
             if isinstance(key, ObjectKey):
-                self._forget_deleted(key)
+                self._remove_versions(key)
 
-    def _note(self, backend: Any, name: str, keys: Callable[..., Iterable[Key]], arguments: tuple[str, ...]) -> None:
-        """Have a method of a backend note the keys it is called with, before and after: PartiQL may do anything."""
+    def _wrap(self, backend: Any, name: str, keys: Callable[..., Iterable[Key]], arguments: tuple[str, ...]) -> None:
+        """Have a backend's method record its keys, before and after it runs: PartiQL may change any item."""
         original = getattr(backend, name)
 
         @wraps(original)
-        def noting(*args: Any, **kwargs: Any) -> Any:
-            given = [*args[: len(arguments)], *(kwargs[argument] for argument in arguments[len(args) :])]
-            touched = self._touched.get(None)
-            if touched is None:  # not a request from outside: what moto does by itself
+        def recording(*args: Any, **kwargs: Any) -> Any:
+            values = [*args[: len(arguments)], *(kwargs[argument] for argument in arguments[len(args) :])]
+            changed = self._changed.get(None)
+            if changed is None:  # not a client's request, but a change by moto itself
                 with self.request():
-                    return noting(*args, **kwargs)
-            self._touch(touched, keys(*given))
+                    return recording(*args, **kwargs)
+            self._record(changed, keys(*values))
             try:
                 return original(*args, **kwargs)
             finally:
-                self._touch(touched, keys(*given))
+                self._record(changed, keys(*values))
 
-        setattr(backend, name, noting)
+        setattr(backend, name, recording)
 
-    def _touch(self, touched: Touched, keys: Iterable[Key]) -> None:
+    def _record(self, changed: ChangedKeys, keys: Iterable[Key]) -> None:
         for key in keys:
-            if key not in touched:
-                touched[key] = self._list_versions(key)
+            if key not in changed:
+                changed[key] = self._list_versions(key)
 
     def _list_versions(self, key: Key) -> tuple[Any, ...]:
         if isinstance(key, ObjectKey):
@@ -185,38 +186,47 @@ class Journal:
         return ()
 
     def _undo(self, key: Key, versions: tuple[Any, ...]) -> None:
-        """Give moto back what is kept of a key; of an object that has versions, the earlier ones too."""
+        """Restore what is stored of a key, or remove it from moto; an object gets its earlier versions back too."""
         match key:
-            case ObjectKey(bucket_name, name):
-                bucket = self._s3.buckets.get(bucket_name)
-                if bucket is None:
-                    return
-                stored = self._database.read_object(bucket_name, name)
-                now = dict.pop(bucket.keys, name, [])
-                if stored is not None:
-                    self._put_back_object(stored)
-                    dict.__getitem__(bucket.keys, name)[:0] = versions[:-1]
-                elif versions:
-                    dict.__setitem__(bucket.keys, name, list(versions))
-                for version in now:
-                    if isinstance(version, FakeKey) and not any(version is one for one in versions):
-                        version.dispose()
-            case ItemKey(table_name, hashed, ranged):
-                item = self._database.read_item(table_name, hashed, ranged)
-                if item is not None:
-                    self._put_back_item(item)
-                elif table_name in self._dynamodb.tables:
-                    ranged_type = DynamoType(decode_json(ranged)) if ranged else None
-                    self._dynamodb.tables[table_name].delete_item(DynamoType(decode_json(hashed)), ranged_type)
-            case LogStreamKey(group, stream):
-                if group in self._logs.groups:
-                    self._logs.groups[group].streams.pop(stream, None)
-                    kept = self._database.read_log_stream(group, stream)
-                    if kept is not None or versions:  # one without events is not kept
-                        self._put_back_log_stream(kept or StoredLogStream(group, stream, []))
+            case ObjectKey():
+                self._undo_object(key, versions)
+            case ItemKey():
+                self._undo_item(key)
+            case LogStreamKey():
+                self._undo_log_stream(key, versions)
 
-    def _forget_deleted(self, key: ObjectKey) -> None:
-        """Let go of the versions of an object whose latest is a delete marker."""
+    def _undo_object(self, key: ObjectKey, versions: tuple[Any, ...]) -> None:
+        bucket = self._s3.buckets.get(key.bucket)
+        if bucket is None:
+            return
+        stored = self._database.read_object(key.bucket, key.key)
+        current = dict.pop(bucket.keys, key.key, [])
+        if stored is not None:
+            self._restore_object(stored)
+            dict.__getitem__(bucket.keys, key.key)[:0] = versions[:-1]
+        elif versions:
+            dict.__setitem__(bucket.keys, key.key, list(versions))
+        for version in current:
+            if isinstance(version, FakeKey) and not any(version is one for one in versions):
+                version.dispose()
+
+    def _undo_item(self, key: ItemKey) -> None:
+        stored = self._database.read_item(key.table, key.hash, key.range)
+        if stored is not None:
+            self._restore_item(stored)
+        elif key.table in self._dynamodb.tables:
+            ranged = DynamoType(decode_json(key.range)) if key.range else None
+            self._dynamodb.tables[key.table].delete_item(DynamoType(decode_json(key.hash)), ranged)
+
+    def _undo_log_stream(self, key: LogStreamKey, versions: tuple[Any, ...]) -> None:
+        if key.group in self._logs.groups:
+            self._logs.groups[key.group].streams.pop(key.stream, None)
+            stored = self._database.read_log_stream(key.group, key.stream)
+            if stored is not None or versions:  # a stream without events is not stored
+                self._restore_log_stream(stored or StoredLogStream(key.group, key.stream, []))
+
+    def _remove_versions(self, key: ObjectKey) -> None:
+        """Remove the versions of an object whose latest version is a delete marker."""
         bucket = self._s3.buckets.get(key.bucket)
         found = None if bucket is None else bucket.keys.get(key.key)
         if bucket is not None and found is not None and not isinstance(found, FakeKey):
@@ -227,7 +237,7 @@ class Journal:
     def _item_keys(self, table_name: str, attributes: dict[str, Any]) -> list[ItemKey]:
         table = self._dynamodb.tables.get(table_name)
         if table is None or table.hash_key_attr not in attributes:
-            return []  # refused by moto in a moment
+            return []  # moto rejects the request
         ranged = attributes.get(table.range_key_attr) if table.range_key_attr else None
         hashed = encode_json(attributes[table.hash_key_attr])
         return [ItemKey(table.name, hashed, "" if ranged is None else encode_json(ranged))]
@@ -258,7 +268,7 @@ class Journal:
         bucket = self._s3.buckets.get(key.bucket)
         found = None if bucket is None else bucket.keys.get(key.key)
         if not isinstance(found, FakeKey):  # removed, or the latest version is a delete marker
-            return GoneObject(key.bucket, key.key)
+            return RemovedObject(key.bucket, key.key)
         attributes = {name: getattr(found, name) for name in OBJECT_ATTRIBUTES} | {
             "version_id": found.version_id,
             "etag": found.etag.strip('"'),
@@ -276,21 +286,21 @@ class Journal:
             ranged = DynamoType(decode_json(key.range)) if key.range else None
             found = table.get_item(DynamoType(decode_json(key.hash)), ranged)
         if found is None:
-            return GoneItem(key.table, key.hash, key.range)
+            return RemovedItem(key.table, key.hash, key.range)
         return StoredItem(key.table, key.hash, key.range, _attributes(found))
 
     def _read_log_stream(self, key: LogStreamKey) -> Change:
         group = self._logs.groups.get(key.group)
         found = None if group is None else group.streams.get(key.stream)
         if found is None:
-            return GoneLogStream(key.group, key.stream)
+            return RemovedLogStream(key.group, key.stream)
         events = [
             {"timestamp": event.timestamp, "message": event.message, "ingestion_time": event.ingestion_time}
             for event in found.events
         ]
         return StoredLogStream(key.group, key.stream, events)
 
-    def _put_back_object(self, stored: StoredObject) -> None:
+    def _restore_object(self, stored: StoredObject) -> None:
         bucket = self._s3.buckets[stored.bucket]
         attributes = stored.attributes
         found = FakeKey(
@@ -310,12 +320,12 @@ class Journal:
         found.metadata.update(attributes["metadata"])
         bucket.keys.setlist(stored.key, [found])
 
-    def _put_back_item(self, stored: StoredItem) -> None:
+    def _restore_item(self, stored: StoredItem) -> None:
         table: Any = self._dynamodb.tables[stored.table]
         hashed = DynamoType(decode_json(stored.hash))
         ranged = DynamoType(decode_json(stored.range)) if stored.range else None
         item = Item(hashed, ranged, {})
-        # One by one, each attribute would have moto measure all the others: these were measured when they were put.
+        # Set one by one, every attribute makes moto measure all the others. They were measured when they were stored.
         item.attrs = LimitedSizeDict()
         dict.update(item.attrs, {name: DynamoType(value) for name, value in stored.item.items()})
         if ranged is None:
@@ -323,7 +333,7 @@ class Journal:
         else:
             table.items[hashed][ranged] = item
 
-    def _put_back_log_stream(self, stored: StoredLogStream) -> None:
+    def _restore_log_stream(self, stored: StoredLogStream) -> None:
         group: Any = self._logs.groups[stored.group]
         stream: Any = LogStream(group, stored.stream)
         stream.events = [LogEvent(event["ingestion_time"], dict(event)) for event in stored.events]

@@ -1,7 +1,7 @@
 """Serves HTTP on the loopback interface.
 
-- `server`: reads requests and sends responses, in the terms of `messages`
+- `server`: reads requests and sends responses, as defined in `messages`
 - `aws_endpoint`: the AWS APIs; `api_gateway`: the HTTP API
-- `origins`: refuses requests of web pages; `uploads`: checks announced digests; `request_errors`: finds what is wrong
-  with a request at which moto fails
+- `origins`: rejects requests of web pages; `uploads`: checks announced lengths and digests; `request_errors`: finds the
+  mistake in a request at which moto fails
 """

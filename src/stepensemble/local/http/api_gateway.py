@@ -1,12 +1,12 @@
-"""The HTTP API on this machine: what API Gateway does between a client and the function behind it.
+"""The HTTP API on this machine; does what API Gateway does between a client and the function behind it.
 
-A request becomes an event of payload format 2.0, the real function is invoked, and what it returns becomes the response
+A request becomes an event of payload format 2.0, the function is invoked, and its result becomes the response
 (https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html).
 
-Who asks from this machine needs no signature. With `auth`, a request must carry a Signature Version 4 in form: the
-algorithm, a credential scope of `execute-api`, signed headers with `host` among them, 64 hex digits, and a date. Not
-checked here are: that the signature is right, that the date is now, who may do what; nor is there a JWT authorizer,
-throttling, CORS or an access log. On AWS, API Gateway does all that.
+Requests need no signature. With `auth`, a request must have the form of Signature Version 4: the algorithm, a
+credential scope of `execute-api`, signed headers with `host` among them, 64 hex digits, and a date. The signature, the
+date's value and permissions are not checked. There is no JWT authorizer, throttling, CORS or access log. On AWS, API
+Gateway does all that.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 from uuid import uuid4
 
-from stepensemble.local.http.messages import Environ, Refused, Reply, RequestHead
+from stepensemble.local.http.messages import Environ, HttpResponse, RequestHead, RequestRejected
 from stepensemble.local.http.origins import check_origin
 from stepensemble.local.lambdas.pool import FunctionPool
 from stepensemble.local.lambdas.runtime_api import REQUEST_BYTES
 
-TEXTS = re.compile(r"text/.*|application/(json|javascript|xml)")
-"""Bodies of these types travel as they are; of any other, or of none, as base64: so it was found on AWS
+TEXT_TYPES = re.compile(r"text/.*|application/(json|javascript|xml)")
+"""Bodies of these types are sent as text; bodies of other types, or of none, as base64, as was found on AWS
 (https://github.com/ministackorg/ministack/pull/766).
 """
 
 TIMED_OUT = "Sandbox.Timedout"
-"""The type of Lambda's error for a function that took too long."""
+"""The type of Lambda's error for a function that timed out."""
 
 LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -41,8 +41,8 @@ SIGNATURE = re.compile(
 )
 
 
-class Door:
-    """The site in front of one function."""
+class ApiGateway:
+    """Serves the HTTP API in front of one function."""
 
     def __init__(self, pool: FunctionPool, function: str, account: str, *, auth: bool) -> None:
         self._pool = pool
@@ -50,52 +50,52 @@ class Door:
         self._account = account
         self._auth = auth
 
-    def admit(self, head: RequestHead) -> int:
-        """Return the most bytes of a body: what a function may be sent, though an event holds fewer."""
+    def check_head(self, head: RequestHead) -> int:
+        """Return the most bytes of a body: Lambda's limit, although an event has room for fewer."""
         check_origin(head)
         if self._auth and not is_signed(head.fields):
-            raise Refused(403, "Forbidden", "Forbidden")
+            raise RequestRejected(403, "Forbidden", "Forbidden")
         return REQUEST_BYTES
 
-    def answer(self, head: RequestHead, environ: Environ) -> Reply:
-        """Answer one request."""
+    def respond(self, head: RequestHead, environ: Environ) -> HttpResponse:
+        """Return the function's response to a request."""
         if head.method not in {"GET", "POST"}:
-            return _say(404, "Not Found")  # the API has routes for these two
+            return _make_error(404, "Not Found")  # the API has routes for these two
         path = read_path(environ["PATH_INFO"])
         if path is None:
-            return _say(400, "Bad Request")
+            return _make_error(400, "Bad Request")
         event = json.dumps(make_event(environ, path, _read_headers(environ), self._account)).encode()
         if len(event) > REQUEST_BYTES:
-            return _say(413, "Request Entity Too Large")
-        answer = self._pool.invoke(self._function, event)
-        returned = json.loads(answer.payload)
-        if answer.error is None:
-            return read_answer(returned)
+            return _make_error(413, "Request Entity Too Large")
+        result = self._pool.invoke(self._function, event)
+        returned = json.loads(result.payload)
+        if result.error is None:
+            return make_response(returned)
         if isinstance(returned, Mapping) and returned.get("errorType") == TIMED_OUT:
-            return _say(504, "Endpoint request timed out")
-        return _say(500, "Internal Server Error")
+            return _make_error(504, "Endpoint request timed out")
+        return _make_error(500, "Internal Server Error")
 
-    def refuse(self, refusal: Refused, head: RequestHead | None) -> Reply:  # noqa: ARG002 (a site's method)
-        """Return a refusal in API Gateway's form."""
-        return _say(refusal.status, str(refusal))
+    def format_rejection(self, rejection: RequestRejected, head: RequestHead | None) -> HttpResponse:  # noqa: ARG002 (the protocol's)
+        """Return a rejection in API Gateway's format."""
+        return _make_error(rejection.status, str(rejection))
 
 
 def is_signed(headers: Mapping[str, str]) -> bool:
-    """Say whether a request looks signed, by its headers in lower case; see the module for what is not checked."""
+    """Return whether a request has the form of a signed one, by its headers in lower case; see the module."""
     found = SIGNATURE.fullmatch(headers.get("authorization", ""))
     dated = "x-amz-date" in headers or "date" in headers
     return found is not None and dated and "host" in found["headers"].split(";")
 
 
 def read_path(decoded: str) -> str | None:
-    """Return a path as API Gateway hands it on, or None where it refuses the request.
+    """Return a path as API Gateway passes it on, or None if it rejects the request.
 
-    It decodes twice. What is behind a question mark after the first time is forgotten, and what cannot be decoded a
-    second time is refused: so it was found on AWS (`vokerhttp/testdata/ingress-paths.json` in
+    It decodes twice. After the first time it drops the part behind a question mark; a path that cannot be decoded a
+    second time is rejected. This was found on AWS (`vokerhttp/testdata/ingress-paths.json` in
     https://github.com/hotsock/voker).
 
     Args:
-        decoded: the path, decoded once, as WSGI has it.
+        decoded: the path, decoded once, as in WSGI.
     """
     path = decoded.encode("latin-1").partition(b"?")[0]
     if LONE_PERCENT.search(path):
@@ -104,7 +104,7 @@ def read_path(decoded: str) -> str | None:
 
 
 def make_event(environ: Environ, path: str, headers: Mapping[str, str], account: str) -> dict[str, Any]:
-    """Return a request as API Gateway sends it to a function."""
+    """Return the event that API Gateway sends to a function for a request."""
     body = environ["wsgi.input"].read()
     now = datetime.now(UTC)
     cookies = [cookie.strip() for cookie in headers.get("cookie", "").split(";") if cookie.strip()]
@@ -144,7 +144,7 @@ def make_event(environ: Environ, path: str, headers: Mapping[str, str], account:
         event["queryStringParameters"] = query
     if body:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        text = _decode(body) if TEXTS.fullmatch(kind) else None
+        text = _decode(body) if TEXT_TYPES.fullmatch(kind) else None
         event |= {
             "body": base64.b64encode(body).decode() if text is None else text,
             "isBase64Encoded": text is None,
@@ -152,15 +152,15 @@ def make_event(environ: Environ, path: str, headers: Mapping[str, str], account:
     return event
 
 
-def read_answer(answer: Any) -> Reply:
-    """Return what a function answers as a reply; without a status, it is all body."""
-    if not isinstance(answer, Mapping) or "statusCode" not in answer:
-        return Reply(200, json.dumps(answer).encode(), (("Content-Type", "application/json"),))
-    body = str(answer.get("body") or "")
-    headers = [(str(name), str(value)) for name, value in (answer.get("headers") or {}).items()]
-    headers += [("Set-Cookie", str(cookie)) for cookie in answer.get("cookies") or ()]
-    content = base64.b64decode(body) if answer.get("isBase64Encoded") else body.encode()
-    return Reply(int(answer["statusCode"]), content, tuple(headers))
+def make_response(returned: Any) -> HttpResponse:
+    """Return the response that a function's return value describes; without a status, the value is the body."""
+    if not isinstance(returned, Mapping) or "statusCode" not in returned:
+        return HttpResponse(200, json.dumps(returned).encode(), (("Content-Type", "application/json"),))
+    body = str(returned.get("body") or "")
+    headers = [(str(name), str(value)) for name, value in (returned.get("headers") or {}).items()]
+    headers += [("Set-Cookie", str(cookie)) for cookie in returned.get("cookies") or ()]
+    content = base64.b64decode(body) if returned.get("isBase64Encoded") else body.encode()
+    return HttpResponse(int(returned["statusCode"]), content, tuple(headers))
 
 
 def _read_headers(environ: Environ) -> dict[str, str]:
@@ -182,5 +182,5 @@ def _decode(body: bytes) -> str | None:
         return None
 
 
-def _say(status: int, message: str) -> Reply:
-    return Reply(status, json.dumps({"message": message}).encode(), (("Content-Type", "application/json"),))
+def _make_error(status: int, message: str) -> HttpResponse:
+    return HttpResponse(status, json.dumps({"message": message}).encode(), (("Content-Type", "application/json"),))

@@ -1,6 +1,6 @@
-"""The one door of the stack: invocations go to the processes, `StartSyncExecution` to the engine, all else to moto.
+"""Every AWS API: invocations go to the function pool, `StartSyncExecution` to the engine, others to moto.
 
-What S3, DynamoDB and CloudWatch Logs are told to change is in the state database before it is answered.
+Changes of S3, DynamoDB and CloudWatch Logs are in the state database before the response is sent.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from xml.sax.saxutils import escape
 
 from stepensemble.core.errors import LocalStackError
 from stepensemble.local.emulation.persistence import Journal
-from stepensemble.local.emulation.stepfunctions import Retention
+from stepensemble.local.emulation.retention import Retention
 from stepensemble.local.errors import StateUnwritable
-from stepensemble.local.http.messages import Environ, Refused, Reply, RequestHead, run_wsgi
+from stepensemble.local.http.messages import Environ, HttpResponse, RequestHead, RequestRejected, run_wsgi
 from stepensemble.local.http.origins import check_origin
 from stepensemble.local.http.request_errors import find_mistake
-from stepensemble.local.http.uploads import check_announcement, check_chunks, check_digests, keep_names
+from stepensemble.local.http.uploads import check_chunks, check_digests, check_length, preserve_header_names
 from stepensemble.local.lambdas.pool import FunctionPool, PoolClosed, encode_status
 from stepensemble.local.lambdas.runtime_api import REQUEST_BYTES
 
-FUNCTIONS, INVOCATIONS = "/2015-03-31/functions/", "/invocations"
-STATUS = "/_stack/functions"
+FUNCTIONS_PATH, INVOCATIONS_PATH = "/2015-03-31/functions/", "/invocations"
+STATUS_PATH = "/_stack/functions"
 STEP_FUNCTIONS = "AWSStepFunctions."
-KEEPERS = ("DynamoDB_", "Logs_", "AWSEvents.")
-"""Services, by the beginning of their targets, that change what is kept; EventBridge by what its rules do."""
+WRITING_TARGETS = ("DynamoDB_", "Logs_", "AWSEvents.")
+"""Beginnings of the targets of services that change the stored state; EventBridge does through its rules."""
 
 XML = '<?xml version="1.0" encoding="UTF-8"?>'
-"""No line end after it: obstore's message has the first line of an error's body, which is to name the reason."""
+"""Without a line end: obstore's message has the first line of an error's body, and that must name the reason."""
 
-CALL_BYTES = 16 * 1024 * 1024
-"""Most bytes of a call in JSON: those of DynamoDB's largest, BatchWriteItem; the other services take fewer."""
+JSON_BYTES = 16 * 1024 * 1024
+"""Most bytes of a request in JSON: those of DynamoDB's BatchWriteItem; the other services allow fewer."""
 
 OBJECT_BYTES = 512 * 1024 * 1024
-"""Most bytes of an object, or a part of one, in one request. S3 takes 5 GB; here an object is in memory, twice while it
-is written. A larger one can be sent in parts."""
+"""Most bytes of an object, or a part of one, in one request. S3 allows 5 GB; here an object is in memory, and twice
+while it is written. A larger object can be sent in parts."""
 
 INPUT_BYTES = 256 * 1024
 EXECUTION_NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}")
 
 
-class Gateway:
-    """The site at the endpoint of every AWS API."""
+class AwsEndpoint:
+    """Serves every AWS API."""
 
     def __init__(
         self,
@@ -67,46 +67,46 @@ class Gateway:
         self._engine = engine
         self._retention = retention
         self._account = retention.account
-        # moto checks a condition and then writes, without a lock of its own.
+        # moto checks a condition and then writes without a lock.
         self._writes = threading.Lock()
         self._starts = threading.Lock()
 
-    def admit(self, head: RequestHead) -> int:
-        """Return the most bytes of a body, by what the request is for."""
+    def check_head(self, head: RequestHead) -> int:
+        """Return the most bytes of a body, which depends on the service."""
         check_origin(head)
         if is_invocation(head):
             return REQUEST_BYTES
         if "x-amz-target" in head.fields:
-            return CALL_BYTES
-        check_announcement(head)
+            return JSON_BYTES
+        check_length(head)
         return OBJECT_BYTES
 
-    def answer(self, head: RequestHead, environ: Environ) -> Reply:
-        """Answer one request."""
+    def respond(self, head: RequestHead, environ: Environ) -> HttpResponse:
+        """Return the response to a request."""
         target = head.fields.get("x-amz-target", "")
         if is_invocation(head):
             return self._invoke(head, environ)
-        if head.path == STATUS:
-            return Reply(200, encode_status(self._pool.describe()), (("Content-Type", "application/json"),))
+        if head.path == STATUS_PATH:
+            return HttpResponse(200, encode_status(self._pool.describe()), (("Content-Type", "application/json"),))
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._account
         if target == STEP_FUNCTIONS + "StartSyncExecution":
-            return self._run(environ)
+            return self._run_express(environ)
         if target == STEP_FUNCTIONS + "StartExecution":
             return self._start(head, environ)
         if not target:
             body = memoryview(environ["wsgi.input"].getvalue())
             check_chunks(head.fields, body)
             check_digests(head, body)
-            keep_names(environ, head)
+            preserve_header_names(environ, head)
         try:
             with self._writes if _may_write(environ, target) else nullcontext(), self._journal.request():
-                return self._pass_on(head, environ)
-        except StateUnwritable as error:  # undone too; 507 is tried again by none of boto3's clients
-            raise Refused(507, "StateUnwritable", str(error)) from None
-        except LocalStackError as error:  # it could not be written, and is undone; clients try it again
-            raise Refused(500, "InternalServerError" if target else "InternalError", str(error)) from None
+                return self._call_moto(head, environ)
+        except StateUnwritable as error:  # the change is undone; boto3's clients do not retry 507
+            raise RequestRejected(507, "StateUnwritable", str(error)) from None
+        except LocalStackError as error:  # it could not be stored, and is undone; clients retry it
+            raise RequestRejected(500, "InternalServerError" if target else "InternalError", str(error)) from None
 
-    def _pass_on(self, head: RequestHead, environ: Environ) -> Reply:
+    def _call_moto(self, head: RequestHead, environ: Environ) -> HttpResponse:
         body = environ["wsgi.input"]
         try:
             return run_wsgi(self._moto, environ)
@@ -116,22 +116,26 @@ class Gateway:
                 raise
             raise mistake from None
 
-    def refuse(self, refusal: Refused, head: RequestHead | None) -> Reply:
-        """Return a refusal as the service that was called would write it: Lambda, one of those with JSON, or S3."""
+    def format_rejection(self, rejection: RequestRejected, head: RequestHead | None) -> HttpResponse:
+        """Return a rejection in the format of the requested service: Lambda, a service with JSON, or S3."""
         if head is not None and is_invocation(head):
-            code = "RequestTooLargeException" if refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else refusal.code
-            return _lambda_error(refusal.status, code, str(refusal))
+            code = (
+                "RequestTooLargeException"
+                if rejection.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+                else rejection.code
+            )
+            return _lambda_error(rejection.status, code, str(rejection))
         if head is not None and "x-amz-target" in head.fields:
-            body = json.dumps({"__type": refusal.code, "message": str(refusal)}).encode()
-            return Reply(refusal.status, body, (("Content-Type", "application/x-amz-json-1.0"),))
-        body = f"{XML}<Error><Code>{refusal.code}</Code><Message>{escape(str(refusal))}</Message></Error>".encode()
-        return Reply(refusal.status, body, (("Content-Type", "application/xml"),))
+            body = json.dumps({"__type": rejection.code, "message": str(rejection)}).encode()
+            return HttpResponse(rejection.status, body, (("Content-Type", "application/x-amz-json-1.0"),))
+        body = f"{XML}<Error><Code>{rejection.code}</Code><Message>{escape(str(rejection))}</Message></Error>".encode()
+        return HttpResponse(rejection.status, body, (("Content-Type", "application/xml"),))
 
-    def _invoke(self, head: RequestHead, environ: Environ) -> Reply:
-        name = unquote(head.path[len(FUNCTIONS) : -len(INVOCATIONS)])
+    def _invoke(self, head: RequestHead, environ: Environ) -> HttpResponse:
+        name = unquote(head.path[len(FUNCTIONS_PATH) : -len(INVOCATIONS_PATH)])
         payload = environ["wsgi.input"].read() or b"{}"
         kind = environ.get("HTTP_X_AMZ_INVOCATION_TYPE", "RequestResponse")
-        if not self._pool.knows(name):
+        if not self._pool.has(name):
             return _lambda_error(404, "ResourceNotFoundException", f"Function not found: {name}")
         try:
             json.loads(payload)
@@ -139,42 +143,42 @@ class Gateway:
             message = f"Could not parse request body into json: {error}"
             return _lambda_error(400, "InvalidRequestContentException", message)
         if kind == "DryRun":
-            return Reply(204)
+            return HttpResponse(204)
         if kind == "Event":
-            threading.Thread(target=self._invoke_later, args=(name, payload), daemon=True).start()
-            return Reply(202, headers=(("x-amzn-RequestId", str(uuid4())),))
-        answer = self._pool.invoke(name, payload, environ.get("HTTP_X_AMZ_CLIENT_CONTEXT"))
+            threading.Thread(target=self._invoke_async, args=(name, payload), daemon=True).start()
+            return HttpResponse(202, headers=(("x-amzn-RequestId", str(uuid4())),))
+        result = self._pool.invoke(name, payload, environ.get("HTTP_X_AMZ_CLIENT_CONTEXT"))
         headers = {
             "Content-Type": "application/json",
             "X-Amz-Executed-Version": "$LATEST",
-            "x-amzn-RequestId": answer.request_id,
+            "x-amzn-RequestId": result.request_id,
         }
-        if answer.error is not None:
-            headers["X-Amz-Function-Error"] = answer.error
-        return Reply(200, answer.payload, tuple(headers.items()))
+        if result.error is not None:
+            headers["X-Amz-Function-Error"] = result.error
+        return HttpResponse(200, result.payload, tuple(headers.items()))
 
-    def _invoke_later(self, name: str, payload: bytes) -> None:
+    def _invoke_async(self, name: str, payload: bytes) -> None:
         with suppress(PoolClosed):
             self._pool.invoke(name, payload)
 
-    def _start(self, head: RequestHead, environ: Environ) -> Reply:
-        """Start an execution by moto, which takes any name, needs one, and looks and appends without a lock."""
+    def _start(self, head: RequestHead, environ: Environ) -> HttpResponse:
+        """Start an execution in moto, which accepts any name, requires one, and checks and appends without a lock."""
         request = _read_request(environ)
         body = json.dumps(request).encode()
         environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         with self._starts:
-            self._retention.forget()
-            return self._pass_on(head, environ)
+            self._retention.clean_up()
+            return self._call_moto(head, environ)
 
-    def _run(self, environ: Environ) -> Reply:
+    def _run_express(self, environ: Environ) -> HttpResponse:
         with self._starts:
-            self._retention.forget()
-        answer = self._engine.run(_read_request(environ))
-        return Reply(200, json.dumps(answer).encode(), (("Content-Type", "application/x-amz-json-1.0"),))
+            self._retention.clean_up()
+        described = self._engine.run(_read_request(environ))
+        return HttpResponse(200, json.dumps(described).encode(), (("Content-Type", "application/x-amz-json-1.0"),))
 
 
 class ExpressEngine:
-    """Runs synchronous executions of one account's EXPRESS state machines, which moto leaves out."""
+    """Runs synchronous executions of one account's EXPRESS state machines, which moto does not offer."""
 
     def __init__(self, account: str, region: str) -> None:
         from moto.stepfunctions.parser.models import stepfunctions_parser_backends
@@ -184,20 +188,20 @@ class ExpressEngine:
         self._backend = stepfunctions_parser_backends[account][region]
 
     def run(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Run an execution to its end and return what AWS returns.
+        """Run an execution to its end and return the response of `StartSyncExecution`.
 
         Raises:
-            Refused: there is no such state machine, or it is not an EXPRESS one.
+            RequestRejected: there is no such state machine, or it is not EXPRESS.
         """
         from moto.stepfunctions.parser.backend.execution import SyncExecution
 
         arn = str(request.get("stateMachineArn", ""))
         machine: Any = next((machine for machine in self._backend.state_machines if machine.arn == arn), None)
         if machine is None:
-            raise Refused(400, "StateMachineDoesNotExist", f"State Machine Does Not Exist: '{arn}'")
+            raise RequestRejected(400, "StateMachineDoesNotExist", f"State Machine Does Not Exist: '{arn}'")
         if machine.type != "EXPRESS":
             message = "This operation is not supported by this type of state machine"
-            raise Refused(400, "StateMachineTypeNotSupported", message)
+            raise RequestRejected(400, "StateMachineTypeNotSupported", message)
         name = request["name"]
         execution = SyncExecution(
             name=name,
@@ -241,49 +245,49 @@ def _describe_sync(execution: Any) -> dict[str, Any]:
 
 
 def is_invocation(head: RequestHead) -> bool:
-    """Say whether a request is Lambda's Invoke."""
-    return head.path.startswith(FUNCTIONS) and head.path.endswith(INVOCATIONS)
+    """Return whether a request is Lambda's Invoke."""
+    return head.path.startswith(FUNCTIONS_PATH) and head.path.endswith(INVOCATIONS_PATH)
 
 
 def _read_request(environ: Environ) -> dict[str, Any]:
-    """Read a request to start an execution, with name and input filled in.
+    """Return a request to start an execution, with defaults for name and input.
 
     Raises:
-        Refused: the name or the input is not what AWS takes.
+        RequestRejected: AWS would not accept the name or the input.
     """
     try:
         request = json.loads(environ["wsgi.input"].read() or b"{}")
     except (ValueError, RecursionError):
         request = None
     if not isinstance(request, dict):
-        raise Refused(400, "SerializationException", "the body is no JSON object")
+        raise RequestRejected(400, "SerializationException", "the body is not a JSON object")
     request = {"name": str(uuid4()), "input": "{}"} | request
     for name in ("stateMachineArn", "name", "input"):
         if not isinstance(request.get(name), str):
-            raise Refused(400, "ValidationException", f"{name} is missing, or no text")
+            raise RequestRejected(400, "ValidationException", f"{name} is missing, or not text")
     if not EXECUTION_NAME.fullmatch(request["name"]):
-        raise Refused(400, "InvalidName", f"Invalid Name: '{request['name']}'")
+        raise RequestRejected(400, "InvalidName", f"Invalid Name: '{request['name']}'")
     if len(request["input"].encode()) > INPUT_BYTES:
         message = (
             "1 validation error detected: Value at 'input' failed to satisfy constraint: "
             f"Member must have length less than or equal to {INPUT_BYTES}"
         )
-        raise Refused(400, "ValidationException", message)
+        raise RequestRejected(400, "ValidationException", message)
     try:
         json.loads(request["input"])
     except (ValueError, RecursionError) as error:
         message = f"Invalid State Machine Execution Input: '{error}'"
-        raise Refused(400, "InvalidExecutionInput", message) from None
+        raise RequestRejected(400, "InvalidExecutionInput", message) from None
     return request
 
 
 def _may_write(environ: Environ, target: str) -> bool:
-    """Say whether a request may change what is kept: a PUT, POST or DELETE of S3, anything of the other services."""
+    """Return whether a request may change the stored state: PUT, POST and DELETE of S3, all of the other services."""
     if target:
-        return target.startswith(KEEPERS)
+        return target.startswith(WRITING_TARGETS)
     return environ["REQUEST_METHOD"] in {"PUT", "POST", "DELETE"}
 
 
-def _lambda_error(status: int, kind: str, message: str) -> Reply:
+def _lambda_error(status: int, kind: str, message: str) -> HttpResponse:
     body = json.dumps({"Type": "User", "Message": message}).encode()
-    return Reply(status, body, (("Content-Type", "application/json"), ("x-amzn-ErrorType", kind)))
+    return HttpResponse(status, body, (("Content-Type", "application/json"), ("x-amzn-ErrorType", kind)))

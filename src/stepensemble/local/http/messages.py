@@ -1,4 +1,4 @@
-"""HTTP messages of the local stack's two ports: the head of a request, a reply, and why a request is refused."""
+"""HTTP messages of the local stack's two ports: the head of a request, a response, and why a request is rejected."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class RequestHead:
     """A request without its body.
 
     Attributes:
-        target: as it was sent; ASCII.
-        headers: names as they were sent, and values.
+        target: as sent; ASCII.
+        headers: names as sent, and values.
     """
 
     method: str
@@ -30,12 +30,12 @@ class RequestHead:
 
     @cached_property
     def fields(self) -> Mapping[str, str]:
-        """Header values by name in lower case; those of one name joined by commas."""
+        """Header values by name in lower case; values of the same name are joined by commas."""
         joined: dict[str, str] = {}
         for name, value in self.headers:
             key = name.lower()
             joined[key] = f"{joined[key]},{value}" if key in joined else value
-        # A target that is a whole address names the host, whatever the header says (RFC 9112, 3.2.2).
+        # A target that is a whole URL names the host, whatever the header contains (RFC 9112, 3.2.2).
         return joined if self.target.startswith("/") else joined | {"host": urlsplit(self.target).netloc}
 
     @cached_property
@@ -48,25 +48,25 @@ class RequestHead:
 
     @property
     def query(self) -> str:
-        """What follows the question mark, as it was sent."""
+        """The part after the question mark, as sent."""
         return self.target.partition("?")[2]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer to a request."""
+class HttpResponse:
+    """A response to a request."""
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Refused(Exception):
-    """A request that is not answered.
+class RequestRejected(Exception):
+    """A request is rejected.
 
     Attributes:
-        status: of the reply.
-        code: the name that S3 gives the error.
+        status: of the response.
+        code: S3's name of the error.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -75,31 +75,31 @@ class Refused(Exception):
         self.code = code
 
 
-class Site(Protocol):
-    """What a server serves. A connection has a thread of its own; all of them use one site."""
+class HttpApplication(Protocol):
+    """What a server serves. Each connection has a thread of its own; all of them use one application."""
 
-    def admit(self, head: RequestHead) -> int:
-        """Return how many bytes of body a request may have; no byte of it has been read yet.
-
-        Raises:
-            Refused: the request is not answered, whatever its body is.
-        """
-
-    def answer(self, head: RequestHead, environ: Environ) -> Reply:
-        """Answer a request that was read whole.
+    def check_head(self, head: RequestHead) -> int:
+        """Return the most bytes that the body may have; none of them has been read yet.
 
         Raises:
-            Refused: it cannot be answered.
+            RequestRejected: because of its head, whatever its body is.
         """
 
-    def refuse(self, refusal: Refused, head: RequestHead | None) -> Reply:
-        """Put a refusal into the site's own form; without a head where none could be read."""
+    def respond(self, head: RequestHead, environ: Environ) -> HttpResponse:
+        """Return the response to a request that was read completely.
+
+        Raises:
+            RequestRejected: there is no other response to it.
+        """
+
+    def format_rejection(self, rejection: RequestRejected, head: RequestHead | None) -> HttpResponse:
+        """Return a rejection in the application's own format; the head is None if none could be read."""
 
 
 def make_environ(head: RequestHead, body: bytes, client: tuple[str, int], server: tuple[str, int]) -> Environ:
     """Return a request as WSGI describes it.
 
-    Header names with underscores are left out: WSGI has no way to keep them apart from those with hyphens.
+    Header names with underscores are left out: WSGI cannot distinguish them from those with hyphens.
     """
     environ: Environ = {
         "wsgi.version": (1, 0),
@@ -128,16 +128,16 @@ def make_environ(head: RequestHead, body: bytes, client: tuple[str, int], server
     return environ | {"CONTENT_LENGTH": str(len(body))}
 
 
-def run_wsgi(application: Any, environ: Environ) -> Reply:
-    """Have a WSGI application answer a request."""
-    said: list[tuple[str, list[tuple[str, str]]]] = []
+def run_wsgi(application: Any, environ: Environ) -> HttpResponse:
+    """Return a WSGI application's response to a request."""
+    started: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None, /) -> Any:
-        said.append((status, headers))
+        started.append((status, headers))
 
     body = _join(application(environ, start_response))
-    status, headers = said[-1]
-    return Reply(int(status.partition(" ")[0]), body, tuple(headers))
+    status, headers = started[-1]
+    return HttpResponse(int(status.partition(" ")[0]), body, tuple(headers))
 
 
 def _join(pieces: Iterable[bytes]) -> bytes:

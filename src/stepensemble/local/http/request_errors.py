@@ -1,7 +1,7 @@
-"""What is wrong with a request to AWS's APIs at which moto fails, where AWS would name the mistake.
+"""Finds the mistake in a request to AWS's APIs at which moto fails, where AWS would name the mistake.
 
-moto reads requests as AWS's own clients write them. Of others it raises whatever reading them comes to; so that nothing
-of this costs a request which is right, only then is the request looked at.
+moto reads requests as AWS's own clients write them, and raises arbitrary exceptions at others. Only then is the request
+checked here, so that the checks cost a valid request nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from botocore.loaders import Loader
 from botocore.model import OperationNotFoundError, ServiceModel
 from botocore.validate import ParamValidator
 
-from stepensemble.local.http.messages import Refused, RequestHead
+from stepensemble.local.http.messages import RequestHead, RequestRejected
 
 SERVICES: Mapping[str, str] = {
     "AWSEvents": "events",
@@ -25,28 +25,28 @@ SERVICES: Mapping[str, str] = {
     "DynamoDB_20120810": "dynamodb",
     "Logs_20140328": "logs",
 }
-"""Services by the prefix of their targets, as botocore calls them."""
+"""botocore's names of services, by the prefix of their targets."""
 
-TARGETED = frozenset({"dynamodb", "events", "logs", "states"})
-"""The same, as credential scopes call them."""
+JSON_SERVICES = frozenset({"dynamodb", "events", "logs", "states"})
+"""The same services under the names in credential scopes."""
 
-WHOLE_NUMBERS = ("max-keys", "max-parts", "max-uploads", "partNumber", "part-number-marker")
+INTEGER_PARAMETERS = ("max-keys", "max-parts", "max-uploads", "partNumber", "part-number-marker")
 """Parameters of S3."""
 
-POSTS = frozenset({"delete", "uploads", "uploadId", "select", "restore"})
-"""What a POST to S3 is for, as the query names it."""
+POST_PARAMETERS = frozenset({"delete", "uploads", "uploadId", "select", "restore"})
+"""Query parameters that name the operation of a POST to S3."""
 
 SCOPE_PARTS = 5
 MESSAGE_LENGTH = 1000
 
 
-def find_mistake(fault: Exception, head: RequestHead, body: bytes) -> Refused | None:
-    """Return what is wrong with a request that moto failed at; None where nothing is known to be.
+def find_mistake(fault: Exception, head: RequestHead, body: bytes) -> RequestRejected | None:
+    """Return the mistake in a request at which moto failed; None if none is found.
 
     Args:
-        fault: what moto raised.
+        fault: the exception that moto raised.
         head: of the request.
-        body: of it.
+        body: of the request.
     """
     target = head.fields.get("x-amz-target")
     if target is not None:
@@ -55,49 +55,57 @@ def find_mistake(fault: Exception, head: RequestHead, body: bytes) -> Refused | 
     service = _read_service(authorization)
     if authorization and service is None:
         message = "the Authorization header has no credential scope of the form key/date/region/service/aws4_request"
-        return Refused(400, "AuthorizationHeaderMalformed", message)
-    if service in TARGETED:
-        return Refused(400, "MissingAction", "the header X-Amz-Target is missing, which names the operation")
+        return RequestRejected(400, "AuthorizationHeaderMalformed", message)
+    if service in JSON_SERVICES:
+        return RequestRejected(400, "MissingAction", "the header X-Amz-Target is missing, which names the operation")
     if service not in {None, "s3"} and isinstance(fault, AttributeError) and not _is_known(str(service)):
-        return Refused(400, "UnknownServiceException", "the credential scope names a service that is unknown here")
+        return RequestRejected(
+            400, "UnknownServiceException", "the credential scope names a service that is unknown here"
+        )
     if isinstance(fault, OperationNotFoundError):
-        return Refused(400, "InvalidAction", "the service has no such action")
+        return RequestRejected(400, "InvalidAction", "the service has no such action")
     if service not in {None, "s3"}:
-        return None if _is_object(body) else Refused(400, "SerializationException", "the body is no JSON object")
+        return (
+            None
+            if _is_object(body)
+            else RequestRejected(400, "SerializationException", "the body is not a JSON object")
+        )
     return _check_s3(fault, head)
 
 
-def _check_call(target: str, body: bytes) -> Refused | None:
-    """Check a call in JSON against the service's own model, which botocore brings."""
+def _check_call(target: str, body: bytes) -> RequestRejected | None:
+    """Check a request in JSON against the service's model in botocore."""
     prefix, point, operation = target.rpartition(".")
     model = _load_model(SERVICES[prefix]) if prefix in SERVICES else None
     if not point or (model is not None and operation not in model.operation_names):
-        return Refused(400, "UnknownOperationException", "the header X-Amz-Target names no operation of the service")
+        return RequestRejected(
+            400, "UnknownOperationException", "the header X-Amz-Target names no operation of the service"
+        )
     if body and not _is_object(body):
-        return Refused(400, "SerializationException", "the body is no JSON object")
+        return RequestRejected(400, "SerializationException", "the body is not a JSON object")
     shape = None if model is None else model.operation_model(operation).input_shape
     if shape is None:
         return None
     report = ParamValidator().validate(json.loads(body or b"{}"), shape)
     if report.has_errors():
-        return Refused(400, "ValidationException", report.generate_report()[:MESSAGE_LENGTH])
+        return RequestRejected(400, "ValidationException", report.generate_report()[:MESSAGE_LENGTH])
     return None
 
 
-def _check_s3(fault: Exception, head: RequestHead) -> Refused | None:
+def _check_s3(fault: Exception, head: RequestHead) -> RequestRejected | None:
     query = parse_qs(head.query, keep_blank_values=True)
     if isinstance(fault, ExpatError):
-        return Refused(400, "MalformedXML", "the body is no well-formed XML")
-    for name in WHOLE_NUMBERS:
+        return RequestRejected(400, "MalformedXML", "the body is not well-formed XML")
+    for name in INTEGER_PARAMETERS:
         if not all(value.isascii() and value.isdigit() for value in query.get(name, ())):
-            return Refused(400, "InvalidArgument", f"{name} is no whole number")
-    if head.method == "POST" and not POSTS & query.keys():
-        return Refused(400, "InvalidArgument", 'a POST to a bucket is a form with a field named "key"; use PUT')
+            return RequestRejected(400, "InvalidArgument", f"{name} is not a whole number")
+    if head.method == "POST" and not POST_PARAMETERS & query.keys():
+        return RequestRejected(400, "InvalidArgument", 'a POST to a bucket is a form with a field named "key"; use PUT')
     return None
 
 
 def _read_service(authorization: str) -> str | None:
-    """Return the service of a signature's credential scope; None where there is none in it."""
+    """Return the service in a signature's credential scope; None if there is none."""
     scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
     return scope[3] if len(scope) == SCOPE_PARTS else None
 

@@ -1,13 +1,13 @@
-"""A threaded HTTP/1.1 server for one site, on the loopback interface.
+"""A threaded HTTP/1.1 server for one application, on the loopback interface.
 
-h11 reads requests and writes replies; here are the sockets, the threads and the limits. A connection has a thread of
-its own, and there is no pool of them: a call of Step Functions waits for functions, which call back, so that any fixed
-number of threads could all wait for one another.
+h11 parses requests and writes responses; this module has the sockets, the threads and the limits. Each connection has a
+thread of its own. There is no thread pool: a request to Step Functions waits for functions, which send requests
+themselves, so that any fixed number of threads could all wait for one another.
 
-A request is answered when it has been read whole, in one write, and the connection is kept. What a client may draw out
-has an end: a head has so many bytes and seconds, a body as many bytes as the site admits, and a client that sends or
-takes fewer bytes than `rate`, over more than `grace` seconds, is let go (`ServerLimits`). A request that breaks off is
-never answered as if it were whole.
+A response is sent once the request has been read completely, in one write, and the connection stays open. A client
+cannot occupy the server without limit (`ServerLimits`): a head has a limit of bytes and seconds, a body a limit of
+bytes, and a client that sends or receives fewer bytes than `rate`, for more than `grace` seconds, is disconnected. A
+request that breaks off never gets the response of a complete one.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from urllib.parse import urlsplit
 
 import h11
 
-from stepensemble.local.http.messages import Refused, Reply, RequestHead, Site, make_environ
+from stepensemble.local.http.messages import HttpApplication, HttpResponse, RequestHead, RequestRejected, make_environ
 
-PIECE = 256 * 1024
+READ_BYTES = 256 * 1024
 """Bytes that are read at once."""
 
-JOINED = 64 * 1024
-"""A reply's head and body of up to so many bytes leave in one write."""
+SINGLE_WRITE_BYTES = 64 * 1024
+"""A response with a body of up to so many bytes is sent in one write."""
 
-SHORTEST = 0.001
-"""Seconds; a socket that is to wait for none would not wait at all, and say so by another error."""
+SHORTEST_TIMEOUT = 0.001
+"""Seconds; a socket with a timeout of zero does not block, and raises another error."""
 
-CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
+CONTROL_BYTES = re.compile(rb"[\x00-\x1f\x7f]")
 
-SHORT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ class ServerLimits:
     """How long and how much a server waits for; times in seconds.
 
     Attributes:
-        idle: for the first byte of a request, on a connection that is kept.
-        head: for all of a head, from its first byte.
-        head_bytes: of it.
-        grace: for a body, or for a client to take a reply, beside the time that its bytes have at `rate`.
+        idle: for the first byte of a request, on an open connection.
+        head: for the whole head, from its first byte.
+        head_bytes: the most bytes of a head.
+        grace: for a body or a response, in addition to the time that its bytes take at `rate`.
         rate: bytes a second.
-        linger: for the rest of a request that was refused, so that the client reads why.
-        connections: at once.
-        held: bytes of all bodies that have come and are not answered yet.
+        linger: for the rest of a rejected request, so that the client reads the reason.
+        connections: at the same time.
+        held: bytes of all bodies that have been received and have no response yet.
     """
 
     idle: float = 120.0
@@ -76,15 +76,15 @@ LIMITS = ServerLimits()
 
 
 class HttpServer(ThreadingTCPServer):
-    """Serve a site on a socket that is bound already; `close` ends every connection."""
+    """Serves an application on a bound socket; `close` ends every connection."""
 
     daemon_threads = True
 
-    def __init__(self, bound: socket.socket, site: Site, limits: ServerLimits = LIMITS) -> None:
+    def __init__(self, bound: socket.socket, application: HttpApplication, limits: ServerLimits = LIMITS) -> None:
         super().__init__(bound.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
-        self.site = site
+        self.application = application
         self.limits = limits
         self._open: set[socket.socket] = set()
         self._held = 0
@@ -93,46 +93,48 @@ class HttpServer(ThreadingTCPServer):
         self._thread.start()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Take a connection; where the process may open no more, wait a little rather than try at once again."""
+        """Accept a connection; if the process cannot open more, wait a little before the next attempt."""
         try:
             return super().get_request()
         except OSError as error:
-            if error.errno in SHORT_OF_FILES:
+            if error.errno in OUT_OF_RESOURCES:
                 time.sleep(0.05)
             raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 (socketserver names it)
-        """Say whether there is room for one more connection."""
+        """Return whether one more connection is allowed."""
         if len(self._open) < self.limits.connections:
             return True
-        reply = self.site.refuse(Refused(503, "SlowDown", "there are too many connections; close some"), None)
+        response = self.application.format_rejection(
+            RequestRejected(503, "SlowDown", "there are too many connections; close some"), None
+        )
         with suppress(OSError):
             request.settimeout(0)
-            request.send(b"".join(encode_reply(h11.Connection(h11.SERVER), reply, None, close=True)))
+            request.send(b"".join(encode_response(h11.Connection(h11.SERVER), response, None, close=True)))
         return False
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, remembering it."""
+        """Serve a connection, and record it as open."""
         self._open.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """End a connection and forget it."""
+        """End a connection, and record that."""
         self._open.discard(request)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of connections that break."""
+        """Ignore connections that break."""
 
     def hold(self, size: int) -> None:
-        """Count bytes of a body that have come; with a size below zero, those that are done with.
+        """Add received bytes of a body to the total; a negative size removes them.
 
         Raises:
-            Refused: they are too many, together with those of other requests.
+            RequestRejected: the total of all requests is above the limit.
         """
         with self._holding:
             if size > 0 and self._held + size > self.limits.held:
-                raise Refused(503, "SlowDown", "too many requests have large bodies; send fewer at once")
+                raise RequestRejected(503, "SlowDown", "too many requests have large bodies; send fewer at once")
             self._held += size
 
     def close(self) -> None:
@@ -146,7 +148,7 @@ class HttpServer(ThreadingTCPServer):
 
 
 class _Handler(BaseRequestHandler):
-    """One connection: a request after the other."""
+    """One connection, with one request after the other."""
 
     server: HttpServer
 
@@ -159,38 +161,38 @@ class _Handler(BaseRequestHandler):
             while self._serve():
                 pass
         finally:
-            self._let_go()
+            self._release_body()
 
-    def _let_go(self) -> None:
-        """Count the body of this request no longer."""
+    def _release_body(self) -> None:
+        """Remove the body of this request from the total."""
         self.server.hold(-self._holds)
         self._holds = 0
 
     def _serve(self) -> bool:
-        """Answer one request; return whether there may be another."""
+        """Serve one request; return whether another may follow."""
         head: RequestHead | None = None
         try:
             head = self._read_head()
             if head is None:
                 return False
-            reply = self._answer(head, self._read_body(head, self.server.site.admit(head)))
-        except Refused as refusal:
-            self._let_go()
-            self._send(self.server.site.refuse(refusal, head), head, close=True)
+            response = self._respond(head, self._read_body(head, self.server.application.check_head(head)))
+        except RequestRejected as rejection:
+            self._release_body()
+            self._send(self.server.application.format_rejection(rejection, head), head, close=True)
             self._linger()
             return False
-        self._let_go()
-        self._send(reply, head)
+        self._release_body()
+        self._send(response, head)
         if self._connection.our_state is not h11.DONE or self._connection.their_state is not h11.DONE:
             return False
         self._connection.start_next_cycle()
         return True
 
     def _read_head(self) -> RequestHead | None:
-        """Read the head of a request; None where no more comes.
+        """Read the head of a request; None if no more is sent.
 
         Raises:
-            Refused: it is malformed, too long, or takes too long.
+            RequestRejected: it is malformed, too long, or takes too long.
         """
         deadline, begun = time.monotonic() + self._limits.idle, False
         received = self._connection.trailing_data[0]
@@ -204,7 +206,7 @@ class _Handler(BaseRequestHandler):
             received = self._connection.trailing_data[0]
         if not isinstance(event, h11.Request):
             return None
-        # h11 limits what is incomplete only, and a whole head may arrive at once.
+        # h11 limits incomplete heads only, and a whole head may arrive at once.
         if len(received) - len(self._connection.trailing_data[0]) > self._limits.head_bytes:
             raise self._too_long(received)
         return read_head(event)
@@ -213,7 +215,7 @@ class _Handler(BaseRequestHandler):
         """Read a body to its announced end.
 
         Raises:
-            Refused: it is larger than the site admits, malformed, breaks off, or comes too slowly.
+            RequestRejected: it is too large or malformed, breaks off, or arrives too slowly.
         """
         if int(head.fields.get("content-length") or 0) > most:
             raise _too_large(most)
@@ -238,69 +240,69 @@ class _Handler(BaseRequestHandler):
         except h11.RemoteProtocolError as error:
             raise self._explain(error) from None
 
-    def _explain(self, error: h11.RemoteProtocolError) -> Refused:
+    def _explain(self, error: h11.RemoteProtocolError) -> RequestRejected:
         kept, ended = self._connection.trailing_data
         if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
             return self._too_long(kept)
         if error.error_status_hint == HTTPStatus.NOT_IMPLEMENTED:
-            return Refused(501, "NotImplemented", "Transfer-Encoding may be chunked, and nothing else")
-        # What follows a colon is quoted from the request.
+            return RequestRejected(501, "NotImplemented", "Transfer-Encoding may be chunked, and nothing else")
+        # The part after a colon is quoted from the request.
         reason = str(error).partition(":")[0]
         if ended:
-            return Refused(400, "IncompleteBody", f"the request breaks off, and nothing was done ({reason})")
-        return Refused(400, "BadRequest", f"this is no well-formed request of HTTP/1.1 ({reason})")
+            return RequestRejected(400, "IncompleteBody", f"the request breaks off, and nothing was done ({reason})")
+        return RequestRejected(400, "BadRequest", f"this is not a well-formed request of HTTP/1.1 ({reason})")
 
-    def _too_long(self, received: bytes) -> Refused:
-        """Return the refusal of a head, of which at least the first bytes beyond the limit were received."""
+    def _too_long(self, received: bytes) -> RequestRejected:
+        """Return the rejection of a head, of which the first bytes beyond the limit were received."""
         most = self._limits.head_bytes
         if b"\n" not in received[: most + 1]:
-            return Refused(414, "RequestURITooLong", f"the target has more than {most:,} bytes")
-        return Refused(431, "RequestHeaderSectionTooLarge", f"the request's head has more than {most:,} bytes")
+            return RequestRejected(414, "RequestURITooLong", f"the target has more than {most:,} bytes")
+        return RequestRejected(431, "RequestHeaderSectionTooLarge", f"the request's head has more than {most:,} bytes")
 
     def _receive(self, deadline: float) -> bool:
-        """Take what comes, be it the end; return whether it came in time."""
+        """Read the next bytes, or the end; return whether they arrived in time."""
         try:
-            self.request.settimeout(max(deadline - time.monotonic(), SHORTEST))
-            piece = self.request.recv(PIECE)
+            self.request.settimeout(max(deadline - time.monotonic(), SHORTEST_TIMEOUT))
+            received = self.request.recv(READ_BYTES)
         except TimeoutError:
             return False
         except OSError:  # reset by the client
-            piece = b""
-        self._connection.receive_data(piece)
+            received = b""
+        self._connection.receive_data(received)
         return True
 
-    def _answer(self, head: RequestHead, body: bytes) -> Reply:
+    def _respond(self, head: RequestHead, body: bytes) -> HttpResponse:
         host, port = self.server.server_address[:2]
         environ = make_environ(head, body, self.client_address[:2], (str(host), int(port)))
         try:
-            return self.server.site.answer(head, environ)
-        except Refused as refusal:
-            return self.server.site.refuse(refusal, head)
-        except Exception as error:  # noqa: BLE001 (a fault of the emulator must reach its caller as an answer)
-            return self.server.site.refuse(explain_fault(error), head)
+            return self.server.application.respond(head, environ)
+        except RequestRejected as rejection:
+            return self.server.application.format_rejection(rejection, head)
+        except Exception as error:  # noqa: BLE001 (a fault of the emulator must reach the caller as a response)
+            return self.server.application.format_rejection(explain_fault(error), head)
 
-    def _send(self, reply: Reply, head: RequestHead | None, *, close: bool = False) -> None:
-        self._write(encode_reply(self._connection, reply, head, close=close))
+    def _send(self, response: HttpResponse, head: RequestHead | None, *, close: bool = False) -> None:
+        self._write(encode_response(self._connection, response, head, close=close))
 
     def _write(self, pieces: Iterable[bytes]) -> None:
-        """Send bytes; a client that takes them more slowly than it may is let go (TimeoutError)."""
+        """Send bytes; a client that receives them too slowly is disconnected (TimeoutError)."""
         begun, sent = time.monotonic(), 0
         for piece in pieces:
             rest = memoryview(piece)
             while rest:
                 left = begun + self._limits.grace + sent / self._limits.rate - time.monotonic()
-                self.request.settimeout(max(left, SHORTEST))
+                self.request.settimeout(max(left, SHORTEST_TIMEOUT))
                 size = self.request.send(rest)
                 sent, rest = sent + size, rest[size:]
 
     def _linger(self) -> None:
-        """Read on for a while, and forget it: closed at once, the client might lose the reply with its connection."""
+        """Read and drop bytes for a while: the client might lose the response if the connection were closed at once."""
         deadline = time.monotonic() + self._limits.linger
         with suppress(OSError):
             self.request.shutdown(socket.SHUT_WR)
             while (left := deadline - time.monotonic()) > 0:
                 self.request.settimeout(left)
-                if not self.request.recv(PIECE):
+                if not self.request.recv(READ_BYTES):
                     return
 
 
@@ -308,67 +310,73 @@ def read_head(request: h11.Request) -> RequestHead:
     """Return the head of a request.
 
     Raises:
-        Refused: h11 takes it, and this server does not.
+        RequestRejected: h11 accepts it, but this server does not.
     """
     version = request.http_version.decode()
     if version not in {"1.0", "1.1"}:
-        raise Refused(505, "BadRequest", f"this server speaks HTTP/1.1, and the request HTTP/{version}")
+        raise RequestRejected(505, "BadRequest", f"this server supports HTTP/1.1, not HTTP/{version}")
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
-        # Which of the two is true, somebody between may see otherwise (RFC 9112, 6.1).
-        raise Refused(400, "BadRequest", "the request has Content-Length and Transfer-Encoding; give one of them")
+        # A proxy might use the other one of the two (RFC 9112, 6.1).
+        raise RequestRejected(
+            400, "BadRequest", "the request has Content-Length and Transfer-Encoding; give one of them"
+        )
     target = request.target.decode()
-    if not (target.startswith("/") or _is_address(target)):
-        raise Refused(400, "BadRequest", "the target is neither a path nor an address")
+    if not (target.startswith("/") or _is_url(target)):
+        raise RequestRejected(400, "BadRequest", "the target is neither a path nor a URL")
     headers = tuple((name.decode(), value.decode("latin-1")) for name, value in request.headers.raw_items())
     return RequestHead(request.method.decode(), target, headers, version)
 
 
-def _is_address(target: str) -> bool:
+def _is_url(target: str) -> bool:
     try:
         return urlsplit(target).scheme == "http"
     except ValueError:  # brackets that do not match
         return False
 
 
-def encode_reply(connection: h11.Connection, reply: Reply, head: RequestHead | None, *, close: bool) -> list[bytes]:
-    """Return a reply as bytes, an entry for each write; what is short is one.
+def encode_response(
+    connection: h11.Connection, response: HttpResponse, head: RequestHead | None, *, close: bool
+) -> list[bytes]:
+    """Return a response as bytes, an entry for each write; a short one has one entry.
 
     Args:
         connection: on which it is sent.
-        reply: its length and its date are filled in; a HEAD request's reply may say a length of its own.
+        response: its length and date are filled in; a response to HEAD may have a length of its own.
         head: of the request, if one could be read.
-        close: say that the connection ends.
+        close: announce that the connection ends.
     """
-    bare = (head is not None and head.method == "HEAD") or reply.status in {204, 304}
+    bare = (head is not None and head.method == "HEAD") or response.status in {204, 304}
     own = {"connection", "date", "transfer-encoding"} | (set() if bare else {"content-length"})
-    headers = [(name.encode(), _clean(value)) for name, value in reply.headers if name.lower() not in own]
+    headers = [(name.encode(), _clean(value)) for name, value in response.headers if name.lower() not in own]
     headers.append((b"Date", _format_date(int(time.time()))))
     if not bare:
-        headers.append((b"Content-Length", str(len(reply.body)).encode()))
+        headers.append((b"Content-Length", str(len(response.body)).encode()))
     if close:
         headers.append((b"Connection", b"close"))
-    response = h11.Response(status_code=reply.status, headers=headers, reason=_find_phrase(reply.status))
-    start = connection.send(response) or b""
-    body = b"" if bare else reply.body
+    encoded = h11.Response(status_code=response.status, headers=headers, reason=_find_phrase(response.status))
+    start = connection.send(encoded) or b""
+    body = b"" if bare else response.body
     if body:
         connection.send_with_data_passthrough(h11.Data(data=body))
     connection.send(h11.EndOfMessage())
-    return [start + body] if len(body) <= JOINED else [start, body]
+    return [start + body] if len(body) <= SINGLE_WRITE_BYTES else [start, body]
 
 
-def explain_fault(error: Exception) -> Refused:
-    """Return what a client gets of an unexpected fault: what and where, without a value."""
+def explain_fault(error: Exception) -> RequestRejected:
+    """Return the response to an unexpected fault: its type and place, without a value."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return Refused(500, "InternalFailure", f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}")
+    return RequestRejected(
+        500, "InternalFailure", f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+    )
 
 
 def _clean(value: str) -> bytes:
-    """Return a header's value in which a line end, brought in by a request, ends no line."""
+    """Return a header's value without control bytes, so that a line end from a request cannot end the line."""
     try:
         encoded = value.encode("latin-1")
     except UnicodeEncodeError:
         encoded = value.encode()
-    return CONTROLS.sub(b" ", encoded).strip()
+    return CONTROL_BYTES.sub(b" ", encoded).strip()
 
 
 @lru_cache(maxsize=1)
@@ -384,9 +392,9 @@ def _find_phrase(status: int) -> bytes:
         return b""
 
 
-def _too_slow() -> Refused:
-    return Refused(408, "RequestTimeout", "the request did not arrive in time")
+def _too_slow() -> RequestRejected:
+    return RequestRejected(408, "RequestTimeout", "the request did not arrive in time")
 
 
-def _too_large(most: int) -> Refused:
-    return Refused(413, "EntityTooLarge", f"the body has more than {most:,} bytes, the most that is taken here")
+def _too_large(most: int) -> RequestRejected:
+    return RequestRejected(413, "EntityTooLarge", f"the body has more than {most:,} bytes, which is the limit here")

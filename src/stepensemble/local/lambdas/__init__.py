@@ -1,1 +1,1 @@
-"""Lambda's part: a pool of processes that run the handlers, and the Runtime API that feeds them."""
+"""The local Lambda: a pool of processes that run the handlers, and the Runtime API that sends them invocations."""

@@ -1,7 +1,8 @@
 """The template's functions, each with the processes that run its handler.
 
-One invocation at a time in a process and more processes for more concurrency, up to a limit; beyond it calls wait. All
-of it lives on one event loop in a thread of its own; the methods of `FunctionPool` may be called from any other thread.
+A process handles one invocation at a time. More processes give more concurrency, up to a limit; beyond it invocations
+wait. Everything runs on one event loop in a thread of its own. The methods of `FunctionPool` may be called from any
+other thread.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ import msgspec
 from msgspec import Struct
 
 import stepensemble
-from stepensemble.local.lambdas.process import Answer, Launch, Worker, deadline_ms
+from stepensemble.local.lambdas.process import FunctionProcess, InvocationResult, ProcessSettings, deadline_ms
 from stepensemble.local.lambdas.runtime_api import Invocation
 
-PATIENCE_SECONDS = 0.05
-"""How long a call waits for one of its function's busy processes before another is started."""
+GROW_SECONDS = 0.05
+"""How long an invocation waits for one of its function's busy processes before another is started."""
 
 MEMORY_CHECK_SECONDS = 0.1
 LOG_BYTES = 5 * 1024 * 1024
-"""A log larger than that is moved aside when the stack starts."""
+"""A larger log is renamed when the stack starts."""
 
 INHERITED = ("DYLD_LIBRARY_PATH", "HOME", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "USER")
-"""The caller's variables that a function sees; no credentials, no AWS configuration."""
+"""Environment variables that a function inherits; no credentials and no AWS configuration."""
 
 T = TypeVar("T")
 
@@ -64,12 +65,12 @@ class LocalFunction(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
-    """Where a function's code lies, if not where the template says: a built artifact, say.
+class FunctionCode:
+    """Where a function's code is, if not where the template names it; for instance a built artifact.
 
     Attributes:
         folder: with the module of the handler.
-        layers: folders for PYTHONPATH, in front of the environment's own packages.
+        layers: folders for PYTHONPATH, before the environment's own packages.
     """
 
     folder: Path
@@ -87,15 +88,15 @@ class FunctionStatus(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all functions of a stack share.
+class PoolSettings:
+    """What all functions of a stack have in common.
 
     Attributes:
         project: the template's folder.
         logs: folder for what functions print.
-        scratch: folder for what they leave in /tmp.
-        code: by logical id, instead of what the template says.
-        concurrency: processes a function may have.
+        scratch: folder for what they write to /tmp.
+        code: by logical id, instead of what the template names.
+        concurrency: the most processes of a function.
     """
 
     project: Path
@@ -105,7 +106,7 @@ class Surroundings:
     region: str
     account: str
     concurrency: int
-    code: Mapping[str, Code]
+    code: Mapping[str, FunctionCode]
 
 
 class FunctionMissing(Exception):
@@ -113,15 +114,15 @@ class FunctionMissing(Exception):
 
 
 class PoolClosed(Exception):
-    """The stack has ended, or ended while a call was waiting."""
+    """The stack has ended, or ended while an invocation was waiting."""
 
 
 class FunctionPool:
-    """All functions of a stack. Close it, or use it as a context manager, and no process is left."""
+    """All functions of a stack. Close it, or use it as a context manager; then all processes end."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._surroundings = surroundings
-        self._lifeline, self._hold = os.pipe()
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._lifeline, self._lifeline_writer = os.pipe()
         self._functions: dict[str, _Function] = {}
         self._closed = asyncio.Event()
         self._processors = os.cpu_count() or 1
@@ -137,43 +138,43 @@ class FunctionPool:
         self.close()
 
     def define(self, functions: Iterable[LocalFunction]) -> None:
-        """Say which functions there are. One that is as it was before keeps its processes."""
+        """Set the functions. A function that has not changed keeps its processes."""
         self._wait(self._define(list(functions)))
 
     def prestart(self, names: Iterable[str]) -> None:
-        """Start a process of each of these functions that has none; returns at once."""
+        """Start a process of each of these functions that has none; return at once."""
         functions = [self._find(name) for name in names]
-        self._wait(_each(function.prestart for function in functions))
+        self._wait(_await_each(function.prestart for function in functions))
 
-    def take_all_processors(self) -> None:
-        """Start as many processes at once as there are processors; until then one is left to the stack that starts."""
+    def use_all_processors(self) -> None:
+        """Start as many processes at once as there are processors; until then one processor is left to the stack."""
         if self._processors > 1:
             self._loop.call_soon_threadsafe(self._starts.release)
 
-    def invoke(self, name: str, payload: bytes, client_context: str | None = None) -> Answer:
-        """Call a function (by name or ARN) and wait for what it answers.
+    def invoke(self, name: str, payload: bytes, client_context: str | None = None) -> InvocationResult:
+        """Invoke a function (by name or ARN) and wait for its result.
 
         Raises:
             FunctionMissing: there is no such function.
-            PoolClosed: the pool was closed before it was the call's turn.
+            PoolClosed: the pool was closed before the invocation began.
         """
         return self._wait(self._find(name).invoke(payload, client_context))
 
     def describe(self) -> list[FunctionStatus]:
         """Return every function's processes."""
-        return self._wait(_gather([function.describe for function in self._functions.values()]))
+        return self._wait(_collect([function.describe for function in self._functions.values()]))
 
     @property
     def definitions(self) -> list[LocalFunction]:
-        """The functions that there are."""
+        """The functions."""
         return [function.definition for function in self._functions.values()]
 
     def used(self) -> set[str]:
-        """Return the logical ids of the functions that have been called."""
+        """Return the logical ids of the functions that have been invoked."""
         return {function.definition.logical_id for function in self._functions.values() if function.used}
 
-    def knows(self, name: str) -> bool:
-        """Say whether there is a function of this name or ARN."""
+    def has(self, name: str) -> bool:
+        """Return whether there is a function of this name or ARN."""
         return _plain_name(name) in self._functions
 
     def close(self) -> None:
@@ -182,7 +183,7 @@ class FunctionPool:
             return
         self._wait(self._close())
         self._thread.join()
-        os.close(self._hold)
+        os.close(self._lifeline_writer)
         os.close(self._lifeline)
 
     def _find(self, name: str) -> _Function:
@@ -212,15 +213,17 @@ class FunctionPool:
                 await self._functions.pop(name).close()
         for name, definition in defined.items():
             if name not in self._functions:
-                launch = _launch(definition, self._surroundings, self._lifeline)
-                self._functions[name] = _Function(definition, launch, self._surroundings.concurrency, self._starts)
+                process_settings = _configure_process(definition, self._settings, self._lifeline)
+                self._functions[name] = _Function(
+                    definition, process_settings, self._settings.concurrency, self._starts
+                )
 
     async def _close(self) -> None:
         await asyncio.gather(*(function.close() for function in self._functions.values()))
         self._closed.set()
 
     async def _watch_memory(self) -> None:
-        """Kill processes that outgrow their function, until the pool is closed."""
+        """Kill processes that exceed their function's memory, until the pool is closed."""
         while not self._closed.is_set():
             for function in self._functions.values():
                 function.enforce_memory()
@@ -231,24 +234,26 @@ class FunctionPool:
 class _Function:
     """One function on the event loop. As many processes of a stack start at once as there are processors."""
 
-    def __init__(self, definition: LocalFunction, launch: Launch, concurrency: int, starts: asyncio.Semaphore) -> None:
+    def __init__(
+        self, definition: LocalFunction, process_settings: ProcessSettings, concurrency: int, starts: asyncio.Semaphore
+    ) -> None:
         self.definition = definition
-        self._launch = launch
+        self._settings = process_settings
         self._concurrency = concurrency
         self._starts = starts
-        self._workers: dict[Worker, asyncio.Task[None]] = {}
-        self._idle: list[Worker] = []
-        self._waiting: deque[tuple[str, asyncio.Future[Worker]]] = deque()
+        self._workers: dict[FunctionProcess, asyncio.Task[None]] = {}
+        self._idle: list[FunctionProcess] = []
+        self._waiting: deque[tuple[str, asyncio.Future[FunctionProcess]]] = deque()
         self._closed = False
         self.used = False
 
-    async def invoke(self, payload: bytes, client_context: str | None) -> Answer:
+    async def invoke(self, payload: bytes, client_context: str | None) -> InvocationResult:
         self.used = True
         request_id = str(uuid4())
         try:
             worker = await self._acquire(request_id)
         except _StartFailed as failure:
-            return failure.answer
+            return failure.result
         invocation = Invocation(
             request_id=request_id,
             payload=payload,
@@ -257,7 +262,7 @@ class _Function:
             trace_id=f"Root=1-00000000-{uuid4().hex[:24]};Sampled=0",
             client_context=client_context,
         )
-        return await worker.answer(invocation, self.definition.timeout)
+        return await worker.handle(invocation, self.definition.timeout)
 
     async def prestart(self) -> None:
         if not self._workers:
@@ -285,32 +290,32 @@ class _Function:
         for worker in self._workers:
             worker.enforce_memory()
 
-    async def _acquire(self, request_id: str) -> Worker:
+    async def _acquire(self, request_id: str) -> FunctionProcess:
         while self._idle:
             worker = self._idle.pop()
             if worker.alive:
                 return worker
-        turn: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[FunctionProcess] = asyncio.get_running_loop().create_future()
         self._waiting.append((request_id, turn))
         if self._workers:
-            asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._grow)
+            asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow)
         else:
             self._grow()
         return await turn
 
     def _grow(self) -> None:
-        """Start as many processes as calls wait in vain."""
+        """Start a process for every invocation that waits and for which none is starting."""
         starting = sum(not worker.started for worker in self._workers)
         for _ in range(min(len(self._waiting) - starting, self._concurrency - len(self._workers))):
             self._start_worker()
 
     def _start_worker(self) -> None:
-        worker = Worker(self._launch, self._take_idle, self._take_end)
+        worker = FunctionProcess(self._settings, self._take_idle, self._take_end)
         self._workers[worker] = asyncio.get_running_loop().create_task(self._run(worker))
 
-    async def _run(self, worker: Worker) -> None:
+    async def _run(self, worker: FunctionProcess) -> None:
         async with self._starts:
-            # By its turn, other processes may have answered the calls it was meant for.
+            # Meanwhile other processes may have handled the invocations it was meant for.
             if self._closed or not (self._waiting or len(self._workers) == 1):
                 del self._workers[worker]
                 return
@@ -318,7 +323,7 @@ class _Function:
             await worker.ready.wait()
         await life
 
-    def _take_idle(self, worker: Worker) -> None:
+    def _take_idle(self, worker: FunctionProcess) -> None:
         while self._waiting:
             _, turn = self._waiting.popleft()
             if not turn.done():
@@ -326,12 +331,12 @@ class _Function:
                 return
         self._idle.append(worker)
 
-    def _take_end(self, worker: Worker) -> None:
+    def _take_end(self, worker: FunctionProcess) -> None:
         self._workers.pop(worker, None)
         if worker in self._idle:
             self._idle.remove(worker)
         if not worker.started and self._waiting and not self._closed:
-            # As on Lambda, a start that failed is the answer to the call it was made for.
+            # As on Lambda, a failed start is the result of the invocation it was made for.
             request_id, turn = self._waiting.popleft()
             turn.set_exception(_StartFailed(worker.explain_end(request_id)))
         if not self._closed:
@@ -339,39 +344,39 @@ class _Function:
 
 
 class _StartFailed(Exception):
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer)
-        self.answer = answer
+    def __init__(self, result: InvocationResult) -> None:
+        super().__init__(result)
+        self.result = result
 
 
-async def _each(starts: Iterable[Any]) -> None:
+async def _await_each(starts: Iterable[Any]) -> None:
     for start in starts:
         await start()
 
 
-async def _gather(calls: Iterable[Any]) -> list[Any]:
+async def _collect(calls: Iterable[Any]) -> list[Any]:
     return [await call() for call in calls]
 
 
 def _plain_name(name: str) -> str:
-    """Return a function's name from its name, partial or full ARN, with or without a qualifier."""
+    """Return a function's name, given its name or its partial or full ARN, with or without a qualifier."""
     parts = name.split(":")
     if "function" in parts:
         return parts[parts.index("function") + 1]
     return parts[0]
 
 
-def _launch(function: LocalFunction, surroundings: Surroundings, lifeline: int) -> Launch:
-    code = surroundings.code.get(function.logical_id)
-    folder = (surroundings.project / function.code if code is None else code.folder).resolve()
-    surroundings.logs.mkdir(parents=True, exist_ok=True)
-    log = surroundings.logs / f"{function.name}.log"
+def _configure_process(function: LocalFunction, settings: PoolSettings, lifeline: int) -> ProcessSettings:
+    code = settings.code.get(function.logical_id)
+    folder = (settings.project / function.code if code is None else code.folder).resolve()
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    log = settings.logs / f"{function.name}.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
-    return Launch(
+    return ProcessSettings(
         handler=function.handler,
         folder=folder,
-        environment=_environment(function, surroundings, folder, code),
+        environment=_environment(function, settings, folder, code),
         lifeline=lifeline,
         log=log,
         memory_bytes=function.memory * 1024 * 1024,
@@ -379,16 +384,16 @@ def _launch(function: LocalFunction, surroundings: Surroundings, lifeline: int) 
 
 
 def _environment(
-    function: LocalFunction, surroundings: Surroundings, folder: Path, code: Code | None
+    function: LocalFunction, settings: PoolSettings, folder: Path, code: FunctionCode | None
 ) -> dict[str, str]:
-    """The variables Lambda sets, over a few of the caller's, and the template's own over these."""
+    """Return a few inherited variables, overridden by those that Lambda sets, overridden by the template's."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    # Built code brings its packages; code in the tree finds ours where this process found it.
+    # Built code contains its packages; code in the project imports ours from where this process did.
     paths = (folder, Path(stepensemble.__file__).parents[1]) if code is None else (folder, *code.layers)
-    given = {
+    lambda_variables = {
         "LANG": "C.UTF-8",
         "TZ": "UTC",
-        "TMPDIR": str(surroundings.scratch),
+        "TMPDIR": str(settings.scratch),
         "PYTHONPATH": os.pathsep.join(str(path) for path in paths),
         "LAMBDA_TASK_ROOT": str(folder),
         "_HANDLER": function.handler,
@@ -401,25 +406,25 @@ def _environment(
         "AWS_LAMBDA_LOG_STREAM_NAME": f"local/[$LATEST]{uuid4().hex}",
         "AWS_LAMBDA_LOG_FORMAT": function.log_format,
         "AWS_LAMBDA_LOG_LEVEL": function.log_level,
-        "AWS_REGION": surroundings.region,
-        "AWS_DEFAULT_REGION": surroundings.region,
+        "AWS_REGION": settings.region,
+        "AWS_DEFAULT_REGION": settings.region,
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_SESSION_TOKEN": "local",
-        "AWS_ENDPOINT_URL": surroundings.endpoint,
-        # Or boto3 looks for StartSyncExecution at "sync-127.0.0.1".
+        "AWS_ENDPOINT_URL": settings.endpoint,
+        # Without it boto3 sends StartSyncExecution to "sync-127.0.0.1".
         "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
-        # Not the caller's configuration, which may name another endpoint or a profile.
+        # The user's configuration may name another endpoint or a profile.
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
     }
     if code is not None:
-        given["PYTHONDONTWRITEBYTECODE"] = "1"  # what was built stays as it was built
-    return inherited | given | function.environment
+        lambda_variables["PYTHONDONTWRITEBYTECODE"] = "1"  # built code stays unchanged
+    return inherited | lambda_variables | function.environment
 
 
 def encode_status(statuses: Sequence[FunctionStatus]) -> bytes:
-    """Write functions' processes as JSON."""
+    """Return functions' processes as JSON."""
     return msgspec.json.encode(statuses)

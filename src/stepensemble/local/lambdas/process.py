@@ -1,4 +1,4 @@
-"""One process of a function: started, given one invocation at a time, watched, and reported as Lambda reports."""
+"""One process of a function: handles one invocation at a time, and reports failures as Lambda does."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from stepensemble.local.lambdas.runtime_api import RESPONSE_BYTES, Invocation, Report, RuntimeApi, Said
+from stepensemble.local.lambdas.runtime_api import RESPONSE_BYTES, Invocation, ReportKind, RuntimeApi, RuntimeReport
 
 INIT_SECONDS = 60.0
-"""A process that has not asked for work by then is given up. Lambda gives ten, but a laptop may start many at once."""
+"""A process that has not requested an invocation by then is killed. Lambda's limit is ten seconds, but a laptop may
+start many processes at once."""
 
 DRAIN_SECONDS = 1.0
-"""How long to wait for a dead process's last words, which lie in the kernel already."""
+"""How long to wait for the last bytes that an ended process has sent, which the kernel holds already."""
 
-LAST_BYTES = 64 * 1024
-"""A disk that takes no more than that is full."""
+FULL_DISK_BYTES = 64 * 1024
+"""A disk with less free space counts as full."""
 
 WORKER = Path(__file__).with_name("worker.py")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the caller of a function gets.
+class InvocationResult:
+    """What the caller of a function receives.
 
     Attributes:
-        payload: the answer or the error, JSON.
-        error: as the header `X-Amz-Function-Error`; None for an answer.
+        payload: the function's response or the error, JSON.
+        error: the value of the header `X-Amz-Function-Error`; None for a response.
     """
 
     request_id: str
@@ -44,15 +45,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class ProcessSettings:
     """How to start a process of a function.
 
     Attributes:
-        folder: its code; current folder of the process.
-        environment: all of its variables but the Runtime API's address.
-        lifeline: a pipe's reading end; the process ends when the other end is closed.
-        log: what it prints is appended there.
-        memory_bytes: more than that, and it is killed.
+        folder: its code; the working directory of the process.
+        environment: all of its variables except the Runtime API's address.
+        lifeline: the reading end of a pipe; the process ends when the other end is closed.
+        log: file to which its output is appended.
+        memory_bytes: it is killed if it uses more.
     """
 
     handler: str
@@ -63,7 +64,7 @@ class Launch:
     memory_bytes: int
 
 
-class Doom(Enum):
+class KillReason(Enum):
     """Why the stack killed a process."""
 
     TIMEOUT = "timeout"
@@ -71,19 +72,19 @@ class Doom(Enum):
 
 
 @dataclass(eq=False)
-class Worker:
-    """A process. `on_idle` is called whenever it asks for work, `on_end` once, after its end.
+class FunctionProcess:
+    """A process. `on_idle` is called whenever it requests an invocation, `on_end` once, after its end.
 
     Attributes:
-        started: it has asked for work at least once.
-        busy: it works on an invocation.
-        ready: set once it has started, or failed to.
-        free_bytes: says how many bytes a folder's disk takes.
+        started: it has requested an invocation at least once.
+        busy: it handles an invocation.
+        ready: set once it has started, or failed to start.
+        free_bytes: returns the free bytes of a folder's disk.
     """
 
-    launch: Launch
-    on_idle: Callable[[Worker], None]
-    on_end: Callable[[Worker], None]
+    settings: ProcessSettings
+    on_idle: Callable[[FunctionProcess], None]
+    on_end: Callable[[FunctionProcess], None]
     started: bool = False
     busy: bool = False
     pid: int | None = None
@@ -91,22 +92,22 @@ class Worker:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
     _killed: bool = False
-    _doom: Doom | None = None
-    _refusal: str | None = None
+    _kill_reason: KillReason | None = None
+    _start_error: str | None = None
     _api: RuntimeApi = field(init=False)
-    _report: asyncio.Future[Report] | None = None
+    _report: asyncio.Future[RuntimeReport] | None = None
 
     def __post_init__(self) -> None:
         self._api = RuntimeApi(self._become_idle)
 
     @property
     def alive(self) -> bool:
-        """It has not ended, and nobody has killed it."""
+        """It has neither ended nor been killed."""
         return self.exit_code is None and not self._killed
 
     async def live(self) -> None:
         """Start the process and stay until its end."""
-        limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up)
+        limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._kill_if_not_started)
         try:
             process = await self._spawn(await self._api.open())
             self.pid = process.pid
@@ -114,7 +115,7 @@ class Worker:
                 self.kill()
             code = await process.wait()
         except (OSError, ValueError) as error:  # no such folder, no more processes, no such variable
-            self._refusal, code = str(error), 1
+            self._start_error, code = str(error), 1
         finally:
             limit.cancel()
             await self._api.drain(DRAIN_SECONDS)
@@ -124,60 +125,60 @@ class Worker:
             self._report.cancel()
         self.on_end(self)
 
-    async def answer(self, invocation: Invocation, timeout: float) -> Answer:
-        """Have the idle process work on an invocation."""
+    async def handle(self, invocation: Invocation, timeout: float) -> InvocationResult:
+        """Have the idle process handle an invocation; return the result."""
         self.busy = True
-        self._report = self._api.give(invocation)
+        self._report = self._api.send(invocation)
         try:
-            # Shielded: a cancelled future is how `live` tells that the process ended.
+            # Shielded: `live` cancels the future when the process has ended.
             report = await asyncio.wait_for(asyncio.shield(self._report), timeout)
         except TimeoutError:
-            self.kill(Doom.TIMEOUT)
+            self.kill(KillReason.TIMEOUT)
             return _failure(invocation.request_id, "Sandbox.Timedout", f"Task timed out after {timeout:.2f} seconds")
         except asyncio.CancelledError:
             if self._report is None or not self._report.cancelled():
                 raise
             return self.explain_end(invocation.request_id)
-        if report.said is Said.ANSWER:
-            return Answer(invocation.request_id, report.payload)
-        if report.said is Said.ERROR:
-            return Answer(invocation.request_id, report.payload, "Unhandled")
+        if report.kind is ReportKind.RESPONSE:
+            return InvocationResult(invocation.request_id, report.payload)
+        if report.kind is ReportKind.ERROR:
+            return InvocationResult(invocation.request_id, report.payload, "Unhandled")
         limit = f"maximum allowed payload size ({RESPONSE_BYTES} bytes)"
         message = f"Response payload size ({report.size} bytes) exceeded {limit}."
         return _failure(invocation.request_id, "Function.ResponseSizeTooLarge", message, prefix=False)
 
-    def explain_end(self, request_id: str) -> Answer:
-        """Say why the process ended, to the caller who waited for it."""
-        if self._refusal is not None:
-            return _failure(request_id, "Runtime.InvalidEntrypoint", self._refusal)
+    def explain_end(self, request_id: str) -> InvocationResult:
+        """Return why the process ended, as the result of the invocation that waited for it."""
+        if self._start_error is not None:
+            return _failure(request_id, "Runtime.InvalidEntrypoint", self._start_error)
         if not self.started and self._api.init_error is not None:
-            return Answer(request_id, self._api.init_error, "Unhandled")
-        if not self.started and self._doom is Doom.TIMEOUT:
+            return InvocationResult(request_id, self._api.init_error, "Unhandled")
+        if not self.started and self._kill_reason is KillReason.TIMEOUT:
             return _failure(request_id, "Sandbox.Timedout", f"Task timed out after {INIT_SECONDS:.2f} seconds")
-        if self._doom is Doom.MEMORY:
+        if self._kill_reason is KillReason.MEMORY:
             return _failure(request_id, "Runtime.OutOfMemory", "Runtime exited with error: signal: killed")
         code = self.exit_code or 0
         if code < 0:
-            # Python says "Killed" or, on a Mac, "Killed: 9"; Lambda says "killed".
+            # Python has "Killed" or, on a Mac, "Killed: 9"; Lambda has "killed".
             name = (signal.strsignal(-code) or str(-code)).partition(":")[0].lower()
             return _failure(request_id, "Runtime.ExitError", f"Runtime exited with error: signal: {name}")
         reason = f"with error: exit status {code}" if code else "without providing a reason"
-        if code and self.free_bytes(self.launch.log.parent) < LAST_BYTES:
+        if code and self.free_bytes(self.settings.log.parent) < FULL_DISK_BYTES:
             # Python exits with 120 where it cannot write what was printed.
-            reason += f"; no space is left for its log {self.launch.log}: free some on that disk"
+            reason += f"; no space is left for its log {self.settings.log}: free some on that disk"
         return _failure(request_id, "Runtime.ExitError", f"Runtime exited {reason}")
 
     def enforce_memory(self) -> None:
-        """Kill the process if it holds more than its function may."""
-        if self.pid is not None and self.alive and _resident_bytes(self.pid) > self.launch.memory_bytes:
-            self.kill(Doom.MEMORY)
+        """Kill the process if it uses more memory than its function has."""
+        if self.pid is not None and self.alive and _resident_bytes(self.pid) > self.settings.memory_bytes:
+            self.kill(KillReason.MEMORY)
 
-    def kill(self, doom: Doom | None = None) -> None:
-        """End the process and what it started."""
+    def kill(self, reason: KillReason | None = None) -> None:
+        """Kill the process and its children."""
         self._killed = True
-        self._doom = self._doom or doom
+        self._kill_reason = self._kill_reason or reason
         if self.pid is not None and self.exit_code is None:
-            with suppress(ProcessLookupError):  # it was faster
+            with suppress(ProcessLookupError):  # it has ended meanwhile
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _become_idle(self) -> None:
@@ -186,41 +187,41 @@ class Worker:
         if self.alive:
             self.on_idle(self)
 
-    def _give_up(self) -> None:
+    def _kill_if_not_started(self) -> None:
         if not self.started:
-            self.kill(Doom.TIMEOUT)
+            self.kill(KillReason.TIMEOUT)
 
     async def _spawn(self, address: str) -> asyncio.subprocess.Process:
-        with self.launch.log.open("ab") as log:
+        with self.settings.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
                 str(WORKER),
-                str(self.launch.lifeline),
-                self.launch.handler,
+                str(self.settings.lifeline),
+                self.settings.handler,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=self.launch.folder,
-                env={**self.launch.environment, "AWS_LAMBDA_RUNTIME_API": address},
-                pass_fds=(self.launch.lifeline,),
+                cwd=self.settings.folder,
+                env={**self.settings.environment, "AWS_LAMBDA_RUNTIME_API": address},
+                pass_fds=(self.settings.lifeline,),
                 # Ctrl-C in the terminal is for the command, which then ends its processes.
                 process_group=0,
             )
 
 
 def deadline_ms(timeout: float) -> int:
-    """The time, in milliseconds since 1970, at which a call begun now has timed out."""
+    """Return the time, in milliseconds since 1970, at which an invocation that begins now times out."""
     return int((time.time() + timeout) * 1000)
 
 
-def _failure(request_id: str, kind: str, message: str, *, prefix: bool = True) -> Answer:
+def _failure(request_id: str, kind: str, message: str, *, prefix: bool = True) -> InvocationResult:
     text = f"RequestId: {request_id} Error: {message}" if prefix else message
-    return Answer(request_id, json.dumps({"errorType": kind, "errorMessage": text}).encode(), "Unhandled")
+    return InvocationResult(request_id, json.dumps({"errorType": kind, "errorMessage": text}).encode(), "Unhandled")
 
 
 def _resident_bytes(pid: int) -> int:
-    """What a process holds in memory; 0 where the system has no /proc."""
+    """Return the memory that a process uses; 0 where the system has no /proc."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     except (OSError, IndexError):

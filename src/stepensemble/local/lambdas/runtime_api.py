@@ -15,15 +15,15 @@ from enum import Enum
 HOST = "127.0.0.1"
 PREFIX = "/2018-06-01/runtime/"
 REQUEST_BYTES = 6 * 1024 * 1024
-"""Lambda's limit for what is sent to a function."""
+"""Lambda's limit for the payload of an invocation."""
 
 RESPONSE_BYTES = REQUEST_BYTES + 100
-"""Lambda's limit for what a function answers."""
+"""Lambda's limit for a function's response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One call, as the Runtime API hands it over."""
+    """One invocation, as the Runtime API sends it."""
 
     request_id: str
     payload: bytes
@@ -33,50 +33,54 @@ class Invocation:
     client_context: str | None = None
 
     def headers(self) -> dict[str, str]:
-        """The headers that tell a runtime about the call."""
-        told = {
+        """Return the headers that describe the invocation to a runtime."""
+        headers = {
             "Lambda-Runtime-Aws-Request-Id": self.request_id,
             "Lambda-Runtime-Deadline-Ms": str(self.deadline_ms),
             "Lambda-Runtime-Invoked-Function-Arn": self.function_arn,
             "Lambda-Runtime-Trace-Id": self.trace_id,
         }
-        return told if self.client_context is None else {**told, "Lambda-Runtime-Client-Context": self.client_context}
+        return (
+            headers
+            if self.client_context is None
+            else {**headers, "Lambda-Runtime-Client-Context": self.client_context}
+        )
 
 
-class Said(Enum):
-    """What a process reported of an invocation."""
+class ReportKind(Enum):
+    """What a process reported about an invocation."""
 
-    ANSWER = "answer"
+    RESPONSE = "response"
     ERROR = "error"
     TOO_LARGE = "too large"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a process reported; for an answer that is too large `size` only."""
+class RuntimeReport:
+    """What a process reported; a response that is too large has a `size` and no payload."""
 
-    said: Said
+    kind: ReportKind
     payload: bytes
     size: int
 
 
 class RuntimeApi:
-    """Serve one process.
+    """Serves one process.
 
     Attributes:
-        init_error: what the process posted about a failed start.
+        init_error: the body that the process posted about a failed start.
     """
 
     def __init__(self, on_idle: Callable[[], None]) -> None:
-        """Call `on_idle` whenever the process asks for work."""
+        """Create the API; `on_idle` is called whenever the process requests an invocation."""
         self.init_error: bytes | None = None
         self._on_idle = on_idle
         self._work: asyncio.Queue[Invocation] = asyncio.Queue(1)
         self._current: str | None = None
-        self._report: asyncio.Future[Report] | None = None
+        self._report: asyncio.Future[RuntimeReport] | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        self._asking: set[asyncio.Task[None] | None] = set()
+        self._polling: set[asyncio.Task[None] | None] = set()
 
     async def open(self) -> str:
         """Listen, and return the address for AWS_LAMBDA_RUNTIME_API."""
@@ -84,16 +88,16 @@ class RuntimeApi:
         return f"{HOST}:{self._server.sockets[0].getsockname()[1]}"
 
     async def drain(self, seconds: float) -> None:
-        """After the process's end: take in what it sent last, and close."""
+        """Read what the ended process has sent last, and close."""
         if self._server is not None:
             self._server.close()
-        if reading := self._connections - self._asking:
+        if reading := self._connections - self._polling:
             await asyncio.wait(reading, timeout=seconds)
         for connection in list(self._connections):
             connection.cancel()
 
-    def give(self, invocation: Invocation) -> asyncio.Future[Report]:
-        """Hand an invocation to the idle process; the future is its report."""
+    def send(self, invocation: Invocation) -> asyncio.Future[RuntimeReport]:
+        """Send an invocation to the idle process; the future is its report."""
         self._current = invocation.request_id
         self._report = asyncio.get_running_loop().create_future()
         self._work.put_nowait(invocation)
@@ -108,7 +112,7 @@ class RuntimeApi:
             while await self._serve(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
-            pass  # the process is gone, or what calls is no runtime
+            pass  # the process has ended, or the caller is not a runtime
         except asyncio.CancelledError:
             pass  # the stack closes
         finally:
@@ -136,12 +140,12 @@ class RuntimeApi:
 
     async def _next_work(self) -> Invocation:
         task = asyncio.current_task()
-        self._asking |= {task}
+        self._polling |= {task}
         try:
             self._on_idle()
             return await self._work.get()
         finally:
-            self._asking -= {task}
+            self._polling -= {task}
 
     def _take_report(self, method: str, path: str, body: bytes, length: int) -> tuple[int, bytes]:
         request_id, _, kind = path.removeprefix("invocation/").partition("/")
@@ -150,15 +154,17 @@ class RuntimeApi:
         if request_id != self._current or self._report is None or self._report.done():
             return 400, _error("InvalidRequestID", "Invalid request ID")
         if kind == "response" and length > RESPONSE_BYTES:
-            self._report.set_result(Report(Said.TOO_LARGE, b"", length))
+            self._report.set_result(RuntimeReport(ReportKind.TOO_LARGE, b"", length))
             message = f"Exceeded maximum allowed payload size ({RESPONSE_BYTES} bytes)."
             return 413, _error("RequestEntityTooLarge", message)
-        self._report.set_result(Report(Said.ANSWER if kind == "response" else Said.ERROR, body, length))
+        self._report.set_result(
+            RuntimeReport(ReportKind.RESPONSE if kind == "response" else ReportKind.ERROR, body, length)
+        )
         return 202, b'{"status":"OK"}'
 
 
 async def _read(reader: asyncio.StreamReader, length: int) -> bytes:
-    """Read a body; of one beyond any limit nothing is kept."""
+    """Read a body; one that is larger than the limit is read and dropped."""
     if length <= RESPONSE_BYTES:
         return await reader.readexactly(length)
     while length > 0:
@@ -172,7 +178,7 @@ async def _read(reader: asyncio.StreamReader, length: int) -> bytes:
 def _respond(writer: asyncio.StreamWriter, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
     lines = [f"HTTP/1.1 {status} OK", "Content-Type: application/json", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-    # In one write: apart, head and body wait for each other's acknowledgement, 40 ms a call.
+    # In one write: with two, head and body wait for each other's acknowledgement, 40 ms for each invocation.
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
 

@@ -1,6 +1,6 @@
 """A small runtime client: `python -m stepensemble.local.lambdas.runtime_client app.handler`.
 
-It speaks the Runtime API as `awslambdaric` does, for systems that one has no wheel for. It is started by its path and
+It uses the Runtime API as `awslambdaric` does, on systems for which that has no wheel. It is started by its path and
 imports nothing of this package (see `worker`).
 """
 
@@ -23,7 +23,7 @@ Handler = Callable[[Any, "Context"], Any]
 
 @dataclass(frozen=True)
 class Context:
-    """What a handler is told about its call, under the names Lambda uses."""
+    """What a handler knows about its invocation, under Lambda's names."""
 
     aws_request_id: str
     invoked_function_arn: str
@@ -48,12 +48,12 @@ class Context:
 
     @property
     def log_group_name(self) -> str:
-        """Where the function logs."""
+        """The log group of the function."""
         return os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
 
     @property
     def log_stream_name(self) -> str:
-        """Where this process of it logs."""
+        """The log stream of this process."""
         return os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
 
     def get_remaining_time_in_millis(self) -> int:
@@ -62,7 +62,7 @@ class Context:
 
 
 def serve(name: str, connection: HTTPConnection) -> None:
-    """Answer invocations with a handler (`module.function`) until the process ends."""
+    """Handle invocations with a handler (`module.function`) until the process ends."""
     try:
         handler = _find_handler(name)
     except Exception as error:  # noqa: BLE001 (whatever a module raises while it is imported)
@@ -72,11 +72,11 @@ def serve(name: str, connection: HTTPConnection) -> None:
         headers, event = _receive(connection)
         path = f"/invocation/{headers['Lambda-Runtime-Aws-Request-Id']}"
         try:
-            answer = json.dumps(handler(json.loads(event), _context(headers))).encode()
-        except Exception as error:  # noqa: BLE001 (whatever a handler raises is its answer)
+            response = json.dumps(handler(json.loads(event), _context(headers))).encode()
+        except Exception as error:  # noqa: BLE001 (whatever a handler raises is its result)
             _send(connection, f"{path}/error", _describe(error, type(error).__name__))
         else:
-            _send(connection, f"{path}/response", answer)
+            _send(connection, f"{path}/response", response)
 
 
 def _find_handler(name: str) -> Handler:
@@ -99,12 +99,12 @@ def _receive(connection: HTTPConnection) -> tuple[HTTPMessage, bytes]:
 
 
 def _send(connection: HTTPConnection, path: str, body: bytes) -> None:
-    sys.stdout.flush()  # what was printed meanwhile is in the log before the answer is
+    sys.stdout.flush()  # the log has what the handler printed before the caller has its response
     connection.request("POST", PREFIX + path, body, {"Content-Type": "application/json"})
     response = connection.getresponse()
-    said = response.read()
+    message = response.read()
     if response.status != 202:
-        raise RuntimeError(f"the Runtime API refused what was posted to {path}: {response.status} {said.decode()}")
+        raise RuntimeError(f"the Runtime API rejected the body posted to {path}: {response.status} {message.decode()}")
 
 
 def _context(headers: HTTPMessage) -> Context:

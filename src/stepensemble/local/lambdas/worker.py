@@ -1,8 +1,8 @@
 """The first lines of a function's process: `python -P worker.py LIFELINE HANDLER`.
 
-They tie the process's life to the stack's and then become the runtime client: AWS's own, `awslambdaric`, on Linux;
-elsewhere the loop in `runtime_client.py`. The file is started by its path, and imports nothing of this package, so that
-what a function imports is only what its code and its layers hold.
+They end the process with the stack, and run the runtime client: AWS's own, `awslambdaric`, on Linux; elsewhere the loop
+in `runtime_client.py`. The file is started by its path and imports nothing of this package, so that a function can only
+import what its code and its layers contain.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def _end_with(lifeline: int) -> None:
-    """Wait until the pipe's other end is closed, which happens however the stack ends; then end this process group."""
+    """Wait until the pipe's other end is closed, which happens however the stack ends; then kill this process group."""
     while os.read(lifeline, 1):
         pass
     os.killpg(0, signal.SIGKILL)

@@ -36,7 +36,7 @@ def cut_up(text: bytes, records: Records) -> list[bytes]:
 
 
 def go_through(text: bytes) -> list[tuple[int, int]]:
-    """Find end and number of fields of every record, a byte at a time, by the words of the module's docstring."""
+    """Find end and number of fields of every record, byte by byte, by the rules in the module's docstring."""
     found = []
     place = 0
     while place < len(text):
@@ -75,9 +75,7 @@ def close_quoted(text: bytes, start: int) -> int:
 
 
 @given(tables, st.sampled_from(["\n", "\r\n"]), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.booleans())
-def test_what_pythons_csv_wrote_is_found_record_by_record(
-    table: list[list[str]], end: str, quoting: int, ended: bool
-) -> None:
+def test_records_written_by_pythons_csv_are_found(table: list[list[str]], end: str, quoting: int, ended: bool) -> None:
     if end == "\n" and quoting == csv.QUOTE_MINIMAL:  # Python leaves a return unquoted then: a line's end here
         table = [[field.replace("\r", "") for field in row] for row in table]
     text = write(table, end, quoting)
@@ -92,13 +90,13 @@ def test_what_pythons_csv_wrote_is_found_record_by_record(
 
 
 @given(messes)
-def test_any_text_is_cut_as_its_rules_say(text: bytes) -> None:
+def test_any_text_is_split_according_to_the_rules(text: bytes) -> None:
     records = find_records(text, ",", final=True)
     assert list(zip(records.ends.tolist(), records.fields.tolist(), strict=True)) == go_through(text)
 
 
 @given(messes, st.data())
-def test_it_does_not_matter_in_which_pieces_a_text_comes(text: bytes, data: st.DataObject) -> None:
+def test_records_do_not_depend_on_the_pieces_of_a_text(text: bytes, data: st.DataObject) -> None:
     at_once = find_records(text, ",", final=True)
     ends: list[int] = []
     numbers: list[int] = []
@@ -116,8 +114,8 @@ def test_it_does_not_matter_in_which_pieces_a_text_comes(text: bytes, data: st.D
 
 @pytest.mark.parametrize("row", [b'1,"a\nb""c",3\n', b"5'10\",x,y\n", b'"open,x,y\n'])
 @pytest.mark.slow
-def test_windows_leave_no_trace(row: bytes) -> None:
-    """Rows of which one is irregular are repeated over several windows, shifted by a first one."""
+def test_records_do_not_depend_on_windows(row: bytes) -> None:
+    """Rows, of which one is irregular, fill several windows, shifted by a first row."""
     plain = b'1,"two\nlines",3\n'
     for shift in (0, 13):
         text = b"x" * shift + b",y,z\n" + plain * (WINDOW_BYTES // len(plain)) + row + plain * 2_000
@@ -126,7 +124,7 @@ def test_windows_leave_no_trace(row: bytes) -> None:
 
 
 @given(messes)
-def test_loose_records_are_quoted_so_that_everybody_reads_them_alike(text: bytes) -> None:
+def test_loose_records_are_quoted_so_that_all_readers_agree(text: bytes) -> None:
     records = find_records(text, ",", final=True)
     parts = cut_up(text, records)
     for number in records.loose:
@@ -141,13 +139,13 @@ def test_a_forgotten_quote_costs_a_line() -> None:
     assert find_records(text, ",", final=True).fields.tolist() == [2, UNCLOSED, 2, 2]
 
 
-def test_a_forgotten_quote_costs_a_line_also_where_the_text_goes_on_for_longer_than_a_record_may() -> None:
+def test_a_forgotten_quote_costs_a_line_even_if_the_text_is_longer_than_a_record() -> None:
     text = b'"1,2\n' + b"3,4\n" * 100
     records = find_records(text, ",", final=False, most=64)
     assert records.fields[:3].tolist() == [UNCLOSED, 2, 2]
 
 
-def test_a_line_longer_than_a_record_may_be_is_told() -> None:
+def test_a_line_that_is_too_long_is_reported() -> None:
     with pytest.raises(RecordTooLong):
         find_records(b"x" * 200, ",", final=False, most=64)
     with pytest.raises(RecordTooLong):
@@ -156,7 +154,7 @@ def test_a_line_longer_than_a_record_may_be_is_told() -> None:
         find_lines(b"x" * 200, final=False, most=64)
 
 
-def test_a_record_that_is_not_whole_waits_for_the_rest() -> None:
+def test_an_incomplete_record_is_left_for_the_next_piece() -> None:
     assert find_records(b'1,2\n3,"4\n', ",", final=False).ends.tolist() == [4]
     assert find_records(b'1,2\n3,"4"', ",", final=False).ends.tolist() == [4]
     assert find_lines(b"{}\n{", final=False).ends.tolist() == [3]

@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "batch-data.md").read_text()
 
 
 def cells(heading: str) -> Iterator[list[str]]:
-    """Yield the rows of the table whose first line begins so."""
+    """Yield the rows of the table whose first line begins with a heading."""
     table = PAGE[PAGE.index(heading) :].split("\n\n")[0]
     for line in table.splitlines()[2:]:
         yield [cell.strip() for cell in line.strip("| ").split(" | ")]
@@ -29,10 +29,10 @@ def test_the_page_names_every_ending() -> None:
 
 
 @pytest.mark.parametrize(("format_", "record", "reason"), list(cells("| format | record")))
-def test_malformed_records_are_rejected_with_the_words_of_the_page(format_: str, record: str, reason: str) -> None:
+def test_malformed_records_are_rejected_with_the_documented_reason(format_: str, record: str, reason: str) -> None:
     body = record.strip("`").replace("\\xff", "\xff").replace("\\r", "\r").encode("latin-1") + b"\n"
     files = {"x.csv": b"a,b\n" + body} if format_ == "csv" else {"x.jsonl": b'{"a": 1}\n' + body}
-    assert [told for _, told in reasons(read_all(files))] == [reason]
+    assert [found for _, found in reasons(read_all(files))] == [reason]
 
 
 PARQUET = ROOT / "tests" / "data" / "parquet"
@@ -63,7 +63,7 @@ REFUSED: dict[str, Callable[[], dict[str, bytes]]] = {
 
 
 @pytest.mark.parametrize(("what", "words"), list(cells("| file or option")))
-def test_datasets_are_refused_with_the_words_of_the_page(what: str, words: str) -> None:
+def test_datasets_are_rejected_with_the_documented_reason(what: str, words: str) -> None:
     options = {"encoding": Options(encoding="utf-88"), "separator": Options(separator="é")}.get(what, Options())
     bucket = fill(REFUSED[what]() if what in REFUSED else {"a.csv": b"a\n1\n"})
     with pytest.raises(DatasetRefused) as caught:

@@ -5,7 +5,7 @@ from obstore.store import MemoryStore
 
 from lake import DATASET, fill
 from stepensemble.batch.documents import KINDS, Options
-from stepensemble.batch.input.datasets import find_files, locate, wanted_columns
+from stepensemble.batch.input.datasets import find_files, parse_location, required_columns
 from stepensemble.core.errors import DatasetMissing, DatasetRefused, EnsembleError
 from stepensemble.storage.objects import Bucket
 
@@ -31,7 +31,7 @@ def test_a_dataset_may_be_one_file() -> None:
     assert [file.name for file in find_files(bucket, f"{DATASET}b.csv")] == ["b.csv"]
 
 
-def test_a_file_remembers_which_version_of_it_is_asked_for() -> None:
+def test_a_file_has_the_requested_version() -> None:
     bucket = fill({"a.csv": "a\n"})
     (named,), (latest,) = find_files(bucket, f"{DATASET}a.csv", None, "v1"), find_files(bucket, f"{DATASET}a.csv")
     assert (named.version_id, latest.version_id) == ("v1", None)
@@ -43,18 +43,18 @@ def test_a_dataset_may_be_a_whole_bucket() -> None:
 
 
 @pytest.mark.parametrize("ending", KINDS)
-def test_every_kind_is_told_by_its_name(ending: str) -> None:
+def test_every_format_is_recognized_by_its_name(ending: str) -> None:
     for name in (f"x{ending}", f"x{ending.upper()}", f"x.y{ending}"):
         (file,) = find_files(fill({name: b""}), DATASET)
         assert (file.format, file.compression) == KINDS[ending]
 
 
-def test_hidden_files_and_marks_are_passed_over() -> None:
+def test_hidden_files_and_markers_are_skipped() -> None:
     bucket = fill({"a.csv": "a\n", "_SUCCESS": "", ".a.csv.crc": "x", "_temporary/0/b.csv": "a\n", ".x/c.csv": "a\n"})
     assert [file.name for file in find_files(bucket, DATASET)] == ["a.csv"]
 
 
-def test_a_mark_of_success_alone_is_an_empty_dataset() -> None:
+def test_a_success_marker_is_an_empty_dataset() -> None:
     assert find_files(fill({"_SUCCESS": ""}), DATASET) == ()
 
 
@@ -66,7 +66,7 @@ def test_only_the_dates_folder_is_its_dataset() -> None:
     ]
     assert len(find_files(bucket, DATASET)) == 3
     assert [file.name for file in find_files(bucket, f"{DATASET}dt=2026-01-01/", "2026-01-02")] == ["a.csv"]
-    with pytest.raises(DatasetMissing, match=r"there is no dt=2026-01-03/ .* the last one is dt=2026-01-02/"):
+    with pytest.raises(DatasetMissing, match=r"there is no dt=2026-01-03/ .* the latest one is dt=2026-01-02/"):
         find_files(bucket, DATASET, "2026-01-03")
 
 
@@ -77,22 +77,22 @@ def test_files_without_a_date_are_every_dates() -> None:
 @pytest.mark.parametrize(
     ("dataset", "words"),
     [
-        ("s3://lake/other/", "there is nothing under s3://lake/other/"),
-        ("s3://lake/day/b.csv", "s3://lake/day/b.csv is not there; look at bucket, key and permissions"),
+        ("s3://lake/other/", "nothing is stored under s3://lake/other/"),
+        ("s3://lake/day/b.csv", "s3://lake/day/b.csv does not exist; check bucket, key and permissions"),
         ("s3://lake/day", "did you mean s3://lake/day/?"),
-        ("lake/day", '"lake/day" is no place in S3; write s3://bucket/key'),
-        ("https://lake/day", "is no place in S3"),
+        ("lake/day", '"lake/day" is not a location in S3; write s3://bucket/key'),
+        ("https://lake/day", "is not a location in S3"),
     ],
 )
-def test_a_dataset_that_is_not_there_has_a_clear_cause(dataset: str, words: str) -> None:
+def test_a_missing_dataset_is_reported_with_its_cause(dataset: str, words: str) -> None:
     with pytest.raises(DatasetMissing) as caught:
         find_files(fill({"a.csv": "a\n"}), dataset)
     assert words in str(caught.value)
     assert isinstance(caught.value, EnsembleError)
 
 
-def test_a_place_has_bucket_and_key() -> None:
-    assert locate("s3://lake/day/a=b c/ü.csv") == ("lake", "day/a=b c/ü.csv")
+def test_a_location_has_bucket_and_key() -> None:
+    assert parse_location("s3://lake/day/a=b c/ü.csv") == ("lake", "day/a=b c/ü.csv")
 
 
 def test_an_empty_bucket_has_no_dataset() -> None:
@@ -100,7 +100,7 @@ def test_an_empty_bucket_has_no_dataset() -> None:
         find_files(Bucket("lake", MemoryStore()), "s3://lake/")
 
 
-def test_unknown_kinds_are_refused_with_those_that_are_known() -> None:
+def test_unknown_formats_are_rejected_with_a_list_of_known_ones() -> None:
     with pytest.raises(DatasetRefused) as caught:
         find_files(fill({"a.csv": "a\n", "b.xlsx": "x", "c": "x"}), DATASET)
     assert [problem.path for problem in caught.value.problems] == ["b.xlsx", "c"]
@@ -112,6 +112,6 @@ def test_several_formats_are_refused() -> None:
         find_files(fill({"a.csv": "a\n", "a2.csv.gz": b"", "b.jsonl": "{}"}), DATASET)
 
 
-def test_what_is_wanted_is_wanted_once() -> None:
+def test_required_columns_are_listed_once() -> None:
     options = Options(id="id", label="y", keep=("x", "id"))
-    assert wanted_columns(options, ["x", "z"]) == ("x", "z", "id", "y")
+    assert required_columns(options, ["x", "z"]) == ("x", "z", "id", "y")

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 
 from builders import ROOT
-from stepensemble.batch.input.frame_encoder import Encoded, encode_frame, find_distinct, read_texts
-from stepensemble.batch.output.result_table import as_text
+from stepensemble.batch.input.frame_encoder import EncodedRows, encode_frame, find_distinct, read_texts
+from stepensemble.batch.output.result_table import to_text
 from stepensemble.core.errors import InvalidPayload
 from stepensemble.core.preprocessing.encoding import NUMERAL, all_column_names, normalize
 from stepensemble.core.schema.manifest import (
@@ -122,8 +122,8 @@ def list_rows(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) 
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def check_both_doors(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) -> Encoded:
-    """Give the same rows to both doors; a payload's has one row each, so that accepted rows are told from others."""
+def check_both_doors(features: Sequence[Feature], frame: pl.DataFrame, *, typed: bool) -> EncodedRows:
+    """Encode the same rows as a frame and as payloads of one row each, so that accepted rows are separate."""
     encoded = encode_frame(features, frame, typed=typed)
     rows, good, words = list_rows(features, frame, typed=typed), [], []
     for number, row in enumerate(rows):
@@ -154,7 +154,7 @@ def test_typed_values_are_encoded_as_in_a_single_execution(table: tuple[list[Fea
 
 @settings(max_examples=200, deadline=None)
 @given(tables(typed=False))
-def test_text_is_encoded_as_what_it_stands_for_is_in_a_single_execution(
+def test_text_is_encoded_as_its_value_is_in_a_single_execution(
     table: tuple[list[Feature], pl.DataFrame],
 ) -> None:
     check_both_doors(*table, typed=False)
@@ -162,7 +162,7 @@ def test_text_is_encoded_as_what_it_stands_for_is_in_a_single_execution(
 
 @given(st.lists(NUMERALS, min_size=20, max_size=20))
 @settings(max_examples=200, deadline=None)
-def test_what_polars_takes_for_a_finite_number_is_a_numeral_and_the_same_number(texts: list[str]) -> None:
+def test_polars_and_numerals_agree_on_finite_numbers(texts: list[str]) -> None:
     for text, number in zip(texts, pl.Series(texts).cast(pl.Float64, strict=False).to_list(), strict=True):
         if number is not None and np.isfinite(number):
             assert NUMERAL.fullmatch(text)
@@ -179,7 +179,7 @@ ODD_NUMERALS = [
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_every_invisible_character_in_a_number_is_met_alike_in_a_payload_and_in_the_batch(*, typed: bool) -> None:
+def test_invisible_characters_in_a_number_are_treated_equally_in_a_payload_and_in_the_batch(*, typed: bool) -> None:
     features = [NumberFeature("x"), CategoryFeature("x", (1, 2)), BooleanFeature("x"), TensorFeature("x", (1,))]
     texts = [
         text for mark in INVISIBLE for text in (f"1{mark}", f"{mark}1", f"1{mark}5", mark, f"true{mark}", f"[1]{mark}")
@@ -189,7 +189,7 @@ def test_every_invisible_character_in_a_number_is_met_alike_in_a_payload_and_in_
         check_both_doors([feature], frame, typed=typed)
 
 
-def test_a_value_that_is_nested_as_deeply_as_can_be_read_costs_only_its_row() -> None:
+def test_a_deeply_nested_value_costs_only_its_row() -> None:
     features = [NumberFeature("x"), CategoryFeature("x", (1,)), BooleanFeature("x"), TensorFeature("x", (1,))]
     for depth in range(900, 1000):
         frame = pl.DataFrame({"x": ["[" * depth + "]" * depth]})
@@ -198,12 +198,12 @@ def test_a_value_that_is_nested_as_deeply_as_can_be_read_costs_only_its_row() ->
             for feature in features:
                 encoded = encode_frame([feature], pl.DataFrame({"x": pl.Series([value], dtype=pl.Object)}), typed=True)
                 assert encoded.wrong.height == 1
-            assert as_text(pl.Series([value], dtype=pl.Object))[0] is not None
+            assert to_text(pl.Series([value], dtype=pl.Object))[0] is not None
         assert encode_frame([TensorFeature("x", (1,))], frame, typed=False).wrong.height == 1
 
 
-def test_a_number_may_stand_between_blanks_and_nothing_else_that_cannot_be_seen() -> None:
-    """What Unicode has as White_Space, which U+001C to U+001F are not, although Python takes them for blanks."""
+def test_a_number_may_be_surrounded_by_blanks_only() -> None:
+    """Return whether Unicode has a character as White_Space; U+001C to U+001F are not, although Python strips them."""
     around = {
         mark
         for mark in INVISIBLE
@@ -230,11 +230,11 @@ def test_a_numeral_is_what_python_reads_without_underscores_and_names_of_numbers
         (TensorFeature("x", (2,)), ["[1, 2.5]", "[1", "[" * 100_000], [[1, 2.5], "[1", "[" * 100_000]),
     ],
 )
-def test_text_stands_for(feature: Feature, texts: list[str | None], meant: list[Any]) -> None:
+def test_values_of_texts(feature: Feature, texts: list[str | None], meant: list[Any]) -> None:
     assert read_texts(feature, texts) == meant
 
 
-def test_parquets_own_types_are_what_json_has_for_them() -> None:
+def test_parquet_types_are_converted_to_json_types() -> None:
     features = [
         NumberFeature("price"),
         CategoryFeature("day", ("2026-03-01",)),
@@ -255,7 +255,7 @@ def test_parquets_own_types_are_what_json_has_for_them() -> None:
     assert [encoded.columns[name].tolist() for name in ("day", "port", "deck")] == [[0, 0], [1, 0], [0, 0]]
 
 
-def test_a_column_that_is_not_there_is_missing_in_every_row() -> None:
+def test_an_absent_column_is_missing_in_every_row() -> None:
     features = [NumberFeature("x", missing=2.0), NumberFeature("y")]
     encoded = encode_frame(features, pl.DataFrame({"z": [1, 2]}), typed=True)
     assert encoded.wrong.select("index", "column", "value", "reason").rows() == [
@@ -264,7 +264,7 @@ def test_a_column_that_is_not_there_is_missing_in_every_row() -> None:
     ]
 
 
-def test_a_rejected_value_is_told_as_it_stands_and_its_kind_without_it() -> None:
+def test_a_rejected_value_is_shown_and_its_kind_does_not_contain_it() -> None:
     features = [
         NumberFeature("n", min=0),
         CategoryFeature("c", (1, 2)),
@@ -283,7 +283,7 @@ def test_a_rejected_value_is_told_as_it_stands_and_its_kind_without_it() -> None
     ]
 
 
-def test_values_are_what_accepted_rows_had_before_scaling() -> None:
+def test_values_are_those_of_accepted_rows_before_scaling() -> None:
     features = [
         NumberFeature("n", max=9, missing=0.5, scaling=MinMax(0, 4)),
         CategoryFeature("c", ("a", "b"), "one_hot", "other", "a"),
@@ -309,7 +309,7 @@ def test_values_are_what_accepted_rows_had_before_scaling() -> None:
 
 
 @given(st.lists(st.none() | st.integers(0, 30), max_size=80), st.sampled_from([pl.Int64, pl.String, pl.Float64]))
-def test_few_distinct_values_and_many_are_found_alike(values: list[int | None], dtype: Any) -> None:
+def test_few_and_many_distinct_values_are_found_equally(values: list[int | None], dtype: Any) -> None:
     given_ = pl.Series(values, dtype=pl.Int64).cast(dtype)
     first, codes = find_distinct(given_)
     seen = list(dict.fromkeys(values))
@@ -317,12 +317,12 @@ def test_few_distinct_values_and_many_are_found_alike(values: list[int | None], 
     assert [seen[code] for code in codes.tolist()] == values
 
 
-def test_distinct_values_are_told_by_where_they_occur_first() -> None:
+def test_distinct_values_are_identified_by_their_first_row() -> None:
     first, codes = find_distinct(pl.Series(["b", None, "a", "b", None]))
     assert (first.tolist(), codes.tolist()) == ([0, 1, 2], [0, 1, 2, 0, 1])
 
 
-def test_an_integer_among_floats_is_told_as_it_is_written() -> None:
+def test_an_integer_among_floats_is_shown_as_it_is_written() -> None:
     written = [1, 2.5, 7, -3, -0.0]
     features = [NumberFeature("x", min=1), CategoryFeature("y", (1, 2), unknown="other")]
     frame = pl.DataFrame({"x": written, "y": written}, strict=False)
@@ -337,7 +337,7 @@ def test_an_integer_among_floats_is_told_as_it_is_written() -> None:
     assert (encoded.columns["y"].tolist(), encoded.values["y"].tolist()) == ([0, 2], [0, 2])
 
 
-def test_an_integer_that_no_float_is_is_told_from_its_neighbour() -> None:
+def test_an_integer_that_no_float_represents_is_distinguished_from_its_neighbour() -> None:
     written = [2**53, 2**53 + 1, 0.5]
     frame = pl.DataFrame({"x": pl.Series([float(value) for value in written])})
     feature = CategoryFeature("x", (2**53,))
@@ -346,7 +346,7 @@ def test_an_integer_that_no_float_is_is_told_from_its_neighbour() -> None:
     assert encoded.wrong["value"].to_list() == ["9007199254740993", "0.5"]
 
 
-def test_the_shipped_events_rows_are_encoded_alike_by_both_doors() -> None:
+def test_the_shipped_events_rows_are_encoded_equally_in_payload_and_batch() -> None:
     manifest = msgspec.json.decode((ROOT / "models" / "manifest.json").read_bytes(), type=Manifest)
     rows = [
         row

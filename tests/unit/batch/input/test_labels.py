@@ -1,4 +1,4 @@
-"""A column of labels is read one way: by the classes' names, or by their indexes."""
+"""A column of labels is read in one way: by the classes' names, or by their indexes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hypothesis import given
 from builders import BINARY, REGRESSION, THREE
 from stepensemble.batch.documents import LabelValues
 from stepensemble.batch.input.labels import (
-    Readings,
+    LabelReadings,
     can_differ,
     choose_reading,
-    code_truth,
+    count_labels,
     count_readings,
-    read_truth,
-    tally_labels,
+    encode_ground_truth,
+    read_ground_truth,
 )
-from stepensemble.batch.report.statistics import LabelCounts, Rejection
+from stepensemble.batch.report.statistics import Rejection, RowLocation
 from stepensemble.core.errors import DatasetRefused
 from stepensemble.core.schema.task import BinaryTask, MulticlassTask, Task
 
@@ -31,7 +31,7 @@ FROM_ONE = MulticlassTask(classes=("1", "2", "3"))
 DIGITS = MulticlassTask(classes=tuple("0123456789"))
 
 
-def count(task: Task, given_: Any, start: int = 1) -> Readings:
+def count(task: Task, given_: Any, start: int = 1) -> LabelReadings:
     series = given_ if isinstance(given_, pl.Series) else pl.Series(given_)
     return count_readings(task, series, "a.csv", np.arange(start, start + len(series)))
 
@@ -67,15 +67,15 @@ def count(task: Task, given_: Any, start: int = 1) -> Readings:
         (BINARY, "names", pl.Series(["yes", "no"], dtype=pl.Categorical), ["yes", "no"]),
     ],
 )
-def test_the_truth_is_read_by_name_by_index_or_as_a_number(
+def test_labels_are_read_by_name_by_index_or_as_a_number(
     task: Task, reading: LabelValues, given_: Any, names: list[Any]
 ) -> None:
     values = given_ if isinstance(given_, pl.Series) else pl.Series(given_, strict=False)
-    truth = read_truth(task, values, reading)
+    truth = read_ground_truth(task, values, reading)
     assert truth.to_list() == names
     classes = getattr(task, "classes", ())
     coded = [np.nan if name is None else classes.index(name) if classes else name for name in names]
-    np.testing.assert_array_equal(code_truth(task, truth), coded)
+    np.testing.assert_array_equal(encode_ground_truth(task, truth), coded)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_column_has_one_reading_or_the_caller_must_choose(
             choose_reading("y", task, found)
 
 
-def test_a_refusal_shows_where_the_labels_are() -> None:
+def test_the_error_names_the_first_rows_of_both_kinds() -> None:
     with pytest.raises(DatasetRefused, match=r'column "y" can be read .* for 2 labels \(first: a.csv row 1\)'):
         choose_reading("y", FROM_ONE, count(FROM_ONE, [1, 2]))
     message = (
@@ -127,35 +127,37 @@ CLASSES = st.permutations(["0", "1", "2", "red"]).flatmap(lambda names: st.integ
 @given(CLASSES, st.lists(st.sampled_from([0, 1, 2, 3, "red", "blue", None]), max_size=12), st.integers(0, 12))
 def test_a_column_in_two_parts_is_counted_as_one(classes: list[str], labels: list[Any], at: int) -> None:
     task = MulticlassTask(classes=tuple(classes))
-    given_ = [None if label is None else str(label) for label in labels]
-    whole = count(task, pl.Series(given_, dtype=pl.String))
-    cut = min(at, len(given_))
-    one, other = (pl.Series(part, dtype=pl.String) for part in (given_[:cut], given_[cut:]))
-    assert count(task, one) + count(task, other, 1 + cut) == whole
-    names, indexes = (read_truth(task, pl.Series(given_, dtype=pl.String), reading) for reading in ("names", "indexes"))
+    texts = [None if label is None else str(label) for label in labels]
+    together = count(task, pl.Series(texts, dtype=pl.String))
+    split = min(at, len(texts))
+    one, other = (pl.Series(part, dtype=pl.String) for part in (texts[:split], texts[split:]))
+    assert count(task, one) + count(task, other, 1 + split) == together
+    names, indexes = (
+        read_ground_truth(task, pl.Series(texts, dtype=pl.String), reading) for reading in ("names", "indexes")
+    )
     pairs = list(zip(names.to_list(), indexes.to_list(), strict=True))
-    assert whole.both == sum(name != index and None not in (name, index) for name, index in pairs)
+    assert together.both == sum(name != index and None not in (name, index) for name, index in pairs)
     if not can_differ(task):
-        assert whole.both == 0
+        assert together.both == 0
 
 
 @pytest.mark.parametrize(
-    ("task", "reading", "labels", "tally"),
+    ("task", "reading", "labels", "unrecognized", "counts"),
     [
-        (BINARY, "names", ["NO", "yes", "1", None, "x"], LabelCounts(4, Rejection(3, (1, 3, 5)), 1, 1)),
-        (BINARY, "indexes", ["0", "yes", "7"], LabelCounts(3, Rejection(2, (2, 3)), 0, 1)),
-        (BINARY, "indexes", [0.0, float("nan"), None, 0.5], LabelCounts(2, Rejection(1, (4,)))),
-        (REGRESSION, "names", [1.0, float("nan"), None], LabelCounts(1)),
-        (REGRESSION, "names", ["1", "n/a"], LabelCounts(2, Rejection(1, (2,)))),
-        (BINARY, "names", pl.Series([["no"], "no", None], dtype=pl.Object), LabelCounts(2, Rejection(1, (1,)))),
+        (BINARY, "names", ["NO", "yes", "1", None, "x"], [1, 3, 5], (4, 1, 1)),
+        (BINARY, "indexes", ["0", "yes", "7"], [2, 3], (3, 0, 1)),
+        (BINARY, "indexes", [0.0, float("nan"), None, 0.5], [4], (2, 0, 0)),
+        (REGRESSION, "names", [1.0, float("nan"), None], [], (1, 0, 0)),
+        (REGRESSION, "names", ["1", "n/a"], [2], (2, 0, 0)),
+        (BINARY, "names", pl.Series([["no"], "no", None], dtype=pl.Object), [1], (2, 0, 0)),
     ],
 )
-def test_labels_that_are_not_understood_are_counted_with_their_rows(
-    task: Task, reading: LabelValues, labels: Any, tally: Any
+def test_unrecognized_labels_are_counted_with_their_rows(
+    task: Task, reading: LabelValues, labels: Any, unrecognized: list[int], counts: tuple[int, int, int]
 ) -> None:
     values = labels if isinstance(labels, pl.Series) else pl.Series(labels)
     numbers = np.arange(1, len(values) + 1)
-    counted = tally_labels(task, values, read_truth(task, values, reading), reading, "a.csv", numbers)
-    assert counted.unknown.places == tuple(("a.csv", row) for row in tally.unknown.places)
-    assert (counted.given, counted.unknown.rows) == (tally.given, tally.unknown.rows)
-    assert (counted.capitals, counted.other) == (tally.capitals, tally.other)
+    counted = count_labels(task, values, read_ground_truth(task, values, reading), reading, "a.csv", numbers)
+    examples = tuple(RowLocation("a.csv", row) for row in unrecognized)
+    assert counted.unrecognized == Rejection(len(unrecognized), examples)
+    assert (counted.rows, counted.case_mismatches, counted.other_reading) == counts

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lake import DATASET, cut_all, fill
 from stepensemble.batch.input.datasets import find_files
-from stepensemble.batch.input.parquet_footer import GUESSED_BYTES, fetched, read_footer
+from stepensemble.batch.input.parquet_footer import GUESSED_BYTES, fetch_chunks, read_footer
 from stepensemble.batch.input.text_stream import TextRefused
 from stepensemble.core.errors import DatasetRefused
 
@@ -26,7 +26,7 @@ SMALL = write(pl.DataFrame({"a": list(range(40)), "b": ["x", None] * 20}), row_g
 
 @pytest.mark.parametrize("groups", [1, 3, 40])
 @pytest.mark.parametrize("width", [1, 60])
-def test_a_footer_says_what_polars_says(groups: int, width: int) -> None:
+def test_a_footer_is_read_as_by_polars(groups: int, width: int) -> None:
     frame = pl.DataFrame({f"column {index}": list(range(groups * 5)) for index in range(width)})
     bucket = fill({"a.parquet": write(frame, row_group_size=5)})
     (file,) = find_files(bucket, DATASET)
@@ -43,14 +43,14 @@ def test_a_footer_says_what_polars_says(groups: int, width: int) -> None:
     assert (len(footer.tail) > GUESSED_BYTES) == (groups * width == 2400)
 
 
-def test_only_what_is_asked_for_is_fetched() -> None:
+def test_only_the_requested_chunks_are_fetched() -> None:
     frame = pl.DataFrame({"a": list(range(60_000)), "b": list(range(60_000))})
     body = write(frame, row_group_size=15_000, compression="uncompressed")
     bucket = fill({"a.parquet": body})
     (file,) = find_files(bucket, DATASET)
     footer = read_footer(bucket, file)
     chunks = [chunk for chunk in footer.row_groups[2].chunks if chunk.column == "a"]
-    with fetched(bucket, file, footer, chunks) as path:
+    with fetch_chunks(bucket, file, footer, chunks) as path:
         local = path.read_bytes()
         read = pl.scan_parquet(path).select("a").slice(30_000, 15_000).collect()
     assert read["a"].to_list() == list(range(30_000, 45_000))
@@ -61,7 +61,7 @@ def test_only_what_is_asked_for_is_fetched() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_damaged_footer_is_told_or_says_something_that_can_be_read(changes: list[tuple[int, int]]) -> None:
+def test_a_damaged_footer_is_reported_or_still_readable(changes: list[tuple[int, int]]) -> None:
     body = bytearray(SMALL)
     for place, byte in changes:
         body[place] = byte
@@ -75,7 +75,13 @@ def test_a_damaged_footer_is_told_or_says_something_that_can_be_read(changes: li
     assert all(0 <= chunk.start <= chunk.end <= file.size for chunk in chunks)
 
 
-@pytest.mark.parametrize("size", range(1, len(SMALL), 7))
-def test_every_truncation_is_told(size: int) -> None:
-    with pytest.raises(DatasetRefused, match="is no Parquet file, or is truncated"):
-        cut_all(fill({"a.parquet": SMALL[:size]}))
+def test_every_truncation_is_reported() -> None:
+    accepted = []
+    for size in range(1, len(SMALL), 7):
+        try:
+            cut_all(fill({"a.parquet": SMALL[:size]}))
+        except DatasetRefused as error:
+            if "is not a Parquet file, or is truncated" in str(error):
+                continue
+        accepted.append(size)
+    assert accepted == [], f"of {len(SMALL)} bytes"

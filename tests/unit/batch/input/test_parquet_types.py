@@ -10,11 +10,11 @@ import pytest
 
 from builders import ROOT
 from lake import A, cut_all, fill, read_all, values
-from stepensemble.batch.documents import Format, Options
+from stepensemble.batch.documents import File, Format, Options
 from stepensemble.batch.input.frame_encoder import encode_frame
-from stepensemble.batch.input.shard_reader import Raw
+from stepensemble.batch.input.shard_reader import RawRows
 from stepensemble.batch.output.result_files import encode_part
-from stepensemble.batch.output.result_table import name_rows
+from stepensemble.batch.output.result_table import RowNaming, name_rows
 from stepensemble.core.errors import DatasetRefused
 from stepensemble.core.schema.manifest import BooleanFeature, CategoryFeature, Feature, NumberFeature, TensorFeature
 from stepensemble.core.schema.task import BinaryTask
@@ -59,8 +59,8 @@ def write(column: pl.Series) -> bytes:
     return file.getvalue()
 
 
-def read(body: bytes, options: Options, *features: Feature) -> Raw:
-    """Read a file with a column "k", as it is done after Plan has not refused it."""
+def read(body: bytes, options: Options, *features: Feature) -> RawRows:
+    """Read a file with a column "k", as a shard does after Plan has accepted it."""
     (raw,) = read_all({"x.parquet": body}, ["a", "k"], options, (A, *features))
     return raw
 
@@ -73,15 +73,16 @@ def refuse(body: bytes, options: Options = Options(), *features: Feature) -> str
     return f"{problem.message}; {problem.remedy}"
 
 
-def write_results(raw: Raw, options: Options) -> pl.DataFrame:
-    rows = name_rows(raw.frame, "x.parquet", raw.numbers, options, BinaryTask(("x", "y")), "parquet")
+def write_results(raw: RawRows, options: Options) -> pl.DataFrame:
+    file = File("x.parquet", "x.parquet", 1, "1", "parquet")
+    rows = name_rows(raw.frame, raw.numbers, RowNaming(file, options, BinaryTask(("x", "y"))))
     written = io.BytesIO(encode_part(rows, options.format))
     readers: dict[str, Any] = {"parquet": pl.read_parquet, "csv": pl.read_csv, "jsonl": pl.read_ndjson}
     return readers[options.format](written)
 
 
 @pytest.mark.parametrize("name", [*SINGLE, *NESTED])
-def test_a_column_of_every_type_is_carried_into_results_of_every_format(name: str) -> None:
+def test_a_column_of_every_type_is_copied_to_results_of_every_format(name: str) -> None:
     column = {**SINGLE, **NESTED}[name]
     for format_ in FORMATS:
         options = Options(keep=("k",), format=format_)
@@ -99,18 +100,20 @@ def test_a_column_of_every_single_type_is_an_id_or_a_label(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*NESTED, *BYTES])
 @pytest.mark.parametrize("role", ["id", "label"])
-def test_a_column_of_no_single_values_is_no_id_and_no_label(role: str, name: str) -> None:
+def test_a_column_of_nested_values_cannot_be_an_id_or_a_label(role: str, name: str) -> None:
     message = refuse(write({**NESTED, **BYTES}[name]), Options(**{role: "k"}))
-    assert message.endswith(f"; {role} names a column of single values: write text, numbers, or days and times")
+    assert message.endswith(f"; {role} must be a column of single values: write text, numbers, or dates and times")
 
 
 @pytest.mark.parametrize("name", BYTES)
-def test_bytes_are_carried_into_parquet_and_refused_where_results_are_text(name: str) -> None:
+def test_bytes_are_copied_to_parquet_and_rejected_for_text_formats(name: str) -> None:
     options = Options(keep=("k",))
     assert write_results(read(write(BYTES[name]), options), options)["k"].to_list() == BYTES[name].to_list()
     for format_ in ("csv", "jsonl"):
         message = refuse(write(BYTES[name]), Options(keep=("k",), format=format_))
-        assert message.startswith(f'column "k" is {BYTES[name].dtype}; {format_} has no bytes: write text, or ')
+        assert message.startswith(
+            f'column "k" is {BYTES[name].dtype}; {format_} does not support bytes: write text, or '
+        )
 
 
 @pytest.mark.parametrize("name", [*SINGLE, *NESTED, *BYTES])
@@ -124,7 +127,7 @@ def test_bytes_are_carried_into_parquet_and_refused_where_results_are_text(name:
     ],
     ids=lambda feature: type(feature).__name__,
 )
-def test_a_column_of_every_type_is_refused_as_a_feature_or_its_values_are_taken_or_rejected(
+def test_a_column_of_every_type_is_rejected_as_a_feature_or_its_values_are_validated(
     name: str, feature: Feature
 ) -> None:
     body = write({**SINGLE, **NESTED, **BYTES}[name])
@@ -137,7 +140,7 @@ def test_a_column_of_every_type_is_refused_as_a_feature_or_its_values_are_taken_
     assert len(encoded.accepted) == 2
 
 
-def test_a_duration_is_text_as_iso_8601_has_it() -> None:
+def test_a_duration_is_iso_8601_text() -> None:
     (raw,) = read_all({"x.parquet": write(SINGLE["duration"])}, ["k"])
     assert values([raw], "k") == ["P1DT2S", None]
     # A frame in memory has its own types.
@@ -154,7 +157,7 @@ def test_an_extension_of_a_type_is_read_as_that_type() -> None:
 
 
 @pytest.mark.parametrize("options", [Options(keep=("k",)), Options(id="k"), Options(label="k")])
-def test_a_decimal_of_too_many_digits_is_refused_where_it_is_wanted(options: Options) -> None:
+def test_a_decimal_with_too_many_digits_is_rejected_if_it_is_required(options: Options) -> None:
     body = (FILES / "decimal256.parquet").read_bytes()
     expected = 'column "k" is Decimal(precision=50, scale=2); write decimals of at most 38 digits, or text'
     assert refuse(body, options) == expected
@@ -162,12 +165,12 @@ def test_a_decimal_of_too_many_digits_is_refused_where_it_is_wanted(options: Opt
     assert values(read_all({"x.parquet": body})) == [1.0, 2.0]
 
 
-def test_two_columns_of_one_name_are_refused_by_it() -> None:
+def test_two_columns_of_one_name_are_rejected() -> None:
     body = (FILES / "duplicate_names.parquet").read_bytes()
-    assert refuse(body) == 'has several columns named "k"; name each of them once'
+    assert refuse(body) == 'has several columns named "k"; use each name once'
 
 
 @pytest.mark.parametrize("name", ["interval", "list_view"])
-def test_a_file_with_a_type_that_is_not_read_is_refused_with_what_it_may_be(name: str) -> None:
+def test_a_file_with_an_unsupported_type_is_rejected(name: str) -> None:
     message = refuse((FILES / f"{name}.parquet").read_bytes())
-    assert message.startswith("has a damaged footer, or a column of a type that is not read; ")
+    assert message.startswith("has a damaged footer, or a column of a type that is not supported; ")

@@ -7,9 +7,9 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given
 
-from stepensemble.batch.input.repeated_keys import MOST_BLANKS, MOST_HASHED, find_suspects
+from stepensemble.batch.input.repeated_keys import MAX_BLANKS, MAX_HASHED_BYTES, find_suspects
 
-BLANKS = st.sampled_from(["", "", " ", "\t", "  ", "\r", " " * MOST_BLANKS, " " * (MOST_BLANKS + 1)])
+BLANKS = st.sampled_from(["", "", " ", "\t", "  ", "\r", " " * MAX_BLANKS, " " * (MAX_BLANKS + 1)])
 STRINGS = st.lists(
     st.sampled_from(["a", "b", '\\"', "\\\\", ":", "{", "}", ",", "\\u0061", "longer than eight", "é", "\\n"]),
     max_size=3,
@@ -59,12 +59,12 @@ def test_lines_whose_keys_differ_are_no_suspects() -> None:
     assert not find_suspects(text, np.cumsum([len(line.encode()) + 1 for line in lines])).any()
 
 
-def test_what_is_long_is_looked_at_and_takes_no_time() -> None:
-    key, blank = "k" * MOST_HASHED, " " * 10**6
+def test_long_rows_are_suspects_and_take_little_time() -> None:
+    key, blank = "k" * MAX_HASHED_BYTES, " " * 10**6
     lines = [f'{{"{key}":1,"{key}x":2}}', f'{{"{key}a":1,"{key}b":2}}', f'{{"a"{blank}:1}}', f'{{"{key * 10**4}":1}}']
     text = "".join(lines).encode()
     assert find_suspects(text, np.cumsum([len(line) for line in lines])).tolist() == [False, True, True, False]
 
 
-def test_nothing_has_no_suspects() -> None:
+def test_an_empty_text_has_no_suspects() -> None:
     assert find_suspects(b"", np.empty(0, np.int64)).tolist() == []

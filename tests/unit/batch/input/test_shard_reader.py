@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from lake import A, B, cut_all, fill, numbers, packed, plan_for, read_all, reasons, values
 from stepensemble.batch.documents import Options, Shard
-from stepensemble.batch.input.shard_reader import MOST_CHARACTERS, read_shard
+from stepensemble.batch.input.shard_reader import MAX_CHARACTERS, read_shard
 from stepensemble.core.errors import DatasetChanged, DatasetRefused, InvalidPayload, ShardUnreadable
 from stepensemble.core.schema.manifest import TensorFeature
 from stepensemble.core.strict_json import read_json
@@ -48,7 +48,7 @@ def test_shards_together_are_the_csv_as_python_reads_it(table: list[tuple[str, s
 
 @pytest.mark.slow
 def test_a_large_csv_is_read_as_python_reads_it() -> None:
-    """Some megabytes, so that polars' own threads cut them too."""
+    """Some megabytes, so that polars also splits them for its threads."""
     generator = random.Random(7)  # noqa: S311 no secret
     text = io.StringIO()
     words = ["", "plain", 'a "quoted" word', "two\nlines", "three\r\nlines,and a comma", "ü"]
@@ -90,14 +90,14 @@ def test_everything_in_a_csv_is_text() -> None:
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_marks_line_ends_and_blank_lines_change_nothing(mark: bytes, end: bytes) -> None:
+def test_byte_order_marks_line_ends_and_blank_lines_change_nothing(mark: bytes, end: bytes) -> None:
     body = mark + end.join([b"a,b", b"1,x", b"", b'2,"y"', b"", b"", b"3,z"])
     raws = read_all({"a.csv": body})
     assert values(raws) == ["1", "2", "3"]
     assert numbers(raws) == [1, 2, 3]
 
 
-def test_every_invisible_character_is_read_alike_from_every_format() -> None:
+def test_invisible_characters_are_read_equally_from_every_format() -> None:
     marks = [chr(code) for code in range(0x3001) if not chr(code).isprintable() or chr(code) == " "]
     texts = [text for mark in marks for text in (f"1{mark}", f"{mark}1", f"1{mark}5")]
     written = io.StringIO()
@@ -121,7 +121,7 @@ def test_columns_are_taken_by_name_in_every_file() -> None:
     assert [raw.numbers.tolist() for raw in raws] == [[1]] * 3
 
 
-def test_a_file_that_has_none_of_the_columns_has_its_rows_nevertheless() -> None:
+def test_a_file_without_any_required_column_still_has_its_rows() -> None:
     raws = read_all({"1.csv": "a\n1\n", "2.csv": "x\n2\n3\n", "3.csv": "x\n"})
     assert values(raws) == ["1", None, None]
 
@@ -139,7 +139,7 @@ def test_a_file_that_has_none_of_the_columns_has_its_rows_nevertheless() -> None
     ],
 )
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "jsonl", "jsonl.gz"])
-def test_text_is_read_in_the_encoding_that_is_named(encoding: str, cell: str, ending: str) -> None:
+def test_text_is_read_in_the_given_encoding(encoding: str, cell: str, ending: str) -> None:
     lines = ["a,b", *[f'"{cell}\n{number}",x' for number in range(100)]]
     if "jsonl" in ending:
         lines = [json.dumps({"a": f"{cell}\n{number}"}, ensure_ascii=False) for number in range(100)]
@@ -155,14 +155,14 @@ def test_other_separators_separate() -> None:
     assert read_values({"a.csv": "a1b\n51 6\n"}, options=Options(separator="1")) == ["5"]
 
 
-def test_records_that_are_no_rows_are_told_with_their_reason_and_the_others_are_read() -> None:
+def test_malformed_records_are_reported_with_their_reason_and_the_others_are_read() -> None:
     body = b'a,b\n1,2\n3\n\n4,5,6\n7,8\n"9,10\n\xff,11\n12,13\n'
     raws = read_all({"a.csv": body})
     assert values(raws) == ["1", "7", "12"]
     assert numbers(raws) == [1, 4, 7]
     assert [(bad.row, bad.value, bad.reason) for raw in raws for bad in raw.malformed] == [
-        (2, "3", "has 1 field where the header has 2"),
-        (3, "4,5,6", "has 3 fields where the header has 2"),
+        (2, "3", "has 1 field, but the header has 2"),
+        (3, "4,5,6", "has 3 fields, but the header has 2"),
         (5, '"9,10', "has a quoted field that is not closed"),
         (6, "\ufffd,11", "is not utf-8"),
     ]
@@ -184,9 +184,9 @@ def test_quotes_in_plain_fields_are_characters() -> None:
     ]
 
 
-def test_what_is_shown_of_a_malformed_record_is_cut() -> None:
+def test_the_shown_text_of_a_malformed_record_is_cut() -> None:
     (raw,) = read_all({"a.csv": "a,b\n" + "x" * 1000 + "\n"})
-    assert raw.malformed[0].value == "x" * (MOST_CHARACTERS - 1) + "…"
+    assert raw.malformed[0].value == "x" * (MAX_CHARACTERS - 1) + "…"
 
 
 def test_very_many_records_of_another_encoding_are_all_found() -> None:
@@ -247,7 +247,7 @@ def test_missing_keys_are_missing_values() -> None:
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
-def test_a_line_with_a_key_twice_is_rejected_with_the_words_of_a_payload(line: str, name: str, encoding: str) -> None:
+def test_a_line_with_a_key_twice_is_rejected_with_the_message_of_a_payload(line: str, name: str, encoding: str) -> None:
     with pytest.raises(InvalidPayload) as refused:
         read_json(line.encode())
     text = f'{{"a": "é"}}\n{line}\n{{"a": {{"a": {{"a": 3}}}}}}\n{{"a": "\\\\", "b": "a\\": 1"}}\n'
@@ -287,20 +287,18 @@ ODD_JSON = ['"a":', '{"a":1}', '{"b":1,"b":2}', "1e999", "\\ud800"]
     st.sampled_from([None, -1]),
 )
 @settings(deadline=None)
-def test_whatever_a_text_holds_it_is_refused_or_its_rows_are_read_or_rejected(
-    format_: str, text: str, stop: int | None
-) -> None:
+def test_any_text_is_refused_or_its_rows_are_read_or_rejected(format_: str, text: str, stop: int | None) -> None:
     begin = 'a,"b"\n' if format_ == "csv" else '{"a": 1}\n'
     body = (begin + text).encode()[:stop]
     try:
-        whole = read_all({f"x.{format_}": body})
+        together = read_all({f"x.{format_}": body})
         same = read_all({f"x.{format_}.gz": packed(body)})
     except DatasetRefused:
         return
-    for raws in (whole, same):
+    for raws in (together, same):
         rows = sorted(numbers(raws) + [row for row, _ in reasons(raws)])
         assert rows == list(range(1, len(rows) + 1))
-    assert (values(whole), reasons(whole)) == (values(same), reasons(same))
+    assert (values(together), reasons(together)) == (values(same), reasons(same))
 
 
 def test_json_lines_may_begin_with_a_byte_order_mark() -> None:
@@ -314,17 +312,17 @@ def test_blank_lines_of_json_lines_are_no_rows() -> None:
     assert numbers(raws) == [1, 2, 3]
 
 
-def test_lines_that_are_no_objects_are_told_with_their_reason_and_the_others_are_read() -> None:
+def test_lines_that_are_no_objects_are_reported_with_their_reason_and_the_others_are_read() -> None:
     lines = ['{"a": 1}', "[1]", "3", '{"a": 2', '{"a": 3} {"a": 4}', "null", '{"a":', "5}", '{"a": 6}', '{"a": NaN}']
     raws = read_all({"a.jsonl": "\n".join(lines).encode() + b'\n{"a": "\xff"}\n{"a": 7}'})
     assert values(raws) == [1, 6, 7]
     assert numbers(raws) == [1, 9, 12]
-    told = dict(reasons(raws))
-    assert {row for row, reason in told.items() if reason == "is no JSON object"} == {2, 3, 6, 8}
-    assert all(told[row].startswith("is malformed JSON: ") for row in (4, 5, 7, 10))
-    assert told[11] == "is not utf-8"
+    messages = dict(reasons(raws))
+    assert {row for row, reason in messages.items() if reason == "is not a JSON object"} == {2, 3, 6, 8}
+    assert all(messages[row].startswith("is malformed JSON: ") for row in (4, 5, 7, 10))
+    assert messages[11] == "is not utf-8"
     assert {bad.kind for raw in raws for bad in raw.malformed} == {
-        "is no JSON object",
+        "is not a JSON object",
         "is malformed JSON",
         "is not utf-8",
     }
@@ -395,7 +393,7 @@ def test_parquet_without_rows_has_no_shards() -> None:
     assert read_all({"a.parquet": empty, "b.parquet": b""}) == []
 
 
-def test_a_damaged_page_of_parquet_is_told() -> None:
+def test_a_damaged_page_of_parquet_is_reported() -> None:
     body = bytearray(write_parquet(pl.DataFrame({"a": list(range(1000))}), compression="uncompressed"))
     body[4:200] = bytes(196)
     with pytest.raises(ShardUnreadable, match=r"a\.parquet: is damaged"):
@@ -416,6 +414,6 @@ def test_rows_are_checked_against_those_that_were_counted() -> None:
     bucket = fill({"a.csv": "a\n1\n2\n"})
     done = cut_all(bucket)
     plan = plan_for(done, Options())
-    with pytest.raises(ShardUnreadable, match="has 2 rows where 3 were counted"):
+    with pytest.raises(ShardUnreadable, match="has 2 rows, but 3 were counted"):
         read_shard(bucket, plan, replace(done.shards[0], rows=3), ["a"])
     assert read_shard(bucket, plan, Shard(0, 0, 2, 6, 1, None), ["a"]).rows == 2

@@ -41,19 +41,19 @@ def parquet(**columns: Any) -> bytes:
 
 
 @given(lines, st.integers(1, 200), st.integers(1, 50), st.integers(0, 5), st.booleans())
-def test_slices_are_the_text_whatever_pieces_it_comes_in(
+def test_slices_do_not_depend_on_the_pieces_of_a_text(
     parts: list[str], size: int, piece: int, start: int, known: bool
 ) -> None:
     text = "\n".join(parts).encode()
     end = start + len(text) if known else None
-    whole = list(slice_text([text], find_csv, start, size, end))
+    slices = list(slice_text([text], find_csv, start, size, end))
     pieces = [text[place : place + piece] for place in range(0, len(text), piece)]
-    assert list(slice_text(pieces, find_csv, start, size, end)) == whole
+    assert list(slice_text(pieces, find_csv, start, size, end)) == slices
     at_once = find_csv(text, final=True)
-    assert sum(part.rows for part in whole) == count_rows(at_once)
+    assert sum(part.rows for part in slices) == count_rows(at_once)
     edges = {start, *(at_once.ends + start).tolist()}
     row = 1
-    for part in whole:
+    for part in slices:
         body = text[part.start - start : part.end - start]
         inside = find_csv(body, final=True)
         assert {part.start, part.end} <= edges
@@ -61,19 +61,19 @@ def test_slices_are_the_text_whatever_pieces_it_comes_in(
         assert count_rows(inside) == part.rows > 0
         assert part.first_row == row
         row += part.rows
-    between = [text[one.end - start : two.start - start] for one, two in pairwise(whole)]
+    between = [text[one.end - start : two.start - start] for one, two in pairwise(slices)]
     assert b"".join(between).strip() == b""
 
 
 @given(lines, st.integers(1, 200))
-def test_json_lines_are_cut_at_lines(parts: list[str], size: int) -> None:
+def test_json_lines_are_split_at_lines(parts: list[str], size: int) -> None:
     text = "\n".join(parts).encode()
     slices = list(slice_text([text], find_lines, 0, size))
     assert sum(part.rows for part in slices) == sum(bool(line.strip()) for line in text.split(b"\n"))
 
 
 @given(st.integers(1, 500), st.integers(1, 400))
-def test_slices_of_a_text_that_ends_somewhere_are_alike(records: int, fitting: int) -> None:
+def test_slices_of_a_text_with_a_known_end_have_equal_sizes(records: int, fitting: int) -> None:
     text = b"1234567\n" * records
     slices = list(slice_text([text], find_lines, 0, 8 * fitting, len(text)))
     rows = [part.rows for part in slices]
@@ -83,10 +83,10 @@ def test_slices_of_a_text_that_ends_somewhere_are_alike(records: int, fitting: i
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 20)), max_size=12), st.integers(1, 4000))
-def test_slices_of_row_groups_are_all_rows_in_order_and_of_the_size_asked(
+def test_slices_of_row_groups_are_all_rows_in_order_and_of_the_requested_size(
     groups: list[tuple[int, int]], size: int
 ) -> None:
-    """Every group has one column, with so many bytes a value; another one is not read."""
+    """Every group has one column with so many bytes per value, and another one that is not read."""
     row_groups = [RowGroup(rows, (Chunk("a", 0, 1, rows * width), Chunk("b", 0, 1, 10**9))) for rows, width in groups]
     slices = list(slice_rows(row_groups, {"a": 8}, size))
     row = 0
@@ -128,7 +128,7 @@ def test_no_file_is_an_empty_dataset() -> None:
     assert (found.files, found.shards) == ((), ())
 
 
-def test_files_without_rows_are_no_reason_to_refuse_the_others() -> None:
+def test_files_without_rows_do_not_reject_the_others() -> None:
     found = cut_all(fill({"1.csv": b"", "2.csv": b"a\n1\n", "3.csv": b"a"}))
     assert [file.rows for file in found.files] == [0, 1, 0]
 
@@ -158,9 +158,9 @@ def test_missing_columns_are_refused_with_the_nearest_name(files: dict[str, Any]
     options = Options(id="idd", label="A", keep=("bb", "b"))
     problems = refused(files, options=options, features=(A, B))
     assert [(problem.path, problem.message) for problem in problems] == [
-        ("feature a", "is no column of the dataset"),
-        ("id", '"idd" is no column of the dataset'),
-        ("keep", '"bb" is no column of the dataset'),
+        ("feature a", "is not a column of the dataset"),
+        ("id", '"idd" is not a column of the dataset'),
+        ("keep", '"bb" is not a column of the dataset'),
     ]
     assert problems[0].remedy == 'add it, or set "missing" in the manifest, did you mean "A"?'
     assert problems[1].remedy == 'use one of "b", "A"'
@@ -176,18 +176,18 @@ def test_missing_columns_are_refused_with_the_nearest_name(files: dict[str, Any]
         {"1.parquet": parquet(a=[1], b=[1]), "2.parquet": parquet(**{"a": [1], " b": [2]})},
     ],
 )
-def test_a_name_that_is_nearly_that_of_a_column_is_refused_although_there_is_a_default(files: dict[str, Any]) -> None:
+def test_a_name_that_nearly_matches_a_column_is_rejected_even_with_a_default(files: dict[str, Any]) -> None:
     (problem,) = refused(files, features=(A, B))
-    assert (problem.path[:1], problem.message) == ("2", 'column " b" is not called "b", but nearly')
+    assert (problem.path[:1], problem.message) == ("2", 'column " b" nearly has the name "b"')
 
 
-def test_a_column_of_its_own_use_is_not_nearly_another_one() -> None:
+def test_a_column_with_another_use_is_no_near_match() -> None:
     cut_all(fill({"1.csv": "a,B\n1,2\n"}), Options(keep=("B",)), (A, B))
     cut_all(fill({"1.csv": "a,B\n1,2\n"}), features=(A, B, CategoryFeature("B", ("x",))))
 
 
 @pytest.mark.parametrize("name", ["1.csv", "1.jsonl", "1.parquet"])
-def test_a_dataset_without_any_feature_is_refused_although_all_have_defaults(name: str) -> None:
+def test_a_dataset_without_any_feature_is_rejected_even_if_all_have_defaults(name: str) -> None:
     body = {"1.csv": "x;y\n1;2\n", "1.jsonl": '{"x": 1}', "1.parquet": parquet(x=[1])}[name]
     first, *_ = refused({name: body}, features=(B,))
     assert str(first) == 'features: none is a column of the dataset; name the columns "b"'
@@ -196,27 +196,29 @@ def test_a_dataset_without_any_feature_is_refused_although_all_have_defaults(nam
 @pytest.mark.parametrize(
     ("header", "separator", "remedy"),
     [
-        ("a;b", ",", 'name the separator, which may be ";"'),
-        ("a\tb", ",", 'name the separator, which may be "\\t"'),
-        ("a,b", ";", 'name the separator, which may be ","'),
+        ("a;b", ",", 'set the separator, which may be ";"'),
+        ("a\tb", ",", 'set the separator, which may be "\\t"'),
+        ("a,b", ";", 'set the separator, which may be ","'),
     ],
 )
-def test_a_header_of_one_column_with_another_separator_in_it_is_told(header: str, separator: str, remedy: str) -> None:
-    missing, *told = refused({"1.csv": f"{header}\n1\n"}, options=Options(separator=separator))
+def test_a_header_of_one_column_that_contains_another_separator_is_reported(
+    header: str, separator: str, remedy: str
+) -> None:
+    missing, *problems = refused({"1.csv": f"{header}\n1\n"}, options=Options(separator=separator))
     assert missing.path == "feature a"
-    assert [(problem.path, problem.remedy) for problem in told] == [("separator", remedy)]
+    assert [(problem.path, problem.remedy) for problem in problems] == [("separator", remedy)]
 
 
-def test_a_missing_column_is_found_before_files_are_read_through() -> None:
-    """The second file has what would be refused when it is read through: it is not looked at any more."""
+def test_a_missing_column_is_found_before_files_are_read() -> None:
+    """The second file would be rejected when it is read, but it is not read any more."""
     too_long = "x" * (MAX_RECORD_BYTES + 1)
     assert [problem.path for problem in refused({"1.csv": "b\n1\n", "2.csv": f"b\n{too_long}"})] == ["feature a"]
 
 
-def test_what_may_be_missing_and_what_is_not_used_is_noted() -> None:
+def test_optional_missing_and_unused_columns_are_noted() -> None:
     found = cut_all(fill({"1.csv": "a,x,y\n1,2,3\n", "2.csv": "x\n1\n"}), Options(keep=("y",)), (A, B))
     assert found.notes == (
-        'not used: "x"; --keep carries a column through to the results',
+        'not used: "x"; --keep copies a column to the results',
         '"a" is missing in "2.csv"',
         '"b" is in no file: its default in the manifest is used',
         '"y" is missing in "2.csv"',
@@ -224,7 +226,7 @@ def test_what_may_be_missing_and_what_is_not_used_is_noted() -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "ä ö", 'quo"te'])
-def test_a_key_that_comes_late_in_json_lines_is_a_column(name: str) -> None:
+def test_a_key_that_occurs_late_in_json_lines_is_a_column(name: str) -> None:
     feature = CategoryFeature(name, ("x",))
     for ascii_only in (True, False):
         late = json.dumps({name: "x"}, ensure_ascii=ascii_only)
@@ -232,7 +234,7 @@ def test_a_key_that_comes_late_in_json_lines_is_a_column(name: str) -> None:
         assert cut_all(fill({"1.jsonl": body}), features=(feature,)).columns == ("b", name)
 
 
-def test_headers_that_cannot_be_read_are_refused_each_with_its_reason() -> None:
+def test_invalid_headers_are_rejected_with_their_reason() -> None:
     problems = refused(
         {
             "1.csv": "a,b,a,b,c\n",
@@ -255,7 +257,7 @@ def test_headers_that_cannot_be_read_are_refused_each_with_its_reason() -> None:
     ]
 
 
-def test_a_column_without_a_name_is_as_good_as_none() -> None:
+def test_a_column_without_a_name_is_ignored() -> None:
     assert cut_all(fill({"1.csv": ",a,\n0,1,2\n"})).columns == ("", "a")
 
 
@@ -263,7 +265,7 @@ def test_a_header_may_have_quotes_and_newlines() -> None:
     assert cut_all(fill({"1.csv": '"a","x\n""y"""\r\n1,2\r\n'})).columns == ("a", 'x\n"y"')
 
 
-def test_files_that_cannot_be_read_are_refused_together() -> None:
+def test_all_unreadable_files_are_reported_together() -> None:
     truncated = packed("a\n" + "1\n" * 2000)[:-3]
     problems = refused({"1.csv.gz": truncated, "2.csv": "a\n1\n", "3.csv.gz": truncated})
     assert [(problem.path, problem.message) for problem in problems] == [
@@ -272,9 +274,9 @@ def test_files_that_cannot_be_read_are_refused_together() -> None:
     ]
 
 
-def test_a_bomb_is_refused_before_anything_runs() -> None:
+def test_a_decompression_bomb_is_rejected_by_the_plan() -> None:
     (problem,) = refused({"1.csv.gz": packed("a\n" + "1\n" * 10_000)}, options=Options(shard_size=1024))
-    assert problem.message == "has more than 8,192 bytes when it is decompressed, and gzip cannot be cut"
+    assert problem.message == "has more than 8,192 bytes when it is decompressed, and gzip cannot be split"
 
 
 @pytest.mark.parametrize("name", ["1.csv", "1.jsonl"])
@@ -285,12 +287,12 @@ def test_a_line_that_is_too_long_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"a\n1\n", b"PAR1", b"x" * 100 + b"PAR1", parquet(a=[1])[:-1], parquet(a=[1])[-100:]])
-def test_what_is_no_parquet_is_refused(body: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_rejected(body: bytes) -> None:
     (problem,) = refused({"1.parquet": body})
-    assert problem.message in ("is no Parquet file, or is truncated", "has a damaged footer")
+    assert problem.message in ("is not a Parquet file, or is truncated", "has a damaged footer")
 
 
-def test_types_of_parquet_that_can_never_be_a_feature_are_refused() -> None:
+def test_parquet_types_that_cannot_be_a_feature_are_rejected() -> None:
     columns = {
         "list": [[1.0]],
         "struct": [{"x": 1}],
@@ -316,7 +318,7 @@ def test_types_of_parquet_that_can_never_be_a_feature_are_refused() -> None:
     ]
 
 
-def test_types_of_parquet_that_may_be_a_feature_are_taken() -> None:
+def test_parquet_types_that_can_be_a_feature_are_accepted() -> None:
     columns = {
         "a": [1],
         "text": ["x"],
@@ -338,13 +340,13 @@ def test_types_of_parquet_that_may_be_a_feature_are_taken() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (Options(encoding="utf-88"), 'encoding: "utf-88" is no encoding'),
-        (Options(encoding="base64"), 'encoding: "base64" is no encoding'),
+        (Options(encoding="utf-88"), 'encoding: "utf-88" is not an encoding'),
+        (Options(encoding="base64"), 'encoding: "base64" is not an encoding'),
         (Options(separator='"'), "cannot separate fields"),
         (Options(separator="\n"), "cannot separate fields"),
         (Options(separator="é"), 'separator: "é" cannot separate fields'),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: Options, words: str) -> None:
+def test_invalid_options_are_rejected(options: Options, words: str) -> None:
     (problem,) = refused({"1.csv": "a\n1\n"}, options=options)
     assert words in str(problem)

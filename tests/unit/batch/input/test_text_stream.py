@@ -14,12 +14,12 @@ from stepensemble.batch.input.text_stream import (
     FIRST_PIECE_BYTES,
     PIECE_BYTES,
     TextRefused,
-    can_be_cut,
-    inflate,
+    can_be_split,
+    decompress_gzip,
+    detect_encoding,
     is_text_encoding,
     open_text,
     read_pieces,
-    recognize,
 )
 from stepensemble.core.errors import DatasetChanged
 
@@ -38,7 +38,7 @@ def test_pieces_are_the_file(size: int) -> None:
     assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
 
 
-def test_a_file_that_is_changed_meanwhile_is_not_read_on() -> None:
+def test_reading_stops_if_a_file_is_changed() -> None:
     bucket = fill({"a.csv": b"x" * (FIRST_PIECE_BYTES + 1)})
     (file,) = find_files(bucket, DATASET)
     pieces = read_pieces(bucket, file)
@@ -52,34 +52,34 @@ def test_a_file_that_is_changed_meanwhile_is_not_read_on() -> None:
 def test_gzip_of_several_members_in_any_pieces_is_their_texts(members: list[bytes], size: int, zeros: int) -> None:
     body = b"".join(map(gzip.compress, members)) + bytes(zeros)
     pieces = (body[start : start + size] for start in range(0, len(body), size))
-    assert b"".join(inflate(pieces, PLENTY)) == b"".join(members)
+    assert b"".join(decompress_gzip(pieces, PLENTY)) == b"".join(members)
 
 
 def test_an_empty_file_is_empty_gzip() -> None:
-    assert list(inflate(iter([]), PLENTY)) == []
+    assert list(decompress_gzip(iter([]), PLENTY)) == []
 
 
 def test_every_truncation_of_gzip_is_found() -> None:
     body = packed("a,b\n1,2\n" * 9)
     for size in range(1, len(body)):
         with pytest.raises(TextRefused, match="truncated"):
-            list(inflate(iter([body[:size]]), PLENTY))
+            list(decompress_gzip(iter([body[:size]]), PLENTY))
 
 
 def test_damaged_gzip_is_refused() -> None:
     body = bytearray(packed("a,b\n1,2\n"))
     body[-6] ^= 1  # of the checksum
     with pytest.raises(TextRefused, match="damaged"):
-        list(inflate(iter([bytes(body)]), PLENTY))
-    with pytest.raises(TextRefused, match="is no gzip"):
-        list(inflate(iter([b"a,b\n1,2\n"]), PLENTY))
+        list(decompress_gzip(iter([bytes(body)]), PLENTY))
+    with pytest.raises(TextRefused, match="is not gzip"):
+        list(decompress_gzip(iter([b"a,b\n1,2\n"]), PLENTY))
 
 
-def test_a_bomb_is_left_when_it_has_grown_too_large_and_no_later() -> None:
+def test_decompression_stops_at_the_size_limit() -> None:
     bomb = packed(bytes(50 * PIECE_BYTES))
     assert len(bomb) < PIECE_BYTES
     most = 3 * PIECE_BYTES
-    pieces = inflate(iter([bomb]), most)
+    pieces = decompress_gzip(iter([bomb]), most)
     assert sum(map(len, islice(pieces, 3))) == most
     with pytest.raises(TextRefused, match=r"more than 12,582,912 bytes when it is decompressed"):
         next(pieces)
@@ -108,12 +108,12 @@ def test_a_bomb_is_left_when_it_has_grown_too_large_and_no_later() -> None:
         ("cp037", False),  # EBCDIC: one byte a character, but no ASCII
     ],
 )
-def test_what_can_be_cut_has_ascii_bytes_for_ascii_characters_only(encoding: str, cuttable: bool) -> None:
-    assert can_be_cut(encoding) is cuttable
+def test_encodings_that_can_be_split_use_ascii_bytes_for_ascii_characters_only(encoding: str, cuttable: bool) -> None:
+    assert can_be_split(encoding) is cuttable
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "latin-1", "shift_jis"])
-def test_a_byte_order_mark_is_taken_for_what_it_is(encoding: str) -> None:
+def test_a_byte_order_mark_decides_the_encoding(encoding: str) -> None:
     text = "é,b\n" if encoding != "shift_jis" else "日,b\n"
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     bucket = fill({"a.csv": (mark + text).encode(encoding)})
@@ -125,17 +125,19 @@ def test_a_byte_order_mark_is_taken_for_what_it_is(encoding: str) -> None:
     assert opened.start == (3 if encoding == "utf-8-sig" else 0)
 
 
-def test_text_that_cannot_be_cut_may_not_be_too_large() -> None:
+def test_text_that_cannot_be_split_has_a_size_limit() -> None:
     bucket = fill({"a.csv": ("a\n" * 20_000).encode("utf-16")})
     (file,) = find_files(bucket, DATASET)
-    with pytest.raises(TextRefused, match=r"is utf-16-le and has 80,002 bytes; text that cannot be cut may have 8,192"):
+    with pytest.raises(
+        TextRefused, match=r"is utf-16-le and has 80,002 bytes; text that cannot be split may have 8,192"
+    ):
         open_text(bucket, file, Options(shard_size=1024))
 
 
-def test_text_that_is_not_of_an_encoding_that_cannot_be_cut_is_refused() -> None:
+def test_invalid_text_in_an_encoding_that_cannot_be_split_is_rejected() -> None:
     bucket = fill({"a.csv": "a\n".encode("utf-16") + b"x"})
     (file,) = find_files(bucket, DATASET)
-    with pytest.raises(TextRefused, match="is not utf-16-le throughout"):
+    with pytest.raises(TextRefused, match="is not entirely utf-16-le"):
         list(open_text(bucket, file, Options()).pieces)
 
 
@@ -144,5 +146,5 @@ def test_names_of_encodings() -> None:
     assert not is_text_encoding("base64")
     assert not is_text_encoding("nonsense")
     assert not is_text_encoding("a\0b")
-    assert recognize(b"a", "UTF8") == ("utf-8", 0)
-    assert recognize(b"", "latin1") == ("iso8859-1", 0)
+    assert detect_encoding(b"a", "UTF8") == ("utf-8", 0)
+    assert detect_encoding(b"", "latin1") == ("iso8859-1", 0)

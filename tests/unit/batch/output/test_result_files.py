@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from builders import BINARY, THREE, release, released
+from builders import BINARY, THREE, Supply, release, released
 from stepensemble.batch.input.frame_encoder import encode_frame
-from stepensemble.batch.input.shard_reader import Malformed
+from stepensemble.batch.input.shard_reader import MalformedRecord
 from stepensemble.batch.output.result_files import REJECTED, encode_part, encode_rejected, list_rejected, widen
 from stepensemble.batch.output.result_table import ShardPredictions, predict_shard
-from stepensemble.core.aggregation.prediction import MemberResult
+from stepensemble.core.aggregation.output_source import MemberResult
 from stepensemble.core.schema.manifest import BooleanFeature, NumberFeature
 from stepensemble.core.schema.task import Task
 
@@ -31,13 +31,13 @@ def results(request: pytest.FixtureRequest) -> pl.DataFrame:
     members = [released(id_, "probabilities") for id_ in ("one", "two-b")]
     members.append(released("trial", "label", role="shadow"))
     read = release(task, *members)
-    said = {id_: MemberResult(id_, generator.dirichlet(np.ones(classes), 100)) for id_ in ("one", "two-b")}
-    said["trial"] = MemberResult("trial", generator.integers(0, classes, 100))
+    outputs = {id_: MemberResult(id_, generator.dirichlet(np.ones(classes), 100)) for id_ in ("one", "two-b")}
+    outputs["trial"] = MemberResult("trial", generator.integers(0, classes, 100))
     text = ['a "quoted", text', "two\nlines", "", None] * 25
     rows = pl.DataFrame({"file": ["a,b.csv"] * 100, "row": np.arange(100) + 1, "Name": text})
-    answered = predict_shard(read, read.policy, rows, lambda *_: said)
-    assert isinstance(answered, ShardPredictions)
-    return answered.frame
+    predicted = predict_shard(read, read.policy, rows, Supply(lambda *_: outputs))
+    assert isinstance(predicted, ShardPredictions)
+    return predicted.frame
 
 
 def test_parquet_is_read_back_by_polars_as_it_was_written(results: pl.DataFrame) -> None:
@@ -67,7 +67,7 @@ HARMLESS = ["-5", "+1e3", "-.5", "a=b", "'=1", "", None, "5-3", "−1"]
 FORMULAS = ["=1+1", "@SUM(A1)", "-1+cmd|' /C calc'!A0", "+a", "-", "\t=1", "\r=1", "\n=1", "=1,\n2", "＝1", "--5"]
 
 
-def test_text_is_no_formula_to_a_spreadsheet_where_that_is_wanted_and_numbers_stay() -> None:
+def test_the_spreadsheet_option_escapes_formulas_and_keeps_numbers() -> None:
     text = [*HARMLESS, *FORMULAS]
     frame = pl.DataFrame({"=id": text, "score": np.arange(len(text)) - 9.5, "rank": np.arange(len(text)) - 9})
     frame = frame.with_columns(pl.Series("class", text, pl.Enum(pl.Series(text).drop_nulls().unique())))
@@ -81,7 +81,7 @@ def test_text_is_no_formula_to_a_spreadsheet_where_that_is_wanted_and_numbers_st
 
 
 @pytest.mark.parametrize("format_", ["parquet", "csv", "jsonl"])
-def test_names_that_are_coded_are_read_back_as_text(results: pl.DataFrame, format_: Any) -> None:
+def test_enum_columns_are_read_back_as_text(results: pl.DataFrame, format_: Any) -> None:
     names = results.select(pl.col(pl.String)).columns
     coded = results.with_columns(results[name].cast(pl.Enum(results[name].unique().drop_nulls())) for name in names)
     written = encode_part(coded, format_)
@@ -133,7 +133,7 @@ def test_duckdb_reads_the_other_formats(tmp_path: Path, results: pl.DataFrame, f
     assert duckdb.execute(query, [str(path)]).fetchall() == expected
 
 
-def test_what_was_carried_through_gets_a_type_that_everybody_reads() -> None:
+def test_copied_columns_get_types_that_all_readers_support() -> None:
     now = datetime.datetime(2026, 3, 1, 12, 0, 0, 5)
     frame = pl.DataFrame(
         {
@@ -161,10 +161,10 @@ def test_what_was_carried_through_gets_a_type_that_everybody_reads() -> None:
     assert (read["large"].item(), read["exact"].item(), read["port"].item()) == (2**64 - 1, now, "C")
 
 
-def test_rejected_rows_are_told_with_file_row_and_id_by_their_number_in_the_file(tmp_path: Path) -> None:
+def test_rejected_rows_have_file_row_and_id_and_are_sorted_by_row(tmp_path: Path) -> None:
     frame = pl.DataFrame({"key": ["k1", "k2", "k3"], "x": ["1", "many", None], "ok": ["true", "1", "false"]})
     wrong = encode_frame([NumberFeature("x"), BooleanFeature("ok")], frame, typed=False).wrong
-    malformed = [Malformed(5, "a,b,c,d", "has 4 fields where the header has 3", "quote them", "has other fields")]
+    malformed = [MalformedRecord(5, "a,b,c,d", "has 4 fields, but the header has 3", "quote them", "has other fields")]
     rejected = list_rejected(wrong, malformed, "a.csv", np.array([2, 4, 7]), frame["key"])
     path = tmp_path / "part-00000.parquet"
     path.write_bytes(encode_rejected(rejected))
@@ -175,20 +175,20 @@ def test_rejected_rows_are_told_with_file_row_and_id_by_their_number_in_the_file
     lines = [
         ("a.csv", 4, "k2", "x", "many", '"many" is not a number', number, "is not a number"),
         ("a.csv", 4, "k2", "ok", *boolean),
-        ("a.csv", 5, None, "", "a,b,c,d", "has 4 fields where the header has 3", "quote them", "has other fields"),
+        ("a.csv", 5, None, "", "a,b,c,d", "has 4 fields, but the header has 3", "quote them", "has other fields"),
         ("a.csv", 7, "k3", "x", None, "is missing", missing, "is missing"),
     ]
     assert read.rows() == lines
     assert duckdb.execute('select * from read_parquet(?) order by "row"', [str(path)]).fetchall() == lines
 
 
-def test_ids_of_any_type_are_told_as_text() -> None:
+def test_ids_of_any_type_become_text() -> None:
     wrong = encode_frame([NumberFeature("x")], pl.DataFrame({"x": [True, False]}), typed=True).wrong
     for ids in (pl.Series([7, 8]), pl.Series([7, "8"], dtype=pl.Object)):
         assert list_rejected(wrong, [], "a.jsonl", np.array([1, 2]), ids)["id"].to_list() == ["7", "8"]
 
 
-def test_rows_without_ids_are_rejected_without() -> None:
+def test_rejected_rows_have_no_id_if_the_dataset_has_none() -> None:
     wrong = encode_frame([NumberFeature("x")], pl.DataFrame({"x": [True]}), typed=True).wrong
     rejected = list_rejected(wrong, [], "a.parquet", np.array([1]))
     assert rejected.schema == REJECTED

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 
 import strategies
-from builders import BINARY, REGRESSION, ROOT, X, member, release, released, sources
+from builders import BINARY, REGRESSION, ROOT, Supply, X, member, release, released, sources
 from stepensemble import Ensemble
-from stepensemble.batch.documents import Options
+from stepensemble.batch.documents import File, Options
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.batch.output.result_table import (
     RESERVED,
+    RowNaming,
     ShardPredictions,
     name_members,
     name_rows,
@@ -28,10 +28,12 @@ from stepensemble.batch.output.result_table import (
     result_schema,
 )
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import MemberResult, decide
+from stepensemble.core.aggregation.execution import decide
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
 from stepensemble.core.schema.manifest import NumberFeature
 from stepensemble.core.schema.outputs import Label
 from stepensemble.core.schema.policy import Confidence
+from stepensemble.ensemble import _LoadedMembers
 
 Y = {"name": "y", "type": "number"}
 TWO = {"type": "binary", "classes": ["no", "yes"]}
@@ -42,21 +44,20 @@ def list_lines(rows: int) -> pl.DataFrame:
     return pl.DataFrame({"file": pl.Series(["a.csv"] * rows, dtype=pl.String), "row": np.arange(rows) + 1})
 
 
-def ask_models(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -> ShardPredictions:
-    """Answer a frame as the batch does: encoded by polars, scored, put together as arrays."""
+def predict_frame(ensemble: Ensemble, frame: pl.DataFrame, *, typed: bool = True) -> ShardPredictions:
+    """Predict a frame as the batch does: encoded by polars, scored, combined as arrays."""
     read = ensemble.release
     columns = encode_frame(read.features, frame, typed=typed).columns
-    ask = partial(ensemble._ask_tier, columns)
-    answered = predict_shard(read, read.policy, list_lines(frame.height), ask)
-    assert isinstance(answered, ShardPredictions)
-    return answered
+    predicted = predict_shard(read, read.policy, list_lines(frame.height), _LoadedMembers(ensemble, columns))
+    assert isinstance(predicted, ShardPredictions)
+    return predicted
 
 
-def check_lines(read: Any, answered: ShardPredictions, output: Mapping[str, Any]) -> None:
+def check_lines(read: Any, predicted: ShardPredictions, output: Mapping[str, Any]) -> None:
     """Compare a frame with an execution's output, number by number."""
     prefixes = name_members(read.members)
     reached = {one["id"]: 0 for one in output["members"]}
-    for line, prediction in zip(answered.frame.to_dicts(), output["predictions"], strict=True):
+    for line, prediction in zip(predicted.frame.to_dicts(), output["predictions"], strict=True):
         shadows, missing = prediction.pop("shadows", {}), prediction.pop("missing", [])
         assert line["status"] == ("DEGRADED" if missing else "COMPLETE")
         assert {name: line.get(name) for name in prediction} == prediction
@@ -69,31 +70,35 @@ def check_lines(read: Any, answered: ShardPredictions, output: Mapping[str, Any]
                 assert line[f"{prefix}_output"] is None
                 reached[id_] += not skipped
                 continue
-            said = one["outputs"][reached[id_]]
+            outputs = one["outputs"][reached[id_]]
             reached[id_] += 1
             if isinstance(declared.output, Label):
-                said = said if isinstance(said, str) else (declared.output.classes or read.task.classes)[int(said)]
-            assert line[f"{prefix}_output"] == said
+                outputs = (
+                    outputs
+                    if isinstance(outputs, str)
+                    else (declared.output.classes or read.task.classes)[int(outputs)]
+                )
+            assert line[f"{prefix}_output"] == outputs
             if one["role"] == "shadow":
                 fared = {name: line.get(f"{prefix}_{name}") for name in ("agrees", "flips")}
                 assert fared == shadows.get(id_, {"agrees": None, "flips": None})
 
 
 def compare(folder: Path, rows: list[dict[str, Any]], *members: dict[str, Any], **more: Any) -> pl.DataFrame:
-    """Ask the same rows of an execution and of the batch, compare, and return the batch's frame."""
+    """Predict the same rows in an execution and in the batch, compare, and return the batch's frame."""
     path = sources(folder, *members, **more).path
     for broken in folder.glob("logarithm.tflite"):
         if more.get("quorum") == {"min_members": 1}:
             broken.write_bytes(b"no model")
     ensemble = Ensemble.load(path)
     output = ensemble.predict({"instances": rows})
-    answered = ask_models(ensemble, pl.DataFrame(rows))
-    assert answered.status == output["status"]
-    check_lines(ensemble.release, answered, output)
-    return answered.frame
+    predicted = predict_frame(ensemble, pl.DataFrame(rows))
+    assert predicted.status == output["status"]
+    check_lines(ensemble.release, predicted, output)
+    return predicted.frame
 
 
-def test_a_cascade_with_a_shadow_and_a_failed_member_is_answered_as_in_an_execution(tmp_path: Path) -> None:
+def test_a_cascade_with_a_shadow_and_a_failed_member_predicts_as_an_execution(tmp_path: Path) -> None:
     frame = compare(
         tmp_path,
         [
@@ -121,7 +126,7 @@ def test_a_cascade_with_a_shadow_and_a_failed_member_is_answered_as_in_an_execut
     assert frame["decision"].n_unique() > 1
 
 
-def test_three_classes_and_a_label_are_answered_as_in_an_execution(tmp_path: Path) -> None:
+def test_three_classes_and_a_label_predict_as_an_execution(tmp_path: Path) -> None:
     frame = compare(
         tmp_path,
         [{"x": -5.0, "y": 5.0}, {"x": 5.0, "y": 0.5}, {"x": 0.25, "y": 0.75}],
@@ -132,7 +137,7 @@ def test_three_classes_and_a_label_are_answered_as_in_an_execution(tmp_path: Pat
         features=[X, Y],
         aggregation={"method": "hard_vote", "tie": "abstain"},
     )
-    assert frame["label"].null_count() == 2  # a tie of two votes, which nobody breaks
+    assert frame["label"].null_count() == 2  # a tie of two votes that is not broken
     assert frame.filter(pl.col("label").is_null()).select("value", "score", "decision").unique().rows() == [
         (None, None, "abstain")
     ]
@@ -140,7 +145,7 @@ def test_three_classes_and_a_label_are_answered_as_in_an_execution(tmp_path: Pat
     assert "label_value" not in frame.columns
 
 
-def test_a_regression_is_answered_as_in_an_execution(tmp_path: Path) -> None:
+def test_a_regression_predicts_as_an_execution(tmp_path: Path) -> None:
     frame = compare(
         tmp_path,
         [{"x": 1.0}, {"x": 2.5}],
@@ -153,7 +158,7 @@ def test_a_regression_is_answered_as_in_an_execution(tmp_path: Path) -> None:
     assert not {"label", "pivotal", "half_label", "trial_flips"} & set(frame.columns)
 
 
-def test_the_shipped_ensemble_answers_a_csv_as_it_answers_an_execution() -> None:
+def test_the_shipped_ensemble_predicts_a_csv_as_an_execution() -> None:
     ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
     rows = json.loads((ROOT / "events" / "passengers.json").read_bytes())["instances"]
     names = [feature.name for feature in ensemble.release.features]
@@ -161,55 +166,55 @@ def test_the_shipped_ensemble_answers_a_csv_as_it_answers_an_execution() -> None
         {name: [None if row.get(name) is None else str(row[name]) for row in rows] for name in names},
         schema=dict.fromkeys(names, pl.String),
     )
-    answered = ask_models(ensemble, text, typed=False)
-    check_lines(ensemble.release, answered, ensemble.predict({"instances": rows}))
+    predicted = predict_frame(ensemble, text, typed=False)
+    check_lines(ensemble.release, predicted, ensemble.predict({"instances": rows}))
 
 
 @settings(max_examples=80, deadline=None)
-@given(strategies.questions(), st.data())
-def test_whatever_the_members_say_the_frame_says_what_an_execution_says(question: Any, data: st.DataObject) -> None:
-    said = {vote.id: vote.output for vote in question.votes}
-    many = "value" if not hasattr(question.task, "classes") else "probabilities"
-    members = [released(vote.id, many, weight=vote.weight) for vote in question.votes]
-    for shadow, output in data.draw(strategies.shadows(question.task, question.rows)):
+@given(strategies.cases(), st.data())
+def test_the_frame_equals_an_execution_for_any_outputs(case: Any, data: st.DataObject) -> None:
+    outputs = {vote.id: vote.output for vote in case.votes}
+    many = "value" if not hasattr(case.task, "classes") else "probabilities"
+    members = [released(vote.id, many, weight=vote.weight) for vote in case.votes]
+    for shadow, output in data.draw(strategies.shadows(case.task, case.rows)):
         members.append(shadow)
-        said[shadow.id] = (
+        outputs[shadow.id] = (
             output if many == "value" or shadow.output.__struct_config__.tag != "label" else output.argmax(1)
         )
     if len(members) > 3 and data.draw(st.booleans()):
-        del said[members[0].id]
+        del outputs[members[0].id]
     review = data.draw(st.sampled_from([None, Confidence(max_spread=0.1)]))
-    read = release(question.task, *members, aggregation=question.aggregation, review=review)
-    results = {id_: MemberResult(id_, output) for id_, output in said.items()}
-    answer = decide(read, read.policy, question.rows, lambda *_: results)
-    answered = predict_shard(read, read.policy, list_lines(question.rows), lambda *_: results)
-    assert not isinstance(answer, Undecided)
-    assert isinstance(answered, ShardPredictions)
-    assert answered.frame.schema == result_schema(read, list_lines(0).schema)
-    if answer.cause is not None:
-        assert (answered.status, answered.cause, answered.frame.height) == ("FAILED", answer.cause, 0)
+    read = release(case.task, *members, aggregation=case.aggregation, review=review)
+    results = {id_: MemberResult(id_, output) for id_, output in outputs.items()}
+    decided = decide(read, read.policy, case.rows, Supply(lambda *_: results))
+    predicted = predict_shard(read, read.policy, list_lines(case.rows), Supply(lambda *_: results))
+    assert not isinstance(decided, Undecided)
+    assert isinstance(predicted, ShardPredictions)
+    assert predicted.frame.schema == result_schema(read, list_lines(0).schema)
+    if decided.cause is not None:
+        assert (predicted.status, predicted.cause, predicted.frame.height) == ("FAILED", decided.cause, 0)
         return
-    check_lines(read, answered, msgspec.to_builtins(answer.to_output("p", "r")))
+    check_lines(read, predicted, msgspec.to_builtins(decided.to_output("p", "r")))
 
 
-def test_a_shard_without_rows_has_the_columns_of_any_other_and_asks_nobody() -> None:
+def test_a_shard_without_rows_has_all_columns_and_invokes_no_member() -> None:
     read = release(BINARY, released("a", "probability"), released("b", "probability", role="shadow"))
-    answered = predict_shard(read, read.policy, list_lines(0), lambda *_: pytest.fail("nobody is to be asked"))
-    assert isinstance(answered, ShardPredictions)
-    assert (answered.status, answered.cause) == ("COMPLETE", None)
-    assert answered.frame.schema == result_schema(read, list_lines(0).schema)
+    predicted = predict_shard(read, read.policy, list_lines(0), Supply(lambda *_: pytest.fail("a member was invoked")))
+    assert isinstance(predicted, ShardPredictions)
+    assert (predicted.status, predicted.cause) == ("COMPLETE", None)
+    assert predicted.frame.schema == result_schema(read, list_lines(0).schema)
 
 
-def test_rows_that_another_tier_must_be_asked_about_are_handed_back() -> None:
+def test_rows_for_the_next_tier_are_returned() -> None:
     members = released("a", "probability"), released("b", "probability", tier=2)
     read = release(BINARY, *members, cascade=Confidence(min_margin=0.5))
     first = {"a": MemberResult("a", np.array([0.9, 0.6]))}
-    undecided = predict_shard(read, read.policy, list_lines(2), lambda tier, _: first if tier == 1 else None)
+    undecided = predict_shard(read, read.policy, list_lines(2), CollectedResults([first]))
     assert isinstance(undecided, Undecided)
     assert (undecided.tier, undecided.numbers.tolist()) == (2, [1])
 
 
-def test_every_column_has_a_name_that_athena_takes() -> None:
+def test_every_column_has_a_valid_athena_name() -> None:
     members = [released(id_, "probability") for id_ in ("a-b", "a_b", "a_b_2", "1st", "deep")]
     schema = result_schema(release(BINARY, *members, released("s", "logit", role="shadow")), list_lines(0).schema)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in schema)
@@ -217,12 +222,13 @@ def test_every_column_has_a_name_that_athena_takes() -> None:
     assert prefixes == {"a-b": "a_b", "a_b": "a_b_2", "a_b_2": "a_b_2_2", "1st": "m_1st", "deep": "deep"}
 
 
-def test_rows_are_named_and_what_is_kept_is_carried_through() -> None:
+def test_rows_are_named_and_kept_columns_are_copied() -> None:
     raw = pl.DataFrame(
         {"key": [7, 8], "Fare": [1.5, None], "label": ["x", "y"], "tags": [[1, 2], None], "truth": ["1", "maybe"]}
     )
     options = Options(id="key", keep=("Fare", "label", "tags", "absent"), label="truth")
-    rows = name_rows(raw, "a.jsonl", np.array([3, 5]), options, BINARY, "jsonl", "indexes")
+    file = File("a.jsonl", "a.jsonl", 1, "1", "jsonl")
+    rows = name_rows(raw, np.array([3, 5]), RowNaming(file, options, BINARY, "indexes"))
     assert rows.to_dicts() == [
         {
             "id": "7",
@@ -245,26 +251,28 @@ def test_rows_are_named_and_what_is_kept_is_carried_through() -> None:
             "truth": None,
         },
     ]
-    kept = name_rows(raw, "a.parquet", np.array([3, 5]), Options(keep=("Fare",)), BINARY, "parquet")
+    parquet = File("a.parquet", "a.parquet", 1, "1", "parquet")
+    kept = name_rows(raw, np.array([3, 5]), RowNaming(parquet, Options(keep=("Fare",)), BINARY))
     assert kept.schema == {"file": pl.String, "row": pl.Int64, "Fare": pl.Float64}
 
 
-def test_kept_columns_that_differ_in_capitals_alone_are_told_apart() -> None:
+def test_kept_columns_that_differ_in_case_only_have_different_names() -> None:
     raw = pl.DataFrame({"Fare": ["1"], "fare": ["2"], "Value": ["3"]})
-    rows = name_rows(raw, "a", np.array([1]), Options(keep=("Fare", "fare", "Value")), REGRESSION, "csv")
+    file, options = File("a.csv", "a.csv", 1, "1", "csv"), Options(keep=("Fare", "fare", "Value"))
+    rows = name_rows(raw, np.array([1]), RowNaming(file, options, REGRESSION))
     assert rows.columns == ["file", "row", "Fare", "input_fare", "input_Value"]
 
 
-def test_a_column_that_is_kept_stands_beside_a_members_of_the_same_name() -> None:
+def test_a_kept_column_and_a_members_column_of_the_same_name_are_both_there() -> None:
     read = release(BINARY, released("a", "probability"), released("b", "probability"))
     rows = list_lines(1).with_columns(pl.lit("kept").alias("A_output"), pl.lit("too").alias("b"))
     results = {id_: MemberResult(id_, np.array([0.75])) for id_ in ("a", "b")}
-    answered = predict_shard(read, read.policy, rows, lambda *_: results)
-    assert isinstance(answered, ShardPredictions)
-    assert answered.frame.select("A_output", "a_2_output", "b", "b_output").row(0) == ("kept", 0.75, "too", 0.75)
+    predicted = predict_shard(read, read.policy, rows, Supply(lambda *_: results))
+    assert isinstance(predicted, ShardPredictions)
+    assert predicted.frame.select("A_output", "a_2_output", "b", "b_output").row(0) == ("kept", 0.75, "too", 0.75)
 
 
-def test_no_column_of_the_answer_can_be_hidden_by_one_that_is_kept() -> None:
+def test_a_kept_column_never_replaces_one_of_the_prediction() -> None:
     members = [released("a", "probability", tier=2), released("b", "probability")]
     read = release(BINARY, *members, cascade=Confidence(min_margin=0.5), features=(NumberFeature("x"),))
     mine = {f"{prefix}_{part}" for prefix in ("a", "b") for part in ("output", "value", "label", "status")}

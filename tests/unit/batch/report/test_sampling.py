@@ -1,4 +1,4 @@
-"""A sample of a run's rows is the same however they were cut into shards."""
+"""A sample of a run's rows does not depend on how they are split into shards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given
 
-from stepensemble.batch.report.sampling import SAMPLED, Sample, add_samples, compute_keys, take_sample
+from stepensemble.batch.report.sampling import SAMPLED, Sample, compute_keys, merge_samples, take_sample
 
 ROWS = 3 * SAMPLED
 NUMBERS = np.arange(1, ROWS + 1)
@@ -22,18 +22,18 @@ def sample(start: int, end: int, file: str = "a.csv") -> Sample:
 
 
 @given(st.lists(st.integers(0, ROWS), max_size=4), st.booleans())
-def test_samples_of_parts_add_up_to_that_of_the_whole(cuts: list[int], reverse: bool) -> None:
+def test_samples_of_parts_are_merged_to_the_sample_of_the_whole(cuts: list[int], reverse: bool) -> None:
     parts = [sample(start, end) for start, end in pairwise(sorted({0, *cuts, ROWS}))]
-    whole = Sample()
+    together = Sample()
     for part in reversed(parts) if reverse else parts:
-        whole = add_samples(whole, part)
-    assert whole == sample(0, ROWS)
-    assert len(whole.rows) == SAMPLED
+        together = merge_samples(together, part)
+    assert together == sample(0, ROWS)
+    assert len(together.rows) == SAMPLED
 
 
-def test_a_sample_is_of_all_rows_alike() -> None:
+def test_all_rows_are_equally_likely_to_be_sampled() -> None:
     rows = np.array([value for _, value, _ in sample(0, ROWS).rows]) * 7
-    # Of 500 of 1,500 rows a third is in each third, 167; the deviation is that of a hypergeometric count, 8.6.
+    # A third of the 500 sampled rows, 167, is expected in each third; the hypergeometric standard deviation is 8.6.
     for third in range(3):
         there = np.count_nonzero((rows > third * SAMPLED) & (rows <= (third + 1) * SAMPLED))
         assert abs(there - SAMPLED / 3) < 5 * 8.6

@@ -14,31 +14,34 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, mean_absolute_error
 
 import strategies
-from builders import BINARY, THREE, release, released
-from stepensemble.batch.report.drift import PREDICTION
+from builders import BINARY, THREE, Supply, release, released
 from stepensemble.batch.report.statistics import (
     CALIBRATION_BINS,
-    MOST_PLACES,
+    MAX_EXAMPLES,
     Accuracy,
     Histogram,
+    Histograms,
     LabelCounts,
     MemberStatistics,
     PairAgreement,
     Rejection,
+    RowLocation,
     ShardReport,
     ShardStatistics,
-    add,
     count_bins,
     count_predictions,
     count_rows_read,
+    merge_statistics,
 )
-from stepensemble.core.aggregation.prediction import Heard, MemberFailure, MemberResult, hear
+from stepensemble.core.aggregation.decision import Decision, Terms, decide_rows
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import MemberResult
 from stepensemble.core.schema.policy import Confidence, HardVote
 
 COUNTS = st.integers(0, 10**9)
-SUMS = st.integers(0, 2**40).map(lambda number: number / 1024)  # which add without rounding
+SUMS = st.integers(0, 2**40).map(lambda number: number / 1024)  # whose sums are exact
 NAMES = st.sampled_from(["a", "b", "c"])
-PLACES = st.tuples(NAMES, st.integers(1, 9))
+LOCATIONS = st.builds(RowLocation, NAMES, st.integers(1, 9))
 
 
 def by_name(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -52,49 +55,54 @@ def hundreds(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...
 ACCURACIES = st.builds(Accuracy, COUNTS, COUNTS, COUNTS, SUMS, hundreds(COUNTS), hundreds(SUMS), hundreds(COUNTS))
 MEMBERS = st.builds(MemberStatistics, COUNTS, by_name(COUNTS), COUNTS, SUMS, COUNTS, SUMS, SUMS, COUNTS, ACCURACIES)
 REJECTIONS = st.builds(
-    Rejection, COUNTS, st.sets(PLACES, max_size=MOST_PLACES).map(lambda places: tuple(sorted(places)))
+    Rejection, COUNTS, st.sets(LOCATIONS, max_size=MAX_EXAMPLES).map(lambda rows: tuple(sorted(rows)))
 )
-TALLIES = st.builds(
+HISTOGRAMS = st.builds(Histogram, st.just((0.5, 1.5)), st.tuples(COUNTS, COUNTS, COUNTS), COUNTS)
+STATISTICS = st.builds(
     ShardStatistics,
     statuses=by_name(COUNTS),
     decisions=by_name(COUNTS),
     members=by_name(MEMBERS),
     agreement=by_name(by_name(st.builds(PairAgreement, COUNTS, COUNTS))),
-    histograms=by_name(st.builds(Histogram, st.just((0.5, 1.5)), st.tuples(COUNTS, COUNTS, COUNTS), COUNTS)),
+    histograms=st.builds(Histograms, st.none() | HISTOGRAMS, by_name(HISTOGRAMS)),
     accuracy=ACCURACIES,
     confusion=by_name(by_name(COUNTS)),
-    truth=st.builds(LabelCounts, COUNTS, REJECTIONS, COUNTS, COUNTS),
-    rejected=by_name(by_name(REJECTIONS)),
+    ground_truth=st.builds(LabelCounts, COUNTS, REJECTIONS, COUNTS, COUNTS),
+    rejections=by_name(by_name(REJECTIONS)),
     seconds=by_name(SUMS),
     bytes=by_name(COUNTS),
 )
 
 
 @settings(max_examples=50, deadline=None)
-@given(TALLIES, TALLIES, TALLIES)
+@given(STATISTICS, STATISTICS, STATISTICS)
 @pytest.mark.slow
-def test_tallies_add_up_in_any_order_and_any_grouping(
+def test_statistics_are_merged_in_any_order_and_any_grouping(
     one: ShardStatistics, two: ShardStatistics, three: ShardStatistics
 ) -> None:
-    whole = add([one, two, three])
-    assert add([add([one, two]), three]) == add([one, add([two, three])]) == whole
-    assert add([three, one, two]) == whole
-    assert add([one, ShardStatistics()]) == add([one]) == one
-    assert add([]) == ShardStatistics()
+    together = merge_statistics([one, two, three])
+    assert (
+        merge_statistics([merge_statistics([one, two]), three])
+        == merge_statistics([one, merge_statistics([two, three])])
+        == together
+    )
+    assert merge_statistics([three, one, two]) == together
+    assert merge_statistics([one, ShardStatistics()]) == merge_statistics([one]) == one
+    assert merge_statistics([]) == ShardStatistics()
 
 
 @settings(max_examples=50, deadline=None)
-@given(TALLIES)
+@given(STATISTICS)
 @pytest.mark.slow
-def test_a_report_is_the_same_after_its_travel_as_json(tally: ShardStatistics) -> None:
-    report = ShardReport(3, 10, 8, 2, "DEGRADED", None, tally)
+def test_a_report_is_the_same_after_encoding_and_decoding(statistics: ShardStatistics) -> None:
+    report = ShardReport(3, 10, 8, 2, "DEGRADED", None, statistics)
     assert msgspec.json.decode(msgspec.json.encode(report), type=ShardReport) == report
 
 
-def test_histograms_of_different_edges_do_not_add_up() -> None:
-    tallies = [ShardStatistics(histograms={"x": Histogram((edge,), (1, 2))}) for edge in (0.5, 0.6)]
+def test_histograms_of_different_edges_cannot_be_merged() -> None:
+    parts = [ShardStatistics(histograms=Histograms(Histogram((edge,), (1, 2)))) for edge in (0.5, 0.6)]
     with pytest.raises(ValueError, match=r"different edges: \(0.5,\) and \(0.6,\)"):
-        add(tallies)
+        merge_statistics(parts)
 
 
 def test_a_bin_begins_with_its_edge_and_what_is_missing_is_counted_apart() -> None:
@@ -112,27 +120,27 @@ def test_bins_are_numpys_histogram(values: list[float], edges: set[float]) -> No
     assert count_bins(np.array(values, dtype=np.float64), ascending).counts == tuple(expected.tolist())
 
 
-def test_rejected_rows_are_counted_by_column_and_kind_and_the_first_are_told() -> None:
-    wrong = [("Age", "is not a number", ("a.csv", row)) for row in (9, 2, 5, 1)]
-    wrong.append(("Age", "is missing", ("a.csv", 3)))
+def test_rejected_rows_are_counted_by_column_and_kind_with_the_first_ones_as_examples() -> None:
+    wrong = [("Age", "is not a number", RowLocation("a.csv", row)) for row in (9, 2, 5, 1)]
+    wrong.append(("Age", "is missing", RowLocation("a.csv", 3)))
     values = {"Age": np.array([1.0, np.nan]), "Sex": np.array([0.0])}
-    tally = count_rows_read(values, {"Age": (0.0,)}, wrong, truth=LabelCounts(9, Rejection(2)))
-    assert tally == ShardStatistics(
-        histograms={"Age": Histogram((0.0,), (0, 1), 1)},
-        truth=LabelCounts(9, Rejection(2)),
-        rejected={
+    counted = count_rows_read(values, {"Age": (0.0,)}, wrong, ground_truth=LabelCounts(9, Rejection(2)))
+    assert counted == ShardStatistics(
+        histograms=Histograms(features={"Age": Histogram((0.0,), (0, 1), 1)}),
+        ground_truth=LabelCounts(9, Rejection(2)),
+        rejections={
             "Age": {
-                "is not a number": Rejection(4, (("a.csv", 1), ("a.csv", 2), ("a.csv", 5))),
-                "is missing": Rejection(1, (("a.csv", 3),)),
+                "is not a number": Rejection(4, tuple(RowLocation("a.csv", row) for row in (1, 2, 5))),
+                "is missing": Rejection(1, (RowLocation("a.csv", 3),)),
             }
         },
     )
 
 
-def listen(read: Any, results: dict[str, MemberResult], rows: int) -> Heard:
-    heard = hear(read, read.policy, rows, lambda tier, _: {m.id: results[m.id] for m in read.in_tier(tier)})
-    assert isinstance(heard, Heard)
-    return heard
+def decide(read: Any, results: dict[str, MemberResult], rows: int) -> Decision:
+    decision = decide_rows(Terms(read.task, read.policy, read.members), rows, Supply(lambda *_: results))
+    assert isinstance(decision, Decision)
+    return decision
 
 
 def test_a_binary_shard_by_hand() -> None:
@@ -149,52 +157,57 @@ def test_a_binary_shard_by_hand() -> None:
         "failed": MemberResult("failed", failure=MemberFailure("ModelRefused", "broken")),
     }
     truth = np.array([1.0, 1.0, np.nan])
-    heard = listen(read, results, 3)
-    tally = count_predictions(read, heard, {PREDICTION: (0.5,)}, truth)
+    decision = decide(read, results, 3)
+    counted = count_predictions(read, decision, (0.5,), truth)
     # The means are 0.875, 0.375 and 0.25. The margins are 0.75, 0.25 and 0.5: the second row is for review.
-    assert tally.statuses == {"DEGRADED": 3}
-    assert tally.decisions == {"accept": 2, "review": 1}
-    assert tally.labels == {"no": 2, "yes": 1}
-    assert tally.tiers == {"1": 3}
-    assert tally.histograms == {PREDICTION: Histogram((0.5,), (2, 1))}
-    # Labels of one: yes, no, yes; of two: yes, yes, no. Without two the third row would be yes, without one the second.
-    assert tally.agreement == {"one": {"two": PairAgreement(3, 1)}}
-    one, two = tally.members["one"], tally.members["two"]
+    assert counted.statuses == {"DEGRADED": 3}
+    assert counted.decisions == {"accept": 2, "review": 1}
+    assert counted.labels == {"no": 2, "yes": 1}
+    assert counted.tiers == {"1": 3}
+    assert counted.histograms == Histograms(Histogram((0.5,), (2, 1)))
+    # Labels of one: yes, no, yes; of two: yes, yes, no. Without two, the third row is yes; without one, the second.
+    assert counted.agreement == {"one": {"two": PairAgreement(3, 1)}}
+    one, two = counted.members["one"], counted.members["two"]
     assert (one.shards, one.rows, one.seconds, one.cold, one.total, one.squares) == (1, 3, 0.25, 1, 1.5, 0.875)
     assert (one.pivotal, two.pivotal) == (1, 1)
-    assert tally.members["failed"] == MemberStatistics(shards=1, failures={"ModelRefused": 1})
-    # Of the two rows whose truth, "yes", is known, the answer is right in the first: 0.125² + 0.625² = 0.40625
-    assert (tally.accuracy.rows, tally.accuracy.right, tally.accuracy.error) == (2, 1, 0.40625)
+    assert counted.members["failed"] == MemberStatistics(shards=1, failures={"ModelRefused": 1})
+    # Of the two rows whose truth, "yes", is known, the prediction is right in the first: 0.125² + 0.625² = 0.40625
+    assert (counted.accuracy.rows, counted.accuracy.correct, counted.accuracy.error_sum) == (2, 1, 0.40625)
     filled = {
-        place: (said, true)
-        for place, (rows, said, true) in enumerate(
-            zip(tally.accuracy.counts, tally.accuracy.said, tally.accuracy.true, strict=True)
+        place: (probability, observed)
+        for place, (rows, probability, observed) in enumerate(
+            zip(
+                counted.accuracy.counts,
+                counted.accuracy.probability_sums,
+                counted.accuracy.observed_counts,
+                strict=True,
+            )
         )
         if rows
     }
-    assert filled == {37: (0.375, 1), 87: (0.875, 1)}  # bins of a hundredth
-    assert sum(tally.accuracy.counts) == 2
-    assert tally.confusion == {"yes": {"no": 1, "yes": 1}}
-    assert (one.accuracy.rows, one.accuracy.right, two.accuracy.right) == (2, 1, 2)
+    assert filled == {37: (0.375, 1), 87: (0.875, 1)}  # bins of equal width
+    assert sum(counted.accuracy.counts) == 2
+    assert counted.confusion == {"yes": {"no": 1, "yes": 1}}
+    assert (one.accuracy.rows, one.accuracy.correct, two.accuracy.correct) == (2, 1, 2)
 
 
-def test_a_member_that_gives_labels_alone_has_no_probabilities_to_measure() -> None:
+def test_a_member_whose_output_is_a_label_has_no_probabilities_to_measure() -> None:
     members = released("soft", "probabilities"), released("named", "label")
     read = release(THREE, *members, aggregation=HardVote())
     results = {
         "soft": MemberResult("soft", np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75]])),
         "named": MemberResult("named", np.array([0, 1])),
     }
-    tally = count_predictions(read, listen(read, results, 2), {}, np.array([0.0, 2.0]))
-    assert tally.members["named"].accuracy == Accuracy(rows=2, right=1)
+    counted = count_predictions(read, decide(read, results, 2), (), np.array([0.0, 2.0]))
+    assert counted.members["named"].accuracy == Accuracy(rows=2, correct=1)
     # (0.5² + 0.25² + 0.25²) + (0.125² + 0.125² + 0.25²)
-    soft = tally.members["soft"].accuracy
-    assert (soft.right, soft.scored, soft.error) == (2, 2, 0.375 + 0.09375)
-    assert (soft.counts[50], soft.counts[75], sum(soft.true)) == (1, 1, 2)
-    assert tally.members["soft"].total == 0.0
+    soft = counted.members["soft"].accuracy
+    assert (soft.correct, soft.scored, soft.error_sum) == (2, 2, 0.375 + 0.09375)
+    assert (soft.counts[50], soft.counts[75], sum(soft.observed_counts)) == (1, 1, 2)
+    assert counted.members["soft"].total == 0.0
 
 
-def test_a_cascade_counts_each_member_over_the_rows_that_it_was_asked() -> None:
+def test_a_cascade_counts_each_member_over_the_rows_that_it_was_invoked_with() -> None:
     members = released("first", "probability"), released("late", "probability", tier=2)
     shadow = released("trial", "probability", role="shadow", tier=2)
     read = release(BINARY, *members, shadow, cascade=Confidence(min_margin=0.5))
@@ -203,85 +216,87 @@ def test_a_cascade_counts_each_member_over_the_rows_that_it_was_asked() -> None:
         "late": MemberResult("late", np.array([0.0, 1.0])),
         "trial": MemberResult("trial", np.array([0.0, 0.0])),
     }
-    tally = count_predictions(read, listen(read, results, 4), {}, np.array([1.0, 0.0, 0.0, np.nan]))
-    assert tally.tiers == {"1": 2, "2": 2}
-    assert {id_: one.rows for id_, one in tally.members.items()} == {"first": 4, "late": 2, "trial": 2}
+    counted = count_predictions(read, decide(read, results, 4), (), np.array([1.0, 0.0, 0.0, np.nan]))
+    assert counted.tiers == {"1": 2, "2": 2}
+    assert {id_: one.rows for id_, one in counted.members.items()} == {"first": 4, "late": 2, "trial": 2}
     # Of the second row and the fourth: yes and no; no and yes; no and no.
-    assert tally.agreement == {
+    assert counted.agreement == {
         "first": {"late": PairAgreement(2, 0), "trial": PairAgreement(2, 1)},
         "late": {"trial": PairAgreement(2, 1)},
     }
-    assert (tally.members["late"].accuracy.rows, tally.members["late"].accuracy.right) == (1, 1)
-    # (0.625 + 0) / 2 is below 0.5, so all three that are known are right.
-    assert (tally.accuracy.rows, tally.accuracy.right) == (3, 3)
+    assert (counted.members["late"].accuracy.rows, counted.members["late"].accuracy.correct) == (1, 1)
+    # (0.625 + 0) / 2 is below 0.5, so all three rows with ground truth are right.
+    assert (counted.accuracy.rows, counted.accuracy.correct) == (3, 3)
 
 
-def test_a_tier_that_is_not_reached_counts_nobody() -> None:
+def test_members_of_a_tier_that_is_not_reached_are_not_counted() -> None:
     read = release(
         BINARY,
         released("first", "probability"),
         released("late", "probability", tier=2),
         cascade=Confidence(min_margin=0.5),
     )
-    heard = listen(read, {"first": MemberResult("first", np.array([0.9]))}, 1)
-    assert list(count_predictions(read, heard, {}).members) == ["first"]
+    decision = decide(read, {"first": MemberResult("first", np.array([0.9]))}, 1)
+    assert list(count_predictions(read, decision).members) == ["first"]
 
 
-def test_a_shard_without_quorum_counts_its_members_alone() -> None:
+def test_a_shard_without_quorum_counts_only_its_members() -> None:
     read = release(BINARY, released("one", "probability"))
-    heard = listen(read, {"one": MemberResult("one", failure=MemberFailure("Timeout", "slow"))}, 2)
-    assert count_predictions(read, heard, {PREDICTION: (0.5,)}) == ShardStatistics(
+    decision = decide(read, {"one": MemberResult("one", failure=MemberFailure("Timeout", "slow"))}, 2)
+    assert count_predictions(read, decision, (0.5,)) == ShardStatistics(
         members={"one": MemberStatistics(shards=1, failures={"Timeout": 1})}
     )
 
 
 @settings(max_examples=60, deadline=None)
-@given(strategies.questions(), strategies.SEEDS)
-def test_accuracy_is_scikit_learns_whatever_is_asked(question: Any, generator: np.random.Generator) -> None:
-    classes = getattr(question.task, "classes", ())
+@given(strategies.cases(), strategies.SEEDS)
+def test_accuracy_is_scikit_learns_for_any_task_and_policy(case: Any, generator: np.random.Generator) -> None:
+    classes = getattr(case.task, "classes", ())
     kind = "probabilities" if classes else "value"
     read = release(
-        question.task,
-        *(released(vote.id, kind, weight=vote.weight) for vote in question.votes),
-        aggregation=question.aggregation,
+        case.task,
+        *(released(vote.id, kind, weight=vote.weight) for vote in case.votes),
+        aggregation=case.aggregation,
     )
-    truth = generator.integers(0, len(classes), question.rows) if classes else generator.normal(0, 9, question.rows)
-    heard = listen(read, {vote.id: MemberResult(vote.id, vote.output) for vote in question.votes}, question.rows)
-    tally = count_predictions(read, heard, {}, truth.astype(np.float64))
-    answers = heard.decided.settled[0].answers
+    truth = generator.integers(0, len(classes), case.rows) if classes else generator.normal(0, 9, case.rows)
+    decision = decide(read, {vote.id: MemberResult(vote.id, vote.output) for vote in case.votes}, case.rows)
+    counted = count_predictions(read, decision, (), truth.astype(np.float64))
+    predictions = decision.decided[0].predictions
     if not classes:
-        expected = mean_absolute_error(truth, answers.value)
-        assert tally.accuracy.error / question.rows == pytest.approx(expected)
+        expected = mean_absolute_error(truth, predictions.value)
+        assert counted.accuracy.error_sum / case.rows == pytest.approx(expected)
         return
-    assert answers.classes is not None
-    assert tally.accuracy.right / question.rows == accuracy_score(truth, answers.classes.label)
-    assert sum(tally.accuracy.counts) == question.rows
+    assert predictions.classes is not None
+    assert counted.accuracy.correct / case.rows == accuracy_score(truth, predictions.classes.label)
+    assert sum(counted.accuracy.counts) == case.rows
     if len(classes) == 2:
-        said = np.clip(answers.value, 0, 1)
-        assert tally.accuracy.error / question.rows == pytest.approx(brier_score_loss(truth, said, labels=[0, 1]))
+        probability = np.clip(predictions.value, 0, 1)
+        assert counted.accuracy.error_sum / case.rows == pytest.approx(
+            brier_score_loss(truth, probability, labels=[0, 1])
+        )
         if not np.any(
-            np.isclose(said * 100 % 1, 0) | np.isclose(said * 100 % 1, 1)
+            np.isclose(probability * 100 % 1, 0) | np.isclose(probability * 100 % 1, 1)
         ):  # it puts edges into the bin below
-            true, mean = calibration_curve(truth, said, n_bins=CALIBRATION_BINS)
-            full = np.array(tally.accuracy.counts) > 0
-            counts = np.array(tally.accuracy.counts)[full]
-            np.testing.assert_allclose(np.array(tally.accuracy.true)[full] / counts, true)
-            np.testing.assert_allclose(np.array(tally.accuracy.said)[full] / counts, mean)
+            true, mean = calibration_curve(truth, probability, n_bins=CALIBRATION_BINS)
+            full = np.array(counted.accuracy.counts) > 0
+            counts = np.array(counted.accuracy.counts)[full]
+            np.testing.assert_allclose(np.array(counted.accuracy.observed_counts)[full] / counts, true)
+            np.testing.assert_allclose(np.array(counted.accuracy.probability_sums)[full] / counts, mean)
 
 
-def test_what_is_counted_adds_up_to_what_is_counted_at_once() -> None:
+def test_merged_statistics_are_those_of_all_rows_counted_together() -> None:
     generator = np.random.default_rng(7)
     read = release(BINARY, released("one", "probability"), released("two", "probability"))
-    said = {id_: generator.integers(0, 65, 100) / 64 for id_ in ("one", "two")}
+    outputs = {id_: generator.integers(0, 65, 100) / 64 for id_ in ("one", "two")}
     truth = generator.integers(0, 2, 100).astype(np.float64)
 
     def count(rows: slice) -> ShardStatistics:
-        results = {id_: MemberResult(id_, output[rows], 125.0, cold=False) for id_, output in said.items()}
-        return count_predictions(read, listen(read, results, len(truth[rows])), {PREDICTION: (0.25, 0.5)}, truth[rows])
+        results = {id_: MemberResult(id_, output[rows], 125.0, cold=False) for id_, output in outputs.items()}
+        return count_predictions(read, decide(read, results, len(truth[rows])), (0.25, 0.5), truth[rows])
 
-    parts, whole = add([count(slice(0, 30)), count(slice(30, 100))]), count(slice(0, 100))
+    parts, together = merge_statistics([count(slice(0, 30)), count(slice(30, 100))]), count(slice(0, 100))
     once = {id_: msgspec.structs.replace(one, shards=1, seconds=one.seconds / 2) for id_, one in parts.members.items()}
-    assert msgspec.structs.replace(parts, members=once) == whole
+    assert msgspec.structs.replace(parts, members=once) == together
 
 
 def test_counting_needs_no_polars() -> None:

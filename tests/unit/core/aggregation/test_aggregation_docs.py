@@ -1,9 +1,9 @@
 """Every number in docs/aggregation.md is what the core computes from the example beside it.
 
-The page is read from top to bottom. A JSON block with a task and members is a *ground*; the table below it holds what
-its members say, a column a row. Every later JSON block is a *change* of the ground whose rows the tables below it name:
-its members are merged by id, its other keys replace the ground's. A change may have its own table of what some members
-say. The first cell of a table tells what is in it: see `COMPUTE`; only those in `PROSE` are not computed.
+The page is read from top to bottom. A JSON block with a task and members is a *base*; the table below it has its
+members' outputs, a column per row. Every later JSON block is a *change* of the base whose rows the tables below name:
+its members are merged by id, its other keys replace the base's. A change may have its own table of some members'
+outputs. The first cell of a table is the table's kind: see `COMPUTE`; only those in `PROSE` are not computed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,12 @@ import numpy as np
 import pytest
 
 import asl
-from builders import ROOT, artifact
-from stepensemble.core.aggregation.canonical import canonical, check_output
+from builders import ROOT, Supply, artifact
+from stepensemble.core.aggregation.canonical import check_output, convert_output
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import (
-    ExecutionResult,
-    MemberFailure,
-    MemberResult,
-    Prediction,
-    Results,
-    decide,
-)
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import MemberFailure, Prediction
+from stepensemble.core.aggregation.output_source import MemberResult, Results
 from stepensemble.core.arrays import Integers
 from stepensemble.core.errors import InvalidManifest, InvalidOutput
 from stepensemble.core.payload import apply_quorum, parse_payload
@@ -40,13 +35,13 @@ from stepensemble.core.schema.task import BinaryTask
 from stepensemble.core.validation.manifest import parse_manifest
 
 PAGE = (ROOT / "docs" / "aggregation.md").read_text(encoding="utf-8")
-PROSE = {"what your members give", "what is worst"}
-SILENT = "fails"
+PROSE = {"your members' outputs", "the worst case"}
+FAILS = "fails"
 HELD_OUT = re.compile(r"<!-- held-out passengers -->.*<!-- end of held-out passengers -->", re.DOTALL)
 """These tables are made by examples/titanic; its own test holds them."""
 
 NOUNS = ("part", "fruit", "delivery")
-"""What the rows of the grounds are, in the page's order; a table of contracts begins with one of them."""
+"""What the rows of the bases are, in the page's order; the first cell of a table of contracts names one of them."""
 
 Cells = list[str]
 
@@ -60,13 +55,13 @@ class Table:
 
 @dataclass
 class Example:
-    """A JSON block and what stands below it, until the next one."""
+    """A JSON block and everything below it, until the next one."""
 
     heading: str
     json: dict[str, Any]
-    said: Table | None = None
+    outputs: Table | None = None
     tables: list[Table] = field(default_factory=list)
-    refusal: str | None = None
+    error: str | None = None
     payload: dict[str, Any] | None = None
 
 
@@ -86,15 +81,15 @@ def read_page() -> list[Example]:
             data = json.loads(part["block"])
             if "features" in data:
                 before = examples[-1]
-                examples.append(Example(heading, before.json, before.said, payload=data))
+                examples.append(Example(heading, before.json, before.outputs, payload=data))
             else:
                 examples.append(Example(heading, data))
         elif part["kind"] == "text":
-            examples[-1].refusal = part["block"]
+            examples[-1].error = part["block"]
         else:
             table = read_table(heading, part["table"])
             if table.head[0] == "member":
-                examples[-1].said = table
+                examples[-1].outputs = table
             elif table.head[0] not in PROSE:
                 examples[-1].tables.append(table)
     return examples
@@ -110,27 +105,27 @@ def plain(cell: str) -> str:
 
 
 EXAMPLES = read_page()
-GROUNDS = [example for example in EXAMPLES if {"task", "members"} <= set(example.json)]
+BASES = [example for example in EXAMPLES if {"task", "members"} <= set(example.json)]
 
 
-def ground_of(example: Example) -> Example:
-    """Return the ground whose rows an example's tables name; the first one where none does."""
-    if example in GROUNDS:
+def base_of(example: Example) -> Example:
+    """Return the base whose rows an example's tables name; the first one where none does."""
+    if example in BASES:
         return example
     named = {cell for table in example.tables for cell in table.head}
-    (ground,) = [ground for ground in GROUNDS if named & set(rows_of(ground))] or GROUNDS[:1]
-    return ground
+    (base,) = [base for base in BASES if named & set(rows_of(base))] or BASES[:1]
+    return base
 
 
-def rows_of(ground: Example) -> list[str]:
-    assert ground.said is not None
-    return ground.said.head[1:]
+def rows_of(base: Example) -> list[str]:
+    assert base.outputs is not None
+    return base.outputs.head[1:]
 
 
 def manifest_of(example: Example) -> dict[str, Any]:
     """Return the whole manifest that an example is a piece of."""
-    ground, change = ground_of(example).json, example.json
-    members = {member["id"]: member for member in ground["members"]}
+    base, change = base_of(example).json, example.json
+    members = {member["id"]: member for member in base["members"]}
     for member in change.get("members", []):
         members[member["id"]] = members.get(member["id"], {}) | member
     left_out = {"version": "1", "artifact": "model.tflite"}
@@ -138,50 +133,50 @@ def manifest_of(example: Example) -> dict[str, Any]:
         "schema_version": 1,
         "name": "docs",
         "features": [{"name": "x", "type": "number"}],
-        **ground,
+        **base,
         **change,
         "members": [member | left_out for member in members.values()],
     }
 
 
 def release_of(example: Example) -> Release:
-    """Compile it, as `ensemble check` would: what a reader copies from the page is sound."""
+    """Compile it, as `ensemble check` would: what a reader copies from the page is valid."""
     manifest = parse_manifest(json.dumps(manifest_of(example)))
     return compile_release(manifest, {member.id: artifact(b"") for member in manifest.members})
 
 
-def said_in(example: Example) -> dict[str, Cells]:
-    """Return what each member says, a cell a row."""
-    tables = [table for table in (ground_of(example).said, example.said) if table is not None]
+def outputs_in(example: Example) -> dict[str, Cells]:
+    """Return each member's outputs, a cell per row."""
+    tables = [table for table in (base_of(example).outputs, example.outputs) if table is not None]
     return {line[0]: line[1:] for table in tables for line in table.lines}
 
 
-def answer(example: Example, silent: tuple[str, ...] = ()) -> ExecutionResult:
-    """Decide an example's rows from what its members say, by way of the public core."""
-    release, said = release_of(example), said_in(example)
+def predict_example(example: Example, failing: tuple[str, ...] = ()) -> ExecutionResult:
+    """Predict an example's rows from its members' outputs, by the public core."""
+    release, outputs = release_of(example), outputs_in(example)
     policy = release.policy
     if example.payload is not None:
         policy = apply_quorum(parse_payload(example.payload), policy, release.members)
 
-    def ask(tier: int, numbers: Integers) -> Results:
+    def invoke_tier(tier: int, numbers: Integers) -> Results:
         return {
-            member.id: say(member.id, [said[member.id][row] for row in numbers], silent=member.id in silent)
+            member.id: respond(member.id, [outputs[member.id][row] for row in numbers], failing=member.id in failing)
             for member in release.in_tier(tier)
         }
 
-    decided = decide(release, policy, len(rows_of(ground_of(example))), ask)
+    decided = decide(release, policy, len(rows_of(base_of(example))), Supply(invoke_tier))
     assert not isinstance(decided, Undecided)
     return decided
 
 
-def say(id_: str, cells: Cells, *, silent: bool) -> MemberResult:
-    if silent or SILENT in cells:
+def respond(id_: str, cells: Cells, *, failing: bool) -> MemberResult:
+    if failing or FAILS in cells:
         return MemberResult(id_, failure=MemberFailure("Unavailable", "it is down"))
     return MemberResult(id_, check_output(read_raw(cells), len(cells)))
 
 
 def read_raw(cells: Cells) -> np.ndarray:
-    """Read what a model says of some rows: names, or numbers, one or several of each row."""
+    """Read a model's outputs for some rows: names, or numbers, one or several per row."""
     if any(cell.isalpha() for cell in cells):
         return np.array(cells)
     return np.array([[float(number) for number in cell.split()] for cell in cells])
@@ -192,9 +187,9 @@ Computed = Iterator[tuple[str, Any]]
 
 
 def compute_fields(example: Example, table: Table, line: Cells) -> Computed:
-    """A line a field of `Prediction`, a column a row."""
-    predictions = answer(example).predictions
-    for place, row in enumerate(rows_of(ground_of(example))):
+    """A line per field of `Prediction`, a column per row."""
+    predictions = predict_example(example).predictions
+    for place, row in enumerate(rows_of(base_of(example))):
         if row in table.head:
             value: Any = msgspec.to_builtins(predictions[place])
             for key in plain(line[0]).split("."):
@@ -203,9 +198,9 @@ def compute_fields(example: Example, table: Table, line: Cells) -> Computed:
 
 
 def compute_methods(_: Example, table: Table, line: Cells) -> Computed:
-    """A line a method, a column a row: the value, in bold where the second class is answered."""
+    """A line per method, a column per row: the value, in bold where the second class is predicted."""
     rows = table.head[1:]
-    for row, prediction in zip(rows, answer(find_method(plain(line[0]), rows)).predictions, strict=True):
+    for row, prediction in zip(rows, predict_example(find_method(plain(line[0]), rows)).predictions, strict=True):
         yield row, Bold(prediction.value, prediction.label == "faulty")
 
 
@@ -223,18 +218,18 @@ def find_method(method: str, rows: Cells) -> Example:
 
 
 def compute_shares(example: Example, table: Table, line: Cells) -> Computed:
-    """A line a set of members that fail: the status, the shares, the value of the row in the last column, the cause."""
-    decided = answer(example, () if line[0] == "nobody" else tuple(line[0].split(", ")))
+    """A line per set of members that fail: the status, the shares, the value of the last column's row, the cause."""
+    decided = predict_example(example, () if line[0] == "none" else tuple(line[0].split(", ")))
     failed = decided.status == "FAILED"
     computed: dict[str, Any] = {"status": decided.status, "why it fails": decided.cause}
     computed |= {member.id: "" if failed else member.weight for member in decided.members}
-    rows = rows_of(ground_of(example))
+    rows = rows_of(base_of(example))
     computed |= {row: "" if failed else decided.predictions[rows.index(row)].value for row in rows if row in table.head}
     yield from ((column, computed[column]) for column in table.head[1:])
 
 
 def compute_participation(example: Example, _: Table, line: Cells) -> Computed:
-    participation = {str(role): counted for role, counted in answer(example).participation.items()}
+    participation = {str(role): counted for role, counted in predict_example(example).participation.items()}
     yield from msgspec.structs.asdict(participation[line[0]]).items()
 
 
@@ -248,17 +243,17 @@ def compute_transitions(example: Example, _: Table, line: Cells) -> Computed:
         "sent on to tier 2": [first, second],
     }.items():
         entered = enter_states(tiers)
-        yield column, {"calls of members": entered.count("Score"), "state transitions": len(entered)}[line[0]]
+        yield column, {"invocations of members": entered.count("Score"), "state transitions": len(entered)}[line[0]]
 
 
 def enter_states(tiers: Sequence[int]) -> list[str]:
-    """Return the states of an execution that asks so many members, tier after tier; its functions answer no more."""
+    """Return the states of an execution that invokes so many members, tier after tier."""
     states = {"columns", "rows", "prediction_id", "release", "inline", "earlier", "cascade", "results"}
-    asking = [
+    undecided = [
         {"members": [{"function": "score", "timeout": 1}] * members, "undecided": True, **dict.fromkeys(states)}
         for members in tiers
     ]
-    replies = iter([*asking, {"status": "COMPLETE", "needs_review": 0}])
+    replies = iter([*undecided, {"status": "COMPLETE", "needs_review": 0}])
     functions: Mapping[str, Callable[[Any], Any]] = {
         "${NormalizeFunctionArn}": lambda _: next(replies),
         "score": lambda _: None,
@@ -271,12 +266,12 @@ def enter_states(tiers: Sequence[int]) -> list[str]:
 
 
 def compute_contract(_: Example, table: Table, line: Cells) -> Computed:
-    """A line an output and a declaration: what becomes of it, or why it is refused."""
-    noun = table.head[0].removeprefix("of a ").removesuffix(" the model says")
-    task = release_of(GROUNDS[NOUNS.index(noun)]).task
+    """A line per output and declaration: the canonical output, or why it is rejected."""
+    noun = table.head[0].removeprefix("output for a ")
+    task = release_of(BASES[NOUNS.index(noun)]).task
     try:
         declared = msgspec.json.decode(plain(line[1]), type=Output)
-        meant = canonical(check_output(read_raw(line[:1]), 1), task, declared)[0]
+        meant = convert_output(check_output(read_raw(line[:1]), 1), task, declared)[0]
     except InvalidOutput as error:
         yield table.head[2], Refused(str(error))
         return
@@ -289,7 +284,7 @@ COMPUTE: Mapping[str, Callable[[Example, Table, Cells], Computed]] = {
     "no output from": compute_shares,
     "participation": compute_participation,
     "an execution": compute_transitions,
-    **{f"of a {noun} the model says": compute_contract for noun in NOUNS},
+    **{f"output for a {noun}": compute_contract for noun in NOUNS},
 }
 
 
@@ -303,13 +298,13 @@ class Bold:
 
 @dataclass(frozen=True)
 class Refused:
-    """What a failed member's report says."""
+    """The error of a failed member."""
 
     message: str
 
 
 def is_shown(computed: Any, cell: str) -> bool:
-    """Compare what was computed with what a cell shows, to its digits."""
+    """Compare a computed value with a cell, to the cell's digits."""
     match computed:
         case Bold():
             return cell.startswith("**") == computed.bold and is_shown(computed.number, plain(cell))
@@ -323,7 +318,7 @@ def is_shown(computed: Any, cell: str) -> bool:
             digits = len(cell.partition(".")[2])
             return bool(abs(float(cell) - computed) <= 0.5 * 10**-digits + 1e-9)
         case []:
-            return cell == "nobody"
+            return cell == "none"
         case [str(), *_]:
             return cell == ", ".join(computed)
         case [*numbers]:
@@ -353,18 +348,18 @@ def test_a_line_shows_what_its_example_computes(example: Example, table: Table, 
     assert not wrong
 
 
-@pytest.mark.parametrize("example", [example for example in EXAMPLES if example.refusal])
-def test_what_check_refuses_is_told_as_shown(example: Example) -> None:
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if example.error])
+def test_check_rejects_with_the_shown_error(example: Example) -> None:
     with pytest.raises(InvalidManifest) as refused:
         release_of(example)
-    assert str(refused.value).splitlines() == (example.refusal or "").splitlines()
+    assert str(refused.value).splitlines() == (example.error or "").splitlines()
 
 
 def test_every_method_has_an_example_under_its_own_heading() -> None:
     methods = {str(method.__struct_config__.tag) for method in get_args(Aggregation)}
-    shown = {example.heading for example in EXAMPLES if example.tables and not example.refusal}
+    shown = {example.heading for example in EXAMPLES if example.tables and not example.error}
     assert methods <= shown
-    (compared,) = (table for example in GROUNDS for table in example.tables if table.head[0] == "method")
+    (compared,) = (table for example in BASES for table in example.tables if table.head[0] == "method")
     assert {plain(line[0]) for line in compared.lines} == methods
 
 
@@ -380,7 +375,7 @@ def test_every_kind_of_output_has_a_table_of_its_own() -> None:
         assert {"kind": kind} in shown
 
 
-def test_every_bound_every_rule_for_ties_and_every_field_of_an_answer_is_shown() -> None:
+def test_every_bound_every_rule_for_ties_and_every_field_of_a_prediction_is_shown() -> None:
     shown = {plain(line[0]) for example in EXAMPLES for table in example.tables for line in table.lines}
     words = {"shadows"} | set(re.findall(r"`(\w+)`", PAGE))
     assert set(Prediction.__struct_fields__) <= shown | words

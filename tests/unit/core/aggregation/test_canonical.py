@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from builders import BINARY, REGRESSION, THREE
-from stepensemble.core.aggregation.canonical import canonical, check_output
+from stepensemble.core.aggregation.canonical import check_output, convert_output
 from stepensemble.core.errors import InvalidOutput
 from stepensemble.core.schema.outputs import (
     OUTPUT_KINDS,
@@ -44,9 +44,9 @@ def no_warnings() -> Iterator[None]:
 
 
 def read(output: Any, task: Task, contract: Output) -> Floats:
-    """Check a raw output and bring it to the canonical form, as the aggregation does."""
+    """Check a raw output and convert it to canonical form, as the aggregation does."""
     raw = np.asarray(output)
-    return canonical(check_output(raw, len(raw)), task, contract)
+    return convert_output(check_output(raw, len(raw)), task, contract)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def read(output: Any, task: Task, contract: Output) -> Floats:
         (np.array([["a", "b"]]), 1, (1, 2)),
     ],
 )
-def test_a_sound_output_has_one_entry_a_row(output: Any, rows: int, shape: tuple[int, ...]) -> None:
+def test_a_valid_output_has_one_entry_a_row(output: Any, rows: int, shape: tuple[int, ...]) -> None:
     assert check_output(output, rows).shape == shape
 
 
@@ -76,7 +76,7 @@ def test_a_sound_output_has_one_entry_a_row(output: Any, rows: int, shape: tuple
     ],
     ids=["str", "bytes", "bytes objects", "both", "numpy objects"],
 )
-def test_text_becomes_str_from_whatever_it_is(output: Any) -> None:
+def test_text_of_any_type_becomes_str(output: Any) -> None:
     checked = check_output(output, 2)
     assert checked.dtype.kind == "U"
     assert checked.tolist() == ["né", "b"]
@@ -97,7 +97,7 @@ def test_text_becomes_str_from_whatever_it_is(output: Any) -> None:
         (np.array([[1, 2], [-np.inf, 2]]), 2, r"the output of row 1 is not finite \(1 of 2 rows\)"),
     ],
 )
-def test_an_output_that_is_no_finite_number_or_text_a_row_is_refused(output: Any, rows: int, message: str) -> None:
+def test_an_output_without_a_finite_number_or_text_a_row_is_rejected(output: Any, rows: int, message: str) -> None:
     with pytest.raises(InvalidOutput, match=message):
         check_output(output, rows)
 
@@ -158,7 +158,7 @@ def test_a_logit_goes_through_the_sigmoid_at_its_temperature(temperature: float)
     assert_allclose(both[:, 1], special.expit((LOGITS[:, 0] - LOGITS[:, 1]) / temperature), rtol=1e-13)
 
 
-def test_a_logit_of_the_first_class_leaves_the_second_what_little_there_is() -> None:
+def test_a_large_logit_of_the_first_class_leaves_the_second_a_small_probability() -> None:
     # 1 - expit(40) is 0 in floats, expit(-40) is not: no veto where the model gave none.
     assert_allclose(read([40.0], BINARY, Logit(of="no"))[:, 1], special.expit(-40), rtol=1e-14)
 
@@ -176,10 +176,10 @@ def test_a_temperature_on_probabilities_is_one_on_the_logits_behind_them(tempera
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 0.5, 1.0, 3.0, 1e300])
-def test_what_is_impossible_stays_so_at_any_temperature(temperature: float) -> None:
+def test_a_probability_of_zero_stays_zero_at_any_temperature(temperature: float) -> None:
     certain = read([0.0, 1.0], BINARY, Probability(temperature=temperature))
     assert certain.tolist() == [[1, 0], [0, 1]]
-    # The two that are left are alike.
+    # The other two are equal.
     halves = read([[0.5, 0.0, 0.5]], THREE, Probabilities(temperature=temperature))
     assert_allclose(halves, [[0.5, 0, 0.5]], rtol=1e-14)
 
@@ -230,21 +230,21 @@ def test_a_small_temperature_leaves_the_most_probable_class() -> None:
         (REGRESSION, Value(scale=-10, offset=1e308), [1.7e308], "is beyond 1e+90 once scaled (1 of 1 rows)"),
     ],
 )  # fmt: skip
-def test_an_output_of_another_kind_is_refused(task: Task, contract: Output, output: Any, message: str) -> None:
+def test_an_output_of_another_kind_is_rejected(task: Task, contract: Output, output: Any, message: str) -> None:
     with pytest.raises(InvalidOutput) as refused:
         read(output, task, contract)
     assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(("task", "contract"), [(REGRESSION, Label()), (BINARY, Value())])
-def test_a_contract_for_another_task_is_refused(task: Task, contract: Output) -> None:
-    with pytest.raises(InvalidOutput, match="does not answer a"):
+def test_a_declared_output_for_another_task_is_rejected(task: Task, contract: Output) -> None:
+    with pytest.raises(InvalidOutput, match="is not an output of a"):
         read([1.0], task, contract)
 
 
 @pytest.mark.parametrize("tolerance", [TOLERANCE, 0.05])
 @pytest.mark.parametrize(("side", "clipped"), [(1, 1.0), (-1, 0.0)])
-def test_what_low_precision_arithmetic_costs_is_clipped(tolerance: float, side: int, clipped: float) -> None:
+def test_errors_of_low_precision_are_clipped(tolerance: float, side: int, clipped: float) -> None:
     contract = Probability(tolerance=tolerance)
     assert read([max(side, 0) + side * tolerance / 2], BINARY, contract)[0, 1] == clipped
     with pytest.raises(InvalidOutput):
@@ -260,7 +260,7 @@ def test_sums_may_be_off_by_the_tolerance_and_are_then_1(tolerance: float) -> No
         read(np.add(off, [0, 0, tolerance]), THREE, contract)
 
 
-def test_a_quantized_model_is_read_with_a_tolerance_of_its_own() -> None:
+def test_a_quantized_model_can_declare_its_own_tolerance() -> None:
     quantized = np.round(np.array([[1, 1, 1]]) / 3 * 16) / 16  # in steps of 1/16 a third is 5/16: 15/16 in all
     with pytest.raises(InvalidOutput, match="sums to something other than 1"):
         read(quantized, THREE, Probabilities())
@@ -289,11 +289,11 @@ def test_any_precision_is_read_in_double(dtype: Any) -> None:
         (THREE, Label(), 1),
     ],
 )
-def test_the_width_of_an_output_is_known_before_it_is_made(task: Task, contract: Output, width: int) -> None:
+def test_the_width_of_an_output_is_known_before_it_is_computed(task: Task, contract: Output, width: int) -> None:
     assert output_width(task, contract) == width
 
 
-def test_every_kind_answers_some_task() -> None:
+def test_every_kind_is_accepted_by_some_task() -> None:
     kinds = {name_kind(kind()) for kind in (Probability, Probabilities, Logit, Logits, Label, Value)}
     assert set().union(*OUTPUT_KINDS.values()) == kinds
     assert set(OUTPUT_KINDS) == {BinaryTask, MulticlassTask, RegressionTask}
@@ -304,7 +304,7 @@ TEMPERATURES = st.sampled_from([1.0]) | st.floats(0.01, 100)
 
 @st.composite
 def classifications(draw: st.DrawFn) -> tuple[Task, Output, Floats]:
-    """Draw a task of classes, a contract for it with a temperature and an order of classes, and what it is about."""
+    """Draw a task of classes, a declared output for it with a temperature and an order of classes, and raw outputs."""
     names = tuple(f"c{index}" for index in range(draw(st.integers(2, 9))))
     task = BinaryTask(names) if len(names) == 2 else MulticlassTask(names)
     rows, temperature = draw(st.integers(1, 6)), draw(TEMPERATURES)
@@ -325,7 +325,7 @@ def classifications(draw: st.DrawFn) -> tuple[Task, Output, Floats]:
         return task, contract, draw(arrays(np.float64, shape, elements=st.integers(0, len(names) - 1).map(float)))
     if isinstance(contract, Logit | Logits):
         return task, contract, draw(arrays(np.float64, shape, elements=st.floats(-1e4, 1e4)))
-    # Impossible, or not so improbable that division by the sum would leave nothing.
+    # Zero, or large enough not to become zero when divided by the sum.
     numbers = draw(arrays(np.float64, shape, elements=st.just(0.0) | st.floats(1e-12, 1)))
     if isinstance(contract, Probabilities):
         assume(np.all(numbers.sum(axis=1) > 0))
@@ -342,7 +342,7 @@ def test_class_probabilities_are_probabilities(case: tuple[Task, Output, Floats]
 
 
 @given(classifications(), st.sampled_from("CF"))
-def test_no_rows_canonical_form_depends_on_its_neighbours(case: tuple[Task, Output, Floats], layout: str) -> None:
+def test_no_rows_canonical_form_depends_on_other_rows(case: tuple[Task, Output, Floats], layout: str) -> None:
     task, contract, raw = case
     together = read(np.array(raw, order=layout), task, contract)
     alone = [read(raw[index : index + 1], task, contract) for index in range(len(raw))]
@@ -350,7 +350,7 @@ def test_no_rows_canonical_form_depends_on_its_neighbours(case: tuple[Task, Outp
 
 
 @given(classifications(), st.randoms(use_true_random=False))
-def test_outputs_and_classes_permuted_alike_say_the_same(case: tuple[Task, Any, Floats], random: Any) -> None:
+def test_outputs_and_classes_permuted_alike_give_the_same_result(case: tuple[Task, Any, Floats], random: Any) -> None:
     task, contract, raw = case
     assume(isinstance(contract, Probabilities | Logits))
     places = list(range(len(contract.classes)))
@@ -371,7 +371,7 @@ def test_a_temperature_never_reverses_two_classes(case: tuple[Task, Output, Floa
 
 
 @given(st.floats(-1e3, 1e3), st.floats(0.01, 100))
-def test_the_two_sides_of_a_binary_question_mirror_each_other(logit: float, temperature: float) -> None:
+def test_the_two_classes_of_a_binary_task_mirror_each_other(logit: float, temperature: float) -> None:
     of_second = read([logit], BINARY, Logit(of="yes", temperature=temperature))
     of_first = read([-logit], BINARY, Logit(of="no", temperature=temperature))
     assert_array_equal(of_second, of_first)

@@ -43,7 +43,7 @@ VALUES = list(np.random.default_rng(5).normal(0, 100, (7, ROWS)))
 
 
 class FixedClassifier(ClassifierMixin, BaseEstimator):
-    """Answers fixed probabilities, whatever it is asked."""
+    """Predicts fixed probabilities for any input."""
 
     def __init__(self, probabilities: Any = None) -> None:
         self.probabilities = probabilities
@@ -60,7 +60,7 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
 
 
 class FixedRegressor(RegressorMixin, BaseEstimator):
-    """Answers fixed values, whatever it is asked."""
+    """Predicts fixed values for any input."""
 
     def __init__(self, values: Any = None) -> None:
         self.values = values
@@ -96,9 +96,9 @@ def voting(outputs: list[Any], kind: str, weights: list[float] | None) -> Voting
     return oracle.fit(np.zeros((classes, 1)), np.arange(classes))
 
 
-def label(task: BinaryTask | MulticlassTask, method: Aggregation, said: list[Vote]) -> Any:
-    shares = effective_weights(method, said)
-    return elect(task, method, pool(task, method, said), [vote.output for vote in said], shares).label
+def label(task: BinaryTask | MulticlassTask, method: Aggregation, given: list[Vote]) -> Any:
+    shares = effective_weights(method, given)
+    return elect(task, method, pool(task, method, given), [vote.output for vote in given], shares).label
 
 
 @pytest.mark.parametrize("classes", TASKS)
@@ -124,22 +124,22 @@ def test_averaged_probabilities_are_scikit_learns_soft_vote(
 @pytest.mark.parametrize("voters", [1, 2, 3, 4, 6])
 def test_a_hard_vote_is_scikit_learns_ties_included(classes: int, voters: int) -> None:
     outputs = random_probabilities(classes, voters)
-    said = votes(outputs, np.arange(1.0, voters + 1).tolist())  # weights do not matter
-    assert_array_equal(label(TASKS[classes], HardVote(), said), voting(outputs, "hard", None).predict(X))
+    given = votes(outputs, np.arange(1.0, voters + 1).tolist())  # weights do not matter
+    assert_array_equal(label(TASKS[classes], HardVote(), given), voting(outputs, "hard", None).predict(X))
     ballots = np.stack([output.argmax(axis=1) for output in outputs], axis=1)
     counts = np.stack([np.bincount(row, minlength=classes) for row in ballots])
-    assert_allclose(pool(TASKS[classes], HardVote(), said), counts / voters, atol=1e-15)
+    assert_allclose(pool(TASKS[classes], HardVote(), given), counts / voters, atol=1e-15)
 
 
 @pytest.mark.parametrize("classes", TASKS)
 @pytest.mark.parametrize("weights", [WEIGHTS, [1.0, 1.0, 2.0]])
 def test_a_weighted_vote_is_scikit_learns_ties_included(classes: int, weights: list[float]) -> None:
     outputs = random_probabilities(classes)
-    said = votes(outputs, weights)
-    assert_array_equal(label(TASKS[classes], WeightedVote(), said), voting(outputs, "hard", weights).predict(X))
+    given = votes(outputs, weights)
+    assert_array_equal(label(TASKS[classes], WeightedVote(), given), voting(outputs, "hard", weights).predict(X))
     ballots = np.stack([output.argmax(axis=1) for output in outputs], axis=1)
     counts = np.stack([np.bincount(row, weights, minlength=classes) for row in ballots])
-    assert_allclose(pool(TASKS[classes], WeightedVote(), said), counts / sum(weights), atol=1e-15)
+    assert_allclose(pool(TASKS[classes], WeightedVote(), given), counts / sum(weights), atol=1e-15)
 
 
 @pytest.mark.parametrize(("method", "theirs"), [(Mean(), None), (WeightedMean(), WEIGHTS)])
@@ -189,13 +189,13 @@ def test_a_geometric_mean_of_two_classes_is_the_mean_of_the_log_odds() -> None:
     assert_allclose(got[:, 1], expit(log_odds), rtol=1e-10)
 
 
-def test_in_a_geometric_mean_a_nought_is_a_veto() -> None:
-    said = votes([[[0.0, 0.5, 0.5], [0.0, 0.5, 0.5]], [[0.8, 0.1, 0.1], [1.0, 0.0, 0.0]]])
-    # Row 0: 0, sqrt(0.05), sqrt(0.05). In row 1 each class is vetoed by somebody.
-    assert_allclose(pool(THREE, GeometricMean(), said), [[0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3]])
-    # Who has no weight has no veto: the square root of nothing counts, 0.8, 0.1, 0.1 and 1, 0, 0 are left.
-    muted = [Vote("0", 0.0, said[0].output), said[1]]
-    assert_allclose(pool(THREE, GeometricMean(), muted), said[1].output)
+def test_in_a_geometric_mean_a_zero_is_a_veto() -> None:
+    given = votes([[[0.0, 0.5, 0.5], [0.0, 0.5, 0.5]], [[0.8, 0.1, 0.1], [1.0, 0.0, 0.0]]])
+    # Row 0: 0, sqrt(0.05), sqrt(0.05). In row 1 each class is vetoed by some voter.
+    assert_allclose(pool(THREE, GeometricMean(), given), [[0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3]])
+    # A voter without weight has no veto: 0.8, 0.1, 0.1 and 1, 0, 0 are left.
+    muted = [Vote("0", 0.0, given[0].output), given[1]]
+    assert_allclose(pool(THREE, GeometricMean(), muted), given[1].output)
 
 
 @pytest.mark.parametrize("classes", TASKS)
@@ -229,8 +229,8 @@ def test_in_a_stack_the_mean_of_the_others_stands_in_for_who_is_missing() -> Non
     linear = Stacking(coefficients={"0": 1.0, "1": 10.0, "2": 100.0}, intercept=0.5, missing="mean")
     assert pool(REGRESSION, linear, votes([[1.0], [3.0]])).tolist() == [0.5 + 1 * 1 + 3 * 10 + 2 * 100]
     logistic = Stacking(coefficients={"0": 1.0, "1": 2.0, "2": 4.0}, intercept=-3.0, missing="mean")
-    said = votes([[[0.5, 0.5]], [[0.0, 1.0]]])
-    assert_allclose(pool(BINARY, logistic, said)[:, 1], expit(-3 + 0.5 * 1 + 1 * 2 + 0.75 * 4))
+    given = votes([[[0.5, 0.5]], [[0.0, 1.0]]])
+    assert_allclose(pool(BINARY, logistic, given)[:, 1], expit(-3 + 0.5 * 1 + 1 * 2 + 0.75 * 4))
     identity, nought = np.eye(3).tolist(), np.zeros((3, 3)).tolist()
     three = Stacking(coefficients={"0": nought, "1": nought, "2": identity}, intercept=(0.0, 1.0, 0.0), missing="mean")
     only_mean = votes([[[1.0, 0.0, 0.0]], [[0.5, 0.5, 0.0]]])
@@ -244,58 +244,58 @@ def test_a_stack_of_classes_is_a_matrix_of_class_by_probability() -> None:
     assert_allclose(pool(THREE, model, votes([[[0.25, 0.25, 0.5]]])), softmax([[4.0, 0, 0]], axis=1))
 
 
-def test_the_lowest_answers_only_where_all_are_for_it_and_the_highest_where_any_is() -> None:
-    said = votes([[[0.1, 0.9], [0.4, 0.6]], [[0.7, 0.3], [0.2, 0.8]]])
-    assert label(BINARY, Min(), said).tolist() == [0, 1]
-    assert label(BINARY, Max(), said).tolist() == [1, 1]
+def test_min_predicts_the_second_class_if_all_voters_do_and_max_if_any_does() -> None:
+    given = votes([[[0.1, 0.9], [0.4, 0.6]], [[0.7, 0.3], [0.2, 0.8]]])
+    assert label(BINARY, Min(), given).tolist() == [0, 1]
+    assert label(BINARY, Max(), given).tolist() == [1, 1]
 
 
 def test_each_voter_votes_for_its_own_label_by_the_thresholds() -> None:
-    said = votes([[[0.5, 0.5]], [[0.2, 0.8]], [[0.6, 0.4]]])
-    assert_allclose(pool(BinaryTask(classes=("no", "yes"), threshold=0.75), HardVote(), said), [[2 / 3, 1 / 3]])
+    given = votes([[[0.5, 0.5]], [[0.2, 0.8]], [[0.6, 0.4]]])
+    assert_allclose(pool(BinaryTask(classes=("no", "yes"), threshold=0.75), HardVote(), given), [[2 / 3, 1 / 3]])
     rare_blue = MulticlassTask(classes=THREE.classes, thresholds={"red": 0.9, "green": 0.9, "blue": 0.1})
     assert pool(rare_blue, HardVote(), votes([[[0.8, 0.1, 0.1]]])).tolist() == [[0, 0, 1]]
 
 
 def test_a_unanimous_vote_is_exactly_one() -> None:
-    said = votes([[[0.1, 0.9]]] * 6)  # 6 times 1/6 rounds to 0.9999999999999999
-    assert pool(BINARY, HardVote(), said).tolist() == [[0, 1]]
+    given = votes([[[0.1, 0.9]]] * 6)  # 6 times 1/6 rounds to 0.9999999999999999
+    assert pool(BINARY, HardVote(), given).tolist() == [[0, 1]]
 
 
-def test_rounding_does_not_lead_out_of_the_members_range() -> None:
-    # 0.7 a tenth at a time comes to 0.6999999999999998.
+def test_rounding_does_not_leave_the_members_range() -> None:
+    # 0.7 added up a tenth at a time is 0.6999999999999998.
     assert pool(REGRESSION, Mean(), votes([[0.7]] * 10)).tolist() == [0.7]
-    # Who has no weight does not widen the range.
+    # A voter without weight does not widen the range.
     assert pool(REGRESSION, WeightedMean(), votes([[0.7]] * 10 + [[0.0]], [1.0] * 10 + [0.0])).tolist() == [0.7]
 
 
-def test_a_row_of_which_every_class_has_a_nought_is_uniform() -> None:
-    said = votes([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
-    assert pool(THREE, Min(), said).tolist() == [[1 / 3, 1 / 3, 1 / 3]]
+def test_a_row_in_which_every_class_has_a_zero_is_uniform() -> None:
+    given = votes([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
+    assert pool(THREE, Min(), given).tolist() == [[1 / 3, 1 / 3, 1 / 3]]
 
 
-def test_a_regression_cannot_be_voted_on() -> None:
+def test_a_regression_has_no_votes() -> None:
     with pytest.raises(TypeError, match="no labels"):
         pool(REGRESSION, HardVote(), votes([[1.0]]))
 
 
 @pytest.mark.parametrize("method", [WeightedMean(), SoftVote(), GeometricMean(), WeightedVote()])
-def test_weights_are_shared_out_where_the_method_weights(method: Aggregation) -> None:
+def test_shares_are_the_weights_where_the_method_uses_them(method: Aggregation) -> None:
     assert effective_weights(method, votes([[0.0], [0.0]], [1, 3])).tolist() == [0.25, 0.75]
 
 
 @pytest.mark.parametrize("method", [Mean(), Median(), TrimmedMean(), Min(), Max(), HardVote()])
-def test_all_voters_count_alike_where_it_does_not(method: Aggregation) -> None:
+def test_shares_are_equal_where_the_method_does_not_use_weights(method: Aggregation) -> None:
     assert effective_weights(method, votes([[0.0], [0.0]], [1, 3])).tolist() == [0.5, 0.5]
 
 
 def test_a_stacks_shares_are_those_of_its_absolute_coefficients() -> None:
-    said = votes([[0.0], [0.0]])
-    assert effective_weights(Stacking(coefficients={"0": -1.0, "1": 3.0}, missing="refuse"), said).tolist() == [
+    given = votes([[0.0], [0.0]])
+    assert effective_weights(Stacking(coefficients={"0": -1.0, "1": 3.0}, missing="refuse"), given).tolist() == [
         0.25,
         0.75,
     ]
     matrices = {"0": ((1.0, -1.0), (0.0, 0.0)), "1": ((-3.0, 0.0), (0.0, 3.0))}
-    assert effective_weights(Stacking(coefficients=matrices, missing="refuse"), said).tolist() == [0.25, 0.75]
+    assert effective_weights(Stacking(coefficients=matrices, missing="refuse"), given).tolist() == [0.25, 0.75]
     nothing = Stacking(coefficients={"0": 0.0, "1": 0.0}, missing="refuse")
-    assert effective_weights(nothing, said).tolist() == [0.5, 0.5]
+    assert effective_weights(nothing, given).tolist() == [0.5, 0.5]

@@ -78,7 +78,7 @@ def test_rows_are_divided_by_their_sums() -> None:
     assert normalize_rows(supports).tolist() == [[0.25, 0.75], [0, 1], [0.2, 0.8]]
 
 
-def test_a_row_of_zeros_prefers_no_class() -> None:
+def test_a_row_of_zeros_becomes_uniform() -> None:
     with strictly():
         assert normalize_rows(np.array([[0.0] * 4, [0, 0, 0, 2]])).tolist() == [[0.25] * 4, [0, 0, 0, 1]]
 
@@ -113,7 +113,7 @@ def test_sums_and_maxima_are_numpys(numbers: Floats) -> None:
 
 
 @given(NUMBERS, st.sampled_from("CF"))
-def test_no_rows_result_depends_on_its_neighbours(numbers: Floats, order: str) -> None:
+def test_no_rows_result_depends_on_other_rows(numbers: Floats, order: str) -> None:
     laid_out = np.array(numbers, order=order)
     positive = np.abs(laid_out)
     for function, rows in [
@@ -129,7 +129,7 @@ def test_no_rows_result_depends_on_its_neighbours(numbers: Floats, order: str) -
 
 
 @given(arrays(np.float64, st.integers(1, 9), elements=st.floats(0, 1)))
-def test_two_classes_share_what_there_is(second: Floats) -> None:
+def test_two_classes_sum_to_one(second: Floats) -> None:
     both = complement(second)
     assert_array_equal(both[:, 1], second)
     assert_array_equal(both[:, 0] + both[:, 1], np.ones(len(second)))

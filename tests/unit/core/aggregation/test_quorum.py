@@ -32,7 +32,7 @@ def policy(quorum: Quorum = ONE, aggregation: Aggregation = Mean()) -> Policy:  
 
 
 @pytest.mark.parametrize(
-    ("quorum", "answered", "status"),
+    ("quorum", "responded", "status"),
     [
         (Quorum(min_members=2), "abc", "COMPLETE"),
         (Quorum(min_members=3), "abc", "COMPLETE"),
@@ -43,7 +43,7 @@ def policy(quorum: Quorum = ONE, aggregation: Aggregation = Mean()) -> Policy:  
         (Quorum(min_members=1), "", "FAILED"),
         (Quorum(), "ab", "DEGRADED"),  # more than half of three
         (Quorum(), "a", "FAILED"),
-        (Quorum(min_members=3), "abcz", "COMPLETE"),  # who is no voter does not count
+        (Quorum(min_members=3), "abcz", "COMPLETE"),  # a member that is no voter does not count
         (Quorum(min_members=2), "az", "FAILED"),
         (Quorum(min_members=1, min_weight=0.75), "a", "DEGRADED"),  # 3 of 4
         (Quorum(min_members=1, min_weight=0.76), "a", "FAILED"),
@@ -60,8 +60,8 @@ def policy(quorum: Quorum = ONE, aggregation: Aggregation = Mean()) -> Policy:  
         (Quorum(min_members=3, min_weight=0.75, required=("c",)), "ac", "FAILED"),
     ],
 )
-def test_an_execution_is_judged_by_its_voters(quorum: Quorum, answered: str, status: Status) -> None:
-    assert quorum_status(policy(quorum), VOTERS, set(answered)) == status
+def test_the_status_depends_on_the_voters_that_responded(quorum: Quorum, responded: str, status: Status) -> None:
+    assert quorum_status(policy(quorum), VOTERS, set(responded)) == status
 
 
 @pytest.mark.parametrize("min_members", [None, 1, 2, 3])
@@ -71,26 +71,26 @@ def test_an_execution_is_judged_by_its_voters(quorum: Quorum, answered: str, sta
 def test_every_part_must_hold(min_members: Any, min_weight: Any, required: Any, aggregation: Aggregation) -> None:
     quorum = Quorum(min_members=min_members, min_weight=min_weight, required=required)
     weights = {"a": 3, "b": 1, "c": 0}
-    for answered in chain.from_iterable(combinations("abc", count) for count in range(4)):
-        weight = sum(weights[id_] for id_ in answered)
+    for responded in chain.from_iterable(combinations("abc", count) for count in range(4)):
+        weight = sum(weights[id_] for id_ in responded)
         holds = (
-            len(answered) >= (min_members or 2)
+            len(responded) >= (min_members or 2)
             and weight / 4 >= (min_weight or 0)
-            and set(required) <= set(answered)
+            and set(required) <= set(responded)
             and (weight > 0 or not isinstance(aggregation, WeightedMean))
-            and (len(answered) == 3 or not isinstance(aggregation, Stacking))
+            and (len(responded) == 3 or not isinstance(aggregation, Stacking))
         )
-        expected = "FAILED" if not holds else "COMPLETE" if len(answered) == 3 else "DEGRADED"
-        assert quorum_status(policy(quorum, aggregation), VOTERS, answered) == expected, answered
+        expected = "FAILED" if not holds else "COMPLETE" if len(responded) == 3 else "DEGRADED"
+        assert quorum_status(policy(quorum, aggregation), VOTERS, responded) == expected, responded
 
 
-@pytest.mark.parametrize(("asked", "least"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (8, 5)])
-def test_more_than_half_of_those_asked_must_answer_by_default(asked: int, least: int) -> None:
-    assert least_members(Quorum(), asked) == least
-    assert least_members(Quorum(min_members=1), asked) == 1
+@pytest.mark.parametrize(("invoked", "least"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (8, 5)])
+def test_more_than_half_of_the_invoked_must_respond_by_default(invoked: int, least: int) -> None:
+    assert least_members(Quorum(), invoked) == least
+    assert least_members(Quorum(min_members=1), invoked) == 1
 
 
-def test_only_those_that_were_asked_are_judged() -> None:
+def test_only_the_invoked_voters_count() -> None:
     first_tier = VOTERS[:2]
     assert quorum_status(policy(Quorum()), first_tier, {"a", "b"}) == "COMPLETE"
     assert quorum_status(policy(Quorum(min_weight=0.75)), [VOTERS[0]], {"a"}) == "COMPLETE"
@@ -110,14 +110,14 @@ def test_other_methods_do_not(aggregation: Aggregation) -> None:
     assert quorum_status(policy(aggregation=aggregation), VOTERS, {"c"}) == "DEGRADED"
 
 
-def test_the_share_of_the_weight_is_met_rounding_aside() -> None:
+def test_rounding_does_not_miss_the_share_of_the_weight() -> None:
     # 0.1 + 0.2 + 0.3 is 0.6000000000000001, of which 0.3 is less than half by 1e-16.
     voters = [released(id_, weight=weight) for id_, weight in [("a", 0.1), ("b", 0.2), ("c", 0.3)]]
     assert weight_share(voters, {"c"}) < 0.5
     assert quorum_status(policy(Quorum(min_members=1, min_weight=0.5)), voters, {"c"}) == "DEGRADED"
 
 
-def test_where_nobody_has_a_weight_heads_are_counted() -> None:
+def test_where_no_voter_has_a_weight_voters_are_counted() -> None:
     weightless = [released(id_, weight=0.0) for id_ in "abcd"]
     assert weight_share(weightless, {"a", "b", "c"}) == 0.75
     assert weight_share(VOTERS, {"a"}) == 0.75
@@ -125,51 +125,53 @@ def test_where_nobody_has_a_weight_heads_are_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quorum", "aggregation", "answered", "sentence"),
+    ("quorum", "aggregation", "responded", "sentence"),
     [
-        (Quorum(), Mean(), "a", "1 of 3 voters answered, and the quorum is 2; missing: b, c"),
+        (Quorum(), Mean(), "a", "1 of 3 voters responded, and the quorum is 2; missing: b, c"),
         (
             Quorum(min_members=1, min_weight=0.5),
             Mean(),
             "bc",
-            "2 of 3 voters answered, and their share of the weight is 0.25, below 0.5; missing: a",
+            "2 of 3 voters responded, and their share of the weight is 0.25, below 0.5; missing: a",
         ),
         (
             Quorum(min_members=1, required=("b",)),
             Mean(),
             "ac",
-            "2 of 3 voters answered, and b is required; missing: b",
+            "2 of 3 voters responded, and b is required; missing: b",
         ),
         (
             Quorum(min_weight=0.5, required=("a", "b")),
             Mean(),
             "c",
-            "1 of 3 voters answered, and the quorum is 2; their share of the weight is 0, below 0.5; "
+            "1 of 3 voters responded, and the quorum is 2; their share of the weight is 0, below 0.5; "
             "a, b are required; missing: a, b",
         ),
         (
             ONE,
             Stacking(coefficients=STACK, missing="refuse"),
             "ab",
-            "2 of 3 voters answered, and the stack refuses to go on without one; missing: c",
+            "2 of 3 voters responded, and the stack needs every voter; missing: c",
         ),
         (
             ONE,
             WeightedMean(),
             "c",
-            "1 of 3 voters answered, and none of them has a weight above 0; missing: a, b",
+            "1 of 3 voters responded, and none of them has a weight above 0; missing: a, b",
         ),
-        # Where nobody answered there is no more to say.
+        # Where no voter responded there are no further reasons.
         (
             Quorum(min_weight=0.5, required=("a",)),
             WeightedMean(),
             "",
-            "0 of 3 voters answered, and the quorum is 2; missing: a, b, c",
+            "0 of 3 voters responded, and the quorum is 2; missing: a, b, c",
         ),
     ],
 )
-def test_a_failure_says_what_is_missing(quorum: Quorum, aggregation: Aggregation, answered: str, sentence: str) -> None:
-    assert explain_failure(policy(quorum, aggregation), VOTERS, set(answered)) == sentence
+def test_a_failure_names_what_is_missing(
+    quorum: Quorum, aggregation: Aggregation, responded: str, sentence: str
+) -> None:
+    assert explain_failure(policy(quorum, aggregation), VOTERS, set(responded)) == sentence
 
 
 def test_an_execution_may_have_a_quorum_of_its_own() -> None:

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 
 from builders import BINARY, REGRESSION, THREE, release, released
-from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, ask_once, decide
-from stepensemble.core.aggregation.single_row import PredictRow, prepare_prediction
+from stepensemble.core.aggregation.execution import ExecutionResult, FastPath, decide
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
+from stepensemble.core.aggregation.single_row import prepare_fast_path
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import (
     Label,
@@ -22,7 +24,7 @@ from stepensemble.core.schema.outputs import (
 )
 from stepensemble.core.schema.policy import Confidence, GeometricMean, Mean, Quorum, Stacking, WeightedMean
 from stepensemble.core.schema.task import BinaryTask, RegressionTask, Task, name_classes
-from strategies import METHODS, Question, questions
+from strategies import METHODS, Case, cases
 
 REVIEWS = [
     None,
@@ -32,20 +34,20 @@ REVIEWS = [
 ]
 
 
-def prepared(asked: Release) -> PredictRow:
-    answer = prepare_prediction(asked)
-    assert answer is not None
-    return answer
+def fast_path_of(compiled: Release) -> FastPath:
+    fast_path = prepare_fast_path(compiled)
+    assert fast_path is not None
+    return fast_path
 
 
-def answer_as_array(asked: Release, results: dict[str, MemberResult]) -> ExecutionResult:
-    answer = decide(asked, asked.policy, 1, ask_once(results))
-    assert isinstance(answer, ExecutionResult)
-    return answer
+def predict_by_arrays(compiled: Release, results: dict[str, MemberResult]) -> ExecutionResult:
+    result = decide(compiled, compiled.policy, 1, CollectedResults([results]))
+    assert isinstance(result, ExecutionResult)
+    return result
 
 
 def declare(task: Task, output: Any, kind: int) -> tuple[Output, Any]:
-    """Return one of the forms in which a model may say what a voter says of a row, `(1, …)`, and its declaration."""
+    """Return one of the forms that a model's output for a row, `(1, …)`, may have, and the declared output."""
     if isinstance(task, RegressionTask):
         return [(Value(), output), (Value(scale=-2.5, offset=0.1), output)][kind % 2]
     classes = name_classes(task)
@@ -67,24 +69,24 @@ def declare(task: Task, output: Any, kind: int) -> tuple[Output, Any]:
 
 
 @settings(max_examples=600)
-@given(questions(methods=METHODS - {"stack", "geometric_mean"}), st.data())
+@given(cases(methods=METHODS - {"stack", "geometric_mean"}), st.data())
 @pytest.mark.slow
-def test_law_a_row_by_itself_is_answered_as_an_array_answers_it(question: Question, data: st.DataObject) -> None:
-    kinds = data.draw(st.lists(st.integers(0, 8), min_size=len(question.votes), max_size=len(question.votes)))
+def test_law_the_fast_path_equals_the_arrays_bit_for_bit(case: Case, data: st.DataObject) -> None:
+    kinds = data.draw(st.lists(st.integers(0, 8), min_size=len(case.votes), max_size=len(case.votes)))
     review = data.draw(st.sampled_from(REVIEWS))
-    for row in range(question.rows):
+    for row in range(case.rows):
         members, results = [], {}
-        for vote, kind in zip(question.votes, kinds, strict=True):
-            output, raw = declare(question.task, vote.output[row : row + 1], kind)
+        for vote, kind in zip(case.votes, kinds, strict=True):
+            output, raw = declare(case.task, vote.output[row : row + 1], kind)
             members.append(released(vote.id, output, weight=vote.weight))
             results[vote.id] = MemberResult(vote.id, raw, 0.25, cold=False)
-        asked = release(question.task, *members, aggregation=question.aggregation, review=review)
-        # Equal floats, not near ones: every operation is that of the arrays.
-        assert prepared(asked)(results) == answer_as_array(asked, results)
+        compiled = release(case.task, *members, aggregation=case.aggregation, review=review)
+        # Equal floats, not near ones: every operation is the same as with arrays.
+        assert fast_path_of(compiled)(results) == predict_by_arrays(compiled, results)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "compiled",
     [
         release(BINARY, released("a", "probability"), aggregation=GeometricMean()),
         release(REGRESSION, released("a"), aggregation=Stacking(coefficients={"a": 1.0}, missing="refuse")),
@@ -100,8 +102,8 @@ def test_law_a_row_by_itself_is_answered_as_an_array_answers_it(question: Questi
     ],
     ids=["logarithms", "coefficients", "shadows", "cascade", "no quorum", "no weight"],
 )
-def test_what_else_there_is_is_left_to_arrays(asked: Release) -> None:
-    assert prepare_prediction(asked) is None
+def test_other_releases_have_no_fast_path(compiled: Release) -> None:
+    assert prepare_fast_path(compiled) is None
 
 
 @pytest.mark.parametrize(
@@ -118,23 +120,23 @@ def test_what_else_there_is_is_left_to_arrays(asked: Release) -> None:
         (REGRESSION, Value(), np.array(["red"])),
     ],
 )
-def test_an_output_that_is_not_what_was_declared_is_left_to_arrays(task: Task, output: Output, raw: Any) -> None:
-    asked = release(task, released("a", output), aggregation=Mean())
-    assert prepared(asked)({"a": MemberResult("a", raw)}) is None
+def test_an_output_that_is_not_what_was_declared_needs_the_arrays(task: Task, output: Output, raw: Any) -> None:
+    compiled = release(task, released("a", output), aggregation=Mean())
+    assert fast_path_of(compiled)({"a": MemberResult("a", raw)}) is None
 
 
-def test_a_member_that_failed_or_did_not_come_is_left_to_arrays() -> None:
-    asked = release(REGRESSION, released("a"), released("b"))
-    came = MemberResult("a", np.array([1.0]))
+def test_a_failed_or_missing_member_needs_the_arrays() -> None:
+    compiled = release(REGRESSION, released("a"), released("b"))
+    result = MemberResult("a", np.array([1.0]))
     failed = MemberResult("b", failure=MemberFailure("ModelRefused", "broken"))
-    assert prepared(asked)({"a": came}) is None
-    assert prepared(asked)({"a": came, "b": failed}) is None
+    assert fast_path_of(compiled)({"a": result}) is None
+    assert fast_path_of(compiled)({"a": result, "b": failed}) is None
 
 
 def test_a_probability_a_little_beyond_1_counts_as_1() -> None:
-    asked = release(BINARY, released("a", "probability"))
+    compiled = release(BINARY, released("a", "probability"))
     results = {"a": MemberResult("a", np.array([1.0005]))}
-    answer = prepared(asked)(results)
-    assert answer == answer_as_array(asked, results)
-    assert answer is not None
-    assert answer.predictions[0].value == 1.0
+    result = fast_path_of(compiled)(results)
+    assert result == predict_by_arrays(compiled, results)
+    assert result is not None
+    assert result.predictions[0].value == 1.0

@@ -62,7 +62,7 @@ def test_a_spread_by_hand() -> None:
     assert got.range.tolist() == [0.75]
 
 
-def test_voters_that_say_the_same_have_no_spread_at_all() -> None:
+def test_voters_with_equal_outputs_have_no_spread_at_all() -> None:
     got = measure_spread([np.array([0.1])] * 7)  # 7 times a seventh of 0.1 is not 0.1
     assert (got.std.tolist(), got.range.tolist()) == ([0.0], [0.0])
 
@@ -102,28 +102,30 @@ def test_mutual_information_is_the_mean_divergence_from_the_mean() -> None:
 @pytest.mark.parametrize(
     ("seconds", "of_mean", "mean"),
     [
-        ((0.0, 1.0), np.log(2), 0.0),  # each is certain, and of the opposite: all disagreement
-        ((0.5, 0.5), np.log(2), np.log(2)),  # neither knows, and they agree on that: none
+        ((0.0, 1.0), np.log(2), 0.0),  # each is certain of the opposite: only disagreement
+        ((0.5, 0.5), np.log(2), np.log(2)),  # neither is certain, and they agree: no disagreement
         ((1.0, 1.0), 0.0, 0.0),
     ],
 )
-def test_entropies_tell_disagreement_from_doubt(seconds: tuple[float, ...], of_mean: float, mean: float) -> None:
+def test_entropies_distinguish_disagreement_from_uncertainty(
+    seconds: tuple[float, ...], of_mean: float, mean: float
+) -> None:
     got = measure_entropies(binary(*seconds), np.array([0.5, 0.5]))
     assert [float(one[0]) for one in got] == pytest.approx([of_mean, mean])
 
 
-def test_no_entropy_is_a_negative_nought() -> None:
+def test_no_entropy_is_negative_zero() -> None:
     of_mean, mean = measure_entropies([np.eye(3)] * 2, np.array([0.5, 0.5]))
     assert not np.signbit([of_mean, mean]).any()
 
 
-def test_mutual_information_is_not_negative_where_voters_differ_by_rounding_alone() -> None:
+def test_mutual_information_is_not_negative_where_voters_differ_only_by_rounding() -> None:
     (output,) = distributions(voters=1, rows=10_000)
     of_mean, mean = measure_entropies([output, np.nextafter(output, 0)], np.array([0.5, 0.5]))
     assert (of_mean - mean >= 0).all()
 
 
-def test_voters_that_say_the_same_have_no_mutual_information_at_all() -> None:
+def test_voters_with_equal_outputs_have_no_mutual_information_at_all() -> None:
     of_mean, mean = measure_entropies([np.array([[0.1, 0.2, 0.7]])] * 7, np.full(7, 1 / 7))
     assert (of_mean - mean).tolist() == [0.0]
 
@@ -142,7 +144,7 @@ def test_a_margin_is_the_lead_of_the_best_class_over_the_next() -> None:
     assert_allclose(measure_margin(five, outputs[0], voted=False), ordered[:, -1] - ordered[:, -2])
 
 
-def test_a_margin_is_nought_where_the_label_changes() -> None:
+def test_a_margin_is_zero_where_the_label_changes() -> None:
     strict = BinaryTask(classes=("no", "yes"), threshold=0.75)
     assert margin(strict, 0.25, 0.75) == 0
     assert margin(strict, 0.5, 0.5) == pytest.approx(0.5)  # multiples 2 and 2/3, of 8/3
@@ -152,7 +154,7 @@ def test_a_margin_is_nought_where_the_label_changes() -> None:
     assert margin(rare_blue, 0.9, 0.05, 0.05) == pytest.approx((1.5 - 0.5) / (1.5 + 1 / 6 + 0.5))
 
 
-def test_the_margin_of_votes_knows_no_thresholds() -> None:
+def test_the_margin_of_votes_ignores_thresholds() -> None:
     strict = BinaryTask(classes=("no", "yes"), threshold=0.75)
     assert margin(strict, 0.25, 0.75, voted=True) == 0.5
 
@@ -160,7 +162,7 @@ def test_the_margin_of_votes_knows_no_thresholds() -> None:
 def pivotal(
     method: Aggregation, *rows: Any, weights: Sequence[float] | None = None, task: Any = THREE
 ) -> list[list[bool]]:
-    """Return who of the voters, that say one row each, is pivotal."""
+    """Return which of the voters, with one row each, are pivotal."""
     outputs = [np.array([row], dtype=float) for row in rows]
     numbered = enumerate(zip(weights or [1.0] * len(rows), outputs, strict=True))
     votes = [Vote(str(number), weight, output) for number, (weight, output) in numbered]
@@ -177,13 +179,13 @@ def test_in_a_close_vote_each_of_the_majority_is_pivotal() -> None:
     # Without one of the two the vote is even, and goes to "no".
     assert pivotal(HardVote(), YES, YES, NO, task=BINARY) == [[True, True, False]]
     assert pivotal(HardVote(), YES, YES, YES, NO, task=BINARY) == [[False] * 4]
-    # At a tie "no" is answered; without either of those who say "no" it would not be.
+    # At a tie "no" is predicted; without either of the two voters for "no" it would not be.
     assert pivotal(HardVote(), YES, NO, NO, YES, task=BINARY) == [[False, True, True, False]]
 
 
 def test_a_voter_without_whom_a_tie_would_leave_no_label_is_pivotal() -> None:
     assert pivotal(HardVote(tie="abstain"), YES, YES, NO, task=BINARY) == [[True, True, False]]
-    # And where there is a tie, everybody is: without anyone there would be a label.
+    # And where there is a tie, every voter is: without any one there would be a label.
     assert pivotal(HardVote(tie="abstain"), YES, NO, task=BINARY) == [[True, True]]
 
 
@@ -199,8 +201,8 @@ def test_a_voter_whose_certainty_decides_is_pivotal() -> None:
     assert pivotal(Max(), [0.1, 0.9], [0.55, 0.45], [0.55, 0.45], task=BINARY) == [[True, False, False]]
 
 
-def test_who_is_alone_or_alone_has_weight_is_not_pivotal() -> None:
-    # Without it nothing could be answered.
+def test_the_only_voter_and_the_only_one_with_weight_are_not_pivotal() -> None:
+    # Without it there would be no prediction.
     assert pivotal(HardVote(), [1, 0, 0]) == [[False]]
     assert pivotal(WeightedMean(), [1, 0, 0], [0, 1, 0], weights=[1, 0]) == [[False, False]]
 
@@ -212,7 +214,7 @@ def test_in_a_stack_even_a_unanimous_label_can_hang_on_one_voter() -> None:
     assert pivotal(stack, [0.1, 0.9], [0.4, 0.6], task=BINARY) == [[True, True]]
 
 
-def test_who_is_of_two_minds_can_be_pivotal_though_all_have_the_same_label() -> None:
-    # Each would say red, the second by the rule for ties alone.
+def test_a_voter_with_a_tie_can_be_pivotal_though_all_have_the_same_label() -> None:
+    # Each would predict red, the second only by the rule for ties.
     rows = [0.5, 0.3, 0.2], [0.5, 0.5, 0]
     assert pivotal(Mean(tie="abstain"), *rows) == [[True, False]]

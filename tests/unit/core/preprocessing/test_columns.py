@@ -81,7 +81,7 @@ def test_the_smallest_and_the_largest_float32_survive_json() -> None:
     assert_identical(columns_from_json(json.loads(json.dumps(columns_to_json({"x": extremes})))), {"x": extremes})
 
 
-def test_a_float32_column_is_a_plain_list_and_others_say_their_dtype() -> None:
+def test_a_float32_column_is_a_plain_list_and_others_state_their_dtype() -> None:
     columns = {"x": np.array([1, 2], dtype=np.float32), "t": np.array([[1], [2]], dtype=np.uint8)}
     assert columns_to_json(columns) == {"x": [1.0, 2.0], "t": {"dtype": "uint8", "values": [[1], [2]]}}
 

@@ -63,8 +63,8 @@ def test_standard_scaling_is_scikit_learns() -> None:
 def test_min_max_scaling_is_scikit_learns_and_does_not_clip() -> None:
     scaler = MinMaxScaler().fit(np.array(AGES)[:, None])
     feature = NumberFeature("x", scaling=MinMax(0.83, 71.0))
-    asked = [*AGES, -10.0, 100.0]
-    assert_allclose(column(feature, *asked), scaler.transform(np.array(asked)[:, None])[:, 0], rtol=1e-6)
+    requested = [*AGES, -10.0, 100.0]
+    assert_allclose(column(feature, *requested), scaler.transform(np.array(requested)[:, None])[:, 0], rtol=1e-6)
 
 
 def test_log1p_scaling_is_the_logarithm_of_one_more() -> None:
@@ -86,14 +86,14 @@ def test_a_numeral_is_the_number_it_writes(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", " ", "abc", "12 kg", "1_000", "1,5", "0x10", "nan", "inf", "-Infinity", "1e", ".", "1.2.3", "True"]
 )
-def test_text_that_is_no_number_is_refused(text: str) -> None:
+def test_text_that_is_not_a_number_is_refused(text: str) -> None:
     expected = f'$.instances[0].x: "{text}" is not a number; write a number, without unit or words'
     assert problems_of([NumberFeature("x")], [{"x": text}]) == [expected]
 
 
 @pytest.mark.parametrize(("value", "shown"), [(True, "true"), (False, "false"), ([1], "[1]"), ({}, "{}")])
 @pytest.mark.parametrize("beside", [1, 2.5, None, "3"])
-def test_what_is_no_number_is_refused_whatever_stands_beside_it(value: Any, shown: str, beside: Any) -> None:
+def test_what_is_not_a_number_is_refused_whatever_stands_beside_it(value: Any, shown: str, beside: Any) -> None:
     found = problems_of([NumberFeature("x", missing=0)], [{"x": beside}, {"x": value}])
     assert found == [f"$.instances[1].x: {shown} is not a number; write a number"]
 
@@ -132,7 +132,7 @@ def test_a_number_beyond_float32_is_refused_before_and_after_scaling(value: floa
         (None, 1234567.5, 1234567.75, "at most 1234567.5"),
     ],
 )
-def test_a_number_out_of_range_is_told_the_range(
+def test_a_number_out_of_range_is_rejected_with_the_range(
     low: float | None, high: float | None, value: float, allowed: str
 ) -> None:
     found = problems_of([NumberFeature("x", min=low, max=high)], [{"x": value}])
@@ -227,7 +227,7 @@ def test_a_boolean_is_nothing_else(value: Any, shown: str) -> None:
     ],
 )
 @pytest.mark.parametrize("row", [{}, {"x": None}])
-def test_a_missing_value_is_refused_unless_the_manifest_says_what_stands_for_it(
+def test_a_missing_value_is_refused_unless_the_manifest_states_what_stands_for_it(
     feature: Feature, example: str, row: dict[str, Any]
 ) -> None:
     found = problems_of([feature], [row])
@@ -309,12 +309,12 @@ def test_every_bad_field_of_every_row_is_named_in_row_order() -> None:
 
 
 @pytest.mark.parametrize("row", [[], "male", 3, None, True])
-def test_a_row_that_is_no_object_is_refused(row: Any) -> None:
+def test_a_row_that_is_not_an_object_is_refused(row: Any) -> None:
     (found,) = problems_of(PASSENGER, [row])
     assert found.endswith(" is not an object; write an object")
 
 
-def test_a_field_that_is_no_feature_is_refused_with_the_one_that_was_meant() -> None:
+def test_an_unknown_field_is_rejected_with_a_suggestion() -> None:
     found = problems_of(PASSENGER, [{"sex": "male", "Age": 3, "Alone": True}])
     assert found == [
         '$.instances[0].Sex: is missing; give one of "female", "male", or set "missing" in the manifest',
@@ -332,7 +332,7 @@ def test_thousands_of_fields_that_are_no_features_are_all_named_and_the_first_co
     assert len(suggested) == 9091
 
 
-def test_messages_speak_of_the_place_they_are_told() -> None:
+def test_messages_have_the_path_of_the_request() -> None:
     (found,) = problems_of([NumberFeature("x")], [{"x": "?"}], locate=lambda _: "$.features")
     assert found.startswith("$.features.x: ")
 
@@ -393,9 +393,9 @@ def test_law_columns_are_finite(rows: list[dict[str, Any]]) -> None:
 
 @given(WILD_ROWS)
 def test_law_the_problems_of_many_rows_are_those_of_each(rows: list[dict[str, Any]]) -> None:
-    def complaints(asked: list[dict[str, Any]], first: int) -> list[str]:
+    def complaints(requested: list[dict[str, Any]], first: int) -> list[str]:
         try:
-            normalize(FEATURES, asked, locate=lambda row: f"$.instances[{first + row}]")
+            normalize(FEATURES, requested, locate=lambda row: f"$.instances[{first + row}]")
         except InvalidPayload as refused:
             return list(map(str, refused.problems))
         return []

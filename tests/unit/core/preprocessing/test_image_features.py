@@ -21,7 +21,7 @@ from memory import MemoryStack
 from stepensemble import Ensemble
 from stepensemble.admission.gate import run_gate
 from stepensemble.batch.documents import Options
-from stepensemble.batch.input.sharding import cut
+from stepensemble.batch.input.sharding import shard_dataset
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import DatasetRefused, InvalidManifest, InvalidPayload
 from stepensemble.core.preprocessing.columns import columns_from_bytes
@@ -53,7 +53,7 @@ def encode(**more: Any) -> Array:
     return column
 
 
-def test_samples_are_divided_by_255_unless_said_otherwise() -> None:
+def test_samples_are_divided_by_255_by_default() -> None:
     column = encode()
     assert column.dtype == np.float32
     assert_allclose(column, [[[[0, 0.2, 1], [0.4, 0.6, 0.8]]]], rtol=1e-7)
@@ -94,10 +94,10 @@ def test_grey_may_come_without_an_axis_of_channels() -> None:
     assert column.tolist() == [[[7, 9]], [[1, 2]]]
 
 
-def test_pictures_are_read_in_their_rows_and_the_others_have_reasons() -> None:
+def test_images_are_read_in_their_rows_and_the_others_have_reasons() -> None:
     feature = ImageFeature("image", (8, 8), mode="L")
-    picture = base64.b64encode(SEVEN.read_bytes()).decode()
-    rows = [{"image": None}, {"image": picture}, {}, {"image": "?"}, {"image": picture}]
+    image = base64.b64encode(SEVEN.read_bytes()).decode()
+    rows = [{"image": None}, {"image": image}, {}, {"image": "?"}, {"image": image}]
     with pytest.raises(InvalidPayload) as refused:
         normalize([feature], rows, images=read_images)
     assert [str(problem) for problem in refused.value.problems] == [
@@ -107,12 +107,12 @@ def test_pictures_are_read_in_their_rows_and_the_others_have_reasons() -> None:
     ]
 
 
-def test_who_reads_no_pictures_refuses_them() -> None:
+def test_a_caller_that_reads_no_images_rejects_them() -> None:
     with pytest.raises(InvalidPayload, match="is an image, which is not read here"):
         normalize([ImageFeature("x", (1, 1))], [{"x": "…"}])
 
 
-def test_more_pictures_than_memory_holds_are_refused_before_one_is_read() -> None:
+def test_more_images_than_memory_holds_are_refused_before_one_is_read() -> None:
     feature = ImageFeature("x", (1024, 1024))
     most = IMAGE_BYTES // (1024 * 1024 * 3 * 4)
     assert most == 2
@@ -191,14 +191,14 @@ def test_an_image_feature_that_is_unsound(feature: dict[str, Any], expected: str
     assert problems_of(feature) == [expected]
 
 
-def test_a_picture_is_taken_alone() -> None:
+def test_an_image_is_taken_alone() -> None:
     data = manifest(member("half", columns=["photo", "x"]), features=[PHOTO, {"name": "x", "type": "number"}])
     with pytest.raises(InvalidManifest, match="together with other columns"):
         parse_manifest(json.dumps(data))
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from(["L", "RGB"]), st.sampled_from(["stretch", "crop"]))
-def test_drawn_pictures_are_accepted_the_same_each_time_and_small(
+def test_drawn_images_are_accepted_the_same_each_time_and_small(
     height: int, width: int, mode: Any, resize: Any
 ) -> None:
     feature = ImageFeature("x", (height, width), mode=mode, resize=resize)
@@ -210,14 +210,14 @@ def test_drawn_pictures_are_accepted_the_same_each_time_and_small(
     assert column.shape == (2, height, width, len(mode))
 
 
-def test_the_gate_admits_the_digits_and_their_pictures_are_in_the_fingerprint() -> None:
+def test_the_gate_admits_the_digits_and_their_images_are_in_the_fingerprint() -> None:
     report = run_gate(read_sources(DIGITS))
     assert report.problems == ()
     assert report.warnings == ()
     assert len(report.fingerprint().instances) == 8
 
 
-def test_the_gate_refuses_golden_pictures_that_cannot_be_decoded(tmp_path: Path) -> None:
+def test_the_gate_refuses_golden_images_that_cannot_be_decoded(tmp_path: Path) -> None:
     data = json.loads(DIGITS.read_text())
     for one in data["members"]:
         one["artifact"] = str(DIGITS.parent / one["artifact"])
@@ -233,12 +233,12 @@ def test_the_gate_refuses_golden_pictures_that_cannot_be_decoded(tmp_path: Path)
     assert (second.path, second.message) == ("$.golden[2].image", "there is no S3 here")
 
 
-def test_a_batch_refuses_a_release_that_asks_for_pictures_before_it_reads_anything() -> None:
+def test_a_batch_refuses_a_release_that_needs_images_before_it_reads_anything() -> None:
     features: list[Feature] = [NumberFeature("x"), ImageFeature("photo", (2, 2))]
     with pytest.raises(DatasetRefused) as refused:
-        cut(MemoryStack().data, [], Options(), features)
+        shard_dataset(MemoryStack().data, [], Options(), features)
     assert [str(problem) for problem in refused.value.problems] == [
-        "feature photo: is a picture, and a batch reads none; send pictures in payloads"
+        "feature photo: is an image, which a batch does not support; send images in payloads"
     ]
 
 
@@ -254,7 +254,7 @@ def ask(stack: MemoryStack, payload: object) -> dict[str, Any]:
     return answer
 
 
-def test_a_picture_in_s3_becomes_the_same_columns_as_its_text(stack: MemoryStack) -> None:
+def test_an_image_in_s3_becomes_the_same_columns_as_its_text(stack: MemoryStack) -> None:
     expected = ask(stack, picture_payload(SEVEN))["columns"]
     for key in ("payloads/seven.png", "inbox/a folder/ü 7.png"):
         stack.data.write(key, SEVEN.read_bytes())
@@ -266,7 +266,7 @@ def test_a_picture_in_s3_becomes_the_same_columns_as_its_text(stack: MemoryStack
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("s3://data/payloads/none.png", "s3://data/payloads/none.png is not there; upload the picture first"),
+        ("s3://data/payloads/none.png", "s3://data/payloads/none.png is not there; upload the image first"),
         ("s3://data/records/x", "is elsewhere; use s3://data/payloads/… or s3://data/inbox/…"),
         ("s3://artifacts/payloads/x", "is elsewhere; use s3://data/payloads/… or s3://data/inbox/…"),
         ("seven.png", "is elsewhere; use s3://data/payloads/… or s3://data/inbox/…"),
@@ -287,7 +287,7 @@ def test_a_file_too_large_is_refused_unread(stack: MemoryStack) -> None:
     assert stack.data.calls["payloads/large.png"] == before
 
 
-def test_columns_of_many_pictures_travel_by_pointer(stack: MemoryStack) -> None:
+def test_columns_of_many_images_travel_by_pointer(stack: MemoryStack) -> None:
     rows = [picture_payload(SEVEN)["features"]] * 300
     key = "payloads/rows.json"
     stack.data.write(key, json.dumps(rows).encode())
@@ -297,7 +297,7 @@ def test_columns_of_many_pictures_travel_by_pointer(stack: MemoryStack) -> None:
     assert columns["image"].dtype == np.float32
 
 
-def test_every_event_is_answered_in_process_one_by_one_and_together() -> None:
+def test_every_event_is_predicted_in_process_one_by_one_and_together() -> None:
     ensemble = Ensemble.load(DIGITS)
     rows = [picture_payload(path)["features"] for path in list_pictures()]
     together = ensemble.predict({"instances": rows})["predictions"]

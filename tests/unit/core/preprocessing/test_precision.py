@@ -91,7 +91,7 @@ def test_a_batch_encodes_as_an_execution_does() -> None:
             assert (encoded.columns[name].dtype, encoded.columns[name].tobytes()) == (column.dtype, column.tobytes())
 
 
-def test_one_row_by_itself_is_encoded_as_many_are() -> None:
+def test_one_row_alone_is_encoded_as_many_are() -> None:
     assert prepare_row([DOUBLE, NumberFeature("y")]) is None  # so `normalize` encodes it
 
 
@@ -142,7 +142,7 @@ def test_every_way_in_gives_a_model_of_whole_numbers_all_digits(tmp_path: Path) 
     assert [set(array.tolist()) for array in outputs] == [{expected}, {half}]
 
 
-def test_a_member_asked_by_its_inputs_takes_all_digits_too() -> None:
+def test_a_member_with_named_inputs_takes_all_digits_too() -> None:
     servable = Servable(one := release(REGRESSION, released("long"), features=(DOUBLE,)), one.members[0])
     question = parse_predict({"instances": [ODD]}, servable)
     assert question.tensors is not None
@@ -213,7 +213,7 @@ def test_features_that_lose_digits_are_named_input_by_input() -> None:
     assert list_narrowed(single, {"": ("c", "n")}, features, DOUBLES) == []
 
 
-def test_a_release_says_nothing_of_digits_where_the_manifest_does_not() -> None:
+def test_a_release_omits_the_dtype_where_the_manifest_does() -> None:
     before, after = (release(REGRESSION, released("a"), features=(one,)) for one in (NumberFeature("x"), DOUBLE))
     assert b"dtype" not in encode_release(before)[1]
     (difference,) = compare_releases(before, after)

@@ -72,7 +72,7 @@ def columns_or_none(row: Any) -> bytes | None:
 @example({"min_max": -1.7e308})
 @example({"plain": 3.4028235677973366e38})  # half a step above the largest float32: rounds to infinity
 @example({"place": 2.5})  # a word or a whole number may be another one, and this is neither
-def test_law_a_row_by_itself_has_the_columns_that_it_has_among_others(values: dict[str, Any]) -> None:
+def test_law_the_fast_path_encodes_a_row_as_normalize_does_bit_for_bit(values: dict[str, Any]) -> None:
     encoded = prepared(FEATURES)(PLAIN | values)
     if encoded is not None:
         assert (encoded.dtype, encoded.flags.c_contiguous) == (np.float32, True)
@@ -108,7 +108,7 @@ def test_what_is_not_plainly_right_is_left_to_normalize(row: Any) -> None:
 
 
 @pytest.mark.parametrize("feature", [TensorFeature("tensor", (2,)), ImageFeature("picture", (2, 2))])
-def test_rows_with_tensors_and_pictures_are_not_encoded_here(feature: Feature) -> None:
+def test_rows_with_tensors_and_images_are_not_encoded_here(feature: Feature) -> None:
     assert prepare_row((NumberFeature("x"), feature)) is None
 
 

@@ -73,18 +73,18 @@ def test_a_release_has_no_difference_from_itself() -> None:
         ({"output": Probability(of="no")}, "member a: output.of none → no"),
     ],
 )
-def test_a_changed_member_is_told_field_by_field(changes: dict[str, Any], expected: str) -> None:
+def test_a_changed_member_is_reported_field_by_field(changes: dict[str, Any], expected: str) -> None:
     assert words(with_member(**changes)) == [expected]
 
 
-def test_another_kind_of_output_is_told_as_a_whole() -> None:
+def test_another_kind_of_output_is_reported_as_a_whole() -> None:
     logit = released("a", "logit").output
     assert words(with_member(output=logit)) == ["member a: output probability → logit"]
     tempered = structs.replace(logit, temperature=1.5)
     assert words(with_member(output=tempered)) == ["member a: output probability → logit, temperature 1.5"]
 
 
-def test_inputs_are_told_one_by_one_whatever_their_order() -> None:
+def test_inputs_are_reported_one_by_one_whatever_their_order() -> None:
     def with_inputs(**inputs: tuple[str, ...]) -> Release:
         return with_member(inputs=inputs)
 
@@ -99,7 +99,7 @@ def test_inputs_are_told_one_by_one_whatever_their_order() -> None:
     ]
 
 
-def test_an_output_that_has_a_name_is_told_with_it() -> None:
+def test_an_output_that_has_a_name_is_reported_with_it() -> None:
     named = structs.replace(released("a", "logit").output, name="score")
     assert words(with_member(output=named)) == ["member a: output probability → logit, name score"]
 
@@ -129,16 +129,16 @@ def test_the_order_of_members_and_features_is_a_difference_too() -> None:
         ("badcfe", ["b: position 2 → 1, d: position 4 → 3, f: position 6 → 5"]),
     ],
 )
-def test_of_a_list_in_another_order_the_fewest_moves_are_told(after: str, expected: list[str]) -> None:
+def test_of_a_list_in_another_order_the_fewest_moves_are_reported(after: str, expected: list[str]) -> None:
     before = with_member(inputs={"": tuple("abcdef")})
     assert words(with_member(inputs={"": tuple(after)}), before) == [f"member a: inputs {one}" for one in expected]
 
 
-def test_of_many_moves_some_are_told() -> None:
+def test_of_many_moves_some_are_reported() -> None:
     names = tuple(f"{number:02}" for number in range(20))
-    (told,) = words(with_member(inputs={"": names[::-1]}), with_member(inputs={"": names}))
-    assert told.startswith("member a: inputs 19: position 20 → 1, 18: position 19 → 2, ")
-    assert told.endswith(", and 11 more moved")  # of 20 one stays, and 8 are listed
+    (described,) = words(with_member(inputs={"": names[::-1]}), with_member(inputs={"": names}))
+    assert described.startswith("member a: inputs 19: position 20 → 1, 18: position 19 → 2, ")
+    assert described.endswith(", and 11 more moved")  # of 20 one stays, and 8 are listed
 
 
 @given(st.permutations(range(8)))
@@ -167,7 +167,7 @@ def test_law_what_is_not_moved_ascends_and_nothing_longer_does(order: list[int])
         ((AGE, NumberFeature("Port")), ["feature Port: category, vocabulary (C, Q, S) → number"]),
     ],
 )
-def test_features_are_told_field_by_field(features: tuple[Any, ...], expected: list[str]) -> None:
+def test_features_are_reported_field_by_field(features: tuple[Any, ...], expected: list[str]) -> None:
     assert words(with_features(*features)) == expected
 
 
@@ -183,11 +183,11 @@ def test_features_are_told_field_by_field(features: tuple[Any, ...], expected: l
         ({"cascade": Confidence(min_agreement=1.0)}, "cascade: none → min_agreement 1"),
     ],
 )
-def test_the_policy_is_told_part_by_part(changes: dict[str, Any], expected: str) -> None:
+def test_the_policy_is_reported_part_by_part(changes: dict[str, Any], expected: str) -> None:
     assert words(with_policy(**changes)) == [expected]
 
 
-def test_the_task_is_told() -> None:
+def test_the_task_is_reported() -> None:
     assert words(structs.replace(BEFORE, task=structs.replace(BINARY, threshold=0.6))) == ["task: threshold 0.5 → 0.6"]
     assert words(structs.replace(BEFORE, task=REGRESSION)) == ["task: binary, classes (no, yes) → regression"]
     assert words(structs.replace(BEFORE, task=THREE)) == [
@@ -195,7 +195,7 @@ def test_the_task_is_told() -> None:
     ]
 
 
-def test_name_and_format_are_told() -> None:
+def test_name_and_format_are_reported() -> None:
     assert words(structs.replace(BEFORE, name="other", format=9)) == [
         "release: format 3 → 9",
         "release: name halves → other",
@@ -218,7 +218,7 @@ def test_a_difference_is_structured_too() -> None:
     assert removed.before["id"] == "b"
 
 
-def test_numbers_are_told_so_that_they_differ() -> None:
+def test_numbers_are_reported_so_that_they_differ() -> None:
     assert words(with_member(weight=1.0000001)) == ["member a: weight 1 → 1.0000001"]
     assert describe(1 / 3) == "0.333333333333333"
 

@@ -49,7 +49,7 @@ def test_labels_are_the_same_or_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "actual", "said"),
+    ("expected", "actual", "message"),
     [
         ([0.1, 0.2], [0.1], "has shape [1], not [2]"),
         ([0.1, 0.2], [[0.1, 0.2]], "has shape [1, 2], not [2]"),
@@ -61,9 +61,9 @@ def test_labels_are_the_same_or_not() -> None:
         ([[0.1, 0.9], [0.2, 0.8]], [[0.1, 0.9], [0.8, 0.2]], "row 1 is [0.8, 0.2], not [0.2, 0.8] (1 of 2 rows"),
     ],
 )
-def test_what_differs_is_told_with_its_first_row(expected: Any, actual: Any, said: str) -> None:
+def test_differences_are_reported_with_the_first_row(expected: Any, actual: Any, message: str) -> None:
     (found,) = compare(expected, actual, labels=False)
-    assert found.startswith(said)
+    assert found.startswith(message)
 
 
 def test_nan_and_infinity_equal_themselves() -> None:

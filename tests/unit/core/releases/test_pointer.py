@@ -103,12 +103,12 @@ def test_no_canary_is_neither_promoted_nor_aborted() -> None:
         abort_canary(CURRENT)
 
 
-def test_without_a_canary_the_current_release_answers_everything() -> None:
+def test_without_a_canary_the_current_release_serves_everything() -> None:
     assert {choose(CURRENT, f"id-{number}")[0] for number in range(100)} == {A}
 
 
 @pytest.mark.parametrize("percent", [1, 10, 50, 99])
-def test_a_canary_answers_its_share(percent: int) -> None:
+def test_a_canary_serves_its_share(percent: int) -> None:
     current = begin_canary(CURRENT, B, TWO, percent, "t2")
     chosen = [choose(current, f"20261121-{number:06}") for number in range(10_000)]
     canaries = sum(release == B for release, _ in chosen)
@@ -121,7 +121,7 @@ def test_a_canary_answers_its_share(percent: int) -> None:
     }
 
 
-def test_another_canary_is_answered_by_other_ids() -> None:
+def test_another_canary_serves_other_ids() -> None:
     other = begin_canary(CURRENT, C, TWO, 10, "t2")
     ids = [f"id-{number}" for number in range(1000)]
     first = {id_ for id_ in ids if choose(WITH_CANARY, id_)[0] == B}
@@ -142,7 +142,7 @@ def test_law_the_same_id_gets_the_same_release_and_a_greater_share_keeps_it_with
 
 
 @pytest.mark.parametrize("digits", [8, 12, 64])
-def test_a_release_that_is_asked_for_answers_whatever_the_id(digits: int) -> None:
+def test_a_requested_release_serves_whatever_the_id(digits: int) -> None:
     for number in range(100):
         assert choose(WITH_CANARY, f"id-{number}", B[:digits]) == (B, TWO)
         assert choose(WITH_CANARY, f"id-{number}", A[:digits]) == (A, ONE)
@@ -161,7 +161,7 @@ def test_another_release_is_refused_and_those_there_are_are_named() -> None:
     # The first eight bytes that `printf "$B:id-4" | sha256sum` prints, and of "id-0".
     [("id-4", 0x6809B91A6486E104 % 10_000), ("id-0", 0x2E3825D51FE48DF4 % 10_000)],
 )
-def test_the_part_of_an_id_is_what_sha256sum_says(prediction_id: str, part: int) -> None:
-    answered = [choose(begin_canary(CURRENT, B, TWO, percent, "t2"), prediction_id)[0] for percent in range(1, 100)]
+def test_the_bucket_of_an_id_is_what_sha256sum_computes(prediction_id: str, part: int) -> None:
+    predicted = [choose(begin_canary(CURRENT, B, TWO, percent, "t2"), prediction_id)[0] for percent in range(1, 100)]
     # The canary answers from the first percent on whose hundred parts include this one.
-    assert answered.index(B) + 1 == part // 100 + 1
+    assert predicted.index(B) + 1 == part // 100 + 1

@@ -87,9 +87,9 @@ def test_the_name_does_not_depend_on_how_the_manifest_is_written() -> None:
     assert name_of(backwards(MANIFEST)) == name_of(MANIFEST)
     spacious = parse_manifest(json.dumps(MANIFEST, indent=7))
     assert encode_release(compile_release(spacious, ARTIFACTS))[0] == name_of(MANIFEST)
-    said = copy.deepcopy(MANIFEST)
-    said["members"][0] |= {"role": "voter", "timeout": 10, "weight": 1, "columns": ["x", "y"]}
-    assert name_of(said) == name_of(MANIFEST)  # defaults spelt out
+    message = copy.deepcopy(MANIFEST)
+    message["members"][0] |= {"role": "voter", "timeout": 10, "weight": 1, "columns": ["x", "y"]}
+    assert name_of(message) == name_of(MANIFEST)  # defaults spelt out
     moved = copy.deepcopy(MANIFEST)
     moved["members"][0]["artifact"] = "elsewhere.tflite"
     assert name_of(moved) == name_of(MANIFEST)  # the content counts, not its path
@@ -115,7 +115,7 @@ def test_the_name_does_not_depend_on_how_the_manifest_is_written() -> None:
         lambda data: data["members"][0]["output"].update(scale=2),
     ],
 )
-def test_the_name_changes_with_whatever_may_change_an_answer(change: Callable[[Any], Any]) -> None:
+def test_the_name_changes_with_whatever_may_change_a_prediction(change: Callable[[Any], Any]) -> None:
     changed = copy.deepcopy(MANIFEST)
     change(changed)
     assert name_of(changed) != name_of(MANIFEST)
@@ -175,20 +175,24 @@ def test_a_member_gets_a_slot_of_its_runtime_and_another_one_when_that_changes()
 
 def test_more_members_than_slots_are_refused_with_the_parameter_to_raise() -> None:
     slots = {"litert": ["1", "2"], "tensorflow": ["t1"]}
-    said = r'^3 members need as many slots, and the stack has 2; raise the parameter "Slots" in template.yaml to 1,…,3'
-    with pytest.raises(NotEnoughSlots, match=said):
+    message = (
+        r'^3 members need as many slots, and the stack has 2; raise the parameter "Slots" in template.yaml to 1,…,3'
+    )
+    with pytest.raises(NotEnoughSlots, match=message):
         place([*members("abc"), *members("d", "tensorflow")], slots, {})
-    said = r'^2 members for TensorFlow need as many slots, .* has 1; .* "Slots" in template-tensorflow.yaml to t1,…,t2'
-    with pytest.raises(NotEnoughSlots, match=said):
+    message = (
+        r'^2 members for TensorFlow need as many slots, .* has 1; .* "Slots" in template-tensorflow.yaml to t1,…,t2'
+    )
+    with pytest.raises(NotEnoughSlots, match=message):
         place([*members("a"), *members("cd", "tensorflow")], slots, {}, taken=["1"])
 
 
-def test_a_stack_without_slots_for_tensorflow_says_how_to_get_some() -> None:
-    said = (
+def test_a_stack_without_slots_for_tensorflow_states_how_to_get_some() -> None:
+    message = (
         r"needed by b, c, and the stack has no slots for it; .*make deploy-tensorflow.* template-tensorflow.yaml "
         r"beside template.yaml, and TensorFlow \(pip install 'stepensemble.* restart it if it runs$"
     )
-    with pytest.raises(NotEnoughSlots, match=said):
+    with pytest.raises(NotEnoughSlots, match=message):
         place([*members("a"), *members("bc", "tensorflow")], {"litert": ["1"]}, {})
 
 

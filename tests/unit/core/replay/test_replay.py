@@ -18,11 +18,13 @@ from msgspec import UNSET, structs
 from rich.console import Console
 
 import asl
-from builders import BINARY, REGRESSION, ROOT, THREE, manifest, member, release, released, sources
+from builders import BINARY, REGRESSION, ROOT, THREE, Supply, manifest, member, release, released, sources
 from memory import PREFIX, MemoryStack
-from stepensemble.cli.tables.replay import draw_replay
-from stepensemble.cli.what_if import Replayed, read_what_if
-from stepensemble.core.aggregation.prediction import ExecutionResult, MemberFailure, MemberResult, decide
+from stepensemble.cli.tables.replay import render_replay
+from stepensemble.cli.what_if import ReplayResult, read_what_if
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import MemberFailure
+from stepensemble.core.aggregation.output_source import MemberResult
 from stepensemble.core.arrays import Integers
 from stepensemble.core.errors import InvalidManifest, ReplayRefused, StorageUnavailable
 from stepensemble.core.payload import apply_quorum, parse_payload
@@ -55,24 +57,26 @@ from stepensemble.core.validation.manifest import parse_manifest
 from stepensemble.storage.record_table import ATTEMPTS
 
 TIMEOUT = MemberFailure("Sandbox.Timedout", "Task timed out")
-Said = Mapping[str, Sequence[Any] | None]
-"""Member id to what it says of every row, were it asked; None for one that fails."""
+MemberOutputs = Mapping[str, Sequence[Any] | None]
+"""A member's output for every row, by its id; None for one that fails."""
 
 
-def answer(made: Release, said: Said, quorum: Mapping[str, Any] | None = None) -> ExecutionResult:
-    """Decide as an execution does, each tier asked about the rows that reach it."""
-    rows = max(len(outputs) for outputs in said.values() if outputs is not None)
+def execute(
+    made: Release, outputs_by_member: MemberOutputs, quorum: Mapping[str, Any] | None = None
+) -> ExecutionResult:
+    """Decide as an execution does: each tier gets the rows that reach it."""
+    rows = max(len(outputs) for outputs in outputs_by_member.values() if outputs is not None)
     policy = apply_quorum(parse_payload(payload(rows, quorum)), made.policy, made.members)
 
-    def ask(_tier: int, numbers: Integers) -> Mapping[str, MemberResult]:
+    def get_results(_tier: int, numbers: Integers) -> Mapping[str, MemberResult]:
         return {
             id_: MemberResult(id_, failure=TIMEOUT)
             if outputs is None
             else MemberResult(id_, np.asarray(outputs)[numbers])
-            for id_, outputs in said.items()
+            for id_, outputs in outputs_by_member.items()
         }
 
-    decided = decide(made, policy, rows, ask)
+    decided = decide(made, policy, rows, Supply(get_results))
     assert isinstance(decided, ExecutionResult)
     return decided
 
@@ -81,11 +85,13 @@ def payload(rows: int, quorum: Mapping[str, Any] | None = None) -> dict[str, Any
     return {"instances": [{"x": 0}] * rows} | ({} if quorum is None else {"quorum": quorum})
 
 
-def keep(made: Release, said: Said, id_: str = "p", quorum: Mapping[str, Any] | None = None) -> Record:
+def record_execution(
+    made: Release, outputs_by_member: MemberOutputs, id_: str = "p", quorum: Mapping[str, Any] | None = None
+) -> Record:
     """Record an execution, and read the record back."""
     digest, _ = encode_release(made)
-    decided = answer(made, said, quorum)
-    rows = max(len(outputs) for outputs in said.values() if outputs is not None)
+    decided = execute(made, outputs_by_member, quorum)
+    rows = max(len(outputs) for outputs in outputs_by_member.values() if outputs is not None)
     record = Record(
         prediction_id=id_,
         release=digest,
@@ -117,9 +123,9 @@ def probable(id_: str, **more: Any) -> dict[str, Any]:
     return member(id_, kind="probability", **more)
 
 
-def test_the_greatest_probability_flips_what_the_mean_denied() -> None:
+def test_max_flips_labels_of_the_mean() -> None:
     # Means 0.375 and 0.625 become maxima 0.5, which reaches the threshold, and 0.75.
-    report = replay_of(TWO, keep(TWO, {"a": [0.25, 0.5], "b": [0.5, 0.75]}), method="max")
+    report = replay_of(TWO, record_execution(TWO, {"a": [0.25, 0.5], "b": [0.5, 0.75]}), method="max")
     assert (report.records, report.rows, report.compared) == (1, 2, 2)
     assert (report.labels_flipped, report.flips) == (1, (ChangeCount(Change("no", "yes"), 1),))
     assert report.shift == Shift(mean=0.125, mean_absolute=0.125, greatest=0.125)
@@ -130,8 +136,11 @@ def test_the_greatest_probability_flips_what_the_mean_denied() -> None:
     assert (report.statuses_changed, report.decisions_changed, report.missing, report.mismatches) == (0, 0, (), ())
 
 
-def test_rows_that_shift_most_come_first_whatever_their_sign() -> None:
-    records = [keep(TWO, {"a": [0.0, 0.5], "b": [0.25, 1.0]}, "p"), keep(TWO, {"a": [0.25], "b": [1.0]}, "q")]
+def test_rows_with_the_largest_shift_come_first_whatever_its_sign() -> None:
+    records = [
+        record_execution(TWO, {"a": [0.0, 0.5], "b": [0.25, 1.0]}, "p"),
+        record_execution(TWO, {"a": [0.25], "b": [1.0]}, "q"),
+    ]
     report = replay_of(TWO, *records, method="min")
     # The mean less the lower one is half their distance: 0.125, 0.25 and 0.375.
     assert [(row.prediction_id, row.row, row.shift) for row in report.changed_rows] == [
@@ -142,15 +151,18 @@ def test_rows_that_shift_most_come_first_whatever_their_sign() -> None:
     assert report.shift == Shift(mean=-0.25, mean_absolute=0.25, greatest=-0.375)
 
 
-def test_weights_are_tried_on_what_is_recorded() -> None:
+def test_weights_are_tried_on_recorded_outputs() -> None:
     made = structs.replace(TWO, policy=structs.replace(TWO.policy, aggregation=WeightedMean()))
-    report = replay_of(made, keep(made, {"a": [0.0], "b": [0.75]}), weights={"b": 3.0})
+    report = replay_of(made, record_execution(made, {"a": [0.0], "b": [0.75]}), weights={"b": 3.0})
     (row,) = report.changed_rows
     assert (row.value, row.label) == (Change(0.375, 0.5625), Change("no", "yes"))  # (0 + 3 * 0.75) / 4
 
 
 def test_a_stricter_quorum_changes_statuses_and_flips_nothing() -> None:
-    records = [keep(TWO, {"a": [0.25], "b": None}, "degraded"), keep(TWO, {"a": [0.25], "b": [0.5]}, "complete")]
+    records = [
+        record_execution(TWO, {"a": [0.25], "b": None}, "degraded"),
+        record_execution(TWO, {"a": [0.25], "b": [0.5]}, "complete"),
+    ]
     strict = parse(probable("a"), probable("b"), task=BINARY_TASK, quorum={"min_members": 2})
     report = replay_of(TWO, *records, manifest=strict)
     assert report.changed_records == (ChangedStatus("degraded", Change("DEGRADED", "FAILED")),)
@@ -158,9 +170,9 @@ def test_a_stricter_quorum_changes_statuses_and_flips_nothing() -> None:
     assert (report.rows, report.compared, report.labels_flipped, report.changed_rows) == (2, 1, 0, ())
 
 
-def test_a_laxer_quorum_answers_what_had_failed() -> None:
+def test_a_lower_quorum_predicts_what_had_failed() -> None:
     made = structs.replace(TWO, policy=structs.replace(TWO.policy, quorum=Quorum(min_members=2)))
-    record = keep(made, {"a": [0.25], "b": None})
+    record = record_execution(made, {"a": [0.25], "b": None})
     assert record.failure is not None
     lax = parse(probable("a"), probable("b"), task=BINARY_TASK, quorum={"min_members": 1})
     report = replay_of(made, record, manifest=lax)
@@ -170,29 +182,29 @@ def test_a_laxer_quorum_answers_what_had_failed() -> None:
 
 def test_outputs_that_a_record_does_not_have_are_named() -> None:
     records = [
-        keep(TWO, {"a": [0.25, 0.5], "b": None}, "p"),
-        keep(TWO, {"a": [0.25], "b": [0.5]}, "q"),
-        keep(TWO, {"a": [0.25, 0.5, 0.75], "b": None}, "r"),
+        record_execution(TWO, {"a": [0.25, 0.5], "b": None}, "p"),
+        record_execution(TWO, {"a": [0.25], "b": [0.5]}, "q"),
+        record_execution(TWO, {"a": [0.25, 0.5, 0.75], "b": None}, "r"),
     ]
     more = parse(probable("a"), probable("b"), probable("c"), task=BINARY_TASK, quorum={"min_members": 1})
     report = replay_of(TWO, *records, manifest=more)
     assert report.missing == (
         MissingOutputs("b", "failed", records=2, rows=5, example="Task timed out"),
-        MissingOutputs("c", "not asked", records=3, rows=6, example=None),
+        MissingOutputs("c", "not invoked", records=3, rows=6, example=None),
     )
     assert report.statuses == (ChangeCount(Change("COMPLETE", "DEGRADED"), 1),)
 
 
-def test_a_shadow_that_becomes_a_voter_was_asked() -> None:
+def test_a_shadow_that_becomes_a_voter_was_invoked() -> None:
     made = release(BINARY, released("a", "probability"), released("b", "probability", role="shadow"))
     voting = parse(probable("a"), probable("b"), task=BINARY_TASK)
-    report = replay_of(made, keep(made, {"a": [0.25], "b": [1.0]}), manifest=voting)
+    report = replay_of(made, record_execution(made, {"a": [0.25], "b": [1.0]}), manifest=voting)
     assert report.missing == ()
     assert [row.value for row in report.changed_rows] == [Change(0.25, 0.625)]
 
 
 def test_models_that_are_not_the_manifests_are_named() -> None:
-    record = keep(TWO, {"a": [0.25], "b": [0.5]})
+    record = record_execution(TWO, {"a": [0.25], "b": [0.5]})
     other = parse(probable("a") | {"version": "2"}, probable("b"), task=BINARY_TASK)
     recorded = TWO.members[1].artifact.digest
     report = replay_of(TWO, record, record, manifest=other, digests={"a": "0" * 64, "b": "1" * 64})
@@ -208,19 +220,22 @@ def test_models_that_are_not_the_manifests_are_named() -> None:
 
 def test_outputs_that_are_not_what_the_manifest_declares_are_that_members_failure() -> None:
     made = release(BINARY, released("a", "probability"), released("b", "logit"))
-    records = [keep(made, {"a": [0.25], "b": [3.0]}, "p"), keep(made, {"a": [0.25], "b": [0.5]}, "q")]
+    records = [
+        record_execution(made, {"a": [0.25], "b": [3.0]}, "p"),
+        record_execution(made, {"a": [0.25], "b": [0.5]}, "q"),
+    ]
     declared = parse(probable("a"), probable("b"), task=BINARY_TASK, quorum={"min_members": 1})
     report = replay_of(made, *records, manifest=declared)
     reason = "the output of row 0, 3., is no probability: outside [0, 1] by more than 0.001 (1 of 1 rows)"
-    assert report.missing == (MissingOutputs("b", "refused", records=1, rows=1, example=reason),)
+    assert report.missing == (MissingOutputs("b", "invalid", records=1, rows=1, example=reason),)
     assert report.changed_records == (ChangedStatus("p", Change("COMPLETE", "DEGRADED")),)
     # p: b's logit, 3, gave sigmoid(3), and counts no more; q: taken for a probability, 0.5 is just that.
     values = {row.prediction_id: row.value.after for row in report.changed_rows}
     assert values == {"p": 0.25, "q": 0.375}
 
 
-def test_outputs_that_were_refused_count_where_the_manifest_declares_them() -> None:
-    record = keep(TWO, {"a": [0.5], "b": [0.0, 3.0][1:]})
+def test_outputs_that_were_rejected_count_where_the_manifest_declares_them() -> None:
+    record = record_execution(TWO, {"a": [0.5], "b": [0.0, 3.0][1:]})
     assert record.output.members[1].status == "failed"
     declared = parse(probable("a"), member("b", kind="logit"), task=BINARY_TASK, quorum={"min_members": 1})
     report = replay_of(TWO, record, manifest=declared)
@@ -228,8 +243,11 @@ def test_outputs_that_were_refused_count_where_the_manifest_declares_them() -> N
     assert report.changed_rows[0].value.after == pytest.approx((0.5 + 1 / (1 + np.exp(-3))) / 2)
 
 
-def test_outputs_of_too_many_rows_and_of_too_few_do_not_make_up_for_each_other() -> None:
-    one, two = keep(TWO, {"a": [0.25], "b": [0.5]}, "one"), keep(TWO, {"a": [0.25, 0.5], "b": [0.5, 0.75]}, "two")
+def test_outputs_of_too_many_rows_do_not_make_up_for_outputs_of_too_few() -> None:
+    one, two = (
+        record_execution(TWO, {"a": [0.25], "b": [0.5]}, "one"),
+        record_execution(TWO, {"a": [0.25, 0.5], "b": [0.5, 0.75]}, "two"),
+    )
 
     def exchange(record: Record, other: Record) -> Record:
         mine = [record.output.members[0], other.output.members[1]]
@@ -237,23 +255,23 @@ def test_outputs_of_too_many_rows_and_of_too_few_do_not_make_up_for_each_other()
 
     report = replay_of(TWO, exchange(one, two), exchange(two, one))
     (missing,) = report.missing
-    assert (missing.member, missing.reason, missing.records, missing.rows) == ("b", "refused", 2, 3)
+    assert (missing.member, missing.reason, missing.records, missing.rows) == ("b", "invalid", 2, 3)
     assert missing.example == "the output has shape [2] for 1 rows"
 
 
 def test_a_regression_shifts_and_has_no_labels() -> None:
     made = release(REGRESSION, *(released(id_) for id_ in "abc"))
-    report = replay_of(made, keep(made, {"a": [1.0], "b": [2.0], "c": [9.0]}), method="median")
+    report = replay_of(made, record_execution(made, {"a": [1.0], "b": [2.0], "c": [9.0]}), method="median")
     (row,) = report.changed_rows
     assert (row.label, row.value, row.shift) == (UNSET, Change(4.0, 2.0), -2.0)
     assert (report.labels_flipped, report.flips) == (0, ())
     assert "label" not in msgspec.to_builtins(row)
 
 
-def test_of_several_classes_the_shift_is_that_of_the_class_that_was_answered() -> None:
+def test_with_several_classes_the_shift_is_that_of_the_predicted_class() -> None:
     made = release(THREE, released("a", "probabilities"), released("b", "probabilities"), released("c", "label"))
     made = structs.replace(made, policy=structs.replace(made.policy, aggregation=HardVote()))
-    said = {"a": [[0.5, 0.25, 0.25]], "b": [[0.125, 0.5, 0.375]], "c": ["red"]}
+    outputs_by_member = {"a": [[0.5, 0.25, 0.25]], "b": [[0.125, 0.5, 0.375]], "c": ["red"]}
     one_hot = parse(
         member("a", kind="probabilities"),
         member("b", kind="probabilities"),
@@ -261,16 +279,16 @@ def test_of_several_classes_the_shift_is_that_of_the_class_that_was_answered() -
         task={"type": "multiclass", "classes": list(THREE.classes)},
         aggregation={"method": "min"},
     )
-    report = replay_of(made, keep(made, said), manifest=one_hot)
+    report = replay_of(made, record_execution(made, outputs_by_member), manifest=one_hot)
     # Two of three votes for red; by the minima, 0.125 of red is all there is: 1 once normalized.
     (row,) = report.changed_rows
     assert (row.label, row.value) == (Change("red", "red"), Change(0.0, 0.0))
     assert row.shift == pytest.approx(1 - 2 / 3)
 
 
-def test_a_row_of_which_nobody_could_decide_is_none() -> None:
+def test_a_row_with_an_unbroken_tie_has_no_label() -> None:
     made = structs.replace(TWO, policy=structs.replace(TWO.policy, aggregation=Mean(tie="abstain")))
-    record = keep(made, {"a": [0.25, 0.0], "b": [0.75, 1.0]})
+    record = record_execution(made, {"a": [0.25, 0.0], "b": [0.75, 1.0]})
     first = parse(probable("a"), probable("b"), task=BINARY_TASK, aggregation={"method": "mean", "tie": "first"})
     report = replay_of(made, record, manifest=first)
     assert report.flips == (ChangeCount(Change(None, "yes"), 2),)
@@ -283,38 +301,40 @@ def test_a_row_of_which_nobody_could_decide_is_none() -> None:
 
 def test_bounds_on_what_needs_review_change_decisions() -> None:
     careful = parse(probable("a"), probable("b"), task=BINARY_TASK, review={"max_spread": 0.2})
-    report = replay_of(TWO, keep(TWO, {"a": [0.25, 0.5], "b": [0.5, 1.0]}), manifest=careful)
+    report = replay_of(TWO, record_execution(TWO, {"a": [0.25, 0.5], "b": [0.5, 1.0]}), manifest=careful)
     assert (report.decisions_changed, report.decisions) == (1, (ChangeCount(Change("accept", "review"), 1),))
     assert [(row.row, row.shift) for row in report.changed_rows] == [(1, 0.0)]  # spreads: 0.125 and 0.25
 
 
 def test_method_and_weights_apply_on_top_of_a_manifest() -> None:
     other = parse(probable("a"), probable("b"), task=BINARY_TASK, aggregation={"method": "max"})
-    record = keep(TWO, {"a": [0.0], "b": [1.0]})
+    record = record_execution(TWO, {"a": [0.0], "b": [1.0]})
     report = replay_of(TWO, record, manifest=other, method="weighted_mean", weights={"a": 3.0})
     assert [row.value for row in report.changed_rows] == [Change(0.5, 0.25)]
 
 
-def test_a_payloads_own_quorum_stays_in_force_until_a_manifest_replaces_it() -> None:
-    record = keep(TWO, {"a": [0.25], "b": None}, quorum={"min_members": 2})
+def test_a_payloads_own_quorum_applies_until_a_manifest_replaces_it() -> None:
+    record = record_execution(TWO, {"a": [0.25], "b": None}, quorum={"min_members": 2})
     assert record.output.status == "FAILED"
     assert replay_of(TWO, record, method="max").statuses_changed == 0
     same = parse(probable("a"), probable("b"), task=BINARY_TASK, quorum={"min_members": 1})
     assert replay_of(TWO, record, manifest=same).statuses == (ChangeCount(Change("FAILED", "DEGRADED"), 1),)
 
 
-def test_nothing_recorded_is_nothing_changed() -> None:
-    assert replay([], {}, WhatIf(method="max", weights={"nobody": 1.0})) == Replay()
+def test_without_records_nothing_changes() -> None:
+    assert replay([], {}, WhatIf(method="max", weights={"unknown": 1.0})) == Replay()
 
 
 def test_rows_are_those_of_their_records_though_decided_together() -> None:
     rng = np.random.default_rng(7)
-    said = [{"a": rng.random(rows), "b": None if rows == 2 else rng.random(rows)} for rows in (3, 2, 1, 4)]
-    report = replay_of(TWO, *(keep(TWO, one, f"p{n}") for n, one in enumerate(said)), method="max")
+    outputs_by_member = [{"a": rng.random(rows), "b": None if rows == 2 else rng.random(rows)} for rows in (3, 2, 1, 4)]
+    report = replay_of(
+        TWO, *(record_execution(TWO, one, f"p{n}") for n, one in enumerate(outputs_by_member)), method="max"
+    )
     found = {(row.prediction_id, row.row): row.value.after for row in report.changed_rows}
     assert found == {
         (f"p{n}", row): max(one["a"][row], one["b"][row])
-        for n, one in enumerate(said)
+        for n, one in enumerate(outputs_by_member)
         if one["b"] is not None  # of one voter alone, mean and maximum are the same
         for row in range(len(one["a"]))
     }
@@ -330,18 +350,18 @@ CASCADED = release(
 THREE_VOTERS = [probable("a"), probable("b"), probable("c")]
 
 
-def test_a_cascade_has_not_asked_later_tiers_about_what_was_decided_before() -> None:
+def test_later_tiers_have_no_outputs_for_rows_that_were_decided_before() -> None:
     # Means of a and b: 0.9 and 0.1 have a margin of 0.8; 0.5 goes on to c.
-    record = keep(CASCADED, {"a": [0.9, 0.25, 0.1], "b": [0.9, 0.75, 0.1], "c": [0.5, 0.125, 0.5]})
+    record = record_execution(CASCADED, {"a": [0.9, 0.25, 0.1], "b": [0.9, 0.75, 0.1], "c": [0.5, 0.125, 0.5]})
     assert record.output.members[2].outputs == [0.125]
     report = replay_of(CASCADED, record, manifest=parse(*THREE_VOTERS, task=BINARY_TASK))
-    assert report.missing == (MissingOutputs("c", "not asked", records=1, rows=2, example=None),)
+    assert report.missing == (MissingOutputs("c", "not invoked", records=1, rows=2, example=None),)
     assert report.statuses == (ChangeCount(Change("COMPLETE", "DEGRADED"), 1),)
-    assert report.changed_rows == ()  # means of a and b alone, and of all three of them, as before
+    assert report.changed_rows == ()  # means of a and b only, and of all three, as before
 
 
-def test_another_cascade_sends_on_other_rows() -> None:
-    record = keep(CASCADED, {"a": [0.9, 0.25], "b": [0.9, 0.5], "c": [0.0, 0.0]})
+def test_another_cascade_sends_other_rows_to_the_next_tier() -> None:
+    record = record_execution(CASCADED, {"a": [0.9, 0.25], "b": [0.9, 0.5], "c": [0.0, 0.0]})
     tiers = [probable("a"), probable("b"), probable("c", tier=2)]
     lax = parse(*tiers, task=BINARY_TASK, cascade={"min_margin": 0.2})  # the margin of 0.375 is 0.25
     report = replay_of(CASCADED, record, manifest=lax)
@@ -349,10 +369,10 @@ def test_another_cascade_sends_on_other_rows() -> None:
     assert (report.missing, report.statuses) == ((), ())
 
 
-def test_of_a_cascade_that_failed_the_rows_that_went_on_are_found_again() -> None:
+def test_the_rows_that_reached_each_tier_of_a_failed_cascade_are_found_again() -> None:
     strict = structs.replace(CASCADED, policy=structs.replace(CASCADED.policy, quorum=Quorum(required=("b",))))
     # Without b the first tier has no quorum, and all rows go on.
-    record = keep(strict, {"a": [0.9, 0.25], "b": None, "c": [0.0, 0.0]})
+    record = record_execution(strict, {"a": [0.9, 0.25], "b": None, "c": [0.0, 0.0]})
     assert (record.output.status, record.output.members[2].outputs) == ("FAILED", [0.0, 0.0])
     report = replay_of(strict, record, manifest=parse(*THREE_VOTERS, task=BINARY_TASK))
     assert report.statuses == (ChangeCount(Change("FAILED", "DEGRADED"), 1),)
@@ -360,22 +380,22 @@ def test_of_a_cascade_that_failed_the_rows_that_went_on_are_found_again() -> Non
 
     made = structs.replace(CASCADED, members=(*CASCADED.members, *(released(d, "probability", tier=2) for d in "de")))
     made = structs.replace(made, policy=structs.replace(made.policy, quorum=Quorum(min_weight=0.7)))
-    record = keep(made, {"a": [0.9, 0.25], "b": [0.9, 0.5], "c": [0.0, 0.0], "d": None, "e": None})
+    record = record_execution(made, {"a": [0.9, 0.25], "b": [0.9, 0.5], "c": [0.0, 0.0], "d": None, "e": None})
     assert (record.output.status, record.output.members[2].outputs) == ("FAILED", [0.0])  # 3 of 5; only one row went on
     report = replay_of(made, record, manifest=parse(*THREE_VOTERS, task=BINARY_TASK, quorum={"min_members": 2}))
-    assert report.missing == (MissingOutputs("c", "not asked", records=1, rows=1, example=None),)
+    assert report.missing == (MissingOutputs("c", "not invoked", records=1, rows=1, example=None),)
 
 
 def test_a_record_without_a_quorum_does_not_fail_those_that_are_decided_with_it() -> None:
-    # The same voters are heard of all rows; those of the first record are sure, of the second one goes on, where c, d
-    # and e have never answered.
+    # All rows have the same voters. Those of the first record are certain; one of the second goes on to a tier in which
+    # c, d and e have not responded.
     more = tuple(released(id_, "probability", tier=2) for id_ in "de")
     made = structs.replace(CASCADED, members=(*CASCADED.members, *more))
     made = structs.replace(made, policy=structs.replace(made.policy, quorum=Quorum()))
-    silent = {"c": None, "d": None, "e": None}
+    failed = {"c": None, "d": None, "e": None}
     records = [
-        keep(made, {"a": [0.9, 0.1], "b": [0.9, 0.1], **silent}, "sure"),
-        keep(made, {"a": [0.9, 0.5], "b": [0.9, 0.5], **silent}, "unsure"),
+        record_execution(made, {"a": [0.9, 0.1], "b": [0.9, 0.1], **failed}, "sure"),
+        record_execution(made, {"a": [0.9, 0.5], "b": [0.9, 0.5], **failed}, "unsure"),
     ]
     assert [record.output.status for record in records] == ["COMPLETE", "FAILED"]
     report = replay_of(made, *records, method="max")
@@ -410,16 +430,16 @@ def test_a_record_without_a_quorum_does_not_fail_those_that_are_decided_with_it(
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(made: Release, tried: dict[str, Any], complaint: str) -> None:
-    said = {one.id: ["yes"] if isinstance(one.output, Label) else [0.5] for one in made.members}
+def test_what_does_not_fit_is_rejected(made: Release, tried: dict[str, Any], complaint: str) -> None:
+    outputs_by_member = {one.id: ["yes"] if isinstance(one.output, Label) else [0.5] for one in made.members}
     with pytest.raises(ReplayRefused, match=complaint):
-        replay_of(made, keep(made, said), **tried)
+        replay_of(made, record_execution(made, outputs_by_member), **tried)
 
 
-def test_records_of_two_tasks_are_refused() -> None:
+def test_records_of_two_tasks_are_rejected() -> None:
     other = release(REGRESSION, released("a"))
     releases = {encode_release(made)[0]: made for made in (TWO, other)}
-    records = [keep(TWO, {"a": [0.5], "b": [0.5]}), keep(other, {"a": [0.5]}, "q")]
+    records = [record_execution(TWO, {"a": [0.5], "b": [0.5]}), record_execution(other, {"a": [0.5]}, "q")]
     with pytest.raises(ReplayRefused, match="give a manifest of theirs, or a later --since"):
         replay(records, releases)
 
@@ -428,7 +448,7 @@ def test_records_of_two_tasks_are_refused() -> None:
 
 PROBABILITIES = st.sampled_from([0.0, 0.25, 0.5, 0.625, 1.0])
 ROWS_OF_THREE = st.sampled_from([[1.0, 0.0, 0.0], [0.25, 0.5, 0.25], [0.5, 0.5, 0.0], [0.125, 0.25, 0.625]])
-SAYS: dict[str, st.SearchStrategy[Any]] = {
+RAW_OUTPUTS: dict[str, st.SearchStrategy[Any]] = {
     "probability": PROBABILITIES,
     "logit": st.sampled_from([-3.0, 0.0, 0.3, 2.0]),
     "label": st.sampled_from([0, 1]),
@@ -452,7 +472,7 @@ def aggregations(draw: st.DrawFn, task: Task) -> Aggregation:
 
 @st.composite
 def histories(draw: st.DrawFn, cascades: bool = True) -> tuple[Release, list[Record]]:
-    """Return a release and what was recorded of it: failures, abstentions, quorums of the payload, tiers, a shadow."""
+    """Return a release and its records: failures, abstentions, quorums of the payload, tiers, a shadow."""
     task = draw(st.sampled_from(TASKS))
     tiers = draw(st.integers(1, 2)) if cascades else 1
     kinds = KINDS[str(task.__struct_config__.tag)]
@@ -479,14 +499,16 @@ def histories(draw: st.DrawFn, cascades: bool = True) -> tuple[Release, list[Rec
     records = []
     for number in range(draw(st.integers(1, 4))):
         rows = draw(st.integers(1, 4))
-        said: dict[str, Any] = {}
+        outputs_by_member: dict[str, Any] = {}
         for one in members:
-            outputs = st.lists(SAYS[str(one.output.__struct_config__.tag)], min_size=rows, max_size=rows)
-            said[one.id] = draw(st.one_of(outputs, outputs, outputs, st.none()))
-        if not any(outputs is not None for outputs in said.values()):
-            said["a"] = draw(st.lists(SAYS[str(members[0].output.__struct_config__.tag)], min_size=rows, max_size=rows))
+            outputs = st.lists(RAW_OUTPUTS[str(one.output.__struct_config__.tag)], min_size=rows, max_size=rows)
+            outputs_by_member[one.id] = draw(st.one_of(outputs, outputs, outputs, st.none()))
+        if not any(outputs is not None for outputs in outputs_by_member.values()):
+            outputs_by_member["a"] = draw(
+                st.lists(RAW_OUTPUTS[str(members[0].output.__struct_config__.tag)], min_size=rows, max_size=rows)
+            )
         quorum = draw(st.sampled_from([None, None, {"min_members": 1}, {"min_members": 2}]))
-        records.append(keep(made, said, f"p{number}", quorum))
+        records.append(record_execution(made, outputs_by_member, f"p{number}", quorum))
     return made, records
 
 
@@ -500,9 +522,7 @@ def test_by_its_own_policy_nothing_changes_to_the_last_bit(history: tuple[Releas
 
 
 @given(histories(), st.data())
-def test_a_replay_depends_on_nothing_but_the_records(
-    history: tuple[Release, list[Record]], data: st.DataObject
-) -> None:
+def test_a_replay_depends_only_on_the_records(history: tuple[Release, list[Record]], data: st.DataObject) -> None:
     made, records = history
     method = data.draw(st.sampled_from(methods_for(made.task)))
     together = replay_of(made, *records, method=method)
@@ -514,7 +534,7 @@ def test_a_replay_depends_on_nothing_but_the_records(
 
 
 @given(histories(cascades=False), st.data())
-def test_it_is_what_an_execution_would_have_answered(
+def test_a_replay_equals_an_execution_of_the_other_policy(
     history: tuple[Release, list[Record]], data: st.DataObject
 ) -> None:
     made, records = history
@@ -523,8 +543,8 @@ def test_it_is_what_an_execution_would_have_answered(
     report = replay_of(made, *records, method=str(aggregation.__struct_config__.tag))
     found = {(row.prediction_id, row.row): row for row in report.changed_rows}
     for record in records:
-        said = {one.id: one.outputs for one in record.output.members}
-        expected = answer(other, said, record.input.get("quorum"))  # type: ignore[arg-type] # a record has no pointers
+        outputs_by_member = {one.id: one.outputs for one in record.output.members}
+        expected = execute(other, outputs_by_member, record.input.get("quorum"))  # type: ignore[arg-type] # a record has no pointers
         changed = {change.prediction_id: change.status.after for change in report.changed_records}
         assert changed.get(record.prediction_id, record.output.status) == expected.status
         if "FAILED" in {expected.status, record.output.status}:
@@ -546,17 +566,17 @@ CLASSES = {"binary": ["no", "yes"], "multiclass": ["red", "green", "blue"]}
 
 
 def run(stack: MemoryStack, sent: Mapping[str, Any], name: str, broken: Sequence[str] = ()) -> None:
-    """Run an execution on the real handlers, the slots named being out of order."""
+    """Run an execution on the real handlers, with the named slots broken."""
     functions: dict[str, Callable[[Any], Any]] = {**stack.slots}
-    functions |= {f"{PREFIX}{slot}": fall_over for slot in broken}
+    functions |= {f"{PREFIX}{slot}": crash for slot in broken}
     functions["${NormalizeFunctionArn}"] = stack.normalize
     functions["${AggregateFunctionArn}"] = stack.aggregate
     functions[asl.PUT_EVENTS] = stack.put_events
-    with suppress(asl.Failed):  # what became of it is in the record
+    with suppress(asl.Failed):  # the record has the outcome
         asl.run(ENSEMBLE, functions, sent, name)
 
 
-def fall_over(_event: Any) -> Any:
+def crash(_event: Any) -> Any:
     raise TimeoutError("Task timed out")
 
 
@@ -589,13 +609,13 @@ SETTINGS = [
     for tiers in ((1,) if method == "stack" else (1, 2))  # a stack has no tiers
 ]
 ROWS = np.random.default_rng(1912).normal(0, 2, (8, 3)).tolist()
-ASKED = [
+PAYLOADS = [
     {"instances": [dict(zip("xyz", row, strict=True)) for row in rows]} for rows in (ROWS[:1], ROWS[1:6], ROWS[6:])
 ]
 
 
 @pytest.mark.parametrize(("task", "method", "tiers"), SETTINGS)
-def test_what_the_handlers_recorded_is_replayed_to_the_last_bit(
+def test_records_of_the_handlers_are_replayed_to_the_last_bit(
     tmp_path: Path, task: str, method: str, tiers: int
 ) -> None:
     weights = {"weight": 2.5} if method in WEIGHTED_METHODS else {}
@@ -615,10 +635,10 @@ def test_what_the_handlers_recorded_is_replayed_to_the_last_bit(
     )
     stack = MemoryStack()
     slots = stack.publish(read).slots
-    for number, asked in enumerate(ASKED):
-        run(stack, asked, f"whole-{number}")
-        run(stack, asked | {"quorum": {"min_members": 1}}, f"without-b-{number}", broken=[slots["b"]])
-        run(stack, asked | {"quorum": {"min_members": 3}}, f"refused-{number}", broken=[slots["c"]])
+    for number, sent in enumerate(PAYLOADS):
+        run(stack, sent, f"whole-{number}")
+        run(stack, sent | {"quorum": {"min_members": 1}}, f"without-b-{number}", broken=[slots["b"]])
+        run(stack, sent | {"quorum": {"min_members": 3}}, f"refused-{number}", broken=[slots["c"]])
     records = list(stack.records.read_all(list(stack.dynamo.items)))
     assert {record.output.status for record in records} == {"COMPLETE", "DEGRADED", "FAILED"}
     decided_in = {prediction.tier for record in records for prediction in record.output.predictions}
@@ -634,7 +654,8 @@ def test_what_the_handlers_recorded_is_replayed_to_the_last_bit(
 
 def numbered(number: int, recorded_at: datetime) -> Record:
     return structs.replace(
-        keep(TWO, {"a": [0.5], "b": [0.5]}, f"p{number:03}"), recorded_at=recorded_at.isoformat(timespec="milliseconds")
+        record_execution(TWO, {"a": [0.5], "b": [0.5]}, f"p{number:03}"),
+        recorded_at=recorded_at.isoformat(timespec="milliseconds"),
     )
 
 
@@ -657,7 +678,7 @@ def test_records_are_listed_since_a_day_the_newest_first() -> None:
     assert listed(-1) == []
 
 
-def test_many_records_are_read_whole_in_the_order_asked_for() -> None:
+def test_many_records_are_read_whole_in_the_requested_order() -> None:
     stack = MemoryStack()
     records = [numbered(number, NOW) for number in range(230)]  # more than two batches
     large = structs.replace(records[7], metadata={"why": "x" * 500_000})  # more than an item holds
@@ -668,7 +689,7 @@ def test_many_records_are_read_whole_in_the_order_asked_for() -> None:
     assert list(stack.records.read_all([ids[0], "gone", *ids[1:]])) == records[::-1]
 
 
-def test_what_dynamodb_has_not_come_to_is_asked_for_again() -> None:
+def test_keys_that_dynamodb_leaves_unprocessed_are_requested_again() -> None:
     stack = MemoryStack()
     stack.dynamo.at_once = 2
     records = [numbered(number, NOW) for number in range(5)]
@@ -677,7 +698,7 @@ def test_what_dynamodb_has_not_come_to_is_asked_for_again() -> None:
     assert list(stack.records.read_all([record.prediction_id for record in records])) == records
 
 
-def test_a_table_that_answers_nothing_for_long_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_returns_nothing_for_long_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr("stepensemble.storage.record_table.time.sleep", waits.append)
     stack = MemoryStack()
@@ -703,14 +724,14 @@ def test_weights_are_read_from_a_line() -> None:
 
 
 @pytest.mark.parametrize("weights", ["a", "a=", "=1", "a=b", "a=-1", "a=nan", "a=inf", "a=1,,b=2", "", "a=1,a=2"])
-def test_weights_that_are_none_are_refused(weights: str) -> None:
-    with pytest.raises(typer.BadParameter, match=r"write member=number, such as a=2,b=0\.5|is there twice"):
+def test_invalid_weights_are_rejected(weights: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"write member=number, such as a=2,b=0\.5|is given twice"):
         read_what_if(None, None, weights)
 
 
-def test_an_unknown_method_is_refused_with_the_one_that_may_be_meant() -> None:
+def test_an_unknown_method_is_rejected_with_the_one_that_may_be_meant() -> None:
     with pytest.raises(
-        typer.BadParameter, match=r'"medain" is no method; use one of "mean", .*did you mean "median"\?'
+        typer.BadParameter, match=r'"medain" is not a method; use one of "mean", .*did you mean "median"\?'
     ):
         read_what_if(None, "medain", None)
     with pytest.raises(typer.BadParameter, match="declare it in a manifest and give that with --manifest"):
@@ -731,68 +752,68 @@ def test_a_manifest_is_tried_without_its_artifacts_and_compared_with_those_that_
 
 
 def test_the_terminal_names_what_is_missing_and_which_models_differ() -> None:
-    record = keep(TWO, {"a": [0.25], "b": [3.0]})  # of b's probability of 3, the record keeps what it said
+    record = record_execution(TWO, {"a": [0.25], "b": [3.0]})  # the record keeps b's output, a probability of 3
     other = parse(probable("a") | {"version": "2"}, probable("b"), probable("c"), task=BINARY_TASK)
     what_if = WhatIf(other, "other.json", {"b": "0" * 64}, "max", {"a": 2.0})
     report = replay_of(TWO, record, manifest=other, digests={"b": "0" * 64})
-    replayed = Replayed(what_if, date(2026, 2, 1), 3, 2, report)
+    replayed = ReplayResult(what_if, date(2026, 2, 1), 3, 2, report)
     recorded, console = TWO.members[1].artifact.digest, Console(width=200)
     with console.capture() as captured:
-        console.print(draw_replay(replayed))
-    told = [" ".join(line.split()) for line in captured.get().splitlines()]
-    assert told == [
-        "tried manifest other.json, method max, weights a=2",
-        "records 1 since 2026-02-01; 3 left out: gone, or of another version; 2 of other ensembles",
+        console.print(render_replay(replayed))
+    printed = [" ".join(line.split()) for line in captured.get().splitlines()]
+    assert printed == [
+        "policy manifest other.json, method max, weights a=2",
+        "records 1 since 2026-02-01; 3 deleted or of another version; 2 of other ensembles",
         "rows 1, of which 0 compared",
-        "labels 0 flipped",
+        "labels 0 changed",
         "decisions 0 changed",
         "statuses 1 changed: DEGRADED → FAILED 1",
-        "shift nothing to compare",
-        "missing b said what is not declared in 1 record, 1 row: the output of row 0, 3., is no probability: outside "
+        "shift no rows to compare",
+        "missing b has invalid outputs in 1 record, 1 row: the output of row 0, 3., is no probability: outside "
         "[0, 1] by more than 0.001 (1 of 1 rows)",
-        "missing c was not asked in 1 record, 1 row",
-        "models a: recorded from version 1, the manifest has 2 (1 record)",
-        f"models b: recorded from artifact {recorded[:12]}, the manifest has {'0' * 12} (1 record)",
+        "missing c was not invoked in 1 record, 1 row",
+        "models a: recorded with version 1, the manifest has 2 (1 record)",
+        f"models b: recorded with artifact {recorded[:12]}, the manifest has {'0' * 12} (1 record)",
     ]
 
 
-def test_rows_that_lack_a_voter_are_replayed_as_they_were_answered() -> None:
+def test_rows_that_miss_a_voter_are_replayed_as_they_were_predicted() -> None:
     members = released("a", "probability"), released("b", "probability"), released("c", "probability")
     made = release(BINARY, *members, quorum=Quorum(min_members=2))
-    said = {"a": [0.9, math.nan, 0.9, 0.9], "b": [0.8, 0.8, 1.7, 0.8], "c": [0.6, math.nan, 0.6, 0.2]}
-    record = keep(made, said)
+    outputs_by_member = {"a": [0.9, math.nan, 0.9, 0.9], "b": [0.8, 0.8, 1.7, 0.8], "c": [0.6, math.nan, 0.6, 0.2]}
+    record = record_execution(made, outputs_by_member)
     assert isinstance(record.output.predictions, list)
     assert [one.decision for one in record.output.predictions] == ["accept", "failed", "accept", "accept"]
     assert record.output.members[0].outputs == [0.9, None, 0.9, 0.9]
     same = replay_of(made, record)
     assert (same.records, same.rows, same.compared, same.changed_rows, same.changed_records) == (1, 4, 3, (), ())
     assert [(one.member, one.reason, one.rows) for one in same.missing] == [
-        ("a", "refused", 1),
-        ("b", "refused", 1),
-        ("c", "refused", 1),
+        ("a", "invalid", 1),
+        ("b", "invalid", 1),
+        ("c", "invalid", 1),
     ]
-    # With a quorum of one the second row is answered too, and nothing moves in the others.
+    # With a quorum of one the second row is predicted too, and the others do not change.
     lone = parse(probable("a"), probable("b"), probable("c"), task=BINARY_TASK, quorum={"min_members": 1})
     tried = replay_of(made, record, manifest=lone)
     (changed,) = tried.changed_rows
     assert (changed.row, changed.decision, changed.label) == (1, Change("failed", "accept"), Change(None, "yes"))
-    # With one of three only the first and the last row have an answer.
+    # With a quorum of three only the first and the last row have a prediction.
     strict = parse(probable("a"), probable("b"), probable("c"), task=BINARY_TASK, quorum={"min_members": 3})
     tried = replay_of(made, record, manifest=strict)
     assert [(one.row, one.decision) for one in tried.changed_rows] == [(2, Change("accept", "failed"))]
     assert tried.compared == 2
 
 
-def test_a_record_in_which_no_row_has_an_answer_is_replayed_as_a_failure() -> None:
+def test_a_record_without_any_prediction_is_replayed_as_a_failure() -> None:
     made = release(BINARY, released("a", "probability"), released("b", "probability"), quorum=Quorum(min_members=2))
-    record = keep(made, {"a": [math.nan, 0.5], "b": [0.5, -1.0]})
+    record = record_execution(made, {"a": [math.nan, 0.5], "b": [0.5, -1.0]})
     assert record.output.status == "FAILED"
     assert replay_of(made, record).changed_records == ()
 
 
-def test_a_weight_that_cannot_be_added_up_is_refused() -> None:
+def test_a_weight_whose_sum_overflows_is_rejected() -> None:
     made = release(BINARY, released("a", "probability"), released("b", "probability"), aggregation=WeightedMean())
     with pytest.raises(
         ReplayRefused, match=r"\$.members\[1\].weight: 1e\+308 is out of bounds; use a number of at most 1e\+50"
     ):
-        replay_of(made, keep(made, {"a": [0.5], "b": [0.5]}), weights={"b": 1e308})
+        replay_of(made, record_execution(made, {"a": [0.5], "b": [0.5]}), weights={"b": 1e308})

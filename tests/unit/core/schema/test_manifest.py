@@ -29,7 +29,7 @@ def test_the_shipped_manifest_is_sound() -> None:
     )  # fmt: skip
 
 
-def test_defaults_are_what_the_documentation_says() -> None:
+def test_defaults_are_what_the_documentation_states() -> None:
     parsed = read()
     (only,) = parsed.members
     assert (only.weight, only.role, only.tier, only.timeout, only.runtime) == (1.0, "voter", 1, 10, "litert")

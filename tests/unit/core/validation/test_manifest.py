@@ -378,7 +378,7 @@ def test_an_order_of_classes_is_a_permutation_of_the_tasks(kind: str) -> None:
         ({"type": "regression"}, "logits", '"value"'),
     ],
 )
-def test_a_kind_of_output_answers_its_own_tasks_only(task: dict[str, Any], kind: str, allowed: str) -> None:
+def test_a_kind_of_output_fits_its_own_tasks_only(task: dict[str, Any], kind: str, allowed: str) -> None:
     assert problems_of(manifest(member(kind=kind), task=task)) == [
         f'$.members[0].output.kind: "{kind}" does not fit a {task["type"]} task; use one of {allowed}'
     ]
@@ -424,7 +424,7 @@ def test_every_problem_of_golden_rows_is_reported_as_a_payloads_would_be() -> No
 
 
 @pytest.mark.parametrize("features", [[{**X, "min": 3, "max": 1}], [{**X, "min": "low"}], [X, X], "x"])
-def test_of_golden_rows_nothing_is_said_where_features_are_unsound(features: Any) -> None:
+def test_golden_rows_are_not_checked_where_features_are_invalid(features: Any) -> None:
     problems = problems_of(manifest(golden=[{"x": "much"}], features=features))
     assert all(problem.startswith("$.features") for problem in problems)
 
@@ -462,13 +462,13 @@ def test_what_hangs_on_a_broken_part_is_not_judged(broken: dict[str, Any], spare
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": }', b"\xff\xfe", "[NaN]", "[Infinity]", "[1e400]"])
-def test_what_is_no_json_is_one_problem(text: str | bytes) -> None:
+def test_what_is_not_json_is_one_problem(text: str | bytes) -> None:
     with pytest.raises(InvalidManifest, match=r"\$: is not JSON: .*; fix the syntax"):
         parse_manifest(text)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"manifest"'])
-def test_what_is_no_object_is_one_problem(text: str) -> None:
+def test_what_is_not_an_object_is_one_problem(text: str) -> None:
     with pytest.raises(InvalidManifest, match=r"\$: .* is not an object; write an object"):
         parse_manifest(text)
 

@@ -44,12 +44,12 @@ def stack(coefficients: Any, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_answers_classes(method: str) -> None:
+def test_every_method_fits_classes(method: str) -> None:
     assert problems_of(ensemble(member("m"), method=method)) == []
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_that_need_classes_do_not_answer_a_regression(method: str) -> None:
+def test_methods_that_need_classes_do_not_fit_a_regression(method: str) -> None:
     expected = (
         f'$.aggregation.method: "{method}" needs classes, and the task is a regression; use one of "mean", '
         '"weighted_mean", "median", "trimmed_mean", "min", "max", "stack"'
@@ -68,7 +68,7 @@ def test_a_regression_has_no_ties_to_break(tie: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("task", [TWO, THREE], ids=["two", "three"])
-def test_a_label_is_no_probability_unless_it_says_so(method: str, task: dict[str, Any]) -> None:
+def test_a_label_is_not_a_probability_unless_declared(method: str, task: dict[str, Any]) -> None:
     parameters = dict(PARAMETERS)
     if method == "stack" and task is THREE:
         parameters["stack"] = {"coefficients": {"m": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}, "missing": "mean"}
@@ -87,7 +87,7 @@ def test_a_label_is_no_probability_unless_it_says_so(method: str, task: dict[str
     assert problems_of(ensemble(certain, task=task, aggregation=aggregation)) == []
 
 
-def test_a_shadow_may_answer_labels_where_voters_are_averaged() -> None:
+def test_a_shadow_may_output_labels_where_voters_are_averaged() -> None:
     assert problems_of(ensemble(member("m"), member("s", kind="label", role="shadow"))) == []
 
 
@@ -113,7 +113,7 @@ def test_a_weight_without_an_effect_is_a_problem(method: str) -> None:
         ),
     ],
 )
-def test_somebody_must_count(members: list[dict[str, Any]], expected: str) -> None:
+def test_someone_must_count(members: list[dict[str, Any]], expected: str) -> None:
     assert problems_of(ensemble(*members, method="weighted_mean")) == [expected]
 
 
@@ -259,7 +259,7 @@ TIERED = [member("first"), member("last", tier=2)]
 
 
 @pytest.mark.parametrize("part", ["review", "cascade"])
-def test_a_confidence_asks_for_something(part: str) -> None:
+def test_a_confidence_needs_a_bound(part: str) -> None:
     expected = f"$.{part}: has no bound; give at least one of {BOUNDS}, or remove it"
     members = TIERED if part == "cascade" else PAIR
     assert problems_of(ensemble(*members, **{part: {}})) == [expected]
@@ -326,12 +326,12 @@ NO_WEIGHT = "has no voter with a weight above 0; raise one weight"
         ([member("a"), member("b", tier=2, weight=0)], []),
     ],
 )
-def test_a_cascade_has_tiers_that_can_answer(members: Sequence[dict[str, Any]], expected: list[str]) -> None:
+def test_a_cascade_has_tiers_that_can_predict(members: Sequence[dict[str, Any]], expected: list[str]) -> None:
     data = ensemble(*members, method="weighted_mean", cascade={"min_margin": 0.5}, quorum={"min_members": 1})
     assert problems_of(data) == expected
 
 
-def test_the_first_tier_can_meet_the_quorum_by_itself() -> None:
+def test_the_first_tier_can_meet_the_quorum_alone() -> None:
     members = tiers(1, 1, 2, 2)
 
     def found(least: int) -> list[str]:
@@ -345,7 +345,7 @@ def test_the_first_tier_can_meet_the_quorum_by_itself() -> None:
     assert found(5) == ["$.quorum.min_members: 5 is more than the 4 voters; use at most 4"]
 
 
-def test_a_stack_cannot_answer_before_all_were_asked() -> None:
+def test_a_stack_cannot_predict_before_all_were_invoked() -> None:
     aggregation = stack({"first": 1, "last": 2})
     assert problems_of(ensemble(*TIERED, aggregation=aggregation, cascade={"min_margin": 0.5})) == [
         '$.cascade: the method "stack" needs every voter, and a cascade invokes only some of them first; remove the '

@@ -133,7 +133,7 @@ def test_every_mismatch_has_its_path_value_and_remedy(change: dict[str, Any], ex
         ({"shade": "dark"}, ['$.garden.shade: "dark" is not a number; write a number']),
     ],
 )
-def test_a_mismatch_inside_of_alternatives_is_told_of_the_one_that_was_meant(
+def test_a_mismatch_inside_alternatives_is_reported_for_the_intended_one(
     garden: dict[str, Any], expected: list[str]
 ) -> None:
     data = SOUND | {"garden": garden}
@@ -153,6 +153,6 @@ def test_what_is_missing_at_the_top_is_named() -> None:
 
 
 @pytest.mark.parametrize("data", [[], "x", 1, None, True])
-def test_what_is_no_object_is_refused(data: object) -> None:
+def test_what_is_not_an_object_is_refused(data: object) -> None:
     (problem,) = check_structure(data, House)
     assert problem.message.endswith("is not an object")

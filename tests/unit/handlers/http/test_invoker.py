@@ -42,7 +42,7 @@ def test_our_own_errors_keep_their_name_and_their_text(name: str) -> None:
     assert (type(error).__name__, str(error)) == (name, "what is wrong; what to do")
 
 
-def test_of_an_error_that_was_raised_in_a_function_only_the_message_is_told() -> None:
+def test_only_the_message_of_an_error_raised_in_a_function_is_reported() -> None:
     cause = {"errorMessage": "S3 is slow", "errorType": "StorageUnavailable", "stackTrace": ['File "secret.py"']}
     error = name_failure("StorageUnavailable", json.dumps(cause), "e")
     assert (type(error), str(error)) == (errors.StorageUnavailable, "S3 is slow")
@@ -59,7 +59,7 @@ def test_of_an_error_that_was_raised_in_a_function_only_the_message_is_told() ->
         ("list_problems", errors.ExecutionFailed),
     ],
 )
-def test_of_any_other_failure_only_its_name_is_told(name: str, kind: type[errors.EnsembleError]) -> None:
+def test_only_the_name_of_any_other_failure_is_reported(name: str, kind: type[errors.EnsembleError]) -> None:
     error = name_failure(name, 'Traceback (most recent call last): File "secret.py"', "e")
     assert type(error) is kind
     assert "secret" not in str(error)
@@ -155,13 +155,13 @@ def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[err
 class Answering:
     """Lambda, which answers one call after the other."""
 
-    def __init__(self, *answers: dict[str, Any]) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: dict[str, Any]) -> None:
+        self.responses = list(responses)
 
     def invoke(self, **_: object) -> object:
-        answer = self.answers.pop(0)
-        failed = {"FunctionError": "Unhandled"} if "errorType" in answer else {}
-        return {"Payload": io.BytesIO(json.dumps(answer).encode()), **failed}
+        response = self.responses.pop(0)
+        failed = {"FunctionError": "Unhandled"} if "errorType" in response else {}
+        return {"Payload": io.BytesIO(json.dumps(response).encode()), **failed}
 
 
 DIED = {"errorType": "Runtime.ExitError", "errorMessage": "Runtime exited with error: signal: killed"}
@@ -169,7 +169,7 @@ REFUSED = {"errorType": "InvalidOutput", "errorMessage": "is not finite"}
 
 
 @pytest.mark.parametrize(
-    ("answers", "kind", "left"),
+    ("responses", "kind", "left"),
     [
         ([DIED, {"outputs": [2.0]}], None, 0),
         ([DIED, DIED, {"outputs": [2.0]}], errors.ExecutionFailed, 1),
@@ -178,9 +178,9 @@ REFUSED = {"errorType": "InvalidOutput", "errorMessage": "is not finite"}
     ],
 )
 def test_a_slot_whose_process_died_is_called_once_more(
-    answers: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
+    responses: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
 ) -> None:
-    client: Any = Answering(*answers)
+    client: Any = Answering(*responses)
     invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     if kind is None:
@@ -188,4 +188,4 @@ def test_a_slot_whose_process_died_is_called_once_more(
     else:
         with pytest.raises(kind):
             invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)
-    assert len(client.answers) == left
+    assert len(client.responses) == left

@@ -26,11 +26,11 @@ class StubDoor:
 
     def __init__(self, error: Exception) -> None:
         self.error = error
-        self.asked: list[tuple[Any, ...]] = []
+        self.requested: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
         def refuse(*arguments: Any) -> None:
-            self.asked.append((name, *arguments))
+            self.requested.append((name, *arguments))
             raise self.error
 
         return refuse
@@ -51,21 +51,21 @@ def predict_servable(
     }
     service = StubDoor(error)
     response: Any = make_api(service).resolve(event, None)  # type: ignore[arg-type]
-    return response["statusCode"], response["headers"], json.loads(response["body"]), service.asked
+    return response["statusCode"], response["headers"], json.loads(response["body"]), service.requested
 
 
 def taken(body: bytes, path: str = "/predict", **headers: str) -> Any:
     """Return what the door is asked with; it says that nothing is published."""
-    status, _, _, asked = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
+    status, _, _, requested = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
     assert status == 503
-    return asked[0][-1]
+    return requested[0][-1]
 
 
 def refused(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, str]:
     """Return status and message of a request that does not reach the door."""
-    status, _, answer, asked = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
-    assert not asked
-    return status, answer["error"] if path.startswith("/v1/") else answer["message"]
+    status, _, response, requested = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
+    assert not requested
+    return status, response["error"] if path.startswith("/v1/") else response["message"]
 
 
 # --------------------------------------------------------------------------------------------------------- events
@@ -113,7 +113,7 @@ def list_places(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, .
         yield from list_places(value, (*place, key))
 
 
-def test_an_event_that_lacks_a_key_or_has_another_value_there_is_answered_or_invalid() -> None:
+def test_an_event_that_lacks_a_key_or_has_another_value_gets_a_response_or_is_invalid() -> None:
     api = make_api(StubDoor(NothingPublished("nothing")))  # type: ignore[arg-type]
     response, invalid = set(), set()
     for place in list_places(WHOLE_EVENT):
@@ -137,7 +137,7 @@ def test_an_event_that_lacks_a_key_or_has_another_value_there_is_answered_or_inv
 
 
 @pytest.mark.parametrize(
-    ("event", "said"),
+    ("event", "message"),
     [
         ({}, "$: Object missing required field `requestContext`"),
         ({"features": {"Age": 22}}, "$: Object missing required field `requestContext`"),
@@ -150,11 +150,11 @@ def test_an_event_that_lacks_a_key_or_has_another_value_there_is_answered_or_inv
         ({**EVENT, "headers": None}, "$.headers: Expected `object`, got `null`"),
     ],
 )
-def test_any_other_event_is_refused_with_what_it_lacks_and_where_to_go(event: Any, said: str) -> None:
+def test_any_other_event_is_refused_with_what_it_lacks_and_where_to_go(event: Any, message: str) -> None:
     with pytest.raises(InvalidPayload) as refused:
         check_event(event)
     (problem,) = refused.value.problems
-    assert str(problem).startswith(said)
+    assert str(problem).startswith(message)
     assert "HttpUrl" in problem.remedy
     assert "22" not in str(problem)
 
@@ -170,50 +170,52 @@ def descendants(kind: type[EnsembleError]) -> Iterator[type[EnsembleError]]:
 
 @pytest.mark.parametrize("kind", sorted(set(descendants(EnsembleError)), key=str), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("path", ["/predict", SERVING])
-def test_every_error_of_ours_has_a_status_and_says_when_to_ask_again(kind: type[EnsembleError], path: str) -> None:
+def test_every_error_of_this_package_has_a_status_and_states_when_to_retry(
+    kind: type[EnsembleError], path: str
+) -> None:
     many = hasattr(errors, kind.__name__) and issubclass(kind, errors._WithProblems)
     error = kind([Problem("$.x", "is wrong", "mend it")]) if many else kind("what is wrong; what to do")  # type: ignore[arg-type]
-    status, headers, answer, _ = predict_servable(error, path=path)
+    status, headers, response, _ = predict_servable(error, path=path)
     assert status == STATUSES.get(kind, 500)
     assert headers["Content-Type"] == "application/json"
     assert headers.get("Retry-After") == (str(RETRY_SECONDS[status]) if status in {429, 503} else None)
     if path == SERVING:
-        assert answer == {"error": str(error)}
+        assert response == {"error": str(error)}
     else:
-        assert (answer["error"], answer["message"]) == (kind.__name__, str(error))
+        assert (response["error"], response["message"]) == (kind.__name__, str(error))
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
-def test_of_what_nobody_expects_nothing_is_told(path: str) -> None:
-    status, _, answer, _ = predict_servable(RuntimeError("secret"), path=path)
+def test_an_unexpected_fault_reports_nothing(path: str) -> None:
+    status, _, response, _ = predict_servable(RuntimeError("secret"), path=path)
     assert status == 500
-    assert "secret" not in json.dumps(answer)
-    assert "Traceback" not in json.dumps(answer)
+    assert "secret" not in json.dumps(response)
+    assert "Traceback" not in json.dumps(response)
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -> None:
     problems = [Problem(f"$.instances[{row}]", "é" * 40, "mend it") for row in range(100_000)]
-    status, _, answer, _ = predict_servable(InvalidPayload(problems), path=path)
+    status, _, response, _ = predict_servable(InvalidPayload(problems), path=path)
     assert status == 400
-    assert len(json.dumps(json.dumps(answer))) < RESPONSE_BYTES
-    text = answer["error"] if path == SERVING else answer["message"]
+    assert len(json.dumps(json.dumps(response))) < RESPONSE_BYTES
+    text = response["error"] if path == SERVING else response["message"]
     first, *lines, last = text.splitlines()
     assert first == "100000 problems:"
     assert lines == [f"- {problem}" for problem in problems[: len(lines)]]
     assert last == f"- and {100_000 - len(lines)} more"
     if path == "/predict":
-        *told, rest = answer["problems"]
-        assert told == [
-            {"path": one.path, "message": one.message, "remedy": one.remedy} for one in problems[: len(told)]
+        *details, rest = response["problems"]
+        assert details == [
+            {"path": one.path, "message": one.message, "remedy": one.remedy} for one in problems[: len(details)]
         ]
-        assert rest["message"] == f"and {100_000 - len(told)} more problems"
+        assert rest["message"] == f"and {100_000 - len(details)} more problems"
 
 
 def test_a_record_is_named_where_there_is_one() -> None:
     failed = ServiceFailure(QuorumNotMet("too few"), "here")
-    status, headers, answer, _ = predict_servable(failed)
-    assert (status, headers["X-Prediction-Id"], answer["prediction_id"]) == (422, "here", "here")
+    status, headers, response, _ = predict_servable(failed)
+    assert (status, headers["X-Prediction-Id"], response["prediction_id"]) == (422, "here", "here")
     assert predict_servable(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
     assert "prediction_id" not in predict_servable(ServiceFailure(NothingPublished("nothing"), None))[2]
 
@@ -237,20 +239,22 @@ def test_a_record_is_named_where_there_is_one() -> None:
     ],
 )
 def test_tensorflow_serving_calls_a_path_or_a_method_that_it_does_not_know_malformed(verb: str, path: str) -> None:
-    status, _, answer, asked = predict_servable(NothingPublished("nothing"), verb, path)
-    assert (status, answer, asked) == (400, {"error": f"Malformed request: {verb} {path}"}, [])
+    status, _, response, requested = predict_servable(NothingPublished("nothing"), verb, path)
+    assert (status, response, requested) == (400, {"error": f"Malformed request: {verb} {path}"}, [])
 
 
 @pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])
 def test_a_version_beyond_64_bits_is_none(digits: str) -> None:
-    status, _, answer, _ = predict_servable(NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}")
-    assert (status, answer) == (400, {"error": f"Failed to convert version: {digits[:40]} to numeric."})
+    status, _, response, _ = predict_servable(
+        NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}"
+    )
+    assert (status, response) == (400, {"error": f"Failed to convert version: {digits[:40]} to numeric."})
 
 
 @pytest.mark.parametrize("name", ["a b", "é", "名", "a%b", "a+b", "a=b", "50%"])
 def test_a_name_is_taken_as_api_gateway_decoded_it(name: str) -> None:
-    _, _, _, asked = predict_servable(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
-    assert asked == [("metadata", name, None, None)]
+    _, _, _, requested = predict_servable(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
+    assert requested == [("metadata", name, None, None)]
 
 
 # --------------------------------------------------------------------------------------------------------- bodies
@@ -262,13 +266,13 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_a_key_that_is_given_twice_is_refused(path: str) -> None:
-    status, said = refused(b'{"instances": [{"Age": 1, "Sex": "male", "Age": 2}]}', path)
+    status, message = refused(b'{"instances": [{"Age": 1, "Sex": "male", "Age": 2}]}', path)
     assert status == 400
-    assert '"Age" is given twice in one object; give it once' in said
+    assert '"Age" is given twice in one object; give it once' in message
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b"", "the body is empty; send a JSON object"),
         (b" \n", "the body is empty; send a JSON object"),
@@ -280,13 +284,13 @@ def test_a_key_that_is_given_twice_is_refused(path: str) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/predict", SERVING])
-def test_what_is_no_json_is_refused(path: str, body: bytes, said: str) -> None:
+def test_what_is_not_json_is_rejected(path: str, body: bytes, message: str) -> None:
     status, message = refused(body, path)
     assert status == 400
-    assert said in message
+    assert message in message
 
 
-def test_where_a_picture_might_have_been_sent_it_is_said_how() -> None:
+def test_a_message_explains_how_to_send_an_image() -> None:
     gif = b"GIF89a\xff"
     assert refused(gif)[1].endswith("send a JSON object, or an image as PNG, JPEG or WebP")
     assert refused(gif, SERVING)[1].endswith('send a JSON object, and in it a file as {"b64": …}')
@@ -298,9 +302,9 @@ def test_a_compressed_body_is_taken_as_tensorflow_serving_takes_it(path: str) ->
     assert taken(BODY, path, content_encoding="identity") == json.loads(BODY)
 
 
-def test_a_compressed_picture_is_one() -> None:
-    picture = b"\x89PNG\r\n\x1a\nwhatever"
-    assert taken(gzip.compress(picture), content_encoding="gzip") == picture
+def test_a_compressed_image_is_one() -> None:
+    image = b"\x89PNG\r\n\x1a\nwhatever"
+    assert taken(gzip.compress(image), content_encoding="gzip") == image
 
 
 @pytest.mark.parametrize(
@@ -309,8 +313,8 @@ def test_a_compressed_picture_is_one() -> None:
     ids=["plain", "empty", "cut", "longer"],
 )
 def test_what_gzip_did_not_make_is_refused(body: bytes) -> None:
-    status, said = refused(body, content_encoding="gzip")
-    assert (status, said) == (400, "1 problem:\n- $: the body is not gzip data; leave Content-Encoding out")
+    status, message = refused(body, content_encoding="gzip")
+    assert (status, message) == (400, "1 problem:\n- $: the body is not gzip data; leave Content-Encoding out")
 
 
 @pytest.mark.parametrize("size", [BODY_BYTES + 1, 100 * BODY_BYTES])
@@ -322,6 +326,6 @@ def test_a_body_that_is_too_large_is_refused_compressed_or_not(size: int) -> Non
 
 
 def test_another_compression_is_refused_with_the_one_that_is_taken() -> None:
-    status, headers, answer, _ = predict_servable(NothingPublished("nothing"), content_encoding="br")
+    status, headers, response, _ = predict_servable(NothingPublished("nothing"), content_encoding="br")
     assert (status, headers["Accept-Encoding"]) == (415, "gzip")
-    assert answer["message"] == 'the content coding "br" is not accepted; send gzip, or the body uncompressed'
+    assert response["message"] == 'the content coding "br" is not accepted; send gzip, or the body uncompressed'

@@ -59,11 +59,11 @@ class Clients:
         return {"status": "SUCCEEDED", "output": msgspec.json.encode(output).decode()}
 
     def invoke(self, **request: Any) -> dict[str, Any]:
-        answer = self.functions[request["FunctionName"]](json.loads(request["Payload"]))
-        return {"Payload": io.BytesIO(msgspec.json.encode(answer))}
+        response = self.functions[request["FunctionName"]](json.loads(request["Payload"]))
+        return {"Payload": io.BytesIO(msgspec.json.encode(response))}
 
 
-def open_door(stack: MemoryStack, clock: Clock) -> PredictionService:
+def make_service(stack: MemoryStack, clock: Clock) -> PredictionService:
     """Return a door whose pointer ages by a clock of its own."""
     clients: Any = Clients(stack)
     ids = iter(range(1000))
@@ -99,7 +99,7 @@ def test_an_execution_that_died_names_its_record_where_there_is_one(
     stack: MemoryStack, tmp_path: Path, first: bool
 ) -> None:
     stack.publish(sources(tmp_path, member("half")))
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
 
     def die(event: Any) -> Any:
         if first:
@@ -116,7 +116,7 @@ def test_an_execution_that_died_names_its_record_where_there_is_one(
 def test_a_prediction_without_a_quorum_names_its_record(stack: MemoryStack, tmp_path: Path) -> None:
     stack.publish(sources(tmp_path, member("log", "logarithm")))
     with pytest.raises(ServiceFailure) as failed:
-        open_door(stack, Clock()).predict({"features": {"x": -1.0}})
+        make_service(stack, Clock()).predict({"features": {"x": -1.0}})
     assert isinstance(failed.value.error, QuorumNotMet)
     assert failed.value.recorded == "http-0"
 
@@ -126,7 +126,7 @@ def test_a_canary_is_served_by_its_label_and_its_version_as_soon_as_it_is_publis
 ) -> None:
     first, second = versions(tmp_path)
     stack.publish(first)
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
     assert predict(service) == first.digest
     publish(second, stack.releases, SLOTS, canary=1)
     # The door's clock stands still, and so does the pointer that it has read.
@@ -141,12 +141,12 @@ def test_a_canary_is_served_by_its_label_and_its_version_as_soon_as_it_is_publis
     assert len(service.status("other", None, None)["model_version_status"]) == 1
 
 
-def test_a_release_that_is_replaced_while_it_is_asked_is_no_conflict_for_who_named_none(
+def test_a_release_that_is_replaced_during_a_request_is_no_conflict_if_none_was_named(
     stack: MemoryStack, tmp_path: Path
 ) -> None:
     first, second = versions(tmp_path)
     stack.publish(first)
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
     assert predict(service) == first.digest
     stack.publish(second)
     stack.clock.seconds += POINTER_SECONDS  # Normalize knows, the door does not
@@ -160,7 +160,7 @@ def test_a_canary_that_was_promoted_is_stable_and_its_label_is_gone(stack: Memor
     first, second = versions(tmp_path)
     stack.publish(first)
     publish(second, stack.releases, SLOTS, canary=50)
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
     assert predict(service, label="canary") == second.digest
     promote_canary(stack.releases)
     stack.clock.seconds += POINTER_SECONDS
@@ -172,11 +172,11 @@ def test_a_canary_that_was_promoted_is_stable_and_its_label_is_gone(stack: Memor
         predict(service, version=version_of(first.digest))
 
 
-def test_a_canary_that_was_aborted_is_not_asked_any_more(stack: MemoryStack, tmp_path: Path) -> None:
+def test_an_aborted_canary_is_not_invoked_any_more(stack: MemoryStack, tmp_path: Path) -> None:
     first, second = versions(tmp_path)
     stack.publish(first)
     publish(second, stack.releases, SLOTS, canary=99)
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
     assert predict(service, label="canary") == second.digest
     abort_canary(stack.releases)
     stack.clock.seconds += POINTER_SECONDS
@@ -185,10 +185,10 @@ def test_a_canary_that_was_aborted_is_not_asked_any_more(stack: MemoryStack, tmp
     assert {predict(service) for _ in range(20)} == {first.digest}
 
 
-def test_a_status_that_is_not_there_is_told_in_tensorflow_servings_words(stack: MemoryStack, tmp_path: Path) -> None:
+def test_a_missing_status_is_reported_in_tensorflow_servings_words(stack: MemoryStack, tmp_path: Path) -> None:
     first, _ = versions(tmp_path)
     stack.publish(first)
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
     with pytest.raises(ServableNotFound, match=r"^Could not find any versions of model half_plus$"):
         service.status("half_plus", None, None)
     with pytest.raises(ServableNotFound, match=r"^Could not find version 3 of model half$"):
@@ -207,7 +207,7 @@ def test_metadata_has_the_models_own_names_types_and_shapes(stack: MemoryStack, 
         aggregation={"method": "hard_vote"},
     )
     stack.publish(read)
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
 
     def tensors(name: str, group: str) -> dict[str, tuple[str, list[str]]]:
         described = service.metadata(name, None, None)["metadata"]["signature_def"]["signature_def"]
@@ -227,7 +227,7 @@ SCALED = {"name": "x", "type": "number", "scaling": {"type": "standard", "mean":
 
 
 @pytest.mark.parametrize(
-    ("body", "answer"),
+    ("body", "response"),
     [
         # y = x / 2 + 2 of what was sent
         ({"instances": [5.0]}, {"predictions": [4.5]}),
@@ -245,11 +245,11 @@ SCALED = {"name": "x", "type": "number", "scaling": {"type": "standard", "mean":
     ],
 )
 def test_a_members_own_input_is_what_its_model_takes_by_any_form_of_tensorflow_servings(
-    stack: MemoryStack, tmp_path: Path, body: dict[str, Any], answer: dict[str, Any]
+    stack: MemoryStack, tmp_path: Path, body: dict[str, Any], response: dict[str, Any]
 ) -> None:
     stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
-    service = open_door(stack, Clock())
-    assert service.predict_servable("predict", "half", None, None, body).body == answer
+    service = make_service(stack, Clock())
+    assert service.predict_servable("predict", "half", None, None, body).body == response
     examples = {"examples": [{"x": 5.0}], "signature_name": "tensorflow/serving/regress"}
     assert service.predict_servable("regress", "half", None, None, examples).body == {"results": [4.5]}
     assert service.predict_servable("predict", "halves", None, None, {"instances": [{"x": 5.0}]}).body == {
@@ -259,7 +259,7 @@ def test_a_members_own_input_is_what_its_model_takes_by_any_form_of_tensorflow_s
 
 def test_a_bad_value_is_named_by_the_name_that_the_client_used(stack: MemoryStack, tmp_path: Path) -> None:
     stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
     for name in ("x", "inputs"):
         with pytest.raises(InvalidPayload) as refused:
             service.predict_servable("predict", "half", None, None, {"inputs": {name: [1.0, "a"]}})
@@ -267,22 +267,22 @@ def test_a_bad_value_is_named_by_the_name_that_the_client_used(stack: MemoryStac
 
 
 def test_where_clients_may_not_read_records_none_is_looked_for(stack: MemoryStack) -> None:
-    service = replace(open_door(stack, Clock()), records=None)
+    service = replace(make_service(stack, Clock()), records=None)
     for prediction_id in ("http-1", "no id at all"):
         with pytest.raises(RecordsClosed, match="HttpRecords"):
             service.read_record(prediction_id)
 
 
-def test_a_slot_says_once_what_its_model_takes(stack: MemoryStack, tmp_path: Path) -> None:
+def test_a_slot_describes_its_model_once(stack: MemoryStack, tmp_path: Path) -> None:
     stack.publish(sources(tmp_path, member("half")))
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
     for _ in range(3):
         service.predict_servable("predict", "half", None, None, ROW)
     assert len(service.signatures) == 1
 
 
 @pytest.mark.parametrize(("character", "size"), [("1", 1), ('"', 2), ("\n", 2), ("é", 6)])
-def test_a_response_holds_a_body_as_the_string_that_it_is_in_a_functions_answer(character: str, size: int) -> None:
+def test_a_response_holds_a_body_as_a_json_string(character: str, size: int) -> None:
     most = character * ((RESPONSE_BYTES - 2) // size)
     assert fits_response(most.encode())
     assert not fits_response((most + character).encode())
@@ -290,10 +290,10 @@ def test_a_response_holds_a_body_as_the_string_that_it_is_in_a_functions_answer(
     assert len(json.dumps({"statusCode": 200, "headers": headers, "body": most})) <= BODY_BYTES
 
 
-def test_a_model_of_bare_numbers_is_answered_in_bare_numbers(tmp_path: Path) -> None:
+def test_a_request_with_bare_numbers_gets_bare_numbers(tmp_path: Path) -> None:
     # As TensorFlow Serving's half_plus_two is asked: https://www.tensorflow.org/tfx/serving/api_rest
     stack = MemoryStack()
     stack.publish(sources(tmp_path, member("half", "bare")))
-    service = open_door(stack, Clock())
+    service = make_service(stack, Clock())
     response = service.predict_servable("predict", "half", None, None, {"instances": [1.0, 2.0, 5.0]})
     assert response.body == {"predictions": [2.5, 3.0, 4.5]}

@@ -70,26 +70,26 @@ def data() -> Watched:
     return Watched()
 
 
-def told(number: int = 1, key: str = "inbox/a.json") -> dict[str, Any]:
-    """Return an object as Receive tells of it; the number is its version's."""
+def detail(number: int = 1, key: str = "inbox/a.json") -> dict[str, Any]:
+    """Return an object as Receive describes it; the number is its version's."""
     return {"key": key, "size": 3, "etag": "e", "sequencer": f"{number:04X}", "version_id": f"v{number}"}
 
 
-def answered(number: int = 1, **more: Any) -> dict[str, Any]:
+def delivered(number: int = 1, **more: Any) -> dict[str, Any]:
     """Return what the state machine gives Deliver of an execution that has succeeded."""
-    asked = {"kind": "prediction", "name": f"inbox-{number}", "input": {"features": {}}}
-    return {"object": told(number), **asked, "ended": {"output": OUTPUT}, **more}
+    input_ = {"kind": "prediction", "name": f"inbox-{number}", "input": {"features": {}}}
+    return {"object": detail(number), **input_, "ended": {"output": OUTPUT}, **more}
 
 
 def refused(number: int = 1) -> dict[str, Any]:
-    return {"object": told(number), "kind": "refused", **refuse(InboxObjectRefused("no"))}
+    return {"object": detail(number), "kind": "refused", **refuse(InboxObjectRefused("no"))}
 
 
-def failed(described: object, kind: str = "prediction", asked: Any = None) -> dict[str, Any]:
+def failed(described: object, kind: str = "prediction", input_: Any = None) -> dict[str, Any]:
     """Return what it gives of an execution that has failed; `described` is the cause, or what it holds as JSON."""
     cause = described if isinstance(described, str) else json.dumps(described, separators=(",", ":"))
     error = {"Error": "States.TaskFailed", "Cause": cause}
-    return {"object": told(), "kind": kind, "name": "inbox-1", "input": asked or {"features": {}}, "error": error}
+    return {"object": detail(), "kind": kind, "name": "inbox-1", "input": input_ or {"features": {}}, "error": error}
 
 
 def read(data: CountingBucket, key: str) -> Any:
@@ -100,22 +100,22 @@ def keys(data: CountingBucket) -> set[str]:
     return {listed.key for listed in data.list("outbox/")}
 
 
-# --------------------------------------------------------------------------------------------------------- answers
+# --------------------------------------------------------------------------------------------------------- responses
 
 
 def test_a_prediction_is_the_executions_output_under_the_objects_name(data: Watched) -> None:
-    done = Deliverer(data)(answered())
-    assert done == {"object": told(), "answer": {"s3": "s3://data/outbox/a.json.v1.json"}}
+    done = Deliverer(data)(delivered())
+    assert done == {"object": detail(), "answer": {"s3": "s3://data/outbox/a.json.v1.json"}}
     document = read(data, "outbox/a.json.v1.json")
-    assert document.pop("object") == told()
+    assert document.pop("object") == detail()
     assert document == OUTPUT
     assert keys(data) == {"outbox/a.json.v1.json", ANSWER}
     assert data.read(ANSWER) == data.read("outbox/a.json.v1.json")
 
 
 def test_what_lies_in_s3_is_put_in_the_place_of_its_pointer(data: Watched) -> None:
-    said = np.array([[0.25]])
-    data.write("executions/e/outputs/linear.npy", array_to_bytes(said))
+    message = np.array([[0.25]])
+    data.write("executions/e/outputs/linear.npy", array_to_bytes(message))
     data.write("executions/e/predictions.json", msgspec.json.encode(OUTPUT["predictions"]))
     first, *others = OUTPUT["members"]
     output = {
@@ -123,27 +123,27 @@ def test_what_lies_in_s3_is_put_in_the_place_of_its_pointer(data: Watched) -> No
         "predictions": {"s3": "s3://data/executions/e/predictions.json"},
         "members": [{**first, "outputs": {"s3": "s3://data/executions/e/outputs/linear.npy"}}, *others],
     }
-    Deliverer(data)(answered(ended={"output": output}))
+    Deliverer(data)(delivered(ended={"output": output}))
     document = read(data, ANSWER)
     assert document["predictions"] == OUTPUT["predictions"]
     assert [one["outputs"] for one in document["members"]] == [[[0.25]], *(one["outputs"] for one in others)]
 
 
-def test_what_a_pointer_names_and_is_gone_is_no_answer(data: Watched) -> None:
+def test_a_missing_object_of_a_pointer_is_a_failure(data: Watched) -> None:
     output = {**OUTPUT, "predictions": {"s3": "s3://data/executions/e/predictions.json"}}
     with pytest.raises(ObjectMissing):
-        Deliverer(data)(answered(ended={"output": output}))
+        Deliverer(data)(delivered(ended={"output": output}))
     assert keys(data) == set()
 
 
-def test_a_run_is_answered_with_its_result_as_it_is(data: Watched) -> None:
-    Deliverer(data)(answered(kind="run", ended={"output": RESULT}))
-    assert read(data, ANSWER) == {"object": told(), **RESULT}
+def test_the_response_to_a_run_is_its_result(data: Watched) -> None:
+    Deliverer(data)(delivered(kind="run", ended={"output": RESULT}))
+    assert read(data, ANSWER) == {"object": detail(), **RESULT}
 
 
-def test_an_object_without_a_version_is_answered_under_what_names_it(data: Watched) -> None:
-    unversioned = {**told(), "version_id": None}
-    Deliverer(data)(answered(object=unversioned))
+def test_the_response_to_an_object_without_a_version_is_named_by_its_sequencer_and_etag(data: Watched) -> None:
+    unversioned = {**detail(), "version_id": None}
+    Deliverer(data)(delivered(object=unversioned))
     assert keys(data) == {"outbox/a.json.0001-e.json", ANSWER}
     assert read(data, ANSWER)["object"] == unversioned
 
@@ -152,10 +152,10 @@ def test_an_object_without_a_version_is_answered_under_what_names_it(data: Watch
 
 
 def test_a_refusal_has_its_name_its_words_and_every_problem(data: Watched) -> None:
-    Deliverer(data)({"object": told(), "kind": "refused", **refuse(BAD)})
+    Deliverer(data)({"object": detail(), "kind": "refused", **refuse(BAD)})
     assert keys(data) == {"outbox/a.json.v1.error.json", FAILURE}
     assert read(data, FAILURE) == {
-        "object": told(),
+        "object": detail(),
         "error": "InvalidPayload",
         "message": str(BAD),
         "problems": [
@@ -166,7 +166,7 @@ def test_a_refusal_has_its_name_its_words_and_every_problem(data: Watched) -> No
     assert data.read(FAILURE) == data.read("outbox/a.json.v1.error.json")
 
 
-def test_what_an_execution_refuses_is_told_alike() -> None:
+def test_the_error_of_an_execution_is_reported_as_it_is() -> None:
     failure = read_failure(failed({"Status": "FAILED", "Error": "InvalidPayload", "Cause": str(BAD)}))
     assert failure is not None
     assert (failure.error, failure.message, failure.problems) == ("InvalidPayload", str(BAD), BAD.problems)
@@ -181,10 +181,10 @@ def test_a_dataset_that_is_refused_has_its_problems_by_files_and_columns() -> No
     assert (failure.message, failure.problems) == (cause, problems)
 
 
-@pytest.mark.parametrize(("asked", "id_"), [({}, "inbox-1"), ({"prediction_id": "mine"}, "mine")])
-def test_without_a_quorum_the_record_is_named(asked: dict[str, str], id_: str) -> None:
+@pytest.mark.parametrize(("input_", "id_"), [({}, "inbox-1"), ({"prediction_id": "mine"}, "mine")])
+def test_without_a_quorum_the_record_is_named(input_: dict[str, str], id_: str) -> None:
     described = {"Error": "QuorumNotMet", "Cause": "1 of 2"}
-    failure = read_failure(failed(described, asked={"features": {}, **asked}))
+    failure = read_failure(failed(described, input_={"features": {}, **input_}))
     assert failure is not None
     assert msgspec.to_builtins(failure) == {"error": "QuorumNotMet", "message": "1 of 2", "prediction_id": id_}
 
@@ -203,14 +203,14 @@ def test_of_a_description_that_is_cut_the_error_is_found() -> None:
 
 
 @pytest.mark.parametrize("cause", ["", "not JSON", "[1]", '"text"', "null", "7"])
-def test_a_cause_that_describes_nothing_is_told_as_it_is(cause: str) -> None:
+def test_a_cause_that_describes_nothing_is_reported_as_it_is(cause: str) -> None:
     failure = read_failure(failed(cause))
     assert failure is not None
     assert (failure.error, failure.message) == ("States.TaskFailed", cause)
 
 
 @pytest.mark.parametrize("status", ["TIMED_OUT", "ABORTED"])
-def test_an_execution_that_names_no_error_failed_as_its_status_says(status: str) -> None:
+def test_an_execution_that_names_no_error_failed_as_its_status_states(status: str) -> None:
     failure = read_failure(failed({"Status": status}))
     assert failure is not None
     assert (failure.error, failure.message) == (status, UNEXPLAINED)
@@ -226,72 +226,72 @@ def test_an_error_of_the_state_machine_itself_keeps_its_name() -> None:
     assert (without.error, without.message) == ("States.Timeout", "")
 
 
-def test_what_has_succeeded_is_no_failure() -> None:
-    assert read_failure(answered()) is None
+def test_what_has_succeeded_is_not_a_failure() -> None:
+    assert read_failure(delivered()) is None
 
 
 # -------------------------------------------------------------------------------------------------------- versions
 
 
-def test_asked_for_twice_the_first_answer_stands(data: Watched) -> None:
+def test_after_a_retry_the_first_response_stays(data: Watched) -> None:
     deliver = Deliverer(data)
-    first = deliver(answered())
+    first = deliver(delivered())
     before = {key: data.read(key) for key in keys(data)}
-    assert deliver(answered()) == first
-    assert deliver(answered(ended={"output": {**OUTPUT, "status": "DEGRADED"}})) == first
+    assert deliver(delivered()) == first
+    assert deliver(delivered(ended={"output": {**OUTPUT, "status": "DEGRADED"}})) == first
     assert {key: data.read(key) for key in keys(data)} == before
 
 
 def test_a_later_version_is_the_latest_and_every_version_keeps_its_own(data: Watched) -> None:
     deliver = Deliverer(data)
-    deliver(answered(1))
-    deliver(answered(2))
+    deliver(delivered(1))
+    deliver(delivered(2))
     assert keys(data) == {"outbox/a.json.v1.json", "outbox/a.json.v2.json", ANSWER}
-    assert read(data, ANSWER)["object"] == told(2)
+    assert read(data, ANSWER)["object"] == detail(2)
 
 
-def test_an_older_version_that_is_answered_later_leaves_the_latest_alone(data: Watched) -> None:
+def test_a_late_response_to_an_older_version_leaves_the_latest_alone(data: Watched) -> None:
     deliver = Deliverer(data)
-    deliver(answered(2))
+    deliver(delivered(2))
     latest = data.read(ANSWER)
-    deliver(answered(1))
+    deliver(delivered(1))
     deliver(refused(0))
     assert data.read(ANSWER) == latest
     assert FAILURE not in keys(data)
     assert {"outbox/a.json.v1.json", "outbox/a.json.v0.error.json"} <= keys(data)
 
 
-def test_an_answer_takes_an_older_failures_place_and_a_failure_an_older_answers(data: Watched) -> None:
+def test_a_response_replaces_an_older_failure_and_a_failure_an_older_response(data: Watched) -> None:
     deliver = Deliverer(data)
     deliver(refused(1))
     assert {ANSWER, FAILURE} & keys(data) == {FAILURE}
-    deliver(answered(2))
+    deliver(delivered(2))
     assert {ANSWER, FAILURE} & keys(data) == {ANSWER}
     deliver(refused(3))
     assert {ANSWER, FAILURE} & keys(data) == {FAILURE}
-    assert read(data, FAILURE)["object"] == told(3)
+    assert read(data, FAILURE)["object"] == detail(3)
 
 
-def test_somebody_elses_file_in_the_latests_place_is_written_over(data: Watched) -> None:
+def test_another_file_in_place_of_the_latest_is_overwritten(data: Watched) -> None:
     for body in (b"not JSON", b"[]", b'{"object": {"key": 1}}'):
         data.write(ANSWER, body)
-        Deliverer(data)(answered())
-        assert read(data, ANSWER)["object"] == told()
+        Deliverer(data)(delivered())
+        assert read(data, ANSWER)["object"] == detail()
     data.write(FAILURE, b"a person's note")
-    Deliverer(data)(answered(2))
+    Deliverer(data)(delivered(2))
     assert data.read(FAILURE) == b"a person's note"
 
 
 @given(st.permutations(range(4)), st.lists(st.booleans(), min_size=4, max_size=4), st.lists(st.integers(0, 3)))
-def test_in_whatever_order_versions_are_answered_the_last_one_is_the_latest(
+def test_in_any_order_of_responses_the_last_version_is_the_latest(
     order: list[int], sound: list[bool], again: list[int]
 ) -> None:
     data = CountingBucket("data")
     for number in [*order, *again]:
-        Deliverer(data)(answered(number) if sound[number] else refused(number))
+        Deliverer(data)(delivered(number) if sound[number] else refused(number))
     latest = ANSWER if sound[3] else FAILURE
     assert {ANSWER, FAILURE} & keys(data) == {latest}
-    assert read(data, latest)["object"] == told(3)
+    assert read(data, latest)["object"] == detail(3)
     endings = {f"outbox/a.json.v{number}{'' if sound[number] else '.error'}.json" for number in range(4)}
     assert keys(data) == endings | {latest}
 
@@ -299,10 +299,10 @@ def test_in_whatever_order_versions_are_answered_the_last_one_is_the_latest(
 @pytest.mark.parametrize("sound", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("order", list(permutations((1, 2))))
 @pytest.mark.parametrize("moment", range(5))
-def test_of_two_that_are_answered_at_once_the_later_is_the_latest(
+def test_of_two_concurrent_responses_the_later_version_is_the_latest(
     data: Watched, order: tuple[int, int], sound: tuple[bool, bool], moment: int
 ) -> None:
-    events = [answered(number) if sound[number - 1] else refused(number) for number in order]
+    events = [delivered(number) if sound[number - 1] else refused(number) for number in order]
     calls = 0
 
     def meanwhile() -> None:
@@ -319,19 +319,19 @@ def test_of_two_that_are_answered_at_once_the_later_is_the_latest(
         Deliverer(data)(events[1])
     latest = ANSWER if sound[1] else FAILURE
     assert {ANSWER, FAILURE} & keys(data) == {latest}
-    assert read(data, latest)["object"] == told(2)
+    assert read(data, latest)["object"] == detail(2)
 
 
-def test_one_that_is_no_longer_the_latest_takes_no_later_one_away(data: Watched) -> None:
+def test_a_response_that_is_no_longer_the_latest_deletes_no_later_one(data: Watched) -> None:
     """The third version is answered; the second has failed and not yet looked for others; the first comes last."""
-    Deliverer(data)(answered(3))
-    data.write(FAILURE, json.dumps({"object": told(2)}).encode())
-    Deliverer(data)(answered(1))
+    Deliverer(data)(delivered(3))
+    data.write(FAILURE, json.dumps({"object": detail(2)}).encode())
+    Deliverer(data)(delivered(1))
     assert {ANSWER, FAILURE} & keys(data) == {ANSWER}
-    assert read(data, ANSWER)["object"] == told(3)
+    assert read(data, ANSWER)["object"] == detail(3)
 
 
-def test_who_never_gets_a_turn_gives_up_in_the_end_and_its_own_answer_is_there(data: Watched) -> None:
+def test_a_writer_that_always_loses_gives_up_and_keeps_its_own_response(data: Watched) -> None:
     tried = 0
 
     def meanwhile() -> None:
@@ -341,6 +341,6 @@ def test_who_never_gets_a_turn_gives_up_in_the_end_and_its_own_answer_is_there(d
 
     data.set(meanwhile)
     with pytest.raises(PublishConflict):
-        Deliverer(data)(answered())
+        Deliverer(data)(delivered())
     assert tried == 2 * ATTEMPTS  # a look and a try each
-    assert read(data, "outbox/a.json.v1.json")["object"] == told()
+    assert read(data, "outbox/a.json.v1.json")["object"] == detail()

@@ -57,7 +57,7 @@ def stack(tmp_path: Path) -> MemoryStack:
 
 
 @pytest.fixture
-def seeing(tmp_path: Path) -> MemoryStack:
+def with_images(tmp_path: Path) -> MemoryStack:
     """A stack whose ensemble asks for a picture alone."""
     made = MemoryStack()
     made.data = Versions()
@@ -68,23 +68,23 @@ def seeing(tmp_path: Path) -> MemoryStack:
 def receive(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any) -> dict[str, Any]:
     """Put an object's version into the bucket and receive its event; without a body, the event alone."""
     size = 7 if body is None else len(body)
-    told = {"key": key, "etag": "e1", "sequencer": "0A", "version-id": "v1", "size": size, **more}
+    detail = {"key": key, "etag": "e1", "sequencer": "0A", "version-id": "v1", "size": size, **more}
     if body is not None:
-        stack.data.kept[key, told["version-id"]] = body
-    answer = Receiver(CurrentRelease(stack.releases, stack.clock), stack.data)({"object": told})
-    assert answer["object"]["key"] == key
-    json.dumps(answer, allow_nan=False)  # Lambda's runtime client must be able to write it
-    return answer
+        stack.data.kept[key, detail["version-id"]] = body
+    response = Receiver(CurrentRelease(stack.releases, stack.clock), stack.data)({"object": detail})
+    assert response["object"]["key"] == key
+    json.dumps(response, allow_nan=False)  # Lambda's runtime client must be able to write it
+    return response
 
 
 def refusal(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any) -> tuple[str, str]:
-    answer = receive(stack, key, body, **more)
-    assert answer.keys() == {"object", "kind", "failure"}
-    assert answer["kind"] == "refused"
-    return answer["failure"]["error"], answer["failure"]["cause"]
+    response = receive(stack, key, body, **more)
+    assert response.keys() == {"object", "kind", "failure"}
+    assert response["kind"] == "refused"
+    return response["failure"]["error"], response["failure"]["cause"]
 
 
-def picture(kind: str = "PNG") -> bytes:
+def image(kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.array([[0, 255], [128, 3]], np.uint8)).save(file, kind)
     return file.getvalue()
@@ -94,30 +94,30 @@ def picture(kind: str = "PNG") -> bytes:
 
 
 def test_json_is_a_prediction(stack: MemoryStack) -> None:
-    answer = receive(stack, "inbox/a.json", json.dumps(PAYLOAD).encode())
-    assert (answer["kind"], answer["input"]) == ("prediction", PAYLOAD)
+    response = receive(stack, "inbox/a.json", json.dumps(PAYLOAD).encode())
+    assert (response["kind"], response["input"]) == ("prediction", PAYLOAD)
     size = len(json.dumps(PAYLOAD))
-    told = {"key": "inbox/a.json", "size": size, "etag": "e1", "sequencer": "0A", "version_id": "v1"}
-    assert answer["object"] == told
+    detail = {"key": "inbox/a.json", "size": size, "etag": "e1", "sequencer": "0A", "version_id": "v1"}
+    assert response["object"] == detail
     assert stack.data.written == []
 
 
 @pytest.mark.parametrize("key", ["inbox/A.JSON", "inbox/a b/ü #%+?.Json", "inbox/.json"])
-def test_the_kind_is_told_by_the_name_in_any_case(stack: MemoryStack, key: str) -> None:
+def test_the_kind_follows_from_the_name_in_any_case(stack: MemoryStack, key: str) -> None:
     assert receive(stack, key, json.dumps(PAYLOAD).encode())["input"] == PAYLOAD
 
 
 @pytest.mark.parametrize("ending", KINDS)
 def test_a_dataset_is_a_run_over_this_version_of_it_and_is_not_read(stack: MemoryStack, ending: str) -> None:
     for key in (f"inbox/a b/ü{ending}", f"inbox/A{ending.upper()}"):
-        answer = receive(stack, key, size=10**12)
-        assert (answer["kind"], answer["input"]) == ("run", {"dataset": f"s3://data/{key}", "version_id": "v1"})
+        response = receive(stack, key, size=10**12)
+        assert (response["kind"], response["input"]) == ("run", {"dataset": f"s3://data/{key}", "version_id": "v1"})
     assert stack.data.calls.total() == 0
 
 
 def test_of_a_bucket_without_versions_the_dataset_is_the_object(stack: MemoryStack) -> None:
-    answer = receive(stack, "inbox/a.csv", **{"version-id": "null"})
-    assert answer["input"] == {"dataset": "s3://data/inbox/a.csv"}
+    response = receive(stack, "inbox/a.csv", **{"version-id": "null"})
+    assert response["input"] == {"dataset": "s3://data/inbox/a.csv"}
 
 
 def test_each_version_is_read_for_itself(stack: MemoryStack) -> None:
@@ -129,25 +129,27 @@ def test_each_version_is_read_for_itself(stack: MemoryStack) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("name", ["a.png", "a.JPG", "a.webp", "a.scan", "a"])
-def test_a_picture_is_known_by_its_bytes_and_copied_under_its_digest(seeing: MemoryStack, kind: str, name: str) -> None:
-    body = picture(kind)
-    answer = receive(seeing, f"inbox/{name}", body)
+def test_an_image_is_known_by_its_bytes_and_copied_under_its_digest(
+    with_images: MemoryStack, kind: str, name: str
+) -> None:
+    body = image(kind)
+    response = receive(with_images, f"inbox/{name}", body)
     key = image_key(body)
-    assert answer["kind"] == "prediction"
-    assert answer["input"] == {"features": {"image": {"s3": f"s3://data/{key}"}}}
+    assert response["kind"] == "prediction"
+    assert response["input"] == {"features": {"image": {"s3": f"s3://data/{key}"}}}
     assert digest_of(body) in key
-    assert seeing.data.read(key) == body
+    assert with_images.data.read(key) == body
 
 
-def test_a_picture_that_is_cut_is_the_ensembles_to_refuse(seeing: MemoryStack) -> None:
-    assert receive(seeing, "inbox/a.png", picture()[:20])["kind"] == "prediction"
+def test_a_truncated_image_is_left_to_the_ensemble_to_reject(with_images: MemoryStack) -> None:
+    assert receive(with_images, "inbox/a.png", image()[:20])["kind"] == "prediction"
 
 
-def test_a_folders_marker_asks_nothing(stack: MemoryStack) -> None:
+def test_a_folders_marker_starts_nothing(stack: MemoryStack) -> None:
     for key in ("inbox/", "inbox/a/", "inbox/a.json/", "inbox//"):
-        answer = receive(stack, key, b"")
-        assert answer.keys() == {"object", "kind"}
-        assert answer["kind"] == "nothing"
+        response = receive(stack, key, b"")
+        assert response.keys() == {"object", "kind"}
+        assert response["kind"] == "nothing"
 
 
 # ----------------------------------------------------------------------------------------------------------- names
@@ -185,18 +187,18 @@ def test_rows_above_4_kb_stay_in_s3_and_those_below_travel(stack: MemoryStack) -
     body = json.dumps(rows(most), indent=4).encode()  # what counts is not how it was written
     assert len(body) > INPUT_BYTES
     assert receive(stack, "inbox/a.json", body)["input"] == rows(most)
-    asked = receive(stack, "inbox/a.json", json.dumps(rows(most + 1)).encode())["input"]
-    pointer = asked.pop("instances")["s3"]
-    assert asked == {"metadata": {"from": "here"}, "prediction_id": "p"}
+    input_ = receive(stack, "inbox/a.json", json.dumps(rows(most + 1)).encode())["input"]
+    pointer = input_.pop("instances")["s3"]
+    assert input_ == {"metadata": {"from": "here"}, "prediction_id": "p"}
     assert json.loads(stack.data.read(pointer.removeprefix("s3://data/"))) == [{"x": 1}] * (most + 1)
     assert pointer.startswith("s3://data/payloads/")
 
 
 def test_one_large_row_stays_in_s3_as_a_list_of_one(stack: MemoryStack) -> None:
     row = {"x": 1, "note": "n" * INPUT_BYTES}
-    asked = receive(stack, "inbox/a.json", json.dumps({"features": row}).encode())["input"]
-    assert json.loads(stack.data.read(asked["instances"]["s3"].removeprefix("s3://data/"))) == [row]
-    assert "features" not in asked
+    input_ = receive(stack, "inbox/a.json", json.dumps({"features": row}).encode())["input"]
+    assert json.loads(stack.data.read(input_["instances"]["s3"].removeprefix("s3://data/"))) == [row]
+    assert "features" not in input_
 
 
 def test_rows_that_lie_in_s3_already_stay_where_they_are(stack: MemoryStack) -> None:
@@ -205,7 +207,7 @@ def test_rows_that_lie_in_s3_already_stay_where_they_are(stack: MemoryStack) -> 
     assert stack.data.written == []
 
 
-def test_a_byte_order_mark_is_no_part_of_the_json(stack: MemoryStack) -> None:
+def test_a_byte_order_mark_is_not_a_part_of_the_json(stack: MemoryStack) -> None:
     assert receive(stack, "inbox/a.json", codecs.BOM_UTF8 + json.dumps(PAYLOAD).encode())["input"] == PAYLOAD
 
 
@@ -231,7 +233,7 @@ def test_a_byte_order_mark_is_no_part_of_the_json(stack: MemoryStack) -> None:
         ),
     ],
 )
-def test_json_that_cannot_be_asked_is_refused_with_its_reason(stack: MemoryStack, body: bytes, words: str) -> None:
+def test_json_that_is_no_payload_is_rejected_with_its_reason(stack: MemoryStack, body: bytes, words: str) -> None:
     error, cause = refusal(stack, "inbox/a.json", body)
     assert error == "InboxObjectRefused"
     assert words in cause
@@ -264,7 +266,7 @@ def test_a_payload_whose_frame_is_wrong_is_refused_in_an_executions_words(
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.json.txt", "a", "a.gz", "a.xlsx", "a.zip", "a.csv.bz2", "a.gif", "json"])
-def test_what_is_of_no_known_kind_is_told_those_that_are(stack: MemoryStack, name: str) -> None:
+def test_an_unknown_kind_is_rejected_with_the_known_ones(stack: MemoryStack, name: str) -> None:
     error, cause = refusal(stack, f"inbox/{name}", b"GIF89a and so on")
     assert error == "InboxObjectRefused"
     assert f"inbox/{name} is of no known kind" in cause
@@ -272,23 +274,23 @@ def test_what_is_of_no_known_kind_is_told_those_that_are(stack: MemoryStack, nam
 
 
 @pytest.mark.parametrize("ending", IMAGES)
-def test_a_pictures_name_alone_makes_no_picture(seeing: MemoryStack, ending: str) -> None:
-    error, cause = refusal(seeing, f"inbox/a{ending}", b"GIF89a and so on")
+def test_a_name_alone_makes_no_image(with_images: MemoryStack, ending: str) -> None:
+    error, cause = refusal(with_images, f"inbox/a{ending}", b"GIF89a and so on")
     assert error == "InboxObjectRefused"
     assert "does not start like a PNG, JPEG or WebP" in cause
 
 
-def test_a_picture_for_an_ensemble_that_asks_for_something_else_is_told_what(stack: MemoryStack) -> None:
-    error, cause = refusal(stack, "inbox/a.png", picture())
+def test_an_image_for_an_ensemble_without_images_is_rejected_with_its_features(stack: MemoryStack) -> None:
+    error, cause = refusal(stack, "inbox/a.png", image())
     assert (error, cause.split("; ")[1]) == ("InboxObjectRefused", "send a payload as JSON")
     assert 'the ensemble needs "x"' in cause
     assert stack.data.written == []
 
 
-def test_before_anything_is_published_a_picture_is_refused() -> None:
+def test_before_anything_is_published_an_image_is_refused() -> None:
     empty = MemoryStack()
     empty.data = Versions()
-    assert refusal(empty, "inbox/a.png", picture())[0] == "NothingPublished"
+    assert refusal(empty, "inbox/a.png", image())[0] == "NothingPublished"
 
 
 @pytest.mark.parametrize("ending", [".json", ".png", "", *KINDS])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from stepensemble.handlers.inbox.s3_object import InboxObject, read_inbox_object
-from stepensemble.storage.keys import ANSWER, FAILURE, KEY_BYTES, OUTBOX, response_key, underline
+from stepensemble.storage.keys import ANSWER, FAILURE, KEY_BYTES, OUTBOX, response_key, to_portable_key
 
 TOLD = {"key": "inbox/a.json", "size": 3, "etag": "abc", "version-id": "v1", "sequencer": "0A"}
 SEQUENCERS = st.text("0123456789ABCDEF", min_size=1, max_size=20)
@@ -17,7 +17,7 @@ PARTS = st.text("a.é漢😀 _%#?+\n\x7f", max_size=12)
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
 
 
-def arrival(sequencer: str = "0", **more: Any) -> InboxObject:
+def object_(sequencer: str = "0", **more: Any) -> InboxObject:
     return InboxObject(**{"key": "inbox/a", "size": 1, "etag": "e", "sequencer": sequencer, **more})
 
 
@@ -26,47 +26,47 @@ def arrival(sequencer: str = "0", **more: Any) -> InboxObject:
 
 @given(SEQUENCERS, SEQUENCERS, SEQUENCERS)
 def test_older_is_a_strict_order(first: str, second: str, third: str) -> None:
-    assert not arrival(first).is_older(first)
-    assert not (arrival(first).is_older(second) and arrival(second).is_older(first))
-    if arrival(first).is_older(second) and arrival(second).is_older(third):
-        assert arrival(first).is_older(third)
+    assert not object_(first).is_older(first)
+    assert not (object_(first).is_older(second) and object_(second).is_older(first))
+    if object_(first).is_older(second) and object_(second).is_older(third):
+        assert object_(first).is_older(third)
 
 
 @given(SEQUENCERS, SEQUENCERS)
 def test_a_sequencer_counts_as_the_hex_fraction_that_its_digits_are(first: str, second: str) -> None:
     fractions = [Fraction(int(digits, 16), 16 ** len(digits)) for digits in (first, second)]
-    assert arrival(first).is_older(second) == (fractions[0] < fractions[1])
+    assert object_(first).is_older(second) == (fractions[0] < fractions[1])
 
 
 def test_a_shorter_one_is_padded_on_its_right() -> None:
-    assert arrival("0A").is_older("0A1")
-    assert not arrival("0B").is_older("0A1")
-    assert not arrival("0A").is_older("0A00")
-    assert not arrival("0A00").is_older("0A")
+    assert object_("0A").is_older("0A1")
+    assert not object_("0B").is_older("0A1")
+    assert not object_("0A").is_older("0A00")
+    assert not object_("0A00").is_older("0A")
 
 
 # ---------------------------------------------------------------------------------------------------------- events
 
 
-def test_the_object_of_an_event_is_read_and_what_else_s3_tells_is_left() -> None:
+def test_the_object_of_an_event_is_read_and_other_keys_are_ignored() -> None:
     assert read_inbox_object({**TOLD, "more": 1}) == InboxObject("inbox/a.json", 3, "abc", "0A", "v1")
 
 
 @pytest.mark.parametrize(
-    "told", [{}, {"key": "inbox/a"}, {**TOLD, "size": "3"}, {**TOLD, "key": None}, "inbox/a", None]
+    "detail", [{}, {"key": "inbox/a"}, {**TOLD, "size": "3"}, {**TOLD, "key": None}, "inbox/a", None]
 )
-def test_what_is_no_object_is_refused(told: Any) -> None:
+def test_what_is_not_an_object_is_refused(detail: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
-        read_inbox_object(told)
+        read_inbox_object(detail)
 
 
 @pytest.mark.parametrize("unversioned", [{}, {"version-id": None}, {"version-id": "null"}])
 def test_without_a_version_id_a_version_is_named_by_when_it_came_and_what_it_is(unversioned: dict[str, Any]) -> None:
-    told = {name: value for name, value in TOLD.items() if name != "version-id"} | unversioned
-    found = read_inbox_object(told)
+    detail = {name: value for name, value in TOLD.items() if name != "version-id"} | unversioned
+    found = read_inbox_object(detail)
     assert (found.version_id, found.version) == (None, "0A-abc")
-    assert read_inbox_object({**told, "sequencer": "0B"}).version != found.version
-    assert read_inbox_object({**told, "etag": "abd"}).version != found.version
+    assert read_inbox_object({**detail, "sequencer": "0B"}).version != found.version
+    assert read_inbox_object({**detail, "etag": "abd"}).version != found.version
 
 
 def test_a_version_id_alone_names_a_version() -> None:
@@ -77,7 +77,7 @@ def test_a_version_id_alone_names_a_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "answer"),
+    ("key", "response"),
     [
         ("inbox/a.json", "outbox/a.json.json"),
         ("inbox/a/b c/d.csv", "outbox/a/b c/d.csv.json"),
@@ -92,15 +92,15 @@ def test_a_version_id_alone_names_a_version() -> None:
         ("inbox/a\n\x00b", "outbox/a__b.json"),
     ],
 )
-def test_an_answer_is_called_as_the_object_is(key: str, answer: str) -> None:
-    assert response_key(key, None, ANSWER) == answer
-    assert response_key(key, None, FAILURE) == answer.removesuffix(".json") + ".error.json"
-    assert response_key(key, "v1", ANSWER) == answer.removesuffix(".json") + ".v1.json"
+def test_the_key_of_a_response_follows_from_the_objects(key: str, response: str) -> None:
+    assert response_key(key, None, ANSWER) == response
+    assert response_key(key, None, FAILURE) == response.removesuffix(".json") + ".error.json"
+    assert response_key(key, "v1", ANSWER) == response.removesuffix(".json") + ".v1.json"
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "漢", "😀"])
 @pytest.mark.parametrize("version", [None, "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"])
-def test_the_answer_to_the_longest_key_has_a_key_too(letter: str, version: str | None) -> None:
+def test_the_response_to_the_longest_key_has_a_key_too(letter: str, version: str | None) -> None:
     # S3 counts bytes of UTF-8: 1024 for the key, 6 of them for the prefix.
     longest = "inbox/" + letter * ((KEY_BYTES - len("inbox/")) // len(letter.encode()))
     key = response_key(longest, version, FAILURE)
@@ -116,15 +116,17 @@ def test_a_name_is_cut_only_where_it_must_be() -> None:
 
 
 @given(NAMES, st.sampled_from([None, "v1"]), st.sampled_from([ANSWER, FAILURE]))
-def test_every_answer_has_a_key_in_the_outbox_that_all_can_read(name: str, version: str | None, ending: str) -> None:
+def test_every_response_has_a_key_in_the_outbox_that_every_client_can_read(
+    name: str, version: str | None, ending: str
+) -> None:
     key = response_key(f"inbox/{name}", version, ending)
     assert key.startswith(OUTBOX)
     assert len(key.encode()) <= KEY_BYTES
     assert all(part.strip(".") for part in key.split("/"))
-    assert underline(key) == key
+    assert to_portable_key(key) == key
 
 
 @given(NAMES, st.text("abc0123456789-", min_size=1, max_size=40), st.text("abc0123456789-", min_size=1, max_size=40))
-def test_versions_of_a_key_are_answered_apart(name: str, first: str, second: str) -> None:
+def test_versions_of_a_key_have_responses_of_their_own(name: str, first: str, second: str) -> None:
     keys = {response_key(f"inbox/{name}", version, ANSWER) for version in (first, second, None)}
     assert len(keys) == len({first, second, None})

@@ -18,7 +18,7 @@ DAMAGED = b"no model"
 
 @dataclass
 class Slot:
-    """A cache, what lies in its bucket, and what its process is said to use: `used`, and `growth` a model loaded."""
+    """A cache, its bucket, and the memory that its process reports: `used`, and `growth` for each loaded model."""
 
     stack: MemoryStack
     memory: int = GIBIBYTE
@@ -36,7 +36,7 @@ class Slot:
         return self.used + self.growth * self.reads
 
     def loads(self, name: str, signature: str | None = None) -> bool:
-        """Ask for a model, and say whether it had to be loaded."""
+        """Get a model, and return whether it had to be loaded."""
         return self.cache.get("litert", artifact(model(name)), signature)[1]
 
     def loads_all(self, *names: str) -> list[bool]:
@@ -108,14 +108,14 @@ def test_what_is_kept_is_asked_for_without_making_room(slot: Slot) -> None:
 
 
 def test_a_model_that_memory_seems_too_small_for_is_loaded_alone(stack: MemoryStack) -> None:
-    # The measure is rough, and the environment ends by itself where memory is short in earnest.
+    # The measure is rough; Lambda ends the environment if memory really runs out.
     slot = Slot(stack, memory=1)
     assert slot.loads_all("half_plus_two", "sigmoid", "sigmoid", "half_plus_two") == [True, True, False, True]
 
 
 def test_two_releases_side_by_side_are_loaded_once(slot: Slot) -> None:
-    asked = ["half_plus_two", "sigmoid"] * 5
-    assert slot.loads_all(*asked) == [True, True, *[False] * 8]
+    wanted = ["half_plus_two", "sigmoid"] * 5
+    assert slot.loads_all(*wanted) == [True, True, *[False] * 8]
     assert slot.reads == 2
 
 
@@ -134,22 +134,22 @@ def test_a_load_that_fails_leaves_the_others(slot: Slot, stack: MemoryStack) -> 
 
 
 @pytest.mark.parametrize("content", [DAMAGED, b"", model("sigmoid")], ids=["damaged", "empty", "another model"])
-def test_what_is_not_what_its_digest_says_is_neither_served_nor_kept(
+def test_an_artifact_that_does_not_match_its_digest_is_neither_served_nor_kept(
     slot: Slot, stack: MemoryStack, content: bytes
 ) -> None:
-    asked: Artifact = artifact(model("half_plus_two"))
-    key = artifact_key(asked.digest)
+    wanted: Artifact = artifact(model("half_plus_two"))
+    key = artifact_key(wanted.digest)
     stack.artifacts.write(key, content)
     for _ in range(2):
         with pytest.raises(ArtifactCorrupt, match="it was overwritten or damaged"):
-            slot.cache.get("litert", asked, None)
+            slot.cache.get("litert", wanted, None)
     assert stack.artifacts.calls[key] == 2
     stack.artifacts.write(key, model("half_plus_two"))
     assert slot.loads_all("half_plus_two", "half_plus_two") == [True, False]
 
 
-@pytest.mark.skipif(not STATM.exists(), reason="elsewhere the most it has ever used is told")
-def test_what_a_process_uses_is_measured_as_it_is_now() -> None:
+@pytest.mark.skipif(not STATM.exists(), reason="without /proc, the most memory ever used is measured")
+def test_a_process_measures_the_memory_that_it_uses_now() -> None:
     before = measure_process()
     held = b"x" * (64 * MEBIBYTE)
     assert measure_process() - before == pytest.approx(len(held), rel=0.2)

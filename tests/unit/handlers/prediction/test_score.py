@@ -41,22 +41,22 @@ def scorer(stack: MemoryStack) -> Scorer:
 
 
 def event(name: str, *values: float, columns: Any = None, names: tuple[str, ...] = ("x",), **more: Any) -> Any:
-    """Return what a slot is sent for a member that is this model; `names` are the columns of its only input."""
+    """Return what a slot is sent for a member with this model; `names` are the columns of its only input."""
     found = artifact(model(name))
     member = {"id": name, "runtime": "litert", "artifact": {"digest": found.digest, "size": found.size}}
     rows = more.pop("rows", len(values))
-    # The state machine passes a member on as it is; a slot reads what it needs of it.
+    # The state machine passes a member on unchanged; a slot reads the part that it needs.
     member |= {"inputs": {"": names}, "signature": None, "output": None, "outputs_key": None}
     member |= {"function": "f", "timeout": 10, "tier": 1, "role": "voter"} | more
     carried = {"x": list(values)} if columns is None else columns
     return json.loads(json.dumps({"member": member, "columns": carried, "rows": rows}))
 
 
-def test_a_model_answers_every_row(scorer: Scorer) -> None:
-    answer = scorer(event("half_plus_two", 0.0, 1.0, -4.0))
-    assert (answer["id"], answer["outputs"]) == ("half_plus_two", [2.0, 2.5, 0.0])
-    assert answer["duration_ms"] > 0
-    json.dumps(answer, allow_nan=False)
+def test_a_model_predicts_every_row(scorer: Scorer) -> None:
+    result = scorer(event("half_plus_two", 0.0, 1.0, -4.0))
+    assert (result["id"], result["outputs"]) == ("half_plus_two", [2.0, 2.5, 0.0])
+    assert result["duration_ms"] > 0
+    json.dumps(result, allow_nan=False)
 
 
 def test_a_model_is_loaded_once(scorer: Scorer, stack: MemoryStack) -> None:
@@ -64,38 +64,38 @@ def test_a_model_is_loaded_once(scorer: Scorer, stack: MemoryStack) -> None:
     assert stack.artifacts.calls[artifact_key(artifact(model("half_plus_two")).digest)] == 1
 
 
-def test_a_slot_that_is_given_another_member_loads_it_and_keeps_the_first(scorer: Scorer) -> None:
-    asked = [("half_plus_two", 0.0), ("sigmoid", 0.0), ("sigmoid", 0.0), ("half_plus_two", 0.0)]
-    answers = [scorer(event(*one)) for one in asked]
-    assert [answer["cold"] for answer in answers] == [True, True, False, False]
-    assert [answer["outputs"] for answer in answers] == [[2.0], [0.5], [0.5], [2.0]]
+def test_a_slot_that_gets_another_member_loads_it_and_keeps_the_first(scorer: Scorer) -> None:
+    sent = [("half_plus_two", 0.0), ("sigmoid", 0.0), ("sigmoid", 0.0), ("half_plus_two", 0.0)]
+    results = [scorer(event(*one)) for one in sent]
+    assert [result["cold"] for result in results] == [True, True, False, False]
+    assert [result["outputs"] for result in results] == [[2.0], [0.5], [0.5], [2.0]]
 
 
 def test_several_numbers_a_row_stay_together(scorer: Scorer) -> None:
     columns = {"b": [0.0, 0.0], "unused": [9.0, 9.0], "a": [0.0, 100.0]}
-    answer = scorer(event("softmax", columns=columns, names=("a", "b"), rows=2))
-    assert answer["outputs"] == [pytest.approx([1 / 3] * 3), pytest.approx([1.0, 0.0, 0.0])]
+    result = scorer(event("softmax", columns=columns, names=("a", "b"), rows=2))
+    assert result["outputs"] == [pytest.approx([1 / 3] * 3), pytest.approx([1.0, 0.0, 0.0])]
 
 
-def test_a_tensor_is_given_as_it_is(scorer: Scorer) -> None:
-    answer = scorer(event("two_by_two", columns={"image": [[[1, 2], [3, 4]]]}, names=("image",), rows=1))
-    assert answer["outputs"] == [10.0]
+def test_a_tensor_is_passed_unchanged(scorer: Scorer) -> None:
+    result = scorer(event("two_by_two", columns={"image": [[[1, 2], [3, 4]]]}, names=("image",), rows=1))
+    assert result["outputs"] == [10.0]
 
 
-def test_each_input_takes_its_own_columns_and_the_output_that_is_wanted_is_answered(scorer: Scorer) -> None:
+def test_each_input_takes_its_own_columns_and_the_named_output_is_returned(scorer: Scorer) -> None:
     columns = {"x": [1.0, 2.0], "y": [10.0, 20.0], "z": [100.0, 200.0]}
-    asked: dict[str, Any] = {"columns": columns, "rows": 2, "inputs": {"b": ["z", "x"], "a": ["y"]}}
+    sent: dict[str, Any] = {"columns": columns, "rows": 2, "inputs": {"b": ["z", "x"], "a": ["y"]}}
     # total = a + b[0] + b[1], first = a
-    assert scorer(event("named", output="total", **asked))["outputs"] == [111.0, 222.0]
-    assert scorer(event("named", output="first", **asked))["outputs"] == [10.0, 20.0]
+    assert scorer(event("named", output="total", **sent))["outputs"] == [111.0, 222.0]
+    assert scorer(event("named", output="first", **sent))["outputs"] == [10.0, 20.0]
     with pytest.raises(InputMismatch, match='the model has the outputs "first", "total"; choose one of them'):
-        scorer(event("named", **asked))
+        scorer(event("named", **sent))
 
 
 def test_two_signatures_of_an_artifact_are_two_models(scorer: Scorer) -> None:
-    answers = [scorer(event("signatures", 3.0, signature=name)) for name in ("half", "double", "half")]
-    assert [answer["outputs"] for answer in answers] == [[3.5], [6.0], [3.5]]
-    assert [answer["cold"] for answer in answers] == [True, True, False]
+    results = [scorer(event("signatures", 3.0, signature=name)) for name in ("half", "double", "half")]
+    assert [result["outputs"] for result in results] == [[3.5], [6.0], [3.5]]
+    assert [result["cold"] for result in results] == [True, True, False]
     with pytest.raises(ModelRefused, match='no signature "third", but "double", "half"'):
         scorer(event("signatures", 3.0, signature="third"))
 
@@ -108,8 +108,8 @@ def test_columns_and_outputs_may_travel_by_pointer(scorer: Scorer, stack: Memory
     body = columns_to_bytes({"x": np.arange(5000, dtype=np.float32)})
     pointer = stack.data.write("executions/run/columns.npz", body)
     key = "executions/run/outputs/half.npy"
-    answer = scorer(event("half_plus_two", columns={"s3": pointer.s3}, rows=5000, outputs_key=key))
-    assert answer["outputs"] == {"s3": f"s3://data/{key}"}
+    result = scorer(event("half_plus_two", columns={"s3": pointer.s3}, rows=5000, outputs_key=key))
+    assert result["outputs"] == {"s3": f"s3://data/{key}"}
     assert array_from_bytes(stack.data.read(key)).tolist() == [row / 2 + 2 for row in range(5000)]
 
 
@@ -119,7 +119,7 @@ def test_an_artifact_of_another_digest_is_never_loaded(scorer: Scorer, stack: Me
         scorer(event("half_plus_two", 1.0))
 
 
-def test_a_mended_artifact_is_loaded_at_the_next_call(scorer: Scorer, stack: MemoryStack) -> None:
+def test_a_repaired_artifact_is_loaded_at_the_next_call(scorer: Scorer, stack: MemoryStack) -> None:
     key = artifact_key(artifact(model("half_plus_two")).digest)
     stack.artifacts.write(key, b"damaged")
     with pytest.raises(ArtifactCorrupt):
@@ -137,12 +137,12 @@ def test_an_output_that_is_not_finite_is_carried_as_null_beside_the_others(score
     assert scorer(event("logarithm", 1.0, -1.0, 1.0, 0.0))["outputs"] == [0.0, None, 0.0, None]  # NaN, and -inf
 
 
-def test_a_model_that_cannot_be_served_is_refused(scorer: Scorer) -> None:
+def test_a_model_that_cannot_be_served_is_rejected(scorer: Scorer) -> None:
     with pytest.raises(ModelRefused, match='no runtime named "onnx"'):
         scorer(event("sigmoid", 1.0, runtime="onnx"))
 
 
-def test_columns_that_a_model_does_not_take_are_refused(scorer: Scorer) -> None:
+def test_columns_that_a_model_does_not_take_are_rejected(scorer: Scorer) -> None:
     with pytest.raises(InputMismatch, match=r"takes \[2\] numbers a row, and its columns give \[1\]"):
         scorer(event("softmax", 1.0))
     with pytest.raises(InputMismatch, match='the model has the inputs "a", "b"'):
@@ -155,7 +155,7 @@ def test_columns_that_a_model_does_not_take_are_refused(scorer: Scorer) -> None:
 
 
 def to_load(name: str, *shape: int, dtype: str = "float32", **more: Any) -> dict[str, Any]:
-    """Return what a slot is sent of a member that is this model, with one input of this shape."""
+    """Return what a slot is sent in a warm-up for a member with this model, with one input of this shape."""
     found = artifact(model(name))
     inputs = {"": {"dtype": dtype, "shape": shape or (1,)}}
     loaded = {"digest": found.digest, "size": found.size}
@@ -164,12 +164,12 @@ def to_load(name: str, *shape: int, dtype: str = "float32", **more: Any) -> dict
 
 def warm(scorer: Scorer, *members: dict[str, Any]) -> list[dict[str, Any]]:
     event = {"warmup": True, "slot": {"function": "f", "timeout": 10, "members": members}}
-    answer = scorer(json.loads(json.dumps(event)))
-    json.dumps(answer, allow_nan=False)
-    return list(answer["members"])
+    result = scorer(json.loads(json.dumps(event)))
+    json.dumps(result, allow_nan=False)
+    return list(result["members"])
 
 
-def test_what_was_warmed_up_need_not_be_loaded(scorer: Scorer, stack: MemoryStack) -> None:
+def test_a_model_that_was_warmed_up_is_not_loaded_again(scorer: Scorer, stack: MemoryStack) -> None:
     (first,) = warm(scorer, to_load("half_plus_two"))
     (again,) = warm(scorer, to_load("half_plus_two"))
     assert (first["cold"], again["cold"]) == (True, False)
@@ -179,7 +179,7 @@ def test_what_was_warmed_up_need_not_be_loaded(scorer: Scorer, stack: MemoryStac
     assert stack.data.written == []
 
 
-def test_a_warm_up_loads_every_model_of_the_slot_and_one_that_fails_stops_no_other(scorer: Scorer) -> None:
+def test_a_warm_up_loads_every_model_of_the_slot_even_if_one_fails(scorer: Scorer) -> None:
     absent = {**to_load("sigmoid"), "artifact": {"digest": "0" * 64, "size": 1}}
     failed, loaded = warm(scorer, absent, to_load("sigmoid"))
     assert failed["error"]["type"] == "ArtifactMissing"
@@ -187,7 +187,7 @@ def test_a_warm_up_loads_every_model_of_the_slot_and_one_that_fails_stops_no_oth
     assert loaded["cold"] is True
 
 
-def test_a_warm_up_tells_of_an_artifact_that_is_not_what_its_digest_says(scorer: Scorer, stack: MemoryStack) -> None:
+def test_a_warm_up_reports_an_artifact_that_does_not_match_its_digest(scorer: Scorer, stack: MemoryStack) -> None:
     stack.artifacts.write(artifact_key(artifact(model("half_plus_two")).digest), model("sigmoid"))
     (failed,) = warm(scorer, to_load("half_plus_two"))
     assert failed["error"]["type"] == "ArtifactCorrupt"
@@ -204,7 +204,7 @@ def test_a_storage_that_fails_is_raised_for_the_state_machine_to_try_again(stack
 
 
 class Watched(ModelCache):
-    """A cache whose models note what they are asked."""
+    """A cache whose models note their inputs."""
 
     def get(
         self, runtime: str, artifact: Artifact, signature: str | None, *, trusted: bool = False
@@ -212,13 +212,13 @@ class Watched(ModelCache):
         found, cold = super().get(runtime, artifact, signature, trusted=trusted)
 
         def invoke(values: Sequence[Array], output: str) -> Array:
-            ASKED.append([np.asarray(value) for value in values])
+            INPUTS.append([np.asarray(value) for value in values])
             return found.invoke(values, output)
 
         return replace(found, invoke=invoke), cold
 
 
-ASKED: list[list[Array]] = []
+INPUTS: list[list[Array]] = []
 
 
 @pytest.mark.parametrize(
@@ -243,19 +243,19 @@ ASKED: list[list[Array]] = []
         ),
     ],
 )
-def test_a_model_is_asked_zeros_of_the_shape_that_an_execution_gives_it(
+def test_a_warm_up_predicts_zeros_of_the_shape_that_an_execution_has(
     member: dict[str, Any], shapes: list[tuple[int, ...]]
 ) -> None:
     stack = MemoryStack()
     for name in ("softmax", "two_by_two", "free_width", "fixed_batch_two", "int8", "named"):
         stack.releases.write_artifact(artifact(model(name)), model(name))
-    ASKED.clear()
+    INPUTS.clear()
     (loaded,) = warm(Scorer(Watched(stack.releases, GIBIBYTE, lambda: 0), stack.data), member)
     assert loaded["cold"] is True
-    (asked,) = ASKED
-    assert [value.shape for value in asked] == shapes
+    (sent,) = INPUTS
+    assert [value.shape for value in sent] == shapes
 
 
-def test_a_model_that_refuses_zeros_is_loaded_all_the_same(scorer: Scorer) -> None:
+def test_a_model_that_rejects_zeros_is_loaded_nevertheless(scorer: Scorer) -> None:
     assert warm(scorer, to_load("softmax", 3))[0]["cold"] is True
     assert scorer(event("softmax", columns={"a": [0.0], "b": [0.0]}, names=("a", "b"), rows=1))["cold"] is False

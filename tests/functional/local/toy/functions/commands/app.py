@@ -1,4 +1,4 @@
-"""Does what its event says: the ways a function can behave."""
+"""Behaves as its event commands, in all ways that tests need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
-    """Obey the event's commands, in this order, and tell about itself."""
+    """Obey the event's commands, in this order, and return a description of the process."""
     began = time.time()
     if "print" in event:
         print(event["print"])  # noqa: T201 (what is printed is what is tested)

@@ -1,8 +1,8 @@
-"""Draw the pictures of docs/aggregation.md from the shipped models, and write the tables beside them.
+"""Draw the charts of docs/aggregation.md from the shipped models, and write the tables beside them.
 
-The same models give the same bytes. Each picture names the release it was drawn from.
+The same models give the same bytes. Each chart names the release it was drawn from.
 
-    python examples/titanic/pictures.py
+    python examples/titanic/charts.py
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stepensemble import Ensemble
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "models" / "manifest.json"
-FOLDER = ROOT / "docs" / "pictures"
+FOLDER = ROOT / "docs" / "charts"
 PAGE = ROOT / "docs" / "aggregation.md"
 BEGIN, END = "<!-- held-out passengers -->\n", "<!-- end of held-out passengers -->\n"
 
@@ -72,7 +72,7 @@ def draw_decisions(told: Told) -> Figure:
         of = [(rank, p) for rank, p, s in zip(ranks, band.probability, band.survived, strict=True) if s == happened]
         axes.plot(*zip(*of, strict=True), "o", markersize=2.6, color=colour, label=f"{name} ({len(of)})")
     axes.axhline(told.threshold, color=INK, linewidth=0.8, linestyle="--")
-    axes.annotate("threshold: answered “survived” from here on", (3, told.threshold + 0.015), fontsize=8)
+    axes.annotate("threshold: predicted “survived” from here on", (3, told.threshold + 0.015), fontsize=8)
     axes.set(xlim=(0, len(ranks) + 1), ylim=(0, 1), ylabel="probability of “survived”")
     axes.set_xlabel(f"{len(ranks)} held-out passengers, in the order of the ensemble's probability")
     axes.legend(loc="upper left", bbox_to_anchor=(0, 1.0))
@@ -108,10 +108,10 @@ def draw_reliability(told: Told) -> Figure:
 
 
 def draw_confidence(told: Told) -> Figure:
-    """Draw how right the answers are, by agreement and by margin."""
+    """Draw the accuracy, by agreement and by margin."""
     figure = Figure(figsize=(7.2, 3.4))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 5))
-    _draw_groups(left, group_by_agreement(told), len(told.right), "members with the answered label")
+    _draw_groups(left, group_by_agreement(told), len(told.right), "members with the predicted label")
     _draw_groups(right, group_by_margin(told), len(told.right), "margin")
     left.set_ylabel("accuracy")
     return figure
@@ -129,18 +129,18 @@ def _draw_groups(axes: Axes, groups: Sequence[Group], rows: int, label: str) -> 
     axes.set(ylim=(0, 1.02), xlabel=label)
 
 
-PICTURES: Mapping[str, Callable[[Told], Figure]] = {
+CHARTS: Mapping[str, Callable[[Told], Figure]] = {
     "decisions": draw_decisions,
     "reliability": draw_reliability,
     "confidence": draw_confidence,
 }
 
 
-def write_pictures(told: Told, folder: Path) -> None:
-    """Draw all pictures as SVG."""
+def write_charts(told: Told, folder: Path) -> None:
+    """Draw all charts as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in PICTURES.items():
-        metadata = {"Title": name, "Source": f"release {told.release}", "Creator": "examples/titanic/pictures.py"}
+    for name, draw in CHARTS.items():
+        metadata = {"Title": name, "Source": f"release {told.release}", "Creator": "examples/titanic/charts.py"}
         with mpl.rc_context(STYLE):
             draw(told).savefig(folder / f"{name}.svg", metadata={**metadata, "Date": None})
 
@@ -156,7 +156,7 @@ def main() -> None:
     """Ask about the held-out passengers, draw, write."""
     _, held_out = split(read_passengers())
     told = ask(Ensemble.load(MANIFEST), held_out)
-    write_pictures(told, FOLDER)
+    write_charts(told, FOLDER)
     write_tables(told, PAGE)
     print(format_tables(told), end="")
 

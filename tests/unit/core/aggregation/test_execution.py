@@ -1,4 +1,4 @@
-"""The published form of an answer, and what becomes of members' raw outputs."""
+"""The published form of an execution's result, and how members' raw outputs are reported."""
 
 from __future__ import annotations
 
@@ -14,17 +14,9 @@ from scipy.stats import entropy
 
 from builders import BINARY, REGRESSION, THREE, release, released
 from stepensemble.core.aggregation.decision import Undecided
-from stepensemble.core.aggregation.prediction import (
-    AskMembers,
-    ExecutionResult,
-    MemberFailure,
-    MemberReport,
-    MemberResult,
-    Participation,
-    ask_once,
-    decide,
-    output_schema,
-)
+from stepensemble.core.aggregation.execution import ExecutionResult, decide
+from stepensemble.core.aggregation.output import MemberFailure, MemberReport, Participation, output_schema
+from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult
 from stepensemble.core.payload import Pointer
 from stepensemble.core.releases.release import Release
 from stepensemble.core.schema.outputs import Label
@@ -44,20 +36,20 @@ def failed(id_: str) -> MemberResult:
     return MemberResult(id_, failure=TIMEOUT)
 
 
-def answer(asked: Release, rows: int, *came: MemberResult) -> ExecutionResult:
-    """Decide what one tier of members said."""
-    decided = decide(asked, asked.policy, rows, ask_once({result.id: result for result in came}))
+def predict(compiled: Release, rows: int, *results: MemberResult) -> ExecutionResult:
+    """Decide from the results of one tier."""
+    decided = decide(compiled, compiled.policy, rows, CollectedResults([{result.id: result for result in results}]))
     assert isinstance(decided, ExecutionResult)
     return decided
 
 
-def reports(answered: ExecutionResult) -> dict[str, MemberReport]:
-    return {report.id: report for report in answered.members}
+def reports(result: ExecutionResult) -> dict[str, MemberReport]:
+    return {report.id: report for report in result.members}
 
 
-def published(answered: ExecutionResult) -> Any:
-    """Return an answer as a reader of its JSON sees it, which is as its schema says."""
-    output = json.loads(msgspec.json.encode(answered.to_output("p", "0" * 64)))
+def published(result: ExecutionResult) -> Any:
+    """Return a result as JSON data, checked against its schema."""
+    output = json.loads(msgspec.json.encode(result.to_output("p", "0" * 64)))
     SCHEMA.validate(output)
     return output
 
@@ -76,7 +68,7 @@ TWO_ROWS = (ok("a", 0.0, 1.0), ok("b", 0.0, 1.0), ok("c", 0.5, 1.0))
 
 
 def test_all_voters_together_are_complete() -> None:
-    complete = answer(WEIGHTED, 1, *ALL)
+    complete = predict(WEIGHTED, 1, *ALL)
     assert (complete.status, complete.cause) == ("COMPLETE", None)
     assert complete.predictions[0].value == (0 * 1 + 1 * 3 + 0.5 * 4) / 8
     assert [report.weight for report in complete.members] == [0.125, 0.375, 0.5, 0.0]
@@ -84,7 +76,7 @@ def test_all_voters_together_are_complete() -> None:
 
 
 def test_a_missing_voter_is_named_and_drops_its_weight() -> None:
-    degraded = answer(WEIGHTED, 1, ok("a", 0.0), ok("b", 1.0), failed("c"), ok("shadow", 0.9))
+    degraded = predict(WEIGHTED, 1, ok("a", 0.0), ok("b", 1.0), failed("c"), ok("shadow", 0.9))
     assert degraded.status == "DEGRADED"
     assert degraded.predictions[0].value == 0.75  # 3 of the remaining 4
     assert [report.weight for report in degraded.members] == [0.25, 0.75, 0.0, 0.0]
@@ -92,10 +84,10 @@ def test_a_missing_voter_is_named_and_drops_its_weight() -> None:
     assert degraded.participation["voter"] == Participation(invoked=3, responded=2, weight=0.5)
 
 
-def test_below_the_quorum_there_is_no_answer_but_every_report() -> None:
-    none = answer(WEIGHTED, 1, failed("a"), failed("b"), ok("c", 0.5), ok("shadow", 0.9))
+def test_below_the_quorum_there_is_no_prediction_but_every_report() -> None:
+    none = predict(WEIGHTED, 1, failed("a"), failed("b"), ok("c", 0.5), ok("shadow", 0.9))
     assert (none.status, none.predictions, none.needs_review) == ("FAILED", [], 0)
-    assert none.cause == "1 of 3 voters answered, and the quorum is 2; missing: a, b"
+    assert none.cause == "1 of 3 voters responded, and the quorum is 2; missing: a, b"
     assert [report.weight for report in none.members] == [0.0] * 4
     assert reports(none)["c"].outputs == [0.5]
     assert none.participation["voter"] == Participation(invoked=3, responded=1, weight=0.5)
@@ -105,7 +97,7 @@ def test_below_the_quorum_there_is_no_answer_but_every_report() -> None:
 @pytest.mark.parametrize("shadow", [ok("shadow", 0.9), failed("shadow")])
 def test_a_shadow_is_reported_and_never_counts(shadow: MemberResult) -> None:
     alone = structs.replace(WEIGHTED, members=WEIGHTED.voters)
-    with_shadow, without = answer(WEIGHTED, 1, *ALL[:3], shadow), answer(alone, 1, *ALL[:3])
+    with_shadow, without = predict(WEIGHTED, 1, *ALL[:3], shadow), predict(alone, 1, *ALL[:3])
     assert with_shadow.status == without.status == "COMPLETE"
     assert [structs.replace(p, shadows=msgspec.UNSET) for p in with_shadow.predictions] == without.predictions
     report = reports(with_shadow)["shadow"]
@@ -115,12 +107,12 @@ def test_a_shadow_is_reported_and_never_counts(shadow: MemberResult) -> None:
 
 
 def test_a_shadow_does_not_make_a_quorum() -> None:
-    assert answer(WEIGHTED, 1, ok("c", 0.5), ok("shadow", 0.5)).status == "FAILED"
+    assert predict(WEIGHTED, 1, ok("c", 0.5), ok("shadow", 0.5)).status == "FAILED"
 
 
-def test_a_member_that_nothing_came_back_from_has_failed() -> None:
-    report = reports(answer(WEIGHTED, 1))["a"]
-    assert (report.status, report.error) == ("failed", MemberFailure("NoResult", "no result came back"))
+def test_a_member_without_a_result_has_failed() -> None:
+    report = reports(predict(WEIGHTED, 1))["a"]
+    assert (report.status, report.error) == ("failed", MemberFailure("NoResult", "the member returned no result"))
 
 
 @pytest.mark.parametrize(
@@ -134,19 +126,19 @@ def test_a_member_that_nothing_came_back_from_has_failed() -> None:
     ],
 )
 def test_an_invalid_output_is_that_members_failure(outputs: Any, message: str) -> None:
-    degraded = answer(WEIGHTED, 1, ok("a", *outputs), *ALL[1:])
+    degraded = predict(WEIGHTED, 1, ok("a", *outputs), *ALL[1:])
     assert degraded.status == "DEGRADED"
     assert reports(degraded)["a"].error == MemberFailure("InvalidOutput", message)
 
 
-def test_outputs_stay_in_the_answer_even_where_they_travelled_by_pointer() -> None:
+def test_outputs_are_in_the_result_even_where_they_travelled_by_pointer() -> None:
     pointer = Pointer("s3://data/executions/run/outputs/a.npy")
-    complete = answer(WEIGHTED, 1, ok("a", 0.0, pointer=pointer), *ALL[1:])
-    assert reports(complete)["a"].outputs == [0.0]  # the pointer expires, and the answer is recorded
+    complete = predict(WEIGHTED, 1, ok("a", 0.0, pointer=pointer), *ALL[1:])
+    assert reports(complete)["a"].outputs == [0.0]  # the pointer expires, and the result is recorded
 
 
 def test_a_binary_prediction_by_hand() -> None:
-    first, second = published(answer(structs.replace(WEIGHTED, members=WEIGHTED.voters), 2, *TWO_ROWS))["predictions"]
+    first, second = published(predict(structs.replace(WEIGHTED, members=WEIGHTED.voters), 2, *TWO_ROWS))["predictions"]
     assert first == {
         "value": 0.25,
         "spread": pytest.approx(np.std([0, 0, 0.5])),
@@ -155,11 +147,11 @@ def test_a_binary_prediction_by_hand() -> None:
         "label": "no",
         "score": 0.75,
         "probabilities": [0.75, 0.25],
-        "agreement": pytest.approx(2 / 3),  # "c" alone would say yes
+        "agreement": pytest.approx(2 / 3),  # "c" alone would predict yes
         "tie": False,
         "margin": 0.5,
         "entropy": pytest.approx(entropy([0.75, 0.25])),
-        "mean_entropy": pytest.approx(np.log(2) / 2),  # c, with half of the weight, is of two minds
+        "mean_entropy": pytest.approx(np.log(2) / 2),  # c, with half of the weight, has 0.5 and 0.5
         "mutual_information": pytest.approx(entropy([0.75, 0.25]) - np.log(2) / 2),
         "pivotal": [],  # without a 2 / 7, without b 2 / 5, without c 0
     }
@@ -168,22 +160,22 @@ def test_a_binary_prediction_by_hand() -> None:
 
 
 def test_pivotal_voters_are_named() -> None:
-    (prediction,) = answer(WEIGHTED, 1, ok("a", 0.0), ok("b", 1.0), ok("c", 0.5), failed("shadow")).predictions
+    (prediction,) = predict(WEIGHTED, 1, ok("a", 0.0), ok("b", 1.0), ok("c", 0.5), failed("shadow")).predictions
     # 5 / 8; without a 5 / 7, without b 2 / 5, without c 3 / 4
     assert prediction.pivotal == ["b"]
 
 
-def test_a_shadow_is_said_to_agree_and_to_flip() -> None:
-    (prediction,) = published(answer(WEIGHTED, 1, *ALL[:3], ok("shadow", 0.1)))["predictions"]
+def test_a_prediction_reports_whether_a_shadow_agrees_and_flips() -> None:
+    (prediction,) = published(predict(WEIGHTED, 1, *ALL[:3], ok("shadow", 0.1)))["predictions"]
     assert prediction["shadows"] == {"shadow": {"agrees": False, "flips": True}}  # 100 of 108 parts of the weight
     averaged = structs.replace(WEIGHTED.members[3], output=Label())
     members = structs.replace(WEIGHTED, members=(*WEIGHTED.voters, averaged))
-    (prediction,) = published(answer(members, 1, *ALL[:3], ok("shadow", "yes")))["predictions"]
+    (prediction,) = published(predict(members, 1, *ALL[:3], ok("shadow", "yes")))["predictions"]
     assert prediction["shadows"] == {"shadow": {"agrees": True, "flips": None}}
 
 
-def test_who_has_no_shadow_that_answered_reads_nothing_of_shadows() -> None:
-    (prediction,) = published(answer(WEIGHTED, 1, *ALL[:3], failed("shadow")))["predictions"]
+def test_without_a_responding_shadow_a_prediction_has_no_shadows() -> None:
+    (prediction,) = published(predict(WEIGHTED, 1, *ALL[:3], failed("shadow")))["predictions"]
     assert {"shadows", "tier"}.isdisjoint(prediction)
 
 
@@ -192,25 +184,25 @@ VOTERS = released("a", "probabilities"), released("b", "label")
 
 def test_a_multiclass_prediction_has_the_winners_index_as_value() -> None:
     three = release(THREE, *VOTERS, aggregation=HardVote())
-    (prediction,) = answer(three, 1, ok("a", [0.1, 0.2, 0.7]), ok("b", 2)).predictions
+    (prediction,) = predict(three, 1, ok("a", [0.1, 0.2, 0.7]), ok("b", 2)).predictions
     assert (prediction.value, prediction.label, prediction.score) == (2.0, "blue", 1.0)
     assert prediction.probabilities == [0.0, 0.0, 1.0]
 
 
 def test_a_name_is_a_label() -> None:
     three = release(THREE, *VOTERS, aggregation=HardVote())
-    named = answer(three, 2, ok("a", [0.1, 0.2, 0.7], [0.8, 0.1, 0.1]), ok("b", "blue", "red"))
+    named = predict(three, 2, ok("a", [0.1, 0.2, 0.7], [0.8, 0.1, 0.1]), ok("b", "blue", "red"))
     assert [prediction.label for prediction in named.predictions] == ["blue", "red"]
     assert published(named)["members"][1]["outputs"] == ["blue", "red"]
-    wrong = reports(answer(three, 1, ok("a", [0.1, 0.2, 0.7]), ok("b", "bleu")))["b"]
+    wrong = reports(predict(three, 1, ok("a", [0.1, 0.2, 0.7]), ok("b", "bleu")))["b"]
     assert wrong.error is not None
     assert '"bleu", is no label' in wrong.error.message
 
 
 @pytest.mark.parametrize(("review", "decision"), [(None, "abstain"), (Confidence(max_spread=1.0), "review")])
-def test_where_nobody_breaks_a_tie_there_is_no_label(review: Confidence | None, decision: str) -> None:
+def test_where_a_tie_is_left_unbroken_there_is_no_label(review: Confidence | None, decision: str) -> None:
     three = release(THREE, *VOTERS, aggregation=HardVote(tie="abstain"), review=review)
-    output = published(answer(three, 2, ok("a", [0.1, 0.2, 0.7], [0.8, 0.1, 0.1]), ok("b", "red", "red")))
+    output = published(predict(three, 2, ok("a", [0.1, 0.2, 0.7], [0.8, 0.1, 0.1]), ok("b", "red", "red")))
     first, second = output["predictions"]
     assert (first["value"], first["label"], first["score"], first["tie"]) == (None, None, None, True)
     assert (first["probabilities"], first["pivotal"]) == ([0.5, 0.0, 0.5], ["a", "b"])
@@ -221,13 +213,13 @@ def test_where_nobody_breaks_a_tie_there_is_no_label(review: Confidence | None, 
 
 def test_a_binary_value_stays_where_there_is_no_label() -> None:
     two = release(BINARY, released("a", "label"), released("b", "label"), aggregation=HardVote(tie="abstain"))
-    (prediction,) = answer(two, 1, ok("a", 0), ok("b", 1)).predictions
+    (prediction,) = predict(two, 1, ok("a", 0), ok("b", 1)).predictions
     assert (prediction.value, prediction.label, prediction.score) == (0.5, None, None)
 
 
-def test_rows_that_show_too_little_are_counted() -> None:
-    asked = structs.replace(WEIGHTED, policy=structs.replace(WEIGHTED.policy, review=Confidence(min_margin=0.6)))
-    output = published(answer(asked, 2, *TWO_ROWS, failed("shadow")))
+def test_rows_for_review_are_counted() -> None:
+    compiled = structs.replace(WEIGHTED, policy=structs.replace(WEIGHTED.policy, review=Confidence(min_margin=0.6)))
+    output = published(predict(compiled, 2, *TWO_ROWS, failed("shadow")))
     assert [prediction["decision"] for prediction in output["predictions"]] == ["review", "accept"]
     assert output["needs_review"] == 1
     assert output["policy"]["review"]["min_margin"] == 0.6
@@ -235,18 +227,18 @@ def test_rows_that_show_too_little_are_counted() -> None:
 
 def test_a_regressions_prediction_is_a_value_and_its_spread() -> None:
     two = release(REGRESSION, released("a"), released("b"))
-    (prediction,) = published(answer(two, 1, ok("a", 1.0), ok("b", 3.0)))["predictions"]
+    (prediction,) = published(predict(two, 1, ok("a", 1.0), ok("b", 3.0)))["predictions"]
     assert prediction == {"value": 2.0, "spread": 1.0, "range": 2.0, "decision": "accept"}
 
 
-def test_the_policy_in_force_is_stated() -> None:
+def test_the_applied_policy_is_stated() -> None:
     three = structs.replace(WEIGHTED, policy=structs.replace(WEIGHTED.policy, quorum=Quorum()))
-    policy = published(answer(three, 1, *ALL))["policy"]
+    policy = published(predict(three, 1, *ALL))["policy"]
     assert policy["quorum"] == {"min_members": 2, "min_weight": None, "required": []}  # more than half of three
     assert policy["aggregation"] == {"method": "weighted_mean", "tie": "first"}
     assert (policy["review"], policy["cascade"]) == (None, None)
     eased = override_quorum(three.policy, {"min_members": 1, "required": ("a",)})
-    alone = decide(three, eased, 1, ask_once({"a": ok("a", 1.0)}))
+    alone = decide(three, eased, 1, CollectedResults([{"a": ok("a", 1.0)}]))
     assert isinstance(alone, ExecutionResult)
     assert (alone.status, alone.policy.quorum) == ("DEGRADED", Quorum(min_members=1, required=("a",)))
 
@@ -263,15 +255,10 @@ TIERS = release(
 FIRST = {"a": ok("a", 1.0, 2.0, 3.0, 4.0), "b": ok("b", 9.0, 2.0, 3.0, 6.0)}
 
 
-def in_tiers(*answers: dict[str, MemberResult]) -> AskMembers:
-    """Return the asking function of an execution of which these tiers have answered."""
-    return lambda tier, _: answers[tier - 1] if tier <= len(answers) else None
-
-
 def test_rows_keep_their_order_after_a_cascade() -> None:
     # In rows 0 and 3 "a" and "b" are too far apart; these go to "c" and the shadow.
     second = {"c": ok("c", 2.0, 2.0), "shadow": ok("shadow", 0.0, 5.0)}
-    decided = decide(TIERS, TIERS.policy, 4, in_tiers(FIRST, second))
+    decided = decide(TIERS, TIERS.policy, 4, CollectedResults([FIRST, second]))
     assert isinstance(decided, ExecutionResult)
     output = published(decided)
     predictions = output["predictions"]
@@ -291,7 +278,7 @@ def test_rows_keep_their_order_after_a_cascade() -> None:
 
 def test_members_of_a_tier_that_was_not_reached_are_skipped() -> None:
     sure = {"a": ok("a", 1.0, 2.0), "b": ok("b", 1.0, 2.0)}
-    decided = decide(TIERS, TIERS.policy, 2, in_tiers(sure))
+    decided = decide(TIERS, TIERS.policy, 2, CollectedResults([sure]))
     assert isinstance(decided, ExecutionResult)
     output = published(decided)
     assert (output["status"], [member["status"] for member in output["members"]]) == (
@@ -307,27 +294,27 @@ def test_members_of_a_tier_that_was_not_reached_are_skipped() -> None:
     assert [prediction["tier"] for prediction in output["predictions"]] == [1, 1]
 
 
-def test_a_tiers_outputs_are_checked_against_the_rows_it_was_asked() -> None:
+def test_a_tiers_outputs_are_checked_against_the_rows_that_it_was_sent() -> None:
     for_all_rows = {"c": ok("c", 2.0, 2.0, 2.0, 2.0), "shadow": failed("shadow")}
-    decided = decide(TIERS, TIERS.policy, 4, in_tiers(FIRST, for_all_rows))
+    decided = decide(TIERS, TIERS.policy, 4, CollectedResults([FIRST, for_all_rows]))
     assert isinstance(decided, ExecutionResult)
     assert decided.status == "DEGRADED"
     assert reports(decided)["c"].error == MemberFailure("InvalidOutput", "the output has shape [4] for 2 rows")
 
 
-def test_a_tier_that_was_not_asked_yet_leaves_rows_undecided() -> None:
-    undecided = decide(TIERS, TIERS.policy, 4, ask_once(FIRST))
+def test_a_tier_that_was_not_invoked_yet_leaves_rows_undecided() -> None:
+    undecided = decide(TIERS, TIERS.policy, 4, CollectedResults([FIRST]))
     assert isinstance(undecided, Undecided)
     assert (undecided.tier, undecided.numbers.tolist()) == (2, [0, 3])
 
 
 @pytest.mark.parametrize("task", [BINARY, THREE, REGRESSION])
 @pytest.mark.parametrize("broken", [False, True])
-def test_an_output_is_as_its_schema_says(task: Task, broken: bool) -> None:
+def test_an_output_matches_its_schema(task: Task, broken: bool) -> None:
     kind: Any = {BINARY: "probability", THREE: "probabilities", REGRESSION: "value"}[task]
     outputs = [[0.2, 0.3, 0.5]] if task is THREE else [0.5]
-    asked = release(task, released("a", kind), released("b", kind))
-    decided = answer(asked, 1, ok("a", *outputs), failed("b") if broken else ok("b", *outputs))
+    compiled = release(task, released("a", kind), released("b", kind))
+    decided = predict(compiled, 1, ok("a", *outputs), failed("b") if broken else ok("b", *outputs))
     published(decided)
     pointed = structs.replace(decided.to_output("p", "0" * 64), predictions=Pointer("s3://b/k"))
     SCHEMA.validate(json.loads(msgspec.json.encode(pointed)))
@@ -343,5 +330,5 @@ def test_an_output_is_as_its_schema_says(task: Task, broken: bool) -> None:
         ('{"other": 1}', '{"other": 1}'),
     ],
 )
-def test_what_a_state_machine_caught_is_read(cause: str, message: str) -> None:
+def test_an_error_that_a_state_machine_caught_is_read(cause: str, message: str) -> None:
     assert name_failure("ArtifactMissing", cause) == MemberFailure("ArtifactMissing", message)

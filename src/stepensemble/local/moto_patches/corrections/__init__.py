@@ -1,0 +1,1 @@
+"""Patches where moto differs from what AWS documents."""
