@@ -199,9 +199,7 @@ def test_a_lambda_layer_is_rejected_unless_trusted(made: Path, run: JobRunner, n
 
 
 def test_weights_alone_need_their_architecture(made: Path, run: JobRunner, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConversionFailed, match=r"holds weights and not the model they belong to; give .*--architecture"
-    ):
+    with pytest.raises(ConversionFailed, match=r"has only weights; give .*--architecture"):
         convert(made / "softmax.weights.h5", run=run)
     with pytest.raises(ConversionFailed, match=r"none.json cannot be read: .*No such file"):
         convert(made / "softmax.weights.h5", ConversionOptions(architecture=tmp_path / "none.json"), run=run)
@@ -260,7 +258,7 @@ def test_several_versions_in_a_zip_are_listed(made: Path, run: JobRunner, tmp_pa
         for version in ("1", "2"):
             archive.write(made / "half" / "saved_model.pb", f"model/{version}/saved_model.pb")
     (tmp_path / "model.zip").write_bytes(buffer.getvalue())
-    with pytest.raises(FormatUnknown, match='holds 2 models: "model/1", "model/2"; add each by itself'):
+    with pytest.raises(FormatUnknown, match='contains 2 models: "model/1", "model/2"; add each one alone'):
         convert(tmp_path / "model.zip", run=run)
 
 
