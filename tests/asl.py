@@ -63,7 +63,9 @@ def run(
     return _run(definition, functions, payload, context)
 
 
-def _run(machine: Mapping[str, Any], functions: Mapping[str, Function], data: Any, context: dict[str, Any]) -> Any:
+def _run(  # noqa: C901 - one case for each type of state
+    machine: Mapping[str, Any], functions: Mapping[str, Function], data: Any, context: dict[str, Any]
+) -> Any:
     name = machine["StartAt"]
     while True:
         state = machine["States"][name]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
@@ -41,6 +41,20 @@ class Difference(Struct, frozen=True, kw_only=True):
     words: str
 
 
+class _Place(NamedTuple):
+    """Where two releases differ: as in `Difference`."""
+
+    part: str
+    name: str | None = None
+    field: str | None = None
+
+    def at(self, field: str) -> _Place:
+        """Return the place of a field of this one; an empty name is the place itself."""
+        if not field:
+            return self
+        return self._replace(field=field if self.field is None else f"{self.field}.{field}")
+
+
 def compare_releases(before: Release, after: Release) -> tuple[Difference, ...]:
     """List every difference between two releases, in a release's order; none if they are equal."""
     return tuple(_compare_releases(before, after))
@@ -56,46 +70,45 @@ def _compare_releases(before: Release, after: Release) -> Iterator[Difference]:
                 yield from _compare_named("member", {one.id: one for one in old}, {one.id: one for one in new})
             case "policy":
                 for part in old.__struct_fields__:
-                    yield from _compare(part, None, None, getattr(old, part), getattr(new, part))
+                    yield from _compare(_Place(part), getattr(old, part), getattr(new, part))
             case "task":
-                yield from _compare("task", None, None, old, new)
+                yield from _compare(_Place("task"), old, new)
             case _:
-                yield from _compare("release", None, name, old, new)
+                yield from _compare(_Place("release", field=name), old, new)
 
 
 def _compare_named(part: str, before: Mapping[str, Struct], after: Mapping[str, Struct]) -> Iterator[Difference]:
     for name, old in before.items():
         if name not in after:
-            yield _make_difference(part, name, None, "removed", old, None, f"removed ({describe(old)})")
+            yield _make_difference(_Place(part, name), "removed", old, None, f"removed ({describe(old)})")
     for name, new in after.items():
         if name in before:
-            yield from _compare(part, name, None, before[name], new)
+            yield from _compare(_Place(part, name), before[name], new)
         else:
-            yield _make_difference(part, name, None, "added", None, new, f"added ({describe(new)})")
+            yield _make_difference(_Place(part, name), "added", None, new, f"added ({describe(new)})")
     common_before = [name for name in before if name in after]
     common_after = [name for name in after if name in before]
     if common_before != common_after:
         words = ", ".join(_list_moves(list(before), list(after)))
-        yield _make_difference(part, None, None, "reordered", list(before), list(after), words)
+        yield _make_difference(_Place(part), "reordered", list(before), list(after), words)
 
 
-def _compare(part: str, name: str | None, path: str | None, before: Any, after: Any) -> Iterator[Difference]:
+def _compare(place: _Place, before: Any, after: Any) -> Iterator[Difference]:
     if _encode(before) == _encode(after):
         return
     if isinstance(before, Mapping) and isinstance(after, Mapping) and before.keys() == after.keys():
         for key, old in before.items():
-            yield from _compare(part, name, f"{path}.{key}" if key else path, old, after[key])
+            yield from _compare(place.at(key), old, after[key])
         return
     if isinstance(before, Artifact) or type(before) is not type(after) or not isinstance(before, Struct):
         if isinstance(before, tuple) and isinstance(after, tuple):
             words, change = _compare_lists(before, after)
         else:
-            words, change = f"{describe(before, path)} → {describe(after, path)}", "changed"
-        yield _make_difference(part, name, path, change, before, after, words)
+            words, change = f"{describe(before, place.field)} → {describe(after, place.field)}", "changed"
+        yield _make_difference(place, change, before, after, words)
         return
     for inner in before.__struct_fields__:
-        deeper = inner if path is None else f"{path}.{inner}"
-        yield from _compare(part, name, deeper, getattr(before, inner), getattr(after, inner))
+        yield from _compare(place.at(inner), getattr(before, inner), getattr(after, inner))
 
 
 def _compare_lists(before: Sequence[Any], after: Sequence[Any]) -> tuple[str, ChangeKind]:
@@ -138,15 +151,14 @@ def find_longest_ascent(numbers: Sequence[int]) -> list[int]:
     return ascent[::-1]
 
 
-def _make_difference(
-    part: str, name: str | None, path: str | None, change: ChangeKind, before: Any, after: Any, words: str
-) -> Difference:
-    title = f"{part}s" if change == "reordered" and path is None else " ".join(filter(None, (part, name)))
-    sentence = f"{title}: {words}" if path is None else f"{title}: {path} {words}"
+def _make_difference(place: _Place, change: ChangeKind, before: Any, after: Any, words: str) -> Difference:
+    part, name, field = place
+    title = f"{part}s" if change == "reordered" and field is None else " ".join(filter(None, (part, name)))
+    sentence = f"{title}: {words}" if field is None else f"{title}: {field} {words}"
     return Difference(
         part=part,
         name=name,
-        field=path,
+        field=field,
         change=change,
         before=None if before is UNSET else msgspec.to_builtins(before),
         after=None if after is UNSET else msgspec.to_builtins(after),

@@ -39,21 +39,22 @@ def _check(data: object, kind: inspect.Type, path: str) -> Iterator[Problem]:
             yield from _check_struct(data, kind, path)
         case inspect.LiteralType(values=values):
             if not any(type(data) is type(value) and data == value for value in values):
-                yield Problem(
-                    path,
-                    f"{show(data)} is not allowed",
-                    f"use one of {enumerate_values(values)}{suggest(data, values)}",
-                )
+                remedy = f"use one of {enumerate_values(values)}{suggest(data, values)}"
+                yield Problem(path, f"{show(data)} is not allowed", remedy)
         case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
             yield from _check_array(data, item, kind, path)
         case inspect.DictType(value_type=value_type):
-            if not isinstance(data, Mapping):
-                yield _wrong_type(data, path, "an object")
-                return
-            for key, value in data.items():
-                yield from _check(value, value_type, f"{path}.{key}")
+            yield from _check_mapping(data, value_type, path)
         case _:
             yield from _check_scalar(data, kind, path)
+
+
+def _check_mapping(data: object, value_type: inspect.Type, path: str) -> Iterator[Problem]:
+    if not isinstance(data, Mapping):
+        yield _wrong_type(data, path, "an object")
+        return
+    for key, value in data.items():
+        yield from _check(value, value_type, f"{path}.{key}")
 
 
 def _check_union(data: object, types: tuple[inspect.Type, ...], path: str) -> Iterator[Problem]:
