@@ -27,7 +27,7 @@ from stepensemble.core.aggregation.output import Prediction
 from stepensemble.core.errors import ObjectMissing, StackOutdated
 from stepensemble.core.payload import Pointer
 from stepensemble.local.template import write_atomically
-from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, RESULTS, response_key, to_portable_key
+from stepensemble.storage.keys import FAILURE, INBOX, OUTBOX, RESPONSE, RESULTS, response_key, to_portable_key
 
 UPLOADS = ".uploads.json"
 """In the outbox: the files that were uploaded and have no response yet."""
@@ -160,7 +160,7 @@ class Watch:
         return found
 
     def _is_linked(self, name: Path) -> bool:
-        response = self._locate(name.as_posix(), ANSWER).relative_to(self.outbox)
+        response = self._locate(name.as_posix(), RESPONSE).relative_to(self.outbox)
         return (
             _has_link(self.folder, name)
             or _has_link(self.outbox, response.parent)
@@ -182,7 +182,7 @@ class Watch:
         return stable
 
     def _has_response(self, name: str, modified: int) -> bool:
-        for ending in (ANSWER, FAILURE):
+        for ending in (RESPONSE, FAILURE):
             with contextlib.suppress(FileNotFoundError):
                 if self._locate(name, ending).stat().st_mtime_ns >= modified:
                     return True
@@ -221,7 +221,7 @@ class Watch:
         )
 
     def _fetch(self, name: str, upload: UploadedFile) -> FileResponse | None:
-        for ending in (ANSWER, FAILURE):
+        for ending in (RESPONSE, FAILURE):
             with contextlib.suppress(ObjectMissing):
                 body = self.stack.data.read(response_key(INBOX + name, upload.version, ending))
                 document = msgspec.json.decode(body)
@@ -233,7 +233,7 @@ class Watch:
                     if _observe(self.folder / name) != (upload.size, upload.modified):
                         # The file has changed since its upload: an older response makes it pending again.
                         os.utime(path, ns=(upload.modified, upload.modified))
-                self._locate(name, FAILURE if ending == ANSWER else ANSWER).unlink(missing_ok=True)
+                self._locate(name, FAILURE if ending == RESPONSE else RESPONSE).unlink(missing_ok=True)
                 return FileResponse(name, document, path, results)
         return None
 

@@ -6,7 +6,7 @@ import msgspec
 
 from stepensemble.cli.stacks import Stack
 from stepensemble.local.emulation.sequencers import SEQUENCE
-from stepensemble.storage.keys import ANSWER, FAILURE, INBOX, OUTBOX, response_key
+from stepensemble.storage.keys import FAILURE, INBOX, OUTBOX, RESPONSE, response_key
 
 
 def resume_inbox(stack: Stack) -> list[str]:
@@ -23,7 +23,7 @@ def resume_inbox(stack: Stack) -> list[str]:
             key, version = one["Key"], one["VersionId"]
             if not one["IsLatest"] or key.endswith("/"):  # the marker of a folder
                 continue
-            if responses & {response_key(key, version, ending) for ending in (ANSWER, FAILURE)}:
+            if responses & {response_key(key, version, ending) for ending in (RESPONSE, FAILURE)}:
                 continue
             arrived = {
                 "key": key,

@@ -78,7 +78,7 @@ def image_key(body: bytes) -> str:
 # Data bucket: inbox and outbox
 INBOX = "inbox/"
 OUTBOX = "outbox/"
-ANSWER, FAILURE = ".json", ".error.json"
+RESPONSE, FAILURE = ".json", ".error.json"
 """What a response's key has after the name of the object that it responds to."""
 
 KEY_BYTES = 1024

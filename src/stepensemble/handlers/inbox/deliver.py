@@ -15,7 +15,7 @@ from stepensemble.core.errors import ObjectMissing, PublishConflict
 from stepensemble.core.problems import read_problems
 from stepensemble.handlers.failures import Failure
 from stepensemble.handlers.inbox.s3_object import InboxObject
-from stepensemble.storage.keys import ANSWER, FAILURE, response_key
+from stepensemble.storage.keys import FAILURE, RESPONSE, response_key
 from stepensemble.storage.objects import Bucket
 from stepensemble.storage.payload_pointers import follow_pointers
 
@@ -49,12 +49,12 @@ class Deliverer:
         object_ = msgspec.convert(event["object"], InboxObject)
         failure = read_failure(event)
         content = self._read_response(event) if failure is None else msgspec.to_builtins(failure)
-        ending = ANSWER if failure is None else FAILURE
+        ending = RESPONSE if failure is None else FAILURE
         body = msgspec.json.encode({"object": msgspec.to_builtins(object_), **content})
         key = response_key(object_.key, object_.version, ending)
         self.data.create(key, body)  # never overwritten: after a retry the first response stays
         self._update_latest(object_, body, ending)
-        return {"object": msgspec.to_builtins(object_), "answer": msgspec.to_builtins(self.data.pointer(key))}
+        return {"object": msgspec.to_builtins(object_), "response": msgspec.to_builtins(self.data.pointer(key))}
 
     def _read_response(self, event: Mapping[str, Any]) -> dict[str, Any]:
         output = event["ended"]["output"]
@@ -70,7 +70,7 @@ class Deliverer:
         two concurrent writers, the older loses.
         """
         own = response_key(object_.key, None, ending)
-        other = response_key(object_.key, None, ANSWER if ending == FAILURE else FAILURE)
+        other = response_key(object_.key, None, RESPONSE if ending == FAILURE else FAILURE)
         latest = object_
         for attempt in range(ATTEMPTS):
             found, tag = self._read_latest(own)

@@ -105,7 +105,7 @@ def keys(data: CountingBucket) -> set[str]:
 
 def test_a_prediction_is_the_executions_output_under_the_objects_name(data: Watched) -> None:
     done = Deliverer(data)(delivered())
-    assert done == {"object": detail(), "answer": {"s3": "s3://data/outbox/a.json.v1.json"}}
+    assert done == {"object": detail(), "response": {"s3": "s3://data/outbox/a.json.v1.json"}}
     document = read(data, "outbox/a.json.v1.json")
     assert document.pop("object") == detail()
     assert document == OUTPUT

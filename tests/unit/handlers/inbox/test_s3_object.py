@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from stepensemble.handlers.inbox.s3_object import InboxObject, read_inbox_object
-from stepensemble.storage.keys import ANSWER, FAILURE, KEY_BYTES, OUTBOX, response_key, to_portable_key
+from stepensemble.storage.keys import FAILURE, KEY_BYTES, OUTBOX, RESPONSE, response_key, to_portable_key
 
 TOLD = {"key": "inbox/a.json", "size": 3, "etag": "abc", "version-id": "v1", "sequencer": "0A"}
 SEQUENCERS = st.text("0123456789ABCDEF", min_size=1, max_size=20)
@@ -93,9 +93,9 @@ def test_a_version_id_alone_names_a_version() -> None:
     ],
 )
 def test_the_key_of_a_response_follows_from_the_objects(key: str, response: str) -> None:
-    assert response_key(key, None, ANSWER) == response
+    assert response_key(key, None, RESPONSE) == response
     assert response_key(key, None, FAILURE) == response.removesuffix(".json") + ".error.json"
-    assert response_key(key, "v1", ANSWER) == response.removesuffix(".json") + ".v1.json"
+    assert response_key(key, "v1", RESPONSE) == response.removesuffix(".json") + ".v1.json"
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "漢", "😀"])
@@ -110,12 +110,12 @@ def test_the_response_to_the_longest_key_has_a_key_too(letter: str, version: str
 
 
 def test_a_name_is_cut_only_where_it_must_be() -> None:
-    fits = "a" * (KEY_BYTES - len(OUTBOX) - len(ANSWER))
-    assert response_key(f"inbox/{fits}", None, ANSWER) == f"outbox/{fits}.json"
-    assert "~" in response_key(f"inbox/{fits}a", None, ANSWER)
+    fits = "a" * (KEY_BYTES - len(OUTBOX) - len(RESPONSE))
+    assert response_key(f"inbox/{fits}", None, RESPONSE) == f"outbox/{fits}.json"
+    assert "~" in response_key(f"inbox/{fits}a", None, RESPONSE)
 
 
-@given(NAMES, st.sampled_from([None, "v1"]), st.sampled_from([ANSWER, FAILURE]))
+@given(NAMES, st.sampled_from([None, "v1"]), st.sampled_from([RESPONSE, FAILURE]))
 def test_every_response_has_a_key_in_the_outbox_that_every_client_can_read(
     name: str, version: str | None, ending: str
 ) -> None:
@@ -128,5 +128,5 @@ def test_every_response_has_a_key_in_the_outbox_that_every_client_can_read(
 
 @given(NAMES, st.text("abc0123456789-", min_size=1, max_size=40), st.text("abc0123456789-", min_size=1, max_size=40))
 def test_versions_of_a_key_have_responses_of_their_own(name: str, first: str, second: str) -> None:
-    keys = {response_key(f"inbox/{name}", version, ANSWER) for version in (first, second, None)}
+    keys = {response_key(f"inbox/{name}", version, RESPONSE) for version in (first, second, None)}
     assert len(keys) == len({first, second, None})
