@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -68,15 +69,14 @@ PURE = {
 
 
 def imported(path: Path) -> Iterator[str]:
-    """List the modules a file imports, anywhere in it."""
+    """List the modules that a file imports anywhere, and the names that it imports from them."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             yield str(node.module)
-            if node.module == "stepensemble":
-                yield from (f"stepensemble.{alias.name}" for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def room(path: Path) -> str:
@@ -152,3 +152,15 @@ def test_no_two_classes_have_the_same_name() -> None:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(str(path.relative_to(SOURCE)))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_imports_have_no_cycle() -> None:
+    names = {path: ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts) for path in MODULES}
+    modules = {name.removesuffix(".__init__") for name in names.values()}
+    graph = {
+        (name := names[path].removesuffix(".__init__")): {
+            one for one in imported(path) if one in modules and one != name
+        }
+        for path in MODULES
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError with the cycle

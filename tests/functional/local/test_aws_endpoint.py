@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from stepensemble.local.emulation.server import LARGE_BODY
+from stepensemble.local.moto_patches.patch import LARGE_BODY
 from stepensemble.local.stack import LocalStack
 
 Clients = Callable[[str], Any]

@@ -13,13 +13,9 @@ from typing import Any
 
 from stepensemble.local.errors import TemplateRefused
 from stepensemble.local.lambdas.pool import LocalFunction
-from stepensemble.local.moto_patches.patch import is_enabled
+from stepensemble.local.moto_patches.patch import LARGE_BODY, is_enabled
 from stepensemble.local.moto_patches.speedups.lazy_imports import import_moto
 from stepensemble.local.template import REGION, Blueprint
-
-LARGE_BODY = 16 * 1024 * 1024
-"""Bytes above which moto holds an object on disk, besides the state database. With moto's own 5 MiB every part of an
-upload, and the columns of every shard, took a third longer."""
 
 
 @dataclass(frozen=True)

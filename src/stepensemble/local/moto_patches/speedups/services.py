@@ -12,8 +12,7 @@ from moto.core.base_backend import AccountSpecificBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.s3.models import FakeKey, MultipartChecksumBuilder
 
-from stepensemble.local.emulation.server import LARGE_BODY
-from stepensemble.local.moto_patches.patch import MotoPatch, PatchKind
+from stepensemble.local.moto_patches.patch import LARGE_BODY, MotoPatch, PatchKind
 
 
 def _list_regions_once() -> None:
