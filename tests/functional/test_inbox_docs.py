@@ -13,7 +13,7 @@ import pytest
 from builders import ROOT
 from driving import ENSEMBLE, run_ensemble, shown_commands
 from stepensemble.batch.documents import KINDS
-from stepensemble.handlers.inbox.receive import JSON, IMAGES
+from stepensemble.handlers.inbox.receive import IMAGES, JSON
 from stepensemble.handlers.prediction.payload_objects import FILE_BYTES
 from written import assert_as_shown
 

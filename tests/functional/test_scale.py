@@ -15,7 +15,7 @@ import pytest
 from samcli.yamlhelper import yaml_parse
 
 from driving import ROOT
-from stepensemble.batch.report.cost import TIER_TRANSITIONS, SHARD_TRANSITIONS
+from stepensemble.batch.report.cost import SHARD_TRANSITIONS, TIER_TRANSITIONS
 
 BENCHMARKS = ROOT / "benchmarks"
 

@@ -267,7 +267,11 @@ def asset_elsewhere(tf: Any, folder: Path, secret: Path) -> Path:
     ("make", "reason", "expected"),
     [
         (graph_in_a_string, '"DatasetFromGraph", "DatasetToSingleElement"', [[0.0]]),
-        (path_as_argument, "InitializeTableFromTextFileV2, which may read a file that is not one of its assets", ["the secret,1"]),
+        (
+            path_as_argument,
+            "InitializeTableFromTextFileV2, which may read a file that is not one of its assets",
+            ["the secret,1"],
+        ),
         (vocabulary_of_a_sampler, '"FixedUnigramCandidateSampler"', [[0.0]]),
         (asset_elsewhere, "an asset that is not in its folder", ["the secret,1"]),
     ],
@@ -297,7 +301,9 @@ def test_a_table_that_a_signature_fills_is_rejected(made: Path, tmp_path: Path) 
         filling = next(node for node in graph.graph_def.node if "initializer" in node.attr["f"].func.name)
         graph.signature_def["serving_default"].outputs["y"].name = f"{filling.name}:0"
 
-    with pytest.raises(FileUnsafe, match="InitializeTableFromTextFileV2, which may read a file that is not one of its assets"):
+    with pytest.raises(
+        FileUnsafe, match="InitializeTableFromTextFileV2, which may read a file that is not one of its assets"
+    ):
         check(changed(made / "table", tmp_path, fill_when_called))
 
 
@@ -307,7 +313,9 @@ def test_an_initialization_with_inputs_is_an_ordinary_signature(made: Path, tmp_
             graph.signature_def["serving_default"].inputs["x"]
         )
 
-    with pytest.raises(FileUnsafe, match="InitializeTableFromTextFileV2, which may read a file that is not one of its assets"):
+    with pytest.raises(
+        FileUnsafe, match="InitializeTableFromTextFileV2, which may read a file that is not one of its assets"
+    ):
         check(changed(made / "table", tmp_path, feed_the_initialization))
 
 
