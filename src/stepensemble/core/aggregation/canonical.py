@@ -265,17 +265,17 @@ def _check_values(raw: Array, output: Value) -> Iterator[_RowCheck]:
 
 def _check_labels(raw: Array, classes: tuple[str, ...]) -> _RowCheck:
     if raw.dtype.kind == "U":
-        return _RowCheck(~np.isin(raw, classes), raw, f"is no label: not one of {enumerate_values(classes)}")
+        return _RowCheck(~np.isin(raw, classes), raw, f"is not one of the labels {enumerate_values(classes)}")
     count = len(classes)
     known = (raw == np.floor(raw)) & (raw >= 0) & (raw < count)
-    return _RowCheck(~known, raw, f"is no label: not one of 0 … {count - 1}")
+    return _RowCheck(~known, raw, f"is not one of the labels 0 … {count - 1}")
 
 
 def _check_probabilities(numbers: Floats, output: Probability | Probabilities) -> Iterator[_RowCheck]:
     low, high = -output.tolerance, 1 + output.tolerance
     if numbers.size and not (numbers.min() >= low and numbers.max() <= high):
         outside = _any((numbers < low) | (numbers > high))
-        reason = f"is no {name_kind(output)}: outside [0, 1] by more than {output.tolerance:g}"
+        reason = f"is outside [0, 1] by more than {output.tolerance:g}"
         yield _RowCheck(outside, numbers, reason)
     if isinstance(output, Probabilities):
         totals = row_sum(_clip(numbers))

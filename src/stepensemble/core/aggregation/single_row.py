@@ -78,7 +78,7 @@ _Combine = Callable[[Numbers], float]
 _Read = Callable[[Array], Numbers | None]
 """Converts a member's raw output for one row to canonical form; None where it is not what was declared."""
 
-Anything = TypeVar("Anything")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _group_voters(aggregation: Aggregation, voters: Sequence[ReleasedMember]) ->
     return _VoterGroup(shares, weigh, _prepare_method(aggregation, len(voters)) or weigh)
 
 
-def _leave_out(everything: Sequence[Anything], place: int) -> Sequence[Anything]:
+def _leave_out(everything: Sequence[Item], place: int) -> Sequence[Item]:
     return [*everything[:place], *everything[place + 1 :]]
 
 

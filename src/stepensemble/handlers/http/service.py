@@ -208,11 +208,11 @@ class PredictionService:
         try:
             requested = servables.find_release(pointer, name, version, label)
         except ServableNotFound:
-            raise servables.status_not_found(name, version) from None
+            raise servables.make_status_not_found_error(name, version) from None
         digests = servables.list_served(pointer) if requested is None else (requested,)
         found = [digest for digest in digests if self._serves(digest, name)]
         if not found:
-            raise servables.status_not_found(name, version)
+            raise servables.make_status_not_found_error(name, version)
         return servables.describe_status(found)
 
     def _metadata(self, name: str, version: int | None, label: str | None) -> dict[str, Any]:
