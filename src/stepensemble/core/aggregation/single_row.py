@@ -40,7 +40,7 @@ from stepensemble.core.aggregation.pooling import LINEAR_METHODS, Vote, effectiv
 from stepensemble.core.aggregation.quorum import quorum_status
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InvalidOutput
-from stepensemble.core.number_limits import MOST_VALUE
+from stepensemble.core.number_limits import MAX_VALUE
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.schema.outputs import Output, Probability, Value
 from stepensemble.core.schema.policy import (
@@ -198,7 +198,7 @@ def _prepare_reader(task: Task, output: Output) -> _Read:
 
 
 def _read_value(number: float) -> Numbers | None:
-    return (number,) if -MOST_VALUE <= number <= MOST_VALUE else None
+    return (number,) if -MAX_VALUE <= number <= MAX_VALUE else None
 
 
 def _read_second(number: float) -> Numbers | None:
