@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
     from mypy_boto3_stepfunctions import SFNClient
 
-    from stepensemble.core.releases.release import Current
+    from stepensemble.core.releases.release import ReleasePointer
     from stepensemble.publishing.manifest_loader import Sources
     from stepensemble.storage.record_table import RecordTable
     from stepensemble.storage.review_log import ReviewLog
@@ -322,7 +322,7 @@ def prepare_release(
     return _name_current(current)
 
 
-def _name_current(current: Current) -> str | None:
+def _name_current(current: ReleasePointer) -> str | None:
     return current.release if current.canary is None else None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stepensemble.core.releases.pointer import choose, serves
-from stepensemble.core.releases.release import Current, Release
+from stepensemble.core.releases.release import Release, ReleasePointer
 from stepensemble.storage.releases import ReleaseStore
 
 POINTER_SECONDS = 3.0
@@ -28,7 +28,7 @@ class CurrentRelease:
 
     releases: ReleaseStore
     clock: Callable[[], float]
-    _pointer: Current | None = None
+    _pointer: ReleasePointer | None = None
     _read_at: float = 0.0
     _known: dict[str, Release] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class CurrentRelease:
         served = [pointer.release] if pointer.canary is None else [pointer.release, pointer.canary.release]
         return [self.get("", digest) for digest in served]
 
-    def read_pointer(self, wanted: str | None = None) -> Current:
+    def read_pointer(self, wanted: str | None = None) -> ReleasePointer:
         """Return the pointer; a cached one only if it names the wanted release.
 
         Raises:

@@ -15,7 +15,7 @@ from stepensemble.core.aggregation.output import Output, Prediction
 from stepensemble.core.errors import EnsembleError
 from stepensemble.core.record import Record, RecordSummary
 from stepensemble.core.releases import pointer
-from stepensemble.core.releases.release import Canary, Current, Release
+from stepensemble.core.releases.release import Canary, Release, ReleasePointer
 from stepensemble.core.replay.report import ChangeCount, ComparedExecution, DecidedExecution, Shift, compare
 from stepensemble.core.schema.task import MulticlassTask, Task, name_classes, name_task
 from stepensemble.publishing.publish import Now
@@ -92,7 +92,7 @@ class CanaryReport(Struct, frozen=True):
     agreement: ReleaseAgreement | None
 
 
-def promote_canary(store: ReleaseStore, *, now: Now = lambda: datetime.now(UTC)) -> Current:
+def promote_canary(store: ReleaseStore, *, now: Now = lambda: datetime.now(UTC)) -> ReleasePointer:
     """Make the canary the current release, and return the pointer.
 
     Raises:

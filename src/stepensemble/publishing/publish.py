@@ -16,7 +16,7 @@ from stepensemble.core.errors import CanaryConflict, NothingPublished, ReleaseCo
 from stepensemble.core.releases.diff import Difference, compare_releases
 from stepensemble.core.releases.fingerprint import Fingerprint
 from stepensemble.core.releases.pointer import begin_canary, refuse_canary, serves, succeed
-from stepensemble.core.releases.release import SHORT, Current, Release, ReleasedMember, Slots, place
+from stepensemble.core.releases.release import SHORT, Release, ReleasedMember, ReleasePointer, Slots, place
 from stepensemble.publishing.manifest_loader import Sources
 from stepensemble.storage.releases import ReleaseStore
 
@@ -56,7 +56,7 @@ class PublishPlan:
     """
 
     bundle: ReleaseBundle
-    current: Current | None
+    current: ReleasePointer | None
     tag: str | None
     slots: Mapping[str, str]
     canary: int | None
@@ -160,7 +160,7 @@ def plan(
     return PublishPlan(bundle, current, tag, placed, canary, tuple(absent.values()), changed=target != current)
 
 
-def _read_pointer(store: ReleaseStore) -> tuple[Current | None, str | None]:
+def _read_pointer(store: ReleaseStore) -> tuple[ReleasePointer | None, str | None]:
     try:
         return store.read_current()
     except NothingPublished:
@@ -168,8 +168,8 @@ def _read_pointer(store: ReleaseStore) -> tuple[Current | None, str | None]:
 
 
 def _build_pointer(
-    current: Current | None, release: str, slots: Mapping[str, str], canary: int | None, now: Now
-) -> Current:
+    current: ReleasePointer | None, release: str, slots: Mapping[str, str], canary: int | None, now: Now
+) -> ReleasePointer:
     """Return the new pointer; the current one if nothing changes."""
     moment = now().isoformat(timespec="milliseconds")
     if current is None:
@@ -242,7 +242,7 @@ def name_replaced(plan: PublishPlan, store: ReleaseStore) -> str | None:
     return find_other(plan.current, plan.bundle.release, store) if plan.changed else None
 
 
-def find_other(current: Current | None, release: Release, store: ReleaseStore) -> str | None:
+def find_other(current: ReleasePointer | None, release: Release, store: ReleaseStore) -> str | None:
     """Return the current ensemble's name if a release has another one; None also if the current cannot be read."""
     if current is None:
         return None

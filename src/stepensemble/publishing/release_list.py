@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from stepensemble.core.errors import NothingPublished, ReleaseCorrupt
-from stepensemble.core.releases.release import Current, Term
+from stepensemble.core.releases.release import PastRelease, ReleasePointer
 from stepensemble.storage.releases import ReleaseStore, StoredRelease
 
 
@@ -51,7 +51,7 @@ class ReleaseOverview(Struct, frozen=True):
     canary: str | None
     percent: int | None
     canary_since: str | None
-    history: tuple[Term, ...]
+    history: tuple[PastRelease, ...]
     total: int
     releases: tuple[ReleaseLine, ...]
 
@@ -61,7 +61,7 @@ def read_overview(store: ReleaseStore, limit: int) -> ReleaseOverview:
     try:
         current, _ = store.read_current()
     except NothingPublished:
-        current = Current("", {})
+        current = ReleasePointer("", {})
     stored = store.list_releases()
     canary = current.canary
     served = {current.release, None if canary is None else canary.release}
@@ -78,7 +78,7 @@ def read_overview(store: ReleaseStore, limit: int) -> ReleaseOverview:
     )
 
 
-def _read_line(store: ReleaseStore, stored: StoredRelease, current: Current) -> ReleaseLine:
+def _read_line(store: ReleaseStore, stored: StoredRelease, current: ReleasePointer) -> ReleaseLine:
     state: Literal["current", "canary"] | None = None
     if stored.digest == current.release:
         state = "current"

@@ -7,7 +7,7 @@ import re
 from stepensemble.core.errors import ReleaseNotFound
 from stepensemble.core.problems import enumerate_values, show
 from stepensemble.core.releases.pointer import find_canary, find_previous
-from stepensemble.core.releases.release import SHORT, Current
+from stepensemble.core.releases.release import SHORT, ReleasePointer
 from stepensemble.storage.releases import ReleaseStore
 
 WORDS = ("current", "previous", "canary")
@@ -46,11 +46,11 @@ def find_release(store: ReleaseStore, reference: str) -> str:
     raise ReleaseNotFound(f"no release begins with {reference}; {existing}")
 
 
-def _current(current: Current) -> str:
+def _current(current: ReleasePointer) -> str:
     return current.release
 
 
-def _previous(current: Current) -> str:
+def _previous(current: ReleasePointer) -> str:
     previous = find_previous(current)
     if previous is None:
         raise ReleaseNotFound(
@@ -59,7 +59,7 @@ def _previous(current: Current) -> str:
     return previous
 
 
-def _canary(current: Current) -> str:
+def _canary(current: ReleasePointer) -> str:
     return find_canary(current).release
 
 

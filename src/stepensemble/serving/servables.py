@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from stepensemble.core.errors import LabelUnknown, ServableNotFound
-from stepensemble.core.releases.release import Current, Release, ReleasedMember
+from stepensemble.core.releases.release import Release, ReleasedMember, ReleasePointer
 from stepensemble.core.schema.manifest import (
     BooleanFeature,
     CategoryFeature,
@@ -132,7 +132,7 @@ def make_status_not_found_error(name: str, version: int | None) -> ServableNotFo
     return ServableNotFound(f"Could not find {requested} of model {name}")
 
 
-def find_release(current: Current, name: str, version: int | None, label: str | None) -> str | None:
+def find_release(current: ReleasePointer, name: str, version: int | None, label: str | None) -> str | None:
     """Return the digest of the release that a caller requests; None if any release may serve.
 
     Args:
@@ -159,7 +159,7 @@ def find_release(current: Current, name: str, version: int | None, label: str | 
     return labelled[label]
 
 
-def list_served(current: Current) -> tuple[str, ...]:
+def list_served(current: ReleasePointer) -> tuple[str, ...]:
     """Return the digests of the served releases: the current one and, if there is one, the canary."""
     return (current.release, *(() if current.canary is None else (current.canary.release,)))
 

@@ -18,7 +18,7 @@ from stepensemble.core.errors import (
     ReleaseCorrupt,
 )
 from stepensemble.core.releases.fingerprint import Fingerprint
-from stepensemble.core.releases.release import SHORT, Artifact, Current, Release, decode_release, digest_of
+from stepensemble.core.releases.release import SHORT, Artifact, Release, ReleasePointer, decode_release, digest_of
 from stepensemble.storage.keys import (
     CURRENT,
     RELEASES,
@@ -45,7 +45,7 @@ class ReleaseStore:
 
     bucket: Bucket
 
-    def read_current(self) -> tuple[Current, str]:
+    def read_current(self) -> tuple[ReleasePointer, str]:
         """Return the pointer and its ETag.
 
         Raises:
@@ -55,9 +55,9 @@ class ReleaseStore:
             body, tag = self.bucket.read_tagged(CURRENT)
         except ObjectMissing:
             raise NothingPublished("nothing is published here yet; run: ensemble publish") from None
-        return msgspec.json.decode(body, type=Current), tag
+        return msgspec.json.decode(body, type=ReleasePointer), tag
 
-    def move_current(self, current: Current, tag: str | None) -> None:
+    def move_current(self, current: ReleasePointer, tag: str | None) -> None:
         """Move the pointer to another release, if it still has this ETag (None: if there is no pointer).
 
         Raises:

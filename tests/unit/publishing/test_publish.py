@@ -12,7 +12,7 @@ from builders import fingerprint, manifest, member, model, sources
 from meddling import MeddledBucket
 from memory import SLOTS, MemoryStack
 from stepensemble.core.errors import ArtifactCorrupt, InvalidManifest, NotEnoughSlots
-from stepensemble.core.releases.release import Current, Term, digest_of
+from stepensemble.core.releases.release import PastRelease, ReleasePointer, digest_of
 from stepensemble.publishing.manifest_loader import read_sources
 from stepensemble.publishing.publish import (
     apply_plan,
@@ -90,7 +90,7 @@ def test_a_release_is_published_with_the_pointer_last(tmp_path: Path) -> None:
     assert (done.uploaded, done.slots) == (("a", "b"), {"a": "1", "b": "2"})
     artifacts = [artifact_key(one.artifact.digest) for one in read.release.members]
     assert stack.artifacts.written == [*artifacts, release_key(read.digest), CURRENT]
-    assert stack.releases.read_current()[0] == Current(read.digest, {"a": "1", "b": "2"}, NOW)
+    assert stack.releases.read_current()[0] == ReleasePointer(read.digest, {"a": "1", "b": "2"}, NOW)
     assert stack.releases.read_release(read.digest) == read.release
 
 
@@ -154,7 +154,7 @@ def test_the_history_has_the_time_of_each_current_release(tmp_path: Path) -> Non
     second = stack.publish(sources(tmp_path, member("a", version="2")))
     current, _ = stack.releases.read_current()
     assert (current.release, current.since) == (second.release, "2026-03-01T13:00:00.000+00:00")
-    assert current.history == (Term(first.release, NOW, "2026-03-01T13:00:00.000+00:00"),)
+    assert current.history == (PastRelease(first.release, NOW, "2026-03-01T13:00:00.000+00:00"),)
 
 
 def test_a_damaged_artifact_is_fixed_by_publishing_again(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from builders import BINARY, REGRESSION, THREE, release, released
 from stepensemble.core.aggregation.output import Prediction
 from stepensemble.core.errors import InvalidOutput, InvalidPayload, LabelUnknown, ServableNotFound
-from stepensemble.core.releases.release import Canary, Current, ReleasedMember
+from stepensemble.core.releases.release import Canary, ReleasedMember, ReleasePointer
 from stepensemble.core.schema.manifest import (
     BooleanFeature,
     CategoryFeature,
@@ -444,7 +444,7 @@ def test_a_version_survives_a_double(digest: str) -> None:
 
 
 def test_labels_and_versions_name_the_current_release_and_the_canary() -> None:
-    current = Current(A, {}, NOW, canary=Canary(B, {}, 10, NOW))
+    current = ReleasePointer(A, {}, NOW, canary=Canary(B, {}, 10, NOW))
     assert list_served(current) == (A, B)
     assert find_release(current, "m", None, None) is None
     assert find_release(current, "m", 7, None) == A
@@ -454,7 +454,7 @@ def test_labels_and_versions_name_the_current_release_and_the_canary() -> None:
 
 
 def test_what_is_not_served_is_refused_in_tensorflow_servings_words() -> None:
-    current = Current(A, {}, NOW)
+    current = ReleasePointer(A, {}, NOW)
     with pytest.raises(ServableNotFound, match=r"^Servable not found for request: Specific\(m, 255\)$"):
         find_release(current, "m", 255, None)
     with pytest.raises(LabelUnknown, match=r"^Unrecognized servable version label: canary$"):

@@ -19,7 +19,7 @@ from stepensemble.core.errors import (
     StorageUnavailable,
 )
 from stepensemble.core.record import Record
-from stepensemble.core.releases.release import Current, encode_release
+from stepensemble.core.releases.release import ReleasePointer, encode_release
 from stepensemble.core.schema.policy import Policy
 from stepensemble.storage.keys import CURRENT, artifact_key, execution_prefix, release_key
 from stepensemble.storage.objects import Bucket
@@ -100,12 +100,12 @@ def test_nothing_is_published_in_an_empty_bucket(store: ReleaseStore) -> None:
 
 
 def test_the_pointer_is_moved_only_with_its_current_etag(store: ReleaseStore) -> None:
-    store.move_current(Current("1", {"a": "1"}), None)
+    store.move_current(ReleasePointer("1", {"a": "1"}), None)
     current, tag = store.read_current()
-    assert current == Current("1", {"a": "1"})
-    store.move_current(Current("2", {}), tag)
+    assert current == ReleasePointer("1", {"a": "1"})
+    store.move_current(ReleasePointer("2", {}), tag)
     with pytest.raises(PublishConflict):
-        store.move_current(Current("3", {}), tag)
+        store.move_current(ReleasePointer("3", {}), tag)
     assert store.read_current()[0].release == "2"
 
 

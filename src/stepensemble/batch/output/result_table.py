@@ -20,7 +20,7 @@ from stepensemble.batch.documents import File, LabelValues, Options
 from stepensemble.batch.input.labels import TRUTH, read_ground_truth
 from stepensemble.core.aggregation.canonical import find_usable
 from stepensemble.core.aggregation.classification import own_labels
-from stepensemble.core.aggregation.decision import DecidedRows, Decision, Terms, Undecided, decide_rows
+from stepensemble.core.aggregation.decision import DecidedRows, Decision, DecisionRules, Undecided, decide_rows
 from stepensemble.core.aggregation.output_source import OutputSource
 from stepensemble.core.aggregation.prediction import DECISIONS, collect_measures, encode_decisions
 from stepensemble.core.aggregation.quorum import Status
@@ -232,7 +232,7 @@ def predict_shard(
     schema = result_schema(release, rows.schema)
     if not rows.height:
         return ShardPredictions(pl.DataFrame(schema=schema), None, {})
-    decision = decide_rows(Terms(release.task, policy, release.members), rows.height, source)
+    decision = decide_rows(DecisionRules(release.task, policy, release.members), rows.height, source)
     if isinstance(decision, Undecided):
         return decision
     if decision.cause is not None:

@@ -33,7 +33,7 @@ Outputs = Mapping[str, Floats]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class DecisionRules:
     """By what rows are decided: the task, the policy, and every member that may be invoked."""
 
     task: Task
@@ -130,7 +130,7 @@ class Undecided:
     numbers: Integers
 
 
-def decide_rows(terms: Terms, rows: int, source: OutputSource) -> Decision | Undecided:
+def decide_rows(terms: DecisionRules, rows: int, source: OutputSource) -> Decision | Undecided:
     """Decide every row, tier after tier.
 
     The voters of a row are those with a usable output for it. Where they hold the quorum, among the voters of a tier
@@ -205,7 +205,7 @@ class _DecidedTier(NamedTuple):
         return np.sort(np.concatenate(parts)) if parts else np.arange(0)
 
 
-def _decide_tier(terms: Terms, tier: int, reached: Mapping[int, Integers], outputs: Outputs) -> _DecidedTier:
+def _decide_tier(terms: DecisionRules, tier: int, reached: Mapping[int, Integers], outputs: Outputs) -> _DecidedTier:
     """Decide the rows that reached a tier, by its outputs and those of the tiers before it."""
     policy, numbers = terms.policy, reached[tier]
     members = [member for member in terms.members if member.tier <= tier]
@@ -232,7 +232,7 @@ def _decide_tier(terms: Terms, tier: int, reached: Mapping[int, Integers], outpu
     return result
 
 
-def _share_weights(terms: Terms, tiers: Sequence[_DecidedTier]) -> dict[str, float]:
+def _share_weights(terms: DecisionRules, tiers: Sequence[_DecidedTier]) -> dict[str, float]:
     """Return each voter's share, in the last tier in which a row had a quorum."""
     for tier in reversed(tiers):
         counted = {id_ for part in tier.decided for id_ in part.voters}

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from stepensemble.core.aggregation.canonical import Faults, list_entries
-from stepensemble.core.aggregation.decision import Decision, Terms, Undecided, decide_rows
+from stepensemble.core.aggregation.decision import Decision, DecisionRules, Undecided, decide_rows
 from stepensemble.core.aggregation.output import MemberReport, Output, Participation, Prediction
 from stepensemble.core.aggregation.output_source import (
     CollectedResults,
@@ -87,7 +87,7 @@ def decide(
             if result is not None:
                 return result
             source = CollectedResults([results])  # a release with a fast path has one tier
-    decision = decide_rows(Terms(release.task, policy, release.members), rows, source)
+    decision = decide_rows(DecisionRules(release.task, policy, release.members), rows, source)
     return decision if isinstance(decision, Undecided) else _build_result(release, policy, decision)
 
 

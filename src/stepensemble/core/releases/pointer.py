@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from stepensemble.core.errors import CanaryConflict, NoCanary, ReleaseNotCurrent
-from stepensemble.core.releases.release import SHORT, Canary, Current, Term
+from stepensemble.core.releases.release import SHORT, Canary, PastRelease, ReleasePointer
 
 HISTORY = 20
 """Most terms that a pointer keeps."""
@@ -21,7 +21,7 @@ BUCKETS = 10_000
 """Number of buckets that prediction ids are hashed to; one percent is a hundred of them."""
 
 
-def succeed(current: Current | None, release: str, slots: Mapping[str, str], now: str) -> Current:
+def succeed(current: ReleasePointer | None, release: str, slots: Mapping[str, str], now: str) -> ReleasePointer:
     """Make a release the current one, and end a canary.
 
     Args:
@@ -31,19 +31,21 @@ def succeed(current: Current | None, release: str, slots: Mapping[str, str], now
         now: ISO 8601 in UTC.
     """
     if current is None:
-        return Current(release, slots, now)
+        return ReleasePointer(release, slots, now)
     if current.release == release:
-        return Current(release, slots, current.since, current.history)
-    term = Term(current.release, current.since, now)
-    return Current(release, slots, now, (term, *current.history)[:HISTORY])
+        return ReleasePointer(release, slots, current.since, current.history)
+    term = PastRelease(current.release, current.since, now)
+    return ReleasePointer(release, slots, now, (term, *current.history)[:HISTORY])
 
 
-def find_previous(current: Current) -> str | None:
+def find_previous(current: ReleasePointer) -> str | None:
     """Return the release that was current before; None if the pointer holds no other."""
     return next((term.release for term in current.history if term.release != current.release), None)
 
 
-def begin_canary(current: Current, release: str, slots: Mapping[str, str], percent: int, now: str) -> Current:
+def begin_canary(
+    current: ReleasePointer, release: str, slots: Mapping[str, str], percent: int, now: str
+) -> ReleasePointer:
     """Let a release serve a share of the executions; if it is the canary already, only share and placement change.
 
     Raises:
@@ -57,7 +59,7 @@ def begin_canary(current: Current, release: str, slots: Mapping[str, str], perce
     return structs.replace(current, canary=Canary(release, slots, percent, began))
 
 
-def promote_canary(current: Current, now: str) -> Current:
+def promote_canary(current: ReleasePointer, now: str) -> ReleasePointer:
     """Make the canary the current release, in its present slots.
 
     Raises:
@@ -67,7 +69,7 @@ def promote_canary(current: Current, now: str) -> Current:
     return succeed(current, canary.release, canary.slots, now)
 
 
-def abort_canary(current: Current) -> Current:
+def abort_canary(current: ReleasePointer) -> ReleasePointer:
     """End the canary; the current release serves every execution again.
 
     Raises:
@@ -77,7 +79,7 @@ def abort_canary(current: Current) -> Current:
     return structs.replace(current, canary=None)
 
 
-def find_canary(current: Current) -> Canary:
+def find_canary(current: ReleasePointer) -> Canary:
     """Return the canary.
 
     Raises:
@@ -88,7 +90,7 @@ def find_canary(current: Current) -> Canary:
     return current.canary
 
 
-def refuse_canary(current: Current) -> None:
+def refuse_canary(current: ReleasePointer) -> None:
     """Check that there is no canary.
 
     Raises:
@@ -101,14 +103,14 @@ def refuse_canary(current: Current) -> None:
         )
 
 
-def serves(current: Current, release: str) -> bool:
+def serves(current: ReleasePointer, release: str) -> bool:
     """Return whether a release, named by its digest or a prefix of it, is current or the canary."""
     return current.release.startswith(release) or (
         current.canary is not None and current.canary.release.startswith(release)
     )
 
 
-def choose(current: Current, prediction_id: str, requested: str | None = None) -> tuple[str, Mapping[str, str]]:
+def choose(current: ReleasePointer, prediction_id: str, requested: str | None = None) -> tuple[str, Mapping[str, str]]:
     """Choose the release that serves an execution, and return it with its placement.
 
     The same pointer and prediction id always give the same release.

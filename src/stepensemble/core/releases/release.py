@@ -82,7 +82,7 @@ class Release(Struct, frozen=True):
         return tuple(member for member in self.members if member.tier == tier)
 
 
-class Term(Struct, frozen=True):
+class PastRelease(Struct, frozen=True):
     """A period in which a release was the current one; times are ISO 8601 in UTC.
 
     Attributes:
@@ -108,7 +108,7 @@ class Canary(Struct, frozen=True):
     since: str
 
 
-class Current(Struct, frozen=True):
+class ReleasePointer(Struct, frozen=True):
     """The pointer: the current release and its placement, member id to slot.
 
     Attributes:
@@ -119,7 +119,7 @@ class Current(Struct, frozen=True):
     release: str
     slots: Mapping[str, str]
     since: str | None = None
-    history: tuple[Term, ...] = ()
+    history: tuple[PastRelease, ...] = ()
     canary: Canary | None = None
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stepensemble.core.aggregation.canonical import Faults, find_usable, read_entries, read_output, shape_output
-from stepensemble.core.aggregation.decision import Decision, Terms, decide_rows
+from stepensemble.core.aggregation.decision import Decision, DecisionRules, decide_rows
 from stepensemble.core.aggregation.output import MemberReport
 from stepensemble.core.aggregation.output_source import CollectedResults, MemberResult, Results
 from stepensemble.core.arrays import Array, Flags, Floats, Integers
@@ -121,7 +121,7 @@ def _find_reached(record: Record, release: Release) -> Mapping[int, Integers]:
         return {tier: np.flatnonzero(tiers >= tier) for tier in range(1, release.tiers + 1)}
     # The record of a failed execution has no predictions: its rows are decided again to find which of them went on.
     results = {report.id: _read_result(report) for report in record.output.members}
-    terms = Terms(release.task, recorded_policy(record, release), release.members)
+    terms = DecisionRules(release.task, recorded_policy(record, release), release.members)
     decision = decide_rows(terms, record.rows, CollectedResults([results] * release.tiers))
     return decision.reached if isinstance(decision, Decision) else {}
 

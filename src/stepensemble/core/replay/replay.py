@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from stepensemble.core.aggregation.decision import DecidedRows, Decision, FailedRows, Terms, decide_rows
+from stepensemble.core.aggregation.decision import DecidedRows, Decision, DecisionRules, FailedRows, decide_rows
 from stepensemble.core.aggregation.prediction import ExplainedRows, list_predictions
 from stepensemble.core.aggregation.quorum import Status, quorum_status
 from stepensemble.core.arrays import Flags
@@ -78,7 +78,7 @@ def replay(records: Iterable[Record], releases: Mapping[str, Release], what_if: 
 class Group:
     """Records, by their places, that are decided by the same terms."""
 
-    terms: Terms
+    terms: DecisionRules
     places: list[int]
 
 
@@ -110,9 +110,9 @@ def _group(records: Sequence[Record], releases: Mapping[str, Release], what_if: 
     return list(groups.values())
 
 
-def _decide_group(terms: Terms, records: Sequence[Record], releases: Mapping[str, Release]) -> _DecidedGroup:
+def _decide_group(terms: DecisionRules, records: Sequence[Record], releases: Mapping[str, Release]) -> _DecidedGroup:
     numbered = number_rows(records, releases)
-    voters = Terms(terms.task, terms.policy, terms.voters)
+    voters = DecisionRules(terms.task, terms.policy, terms.voters)
     recorded = {voter.id: collect_output(voter, terms.task, numbered) for voter in voters.members}
     rows = int(numbered[-1].rows[-1]) + 1
     # A row has only the voters of its own record, so another record's missing voters do not affect it. The source has
@@ -145,7 +145,7 @@ def _decide_group(terms: Terms, records: Sequence[Record], releases: Mapping[str
     return _DecidedGroup(outcomes, missing)
 
 
-def _has_quorum(terms: Terms, place: int, recorded: Mapping[str, RecordedOutput], last_tier: int) -> bool:
+def _has_quorum(terms: DecisionRules, place: int, recorded: Mapping[str, RecordedOutput], last_tier: int) -> bool:
     """Return whether the voters with an output in a record hold the quorum, even if it is unusable in some rows."""
     reached = [voter for voter in terms.members if voter.tier <= last_tier]
     present = [voter.id for voter in reached if place in recorded[voter.id].present]

@@ -8,7 +8,7 @@ from typing import get_args
 
 from msgspec import structs
 
-from stepensemble.core.aggregation.decision import Terms
+from stepensemble.core.aggregation.decision import DecisionRules
 from stepensemble.core.errors import ReplayRefused
 from stepensemble.core.problems import Problem, enumerate_values, show, suggest
 from stepensemble.core.releases.release import Release, ReleasedMember
@@ -43,7 +43,7 @@ class WhatIf:
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
-def resolve_terms(what_if: WhatIf, release: Release, recorded: Policy) -> Terms:
+def resolve_terms(what_if: WhatIf, release: Release, recorded: Policy) -> DecisionRules:
     """Return the terms by which a release's records are decided again.
 
     Args:
@@ -63,7 +63,7 @@ def resolve_terms(what_if: WhatIf, release: Release, recorded: Policy) -> Terms:
         structs.replace(member, weight=what_if.weights[member.id]) if member.id in what_if.weights else member
         for member in source.members
     )
-    terms = Terms(source.task, policy, members)
+    terms = DecisionRules(source.task, policy, members)
     problems = list(_check_terms(what_if, terms.task, policy, members))
     if problems:
         raise ReplayRefused(problems)

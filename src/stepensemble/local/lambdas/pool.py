@@ -1,8 +1,8 @@
 """The template's functions, each with the processes that run its handler.
 
-A process handles one invocation at a time. More processes give more concurrency, up to a limit; beyond it invocations
-wait. Everything runs on one event loop in a thread of its own. The methods of `FunctionPool` may be called from any
-other thread.
+A process handles one invocation at a time, and lives until the stack is closed. More processes give more concurrency,
+up to a limit; beyond it invocations wait. Everything runs on one event loop in a thread of its own. The methods of
+`FunctionPool` may be called from any other thread.
 """
 
 from __future__ import annotations

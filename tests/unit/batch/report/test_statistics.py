@@ -33,7 +33,7 @@ from stepensemble.batch.report.statistics import (
     count_rows_read,
     merge_statistics,
 )
-from stepensemble.core.aggregation.decision import Decision, Terms, decide_rows
+from stepensemble.core.aggregation.decision import Decision, DecisionRules, decide_rows
 from stepensemble.core.aggregation.output import MemberFailure
 from stepensemble.core.aggregation.output_source import MemberResult
 from stepensemble.core.schema.policy import Confidence, HardVote
@@ -138,7 +138,7 @@ def test_rejected_rows_are_counted_by_column_and_kind_with_the_first_ones_as_exa
 
 
 def decide(read: Any, results: dict[str, MemberResult], rows: int) -> Decision:
-    decision = decide_rows(Terms(read.task, read.policy, read.members), rows, Supply(lambda *_: results))
+    decision = decide_rows(DecisionRules(read.task, read.policy, read.members), rows, Supply(lambda *_: results))
     assert isinstance(decision, Decision)
     return decision
 

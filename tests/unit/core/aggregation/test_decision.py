@@ -14,7 +14,7 @@ from numpy.testing import assert_equal
 
 from builders import BINARY, REGRESSION, THREE, Supply, released
 from stepensemble.core.aggregation.classification import ABSTAINED
-from stepensemble.core.aggregation.decision import Decision, Terms, Undecided, decide_rows
+from stepensemble.core.aggregation.decision import Decision, DecisionRules, Undecided, decide_rows
 from stepensemble.core.aggregation.output_source import MemberResult, Results
 from stepensemble.core.aggregation.pooling import Vote
 from stepensemble.core.aggregation.row_predictions import RowPredictions, ShadowOutput, meets_confidence, predict_rows
@@ -62,7 +62,7 @@ class Panel:
         return {id_: MemberResult(id_, canonical=self.outputs[id_][rows]) for id_ in present}
 
     def decide(self, policy: Policy, *, task: Any = BINARY, rows: int = 4) -> Decision:
-        decision = decide_rows(Terms(task, policy, self.members), rows, self)
+        decision = decide_rows(DecisionRules(task, policy, self.members), rows, self)
         assert isinstance(decision, Decision)
         return decision
 
@@ -151,7 +151,7 @@ def test_undecided_names_the_next_tier_and_its_rows(computed: int, tier: int, ro
     panel = Panel(*members, a=binary(0.95, 0.7, 0.6, 0.5), b=binary(1, 1, 0.6, 0.5))
 
     source = Supply(lambda tier, numbers: panel.get_results(tier, numbers) if tier <= computed else None)
-    undecided = decide_rows(Terms(BINARY, Policy(cascade=Confidence(min_margin=0.6)), members), 4, source)
+    undecided = decide_rows(DecisionRules(BINARY, Policy(cascade=Confidence(min_margin=0.6)), members), 4, source)
     assert isinstance(undecided, Undecided)
     assert (undecided.tier, undecided.numbers.tolist()) == (tier, rows)
 

@@ -17,26 +17,26 @@ from stepensemble.core.releases.pointer import (
     serves,
     succeed,
 )
-from stepensemble.core.releases.release import Canary, Current, Term
+from stepensemble.core.releases.release import Canary, PastRelease, ReleasePointer
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 ONE, TWO = {"m": "1"}, {"m": "1", "n": "2"}
 
 
 def test_the_first_release_has_no_history() -> None:
-    assert succeed(None, A, ONE, "t1") == Current(A, ONE, "t1", (), None)
+    assert succeed(None, A, ONE, "t1") == ReleasePointer(A, ONE, "t1", (), None)
 
 
 def test_what_was_current_goes_to_the_top_of_the_history() -> None:
     second = succeed(succeed(None, A, ONE, "t1"), B, TWO, "t2")
-    assert second == Current(B, TWO, "t2", (Term(A, "t1", "t2"),))
+    assert second == ReleasePointer(B, TWO, "t2", (PastRelease(A, "t1", "t2"),))
     third = succeed(second, A, ONE, "t3")
-    assert third == Current(A, ONE, "t3", (Term(B, "t2", "t3"), Term(A, "t1", "t2")))
+    assert third == ReleasePointer(A, ONE, "t3", (PastRelease(B, "t2", "t3"), PastRelease(A, "t1", "t2")))
 
 
 def test_the_same_release_in_other_slots_goes_on_being_current() -> None:
     second = succeed(succeed(None, A, ONE, "t1"), B, ONE, "t2")
-    assert succeed(second, B, TWO, "t3") == Current(B, TWO, "t2", second.history)
+    assert succeed(second, B, TWO, "t3") == ReleasePointer(B, TWO, "t2", second.history)
 
 
 def test_the_history_has_an_end() -> None:
@@ -56,15 +56,15 @@ def test_the_previous_release_is_the_last_other_one() -> None:
 
 
 def test_a_pointer_of_an_earlier_version_is_read() -> None:
-    old = msgspec.json.decode(b'{"release": "abc", "slots": {"m": "1"}}', type=Current)
-    assert old == Current("abc", ONE, None, (), None)
-    assert succeed(old, B, ONE, "t2").history == (Term("abc", None, "t2"),)
+    old = msgspec.json.decode(b'{"release": "abc", "slots": {"m": "1"}}', type=ReleasePointer)
+    assert old == ReleasePointer("abc", ONE, None, (), None)
+    assert succeed(old, B, ONE, "t2").history == (PastRelease("abc", None, "t2"),)
     assert choose(old, "any") == ("abc", ONE)
 
 
 def test_a_pointer_comes_back_from_json() -> None:
     current = begin_canary(succeed(succeed(None, A, ONE, "t1"), B, ONE, "t2"), C, TWO, 10, "t3")
-    assert msgspec.json.decode(msgspec.json.encode(current), type=Current) == current
+    assert msgspec.json.decode(msgspec.json.encode(current), type=ReleasePointer) == current
 
 
 CURRENT = succeed(None, A, ONE, "t1")
@@ -72,7 +72,7 @@ WITH_CANARY = begin_canary(CURRENT, B, TWO, 10, "t2")
 
 
 def test_a_canary_leaves_the_current_release_alone() -> None:
-    expected = Current(A, ONE, "t1", (), Canary(B, TWO, 10, "t2"))
+    expected = ReleasePointer(A, ONE, "t1", (), Canary(B, TWO, 10, "t2"))
     assert expected == WITH_CANARY
 
 
@@ -89,7 +89,7 @@ def test_one_canary_at_a_time() -> None:
 
 
 def test_a_promoted_canary_is_current_in_its_slots() -> None:
-    assert promote_canary(WITH_CANARY, "t3") == Current(B, TWO, "t3", (Term(A, "t1", "t3"),))
+    assert promote_canary(WITH_CANARY, "t3") == ReleasePointer(B, TWO, "t3", (PastRelease(A, "t1", "t3"),))
 
 
 def test_an_aborted_canary_leaves_no_trace() -> None:
