@@ -85,7 +85,7 @@ def read_rejected(run: Mapping[str, Any], project: Path) -> pl.DataFrame:
 def test_the_same_rows_get_the_same_predictions_from_a_batch_and_an_execution(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
-    run = batch(shared_project, str(write_jsonl(shared_project / "in" / "doors.jsonl", rows)), "--shard-size", "16KB")
+    run = batch(shared_project, str(write_jsonl(shared_project / "in" / "alike.jsonl", rows)), "--shard-size", "16KB")
     assert (run["status"], run["rows_in"], run["rows_out"], run["rows_rejected"]) == ("SUCCEEDED", 300, 300, 0)
     output = follow_pointers(stack.data, msgspec.convert(predict(stack, {"instances": rows}), Output))
     predictions: list[Row] = msgspec.to_builtins(output.predictions)
@@ -94,13 +94,13 @@ def test_the_same_rows_get_the_same_predictions_from_a_batch_and_an_execution(
     for name in predictions[0]:
         assert results[name].to_list() == [prediction[name] for prediction in predictions], name
     for one in output.members:
-        said = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in one.outputs or ()]
-        assert results[f"{one.id}_output"].to_list() == said, one.id
+        outputs = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in one.outputs or ()]
+        assert results[f"{one.id}_output"].to_list() == outputs, one.id
     summary = read_summary(run, shared_project)
     assert summary.shards > 1
     assert [one.rows for one in summary.members] == [300] * len(output.members)
-    for one, said in zip(summary.members, output.members, strict=True):
-        assert one.mean == pytest.approx(results[f"{said.id}_value"].mean(), abs=1e-12)
+    for one, scored in zip(summary.members, output.members, strict=True):
+        assert one.mean == pytest.approx(results[f"{scored.id}_value"].mean(), abs=1e-12)
     assert summary.labels == dict(results["label"].value_counts().iter_rows())
     assert summary.needs_review == output.needs_review
 
@@ -128,7 +128,7 @@ def test_every_format_is_read_and_written_alike(shared_project: Path, stack: Sta
     assert [float(line["value"]) for line in csv.DictReader(io.StringIO(part))] == first["value"].to_list()
 
 
-def test_rejections_have_the_words_of_an_execution(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_rejections_have_the_messages_of_an_execution(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     wrong: list[Row] = [
         {**rows[0], "Age": "twenty-two"},
@@ -142,8 +142,10 @@ def test_rejections_have_the_words_of_an_execution(shared_project: Path, stack: 
     rejected = read_rejected(run, shared_project)
     assert rejected["row"].to_list() == [21, 22, 22, 23, 24, 25]
     refused = run_ensemble(shared_project, "run", "-", stdin=json.dumps({"instances": wrong}))
-    said = [line.partition(": ")[2] for line in refused.stderr.splitlines()[1:]]
-    assert sorted(f"{reason}; {remedy}" for reason, remedy in rejected["reason", "remedy"].iter_rows()) == sorted(said)
+    lines = [line.partition(": ")[2] for line in refused.stderr.splitlines()[1:]]
+    assert sorted(f"{reason}; {remedy}" for reason, remedy in rejected["reason", "remedy"].iter_rows()) == sorted(
+        printed
+    )
     assert read_summary(run, shared_project).rows_rejected == 5
 
 
@@ -214,16 +216,16 @@ def test_two_at_once_come_to_one_result(shared_project: Path, stack: Stack, rows
     assert len(results) == read_summary(runs[0], shared_project).shards + 1  # and _SUCCESS
 
 
-def test_a_run_goes_on_when_who_watches_it_is_interrupted(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_a_run_continues_when_the_command_is_interrupted(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     path = write_jsonl(shared_project / "in" / "interrupted.jsonl", rows[::-1])
     others = {listed.key.split("/")[1] for listed in stack.data.list(BATCH)}
     command = [ENSEMBLE, "batch", str(path), *SMALL, "--date", "2026-03-01", "--json"]
     with subprocess.Popen(command, cwd=shared_project, stderr=subprocess.PIPE, text=True) as process:
         run = wait_for_reports(stack, others, 1)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the run continues; the same command joins it" in said
+    assert "the run continues; the same command joins it" in output
     again = batch(shared_project, str(path), *SMALL, "--date", "2026-03-01")
     assert again["run"] == run
     assert again["mode"] in {"joined", "returned"}
@@ -361,10 +363,10 @@ def test_what_plan_notes_of_the_columns_is_reported_while_the_shards_run(
         dataset=stack.data.pointer(f"inbox/{path.name}").s3, date="2026-03-02", options=Options(shard_size=1024)
     )
     stack.data.write(f"inbox/{path.name}", path.read_bytes())
-    told: list[str | Progress] = []
-    follow_run(stack, start_run(stack, request), told.append, told.append)
-    assert told[:2] == [unused, missing]
-    assert any(isinstance(one, Progress) and one.finished < one.shards for one in told[2:])
+    messages: list[str | Progress] = []
+    follow_run(stack, start_run(stack, request), messages.append, messages.append)
+    assert messages[:2] == [unused, missing]
+    assert any(isinstance(one, Progress) and one.finished < one.shards for one in messages[2:])
 
 
 def test_the_transitions_that_are_counted_are_those_of_the_history(

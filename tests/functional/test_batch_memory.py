@@ -29,7 +29,7 @@ TEXT = "wide text, in which nothing is to be found\n" * 25_000
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A stack whose functions are small, and an ensemble that says x / 2 + 2."""
+    """A stack whose functions are small, and an ensemble that computes x / 2 + 2."""
     folder = copy_project(tmp_path_factory.mktemp("small"))
     data = manifest(member("half"), features=[X], golden=[{"x": 1}])
     (folder / "models" / "manifest.json").write_text(json.dumps(data))
@@ -77,7 +77,7 @@ def test_parquet_that_ends_the_process_fails_its_shard_alone(project: Path) -> N
     body = io.BytesIO()
     values = [float(row) if row % 5 else None for row in range(128)]
     pl.DataFrame({"x": values}).write_parquet(body, compression="uncompressed", statistics=False)
-    # In the header of its page, 128 values (zigzag 256) become -129: polars then asks for more memory than there is.
+    # In the header of its page, 128 values (zigzag 256) become -129: polars then allocates more memory than there is.
     count, damaged = bytes.fromhex("158002"), bytes.fromhex("158102")
     place = body.getvalue().index(count)
     (folder / "a.parquet").write_bytes(body.getvalue()[:place] + damaged + body.getvalue()[place + len(count) :])

@@ -26,7 +26,7 @@ def test_a_campaign_runs_and_finds_every_promise_kept(name: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.stdout, done.stderr
     document = json.loads(done.stdout)
-    # How fast others are answered depends on what else the machine does while tests run.
+    # How fast others get a response depends on what else the machine does while tests run.
     broken = [promise for promise in document["broken"] if "median latency" not in promise]
     assert broken == []
     assert document["counts"]

@@ -92,7 +92,7 @@ def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, numbe
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("run", "events/nobody.json"), "cannot be read: No such file"),
+        (("run", "events/missing.json"), "cannot be read: No such file"),
         (("run", "events/passenger.json", "--manifest", "nowhere.json"), "nowhere.json does not exist"),
         (("check", "nowhere.json"), "nowhere.json does not exist"),
         (("run", "examples/titanic/passengers.csv"), "is a dataset, and `run` takes one JSON document"),
@@ -143,7 +143,7 @@ def test_reviews_lists_the_predictions_of_earlier_runs_that_need_a_review(projec
         run_ensemble(project, "local", "stop")
     expected = [(output["prediction_id"], output["needs_review"], output["release"]) for output in reversed(outputs)]
     assert [(one["prediction_id"], one["needs_review"], one["release"]) for one in listed] == expected
-    assert [one["needs_review"] for one in listed] == [8, 1]  # no two members ever say quite the same
+    assert [one["needs_review"] for one in listed] == [8, 1]  # no two members ever have the same output
     assert set(listed[0]) == {"id", "time", "prediction_id", "release", "status", "needs_review", "execution"}
     assert listed[0]["execution"].endswith(f":{outputs[1]['prediction_id']}")
     assert latest == listed[:1]

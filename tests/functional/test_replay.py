@@ -51,10 +51,10 @@ def test_the_least_probability_is_that_of_the_members(recorded: Path) -> None:
     changed = {(row["prediction_id"], row["row"]): row for row in report["changed_rows"]}
     assert report["compared"] == sum(record["rows"] for record in shown)
     for record in shown:
-        said = [member["outputs"] for member in record["output"]["members"] if member["role"] == "voter"]
+        voters = [member["outputs"] for member in record["output"]["members"] if member["role"] == "voter"]
         for number, prediction in enumerate(record["output"]["predictions"]):
             row = changed[record["prediction_id"], number]
-            least = min(outputs[number] for outputs in said)
+            least = min(outputs[number] for outputs in voters)
             assert row["value"] == {"from": prediction["value"], "to": least}
             assert row["shift"] == least - prediction["value"]
             assert row["label"] == {"from": prediction["label"], "to": "survived" if least >= 0.5 else "died"}

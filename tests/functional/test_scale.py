@@ -1,4 +1,4 @@
-"""docs/scale.md says what its script reckons, from what the state machine, the template and the benchmark say."""
+"""docs/scale.md holds what its script computes from the state machine, the template and the benchmark's results."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def own_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(own_project: Path) -> Iterator[LocalStack]:
-    """A stack of these tests alone, announced: which environments have begun is looked at."""
+    """A stack of these tests alone, announced: they inspect which environments have started."""
     with LocalStack.start(own_project, LocalStackOptions(announce=True, account="888888888888")) as started:
         yield started
 
@@ -103,8 +103,8 @@ def test_both_runtimes_predict_together_as_they_do_in_process(stack: Stack, make
     assert (slots["half"] in stack.slots["litert"], slots["times"]) == (True, "t1")
     payload: dict[str, Any] = {"instances": [{"x": 4}, {"x": -1}], "release": twice.digest}
     output = predict(stack, payload)
-    said = {one["id"]: (one["outputs"], one["cold"]) for one in output["members"]}
-    assert said == {"half": ([4.0, 1.5], True), "times": ([8.0, -2.0], True)}
+    members = {one["id"]: (one["outputs"], one["cold"]) for one in output["members"]}
+    assert members == {"half": ([4.0, 1.5], True), "times": ([8.0, -2.0], True)}
     assert [row["value"] for row in output["predictions"]] == [6.0, -0.25]
     assert without_volatile(output) == without_volatile(Ensemble.load(twice.path).predict(payload))
     assert not any(one["cold"] for one in predict(stack, payload)["members"])

@@ -93,7 +93,7 @@ def encode(training: list[Row], rows: list[Row]) -> np.ndarray:
 
 
 def infer(file: Path, batch: np.ndarray) -> np.ndarray:
-    """Ask a committed file through the names of its signature."""
+    """Invoke a committed file by the names of its signature."""
     taken = batch[:, WITHOUT_FARE_AND_PORT] if file.stem == "deep" else batch
     interpreter = Interpreter(model_content=file.read_bytes(), num_threads=1)
     outputs: np.ndarray = interpreter.get_signature_runner("serving_default")(columns=taken)["probability"]

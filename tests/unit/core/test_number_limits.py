@@ -1,4 +1,4 @@
-"""No number of a manifest that passes its check, and no finite output, leaves float64 on the way to an answer."""
+"""No number of a manifest that passes its check, and no finite output, leaves float64 on the way to a prediction."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_law_a_manifest_that_passes_its_check_never_overflows(
     event("admitted")
     with np.errstate(over="raise", divide="raise", invalid="raise"):
         check_columns(read)
-        check_answers(read, generator)
+        check_results(read, generator)
 
 
 def check_columns(read: Manifest) -> None:
@@ -140,9 +140,9 @@ def check_columns(read: Manifest) -> None:
         assert all(np.isfinite(column).all() for column in columns.values())
 
 
-def check_answers(read: Manifest, generator: np.random.Generator) -> None:
+def check_results(read: Manifest, generator: np.random.Generator) -> None:
     rows = 6
-    said = {}
+    results = {}
     for one in read.members:
         width = {"probabilities": 3, "logits": len(getattr(read.task, "classes", ()))}.get(
             one.output.__struct_config__.tag, 1
@@ -152,19 +152,19 @@ def check_answers(read: Manifest, generator: np.random.Generator) -> None:
             numbers = generator.choice([0.0, 5e-324, 1e-300, 0.5, 1.0], (rows, width))
         if one.output.__struct_config__.tag == "probabilities":
             numbers = np.eye(3)[generator.integers(0, 3, rows)] * (1 - 1e-9) + 1e-9 / 3
-        said[one.id] = MemberResult(one.id, numbers[:, 0] if width == 1 else numbers)
+        results[one.id] = MemberResult(one.id, numbers[:, 0] if width == 1 else numbers)
     members = [released(one.id, one.output, weight=one.weight) for one in read.members]
     made = release(read.task, *members, aggregation=read.aggregation, review=read.review)
-    decided = decide(made, made.policy, rows, CollectedResults([said]))
+    decided = decide(made, made.policy, rows, CollectedResults([results]))
     assert isinstance(decided, ExecutionResult)
     check_finite(msgspec.to_builtins(decided.to_output("p", "r")))
-    answered = predict_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), CollectedResults([said]))
-    assert isinstance(answered, ShardPredictions)
-    if answered.heard is not None:
-        check_finite(msgspec.to_builtins(count_predictions(made, answered.heard, {})))
+    shard = predict_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), CollectedResults([results]))
+    assert isinstance(shard, ShardPredictions)
+    if shard.decision is not None:
+        check_finite(msgspec.to_builtins(count_predictions(made, shard.decision, {})))
     fast_path = prepare_fast_path(made)
     for row in range(rows if fast_path is not None else 0):
-        alone = fast_path({id_: MemberResult(id_, one.outputs[[row]]) for id_, one in said.items()})
+        alone = fast_path({id_: MemberResult(id_, one.outputs[[row]]) for id_, one in results.items()})
         if alone is not None:
             check_finite(msgspec.to_builtins(alone.predictions))
 

@@ -1,4 +1,4 @@
-"""What an execution's failure becomes at the HTTP door."""
+"""Which error an execution's failure becomes in the HTTP API."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_metadata_that_no_execution_carries_is_refused_before_anything_is_writte
         (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
     ],
 )
-def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
+def test_a_call_that_lambda_rejects_may_be_retried(error: Exception, kind: type[errors.EnsembleError]) -> None:
     invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     with pytest.raises(kind) as raised:
@@ -152,8 +152,8 @@ def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[err
     assert "secret" not in str(raised.value)
 
 
-class Answering:
-    """Lambda, which answers one call after the other."""
+class StubLambda:
+    """Lambda, which returns these responses one after the other."""
 
     def __init__(self, *responses: dict[str, Any]) -> None:
         self.responses = list(responses)
@@ -180,7 +180,7 @@ REFUSED = {"errorType": "InvalidOutput", "errorMessage": "is not finite"}
 def test_a_slot_whose_process_died_is_called_once_more(
     responses: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
 ) -> None:
-    client: Any = Answering(*responses)
+    client: Any = StubLambda(*responses)
     invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     if kind is None:

@@ -1,4 +1,4 @@
-"""The HTTP API's function, by API Gateway's events: what is taken for a body, and what an error becomes."""
+"""The HTTP API's function, by API Gateway's events: which bodies are accepted, and which response an error becomes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SERVING = "/v1/models/titanic:predict"
 BODY = b'{"instances": [{"Age": 22}]}'
 
 
-class StubDoor:
-    """Keeps what it is asked, and raises always the same."""
+class StubService:
+    """Keeps its calls, and always raises the same error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -39,7 +39,7 @@ class StubDoor:
 def predict_servable(
     error: Exception, verb: str = "POST", path: str = "/predict", body: bytes = BODY, **headers: str
 ) -> tuple[int, dict[str, str], Any, list[tuple[Any, ...]]]:
-    """Send one request; return status, headers, body, and what the door was asked."""
+    """Send one request; return status, headers, body, and the service's calls."""
     event = {
         "version": "2.0",
         "rawPath": path,
@@ -49,20 +49,20 @@ def predict_servable(
         "body": base64.b64encode(body).decode(),
         "isBase64Encoded": True,
     }
-    service = StubDoor(error)
+    service = StubService(error)
     response: Any = make_api(service).resolve(event, None)  # type: ignore[arg-type]
     return response["statusCode"], response["headers"], json.loads(response["body"]), service.requested
 
 
 def taken(body: bytes, path: str = "/predict", **headers: str) -> Any:
-    """Return what the door is asked with; it says that nothing is published."""
+    """Return the body that the service is called with; it fails because nothing is published."""
     status, _, _, requested = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
     assert status == 503
     return requested[0][-1]
 
 
 def refused(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, str]:
-    """Return status and message of a request that does not reach the door."""
+    """Return status and message of a request that does not reach the service."""
     status, _, response, requested = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
     assert not requested
     return status, response["error"] if path.startswith("/v1/") else response["message"]
@@ -113,9 +113,9 @@ def list_places(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, .
         yield from list_places(value, (*place, key))
 
 
-def test_an_event_that_lacks_a_key_or_has_another_value_gets_a_response_or_is_invalid() -> None:
-    api = make_api(StubDoor(NothingPublished("nothing")))  # type: ignore[arg-type]
-    response, invalid = set(), set()
+def test_an_event_with_a_missing_or_changed_key_gets_a_response_or_is_invalid() -> None:
+    api = make_api(StubService(NothingPublished("nothing")))  # type: ignore[arg-type]
+    valid, invalid = set(), set()
     for place in list_places(WHOLE_EVENT):
         for value in (None, 7, "x", [], {}, ...):
             event: Any = copy.deepcopy(WHOLE_EVENT)
@@ -131,9 +131,9 @@ def test_an_event_that_lacks_a_key_or_has_another_value_gets_a_response_or_is_in
                 invalid.add(place)
                 continue
             api.resolve(event, None)  # type: ignore[arg-type]
-            response.add(place)
+            valid.add(place)
     assert ("requestContext", "stage") in invalid
-    assert ("queryStringParameters",) in response - invalid
+    assert ("queryStringParameters",) in valid - invalid
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_an_event_that_lacks_a_key_or_has_another_value_gets_a_response_or_is_in
         ({**EVENT, "headers": None}, "$.headers: Expected `object`, got `null`"),
     ],
 )
-def test_any_other_event_is_refused_with_what_it_lacks_and_where_to_go(event: Any, message: str) -> None:
+def test_any_other_event_is_rejected_with_its_fault_and_a_remedy(event: Any, message: str) -> None:
     with pytest.raises(InvalidPayload) as refused:
         check_event(event)
     (problem,) = refused.value.problems
@@ -174,7 +174,7 @@ def test_every_error_of_this_package_has_a_status_and_states_when_to_retry(
     kind: type[EnsembleError], path: str
 ) -> None:
     many = hasattr(errors, kind.__name__) and issubclass(kind, errors._WithProblems)
-    error = kind([Problem("$.x", "is wrong", "mend it")]) if many else kind("what is wrong; what to do")  # type: ignore[arg-type]
+    error = kind([Problem("$.x", "is wrong", "fix it")]) if many else kind("the fault; the remedy")  # type: ignore[arg-type]
     status, headers, response, _ = predict_servable(error, path=path)
     assert status == STATUSES.get(kind, 500)
     assert headers["Content-Type"] == "application/json"
@@ -195,7 +195,7 @@ def test_an_unexpected_fault_reports_nothing(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -> None:
-    problems = [Problem(f"$.instances[{row}]", "é" * 40, "mend it") for row in range(100_000)]
+    problems = [Problem(f"$.instances[{row}]", "é" * 40, "fix it") for row in range(100_000)]
     status, _, response, _ = predict_servable(InvalidPayload(problems), path=path)
     assert status == 400
     assert len(json.dumps(json.dumps(response))) < RESPONSE_BYTES
@@ -260,7 +260,7 @@ def test_a_name_is_taken_as_api_gateway_decoded_it(name: str) -> None:
 # --------------------------------------------------------------------------------------------------------- bodies
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     assert taken(b"\xef\xbb\xbf" + BODY) == json.loads(BODY)
 
 
@@ -285,9 +285,9 @@ def test_a_key_that_is_given_twice_is_refused(path: str) -> None:
 )
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_what_is_not_json_is_rejected(path: str, body: bytes, message: str) -> None:
-    status, message = refused(body, path)
+    status, found = refused(body, path)
     assert status == 400
-    assert message in message
+    assert message in found
 
 
 def test_a_message_explains_how_to_send_an_image() -> None:
@@ -312,7 +312,7 @@ def test_a_compressed_image_is_one() -> None:
     [BODY, b"", gzip.compress(BODY)[:-9], gzip.compress(BODY) + b"more"],
     ids=["plain", "empty", "cut", "longer"],
 )
-def test_what_gzip_did_not_make_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_gzip_data_is_rejected(body: bytes) -> None:
     status, message = refused(body, content_encoding="gzip")
     assert (status, message) == (400, "1 problem:\n- $: the body is not gzip data; leave Content-Encoding out")
 
@@ -325,7 +325,7 @@ def test_a_body_that_is_too_large_is_refused_compressed_or_not(size: int) -> Non
         assert refused(b" " * size)[0] == 413
 
 
-def test_another_compression_is_refused_with_the_one_that_is_taken() -> None:
+def test_another_compression_is_rejected_with_the_accepted_one() -> None:
     status, headers, response, _ = predict_servable(NothingPublished("nothing"), content_encoding="br")
     assert (status, headers["Accept-Encoding"]) == (415, "gzip")
     assert response["message"] == 'the content coding "br" is not accepted; send gzip, or the body uncompressed'

@@ -58,7 +58,7 @@ def stack(tmp_path: Path) -> MemoryStack:
 
 @pytest.fixture
 def with_images(tmp_path: Path) -> MemoryStack:
-    """A stack whose ensemble asks for a picture alone."""
+    """A stack whose ensemble has an image as its only feature."""
     made = MemoryStack()
     made.data = Versions()
     made.publish(sources(tmp_path, member("half"), features=[PIXELS]))
@@ -120,7 +120,7 @@ def test_of_a_bucket_without_versions_the_dataset_is_the_object(stack: MemorySta
     assert response["input"] == {"dataset": "s3://data/inbox/a.csv"}
 
 
-def test_each_version_is_read_for_itself(stack: MemoryStack) -> None:
+def test_each_version_is_read_separately(stack: MemoryStack) -> None:
     stack.data.kept["inbox/a.json", "v2"] = json.dumps({"features": {"x": 2}}).encode()
     first = receive(stack, "inbox/a.json", json.dumps(PAYLOAD).encode())
     second = receive(stack, "inbox/a.json", size=20, **{"version-id": "v2"})
@@ -169,7 +169,7 @@ def test_the_same_version_has_the_same_name_and_another_another(stack: MemorySta
         name(**plain, etag="e2"),
     ]
     assert len(set(names)) == len(names)
-    assert name() == name(sequencer="0F", etag="e9", size=9) == names[0]  # an event that comes twice, told otherwise
+    assert name() == name(sequencer="0F", etag="e9", size=9) == names[0]  # the same version in another event
     for one in names:  # the role starts executions that are called so, of at most 80 characters
         assert one.startswith("inbox-")
         assert set(one.removeprefix("inbox-")) <= set("0123456789abcdef")

@@ -11,7 +11,7 @@ from hypothesis import given
 from stepensemble.handlers.inbox.s3_object import InboxObject, read_inbox_object
 from stepensemble.storage.keys import FAILURE, KEY_BYTES, OUTBOX, RESPONSE, response_key, to_portable_key
 
-TOLD = {"key": "inbox/a.json", "size": 3, "etag": "abc", "version-id": "v1", "sequencer": "0A"}
+DETAIL = {"key": "inbox/a.json", "size": 3, "etag": "abc", "version-id": "v1", "sequencer": "0A"}
 SEQUENCERS = st.text("0123456789ABCDEF", min_size=1, max_size=20)
 PARTS = st.text("a.é漢😀 _%#?+\n\x7f", max_size=12)
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
@@ -49,11 +49,11 @@ def test_a_shorter_one_is_padded_on_its_right() -> None:
 
 
 def test_the_object_of_an_event_is_read_and_other_keys_are_ignored() -> None:
-    assert read_inbox_object({**TOLD, "more": 1}) == InboxObject("inbox/a.json", 3, "abc", "0A", "v1")
+    assert read_inbox_object({**DETAIL, "more": 1}) == InboxObject("inbox/a.json", 3, "abc", "0A", "v1")
 
 
 @pytest.mark.parametrize(
-    "detail", [{}, {"key": "inbox/a"}, {**TOLD, "size": "3"}, {**TOLD, "key": None}, "inbox/a", None]
+    "detail", [{}, {"key": "inbox/a"}, {**DETAIL, "size": "3"}, {**DETAIL, "key": None}, "inbox/a", None]
 )
 def test_what_is_not_an_object_is_refused(detail: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
@@ -62,7 +62,7 @@ def test_what_is_not_an_object_is_refused(detail: Any) -> None:
 
 @pytest.mark.parametrize("unversioned", [{}, {"version-id": None}, {"version-id": "null"}])
 def test_without_a_version_id_a_version_is_named_by_when_it_came_and_what_it_is(unversioned: dict[str, Any]) -> None:
-    detail = {name: value for name, value in TOLD.items() if name != "version-id"} | unversioned
+    detail = {name: value for name, value in DETAIL.items() if name != "version-id"} | unversioned
     found = read_inbox_object(detail)
     assert (found.version_id, found.version) == (None, "0A-abc")
     assert read_inbox_object({**detail, "sequencer": "0B"}).version != found.version
@@ -70,7 +70,7 @@ def test_without_a_version_id_a_version_is_named_by_when_it_came_and_what_it_is(
 
 
 def test_a_version_id_alone_names_a_version() -> None:
-    assert read_inbox_object(TOLD).version == read_inbox_object({**TOLD, "sequencer": "0F"}).version == "v1"
+    assert read_inbox_object(DETAIL).version == read_inbox_object({**DETAIL, "sequencer": "0F"}).version == "v1"
 
 
 # ------------------------------------------------------------------------------------------------------------ keys
