@@ -161,7 +161,7 @@ def check_results(read: Manifest, generator: np.random.Generator) -> None:
     shard = predict_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), CollectedResults([results]))
     assert isinstance(shard, ShardPredictions)
     if shard.decision is not None:
-        check_finite(msgspec.to_builtins(count_predictions(made, shard.decision, {})))
+        check_finite(msgspec.to_builtins(count_predictions(made, shard.decision, ())))
     fast_path = prepare_fast_path(made)
     for row in range(rows if fast_path is not None else 0):
         alone = fast_path({id_: MemberResult(id_, one.outputs[[row]]) for id_, one in results.items()})
