@@ -1,4 +1,4 @@
-"""What lies beside each event: `NAME.output.json`, or `NAME.error.json`.
+"""The expected files beside each event: `NAME.output.json`, or `NAME.error.json`.
 
 Images are events of the ensemble of digits, all others of the ensemble of passengers.
 

@@ -1,4 +1,4 @@
-"""A whole dataset through the ensemble, as a person runs it: the command line, the real state machine and handlers."""
+"""`ensemble batch` over whole datasets: the command line, the real state machine and handlers."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_rejections_have_the_messages_of_an_execution(shared_project: Path, stac
     assert read_summary(run, shared_project).rows_rejected == 5
 
 
-def test_records_that_are_none_are_rejected_too(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_invalid_records_are_rejected_too(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_csv(shared_project / "in" / "records.csv", rows[:10])
     with path.open("ab") as file:
@@ -174,7 +174,7 @@ def test_a_quoted_newline_is_part_of_its_row_wherever_shards_are_cut(
     assert results["note"].to_list() == [row["note"] for row in noted]
 
 
-def test_an_id_and_a_label_come_along(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_id_and_label_columns_are_in_the_results(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     labelled = [{"PassengerId": f"p-{n}", **row, "Survived": n % 2} for n, row in enumerate(rows)]
     path = write_csv(shared_project / "in" / "labelled.csv", labelled)
@@ -189,7 +189,7 @@ def test_an_id_and_a_label_come_along(shared_project: Path, stack: Stack, rows: 
     assert ensemble.brier_score == pytest.approx(brier, abs=1e-12)
 
 
-def test_requested_again_it_is_one_run(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_a_repeated_request_is_one_run(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_jsonl(shared_project / "in" / "again.jsonl", rows)
     first, second = (batch(shared_project, str(path), "--date", "2026-03-01") for _ in range(2))
@@ -202,7 +202,7 @@ def test_requested_again_it_is_one_run(shared_project: Path, stack: Stack, rows:
     assert not [key for key in (listed.key for listed in stack.data.list(f"{BATCH}{first['run']}/")) if "/part/" in key]
 
 
-def test_two_at_once_come_to_one_result(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_two_concurrent_requests_have_one_result(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     path = write_jsonl(shared_project / "in" / "twice.jsonl", rows[:100])
     command = [ENSEMBLE, "batch", str(path), *SMALL, "--date", "2026-03-01", "--json"]
     both = [subprocess.Popen(command, cwd=shared_project, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -249,7 +249,7 @@ def test_several_days_are_a_run_each_and_compared_with_the_day_before(
     assert named["rows_out"] == 100
 
 
-def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_refused(
+def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_an_error(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
     header = ",".join(rows[0]) + "\n"
@@ -303,11 +303,11 @@ def test_too_many_rejected_rows_fail_the_run_and_are_shown(shared_project: Path,
     assert batch(shared_project, str(path), "--max-rejected", "0.5")["rows_out"] == 50
 
 
-def test_a_member_that_has_nothing_for_one_row_is_missing_there_alone(
+def test_a_member_without_output_for_one_row_is_missing_in_that_row_only(
     shared_project: Path, stack: Stack, tmp_path: Path
 ) -> None:
     assert stack.local
-    # ln x and x / 2 + 2; of a negative number there is no logarithm.
+    # ln x and x / 2 + 2; a negative number has no logarithm.
     members = member("half"), member("log", "logarithm")
     data = manifest(*members, features=[X], quorum={"min_members": 1}, golden=[{"x": 1}])
     for name in ("half_plus_two", "logarithm"):
@@ -317,7 +317,7 @@ def test_a_member_that_has_nothing_for_one_row_is_missing_there_alone(
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"x": -1.0}, {"x": 2.0}])
     try:
         run = batch(shared_project, str(tmp_path / "in"), "--manifest", str(tmp_path / "manifest.json"))
-    finally:  # the stack is other tests', too
+    finally:  # other tests use the stack, too
         assert run_ensemble(shared_project, "publish", "--replace").returncode == 0
     results, summary = read_results(run, shared_project), read_summary(run, shared_project)
     assert results["status"].to_list() == ["COMPLETE", "COMPLETE", "DEGRADED", "COMPLETE"]
@@ -329,7 +329,7 @@ def test_a_member_that_has_nothing_for_one_row_is_missing_there_alone(
     assert (log.rows, log.unusable, log.failures) == (3, 1, {})
 
 
-def test_what_a_person_sees_is_complete(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_the_printed_text_is_complete(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_jsonl(shared_project / "in" / "seen.jsonl", [*rows[:50], {**rows[50], "Age": "old"}])
     done = run_ensemble(shared_project, "batch", str(path), "--output", "mine")
@@ -343,7 +343,7 @@ def test_what_a_person_sees_is_complete(shared_project: Path, stack: Stack, rows
     assert report.stat().st_size > 0
 
 
-def test_what_plan_notes_of_the_columns_is_reported_while_the_shards_run(
+def test_plans_notes_on_columns_are_reported_while_the_shards_run(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
     noted = [{key: value for key, value in row.items() if key != "Embarked"} | {"Cabin": "C85"} for row in rows[:150]]
@@ -378,7 +378,7 @@ def test_the_transitions_that_are_counted_are_those_of_the_history(
         pages = client.get_paginator("get_execution_history").paginate(executionArn=execution)
         return sum("stateEnteredEventDetails" in event for page in pages for event in page["events"])
 
-    # A child of the Distributed Map has no history of its own here: the shards' share is the formula's alone.
+    # A child of the Distributed Map has no separate history here: the shards' share is from the formula only.
     assert count(run["execution"]) == summary.cost.state_transitions - (4 + 3 + 4) * summary.shards
 
 
@@ -455,7 +455,7 @@ def wait_for_reports(stack: Stack, others: set[str], many: int) -> str:
 
 
 def count_kept(project: Path, folder: str) -> int:
-    """Return how many objects under a folder outlive the stack, which is not running."""
+    """Return how many objects under a folder are stored after the stack has ended."""
     database = StateDatabase(project / ".stepensemble" / "state.db")
     try:
         return sum(kept.key.startswith(folder) for kept in database.objects())
@@ -471,6 +471,6 @@ def list_children(pid: int) -> list[int]:
 
 
 def count_items(stack: Stack, execution: str) -> int:
-    """Return how many shards an execution had to do."""
+    """Return how many shards an execution processed."""
     (run,) = stack.step_functions.list_map_runs(executionArn=execution)["mapRuns"]
     return stack.step_functions.describe_map_run(mapRunArn=run["mapRunArn"])["itemCounts"]["total"]

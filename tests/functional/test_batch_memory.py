@@ -1,4 +1,4 @@
-"""Memory is bounded by a shard's size, not by the dataset's; and what dies of a shard is that shard alone."""
+"""Memory is bounded by a shard's size, not by the dataset's; and a shard that crashes its function fails alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMIT = 256
 
 ROWS, GROUP = 800, 10
 TEXT = "wide text, in which nothing is to be found\n" * 25_000
-"""More than a megabyte, which compresses well: the dataset is a small file, and is that long again when it is read."""
+"""More than a megabyte, which compresses well: the dataset is a small file, and has this length when it is read."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_dataset_of_several_times_the_memory_runs_in_small_shards_and_not_in_o
     assert "signal: killed; take smaller shards (--shard-size), or give" in whole["cause"]
 
 
-def test_many_shards_at_once_come_to_the_same_in_their_order(project: Path) -> None:
+def test_many_concurrent_shards_have_the_same_results_in_order(project: Path) -> None:
     lines = "".join(f"{row}\n" for row in range(10_000))
     (project / "many.csv").write_text(f"x\n{lines}")
     run = batch(project, "many.csv", "--shard-size", "1KB")
@@ -71,7 +71,7 @@ def test_many_shards_at_once_come_to_the_same_in_their_order(project: Path) -> N
     assert summary["shards"] > 40
 
 
-def test_parquet_that_ends_the_process_fails_its_shard_alone(project: Path) -> None:
+def test_parquet_that_crashes_the_process_fails_only_its_shard(project: Path) -> None:
     folder = project / "damaged"
     folder.mkdir()
     body = io.BytesIO()

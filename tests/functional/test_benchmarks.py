@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they have written is of what there is. No time is asserted."""
+"""The benchmarks run, and their kept results fit the current code. No time is asserted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ needs_matplotlib = pytest.mark.skipif(
 
 
 def load(name: str) -> ModuleType:
-    """Import a benchmark, which is no package: its scripts are run where they lie."""
+    """Import a benchmark, which is no package: its scripts are run in their folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
         return importlib.import_module(name)
@@ -36,7 +36,7 @@ def load(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """What one round prints as JSON, and the file it writes."""
+    """The JSON that one round prints, and the file it writes."""
     output = tmp_path_factory.mktemp("results") / "aggregation.json"
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "aggregation.py", "--rounds", "1", "--json", "--output", output],
@@ -92,7 +92,7 @@ def test_ratios_are_taken_turn_by_turn() -> None:
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2}
 
 
-def test_a_swap_is_measured_and_what_is_not_is_reported(tmp_path: Path) -> None:
+def test_a_swap_is_measured_and_skipped_parts_are_reported(tmp_path: Path) -> None:
     output = tmp_path / "swap.json"
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "swap.py", "--rounds", "1", "--no-build", "--output", output],
@@ -201,7 +201,7 @@ def test_growth_is_measured_over_doubled_counts(tmp_path: Path) -> None:
     ]
     kept = read_kept("growth")
     assert_same_form(printed, kept)
-    # What is doubled is doubled, in what the page shows, too.
+    # Doubled counts are doubled in the page's table, too.
     assert all(after // before == 2 for one in kept["series"].values() for before, after in pairwise(one["counts"]))
 
 
@@ -227,7 +227,7 @@ def test_a_slope_is_the_exponent_of_the_growth() -> None:
     counts = [1, 2, 4, 8]
     for exponent in (0.0, 0.5, 1.0, 2.0):
         assert growth.fit_slope(counts, [3 * count**exponent for count in counts]) == pytest.approx(exponent)
-    # Something that is paid once, and as much for each: the more the second, the nearer to 1, never above.
+    # A fixed cost and a cost for each: the larger the second, the nearer the exponent is to 1, never above.
     assert 0 < growth.fit_slope(counts, [10 + count for count in counts]) < 0.5
     assert 0.9 < growth.fit_slope(counts, [0.1 + count for count in counts]) < 1
 
@@ -261,7 +261,7 @@ def test_a_million_executions_are_computed_by_hand(computed: Any) -> None:
     assert standard == parts | {"state machine": pytest.approx(10 * 25e-6)}
 
 
-def test_what_would_be_there_instead_is_computed_by_hand(computed: Any) -> None:
+def test_the_alternatives_cost_is_computed_by_hand(computed: Any) -> None:
     cost, measured = computed
     # 2 GB have a whole vCPU and more: 0.01 s are 0.02 GB-seconds.
     assert sum(cost.price_lambda(measured).values()) == pytest.approx(0.2e-6 + 0.02 * 0.0000166667 + 0.5e-6)
@@ -314,7 +314,7 @@ def test_the_pages_have_the_tables_that_their_script_writes() -> None:
     assert done.returncode == 0, done.stderr
     performance = load("performance")
     text = "".join(page.read_text(encoding="utf-8") for page in performance.PAGES)
-    assert [block[1] for block in performance.BLOCK.finditer(text)] == list(performance.TABLES)  # each once, and all
+    assert [block[1] for block in performance.BLOCK.finditer(text)] == list(performance.TABLES)  # every table once
 
 
 @needs_matplotlib

@@ -1,4 +1,4 @@
-"""Each campaign runs, at its smallest, and finds every promise kept."""
+"""Each campaign runs at its smallest size, and every guarantee holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALLEST = {
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_a_campaign_runs_and_finds_every_promise_kept(name: str) -> None:
+def test_a_campaign_runs_and_every_guarantee_holds(name: str) -> None:
     command = [sys.executable, str(CAMPAIGNS / f"{name}.py"), *SMALLEST[name]]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.stdout, done.stderr

@@ -337,7 +337,7 @@ def run_watched(stack: Stack, payload: dict[str, Any]) -> tuple[dict[str, Any], 
 
 
 def as_json(document: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reader of the document finds."""
+    """Return the document after a round trip through JSON."""
     return dict(json.loads(json.dumps(document)))
 
 
@@ -399,7 +399,7 @@ def test_the_express_machine_cascades_and_requests_reviews_too(stack: Stack, tmp
     assert (event.needs_review, event.execution) == (1, done["executionArn"])
 
 
-def test_a_slow_shadow_is_given_up_after_its_own_timeout_and_not_invoked_again(stack: Stack, tmp_path: Path) -> None:
+def test_a_slow_shadow_times_out_and_is_not_invoked_again(stack: Stack, tmp_path: Path) -> None:
     # "slow" takes more than three seconds.
     shadow = member("shadow", "slow", role="shadow", timeout=1)
     publish_members(stack, tmp_path, member("half"), member("other"), shadow)

@@ -160,7 +160,7 @@ def test_a_shown_record_does_not_print_the_whole_image(digits: Stack, project: P
     assert len(line) < 100
 
 
-def test_an_image_for_an_ensemble_that_takes_something_else_is_wrong_usage(project: Path) -> None:
+def test_an_image_for_an_ensemble_without_an_image_feature_is_wrong_usage(project: Path) -> None:
     done = run_ensemble(project, "run", "events/digit-7.png", "--manifest", "models/manifest.json")
     assert done.returncode == 2
     assert "it is an image, and the ensemble's features are" in " ".join(done.stderr.split())

@@ -249,7 +249,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 
 @needs_browser
-def test_cells_of_the_matrix_lie_in_a_grid_and_have_the_colours_of_their_numbers(seen: Seen) -> None:
+def test_cells_of_the_matrix_form_a_grid_and_have_the_colours_of_their_numbers(seen: Seen) -> None:
     scale = mpl.colormaps["YlGnBu"]
     boxes = {(row, column): seen.box(f"agreement-cell-{row}-{column}") for row, column in product(range(4), repeat=2)}
     side = boxes[0, 0][2] - boxes[0, 0][0]
@@ -320,7 +320,7 @@ def test_bars_are_as_tall_as_their_counts_and_the_previous_run_is_outlined(seen:
 
 
 @needs_browser
-def test_a_regressions_bars_are_equally_wide_and_its_points_lie_where_both_numbers_put_them(tmp_path: Path) -> None:
+def test_a_regressions_bars_are_equally_wide_and_its_points_are_at_their_coordinates(tmp_path: Path) -> None:
     shown = look(draw_once("regression"), tmp_path, screenshot=False)
     bounds = choose_bounds(np.array([row.predicted for row in SAMPLE]), np.array(NUMBERS.previous_sample))
     assert np.ptp(np.diff(bounds)) == pytest.approx(0)
@@ -353,7 +353,7 @@ def test_features_with_drift_are_drawn_beside_the_previous_run(seen: Seen) -> No
 
 
 @needs_browser
-def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
+def test_every_element_is_visible_and_inside_the_page(seen: Seen) -> None:
     for text, left, top, right, bottom in seen.measured["texts"]:
         assert not text or (right > left and bottom > top), text
         assert left >= 0, text
@@ -426,7 +426,7 @@ def test_every_chart_has_a_title_and_a_text_alternative(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -> None:
+def test_equal_reports_have_equal_bytes_and_unique_ids(kind: str) -> None:
     page = draw_once(kind)
     assert page == draw_report(KINDS[kind])
     ids = Counter(re.findall(r'\sid="([^"]+)"', page))

@@ -85,7 +85,7 @@ def stack(local: LocalStack) -> Stack:
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Sources]:
-    """Makes the ensemble with y = factor x."""
+    """Return a function that writes the ensemble with y = factor x."""
 
     def made(factor: float) -> Sources:
         folder = tmp_path_factory.mktemp("mixed")
@@ -150,7 +150,7 @@ def test_the_command_line_publishes_to_both_kinds_of_slots(
     assert (published["release"], published["slots"]["times"]) == (ten.digest, "t1")
 
 
-def test_a_stack_without_the_add_on_shows_how_to_get_it_and_is_left_as_it_was(tmp_path: Path) -> None:
+def test_without_the_add_on_the_error_names_it_and_the_stack_stays_unchanged(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
     with LocalStack.start(copy_project(folder), LocalStackOptions(tensorflow=False)) as started:

@@ -1,4 +1,4 @@
-"""The shipped members are what `examples/titanic` makes, and as good as its report says.
+"""The shipped members are what `examples/titanic` makes, and as good as its report states.
 
 Nothing is imported from there: encoding and scores are computed here a second time, from the page's own words.
 """
@@ -54,7 +54,7 @@ def report() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def parts() -> tuple[list[Row], list[Row]]:
-    """The passengers that training sees, and those it does not."""
+    """The passengers of the training, and the held-out ones."""
     with (EXAMPLE / "passengers.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     survived = [row["Survived"] for row in table]

@@ -91,7 +91,7 @@ def test_the_batchs_schedule_starts_no_warm_up_and_a_warm_up_no_batch(cold: Stac
     assert (refused["status"], refused["error"]) == ("FAILED", "InvalidPayload")
     refused = wait(cold, start(cold, {"warmup": True}, machine=daily.target))
     assert (refused["status"], refused["error"]) == ("FAILED", "InvalidPayload")
-    # Fired, it is a run of the batch: of a day without a dataset.
+    # When fired, it starts a batch run, here of a day without a dataset.
     assert wait(cold, fire(cold, daily, AT))["error"] == "DatasetMissing"
 
 
@@ -141,11 +141,11 @@ def test_wrong_usage_starts_nothing(folder: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- the page
 
 
-def test_the_shown_session_goes_as_shown(project: Path) -> None:
+def test_the_shown_session_runs_as_shown(project: Path) -> None:
     replay_session(project, shown_commands(*CONSOLE))
 
 
-def test_the_shown_input_is_the_one(cold: Stack) -> None:
+def test_the_shown_input_warms_up(cold: Stack) -> None:
     (shown,) = re.findall(r"start-execution .* --input '(.*)'", PAGE)
     assert wait(cold, start(cold, json.loads(shown)))["status"] == "SUCCEEDED"
 

@@ -82,7 +82,7 @@ def test_every_file_gets_a_response_once_and_again_when_it_changes(
     for hidden in (".hidden.json", ".git/a.json", "deep/.b.json", "a\nb.json"):
         drop(folder, hidden)
     (folder / os.fsdecode(b"\xff.json")).write_text(GOOD)
-    os.utime(drop(folder, "future.json"), (2**33, 2**33))  # what its content claims
+    os.utime(drop(folder, "future.json"), (2**33, 2**33))  # a modification time in the future
     outbox = folder / "outbox"
 
     lines = watch(shared_project, folder, code=1)

@@ -59,7 +59,7 @@ def test_built_functions_predict_as_the_ensemble_in_process(
         assert all(str(layers[1] / "ai_edge_litert") in each for each in runtimes)
 
 
-def test_a_batch_of_built_functions_comes_to_results_and_a_drawn_report(stack: Stack, project: Path) -> None:
+def test_a_batch_of_built_functions_writes_results_and_a_report(stack: Stack, project: Path) -> None:
     passengers = stack.data.write("inbox/passengers.csv", (project / "examples/titanic/passengers.csv").read_bytes())
     request = BatchRequest(dataset=passengers.s3, date="2026-03-01", options=Options(label="Survived"))
     followed = follow_run(stack, start_run(stack, request))
@@ -83,7 +83,7 @@ def test_a_batch_of_built_functions_comes_to_results_and_a_drawn_report(stack: S
 def test_a_functions_layers_hold_what_it_imports(
     layers_of: Callable[[str], tuple[Path, ...]], function: str, modules: list[str]
 ) -> None:
-    # Without -S and -I the environment's packages were there too.
+    # Without -S and -I the environment's packages could be imported, too.
     paths = [str(layer) for layer in layers_of(function)]
     imports = ", ".join(f"stepensemble.{module}" for module in modules)
     code = f"import sys; sys.path += {paths!r}; import {imports}, aws_lambda_powertools"

@@ -1,4 +1,4 @@
-"""What `make deploy-tensorflow` builds, as far as that shows without Docker."""
+"""The image of `make deploy-tensorflow`, as far as it can be checked without Docker."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def uv_commands() -> dict[str, list[str]]:
     return {"install" if command[0] == "pip" else command[0]: command for command in found}
 
 
-def test_its_packages_are_wheels_for_lambda_in_the_versions_of_the_lock_file_by_their_hashes(tmp_path: Path) -> None:
+def test_its_packages_are_lambdas_wheels_of_the_lock_files_versions_and_hashes(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copy(ROOT / name, tmp_path)
     commands = uv_commands()
@@ -136,7 +136,7 @@ def daemon() -> Iterator[Daemon]:
         server.shutdown()
 
 
-def test_it_is_built_once_of_what_it_copies_and_every_slot_gets_it(project: Path, stack: Stack, daemon: Daemon) -> None:
+def test_it_is_built_once_with_its_context_and_every_slot_gets_it(project: Path, stack: Stack, daemon: Daemon) -> None:
     docker = {"DOCKER_HOST": daemon.endpoint}
     run("sam", "build", "--template-file", "template-tensorflow.yaml", "--build-dir", "image", folder=project, **docker)
     (context,) = daemon.builds

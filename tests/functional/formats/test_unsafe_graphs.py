@@ -291,7 +291,7 @@ def test_an_attack_that_works_with_trust_is_rejected_without(
 
 
 def test_a_table_that_a_signature_fills_is_rejected(made: Path, tmp_path: Path) -> None:
-    """Only where the model is initialized does the loader put in where the asset is."""
+    """The loader sets the asset's path only when the model is initialized."""
 
     def fill_when_called(graph: Any) -> None:
         filling = next(node for node in graph.graph_def.node if "initializer" in node.attr["f"].func.name)

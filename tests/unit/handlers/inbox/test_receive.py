@@ -201,7 +201,7 @@ def test_one_large_row_stays_in_s3_as_a_list_of_one(stack: MemoryStack) -> None:
     assert "features" not in input_
 
 
-def test_rows_that_lie_in_s3_already_stay_where_they_are(stack: MemoryStack) -> None:
+def test_rows_already_in_s3_are_not_copied(stack: MemoryStack) -> None:
     payload = {"instances": {"s3": "s3://data/payloads/rows.json"}, "metadata": {"note": "n" * 3000}}
     assert receive(stack, "inbox/a.json", json.dumps(payload).encode())["input"] == payload
     assert stack.data.written == []
