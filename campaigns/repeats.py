@@ -48,9 +48,9 @@ def send_one_id(found: Findings, stack: Stack, address: str, clients: int) -> No
             connection = HTTPConnection(address, timeout=WAIT_SECONDS)
             connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            response = response.status, response.read()
+            result = response.status, response.read()
             if response.status != 503 or time.monotonic() > deadline:
-                return response
+                return result
             busy[503] += 1
             time.sleep(float(response.headers["Retry-After"]))
 
