@@ -35,7 +35,7 @@ WEIGHTED = ("weighted_mean", "geometric_mean", "weighted_vote")
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """What numbers are drawn from."""
+    """The magnitudes that numbers are drawn from."""
 
     levels: list[float]
 
@@ -135,7 +135,7 @@ def check_columns(read: Manifest) -> None:
         try:
             columns = normalize(read.features, rows)
         except InvalidPayload:
-            assert rows != [{"x": None}] or read.features[0].missing is None  # which is always taken
+            assert rows != [{"x": None}] or read.features[0].missing is None  # which is always accepted
             continue
         assert all(np.isfinite(column).all() for column in columns.values())
 
@@ -187,7 +187,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("path", "more", "message", "remedy"), REFUSED)
-def test_a_number_that_no_arithmetic_holds_is_refused_with_its_place(
+def test_a_number_out_of_bounds_is_rejected_with_its_place(
     path: str, more: dict[str, Any], message: str, remedy: str
 ) -> None:
     broken = manifest(member("a") | more, member("b"), aggregation={"method": "weighted_mean"})

@@ -134,7 +134,7 @@ def test_values_without_a_name_are_for_the_ensembles_only_feature() -> None:
     ]
 
 
-def test_numbers_may_stand_bare_where_the_model_takes_one_a_row() -> None:
+def test_numbers_may_be_bare_if_the_model_takes_one_a_row() -> None:
     # curl -d '{"instances": [1.0,2.0,5.0]}' … half_plus_three:predict
     bare, listed = (parse_predict({"instances": sent}, half()) for sent in ([1.0, 2.0, 5.0], [[1.0], [2.0], [5.0]]))
     assert bare.tensors is not None
@@ -156,7 +156,7 @@ def test_a_member_takes_features_where_no_name_is_an_input() -> None:
 
 
 DENSE = ModelSignature((ModelTensor("dense_input", "float32", (1,)),), (ModelTensor("dense_1", "float32", (1,)),))
-"""What Keras names the tensors of a SavedModel."""
+"""The names that Keras gives the tensors of a SavedModel."""
 
 
 def own(*features: Any, signature: ModelSignature = DENSE) -> Servable:
@@ -184,7 +184,7 @@ def test_a_models_own_name_and_the_general_one_and_none_are_the_same_request(bod
     assert request.bare == bare
 
 
-def test_a_models_own_name_goes_before_a_feature_of_that_name_and_other_names_are_features() -> None:
+def test_a_models_own_name_precedes_a_feature_of_that_name_and_other_names_are_features() -> None:
     named_alike = own(NumberFeature("dense_input"))
     assert parse_predict({"instances": [{"dense_input": 1.0}]}, named_alike).tensors is not None
     body = {"instances": [{"dense_input": 1.0}], "signature_name": "features"}
@@ -193,7 +193,7 @@ def test_a_models_own_name_goes_before_a_feature_of_that_name_and_other_names_ar
 
 
 @pytest.mark.parametrize("body", [{"instances": [{"nope": 1.0}]}, {"inputs": {"nope": [1.0]}}])
-def test_a_name_that_is_neither_is_refused_with_those_that_are(body: dict[str, Any]) -> None:
+def test_a_name_that_is_neither_is_rejected_with_those_that_are(body: dict[str, Any]) -> None:
     with pytest.raises(InvalidPayload) as refused:
         parse_predict(body, own())
     (problem,) = refused.value.problems
@@ -278,7 +278,7 @@ def test_unknown_keys_are_ignored() -> None:
         ({"signature_name": "no", "instances": [1]}, "$.signature_name", '"no" is not a signature of "half"'),
     ],
 )
-def test_a_frame_that_is_wrong_is_refused_with_its_place(body: object, path: str, message: str) -> None:
+def test_a_bad_structure_is_rejected_with_its_place(body: object, path: str, message: str) -> None:
     assert problems_of(parse_predict, body, half()) == [(path, message)]
 
 
@@ -325,10 +325,10 @@ JSON: Any = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["instances", "inputs", "examples", "context", "signature_name"]), JSON))
-def test_whatever_is_sent_is_read_or_refused_as_a_payload(body: dict[str, Any]) -> None:
+def test_whatever_is_sent_is_read_or_rejected_as_a_payload(body: dict[str, Any]) -> None:
     for servable in (half(), ENSEMBLE, half(released("m", inputs={"x": ("x",), "tag": ("x",)}))):
         for read in (parse_predict, parse_examples):
-            with suppress(InvalidPayload):  # and nothing else
+            with suppress(InvalidPayload):  # no other error
                 request = read(body, servable)
                 if request.rows is not None:
                     encode_rows(servable.release.features, request)
@@ -389,7 +389,7 @@ def test_regress_returns_a_number_for_each_row() -> None:
     assert regress_rows([3.5, 4.0]) == {"results": [3.5, 4.0]}
 
 
-def test_what_a_member_means_is_by_its_contract() -> None:
+def test_a_members_output_is_converted_by_its_contract() -> None:
     member = released("m", Probability(of="no"))
     np.testing.assert_allclose(list_canonical_outputs(BINARY, member, [[0.25]]), [[0.25, 0.75]])
     scaled = released("m", Value(scale=2.0, offset=1.0))
@@ -453,7 +453,7 @@ def test_labels_and_versions_name_the_current_release_and_the_canary() -> None:
     assert find_release(current, "m", None, "canary") == B
 
 
-def test_what_is_not_served_is_refused_in_tensorflow_servings_words() -> None:
+def test_an_unknown_servable_gets_tensorflow_servings_message() -> None:
     current = Current(A, {}, NOW)
     with pytest.raises(ServableNotFound, match=r"^Servable not found for request: Specific\(m, 255\)$"):
         find_release(current, "m", 255, None)
@@ -530,6 +530,6 @@ def test_metadata_names_the_methods_that_fit_the_task(task: Task, more: set[str]
     assert all(one["method_name"].startswith("tensorflow/serving/") for one in described.values())
 
 
-def test_what_is_described_is_json() -> None:
+def test_metadata_is_json() -> None:
     for servable in (half(), ENSEMBLE):
         assert json.loads(json.dumps(describe_metadata(servable, A))) == describe_metadata(servable, A)

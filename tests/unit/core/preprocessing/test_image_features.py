@@ -83,7 +83,7 @@ def test_a_layout_is_an_order_of_the_same_numbers() -> None:
 
 
 @pytest.mark.parametrize(("mode", "layout", "shape"), [("L", "HWC", (4, 5, 1)), ("RGB", "CHW", (3, 4, 5))])
-def test_a_feature_knows_its_shape(mode: Any, layout: Any, shape: tuple[int, ...]) -> None:
+def test_a_feature_has_its_shape(mode: Any, layout: Any, shape: tuple[int, ...]) -> None:
     assert ImageFeature("x", (4, 5), mode=mode, layout=layout).shape == shape
     assert ImageFeature("x", (4, 5), mode=mode, layout="flat").shape == (np.prod(shape),)
 
@@ -94,7 +94,7 @@ def test_grey_may_come_without_an_axis_of_channels() -> None:
     assert column.tolist() == [[[7, 9]], [[1, 2]]]
 
 
-def test_images_are_read_in_their_rows_and_the_others_have_reasons() -> None:
+def test_images_are_read_row_by_row_and_bad_ones_have_reasons() -> None:
     feature = ImageFeature("image", (8, 8), mode="L")
     image = base64.b64encode(SEVEN.read_bytes()).decode()
     rows = [{"image": None}, {"image": image}, {}, {"image": "?"}, {"image": image}]
@@ -112,7 +112,7 @@ def test_a_caller_that_reads_no_images_rejects_them() -> None:
         normalize([ImageFeature("x", (1, 1))], [{"x": "…"}])
 
 
-def test_more_images_than_memory_holds_are_refused_before_one_is_read() -> None:
+def test_more_images_than_memory_holds_are_rejected_before_one_is_read() -> None:
     feature = ImageFeature("x", (1024, 1024))
     most = IMAGE_BYTES // (1024 * 1024 * 3 * 4)
     assert most == 2
@@ -191,7 +191,7 @@ def test_an_image_feature_that_is_unsound(feature: dict[str, Any], expected: str
     assert problems_of(feature) == [expected]
 
 
-def test_an_image_is_taken_alone() -> None:
+def test_an_image_is_a_members_only_column() -> None:
     data = manifest(member("half", columns=["photo", "x"]), features=[PHOTO, {"name": "x", "type": "number"}])
     with pytest.raises(InvalidManifest, match="together with other columns"):
         parse_manifest(json.dumps(data))
@@ -217,7 +217,7 @@ def test_the_gate_admits_the_digits_and_their_images_are_in_the_fingerprint() ->
     assert len(report.fingerprint().instances) == 8
 
 
-def test_the_gate_refuses_golden_images_that_cannot_be_decoded(tmp_path: Path) -> None:
+def test_the_gate_rejects_golden_images_that_cannot_be_decoded(tmp_path: Path) -> None:
     data = json.loads(DIGITS.read_text())
     for one in data["members"]:
         one["artifact"] = str(DIGITS.parent / one["artifact"])
@@ -233,7 +233,7 @@ def test_the_gate_refuses_golden_images_that_cannot_be_decoded(tmp_path: Path) -
     assert (second.path, second.message) == ("$.golden[2].image", "there is no S3 here")
 
 
-def test_a_batch_refuses_a_release_that_needs_images_before_it_reads_anything() -> None:
+def test_a_batch_rejects_a_release_that_needs_images_before_it_reads_anything() -> None:
     features: list[Feature] = [NumberFeature("x"), ImageFeature("photo", (2, 2))]
     with pytest.raises(DatasetRefused) as refused:
         shard_dataset(MemoryStack().data, [], Options(), features)

@@ -22,7 +22,7 @@ PROBLEMS = [
 ]
 
 
-def test_the_problems_of_a_refused_payload_are_read_back() -> None:
+def test_the_problems_of_a_rejected_payload_are_read_back() -> None:
     assert read_problems(list_problems(PROBLEMS)) == PROBLEMS
     refused = name_failure("InvalidPayload", list_problems(PROBLEMS), "e")
     assert isinstance(refused, errors.InvalidPayload)
@@ -37,7 +37,7 @@ def test_problems_that_were_cut_off_are_counted() -> None:
 
 
 @pytest.mark.parametrize("name", ["QuorumNotMet", "PredictionConflict", "NothingPublished", "ArtifactCorrupt"])
-def test_our_own_errors_keep_their_name_and_their_text(name: str) -> None:
+def test_this_packages_errors_keep_their_name_and_message(name: str) -> None:
     error = name_failure(name, "what is wrong; what to do", "e")
     assert (type(error).__name__, str(error)) == (name, "what is wrong; what to do")
 
@@ -66,7 +66,7 @@ def test_only_the_name_of_any_other_failure_is_reported(name: str, kind: type[er
 
 
 class Refusing:
-    """A client that refuses every call."""
+    """A client that rejects every call."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -94,7 +94,7 @@ def refusal(code: str, status: int = 400) -> ClientError:
         (ConnectTimeoutError(endpoint_url="http://secret"), errors.StorageUnavailable),
     ],
 )
-def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
+def test_a_call_that_step_functions_rejects_may_be_retried(error: Exception, kind: type[errors.EnsembleError]) -> None:
     invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
     with pytest.raises(kind) as raised:
         invoker.run("e", {"features": {}})
@@ -114,9 +114,7 @@ def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: 
         ("RequestEntityTooLargeException", 413, errors.PayloadTooLarge),
     ],
 )
-def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
-    code: str, status: int, kind: type[errors.EnsembleError]
-) -> None:
+def test_a_permanent_error_is_not_to_be_retried(code: str, status: int, kind: type[errors.EnsembleError]) -> None:
     client = Refusing(refusal(code, status))
     invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
@@ -128,7 +126,7 @@ def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
         assert "secret" not in str(raised.value)
 
 
-def test_metadata_that_no_execution_carries_is_refused_before_anything_is_written() -> None:
+def test_metadata_too_large_for_an_execution_is_rejected_before_a_write() -> None:
     invoker = Invoker(None, "arn", None, None)  # type: ignore[arg-type]
     with pytest.raises(errors.PayloadTooLarge) as refused:
         invoker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})

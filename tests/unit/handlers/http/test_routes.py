@@ -194,7 +194,7 @@ def test_an_unexpected_fault_reports_nothing(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
-def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -> None:
+def test_more_problems_than_a_response_holds_are_counted(path: str) -> None:
     problems = [Problem(f"$.instances[{row}]", "é" * 40, "fix it") for row in range(100_000)]
     status, _, response, _ = predict_servable(InvalidPayload(problems), path=path)
     assert status == 400
@@ -238,13 +238,13 @@ def test_a_record_is_named_where_there_is_one() -> None:
         ("GET", "/v1/else"),
     ],
 )
-def test_tensorflow_serving_calls_a_path_or_a_method_that_it_does_not_know_malformed(verb: str, path: str) -> None:
+def test_an_unknown_path_or_method_is_malformed_as_in_tensorflow_serving(verb: str, path: str) -> None:
     status, _, response, requested = predict_servable(NothingPublished("nothing"), verb, path)
     assert (status, response, requested) == (400, {"error": f"Malformed request: {verb} {path}"}, [])
 
 
 @pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])
-def test_a_version_beyond_64_bits_is_none(digits: str) -> None:
+def test_a_version_beyond_64_bits_is_rejected(digits: str) -> None:
     status, _, response, _ = predict_servable(
         NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}"
     )
@@ -252,7 +252,7 @@ def test_a_version_beyond_64_bits_is_none(digits: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "é", "名", "a%b", "a+b", "a=b", "50%"])
-def test_a_name_is_taken_as_api_gateway_decoded_it(name: str) -> None:
+def test_a_name_is_used_as_api_gateway_decoded_it(name: str) -> None:
     _, _, _, requested = predict_servable(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
     assert requested == [("metadata", name, None, None)]
 
@@ -265,7 +265,7 @@ def test_a_byte_order_mark_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
-def test_a_key_that_is_given_twice_is_refused(path: str) -> None:
+def test_a_key_that_is_given_twice_is_rejected(path: str) -> None:
     status, message = refused(b'{"instances": [{"Age": 1, "Sex": "male", "Age": 2}]}', path)
     assert status == 400
     assert '"Age" is given twice in one object; give it once' in message
@@ -297,12 +297,12 @@ def test_a_message_explains_how_to_send_an_image() -> None:
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
-def test_a_compressed_body_is_taken_as_tensorflow_serving_takes_it(path: str) -> None:
+def test_a_compressed_body_is_accepted_as_by_tensorflow_serving(path: str) -> None:
     assert taken(gzip.compress(BODY), path, content_encoding="gzip") == json.loads(BODY)
     assert taken(BODY, path, content_encoding="identity") == json.loads(BODY)
 
 
-def test_a_compressed_image_is_one() -> None:
+def test_a_compressed_image_is_accepted() -> None:
     image = b"\x89PNG\r\n\x1a\nwhatever"
     assert taken(gzip.compress(image), content_encoding="gzip") == image
 
@@ -319,7 +319,7 @@ def test_a_body_that_is_not_gzip_data_is_rejected(body: bytes) -> None:
 
 @pytest.mark.parametrize("size", [BODY_BYTES + 1, 100 * BODY_BYTES])
 @pytest.mark.slow
-def test_a_body_that_is_too_large_is_refused_compressed_or_not(size: int) -> None:
+def test_a_body_that_is_too_large_is_rejected_compressed_or_not(size: int) -> None:
     assert refused(gzip.compress(b" " * size), content_encoding="gzip")[0] == 413
     if size == BODY_BYTES + 1:
         assert refused(b" " * size)[0] == 413

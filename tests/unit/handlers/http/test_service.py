@@ -185,7 +185,7 @@ def test_an_aborted_canary_is_no_longer_invoked(stack: MemoryStack, tmp_path: Pa
     assert {predict(service) for _ in range(20)} == {first.digest}
 
 
-def test_a_missing_status_is_reported_in_tensorflow_servings_words(stack: MemoryStack, tmp_path: Path) -> None:
+def test_a_missing_status_has_tensorflow_servings_message(stack: MemoryStack, tmp_path: Path) -> None:
     first, _ = versions(tmp_path)
     stack.publish(first)
     service = make_service(stack, Clock())
@@ -219,7 +219,7 @@ def test_metadata_has_the_models_own_names_types_and_shapes(stack: MemoryStack, 
     assert tensors("index", "inputs") == tensors("name", "inputs") == {"x": ("DT_FLOAT", ["-1", "1"])}
     assert [dtype for dtype, _ in tensors("index", "outputs").values()] == ["DT_INT32"]
     assert tensors("name", "outputs") == {"label": ("DT_STRING", ["-1"])}
-    # Of quantized tensors, the floats.
+    # A quantized tensor is described by its floats.
     assert {dtype for group in ("inputs", "outputs") for dtype, _ in tensors("whole", group).values()} == {"DT_FLOAT"}
 
 
@@ -244,7 +244,7 @@ SCALED = {"name": "x", "type": "number", "scaling": {"type": "standard", "mean":
         ({"inputs": {"x": [5.0]}, "signature_name": "features"}, {"outputs": [[3.0]]}),
     ],
 )
-def test_a_members_own_input_is_what_its_model_takes_by_any_form_of_tensorflow_servings(
+def test_a_member_takes_its_models_input_in_every_form_of_tensorflow_serving(
     stack: MemoryStack, tmp_path: Path, body: dict[str, Any], response: dict[str, Any]
 ) -> None:
     stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
@@ -257,7 +257,7 @@ def test_a_members_own_input_is_what_its_model_takes_by_any_form_of_tensorflow_s
     }
 
 
-def test_a_bad_value_is_named_by_the_name_that_the_client_used(stack: MemoryStack, tmp_path: Path) -> None:
+def test_a_bad_value_is_reported_under_the_name_that_the_client_used(stack: MemoryStack, tmp_path: Path) -> None:
     stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
     service = make_service(stack, Clock())
     for name in ("x", "inputs"):

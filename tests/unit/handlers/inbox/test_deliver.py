@@ -41,7 +41,7 @@ RESPONSE, FAILURE = "outbox/a.json.json", "outbox/a.json.error.json"
 
 
 class Watched(CountingBucket):
-    """A bucket in which something happens before each of its calls."""
+    """A bucket that calls a function before each of its calls."""
 
     __slots__ = ("before",)
 
@@ -173,7 +173,7 @@ def test_the_error_of_an_execution_is_reported_as_it_is() -> None:
     assert failure.prediction_id is None  # nothing is recorded
 
 
-def test_a_dataset_that_is_refused_has_its_problems_by_files_and_columns() -> None:
+def test_a_dataset_that_is_rejected_has_its_problems_by_files_and_columns() -> None:
     problems = Problem("a b.csv", "has no header", "write one"), Problem("feature Sex", "is no column", "add it")
     cause = str(DatasetRefused(problems))
     failure = read_failure(failed({"Error": "DatasetRefused", "Cause": cause}, kind="run"))
@@ -226,7 +226,7 @@ def test_an_error_of_the_state_machine_keeps_its_name() -> None:
     assert (without.error, without.message) == ("States.Timeout", "")
 
 
-def test_what_has_succeeded_is_not_a_failure() -> None:
+def test_a_success_is_not_a_failure() -> None:
     assert read_failure(delivered()) is None
 
 
@@ -299,7 +299,7 @@ def test_in_any_order_of_responses_the_last_version_is_the_latest(
 @pytest.mark.parametrize("sound", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("order", list(permutations((1, 2))))
 @pytest.mark.parametrize("moment", range(5))
-def test_of_two_concurrent_responses_the_later_version_is_the_latest(
+def test_the_later_version_of_two_concurrent_responses_is_the_latest(
     data: Watched, order: tuple[int, int], sound: tuple[bool, bool], moment: int
 ) -> None:
     events = [delivered(number) if sound[number - 1] else refused(number) for number in order]
@@ -315,7 +315,7 @@ def test_of_two_concurrent_responses_the_later_version_is_the_latest(
     data.set(meanwhile)
     Deliverer(data)(events[0])
     data.set(lambda: None)
-    if calls <= moment:  # it was done before that moment came
+    if calls <= moment:  # the delivery ended before that call
         Deliverer(data)(events[1])
     latest = RESPONSE if sound[1] else FAILURE
     assert {RESPONSE, FAILURE} & keys(data) == {latest}
