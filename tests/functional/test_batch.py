@@ -141,8 +141,8 @@ def test_rejections_have_the_messages_of_an_execution(shared_project: Path, stac
     assert (run["rows_in"], run["rows_out"], run["rows_rejected"]) == (25, 20, 5)
     rejected = read_rejected(run, shared_project)
     assert rejected["row"].to_list() == [21, 22, 22, 23, 24, 25]
-    refused = run_ensemble(shared_project, "run", "-", stdin=json.dumps({"instances": wrong}))
-    lines = [line.partition(": ")[2] for line in refused.stderr.splitlines()[1:]]
+    done = run_ensemble(shared_project, "run", "-", stdin=json.dumps({"instances": wrong}))
+    lines = [line.partition(": ")[2] for line in done.stderr.splitlines()[1:]]
     assert sorted(f"{reason}; {remedy}" for reason, remedy in rejected["reason", "remedy"].iter_rows()) == sorted(lines)
     assert read_summary(run, shared_project).rows_rejected == 5
 

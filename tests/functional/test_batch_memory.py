@@ -82,9 +82,9 @@ def test_parquet_that_crashes_the_process_fails_only_its_shard(project: Path) ->
     place = body.getvalue().index(count)
     (folder / "a.parquet").write_bytes(body.getvalue()[:place] + damaged + body.getvalue()[place + len(count) :])
     pl.DataFrame({"x": [1.0, 2.0]}).write_parquet(folder / "b.parquet")
-    refused = batch(project, "damaged", code=1)
-    assert refused["error"] == "BatchFailed"
-    assert "Shard 0 of a.parquet, from row 1 on: " in refused["cause"]
-    assert "damaged" in refused["cause"]
+    rejected = batch(project, "damaged", code=1)
+    assert rejected["error"] == "BatchFailed"
+    assert "Shard 0 of a.parquet, from row 1 on: " in rejected["cause"]
+    assert "damaged" in rejected["cause"]
     allowed = batch(project, "damaged", "--max-failed-shards", "1")
     assert read_values(project, allowed) == [2.5, 3.0]

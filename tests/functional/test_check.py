@@ -66,9 +66,9 @@ def test_rejected_and_accepted_parts_are_explained_side_by_side(project: Path) -
     done = run_ensemble(project, "check", "--explain")
     assert done.returncode == 1
     assert sum(line.split()[-1] == "ok" for line in done.stdout.splitlines()) == 2 + 3 * len(CHECKS) + 2
-    (refused,) = [line for line in done.stdout.splitlines() if line.split()[-1] == "refused"]
-    assert "inputs" in refused
-    assert "float32 [11]" in refused
+    (rejected,) = [line for line in done.stdout.splitlines() if line.split()[-1] == "refused"]
+    assert "inputs" in rejected
+    assert "float32 [11]" in rejected
     assert "InvalidManifest 1 problem:" in done.stderr
     assert "$.members[0].columns: linear (titanic/linear.tflite): InputMismatch: " in done.stderr
     as_json = run_ensemble(project, "check", "--json")

@@ -284,10 +284,10 @@ def test_two_commands_at_once_both_succeed(project: Path) -> None:
 def test_fresh_removes_the_records_and_fixes_a_damaged_state(project: Path) -> None:
     first = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
     (project / ".stepensemble" / "state.db").write_bytes(b"no database")
-    refused = run_ensemble(project, "records")
-    assert refused.returncode == 1
-    assert "state.db is damaged" in refused.stderr
-    assert "--fresh" not in refused.stderr  # it would remove records that can still be saved
+    rejected = run_ensemble(project, "records")
+    assert rejected.returncode == 1
+    assert "state.db is damaged" in rejected.stderr
+    assert "--fresh" not in rejected.stderr  # it would remove records that can still be saved
     second = json.loads(run_ensemble(project, "run", "events/passenger.json", "--fresh", "--json").stdout)
     listed = json.loads(run_ensemble(project, "records", "--json").stdout)
     assert [summary["prediction_id"] for summary in listed] == [second["prediction_id"]] != [first["prediction_id"]]

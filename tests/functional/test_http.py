@@ -222,14 +222,14 @@ def test_every_bad_field_is_named_and_nothing_is_recorded(http_url: str, stack: 
     body = {"instances": [{**PASSENGER, "Age": "x", "Fare": True}, {**PASSENGER, "Hat": 1}]}
     response = requests.post(f"{http_url}/predict", json=body, timeout=60)
     assert response.status_code == 400
-    refused = response.json()
-    assert refused["error"] == "InvalidPayload"
-    assert [problem["path"] for problem in refused["problems"]] == [
+    rejected = response.json()
+    assert rejected["error"] == "InvalidPayload"
+    assert [problem["path"] for problem in rejected["problems"]] == [
         "$.instances[0].Age",
         "$.instances[0].Fare",
         "$.instances[1].Hat",
     ]
-    assert all(problem["message"] and problem["remedy"] for problem in refused["problems"])
+    assert all(problem["message"] and problem["remedy"] for problem in rejected["problems"])
     assert len(stack.records.latest(1000)) == before
 
 
@@ -243,13 +243,13 @@ def test_more_bad_fields_than_a_response_holds_are_counted(http_url: str) -> Non
 
 def test_without_a_quorum_the_record_is_named(halves: str) -> None:
     body = {"features": {"x": -4.0}, "quorum": {"min_members": 2}}
-    refused = post_signed(f"{halves}/predict", body)
-    assert refused.status_code == 422
-    assert refused.json()["error"] == "QuorumNotMet"
-    record = f"{halves}/predictions/{refused.json()['prediction_id']}"
+    rejected = post_signed(f"{halves}/predict", body)
+    assert rejected.status_code == 422
+    assert rejected.json()["error"] == "QuorumNotMet"
+    record = f"{halves}/predictions/{rejected.json()['prediction_id']}"
     kept = requests.get(record, headers=signed(record, "", verb="GET"), timeout=60).json()
-    assert kept["failure"] == refused.json()["message"]
-    assert refused.headers["x-prediction-id"] == kept["prediction_id"]
+    assert kept["failure"] == rejected.json()["message"]
+    assert rejected.headers["x-prediction-id"] == kept["prediction_id"]
 
 
 def test_a_members_failure_is_reported_as_its_own(halves: str) -> None:
@@ -265,8 +265,8 @@ def test_the_same_id_with_another_input_is_a_conflict(http_url: str) -> None:
     assert requests.post(f"{http_url}/predict", json=first, timeout=60).status_code == 200
     assert requests.post(f"{http_url}/predict", json=first, timeout=60).status_code == 200
     second = {**first, "features": {**PASSENGER, "Age": 23}}
-    refused = requests.post(f"{http_url}/predict", json=second, timeout=60)
-    assert (refused.status_code, refused.json()["error"]) == (409, "PredictionConflict")
+    rejected = requests.post(f"{http_url}/predict", json=second, timeout=60)
+    assert (rejected.status_code, rejected.json()["error"]) == (409, "PredictionConflict")
 
 
 def test_the_endpoint_reports_its_health_and_its_inputs(http_url: str) -> None:
@@ -379,9 +379,9 @@ def test_an_invalid_image_is_rejected_alike_by_every_endpoint(digits: str, image
     assert expected in problem["message"]
     body = {"instances": [{"image": {"b64": base64.b64encode(image).decode()}}]}
     for name in ("digits", "shallow"):
-        refused = requests.post(f"{digits}{MODELS}/{name}:predict", json=body, timeout=60)
-        assert refused.status_code == 400
-        assert f"$.instances[0].image: {problem['message']}; {problem['remedy']}" in refused.json()["error"]
+        rejected = requests.post(f"{digits}{MODELS}/{name}:predict", json=body, timeout=60)
+        assert rejected.status_code == 400
+        assert f"$.instances[0].image: {problem['message']}; {problem['remedy']}" in rejected.json()["error"]
 
 
 def test_a_file_that_is_not_an_image_is_rejected(digits: str) -> None:

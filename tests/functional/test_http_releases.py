@@ -83,8 +83,8 @@ def test_versions_and_labels_follow_the_canary_until_it_is_promoted_and_rolled_b
     ensure_published(opened, first, notify=lambda _: None)
     assert post_predict(url).headers["x-release"] == first.digest
     assert listed(url) == [old]
-    refused = post_predict(url, "/labels/canary")
-    assert (refused.status_code, refused.json()) == (400, {"error": "Unrecognized servable version label: canary"})
+    rejected = post_predict(url, "/labels/canary")
+    assert (rejected.status_code, rejected.json()) == (400, {"error": "Unrecognized servable version label: canary"})
 
     publish(second, opened.releases, SLOTS, canary=50)
     for place in ("/labels/canary", f"/versions/{new}"):

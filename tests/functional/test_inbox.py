@@ -74,10 +74,10 @@ class Inbox:
             time.sleep(0.05)
         raise AssertionError(f"{name} has no response")
 
-    def predict(self, name: str, body: bytes | str | object) -> dict[str, Any]:
+    def get_response(self, name: str, body: bytes | str | object) -> dict[str, Any]:
         return self.wait(name, self.put(name, body))
 
-    def reject(self, name: str, body: bytes | str | object) -> dict[str, Any]:
+    def get_error(self, name: str, body: bytes | str | object) -> dict[str, Any]:
         return self.wait(name, self.put(name, body), ".error.json")
 
     def latest(self, name: str, document: dict[str, Any], ending: str = ".json", seconds: float = 60) -> None:
@@ -171,7 +171,7 @@ def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 
 def test_json_gets_the_predictions_of_an_execution(inbox: Inbox) -> None:
     payload = {"instances": ROWS, "metadata": {"from": "a bucket"}}
-    document = inbox.predict("same.json", payload)
+    document = inbox.get_response("same.json", payload)
     direct = predict(inbox.stack, payload)
     assert document["predictions"] == direct["predictions"]
     assert document.keys() == direct.keys() | {"object"}
@@ -184,7 +184,7 @@ def test_json_gets_the_predictions_of_an_execution(inbox: Inbox) -> None:
     "name", ["deep/er/and deeper/x.json", f"{AWKWARD}.json", "ü/漢字/😀.JSON", "dt=2026-03-01/_.json"]
 )
 def test_whatever_a_key_is_its_response_has_the_same_name(inbox: Inbox, name: str) -> None:
-    document = inbox.predict(name, {"features": PASSENGER})
+    document = inbox.get_response(name, {"features": PASSENGER})
     inbox.latest(name, document)
     assert document["predictions"][0]["label"] == "died"
 
@@ -206,7 +206,7 @@ def test_a_payload_of_megabytes_goes_by_s3_and_comes_back_whole(inbox: Inbox) ->
     rows = [ROWS[number % len(ROWS)] for number in range(MAX_ROWS)]
     body = json.dumps({"instances": rows}, indent=8).encode()
     assert len(body) > 2_000_000
-    document = inbox.predict("large.json", body)
+    document = inbox.get_response("large.json", body)
     few = predict(inbox.stack, {"instances": ROWS})["predictions"]
     assert [one["label"] for one in document["predictions"]] == [few[n % 4]["label"] for n in range(MAX_ROWS)]
     assert [one["value"] for one in document["predictions"][-4:]] == pytest.approx([one["value"] for one in few])
@@ -345,18 +345,18 @@ def test_a_file_that_is_not_a_sound_image_is_rejected(digits: Inbox) -> None:
     bomb = draw_bomb()
     assert len(bomb) < 2_000_000
     for name, body in {"cut.jpg": redraw("JPEG")[:-200], "cut.png": SEVEN[:60], "bomb.png": bomb}.items():
-        refused = digits.reject(name, body)
-        assert refused["error"] == "InvalidPayload", name
-        assert [problem["path"] for problem in refused["problems"]] == ["$.features.image"]
-    wrong = digits.reject("no.png", b"GIF89a")
+        rejected = digits.get_error(name, body)
+        assert rejected["error"] == "InvalidPayload", name
+        assert [problem["path"] for problem in rejected["problems"]] == ["$.features.image"]
+    wrong = digits.get_error("no.png", b"GIF89a")
     assert wrong["error"] == "InboxObjectRefused"
     assert "does not start like a PNG, JPEG or WebP" in wrong["message"]
 
 
 def test_an_ensemble_without_an_image_feature_rejects_an_image(inbox: Inbox) -> None:
-    refused = inbox.reject("seven.png", SEVEN)
-    assert refused["error"] == "InboxObjectRefused"
-    assert "send a payload as JSON" in refused["message"]
+    rejected = inbox.get_error("seven.png", SEVEN)
+    assert rejected["error"] == "InboxObjectRefused"
+    assert "send a payload as JSON" in rejected["message"]
 
 
 # ------------------------------------------------------------------------------------------------------ rejections
@@ -387,37 +387,37 @@ def test_an_object_that_cannot_be_predicted_gets_the_reason(inbox: Inbox) -> Non
     }
     versions = {name: inbox.put(name, body) for name, (body, _, _) in bodies.items()}
     for name, version in versions.items():
-        refused = inbox.wait(name, version, ".error.json")
+        rejected = inbox.wait(name, version, ".error.json")
         _, error, words = bodies[name]
-        assert (refused["error"], words in refused["message"]) == (error, True), refused
-        listed = [line.removeprefix("- ") for line in refused["message"].splitlines()[1:]]
-        problems = [f"{one['path']}: {one['message']}; {one['remedy']}" for one in refused.get("problems", ())]
+        assert (rejected["error"], words in rejected["message"]) == (error, True), rejected
+        listed = [line.removeprefix("- ") for line in rejected["message"].splitlines()[1:]]
+        problems = [f"{one['path']}: {one['message']}; {one['remedy']}" for one in rejected.get("problems", ())]
         assert problems == listed
         assert bool(problems) == (error != "InboxObjectRefused")
-        inbox.latest(name, refused, ".error.json")
+        inbox.latest(name, rejected, ".error.json")
 
 
 def test_every_bad_field_is_named_and_nothing_is_recorded(inbox: Inbox) -> None:
     before = len(inbox.stack.records.latest(1000))
     rows = [{**PASSENGER, "Age": "x", "Fare": True}, {**PASSENGER, "Hat": 1}]
-    refused = inbox.reject("fields.json", {"instances": rows})
-    assert refused["error"] == "InvalidPayload"
-    assert [problem["path"] for problem in refused["problems"]] == [
+    rejected = inbox.get_error("fields.json", {"instances": rows})
+    assert rejected["error"] == "InvalidPayload"
+    assert [problem["path"] for problem in rejected["problems"]] == [
         "$.instances[0].Age",
         "$.instances[0].Fare",
         "$.instances[1].Hat",
     ]
-    assert all(problem["message"] and problem["remedy"] for problem in refused["problems"])
-    assert all(problem["path"] in refused["message"] for problem in refused["problems"])
-    assert "prediction_id" not in refused
+    assert all(problem["message"] and problem["remedy"] for problem in rejected["problems"])
+    assert all(problem["path"] in rejected["message"] for problem in rejected["problems"])
+    assert "prediction_id" not in rejected
     assert len(inbox.stack.records.latest(1000)) == before
 
 
 def test_without_a_quorum_the_record_is_named(halves: Inbox) -> None:
-    refused = halves.reject("log.json", {"features": {"x": -4.0}, "quorum": {"min_members": 2}})
-    assert refused["error"] == "QuorumNotMet"
-    record = halves.stack.records.read(refused["prediction_id"])
-    assert record.failure == refused["message"]
+    rejected = halves.get_error("log.json", {"features": {"x": -4.0}, "quorum": {"min_members": 2}})
+    assert rejected["error"] == "QuorumNotMet"
+    record = halves.stack.records.read(rejected["prediction_id"])
+    assert record.failure == rejected["message"]
 
 
 # ----------------------------------------------------------------------------------------- objects without a response
@@ -437,7 +437,7 @@ def test_only_objects_in_the_inbox_are_predicted(inbox: Inbox) -> None:
     version = inbox.put("removed.json", {"features": PASSENGER})
     inbox.wait("removed.json", version)
     inbox.s3.delete_object(Bucket=inbox.bucket, Key="inbox/removed.json")
-    inbox.predict("after.json", {"features": PASSENGER})
+    inbox.get_response("after.json", {"features": PASSENGER})
     (marker,) = inbox.arrivals("marker/")
     assert marker["status"] == "SUCCEEDED"
     assert json.loads(marker["output"])["kind"] == "nothing"
@@ -460,7 +460,7 @@ def test_a_stack_whose_inbox_is_disabled_writes_no_response(tmp_path: Path) -> N
         assert rules.describe_rule(Name=rule)["State"] == "DISABLED"
         closed.put("a.json", [])
         rules.enable_rule(Name=rule)
-        closed.reject("b.json", [])
+        closed.get_error("b.json", [])
         executions = closed.executions(closed.stack.inbox_machine)
         assert [one["event"]["object"]["key"] for one in executions] == ["inbox/b.json"]
         assert closed.arrivals("a.json") == []
@@ -470,15 +470,15 @@ def test_a_stack_whose_inbox_is_disabled_writes_no_response(tmp_path: Path) -> N
         version = arrival["event"]["object"]["version-id"]
         closed.latest("a.json", closed.wait("a.json", version, ".error.json"), ".error.json")
         assert resume_inbox(closed.stack) == []
-        newer = closed.reject("a.json", [[]])
+        newer = closed.get_error("a.json", [[]])
         closed.latest("a.json", newer, ".error.json")
 
 
 def test_no_payload_is_in_the_functions_logs(inbox: Inbox, shared_project: Path) -> None:
     odd = {**PASSENGER, "Age": 41.40625, "Fare": 93.78125}
-    inbox.predict("private.json", {"features": odd, "metadata": {"note": "xyzzy"}})
-    inbox.predict("private.csv", as_csv([odd, odd]))
-    inbox.reject("private-bad.json", {"features": {**odd, "Sex": "xyzzy"}})
+    inbox.get_response("private.json", {"features": odd, "metadata": {"note": "xyzzy"}})
+    inbox.get_response("private.csv", as_csv([odd, odd]))
+    inbox.get_error("private-bad.json", {"features": {**odd, "Sex": "xyzzy"}})
     logs = list((shared_project / ".stepensemble" / "logs").rglob("*"))
     text = "".join(path.read_text() for path in logs if path.is_file())
     assert "receive" in {path.stem.rpartition("-")[2] for path in logs}

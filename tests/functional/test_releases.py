@@ -282,9 +282,9 @@ def test_another_ensemble_is_replaced_only_with_replace(project: Path, stack: St
     before, _ = stack.releases.read_current()
     other = sources(tmp_path, member("half"), name="other")
     arguments = ("publish", "--manifest", str(other.path))
-    refused = " ".join(read_error(project, *arguments, code=2).replace("│", " ").split())
-    assert "the ensemble other replaces titanic" in refused
-    assert "add --replace" in refused
+    rejected = " ".join(read_error(project, *arguments, code=2).replace("│", " ").split())
+    assert "the ensemble other replaces titanic" in rejected
+    assert "add --replace" in rejected
     assert stack.releases.read_current()[0] == before
     assert run_json(project, *arguments, "--replace")["release"] == other.digest
     done = run_ensemble(project, "run", "events/passenger.json", "--json")
@@ -324,9 +324,9 @@ def test_a_release_is_promoted_from_stack_to_stack(project: Path, tmp_path: Path
         before, _ = there.releases.read_current()
         person, terminal = pty.openpty()
         os.write(person, b"n\n")
-        refused = promote(stdin=terminal)
-        assert refused.returncode == 1
-        assert f"Make release {published[:12]} current on {there.name}?" in refused.stderr
+        rejected = promote(stdin=terminal)
+        assert rejected.returncode == 1
+        assert f"Make release {published[:12]} current on {there.name}?" in rejected.stderr
         assert there.releases.read_current()[0] == before
         done = promote("--yes")
         assert done.returncode == 0, done.stderr

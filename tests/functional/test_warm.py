@@ -87,10 +87,10 @@ def test_an_express_execution_warms_up_as_the_schedule_does(cold: Stack) -> None
 def test_the_batchs_schedule_starts_no_warm_up_and_a_warm_up_no_batch(cold: Stack) -> None:
     daily = read_schedule(cold)
     sent = json.loads(daily.fill(daily.next_times(AT, 1)[0]))
-    refused = wait(cold, start(cold, sent))
-    assert (refused["status"], refused["error"]) == ("FAILED", "InvalidPayload")
-    refused = wait(cold, start(cold, {"warmup": True}, machine=daily.target))
-    assert (refused["status"], refused["error"]) == ("FAILED", "InvalidPayload")
+    rejected = wait(cold, start(cold, sent))
+    assert (rejected["status"], rejected["error"]) == ("FAILED", "InvalidPayload")
+    rejected = wait(cold, start(cold, {"warmup": True}, machine=daily.target))
+    assert (rejected["status"], rejected["error"]) == ("FAILED", "InvalidPayload")
     # When fired, it starts a batch run, here of a day without a dataset.
     assert wait(cold, fire(cold, daily, AT))["error"] == "DatasetMissing"
 

@@ -191,7 +191,7 @@ def test_a_number_out_of_bounds_is_rejected_with_its_place(
     path: str, more: dict[str, Any], message: str, remedy: str
 ) -> None:
     broken = manifest(member("a") | more, member("b"), aggregation={"method": "weighted_mean"})
-    with pytest.raises(InvalidManifest) as refused:
+    with pytest.raises(InvalidManifest) as rejected:
         parse_manifest(json.dumps(broken))
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert (problem.path, problem.message, problem.remedy) == (path, message, remedy)

@@ -75,9 +75,9 @@ def half(member: ReleasedMember | None = None, *features: Any, task: Task = REGR
 
 
 def problems_of(read: Any, *arguments: Any) -> list[tuple[str, str]]:
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         read(*arguments)
-    return [(problem.path, problem.message) for problem in refused.value.problems]
+    return [(problem.path, problem.message) for problem in rejected.value.problems]
 
 
 # ------------------------------------------------------------------------------------------------------- requests
@@ -194,9 +194,9 @@ def test_a_models_own_name_precedes_a_feature_of_that_name_and_other_names_are_f
 
 @pytest.mark.parametrize("body", [{"instances": [{"nope": 1.0}]}, {"inputs": {"nope": [1.0]}}])
 def test_a_name_that_is_neither_is_rejected_with_those_that_are(body: dict[str, Any]) -> None:
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         parse_predict(body, own())
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert problem.path == f"$.{next(iter(body))}"
     assert problem.message == '"nope" is neither an input of "half" nor a feature'
     assert problem.remedy == 'use "dense_input", or the features "x"'

@@ -98,9 +98,9 @@ def test_images_are_read_row_by_row_and_bad_ones_have_reasons() -> None:
     feature = ImageFeature("image", (8, 8), mode="L")
     image = base64.b64encode(SEVEN.read_bytes()).decode()
     rows = [{"image": None}, {"image": image}, {}, {"image": "?"}, {"image": image}]
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         normalize([feature], rows, images=read_images)
-    assert [str(problem) for problem in refused.value.problems] == [
+    assert [str(problem) for problem in rejected.value.problems] == [
         "$.instances[0].image: is missing; give an image as base64 text",
         "$.instances[2].image: is missing; give an image as base64 text",
         '$.instances[3].image: "?" is not base64; give a PNG, JPEG or WebP as base64 text',
@@ -116,9 +116,9 @@ def test_more_images_than_memory_holds_are_rejected_before_one_is_read() -> None
     feature = ImageFeature("x", (1024, 1024))
     most = IMAGE_BYTES // (1024 * 1024 * 3 * 4)
     assert most == 2
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         normalize([feature], [{"x": "not even read"}] * (most + 2), images=read_images)
-    assert [str(problem) for problem in refused.value.problems] == [
+    assert [str(problem) for problem in rejected.value.problems] == [
         f"$.instances[{row}].x: is one of 4 images of this size; send at most 2 in one execution" for row in (2, 3)
     ]
 
@@ -130,8 +130,8 @@ def problems_of(feature: dict[str, Any], **more: Any) -> list[str]:
     entry = member("half", columns=["photo"])
     try:
         parse_manifest(json.dumps(manifest(entry, features=[{**PHOTO, **feature}], **more)))
-    except InvalidManifest as refused:
-        return [str(problem) for problem in refused.problems]
+    except InvalidManifest as rejected:
+        return [str(problem) for problem in rejected.problems]
     return []
 
 
@@ -225,9 +225,9 @@ def test_the_gate_rejects_golden_images_that_cannot_be_decoded(tmp_path: Path) -
     data["golden"] = [sound, {"image": sound["image"][:80]}, {"image": {"s3": "s3://data/payloads/x.png"}}]
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(data))
-    with pytest.raises(InvalidManifest) as refused:
+    with pytest.raises(InvalidManifest) as rejected:
         run_gate(read_sources(path))
-    first, second = refused.value.problems
+    first, second = rejected.value.problems
     assert first.path == "$.golden[1].image"
     assert first.message.startswith("cannot be decoded")
     assert (second.path, second.message) == ("$.golden[2].image", "there is no S3 here")
@@ -235,9 +235,9 @@ def test_the_gate_rejects_golden_images_that_cannot_be_decoded(tmp_path: Path) -
 
 def test_a_batch_rejects_a_release_that_needs_images_before_it_reads_anything() -> None:
     features: list[Feature] = [NumberFeature("x"), ImageFeature("photo", (2, 2))]
-    with pytest.raises(DatasetRefused) as refused:
+    with pytest.raises(DatasetRefused) as rejected:
         shard_dataset(MemoryStack().data, [], Options(), features)
-    assert [str(problem) for problem in refused.value.problems] == [
+    assert [str(problem) for problem in rejected.value.problems] == [
         "feature photo: is an image, which a batch does not support; send images in payloads"
     ]
 

@@ -24,9 +24,9 @@ PROBLEMS = [
 
 def test_the_problems_of_a_rejected_payload_are_read_back() -> None:
     assert read_problems(list_problems(PROBLEMS)) == PROBLEMS
-    refused = name_failure("InvalidPayload", list_problems(PROBLEMS), "e")
-    assert isinstance(refused, errors.InvalidPayload)
-    assert refused.problems == tuple(PROBLEMS)
+    rejected = name_failure("InvalidPayload", list_problems(PROBLEMS), "e")
+    assert isinstance(rejected, errors.InvalidPayload)
+    assert rejected.problems == tuple(PROBLEMS)
 
 
 def test_problems_that_were_cut_off_are_counted() -> None:
@@ -65,8 +65,8 @@ def test_only_the_name_of_any_other_failure_is_reported(name: str, kind: type[er
     assert "secret" not in str(error)
 
 
-class Refusing:
-    """A client that rejects every call."""
+class FailingClient:
+    """A client whose calls all fail with this error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -78,7 +78,7 @@ class Refusing:
         raise self.error
 
 
-def refusal(code: str, status: int = 400) -> ClientError:
+def make_error(code: str, status: int = 400) -> ClientError:
     response = {"Error": {"Code": code, "Message": "secret"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(response, "StartSyncExecution")  # type: ignore[arg-type]
 
@@ -86,16 +86,16 @@ def refusal(code: str, status: int = 400) -> ClientError:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (refusal("ThrottlingException"), errors.Throttled),
-        (refusal("Whatever", 429), errors.Throttled),
-        (refusal("InternalServerError", 500), errors.StorageUnavailable),
-        (refusal("ExpiredTokenException"), errors.StorageUnavailable),
+        (make_error("ThrottlingException"), errors.Throttled),
+        (make_error("Whatever", 429), errors.Throttled),
+        (make_error("InternalServerError", 500), errors.StorageUnavailable),
+        (make_error("ExpiredTokenException"), errors.StorageUnavailable),
         (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
         (ConnectTimeoutError(endpoint_url="http://secret"), errors.StorageUnavailable),
     ],
 )
 def test_a_call_that_step_functions_rejects_may_be_retried(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    invoker = Invoker(FailingClient(error), "arn", FailingClient(error), None)  # type: ignore[arg-type]
     with pytest.raises(kind) as raised:
         invoker.run("e", {"features": {}})
     assert "secret" not in str(raised.value)
@@ -115,7 +115,7 @@ def test_a_call_that_step_functions_rejects_may_be_retried(error: Exception, kin
     ],
 )
 def test_a_permanent_error_is_not_to_be_retried(code: str, status: int, kind: type[errors.EnsembleError]) -> None:
-    client = Refusing(refusal(code, status))
+    client = FailingClient(make_error(code, status))
     invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     for call in (lambda: invoker.run("e", {}), lambda: invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)):
@@ -128,22 +128,22 @@ def test_a_permanent_error_is_not_to_be_retried(code: str, status: int, kind: ty
 
 def test_metadata_too_large_for_an_execution_is_rejected_before_a_write() -> None:
     invoker = Invoker(None, "arn", None, None)  # type: ignore[arg-type]
-    with pytest.raises(errors.PayloadTooLarge) as refused:
+    with pytest.raises(errors.PayloadTooLarge) as rejected:
         invoker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert (problem.path, "300,011 bytes" in problem.message) == ("$.metadata", True)
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (refusal("TooManyRequestsException", 429), errors.Throttled),
-        (refusal("ServiceException", 500), errors.StorageUnavailable),
+        (make_error("TooManyRequestsException", 429), errors.Throttled),
+        (make_error("ServiceException", 500), errors.StorageUnavailable),
         (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
     ],
 )
 def test_a_call_that_lambda_rejects_may_be_retried(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+    invoker = Invoker(FailingClient(error), "arn", FailingClient(error), None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     with pytest.raises(kind) as raised:
         invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)

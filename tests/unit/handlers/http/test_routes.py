@@ -29,14 +29,14 @@ class StubService:
         self.requested: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
-        def refuse(*arguments: Any) -> None:
+        def raise_error(*arguments: Any) -> None:
             self.requested.append((name, *arguments))
             raise self.error
 
-        return refuse
+        return raise_error
 
 
-def predict_servable(
+def send_request(
     error: Exception, verb: str = "POST", path: str = "/predict", body: bytes = BODY, **headers: str
 ) -> tuple[int, dict[str, str], Any, list[tuple[Any, ...]]]:
     """Send one request; return status, headers, body, and the service's calls."""
@@ -54,16 +54,16 @@ def predict_servable(
     return response["statusCode"], response["headers"], json.loads(response["body"]), service.requested
 
 
-def taken(body: bytes, path: str = "/predict", **headers: str) -> Any:
+def read_body(body: bytes, path: str = "/predict", **headers: str) -> Any:
     """Return the body that the service is called with; it fails because nothing is published."""
-    status, _, _, requested = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
+    status, _, _, requested = send_request(NothingPublished("nothing"), path=path, body=body, **headers)
     assert status == 503
     return requested[0][-1]
 
 
-def refused(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, str]:
+def rejected(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, str]:
     """Return status and message of a request that does not reach the service."""
-    status, _, response, requested = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
+    status, _, response, requested = send_request(NothingPublished("nothing"), path=path, body=body, **headers)
     assert not requested
     return status, response["error"] if path.startswith("/v1/") else response["message"]
 
@@ -151,9 +151,9 @@ def test_an_event_with_a_missing_or_changed_key_gets_a_response_or_is_invalid() 
     ],
 )
 def test_any_other_event_is_rejected_with_its_fault_and_a_remedy(event: Any, message: str) -> None:
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         check_event(event)
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert str(problem).startswith(message)
     assert "HttpUrl" in problem.remedy
     assert "22" not in str(problem)
@@ -175,7 +175,7 @@ def test_every_error_of_this_package_has_a_status_and_states_when_to_retry(
 ) -> None:
     many = hasattr(errors, kind.__name__) and issubclass(kind, errors._WithProblems)
     error = kind([Problem("$.x", "is wrong", "fix it")]) if many else kind("the fault; the remedy")  # type: ignore[arg-type]
-    status, headers, response, _ = predict_servable(error, path=path)
+    status, headers, response, _ = send_request(error, path=path)
     assert status == STATUSES.get(kind, 500)
     assert headers["Content-Type"] == "application/json"
     assert headers.get("Retry-After") == (str(RETRY_SECONDS[status]) if status in {429, 503} else None)
@@ -187,7 +187,7 @@ def test_every_error_of_this_package_has_a_status_and_states_when_to_retry(
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_an_unexpected_fault_reports_nothing(path: str) -> None:
-    status, _, response, _ = predict_servable(RuntimeError("secret"), path=path)
+    status, _, response, _ = send_request(RuntimeError("secret"), path=path)
     assert status == 500
     assert "secret" not in json.dumps(response)
     assert "Traceback" not in json.dumps(response)
@@ -196,7 +196,7 @@ def test_an_unexpected_fault_reports_nothing(path: str) -> None:
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_more_problems_than_a_response_holds_are_counted(path: str) -> None:
     problems = [Problem(f"$.instances[{row}]", "é" * 40, "fix it") for row in range(100_000)]
-    status, _, response, _ = predict_servable(InvalidPayload(problems), path=path)
+    status, _, response, _ = send_request(InvalidPayload(problems), path=path)
     assert status == 400
     assert len(json.dumps(json.dumps(response))) < RESPONSE_BYTES
     text = response["error"] if path == SERVING else response["message"]
@@ -214,10 +214,10 @@ def test_more_problems_than_a_response_holds_are_counted(path: str) -> None:
 
 def test_a_record_is_named_where_there_is_one() -> None:
     failed = ServiceFailure(QuorumNotMet("too few"), "here")
-    status, headers, response, _ = predict_servable(failed)
+    status, headers, response, _ = send_request(failed)
     assert (status, headers["X-Prediction-Id"], response["prediction_id"]) == (422, "here", "here")
-    assert predict_servable(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
-    assert "prediction_id" not in predict_servable(ServiceFailure(NothingPublished("nothing"), None))[2]
+    assert send_request(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
+    assert "prediction_id" not in send_request(ServiceFailure(NothingPublished("nothing"), None))[2]
 
 
 @pytest.mark.parametrize(
@@ -239,21 +239,19 @@ def test_a_record_is_named_where_there_is_one() -> None:
     ],
 )
 def test_an_unknown_path_or_method_is_malformed_as_in_tensorflow_serving(verb: str, path: str) -> None:
-    status, _, response, requested = predict_servable(NothingPublished("nothing"), verb, path)
+    status, _, response, requested = send_request(NothingPublished("nothing"), verb, path)
     assert (status, response, requested) == (400, {"error": f"Malformed request: {verb} {path}"}, [])
 
 
 @pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])
 def test_a_version_beyond_64_bits_is_rejected(digits: str) -> None:
-    status, _, response, _ = predict_servable(
-        NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}"
-    )
+    status, _, response, _ = send_request(NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}")
     assert (status, response) == (400, {"error": f"Failed to convert version: {digits[:40]} to numeric."})
 
 
 @pytest.mark.parametrize("name", ["a b", "é", "名", "a%b", "a+b", "a=b", "50%"])
 def test_a_name_is_used_as_api_gateway_decoded_it(name: str) -> None:
-    _, _, _, requested = predict_servable(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
+    _, _, _, requested = send_request(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
     assert requested == [("metadata", name, None, None)]
 
 
@@ -261,12 +259,12 @@ def test_a_name_is_used_as_api_gateway_decoded_it(name: str) -> None:
 
 
 def test_a_byte_order_mark_is_ignored() -> None:
-    assert taken(b"\xef\xbb\xbf" + BODY) == json.loads(BODY)
+    assert read_body(b"\xef\xbb\xbf" + BODY) == json.loads(BODY)
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_a_key_that_is_given_twice_is_rejected(path: str) -> None:
-    status, message = refused(b'{"instances": [{"Age": 1, "Sex": "male", "Age": 2}]}', path)
+    status, message = rejected(b'{"instances": [{"Age": 1, "Sex": "male", "Age": 2}]}', path)
     assert status == 400
     assert '"Age" is given twice in one object; give it once' in message
 
@@ -285,26 +283,26 @@ def test_a_key_that_is_given_twice_is_rejected(path: str) -> None:
 )
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_what_is_not_json_is_rejected(path: str, body: bytes, message: str) -> None:
-    status, found = refused(body, path)
+    status, found = rejected(body, path)
     assert status == 400
     assert message in found
 
 
 def test_a_message_explains_how_to_send_an_image() -> None:
     gif = b"GIF89a\xff"
-    assert refused(gif)[1].endswith("send a JSON object, or an image as PNG, JPEG or WebP")
-    assert refused(gif, SERVING)[1].endswith('send a JSON object, and in it a file as {"b64": …}')
+    assert rejected(gif)[1].endswith("send a JSON object, or an image as PNG, JPEG or WebP")
+    assert rejected(gif, SERVING)[1].endswith('send a JSON object, and in it a file as {"b64": …}')
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_a_compressed_body_is_accepted_as_by_tensorflow_serving(path: str) -> None:
-    assert taken(gzip.compress(BODY), path, content_encoding="gzip") == json.loads(BODY)
-    assert taken(BODY, path, content_encoding="identity") == json.loads(BODY)
+    assert read_body(gzip.compress(BODY), path, content_encoding="gzip") == json.loads(BODY)
+    assert read_body(BODY, path, content_encoding="identity") == json.loads(BODY)
 
 
 def test_a_compressed_image_is_accepted() -> None:
     image = b"\x89PNG\r\n\x1a\nwhatever"
-    assert taken(gzip.compress(image), content_encoding="gzip") == image
+    assert read_body(gzip.compress(image), content_encoding="gzip") == image
 
 
 @pytest.mark.parametrize(
@@ -313,19 +311,19 @@ def test_a_compressed_image_is_accepted() -> None:
     ids=["plain", "empty", "cut", "longer"],
 )
 def test_a_body_that_is_not_gzip_data_is_rejected(body: bytes) -> None:
-    status, message = refused(body, content_encoding="gzip")
+    status, message = rejected(body, content_encoding="gzip")
     assert (status, message) == (400, "1 problem:\n- $: the body is not gzip data; leave Content-Encoding out")
 
 
 @pytest.mark.parametrize("size", [BODY_BYTES + 1, 100 * BODY_BYTES])
 @pytest.mark.slow
 def test_a_body_that_is_too_large_is_rejected_compressed_or_not(size: int) -> None:
-    assert refused(gzip.compress(b" " * size), content_encoding="gzip")[0] == 413
+    assert rejected(gzip.compress(b" " * size), content_encoding="gzip")[0] == 413
     if size == BODY_BYTES + 1:
-        assert refused(b" " * size)[0] == 413
+        assert rejected(b" " * size)[0] == 413
 
 
 def test_another_compression_is_rejected_with_the_accepted_one() -> None:
-    status, headers, response, _ = predict_servable(NothingPublished("nothing"), content_encoding="br")
+    status, headers, response, _ = send_request(NothingPublished("nothing"), content_encoding="br")
     assert (status, headers["Accept-Encoding"]) == (415, "gzip")
     assert response["message"] == 'the content coding "br" is not accepted; send gzip, or the body uncompressed'

@@ -261,9 +261,9 @@ def test_a_bad_value_is_reported_under_the_name_that_the_client_used(stack: Memo
     stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
     service = make_service(stack, Clock())
     for name in ("x", "inputs"):
-        with pytest.raises(InvalidPayload) as refused:
+        with pytest.raises(InvalidPayload) as rejected:
             service.predict_servable("predict", "half", None, None, {"inputs": {name: [1.0, "a"]}})
-        assert [problem.path for problem in refused.value.problems] == [f"$.inputs.{name}[1]"]
+        assert [problem.path for problem in rejected.value.problems] == [f"$.inputs.{name}[1]"]
 
 
 def test_where_clients_may_not_read_records_none_is_read(stack: MemoryStack) -> None:

@@ -81,7 +81,7 @@ def delivered(number: int = 1, **more: Any) -> dict[str, Any]:
     return {"object": detail(number), **input_, "ended": {"output": OUTPUT}, **more}
 
 
-def refused(number: int = 1) -> dict[str, Any]:
+def rejected(number: int = 1) -> dict[str, Any]:
     return {"object": detail(number), "kind": "refused", **refuse(InboxObjectRefused("no"))}
 
 
@@ -255,7 +255,7 @@ def test_a_late_response_to_an_older_version_leaves_the_latest_alone(data: Watch
     deliver(delivered(2))
     latest = data.read(RESPONSE)
     deliver(delivered(1))
-    deliver(refused(0))
+    deliver(rejected(0))
     assert data.read(RESPONSE) == latest
     assert FAILURE not in keys(data)
     assert {"outbox/a.json.v1.json", "outbox/a.json.v0.error.json"} <= keys(data)
@@ -263,11 +263,11 @@ def test_a_late_response_to_an_older_version_leaves_the_latest_alone(data: Watch
 
 def test_a_response_replaces_an_older_failure_and_a_failure_an_older_response(data: Watched) -> None:
     deliver = Deliverer(data)
-    deliver(refused(1))
+    deliver(rejected(1))
     assert {RESPONSE, FAILURE} & keys(data) == {FAILURE}
     deliver(delivered(2))
     assert {RESPONSE, FAILURE} & keys(data) == {RESPONSE}
-    deliver(refused(3))
+    deliver(rejected(3))
     assert {RESPONSE, FAILURE} & keys(data) == {FAILURE}
     assert read(data, FAILURE)["object"] == detail(3)
 
@@ -288,7 +288,7 @@ def test_in_any_order_of_responses_the_last_version_is_the_latest(
 ) -> None:
     data = CountingBucket("data")
     for number in [*order, *again]:
-        Deliverer(data)(delivered(number) if sound[number] else refused(number))
+        Deliverer(data)(delivered(number) if sound[number] else rejected(number))
     latest = RESPONSE if sound[3] else FAILURE
     assert {RESPONSE, FAILURE} & keys(data) == {latest}
     assert read(data, latest)["object"] == detail(3)
@@ -302,7 +302,7 @@ def test_in_any_order_of_responses_the_last_version_is_the_latest(
 def test_the_later_version_of_two_concurrent_responses_is_the_latest(
     data: Watched, order: tuple[int, int], sound: tuple[bool, bool], moment: int
 ) -> None:
-    events = [delivered(number) if sound[number - 1] else refused(number) for number in order]
+    events = [delivered(number) if sound[number - 1] else rejected(number) for number in order]
     calls = 0
 
     def meanwhile() -> None:

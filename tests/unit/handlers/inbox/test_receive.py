@@ -77,7 +77,7 @@ def receive(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any
     return response
 
 
-def refusal(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any) -> tuple[str, str]:
+def receive_rejected(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any) -> tuple[str, str]:
     response = receive(stack, key, body, **more)
     assert response.keys() == {"object", "kind", "failure"}
     assert response["kind"] == "refused"
@@ -234,13 +234,13 @@ def test_a_byte_order_mark_is_not_a_part_of_the_json(stack: MemoryStack) -> None
     ],
 )
 def test_json_that_is_no_payload_is_rejected_with_its_reason(stack: MemoryStack, body: bytes, words: str) -> None:
-    error, cause = refusal(stack, "inbox/a.json", body)
+    error, cause = receive_rejected(stack, "inbox/a.json", body)
     assert error == "InboxObjectRefused"
     assert words in cause
 
 
 def test_json_with_a_key_twice_is_rejected_as_by_the_http_api(stack: MemoryStack) -> None:
-    error, cause = refusal(stack, "inbox/a.json", b'{"features": {"x": 1, "x": 2}}')
+    error, cause = receive_rejected(stack, "inbox/a.json", b'{"features": {"x": 1, "x": 2}}')
     assert error == "InvalidPayload"
     assert cause == '1 problem:\n- $: "x" is given twice in one object; give it once'
 
@@ -259,7 +259,7 @@ def test_json_with_a_key_twice_is_rejected_as_by_the_http_api(stack: MemoryStack
 def test_a_payload_with_a_bad_structure_is_rejected_with_an_executions_message(
     stack: MemoryStack, payload: Any, paths: list[str]
 ) -> None:
-    error, cause = refusal(stack, "inbox/a.json", json.dumps(payload).encode())
+    error, cause = receive_rejected(stack, "inbox/a.json", json.dumps(payload).encode())
     assert error == "InvalidPayload"
     assert [line[2 : line.index(": ")] for line in cause.splitlines()[1:]] == paths
     assert stack.data.written == []
@@ -267,7 +267,7 @@ def test_a_payload_with_a_bad_structure_is_rejected_with_an_executions_message(
 
 @pytest.mark.parametrize("name", ["a.txt", "a.json.txt", "a", "a.gz", "a.xlsx", "a.zip", "a.csv.bz2", "a.gif", "json"])
 def test_an_unknown_kind_is_rejected_with_the_known_ones(stack: MemoryStack, name: str) -> None:
-    error, cause = refusal(stack, f"inbox/{name}", b"GIF89a and so on")
+    error, cause = receive_rejected(stack, f"inbox/{name}", b"GIF89a and so on")
     assert error == "InboxObjectRefused"
     assert f"inbox/{name} is of no known kind" in cause
     assert all(f'"{ending}"' in cause for ending in (".json", *IMAGES, *KINDS))
@@ -275,13 +275,13 @@ def test_an_unknown_kind_is_rejected_with_the_known_ones(stack: MemoryStack, nam
 
 @pytest.mark.parametrize("ending", IMAGES)
 def test_a_file_name_alone_makes_no_image(with_images: MemoryStack, ending: str) -> None:
-    error, cause = refusal(with_images, f"inbox/a{ending}", b"GIF89a and so on")
+    error, cause = receive_rejected(with_images, f"inbox/a{ending}", b"GIF89a and so on")
     assert error == "InboxObjectRefused"
     assert "does not start like a PNG, JPEG or WebP" in cause
 
 
 def test_an_image_for_an_ensemble_without_images_is_rejected_with_its_features(stack: MemoryStack) -> None:
-    error, cause = refusal(stack, "inbox/a.png", image())
+    error, cause = receive_rejected(stack, "inbox/a.png", image())
     assert (error, cause.split("; ")[1]) == ("InboxObjectRefused", "send a payload as JSON")
     assert 'the ensemble needs "x"' in cause
     assert stack.data.written == []
@@ -290,30 +290,30 @@ def test_an_image_for_an_ensemble_without_images_is_rejected_with_its_features(s
 def test_before_anything_is_published_an_image_is_rejected() -> None:
     empty = MemoryStack()
     empty.data = Versions()
-    assert refusal(empty, "inbox/a.png", image())[0] == "NothingPublished"
+    assert receive_rejected(empty, "inbox/a.png", image())[0] == "NothingPublished"
 
 
 @pytest.mark.parametrize("ending", [".json", ".png", "", *KINDS])
 def test_an_empty_object_is_rejected_under_any_name(stack: MemoryStack, ending: str) -> None:
-    error, cause = refusal(stack, f"inbox/a{ending}", b"")
+    error, cause = receive_rejected(stack, f"inbox/a{ending}", b"")
     assert (error, cause) == ("InboxObjectRefused", f"inbox/a{ending} is empty; upload it again")
 
 
 def test_a_large_file_is_rejected_unread(stack: MemoryStack) -> None:
-    error, cause = refusal(stack, "inbox/a.json", size=FILE_BYTES + 1)
+    error, cause = receive_rejected(stack, "inbox/a.json", size=FILE_BYTES + 1)
     assert error == "InboxObjectRefused"
     assert f"has {FILE_BYTES + 1:,} bytes; use at most {FILE_BYTES:,}, or one of *.csv" in cause
     assert stack.data.calls.total() == 0
 
 
 def test_an_object_that_was_removed_meanwhile_is_rejected(stack: MemoryStack) -> None:
-    error, cause = refusal(stack, "inbox/a.json", size=10)
+    error, cause = receive_rejected(stack, "inbox/a.json", size=10)
     assert (error, cause) == ("InboxObjectRefused", "inbox/a.json was removed before it was read; upload it again")
 
 
 @pytest.mark.parametrize("name", ["/a.json", "a//b.csv", "./a.json", "a/../b.parquet", "a\n.json", "\x7f.csv"])
 def test_a_key_that_some_clients_cannot_read_is_rejected(stack: MemoryStack, name: str) -> None:
-    error, cause = refusal(stack, f"inbox/{name}", size=10)
+    error, cause = receive_rejected(stack, f"inbox/{name}", size=10)
     assert error == "InboxObjectRefused"
     assert "upload it under another" in cause
     assert "\n" not in cause
@@ -328,6 +328,6 @@ def test_the_state_machine_retries_when_s3_fails(stack: MemoryStack) -> None:
 @pytest.mark.slow
 def test_a_rejection_fits_into_a_state_however_many_fields_are_bad(stack: MemoryStack) -> None:
     body = json.dumps({f"{number}" * 20: 1 for number in range(50_000)}).encode()
-    error, cause = refusal(stack, "inbox/a.json", body)
+    error, cause = receive_rejected(stack, "inbox/a.json", body)
     assert error == "InvalidPayload"
     assert len(cause.encode()) < 32_768
