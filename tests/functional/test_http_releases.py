@@ -151,8 +151,7 @@ def test_a_temporary_failure_states_when_to_retry_and_a_lasting_one_has_no_messa
     body: dict[str, Any] = {"features": {"x": 1.0}, "metadata": {"fault": [fault, "what went wrong"]}}
     response = requests.post(f"{faulty}/predict", json=body, timeout=60)
     assert (response.status_code, response.headers.get("retry-after")) == (status, retry)
-    assert ("what went wrong" in response.text) == (
-        fault == "StorageUnavailable"
-    )  # this project's errors are written for clients
+    # This project's errors are written for clients.
+    assert ("what went wrong" in response.text) == (fault == "StorageUnavailable")
     assert "Traceback" not in response.text
     assert "app.py" not in response.text

@@ -230,9 +230,8 @@ def test_a_canary_serves_its_share_is_compared_and_ends(project: Path, stack: St
     status = run_json(project, "canary", "status")
     assert status["percent"] == 30
     assert status["current"]["executions"] == expected.count(shipped)
-    assert (
-        status["canary"]["executions"] == expected.count(canary["release"]) + 4
-    )  # the one that named it, and verify's three
+    # Four more: the one that named the release, and verify's three.
+    assert status["canary"]["executions"] == expected.count(canary["release"]) + 4
     assert status["agreement"]["rows"] == 21
     # All rows are the same passenger's; a second linear model pulls every mean towards the linear one's, alike.
     shift = status["agreement"]["shift"]
