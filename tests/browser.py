@@ -43,7 +43,7 @@ QUIET = (
     "--proxy-bypass-list=<-loopback>",
 )
 OWN = re.compile(r"(?://|^CONNECT )[a-z0-9.]*\bgoogle(?:apis)?\.com[:/]")
-"""What Chromium requests on its own, whatever page it shows: its updates, its clock."""
+"""What Chromium requests on its own, for any page: its updates, its clock."""
 
 LIGHT, DARK = "--blink-settings=preferredColorScheme=1", "--blink-settings=preferredColorScheme=0"
 SECONDS = 120
@@ -111,7 +111,7 @@ class Seen:
         return red, green, blue
 
 
-def look(page: str, folder: Path, *, width: int = 1000, dark: bool = False, screenshot: bool = True) -> Seen:
+def show_page(page: str, folder: Path, *, width: int = 1000, dark: bool = False, screenshot: bool = True) -> Seen:
     """Show a page to the browser, over HTTP from a server that is the browser's proxy for everything else, too.
 
     The measured copy has no Content-Security-Policy, so only the page's own markup keeps scripts from

@@ -405,7 +405,7 @@ def test_the_schedule_starts_the_days_run(shared_project: Path, stack: Stack, ro
 
 @pytest.fixture
 def detached(project: Path) -> Iterator[Path]:
-    """A project whose local stack runs in a process of its own."""
+    """A project whose local stack runs in another process."""
     assert run_ensemble(project, "local", "--detach").returncode == 0
     yield project
     run_ensemble(project, "local", "stop")

@@ -46,7 +46,7 @@ def test_json_carries_every_check(project: Path) -> None:
 
 
 def test_a_warning_is_shown_and_rejects_nothing(project: Path) -> None:
-    # It adds up as many columns as there are, in whatever order.
+    # The model adds all columns, in any order.
     (project / "models" / "sum.tflite").write_bytes((MODELS / "free_width.tflite").read_bytes())
     added = {"id": "sum", "version": "1", "artifact": "sum.tflite", "output": {"kind": "logit"}}
     edit(project, members=[added, *edit(project)["members"]])

@@ -131,7 +131,7 @@ def test_reviews_lists_the_predictions_of_earlier_runs_that_need_a_review(projec
         json.loads(run_ensemble(project, "run", f"events/{name}.json", "--json").stdout)
         for name in ("passenger", "passengers")
     ]
-    # Each of these commands had a stack of its own.
+    # Each of these commands started its own stack.
     assert run_ensemble(project, "local", "--detach").returncode == 0
     try:
         listed = json.loads(run_ensemble(project, "reviews", "--json").stdout)

@@ -1,6 +1,6 @@
 """The shipped members are what `examples/titanic` makes, and as good as its report states.
 
-Nothing is imported from there: encoding and scores are computed here a second time, from the page's own words.
+Nothing is imported from there: encoding and scores are computed here a second time, as the page describes them.
 """
 
 from __future__ import annotations

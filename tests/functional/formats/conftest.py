@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """Convert and try models in this process, which has TensorFlow in memory already."""
+    """Convert and check models in this process, which has TensorFlow in memory already."""
     monkeypatch.setattr(sandbox, "run_in_child", run_in_process)
     return run_in_process
 
