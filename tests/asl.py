@@ -19,7 +19,7 @@ from stepensemble.core.state_size import STATE_BYTES
 
 Function = Callable[[Any], Any]
 PUT_EVENTS = "events:putEvents"
-"""The name under which `run` looks for the function that takes events."""
+"""The name under which `run` looks for the function that puts events."""
 
 GET_OBJECT = "s3:getObject"
 """The name under which `run` looks for the function that reads a Distributed Map's list: parameters to the list."""

@@ -23,7 +23,7 @@ MEMORY = {"normalize_shard": 2048, "score": 1024, "aggregate_shard": 2048}
 
 @dataclass
 class MemoryBatch:
-    """What runs the batch's state machine over a stack in memory.
+    """Runs the batch's state machine over a stack in memory.
 
     Attributes:
         running: the executions that are taken for running.

@@ -1,4 +1,4 @@
-"""A page as a real browser shows it: where things are, in which colours, and what the browser requested.
+"""A page in a real browser: positions, colours, and the browser's requests.
 
 Chromium without a window writes its layout and a screenshot. A script in a copy of the page measures it; the screenshot
 is of the page as it is.
@@ -29,7 +29,7 @@ BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 
 QUIET = (
     "--headless",
-    "--no-sandbox",  # CI may be root; the pages are our own
+    "--no-sandbox",  # CI may be root; the pages are this project's
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
@@ -43,7 +43,7 @@ QUIET = (
     "--proxy-bypass-list=<-loopback>",
 )
 OWN = re.compile(r"(?://|^CONNECT )[a-z0-9.]*\bgoogle(?:apis)?\.com[:/]")
-"""What Chromium requests on its own, whatever page it shows: its updates, its clock."""
+"""What Chromium requests on its own, for any page: its updates, its clock."""
 
 LIGHT, DARK = "--blink-settings=preferredColorScheme=1", "--blink-settings=preferredColorScheme=0"
 SECONDS = 120
@@ -101,20 +101,20 @@ class Seen:
         return np.rint(imread(self.screenshot)[..., :3] * 255).astype(np.uint8)
 
     def box(self, name: str) -> Box:
-        """Where an element is."""
+        """Return an element's position and size."""
         left, top, right, bottom = self.measured["boxes"][name]
         return left, top, right, bottom
 
     def colour(self, x: float, y: float) -> tuple[int, int, int]:
-        """The colour of the pixel at a place."""
+        """Return the colour of a pixel."""
         red, green, blue = self.pixels[int(y), int(x)].tolist()
         return red, green, blue
 
 
-def look(page: str, folder: Path, *, width: int = 1000, dark: bool = False, screenshot: bool = True) -> Seen:
+def show_page(page: str, folder: Path, *, width: int = 1000, dark: bool = False, screenshot: bool = True) -> Seen:
     """Show a page to the browser, over HTTP from a server that is the browser's proxy for everything else, too.
 
-    What is measured is the page without its Content-Security-Policy, so nothing but the page itself keeps scripts from
+    The measured copy has no Content-Security-Policy, so only the page's own markup keeps scripts from
     running; with `screenshot`, which is of the page as it is, it is loaded a second time.
     """
     scheme = DARK if dark else LIGHT

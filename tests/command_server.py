@@ -23,7 +23,7 @@ from typing import Any
 PRELOADED = (
     *("stepensemble.cli.app", "stepensemble.cli.stacks", "stepensemble.local.stack"),
     *("boto3", "botocore.client", "botocore.endpoint", "botocore.signers", "numpy", "obstore.store", "polars"),
-    # What moto imports. moto itself is imported by the local stack, which prepares the environment for it.
+    # What moto imports. The local stack imports moto, after it has prepared the environment.
     *(
         "antlr4",
         "cryptography.x509",
@@ -94,7 +94,7 @@ def _report_ended(running: dict[int, socket.socket]) -> None:
 
 
 def _become(request: dict[str, Any], files: list[int]) -> None:
-    """Take over the arguments, the folder, the environment and the standard files of a command."""
+    """Apply a command's arguments, folder, environment and standard files to this process."""
     for number, file in enumerate(files):
         if number < 3:
             os.dup2(file, number)

@@ -34,7 +34,7 @@ LONGEST_FIRST = (
     "unit/imaging",
     "unit",
 )
-"""Files and folders; a file's place is that of the first entry which it is, or is in."""
+"""Files and folders; a file is ordered by the first entry that equals it or contains it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -107,7 +107,7 @@ def _read_number(connection: socket.socket) -> int:
 
 
 def _terminal_environment() -> dict[str, str]:
-    """Return the environment of commands: a wide terminal without colours, and nothing of AWS."""
+    """Return the environment of commands: a wide terminal without colours, and no AWS variables."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     return environment | {"COLUMNS": "160", "NO_COLOR": "1"}
 
@@ -129,7 +129,7 @@ def _start_server() -> socket.socket:
 
 
 def make_client(endpoint: str, service: str) -> Any:
-    """Make a boto3 client of a local stack, which tries nothing again."""
+    """Make a boto3 client of a local stack, without retries."""
     session: Any = boto3.session.Session("test", "test", region_name="us-east-1")
     # boto3 would look for StartSyncExecution at "sync-127.0.0.1".
     config = Config(inject_host_prefix=False, max_pool_connections=50, retries={"total_max_attempts": 1})
@@ -173,7 +173,7 @@ def shown_commands(*blocks: str) -> list[tuple[str, str]]:
 
 
 def steady(text: str) -> list[str]:
-    """Take out of an output what differs from run to run: times, ids, cold or warm, spaces, bars."""
+    """Replace what differs from run to run in an output: times, ids, cold or warm, spaces, bars."""
     text = re.sub(r"\d+(\.\d+)? m?s\b", "MS", text)
     text = re.sub(r"[\d.]+ GB-seconds", "GBS", text)
     text = re.sub(r"\$\d+\.\d+", "DOLLARS", text)

@@ -1,4 +1,4 @@
-"""What lies beside each event: `NAME.output.json`, or `NAME.error.json`.
+"""The expected files beside each event: `NAME.output.json`, or `NAME.error.json`.
 
 Images are events of the ensemble of digits, all others of the ensemble of passengers.
 
@@ -33,25 +33,25 @@ def without_volatile(output: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_events(prefix: str = "") -> list[Path]:
-    """Return the event files of that prefix, without what lies beside them."""
+    """Return the event files of that prefix, without the files beside them."""
     return sorted(path for path in EVENTS.glob(f"{prefix}*.json") if path.stem.count(".") == 0)
 
 
-def list_pictures() -> list[Path]:
+def list_images() -> list[Path]:
     """Return the events that are images."""
     return sorted(EVENTS.glob("*.png"))
 
 
-def picture_payload(path: Path) -> dict[str, Any]:
+def image_payload(path: Path) -> dict[str, Any]:
     """Return the payload that sends an image."""
     return {"features": {"image": base64.b64encode(path.read_bytes()).decode()}}
 
 
 def main() -> None:
-    """Write every expected file but the one of the event that is not JSON, whose error is the parser's."""
+    """Write every expected file except that of the event that is not JSON, whose error is the parser's."""
     digits = Ensemble.load(ROOT / "models" / "digits" / "manifest.json")
-    for path in list_pictures():
-        expected = without_volatile(digits.predict(picture_payload(path)))
+    for path in list_images():
+        expected = without_volatile(digits.predict(image_payload(path)))
         path.with_suffix(".output.json").write_text(json.dumps(expected, indent=2) + "\n")
     ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
     for path in list_events():

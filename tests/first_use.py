@@ -1,6 +1,6 @@
-"""Code run in a process of its own, where no thread but the first may meet a type that msgspec has not met.
+"""Runs code in a new process, where only the first thread may use a type that msgspec has not used before.
 
-Msgspec builds what it decodes a type by at the type's first use, and two threads that meet there end the process.
+Msgspec builds a type's decoder at its first use; if two threads do so at the same time, the process crashes.
 """
 
 from __future__ import annotations

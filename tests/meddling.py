@@ -11,11 +11,11 @@ from obstore.store import MemoryStore
 from stepensemble.storage.objects import Bucket
 
 CALLS = ("read_tagged", "write", "create", "replace", "copy", "delete", "head", "list")
-"""Everything that reaches the store; the other methods are made of these."""
+"""The methods that access the store; the others call these."""
 
 
 class Killed(Exception):
-    """The process ends here, whatever it was about to do."""
+    """The process ends at this call."""
 
 
 class MeddledBucket(Bucket):
@@ -50,7 +50,7 @@ class MeddledBucket(Bucket):
         self._meddle(super().copy, source, target)
 
     def delete(self, keys: Iterable[str]) -> None:
-        for key in keys:  # one by one: a request for many may have done some of them when the process ends
+        for key in keys:  # one by one: a request for many may be half done when the process ends
             self._meddle(super().delete, [key])
 
     def head(self, key: str) -> Any:

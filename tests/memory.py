@@ -29,7 +29,7 @@ SLOTS = {"litert": ("1", "2", "3", "4", "5", "6", "7", "8"), "tensorflow": ("t1"
 
 
 class ConditionFailed(ClientError):
-    """As DynamoDB's client raises it."""
+    """The error of DynamoDB's client."""
 
     def __init__(self) -> None:
         code = "ConditionalCheckFailedException"
@@ -132,7 +132,7 @@ class Clock:
 
 
 class MemoryStack:
-    """Everything of a stack but the state machine: see `asl.py` for that."""
+    """A whole stack except the state machine, for which see `asl.py`."""
 
     def __init__(self) -> None:
         self.artifacts, self.data = CountingBucket("artifacts"), CountingBucket("data")

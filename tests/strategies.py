@@ -1,4 +1,4 @@
-"""What hypothesis draws for the laws of the aggregation: tasks, methods, and voters' outputs.
+"""Hypothesis strategies for the laws of the aggregation: tasks, methods, and voters' outputs.
 
 Hypothesis draws the structure, NumPy the numbers from a seed that hypothesis draws: far more examples in the same time.
 Half the voters have outputs in coarse steps, so that 0, 1 and ties are frequent; some repeat another voter's output.

@@ -1,4 +1,4 @@
-"""How what was computed here is compared with what was written down on another machine.
+"""Compares results computed here with results written on another machine.
 
 The same float32 model gives other last bits on another processor, as its kernels add in another order and approximate
 exponentials otherwise. So the files beside `events/`, and the numbers that the docs show, hold within a tolerance, and
@@ -71,5 +71,5 @@ def _fractions(line: str) -> list[str]:
 
 
 def _blank(line: str) -> str:
-    """Leave nothing of a decimal fraction but how many digits are behind its point."""
+    """Replace a decimal fraction by the number of its decimal places."""
     return NUMBER.sub(lambda found: re.sub(r"-?\d[\d,]*\.(\d+)", lambda digits: "#" * len(digits[1]), found[0]), line)

@@ -8,7 +8,7 @@ import pytest
 from ai_edge_litert import interpreter
 
 from builders import ROOT
-from expected_events import EVENTS, list_events, list_pictures, picture_payload, without_volatile
+from expected_events import EVENTS, image_payload, list_events, list_images, without_volatile
 from plain_kernels.sitecustomize import use_plain_kernels
 from stepensemble import Ensemble
 from stepensemble.core.errors import InvalidPayload
@@ -55,10 +55,10 @@ def test_an_invalid_event_is_rejected_as_in_the_file_beside_it(ensemble: Ensembl
 
 def test_an_image_is_predicted_as_in_the_file_beside_it_and_as_in_its_name(load: Callable[[str], Ensemble]) -> None:
     digits = load("digits/manifest.json")
-    pictures = list_pictures()
+    pictures = list_images()
     assert [path.stem for path in pictures] == ["digit-3", "digit-5", "digit-7"]
     for path in pictures:
-        output = without_volatile(digits.predict(picture_payload(path)))
+        output = without_volatile(digits.predict(image_payload(path)))
         assert_as_written(output, json.loads(path.with_suffix(".output.json").read_text()))
         (prediction,) = output["predictions"]
         assert f"digit-{prediction['label']}" == path.stem

@@ -1,4 +1,4 @@
-"""A project folder of its own, and a stack that stays up in it for a whole test session."""
+"""A separate project folder, and a stack that runs in it for a whole test session."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local(shared_project: Path) -> Iterator[LocalStack]:
     """A local stack, announced, so that commands in its folder use it."""
-    # An account of its own: tests of the stack itself run others in this process.
+    # A separate account: the local stack's tests run other stacks in this process.
     with LocalStack.start(shared_project, LocalStackOptions(announce=True, account="999999999999")) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def stack(local: LocalStack, shared_project: Path) -> Stack:
-    """The same, as the command line sees it; with the shipped ensemble, whatever a module before has published."""
+    """The same, as the command line sees it; with the shipped ensemble, whatever an earlier module has published."""
     opened = local_stack(local.name, local.endpoint)
     shipped = read_sources(shared_project / "models" / "manifest.json")
     try:

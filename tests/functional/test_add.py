@@ -1,4 +1,4 @@
-"""`ensemble add`, as a person uses it; files that TensorFlow has to convert are in `formats/test_add.py`."""
+"""`ensemble add`, as a person uses it; files that TensorFlow converts are in `formats/test_add.py`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in (folder / "models").rglob("*") if path.is_file()}
 
 
-def answer(folder: Path, *arguments: str, code: int = 0) -> Any:
+def run_json(folder: Path, *arguments: str, code: int = 0) -> Any:
+    """Run a command with --json and return its document."""
     done = run_ensemble(folder, *arguments, "--json")
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
 
-def complaint(folder: Path, *arguments: str, code: int = 1) -> str:
+def read_error(folder: Path, *arguments: str, code: int = 1) -> str:
+    """Run `ensemble add`, which fails and changes no file, and return its error."""
     before = contents(folder)
     done = run_ensemble(folder, "add", *arguments)
     assert (done.returncode, done.stdout) == (code, "")
@@ -48,7 +50,7 @@ def test_a_model_is_added_checked_and_invoked(project: Path) -> None:
     done = run_ensemble(project, "add", "trained.tflite", "--id", "fifth")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.rstrip() for line in done.stdout.splitlines()]
-    release = answer(project, "check")["release"]
+    release = run_json(project, "check")["release"]
     assert lines == [
         "member    fifth, version 1",
         "model     a LiteRT file, used as it is",
@@ -57,18 +59,18 @@ def test_a_model_is_added_checked_and_invoked(project: Path) -> None:
         'output    the probability of "survived": one number a row, in [0, 1] on 16 rows',
         f"added  models/manifest.json compiles to release {release[:SHORT]}",
     ]
-    output = answer(project, "run", "events/passenger.json")
-    said = {member["id"]: member["outputs"] for member in output["members"]}
-    assert said["fifth"] == said["wide"]
+    output = run_json(project, "run", "events/passenger.json")
+    outputs = {member["id"]: member["outputs"] for member in output["members"]}
+    assert outputs["fifth"] == outputs["wide"]
 
 
 def test_json_reports_the_new_member(project: Path) -> None:
-    said = answer(project, "add", "trained.tflite", "--id", "fifth", "--version", "2026-03", "--timeout", "20")
+    added = run_json(project, "add", "trained.tflite", "--id", "fifth", "--version", "2026-03", "--timeout", "20")
     trained = (project / "trained.tflite").read_bytes()
-    assert said.pop("release") == answer(project, "check")["release"]
-    assert said.pop("output")["kind"] == "probability"
-    assert said.pop("inferred").keys() == {"columns", "output"}
-    assert said == {
+    assert added.pop("release") == run_json(project, "check")["release"]
+    assert added.pop("output")["kind"] == "probability"
+    assert added.pop("inferred").keys() == {"columns", "output"}
+    assert added == {
         "ok": True,
         "id": "fifth",
         "version": "2026-03",
@@ -87,16 +89,16 @@ def test_json_reports_the_new_member(project: Path) -> None:
         "problems": [],
         "warnings": [],
     }
-    again = answer(project, "add", "trained.tflite", "--id", "fifth", code=1)
+    again = run_json(project, "add", "trained.tflite", "--id", "fifth", code=1)
     assert (again["ok"], [problem["path"] for problem in again["problems"]]) == (False, ["--id"])
 
 
 def test_a_member_is_replaced_by_a_file_that_takes_other_columns(project: Path) -> None:
     names = "Pclass=1,Pclass=2,Pclass=3,Sex,Age,SibSp,Parch"
     replace = ("models/titanic/deep.tflite", "--id", "wide", "--replace")
-    said = complaint(project, *replace)
-    assert 'InputMismatch the model takes 7 numbers a row as "columns", and there are 11 columns' in said
-    assert said.endswith("list those it takes, in its order: --columns NAME,NAME,…")
+    error = read_error(project, *replace)
+    assert 'InputMismatch the model takes 7 numbers a row as "columns", and there are 11 columns' in error
+    assert error.endswith("list those it takes, in its order: --columns NAME,NAME,…")
     done = run_ensemble(project, "add", *replace, "--columns", names)
     assert "wide, version 2, replaces version 1" in done.stdout
     assert "artifact  titanic/deep.tflite, 4,488 bytes, exists already" in done.stdout
@@ -116,23 +118,23 @@ def test_another_manifest_without_members_gets_its_first(project: Path) -> None:
     path.rename(path.with_name("shipped.json"))
     other = project / "other.json"
     other.write_text(json.dumps(data, indent=4))
-    said = answer(project, "add", "trained.tflite", "--id", "first", "--manifest", "other.json", "--weight", "1.0")
-    assert said["artifact"] == "trained.tflite"  # it lies beside that manifest
-    assert answer(project, "check", "other.json")["release"] == said["release"]
+    added = run_json(project, "add", "trained.tflite", "--id", "first", "--manifest", "other.json", "--weight", "1.0")
+    assert added["artifact"] == "trained.tflite"  # it is stored beside that manifest
+    assert run_json(project, "check", "other.json")["release"] == added["release"]
     assert '"weight"' not in other.read_text()
 
 
 def test_shadows_and_outputs_are_added_as_given(project: Path) -> None:
     logit = '{"kind": "logit", "temperature": 2}'
-    answer(project, "add", "trained.tflite", "--id", "a", "--role", "shadow", "--output", logit)
-    answer(project, "add", "trained.tflite", "--id", "b", "--output", "logit")
+    run_json(project, "add", "trained.tflite", "--id", "a", "--role", "shadow", "--output", logit)
+    run_json(project, "add", "trained.tflite", "--id", "b", "--output", "logit")
     shadow, voter = json.loads((project / "models" / "manifest.json").read_text())["members"][-2:]
     assert (shadow["role"], shadow["output"]) == ("shadow", {"kind": "logit", "temperature": 2})
     assert (voter["role"], voter["output"]) == ("voter", {"kind": "logit"})
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("trained.tflite",), "Missing option '--id'"),
         (("nowhere.tflite", "--id", "a"), "nowhere.tflite does not exist"),
@@ -145,12 +147,12 @@ def test_shadows_and_outputs_are_added_as_given(project: Path) -> None:
         (("trained.tflite", "--id", "a", "--role", "boss"), "'boss' is not one of"),
     ],
 )
-def test_wrong_usage_exits_2_and_gives_the_reason(project: Path, arguments: tuple[str, ...], told: str) -> None:
-    assert told in complaint(project, *arguments, code=2)
+def test_wrong_usage_exits_2_and_gives_the_reason(project: Path, arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in read_error(project, *arguments, code=2)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("--id", "wide"), '--id: "wide" is a member already; give another id, or --replace to replace that model'),
         (("--id", "wid", "--replace"), '--replace: there is no member "wid", did you mean "wide"?'),
@@ -166,26 +168,28 @@ def test_wrong_usage_exits_2_and_gives_the_reason(project: Path, arguments: tupl
         (("--id", "a", "--signature", "other"), 'no signature "other"'),
     ],
 )
-def test_what_does_not_fit_is_refused_with_a_remedy(project: Path, arguments: tuple[str, ...], told: str) -> None:
-    assert told in complaint(project, "trained.tflite", *arguments)
+def test_an_option_that_does_not_fit_is_rejected_with_a_remedy(
+    project: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    assert expected in read_error(project, "trained.tflite", *arguments)
 
 
 def test_a_file_that_would_end_the_process_is_an_error(project: Path) -> None:
     whole = (MODELS / "softmax.tflite").read_bytes()
     (project / "broken.tflite").write_bytes(whole[:733] + bytes([whole[733] ^ 2]) + whole[734:])
-    assert "ModelRefused" in complaint(project, "broken.tflite", "--id", "a")
+    assert "ModelRefused" in read_error(project, "broken.tflite", "--id", "a")
 
 
-def test_pickles_and_zips_that_lead_outside_are_refused(project: Path) -> None:
+def test_pickles_and_zips_with_paths_outside_are_rejected(project: Path) -> None:
     (project / "model.pkl").write_bytes(b"\x80\x04N.")
-    assert "FileUnsafe" in complaint(project, "model.pkl", "--id", "a", "--trust")
+    assert "FileUnsafe" in read_error(project, "model.pkl", "--id", "a", "--trust")
     with zipfile.ZipFile(project / "slip.zip", "w") as archive:
         archive.writestr("../saved_model.pb", b"")
-    assert "FileUnsafe" in complaint(project, "slip.zip", "--id", "a", "--trust")
+    assert "FileUnsafe" in read_error(project, "slip.zip", "--id", "a", "--trust")
     assert not (project.parent / "saved_model.pb").exists()
 
 
-def test_where_tensorflow_is_missing_the_error_names_what_to_install(project: Path) -> None:
+def test_without_tensorflow_the_error_names_what_to_install(project: Path) -> None:
     with zipfile.ZipFile(project / "dense.keras", "w") as archive:
         archive.writestr("metadata.json", "{}")
         archive.writestr("config.json", json.dumps({"module": "keras.layers", "class_name": "Dense", "config": {}}))
@@ -200,7 +204,7 @@ def test_where_tensorflow_is_missing_the_error_names_what_to_install(project: Pa
 
 
 def test_an_artifact_that_is_overwritten_later_is_noticed(project: Path) -> None:
-    answer(project, "add", "trained.tflite", "--id", "fifth")
+    run_json(project, "add", "trained.tflite", "--id", "fifth")
     shutil.copy(project / "models" / "titanic" / "linear.tflite", project / "models" / "titanic" / "fifth.tflite")
     done = run_ensemble(project, "check")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Predictions that are announced on EventBridge, where the stack's parameter wants it, and where it does not."""
+"""Predictions that are announced on EventBridge if the stack's parameter is set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSENGER = json.loads((ROOT / "events" / "passenger.json").read_text())
     for block in re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "deployment.md").read_text(), flags=re.DOTALL)
     if "PredictionCompleted" in block
 )
-Heard = Callable[[], list[dict[str, Any]]]
+ReadEvents = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def telling(folder: Path) -> Iterator[Stack]:
+def announcing(folder: Path) -> Iterator[Stack]:
     """A stack that announces predictions; commands in its folder use it."""
     parameters = {"AnnouncePredictions": "true"}
     with LocalStack.start(
@@ -46,75 +46,75 @@ def telling(folder: Path) -> Iterator[Stack]:
 
 
 @contextmanager
-def listening(stack: Stack) -> Iterator[Heard]:
-    """Put a queue behind a rule for all that a stack says while the block lasts; give what takes out what came."""
+def receive_events(stack: Stack) -> Iterator[ReadEvents]:
+    """Send all of a stack's events to a queue while the block lasts; yield a function that takes them out of it."""
     events, queues = (stack.session.client(name, endpoint_url=stack.endpoint) for name in ("events", "sqs"))
-    url = queues.create_queue(QueueName="heard")["QueueUrl"]
+    url = queues.create_queue(QueueName="received")["QueueUrl"]
     arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    events.put_rule(Name="heard", EventPattern=json.dumps({"source": ["stepensemble"]}))
-    events.put_targets(Rule="heard", Targets=[{"Id": "queue", "Arn": arn}])
+    events.put_rule(Name="received", EventPattern=json.dumps({"source": ["stepensemble"]}))
+    events.put_targets(Rule="received", Targets=[{"Id": "queue", "Arn": arn}])
 
-    def hear() -> list[dict[str, Any]]:
-        heard: list[dict[str, Any]] = []
+    def read_events() -> list[dict[str, Any]]:
+        received: list[dict[str, Any]] = []
         while messages := queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
-                heard.append(json.loads(message["Body"]))
+                received.append(json.loads(message["Body"]))
                 queues.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return heard
+        return received
 
     try:
-        yield hear
+        yield read_events
     finally:
-        events.remove_targets(Rule="heard", Ids=["queue"])
-        events.delete_rule(Name="heard")
+        events.remove_targets(Rule="received", Ids=["queue"])
+        events.delete_rule(Name="received")
         queues.delete_queue(QueueUrl=url)
 
 
-def completed(heard: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [event for event in heard if event["detail-type"] == "PredictionCompleted"]
+def completed(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event["detail-type"] == "PredictionCompleted"]
 
 
-def test_a_rule_hears_of_a_prediction_as_the_page_shows_and_finds_its_record(telling: Stack) -> None:
-    with listening(telling) as hear:
-        output = predict(telling, PASSENGER, name="told")
-        (event,) = completed(hear())
+def test_a_rule_gets_the_documented_event_which_names_the_record(announcing: Stack) -> None:
+    with receive_events(announcing) as read_events:
+        output = predict(announcing, PASSENGER, name="announced")
+        (event,) = completed(read_events())
     assert {key: event[key] for key in SHOWN if key != "detail"} == {
         key: SHOWN[key] for key in SHOWN if key != "detail"
     }
     detail = event["detail"]
     assert (set(detail), set(detail["record"])) == (set(SHOWN["detail"]), set(SHOWN["detail"]["record"]))
-    assert (detail["stack"], detail["status"], detail["release"]) == (telling.name, "COMPLETE", output["release"])
-    dynamo = telling.session.client("dynamodb", endpoint_url=telling.endpoint)
+    assert (detail["stack"], detail["status"], detail["release"]) == (announcing.name, "COMPLETE", output["release"])
+    dynamo = announcing.session.client("dynamodb", endpoint_url=announcing.endpoint)
     key = {name: {"S": value} for name, value in detail["record"]["key"].items()}
     item = dynamo.get_item(TableName=detail["record"]["table"], Key=key)["Item"]
     assert item["execution"]["S"] == detail["execution"]
-    assert (detail["prediction_id"], detail["record"]["path"]) == ("told", "/predictions/told")
+    assert (detail["prediction_id"], detail["record"]["path"]) == ("announced", "/predictions/announced")
     assert "features" not in json.dumps(event)
 
 
-def test_a_synchronous_execution_is_announced_too(telling: Stack) -> None:
-    with listening(telling) as hear:
-        machine = telling.outputs["ExpressStateMachineArn"]
-        done = telling.step_functions.start_sync_execution(stateMachineArn=machine, input=json.dumps(PASSENGER))
-        (event,) = completed(hear())
+def test_a_synchronous_execution_is_announced_too(announcing: Stack) -> None:
+    with receive_events(announcing) as read_events:
+        machine = announcing.outputs["ExpressStateMachineArn"]
+        done = announcing.step_functions.start_sync_execution(stateMachineArn=machine, input=json.dumps(PASSENGER))
+        (event,) = completed(read_events())
     assert event["detail"]["prediction_id"] == json.loads(done["output"])["prediction_id"]
 
 
-def test_a_warm_up_a_refusal_and_the_batch_announce_nothing(telling: Stack, folder: Path) -> None:
-    with listening(telling) as hear:
-        assert wait(telling, start(telling, {"warmup": True}))["status"] == "SUCCEEDED"
-        assert wait(telling, start(telling, {"features": {}}))["status"] == "FAILED"
+def test_a_warm_up_a_rejection_and_a_batch_announce_nothing(announcing: Stack, folder: Path) -> None:
+    with receive_events(announcing) as read_events:
+        assert wait(announcing, start(announcing, {"warmup": True}))["status"] == "SUCCEEDED"
+        assert wait(announcing, start(announcing, {"features": {}}))["status"] == "FAILED"
         done = run_ensemble(folder, "batch", "examples/titanic/passengers.csv", "--date", "2026-03-01")
         assert done.returncode == 0, done.stderr
-        assert hear() == []
+        assert read_events() == []
 
 
-def test_by_default_nothing_is_announced_and_nothing_waits_for_it(stack: Stack, shared_project: Path) -> None:
+def test_by_default_nothing_is_announced_and_no_state_is_added(stack: Stack, shared_project: Path) -> None:
     ensure_published(stack, read_sources(shared_project / "models" / "manifest.json"), notify=lambda _: None)
-    with listening(stack) as hear:
+    with receive_events(stack) as read_events:
         execution = start(stack, PASSENGER)
         assert wait(stack, execution)["status"] == "SUCCEEDED"
-        assert completed(hear()) == []
+        assert completed(read_events()) == []
     history = stack.step_functions.get_execution_history(executionArn=execution, maxResults=1000)["events"]
     entered = [event["stateEnteredEventDetails"]["name"] for event in history if "stateEnteredEventDetails" in event]
     assert entered[-2:] == ["Next tier or events?", "Succeed"]

@@ -1,4 +1,4 @@
-"""A whole dataset through the ensemble, as a person runs it: the command line, the real state machine and handlers."""
+"""`ensemble batch` over whole datasets: the command line, the real state machine and handlers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def read_rejected(run: Mapping[str, Any], project: Path) -> pl.DataFrame:
 def test_the_same_rows_get_the_same_predictions_from_a_batch_and_an_execution(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
-    run = batch(shared_project, str(write_jsonl(shared_project / "in" / "doors.jsonl", rows)), "--shard-size", "16KB")
+    run = batch(shared_project, str(write_jsonl(shared_project / "in" / "alike.jsonl", rows)), "--shard-size", "16KB")
     assert (run["status"], run["rows_in"], run["rows_out"], run["rows_rejected"]) == ("SUCCEEDED", 300, 300, 0)
     output = follow_pointers(stack.data, msgspec.convert(predict(stack, {"instances": rows}), Output))
     predictions: list[Row] = msgspec.to_builtins(output.predictions)
@@ -94,13 +94,13 @@ def test_the_same_rows_get_the_same_predictions_from_a_batch_and_an_execution(
     for name in predictions[0]:
         assert results[name].to_list() == [prediction[name] for prediction in predictions], name
     for one in output.members:
-        said = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in one.outputs or ()]
-        assert results[f"{one.id}_output"].to_list() == said, one.id
+        outputs = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in one.outputs or ()]
+        assert results[f"{one.id}_output"].to_list() == outputs, one.id
     summary = read_summary(run, shared_project)
     assert summary.shards > 1
     assert [one.rows for one in summary.members] == [300] * len(output.members)
-    for one, said in zip(summary.members, output.members, strict=True):
-        assert one.mean == pytest.approx(results[f"{said.id}_value"].mean(), abs=1e-12)
+    for one, scored in zip(summary.members, output.members, strict=True):
+        assert one.mean == pytest.approx(results[f"{scored.id}_value"].mean(), abs=1e-12)
     assert summary.labels == dict(results["label"].value_counts().iter_rows())
     assert summary.needs_review == output.needs_review
 
@@ -128,7 +128,7 @@ def test_every_format_is_read_and_written_alike(shared_project: Path, stack: Sta
     assert [float(line["value"]) for line in csv.DictReader(io.StringIO(part))] == first["value"].to_list()
 
 
-def test_rejections_have_the_words_of_an_execution(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_rejections_have_the_messages_of_an_execution(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     wrong: list[Row] = [
         {**rows[0], "Age": "twenty-two"},
@@ -141,13 +141,13 @@ def test_rejections_have_the_words_of_an_execution(shared_project: Path, stack: 
     assert (run["rows_in"], run["rows_out"], run["rows_rejected"]) == (25, 20, 5)
     rejected = read_rejected(run, shared_project)
     assert rejected["row"].to_list() == [21, 22, 22, 23, 24, 25]
-    refused = run_ensemble(shared_project, "run", "-", stdin=json.dumps({"instances": wrong}))
-    said = [line.partition(": ")[2] for line in refused.stderr.splitlines()[1:]]
-    assert sorted(f"{reason}; {remedy}" for reason, remedy in rejected["reason", "remedy"].iter_rows()) == sorted(said)
+    done = run_ensemble(shared_project, "run", "-", stdin=json.dumps({"instances": wrong}))
+    lines = [line.partition(": ")[2] for line in done.stderr.splitlines()[1:]]
+    assert sorted(f"{reason}; {remedy}" for reason, remedy in rejected["reason", "remedy"].iter_rows()) == sorted(lines)
     assert read_summary(run, shared_project).rows_rejected == 5
 
 
-def test_records_that_are_none_are_rejected_too(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_invalid_records_are_rejected_too(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_csv(shared_project / "in" / "records.csv", rows[:10])
     with path.open("ab") as file:
@@ -174,7 +174,7 @@ def test_a_quoted_newline_is_part_of_its_row_wherever_shards_are_cut(
     assert results["note"].to_list() == [row["note"] for row in noted]
 
 
-def test_an_id_and_a_label_come_along(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_id_and_label_columns_are_in_the_results(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     labelled = [{"PassengerId": f"p-{n}", **row, "Survived": n % 2} for n, row in enumerate(rows)]
     path = write_csv(shared_project / "in" / "labelled.csv", labelled)
@@ -189,7 +189,7 @@ def test_an_id_and_a_label_come_along(shared_project: Path, stack: Stack, rows: 
     assert ensemble.brier_score == pytest.approx(brier, abs=1e-12)
 
 
-def test_requested_again_it_is_one_run(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_a_repeated_request_is_one_run(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_jsonl(shared_project / "in" / "again.jsonl", rows)
     first, second = (batch(shared_project, str(path), "--date", "2026-03-01") for _ in range(2))
@@ -202,7 +202,7 @@ def test_requested_again_it_is_one_run(shared_project: Path, stack: Stack, rows:
     assert not [key for key in (listed.key for listed in stack.data.list(f"{BATCH}{first['run']}/")) if "/part/" in key]
 
 
-def test_two_at_once_come_to_one_result(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_two_concurrent_requests_have_one_result(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     path = write_jsonl(shared_project / "in" / "twice.jsonl", rows[:100])
     command = [ENSEMBLE, "batch", str(path), *SMALL, "--date", "2026-03-01", "--json"]
     both = [subprocess.Popen(command, cwd=shared_project, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -214,16 +214,16 @@ def test_two_at_once_come_to_one_result(shared_project: Path, stack: Stack, rows
     assert len(results) == read_summary(runs[0], shared_project).shards + 1  # and _SUCCESS
 
 
-def test_a_run_goes_on_when_who_watches_it_is_interrupted(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_a_run_continues_when_the_command_is_interrupted(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     path = write_jsonl(shared_project / "in" / "interrupted.jsonl", rows[::-1])
     others = {listed.key.split("/")[1] for listed in stack.data.list(BATCH)}
     command = [ENSEMBLE, "batch", str(path), *SMALL, "--date", "2026-03-01", "--json"]
     with subprocess.Popen(command, cwd=shared_project, stderr=subprocess.PIPE, text=True) as process:
         run = wait_for_reports(stack, others, 1)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the run continues; the same command joins it" in said
+    assert "the run continues; the same command joins it" in output
     again = batch(shared_project, str(path), *SMALL, "--date", "2026-03-01")
     assert again["run"] == run
     assert again["mode"] in {"joined", "returned"}
@@ -249,7 +249,7 @@ def test_several_days_are_a_run_each_and_compared_with_the_day_before(
     assert named["rows_out"] == 100
 
 
-def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_refused(
+def test_an_empty_dataset_is_a_run_of_no_rows_and_a_missing_one_is_an_error(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
     header = ",".join(rows[0]) + "\n"
@@ -303,11 +303,11 @@ def test_too_many_rejected_rows_fail_the_run_and_are_shown(shared_project: Path,
     assert batch(shared_project, str(path), "--max-rejected", "0.5")["rows_out"] == 50
 
 
-def test_a_member_that_has_nothing_for_one_row_is_missing_there_alone(
+def test_a_member_without_output_for_one_row_is_missing_in_that_row_only(
     shared_project: Path, stack: Stack, tmp_path: Path
 ) -> None:
     assert stack.local
-    # ln x and x / 2 + 2; of a negative number there is no logarithm.
+    # ln x and x / 2 + 2; a negative number has no logarithm.
     members = member("half"), member("log", "logarithm")
     data = manifest(*members, features=[X], quorum={"min_members": 1}, golden=[{"x": 1}])
     for name in ("half_plus_two", "logarithm"):
@@ -317,7 +317,7 @@ def test_a_member_that_has_nothing_for_one_row_is_missing_there_alone(
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"x": -1.0}, {"x": 2.0}])
     try:
         run = batch(shared_project, str(tmp_path / "in"), "--manifest", str(tmp_path / "manifest.json"))
-    finally:  # the stack is other tests', too
+    finally:  # other tests use the stack, too
         assert run_ensemble(shared_project, "publish", "--replace").returncode == 0
     results, summary = read_results(run, shared_project), read_summary(run, shared_project)
     assert results["status"].to_list() == ["COMPLETE", "COMPLETE", "DEGRADED", "COMPLETE"]
@@ -329,7 +329,7 @@ def test_a_member_that_has_nothing_for_one_row_is_missing_there_alone(
     assert (log.rows, log.unusable, log.failures) == (3, 1, {})
 
 
-def test_what_a_person_sees_is_complete(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
+def test_the_printed_text_is_complete(shared_project: Path, stack: Stack, rows: list[Row]) -> None:
     assert stack.local
     path = write_jsonl(shared_project / "in" / "seen.jsonl", [*rows[:50], {**rows[50], "Age": "old"}])
     done = run_ensemble(shared_project, "batch", str(path), "--output", "mine")
@@ -343,7 +343,7 @@ def test_what_a_person_sees_is_complete(shared_project: Path, stack: Stack, rows
     assert report.stat().st_size > 0
 
 
-def test_what_plan_notes_of_the_columns_is_reported_while_the_shards_run(
+def test_plans_notes_on_columns_are_reported_while_the_shards_run(
     shared_project: Path, stack: Stack, rows: list[Row]
 ) -> None:
     noted = [{key: value for key, value in row.items() if key != "Embarked"} | {"Cabin": "C85"} for row in rows[:150]]
@@ -361,10 +361,10 @@ def test_what_plan_notes_of_the_columns_is_reported_while_the_shards_run(
         dataset=stack.data.pointer(f"inbox/{path.name}").s3, date="2026-03-02", options=Options(shard_size=1024)
     )
     stack.data.write(f"inbox/{path.name}", path.read_bytes())
-    told: list[str | Progress] = []
-    follow_run(stack, start_run(stack, request), told.append, told.append)
-    assert told[:2] == [unused, missing]
-    assert any(isinstance(one, Progress) and one.finished < one.shards for one in told[2:])
+    messages: list[str | Progress] = []
+    follow_run(stack, start_run(stack, request), messages.append, messages.append)
+    assert messages[:2] == [unused, missing]
+    assert any(isinstance(one, Progress) and one.finished < one.shards for one in messages[2:])
 
 
 def test_the_transitions_that_are_counted_are_those_of_the_history(
@@ -378,7 +378,7 @@ def test_the_transitions_that_are_counted_are_those_of_the_history(
         pages = client.get_paginator("get_execution_history").paginate(executionArn=execution)
         return sum("stateEnteredEventDetails" in event for page in pages for event in page["events"])
 
-    # A child of the Distributed Map has no history of its own here: the shards' share is the formula's alone.
+    # A child of the Distributed Map has no separate history here: the shards' share is from the formula only.
     assert count(run["execution"]) == summary.cost.state_transitions - (4 + 3 + 4) * summary.shards
 
 
@@ -405,7 +405,7 @@ def test_the_schedule_starts_the_days_run(shared_project: Path, stack: Stack, ro
 
 @pytest.fixture
 def detached(project: Path) -> Iterator[Path]:
-    """A project whose local stack runs in a process of its own."""
+    """A project whose local stack runs in another process."""
     assert run_ensemble(project, "local", "--detach").returncode == 0
     yield project
     run_ensemble(project, "local", "stop")
@@ -455,7 +455,7 @@ def wait_for_reports(stack: Stack, others: set[str], many: int) -> str:
 
 
 def count_kept(project: Path, folder: str) -> int:
-    """Return how many objects under a folder outlive the stack, which is not running."""
+    """Return how many objects under a folder are stored after the stack has ended."""
     database = StateDatabase(project / ".stepensemble" / "state.db")
     try:
         return sum(kept.key.startswith(folder) for kept in database.objects())
@@ -471,6 +471,6 @@ def list_children(pid: int) -> list[int]:
 
 
 def count_items(stack: Stack, execution: str) -> int:
-    """Return how many shards an execution had to do."""
+    """Return how many shards an execution processed."""
     (run,) = stack.step_functions.list_map_runs(executionArn=execution)["mapRuns"]
     return stack.step_functions.describe_map_run(mapRunArn=run["mapRunArn"])["itemCounts"]["total"]

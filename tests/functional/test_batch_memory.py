@@ -1,4 +1,4 @@
-"""Memory is bounded by a shard's size, not by the dataset's; and what dies of a shard is that shard alone."""
+"""Memory is bounded by a shard's size, not by the dataset's; and a shard that crashes its function fails alone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LIMIT = 256
 
 ROWS, GROUP = 800, 10
 TEXT = "wide text, in which nothing is to be found\n" * 25_000
-"""More than a megabyte, which compresses well: the dataset is a small file, and is that long again when it is read."""
+"""More than a megabyte, which compresses well: the dataset is a small file, and has this length when it is read."""
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A stack whose functions are small, and an ensemble that says x / 2 + 2."""
+    """A stack whose functions are small, and an ensemble that computes x / 2 + 2."""
     folder = copy_project(tmp_path_factory.mktemp("small"))
     data = manifest(member("half"), features=[X], golden=[{"x": 1}])
     (folder / "models" / "manifest.json").write_text(json.dumps(data))
@@ -62,7 +62,7 @@ def test_a_dataset_of_several_times_the_memory_runs_in_small_shards_and_not_in_o
     assert "signal: killed; take smaller shards (--shard-size), or give" in whole["cause"]
 
 
-def test_many_shards_at_once_come_to_the_same_in_their_order(project: Path) -> None:
+def test_many_concurrent_shards_have_the_same_results_in_order(project: Path) -> None:
     lines = "".join(f"{row}\n" for row in range(10_000))
     (project / "many.csv").write_text(f"x\n{lines}")
     run = batch(project, "many.csv", "--shard-size", "1KB")
@@ -71,20 +71,20 @@ def test_many_shards_at_once_come_to_the_same_in_their_order(project: Path) -> N
     assert summary["shards"] > 40
 
 
-def test_parquet_that_ends_the_process_fails_its_shard_alone(project: Path) -> None:
+def test_parquet_that_crashes_the_process_fails_only_its_shard(project: Path) -> None:
     folder = project / "damaged"
     folder.mkdir()
     body = io.BytesIO()
     values = [float(row) if row % 5 else None for row in range(128)]
     pl.DataFrame({"x": values}).write_parquet(body, compression="uncompressed", statistics=False)
-    # In the header of its page, 128 values (zigzag 256) become -129: polars then asks for more memory than there is.
+    # In the header of its page, 128 values (zigzag 256) become -129: polars then allocates more memory than there is.
     count, damaged = bytes.fromhex("158002"), bytes.fromhex("158102")
     place = body.getvalue().index(count)
     (folder / "a.parquet").write_bytes(body.getvalue()[:place] + damaged + body.getvalue()[place + len(count) :])
     pl.DataFrame({"x": [1.0, 2.0]}).write_parquet(folder / "b.parquet")
-    refused = batch(project, "damaged", code=1)
-    assert refused["error"] == "BatchFailed"
-    assert "Shard 0 of a.parquet, from row 1 on: " in refused["cause"]
-    assert "damaged" in refused["cause"]
+    rejected = batch(project, "damaged", code=1)
+    assert rejected["error"] == "BatchFailed"
+    assert "Shard 0 of a.parquet, from row 1 on: " in rejected["cause"]
+    assert "damaged" in rejected["cause"]
     allowed = batch(project, "damaged", "--max-failed-shards", "1")
     assert read_values(project, allowed) == [2.5, 3.0]

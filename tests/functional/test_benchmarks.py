@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they have written is of what there is. No time is asserted."""
+"""The benchmarks run, and their kept results fit the current code. No time is asserted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ needs_matplotlib = pytest.mark.skipif(
 
 
 def load(name: str) -> ModuleType:
-    """Import a benchmark, which is no package: its scripts are run where they lie."""
+    """Import a benchmark, which is no package: its scripts are run in their folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
         return importlib.import_module(name)
@@ -36,7 +36,7 @@ def load(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """What one round prints as JSON, and the file it writes."""
+    """The JSON that one round prints, and the file it writes."""
     output = tmp_path_factory.mktemp("results") / "aggregation.json"
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "aggregation.py", "--rounds", "1", "--json", "--output", output],
@@ -57,18 +57,18 @@ def test_aggregation_is_measured_for_every_method(measured: tuple[dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (("--rounds", "0"), "argument --rounds: 0 is no number of them: give 1 or more"),
         (("--rounds", "many"), "argument --rounds: many is no number of them: give 1 or more"),
         (("--output", "nowhere/result.json"), "argument --output: there is no folder nowhere: make it first"),
     ],
 )
-def test_wrong_usage_is_reported_before_anything_is_measured(wrong: tuple[str, str], told: str) -> None:
+def test_wrong_usage_is_reported_before_anything_is_measured(wrong: tuple[str, str], message: str) -> None:
     command = [sys.executable, BENCHMARKS / "aggregation.py", *wrong]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.endswith(f"aggregation.py: error: {told}\n")
+    assert done.stderr.endswith(f"aggregation.py: error: {message}\n")
     assert not done.stdout
 
 
@@ -92,7 +92,7 @@ def test_ratios_are_taken_turn_by_turn() -> None:
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2}
 
 
-def test_a_swap_is_measured_and_what_is_not_is_reported(tmp_path: Path) -> None:
+def test_a_swap_is_measured_and_skipped_parts_are_reported(tmp_path: Path) -> None:
     output = tmp_path / "swap.json"
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "swap.py", "--rounds", "1", "--no-build", "--output", output],
@@ -145,7 +145,7 @@ def read_kept(name: str) -> Any:
 )
 def test_the_batch_a_script_and_the_limit_predict_the_same_and_are_measured(tmp_path: Path) -> None:
     printed = run_benchmark("million", tmp_path / "million.json", "--rows", 3000, "--rounds", 1)
-    # The benchmark itself ends with an error where one of the three gives other answers.
+    # The benchmark ends with an error if one of the three has other predictions.
     assert printed["rows"] == 3000
     assert {(claim["against"], claim["goal"], claim["slower"]) for claim in printed["claims"]} == {
         ("pandas and keras.predict", 3, False),
@@ -157,7 +157,7 @@ def test_the_batch_a_script_and_the_limit_predict_the_same_and_are_measured(tmp_
 @pytest.mark.tensorflow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 def test_predictions_in_process_are_measured_against_others_that_are_equal(tmp_path: Path) -> None:
-    # The benchmark itself ends with an error where one of them answers otherwise.
+    # The benchmark ends with an error if one of them has another prediction.
     printed = run_benchmark("in_process", tmp_path / "in_process.json", "--rounds", 1)
     assert [claim["goal"] for claim in printed["claims"]] == [1000, 20, 10, 1, 1, 1]
     assert_same_form(printed, read_kept("in_process"))
@@ -201,7 +201,7 @@ def test_growth_is_measured_over_doubled_counts(tmp_path: Path) -> None:
     ]
     kept = read_kept("growth")
     assert_same_form(printed, kept)
-    # What is doubled is doubled, in what the page shows, too.
+    # Doubled counts are doubled in the page's table, too.
     assert all(after // before == 2 for one in kept["series"].values() for before, after in pairwise(one["counts"]))
 
 
@@ -227,7 +227,7 @@ def test_a_slope_is_the_exponent_of_the_growth() -> None:
     counts = [1, 2, 4, 8]
     for exponent in (0.0, 0.5, 1.0, 2.0):
         assert growth.fit_slope(counts, [3 * count**exponent for count in counts]) == pytest.approx(exponent)
-    # Something that is paid once, and as much for each: the more the second, the nearer to 1, never above.
+    # A fixed cost and a cost for each: the larger the second, the nearer the exponent is to 1, never above.
     assert 0 < growth.fit_slope(counts, [10 + count for count in counts]) < 0.5
     assert 0.9 < growth.fit_slope(counts, [0.1 + count for count in counts]) < 1
 
@@ -240,7 +240,7 @@ def computed() -> Any:
     return cost, cost.Measured(slot=0.002, execution=0.1, models=0.01, batch=measured.batch)
 
 
-def test_an_execution_is_counted_as_its_states_say(computed: Any) -> None:
+def test_an_execution_is_counted_by_its_states(computed: Any) -> None:
     cost, _ = computed
     # Normalize, Accepted?, Score members, Score once a member, Aggregate, Next tier or events?, Succeed.
     for members in (1, 4, 16):
@@ -261,13 +261,13 @@ def test_a_million_executions_are_computed_by_hand(computed: Any) -> None:
     assert standard == parts | {"state machine": pytest.approx(10 * 25e-6)}
 
 
-def test_what_would_be_there_instead_is_computed_by_hand(computed: Any) -> None:
+def test_the_alternatives_cost_is_computed_by_hand(computed: Any) -> None:
     cost, measured = computed
     # 2 GB have a whole vCPU and more: 0.01 s are 0.02 GB-seconds.
     assert sum(cost.price_lambda(measured).values()) == pytest.approx(0.2e-6 + 0.02 * 0.0000166667 + 0.5e-6)
     assert sum(cost.price_serverless(measured).values()) == pytest.approx(0.01 * 0.00004 + 2 * 0.016e-6)
     assert cost.price_endpoint(measured, 100)["compute"] == pytest.approx(730 * 0.056)
-    # Two vCPUs answer 200 a second, 525.6 million in 730 hours.
+    # Two vCPUs serve 200 a second, 525.6 million in 730 hours.
     assert cost.price_endpoint(measured, 525.7e6)["compute"] == pytest.approx(2 * 730 * 0.056)
 
 
@@ -277,7 +277,7 @@ def test_a_batch_costs_what_its_runs_cost(computed: Any) -> None:
     shard = scale.compute_shard(measured.batch, 4)
     month = cost.price_batch(measured, 30 * shard.rows)  # one shard a day
     run = scale.compute_run(measured.batch, shard, shard.rows, 20)
-    # Six state transitions and two calls of the run itself, which docs/scale.md says that it leaves out; and logs.
+    # Logs, and the run's own six state transitions and two calls, which docs/scale.md leaves out, as it states.
     assert sum(month.values()) == pytest.approx(30 * (run.dollars + 6 * 25e-6 + 2 * 0.2e-6 + 8 * 0.5e-6))
     # A shard that is begun counts as a whole one; Plan takes as long as there are rows.
     assert month | {"compute": 0} == cost.price_batch(measured, 1) | {"compute": 0}
@@ -314,7 +314,7 @@ def test_the_pages_have_the_tables_that_their_script_writes() -> None:
     assert done.returncode == 0, done.stderr
     performance = load("performance")
     text = "".join(page.read_text(encoding="utf-8") for page in performance.PAGES)
-    assert [block[1] for block in performance.BLOCK.finditer(text)] == list(performance.TABLES)  # each once, and all
+    assert [block[1] for block in performance.BLOCK.finditer(text)] == list(performance.TABLES)  # every table once
 
 
 @needs_matplotlib

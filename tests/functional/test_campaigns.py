@@ -1,4 +1,4 @@
-"""Each campaign runs, at its smallest, and finds every promise kept."""
+"""Each campaign runs at its smallest size, and every guarantee holds."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SMALLEST = {
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_a_campaign_runs_and_finds_every_promise_kept(name: str) -> None:
+def test_a_campaign_runs_and_every_guarantee_holds(name: str) -> None:
     command = [sys.executable, str(CAMPAIGNS / f"{name}.py"), *SMALLEST[name]]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.stdout, done.stderr
     document = json.loads(done.stdout)
-    # How fast others are answered depends on what else the machine does while tests run.
+    # How fast others get a response depends on what else the machine does while tests run.
     broken = [promise for promise in document["broken"] if "median latency" not in promise]
     assert broken == []
     assert document["counts"]

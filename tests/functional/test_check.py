@@ -1,4 +1,4 @@
-"""`ensemble check`, and that nothing passes the gate unseen on its way to a stack."""
+"""`ensemble check`, and that nothing is published without the gate."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_json_carries_every_check(project: Path) -> None:
     assert [one["id"] for one in document["members"]] == ["linear", "wide", "deep", "wide_and_deep"]
 
 
-def test_a_warning_is_shown_and_lets_through(project: Path) -> None:
-    # It adds up as many columns as there are, in whatever order.
+def test_a_warning_is_shown_and_rejects_nothing(project: Path) -> None:
+    # The model adds all columns, in any order.
     (project / "models" / "sum.tflite").write_bytes((MODELS / "free_width.tflite").read_bytes())
     added = {"id": "sum", "version": "1", "artifact": "sum.tflite", "output": {"kind": "logit"}}
     edit(project, members=[added, *edit(project)["members"]])
@@ -60,15 +60,15 @@ def test_a_warning_is_shown_and_lets_through(project: Path) -> None:
     assert (document["ok"], [one["path"] for one in document["warnings"]]) == (True, ["$.members[0]"])
 
 
-def test_what_is_refused_is_explained_beside_what_is_not(project: Path) -> None:
+def test_rejected_and_accepted_parts_are_explained_side_by_side(project: Path) -> None:
     members = edit(project)["members"]
     edit(project, members=[{**members[0], "columns": ["Age", "Fare"]}, *members[1:]])
     done = run_ensemble(project, "check", "--explain")
     assert done.returncode == 1
     assert sum(line.split()[-1] == "ok" for line in done.stdout.splitlines()) == 2 + 3 * len(CHECKS) + 2
-    (refused,) = [line for line in done.stdout.splitlines() if line.split()[-1] == "refused"]
-    assert "inputs" in refused
-    assert "float32 [11]" in refused
+    (rejected,) = [line for line in done.stdout.splitlines() if line.split()[-1] == "refused"]
+    assert "inputs" in rejected
+    assert "float32 [11]" in rejected
     assert "InvalidManifest 1 problem:" in done.stderr
     assert "$.members[0].columns: linear (titanic/linear.tflite): InputMismatch: " in done.stderr
     as_json = run_ensemble(project, "check", "--json")
@@ -78,7 +78,7 @@ def test_what_is_refused_is_explained_beside_what_is_not(project: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("publish",), ("publish", "--dry-run"), ("publish", "--canary", "10")])
-def test_what_is_refused_is_refused_before_a_stack_is_looked_for(project: Path, command: tuple[str, ...]) -> None:
+def test_a_bad_manifest_is_rejected_before_a_stack_is_searched(project: Path, command: tuple[str, ...]) -> None:
     (project / "models" / "titanic" / "wide.tflite").write_bytes(b"not a model")
     done = run_ensemble(project, *command)
     assert done.returncode == 1
@@ -86,7 +86,7 @@ def test_what_is_refused_is_refused_before_a_stack_is_looked_for(project: Path, 
     assert [path.name for path in (project / ".stepensemble").iterdir()] == ["cache"]  # which was there before
 
 
-def test_a_run_publishes_nothing_that_is_refused(project: Path) -> None:
+def test_run_publishes_nothing_that_the_gate_rejects(project: Path) -> None:
     (project / "models" / "titanic" / "wide.tflite").write_bytes(b"not a model")
     done = run_ensemble(project, "run", "events/passenger.json")
     assert done.returncode == 1

@@ -22,7 +22,7 @@ EARLIER_NAME = "note this command is now named reviews; run: ensemble reviews\n"
 
 @pytest.fixture(scope="module")
 def served(shared_project: Path, stack: object) -> Path:
-    """A project folder whose local stack is up, so that each command takes a moment only."""
+    """A project folder whose local stack is running, so that each command is fast."""
     assert stack is not None
     return shared_project
 
@@ -82,7 +82,7 @@ def test_an_event_that_is_not_json_is_wrong_usage(served: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-1e999"])
-def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, number: str) -> None:
+def test_an_invalid_json_number_is_not_read_as_a_missing_value(served: Path, number: str) -> None:
     text = (served / "events" / "passenger.json").read_text().replace('"Age": 22', f'"Age": {number}')
     done = run_ensemble(served, "run", "-", stdin=text)
     assert done.returncode == 2
@@ -92,7 +92,7 @@ def test_what_no_json_number_can_be_is_not_taken_for_missing(served: Path, numbe
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("run", "events/nobody.json"), "cannot be read: No such file"),
+        (("run", "events/missing.json"), "cannot be read: No such file"),
         (("run", "events/passenger.json", "--manifest", "nowhere.json"), "nowhere.json does not exist"),
         (("check", "nowhere.json"), "nowhere.json does not exist"),
         (("run", "examples/titanic/passengers.csv"), "is a dataset, and `run` takes one JSON document"),
@@ -131,7 +131,7 @@ def test_reviews_lists_the_predictions_of_earlier_runs_that_need_a_review(projec
         json.loads(run_ensemble(project, "run", f"events/{name}.json", "--json").stdout)
         for name in ("passenger", "passengers")
     ]
-    # Each of these commands had a stack of its own.
+    # Each of these commands started its own stack.
     assert run_ensemble(project, "local", "--detach").returncode == 0
     try:
         listed = json.loads(run_ensemble(project, "reviews", "--json").stdout)
@@ -143,13 +143,13 @@ def test_reviews_lists_the_predictions_of_earlier_runs_that_need_a_review(projec
         run_ensemble(project, "local", "stop")
     expected = [(output["prediction_id"], output["needs_review"], output["release"]) for output in reversed(outputs)]
     assert [(one["prediction_id"], one["needs_review"], one["release"]) for one in listed] == expected
-    assert [one["needs_review"] for one in listed] == [8, 1]  # no two members ever say quite the same
+    assert [one["needs_review"] for one in listed] == [8, 1]  # no two members ever have the same output
     assert set(listed[0]) == {"id", "time", "prediction_id", "release", "status", "needs_review", "execution"}
     assert listed[0]["execution"].endswith(f":{outputs[1]['prediction_id']}")
     assert latest == listed[:1]
     assert [line.split()[0] for line in drawn[1:]] == [one["prediction_id"] for one in listed]
     assert (json.loads(earlier.stdout), earlier.stderr) == (listed, EARLIER_NAME)
-    # The records outlive the stacks that made them, too.
+    # The records are stored longer than the stacks run, too.
     assert [summary["prediction_id"] for summary in recorded] == [one[0] for one in expected]
 
 
@@ -173,7 +173,7 @@ def test_check_lists_every_problem_at_once(project: Path) -> None:
     assert 'did you mean "weight"?' in next(p["remedy"] for p in problems if p["path"].endswith("wieght"))
 
 
-def test_check_tries_the_artifacts(project: Path) -> None:
+def test_check_loads_and_invokes_the_artifacts(project: Path) -> None:
     assert run_ensemble(project, "check").returncode == 0
     (project / "models" / "titanic" / "wide.tflite").write_bytes(b"not a model")
     done = run_ensemble(project, "check")
@@ -245,7 +245,7 @@ def test_local_detached_serves_until_stopped(project: Path) -> None:
     assert run_ensemble(project, "local", "stop").stdout.strip() == "no local stack is running"
 
 
-def test_nothing_is_left_running_and_nothing_is_in_the_way_of_the_next_stack(project: Path) -> None:
+def test_no_process_is_left_and_the_next_stack_starts(project: Path) -> None:
     for ending in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen(
             [ENSEMBLE, "local", "--json"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -281,13 +281,13 @@ def test_two_commands_at_once_both_succeed(project: Path) -> None:
     assert {summary["prediction_id"] for summary in listed} == ids
 
 
-def test_fresh_forgets_what_was_recorded_and_fixes_a_damaged_state(project: Path) -> None:
+def test_fresh_removes_the_records_and_fixes_a_damaged_state(project: Path) -> None:
     first = json.loads(run_ensemble(project, "run", "events/passenger.json", "--json").stdout)
     (project / ".stepensemble" / "state.db").write_bytes(b"no database")
-    refused = run_ensemble(project, "records")
-    assert refused.returncode == 1
-    assert "state.db is damaged" in refused.stderr
-    assert "--fresh" not in refused.stderr  # it would remove what may be saved yet
+    rejected = run_ensemble(project, "records")
+    assert rejected.returncode == 1
+    assert "state.db is damaged" in rejected.stderr
+    assert "--fresh" not in rejected.stderr  # it would remove records that can still be saved
     second = json.loads(run_ensemble(project, "run", "events/passenger.json", "--fresh", "--json").stdout)
     listed = json.loads(run_ensemble(project, "records", "--json").stdout)
     assert [summary["prediction_id"] for summary in listed] == [second["prediction_id"]] != [first["prediction_id"]]

@@ -97,20 +97,20 @@ def test_ten_thousand_rows_travel_by_pointer_and_predict_alike(stack: Stack, ens
 
 
 def test_every_member_is_invoked_by_its_own_function_at_once(stack: Stack, tmp_path: Path) -> None:
-    # Each takes seconds, so none can have answered before the others are asked, however the machine is loaded.
+    # Each takes seconds, so none responds before the others are invoked, whatever the load of the machine.
     publish_frail(stack, tmp_path, 1, *((f"slow-{number}", 50) for number in range(3)))
     arn = start(stack, {"features": {"x": 4}, "release": stack.releases.read_current()[0].release})
     assert wait(stack, arn)["status"] == "SUCCEEDED"
     events = stack.step_functions.get_execution_history(executionArn=arn, maxResults=1000)["events"]
     kinds = [event["type"] for event in events]
     inside = events[kinds.index("MapStateStarted") : kinds.index("MapStateSucceeded")]
-    asked = [
+    invoked = [
         json.loads(event["taskScheduledEventDetails"]["parameters"])["FunctionName"]
         for event in inside
         if event["type"] == "TaskScheduled"
     ]
-    assert len(set(asked)) == 3
-    assert all("-score-" in name for name in asked)
+    assert len(set(invoked)) == 3
+    assert all("-score-" in name for name in invoked)
     tasks = [event["type"] for event in inside if event["type"] in {"TaskStarted", "TaskSucceeded"}]
     assert tasks == ["TaskStarted"] * 3 + ["TaskSucceeded"] * 3
 
@@ -154,7 +154,7 @@ def test_the_express_machine_responds_synchronously(stack: Stack, ensemble: Ense
     assert without_volatile(json.loads(done["output"])) == without_volatile(expected)
 
 
-def test_a_refused_payload_is_not_recorded_and_not_logged(stack: Stack, shared_project: Path) -> None:
+def test_a_rejected_payload_is_neither_recorded_nor_logged(stack: Stack, shared_project: Path) -> None:
     described = wait(stack, start(stack, {"features": {**PASSENGER, "Sex": "sphinx"}}, name="refused"))
     assert (described["status"], described["error"]) == ("FAILED", "InvalidPayload")
     assert '"sphinx" is not in the vocabulary' in described["cause"]
@@ -172,7 +172,7 @@ def test_features_stay_out_of_the_logs(stack: Stack, shared_project: Path) -> No
 
 
 @pytest.mark.parametrize("payload", [[], "text", 7, {}, {"features": PASSENGER, "instances": [PASSENGER]}])
-def test_what_is_no_payload_is_refused(stack: Stack, payload: object) -> None:
+def test_what_is_not_a_payload_is_rejected(stack: Stack, payload: object) -> None:
     described = wait(stack, start(stack, payload))
     assert (described["status"], described["error"]) == ("FAILED", "InvalidPayload")
 
@@ -197,7 +197,7 @@ def test_an_overwritten_artifact_is_never_served(stack: Stack, local: LocalStack
     assert stack.records.read(output["prediction_id"]).output.status == "DEGRADED"
 
 
-# Members that fail, each in its own way. `sigmoid` answers 1 / (1 + exp(-x)), the others as their names say.
+# Members that fail, each in its own way. `sigmoid` computes 1 / (1 + exp(-x)), the others what their names state.
 
 SINGLE_COLUMN: dict[str, Any] = {
     "schema_version": 1,
@@ -228,7 +228,7 @@ def publish_frail(stack: Stack, folder: Path, quorum: int, *members: tuple[str, 
     }
     path = folder / "manifest.json"
     path.write_text(json.dumps(manifest))
-    # Past the gate, which would not let a model through that says NaN.
+    # Without the gate, which rejects a model that outputs NaN.
     publish(read_sources(path), stack.releases, stack.slots)
 
 
@@ -244,7 +244,7 @@ def test_nan_and_a_timeout_degrade_the_prediction(stack: Stack, tmp_path: Path) 
     weights = {member["id"]: member["weight"] for member in output["members"]}
     assert weights == {"half_plus_two": 1.0, "logarithm": 0.0, "slow": 0.0}
     assert stack.records.read(output["prediction_id"]).output.status == "DEGRADED"
-    # The slot whose call was given up answers the next one.
+    # The slot whose call timed out serves the next call.
     assert predict_fresh(stack, {"features": {"x": 4}})["members"][0]["outputs"] == [4.0]
 
 
@@ -290,14 +290,14 @@ def test_a_function_that_is_killed_is_called_again(stack: Stack, local: LocalSta
     arguments = {"stateMachineArn": stack.outputs[machine], "input": json.dumps(payload)}
     with ThreadPoolExecutor(1) as caller:
         if machine == "StateMachineArn":
-            answered = caller.submit(lambda: wait(stack, start(stack, payload)))
+            running = caller.submit(lambda: wait(stack, start(stack, payload)))
         else:
-            answered = caller.submit(lambda: stack.step_functions.start_sync_execution(**arguments))
+            running = caller.submit(lambda: stack.step_functions.start_sync_execution(**arguments))
         for name in names:
             assert busy_process(local, name) in stopped[name]
             for pid in stopped[name]:
                 os.kill(pid, signal.SIGKILL)
-        described = answered.result()
+        described = running.result()
     assert described["status"] == "SUCCEEDED", described.get("cause")
     assert json.loads(described["output"])["status"] == "COMPLETE"
 
@@ -310,7 +310,7 @@ BINARY: dict[str, Any] = {
     "features": [X, {**X, "name": "y"}],
     "quorum": {"min_members": 1},
 }
-SURE, UNSURE, NOBODY = {"x": 5, "y": 0}, {"x": 0, "y": -5}, {"x": 0, "y": 0}
+SURE, UNSURE, TIED = {"x": 5, "y": 0}, {"x": 0, "y": -5}, {"x": 0, "y": 0}
 
 
 def publish_members(stack: Stack, folder: Path, *members: dict[str, Any], **more: Any) -> Ensemble:
@@ -321,14 +321,14 @@ def publish_members(stack: Stack, folder: Path, *members: dict[str, Any], **more
 
 
 def publish_tiers(stack: Stack, folder: Path, **more: Any) -> Ensemble:
-    """Publish two members of which the second is asked where the first is unsure: 1 / (1 + exp(-x)), then of y."""
+    """Publish two members of which the second is invoked where the first is unsure: 1 / (1 + exp(-x)), then of y."""
     first = member("first", "sigmoid", "probability", columns=["x"])
     second = member("second", "sigmoid", "probability", columns=["y"], tier=2)
     return publish_members(stack, folder, first, second, cascade={"min_margin": 0.4}, **BINARY, **more)
 
 
 def run_watched(stack: Stack, payload: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Ask what is current now, and return the output with the execution's history."""
+    """Predict with the current release; return the output and the execution's history."""
     arn = start(stack, {**payload, "release": stack.releases.read_current()[0].release})
     described = wait(stack, arn)
     assert described["status"] == "SUCCEEDED", described.get("cause")
@@ -337,7 +337,7 @@ def run_watched(stack: Stack, payload: dict[str, Any]) -> tuple[dict[str, Any], 
 
 
 def as_json(document: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reader of the document finds."""
+    """Return the document after a round trip through JSON."""
     return dict(json.loads(json.dumps(document)))
 
 
@@ -355,7 +355,7 @@ def test_a_plain_execution_enters_six_states_and_one_a_member(stack: Stack, ense
 
 def test_a_cascade_invokes_the_second_tier_for_undecided_rows_only(stack: Stack, tmp_path: Path) -> None:
     in_process = publish_tiers(stack, tmp_path)
-    payload = {"instances": [SURE, UNSURE, NOBODY, SURE]}
+    payload = {"instances": [SURE, UNSURE, TIED, SURE]}
     output, history = run_watched(stack, payload)
     assert [one["tier"] for one in output["predictions"]] == [1, 2, 2, 1]
     assert [len(one["outputs"]) for one in output["members"]] == [4, 2]
@@ -388,7 +388,7 @@ def test_a_cascade_of_ten_thousand_rows_predicts_alike_by_pointer(stack: Stack, 
 
 def test_the_express_machine_cascades_and_requests_reviews_too(stack: Stack, tmp_path: Path) -> None:
     in_process = publish_tiers(stack, tmp_path, review={"min_margin": 0.1})
-    payload = {"instances": [SURE, UNSURE, NOBODY], "release": in_process.digest}
+    payload = {"instances": [SURE, UNSURE, TIED], "release": in_process.digest}
     done = stack.step_functions.start_sync_execution(
         stateMachineArn=stack.outputs["ExpressStateMachineArn"], input=json.dumps(payload)
     )
@@ -399,7 +399,7 @@ def test_the_express_machine_cascades_and_requests_reviews_too(stack: Stack, tmp
     assert (event.needs_review, event.execution) == (1, done["executionArn"])
 
 
-def test_a_slow_shadow_is_given_up_after_its_own_timeout_and_not_invoked_again(stack: Stack, tmp_path: Path) -> None:
+def test_a_slow_shadow_times_out_and_is_not_invoked_again(stack: Stack, tmp_path: Path) -> None:
     # "slow" takes more than three seconds.
     shadow = member("shadow", "slow", role="shadow", timeout=1)
     publish_members(stack, tmp_path, member("half"), member("other"), shadow)
@@ -411,8 +411,8 @@ def test_a_slow_shadow_is_given_up_after_its_own_timeout_and_not_invoked_again(s
     pointer, _ = stack.releases.read_current()
     slot = f"{stack.outputs['ScoreFunctionPrefix']}{pointer.slots['shadow']}"
     scheduled = [event["taskScheduledEventDetails"] for event in history if event["type"] == "TaskScheduled"]
-    asked = [json.loads(details["parameters"])["FunctionName"] for details in scheduled]
-    assert asked.count(slot) == 1
+    invoked = [json.loads(details["parameters"])["FunctionName"] for details in scheduled]
+    assert invoked.count(slot) == 1
     assert [event["type"] for event in history].count("TaskTimedOut") == 1
 
 
@@ -428,13 +428,13 @@ def test_a_failing_shadow_leaves_the_prediction_complete(stack: Stack, tmp_path:
 
 def test_a_review_is_sent_to_eventbridge_once_and_kept(stack: Stack, tmp_path: Path) -> None:
     publish_tiers(stack, tmp_path, review={"min_margin": 0.1})
-    payload = {"instances": [SURE, UNSURE, NOBODY], "prediction_id": "for-a-person"}
+    payload = {"instances": [SURE, UNSURE, TIED], "prediction_id": "for-a-person"}
     output, history = run_watched(stack, payload)
     assert [one["decision"] for one in output["predictions"]] == ["accept", "accept", "review"]
     assert entered(history)[-2:] == ["Request review", "Succeed"]
     (event,) = [one for one in stack.reviews.latest(1000) if one.prediction_id == "for-a-person"]
     assert (event.needs_review, event.status, event.release) == (1, "COMPLETE", output["release"])
-    # Asked again, the recorded answer asks again; another execution does.
+    # The same payload in another execution returns the recorded output and requests the review again.
     assert run_watched(stack, payload)[0] == output
     latest, first = [one for one in stack.reviews.latest(1000) if one.prediction_id == "for-a-person"]
     assert first == event
@@ -469,7 +469,7 @@ def test_a_rule_keeps_the_reviews_of_this_stack_in_its_log_group(stack: Stack) -
 
 def test_the_latest_reviews_come_first_and_as_many_as_requested(stack: Stack, tmp_path: Path) -> None:
     publish_tiers(stack, tmp_path, review={"min_margin": 0.1})
-    ids = [run_watched(stack, {"features": NOBODY})[0]["prediction_id"] for _ in range(3)]
+    ids = [run_watched(stack, {"features": TIED})[0]["prediction_id"] for _ in range(3)]
     assert [one.prediction_id for one in stack.reviews.latest(2)] == [ids[2], ids[1]]
 
 
@@ -484,7 +484,7 @@ def test_a_payloads_quorum_is_that_executions(stack: Stack, tmp_path: Path) -> N
 
 
 def predict_fresh(stack: Stack, payload: dict[str, Any]) -> dict[str, Any]:
-    """Ask what is current now, past what Normalize may have cached."""
+    """Predict with the current release, whatever pointer Normalize has cached."""
     return predict(stack, {**payload, "release": stack.releases.read_current()[0].release})
 
 

@@ -1,4 +1,4 @@
-"""The HTTP door as its clients use it: as TensorFlow Serving's documentation does, by requests, signed, by curl."""
+"""The HTTP API as its clients use it: TensorFlow Serving's documented calls, requests, signed requests and curl."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def http_url(local: LocalStack, stack: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The HTTP API of half_plus_two, on a stack that wants signatures.
+    """The HTTP API of half_plus_two, on a stack that requires signatures.
 
-    Beside it a logarithm has no weight, but a voice in a quorum, and nothing to say of negative numbers.
+    A logarithm is a voter of weight 0: it counts for a quorum, and has no output for negative numbers.
     """
     project = copy_project(tmp_path_factory.mktemp("halves"))
     members = member("half_plus_two"), member("logarithm", "logarithm", weight=0)
@@ -62,7 +62,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The HTTP API of the shipped ensemble whose only feature is a picture."""
+    """The HTTP API of the shipped ensemble whose only feature is an image."""
     project = copy_project(tmp_path_factory.mktemp("digits"))
     read = read_sources(project / "models" / "digits" / "manifest.json")
     with LocalStack.start(project, LocalStackOptions(account="777777777777", tensorflow=False)) as started:
@@ -78,9 +78,9 @@ def signed(url: str, body: str, service: str = "execute-api", verb: str = "POST"
     return dict(request.headers.items())
 
 
-def ask_signed(url: str, body: object) -> requests.Response:
+def post_signed(url: str, body: object) -> requests.Response:
     text = json.dumps(body)
-    # botocore leaves the host to the connection, and signs it.
+    # The connection sets the Host header; botocore signs it.
     return requests.post(url, data=text, headers=signed(url, text), timeout=60)
 
 
@@ -88,14 +88,14 @@ def ask_signed(url: str, body: object) -> requests.Response:
 
 
 def test_the_documented_predict_call(halves: str) -> None:
-    answered = ask_signed(f"{halves}{MODELS}/half_plus_two:predict", {"instances": [1.0, 2.0, 5.0]})
-    assert answered.json() == {"predictions": [2.5, 3.0, 4.5]}
+    response = post_signed(f"{halves}{MODELS}/half_plus_two:predict", {"instances": [1.0, 2.0, 5.0]})
+    assert response.json() == {"predictions": [2.5, 3.0, 4.5]}
 
 
 def test_a_list_around_each_number_gets_one_in_the_response(halves: str) -> None:
     url = f"{halves}{MODELS}/half_plus_two:predict"
-    assert ask_signed(url, {"instances": [[1.0], [2.0]]}).json() == {"predictions": [[2.5], [3.0]]}
-    assert ask_signed(url, {"signature_name": "serving_default", "inputs": [[1.0], [2.0]]}).json() == {
+    assert post_signed(url, {"instances": [[1.0], [2.0]]}).json() == {"predictions": [[2.5], [3.0]]}
+    assert post_signed(url, {"signature_name": "serving_default", "inputs": [[1.0], [2.0]]}).json() == {
         "outputs": [[2.5], [3.0]]
     }
 
@@ -103,21 +103,21 @@ def test_a_list_around_each_number_gets_one_in_the_response(halves: str) -> None
 def test_the_documented_regress_call(halves: str) -> None:
     body = {"signature_name": "tensorflow/serving/regress", "examples": [{"x": 1.0}, {"x": 2.0}]}
     for name in ("half_plus_two", "halves"):
-        assert ask_signed(f"{halves}{MODELS}/{name}:regress", body).json() == {"results": [2.5, 3.0]}
+        assert post_signed(f"{halves}{MODELS}/{name}:regress", body).json() == {"results": [2.5, 3.0]}
 
 
-def test_a_regression_has_one_output_and_so_no_name(halves: str) -> None:
+def test_a_regression_has_one_output_without_a_name(halves: str) -> None:
     url = f"{halves}{MODELS}/halves:predict"
-    assert ask_signed(url, {"instances": [{"x": 1.0}, {"x": 2.0}]}).json() == {"predictions": [2.5, 3.0]}
-    assert ask_signed(url, {"inputs": {"x": [1.0, 2.0]}}).json() == {"outputs": [2.5, 3.0]}
-    assert ask_signed(url, {"instances": [1.0, 2.0]}).json() == {"predictions": [2.5, 3.0]}
+    assert post_signed(url, {"instances": [{"x": 1.0}, {"x": 2.0}]}).json() == {"predictions": [2.5, 3.0]}
+    assert post_signed(url, {"inputs": {"x": [1.0, 2.0]}}).json() == {"outputs": [2.5, 3.0]}
+    assert post_signed(url, {"instances": [1.0, 2.0]}).json() == {"predictions": [2.5, 3.0]}
 
 
-def test_the_documented_call_of_a_model_that_is_not_there(http_url: str) -> None:
-    answered = requests.post(f"{http_url}{MODELS}/half:predict", data='{"instances": [1.0,5.0]}', timeout=60)
-    assert answered.status_code == 404
-    assert answered.headers["content-type"] == "application/json"
-    assert answered.json() == {"error": "Servable not found for request: Latest(half)"}
+def test_the_documented_call_of_an_unknown_model(http_url: str) -> None:
+    response = requests.post(f"{http_url}{MODELS}/half:predict", data='{"instances": [1.0,5.0]}', timeout=60)
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == {"error": "Servable not found for request: Latest(half)"}
 
 
 def test_the_documented_status_call_and_the_versions_it_names(http_url: str, stack: Stack) -> None:
@@ -136,18 +136,18 @@ def test_the_documented_status_call_and_the_versions_it_names(http_url: str, sta
 
 
 @pytest.mark.parametrize(
-    ("place", "status", "said"),
+    ("place", "status", "expected"),
     [
         ("versions/3", 404, "Servable not found for request: Specific(titanic, 3)"),
         ("versions/x", 400, f"Malformed request: POST {MODELS}/titanic/versions/x:predict"),
         ("labels/canary", 400, "Unrecognized servable version label: canary"),
     ],
 )
-def test_a_version_that_is_not_served_is_refused_as_tensorflow_serving_does(
-    http_url: str, place: str, status: int, said: str
+def test_a_version_that_is_not_served_gets_tensorflow_servings_error(
+    http_url: str, place: str, status: int, expected: str
 ) -> None:
-    answered = requests.post(f"{http_url}{MODELS}/titanic/{place}:predict", json={"instances": [PASSENGER]}, timeout=60)
-    assert (answered.status_code, answered.json()) == (status, {"error": said})
+    response = requests.post(f"{http_url}{MODELS}/titanic/{place}:predict", json={"instances": [PASSENGER]}, timeout=60)
+    assert (response.status_code, response.json()) == (status, {"error": expected})
 
 
 def test_a_member_is_invoked_with_its_models_tensor_as_its_signature_states(http_url: str) -> None:
@@ -169,32 +169,32 @@ def test_the_ensemble_and_its_members_predict_the_same_by_every_method(http_url:
     full = requests.post(f"{http_url}/predict", json={"features": PASSENGER}, timeout=60).json()
     probability = full["predictions"][0]["value"]
 
-    def ask(name: str, method: str, **body: Any) -> Any:
+    def post_predict(name: str, method: str, **body: Any) -> Any:
         return requests.post(f"{http_url}{MODELS}/{name}:{method}", json=body, timeout=60).json()
 
-    assert ask("titanic", "predict", instances=[PASSENGER]) == {
+    assert post_predict("titanic", "predict", instances=[PASSENGER]) == {
         "predictions": [{"probability": probability, "label": "died"}]
     }
     columns = {name: [value, value] for name, value in PASSENGER.items()}
-    assert ask("titanic", "predict", inputs=columns) == {
+    assert post_predict("titanic", "predict", inputs=columns) == {
         "outputs": {"probability": [probability] * 2, "label": ["died"] * 2}
     }
-    assert ask("titanic", "regress", examples=[PASSENGER]) == {"results": [probability]}
-    ((died, survived),) = ask("titanic", "classify", examples=[PASSENGER])["results"]
+    assert post_predict("titanic", "regress", examples=[PASSENGER]) == {"results": [probability]}
+    ((died, survived),) = post_predict("titanic", "classify", examples=[PASSENGER])["results"]
     assert (died[0], survived) == ("died", ["survived", probability])
     for one in full["members"]:
-        (said,) = one["outputs"]
-        assert ask(one["id"], "predict", instances=[PASSENGER]) == {"predictions": [[said]]}
-        assert ask(one["id"], "regress", examples=[PASSENGER])["results"] == pytest.approx([said])
+        (expected,) = one["outputs"]
+        assert post_predict(one["id"], "predict", instances=[PASSENGER]) == {"predictions": [[expected]]}
+        assert post_predict(one["id"], "regress", examples=[PASSENGER])["results"] == pytest.approx([expected])
 
 
-# ------------------------------------------------------------------------------------------------------ our own
+# ------------------------------------------------------------------------------------------- this project's routes
 
 
 def test_a_prediction_is_the_executions_output_and_is_read_back(http_url: str, stack: Stack) -> None:
-    answered = requests.post(f"{http_url}/predict", json={"features": PASSENGER}, timeout=60)
-    output = answered.json()
-    assert answered.headers["x-prediction-id"] == output["prediction_id"]
+    response = requests.post(f"{http_url}/predict", json={"features": PASSENGER}, timeout=60)
+    output = response.json()
+    assert response.headers["x-prediction-id"] == output["prediction_id"]
     record = requests.get(f"{http_url}/predictions/{output['prediction_id']}", timeout=60).json()
     assert record["output"] == output
     assert record["input"] == {"features": PASSENGER}
@@ -210,54 +210,54 @@ def test_rows_beyond_an_executions_input_go_by_s3_and_come_back_whole(http_url: 
     assert [one["probability"] for one in short["predictions"]] == [one["value"] for one in output["predictions"]]
 
 
-def test_a_warm_up_is_no_question_here(http_url: str, stack: Stack) -> None:
+def test_a_warm_up_is_rejected(http_url: str, stack: Stack) -> None:
     assert stack.outputs
-    answered = requests.post(f"{http_url}/predict", json={"warmup": True}, timeout=60)
-    assert answered.status_code == 400
-    assert [problem["path"] for problem in answered.json()["problems"]] == ["$.warmup"]
+    response = requests.post(f"{http_url}/predict", json={"warmup": True}, timeout=60)
+    assert response.status_code == 400
+    assert [problem["path"] for problem in response.json()["problems"]] == ["$.warmup"]
 
 
 def test_every_bad_field_is_named_and_nothing_is_recorded(http_url: str, stack: Stack) -> None:
     before = len(stack.records.latest(1000))
     body = {"instances": [{**PASSENGER, "Age": "x", "Fare": True}, {**PASSENGER, "Hat": 1}]}
-    answered = requests.post(f"{http_url}/predict", json=body, timeout=60)
-    assert answered.status_code == 400
-    refused = answered.json()
-    assert refused["error"] == "InvalidPayload"
-    assert [problem["path"] for problem in refused["problems"]] == [
+    response = requests.post(f"{http_url}/predict", json=body, timeout=60)
+    assert response.status_code == 400
+    rejected = response.json()
+    assert rejected["error"] == "InvalidPayload"
+    assert [problem["path"] for problem in rejected["problems"]] == [
         "$.instances[0].Age",
         "$.instances[0].Fare",
         "$.instances[1].Hat",
     ]
-    assert all(problem["message"] and problem["remedy"] for problem in refused["problems"])
+    assert all(problem["message"] and problem["remedy"] for problem in rejected["problems"])
     assert len(stack.records.latest(1000)) == before
 
 
 def test_more_bad_fields_than_a_response_holds_are_counted(http_url: str) -> None:
     rows = [{**PASSENGER, **{f"hat{number}": 1 for number in range(20)}}] * 9000
-    answered = requests.post(f"{http_url}/predict", json={"instances": rows}, timeout=60)
-    assert answered.status_code == 400
-    assert answered.json()["message"].startswith("180000 problems:\n- $.instances[0].hat0: ")
-    assert answered.json()["problems"][-1]["remedy"] == "fix these first"
+    response = requests.post(f"{http_url}/predict", json={"instances": rows}, timeout=60)
+    assert response.status_code == 400
+    assert response.json()["message"].startswith("180000 problems:\n- $.instances[0].hat0: ")
+    assert response.json()["problems"][-1]["remedy"] == "fix these first"
 
 
 def test_without_a_quorum_the_record_is_named(halves: str) -> None:
     body = {"features": {"x": -4.0}, "quorum": {"min_members": 2}}
-    refused = ask_signed(f"{halves}/predict", body)
-    assert refused.status_code == 422
-    assert refused.json()["error"] == "QuorumNotMet"
-    record = f"{halves}/predictions/{refused.json()['prediction_id']}"
+    rejected = post_signed(f"{halves}/predict", body)
+    assert rejected.status_code == 422
+    assert rejected.json()["error"] == "QuorumNotMet"
+    record = f"{halves}/predictions/{rejected.json()['prediction_id']}"
     kept = requests.get(record, headers=signed(record, "", verb="GET"), timeout=60).json()
-    assert kept["failure"] == refused.json()["message"]
-    assert refused.headers["x-prediction-id"] == kept["prediction_id"]
+    assert kept["failure"] == rejected.json()["message"]
+    assert rejected.headers["x-prediction-id"] == kept["prediction_id"]
 
 
 def test_a_members_failure_is_reported_as_its_own(halves: str) -> None:
-    answered = ask_signed(f"{halves}{MODELS}/logarithm:predict", {"instances": [-4.0]})
-    assert (answered.status_code, list(answered.json())) == (500, ["error"])
-    assert "not finite" in answered.json()["error"]
-    answered = ask_signed(f"{halves}{MODELS}/logarithm:predict", {"instances": [-4.0, 1.0]})
-    assert answered.json() == {"predictions": [None, 0.0]}
+    response = post_signed(f"{halves}{MODELS}/logarithm:predict", {"instances": [-4.0]})
+    assert (response.status_code, list(response.json())) == (500, ["error"])
+    assert "not finite" in response.json()["error"]
+    response = post_signed(f"{halves}{MODELS}/logarithm:predict", {"instances": [-4.0, 1.0]})
+    assert response.json() == {"predictions": [None, 0.0]}
 
 
 def test_the_same_id_with_another_input_is_a_conflict(http_url: str) -> None:
@@ -265,8 +265,8 @@ def test_the_same_id_with_another_input_is_a_conflict(http_url: str) -> None:
     assert requests.post(f"{http_url}/predict", json=first, timeout=60).status_code == 200
     assert requests.post(f"{http_url}/predict", json=first, timeout=60).status_code == 200
     second = {**first, "features": {**PASSENGER, "Age": 23}}
-    refused = requests.post(f"{http_url}/predict", json=second, timeout=60)
-    assert (refused.status_code, refused.json()["error"]) == (409, "PredictionConflict")
+    rejected = requests.post(f"{http_url}/predict", json=second, timeout=60)
+    assert (rejected.status_code, rejected.json()["error"]) == (409, "PredictionConflict")
 
 
 def test_the_endpoint_reports_its_health_and_its_inputs(http_url: str) -> None:
@@ -290,30 +290,30 @@ def test_the_endpoint_reports_its_health_and_its_inputs(http_url: str) -> None:
         ("GET", f"{MODELS}/n%C3%B6body/metadata", 404),
     ],
 )
-def test_a_path_or_method_that_is_not_there_is_reported(http_url: str, verb: str, path: str, status: int) -> None:
-    answered = requests.request(verb, http_url + path, data="{}" if verb == "POST" else None, timeout=60)
-    assert answered.status_code == status
-    assert "error" in answered.json()
-    assert (status == 405) == ("Allow" in answered.headers)
+def test_an_unknown_path_or_method_is_an_error(http_url: str, verb: str, path: str, status: int) -> None:
+    response = requests.request(verb, http_url + path, data="{}" if verb == "POST" else None, timeout=60)
+    assert response.status_code == status
+    assert "error" in response.json()
+    assert (status == 405) == ("Allow" in response.headers)
 
 
-# ------------------------------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------------------------------- images
 
 SEVEN = (ROOT / "events" / "digit-7.png").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/x-www-form-urlencoded"])
 def test_an_image_is_sent_as_it_is(digits: str, kind: str) -> None:
-    answered = requests.post(f"{digits}/predict", data=SEVEN, headers={"Content-Type": kind}, timeout=60)
-    (prediction,) = answered.json()["predictions"]
+    response = requests.post(f"{digits}/predict", data=SEVEN, headers={"Content-Type": kind}, timeout=60)
+    (prediction,) = response.json()["predictions"]
     assert (prediction["value"], prediction["label"]) == (7, "7")
-    assert len(answered.json()["members"]) == 3
+    assert len(response.json()["members"]) == 3
 
 
 def test_an_image_is_sent_as_tensorflow_servings_clients_send_one(digits: str) -> None:
     body = {"instances": [{"b64": base64.b64encode(SEVEN).decode()}]}
-    (answer,) = requests.post(f"{digits}{MODELS}/digits:predict", json=body, timeout=60).json()["predictions"]
-    assert answer["label"] == "7"
+    (prediction,) = requests.post(f"{digits}{MODELS}/digits:predict", json=body, timeout=60).json()["predictions"]
+    assert prediction["label"] == "7"
     (scores,) = requests.post(f"{digits}{MODELS}/shallow:predict", json=body, timeout=60).json()["predictions"]
     assert max(range(10), key=lambda digit: scores[digit]) == 7
 
@@ -322,9 +322,9 @@ def test_an_image_is_sent_as_tensorflow_servings_clients_send_one(digits: str) -
 def test_curl_needs_no_header_to_send_an_image(digits: str) -> None:
     command = ["curl", "-s", "--data-binary", "@events/digit-7.png", f"{digits}/predict"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
-    answered = json.loads(done.stdout)
-    assert (answered["predictions"][0]["value"], len(answered["members"])) == (7, 3)
-    assert 0.9 < answered["predictions"][0]["score"] <= 1
+    response = json.loads(done.stdout)
+    assert (response["predictions"][0]["value"], len(response["members"])) == (7, 3)
+    assert 0.9 < response["predictions"][0]["score"] <= 1
 
 
 def save(image: Image.Image, kind: str = "PNG", **more: Any) -> bytes:
@@ -339,7 +339,7 @@ JPEG = save(LARGE, "JPEG")
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         JPEG,
         save(LARGE.convert("CMYK"), "JPEG"),
@@ -350,18 +350,18 @@ JPEG = save(LARGE, "JPEG")
     ],
     ids=["jpeg", "cmyk", "webp", "16 bits", "palette", "large"],
 )
-def test_the_same_digit_is_predicted_from_every_kind_of_file(digits: str, picture: bytes) -> None:
-    answered = requests.post(f"{digits}/predict", data=picture, timeout=60)
-    assert answered.json()["predictions"][0]["value"] == 7
+def test_the_same_digit_is_predicted_from_every_kind_of_file(digits: str, image: bytes) -> None:
+    response = requests.post(f"{digits}/predict", data=image, timeout=60)
+    assert response.json()["predictions"][0]["value"] == 7
 
 
 def test_one_pixel_is_an_image_too(digits: str) -> None:
-    answered = requests.post(f"{digits}/predict", data=save(Image.new("L", (1, 1), 7)), timeout=60)
-    assert answered.status_code == 200
+    response = requests.post(f"{digits}/predict", data=save(Image.new("L", (1, 1), 7)), timeout=60)
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("picture", "said"),
+    ("image", "expected"),
     [
         (JPEG[: len(JPEG) // 2], "cannot be decoded"),
         (SEVEN[:8], "is not a PNG, JPEG or WebP image"),
@@ -371,27 +371,25 @@ def test_one_pixel_is_an_image_too(digits: str) -> None:
     ],
     ids=["half a jpeg", "a signature alone", "bomb", "too large", "animation"],
 )
-def test_an_image_that_is_not_taken_is_rejected_the_same_by_every_endpoint(
-    digits: str, picture: bytes, said: str
-) -> None:
-    raw = requests.post(f"{digits}/predict", data=picture, timeout=60)
+def test_an_invalid_image_is_rejected_alike_by_every_endpoint(digits: str, image: bytes, expected: str) -> None:
+    raw = requests.post(f"{digits}/predict", data=image, timeout=60)
     assert raw.status_code == 400
     (problem,) = raw.json()["problems"]
     assert problem["path"] == "$.features.image"
-    assert said in problem["message"]
-    body = {"instances": [{"image": {"b64": base64.b64encode(picture).decode()}}]}
+    assert expected in problem["message"]
+    body = {"instances": [{"image": {"b64": base64.b64encode(image).decode()}}]}
     for name in ("digits", "shallow"):
-        refused = requests.post(f"{digits}{MODELS}/{name}:predict", json=body, timeout=60)
-        assert refused.status_code == 400
-        assert f"$.instances[0].image: {problem['message']}; {problem['remedy']}" in refused.json()["error"]
+        rejected = requests.post(f"{digits}{MODELS}/{name}:predict", json=body, timeout=60)
+        assert rejected.status_code == 400
+        assert f"$.instances[0].image: {problem['message']}; {problem['remedy']}" in rejected.json()["error"]
 
 
-def test_what_is_no_image_is_refused(digits: str) -> None:
+def test_a_file_that_is_not_an_image_is_rejected(digits: str) -> None:
     cut = requests.post(f"{digits}/predict", data=SEVEN[:40], headers={"Content-Type": "image/png"}, timeout=60)
     assert (cut.status_code, cut.json()["problems"][0]["path"]) == (400, "$.features.image")
 
 
-# ------------------------------------------------------------------------------------------------ what is malformed
+# -------------------------------------------------------------------------------------------------------- malformed
 
 DEEP = b'{"features": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
@@ -414,11 +412,11 @@ DEEP = b'{"features": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     ],
 )
 @pytest.mark.parametrize("path", ["/predict", f"{MODELS}/titanic:predict", f"{MODELS}/linear:predict"])
-def test_a_malformed_body_is_a_clients_error_and_gives_the_reason(http_url: str, path: str, body: bytes) -> None:
-    answered = requests.post(http_url + path, data=body, timeout=60)
-    assert answered.status_code == 400
-    assert answered.json()["error"]
-    assert "Traceback" not in answered.text
+def test_a_malformed_body_is_a_client_error_with_its_reason(http_url: str, path: str, body: bytes) -> None:
+    response = requests.post(http_url + path, data=body, timeout=60)
+    assert response.status_code == 400
+    assert response.json()["error"]
+    assert "Traceback" not in response.text
 
 
 @pytest.mark.parametrize(
@@ -434,45 +432,45 @@ def test_a_malformed_body_is_a_clients_error_and_gives_the_reason(http_url: str,
         ("image/png", 400),
     ],
 )
-def test_json_is_taken_under_any_name_but_that_of_something_else(http_url: str, kind: str, status: int) -> None:
+def test_json_is_accepted_under_any_content_type_except_another_formats(http_url: str, kind: str, status: int) -> None:
     body = json.dumps({"features": PASSENGER}).encode()
-    answered = requests.post(f"{http_url}/predict", data=body, headers={"Content-Type": kind}, timeout=60)
-    assert answered.status_code == status
+    response = requests.post(f"{http_url}/predict", data=body, headers={"Content-Type": kind}, timeout=60)
+    assert response.status_code == status
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/octet-stream"])
-def test_a_compressed_body_and_one_with_a_byte_order_mark_are_taken(http_url: str, kind: str) -> None:
+def test_a_compressed_body_and_a_byte_order_mark_are_accepted(http_url: str, kind: str) -> None:
     body = b"\xef\xbb\xbf" + json.dumps({"instances": [PASSENGER]}).encode()
     for sent, headers in ((body, {}), (gzip.compress(body), {"Content-Encoding": "gzip"})):
-        answered = requests.post(
+        response = requests.post(
             f"{http_url}{MODELS}/titanic:predict", data=sent, headers={"Content-Type": kind, **headers}, timeout=60
         )
-        assert answered.json()["predictions"][0]["label"] == "died"
+        assert response.json()["predictions"][0]["label"] == "died"
 
 
 @pytest.mark.parametrize("verb", ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_methods_without_a_route_end_at_api_gateway(http_url: str, verb: str) -> None:
-    answered = requests.request(verb, f"{http_url}/predict", timeout=60)
-    assert answered.status_code == 404
-    assert answered.text == ("" if verb == "HEAD" else '{"message": "Not Found"}')
+    response = requests.request(verb, f"{http_url}/predict", timeout=60)
+    assert response.status_code == 404
+    assert response.text == ("" if verb == "HEAD" else '{"message": "Not Found"}')
 
 
-def test_a_path_that_api_gateway_cannot_decode_twice_is_refused_there(http_url: str) -> None:
-    answered = requests.get(f"{http_url}/predictions/50%25off", timeout=60)
-    assert (answered.status_code, answered.json()) == (400, {"message": "Bad Request"})
+def test_a_path_that_api_gateway_cannot_decode_twice_is_rejected_there(http_url: str) -> None:
+    response = requests.get(f"{http_url}/predictions/50%25off", timeout=60)
+    assert (response.status_code, response.json()) == (400, {"message": "Bad Request"})
 
 
-def test_a_body_beyond_six_megabytes_is_refused(http_url: str) -> None:
-    answered = requests.post(f"{http_url}/predict", data=b" " * (7 * 1024 * 1024), timeout=60)
-    assert answered.status_code == 413
+def test_a_body_beyond_six_megabytes_is_rejected(http_url: str) -> None:
+    response = requests.post(f"{http_url}/predict", data=b" " * (7 * 1024 * 1024), timeout=60)
+    assert response.status_code == 413
 
 
-def test_metadata_that_no_execution_carries_is_refused_for_good(http_url: str) -> None:
+def test_metadata_too_large_for_an_execution_is_rejected_without_a_retry(http_url: str) -> None:
     body = {"features": PASSENGER, "metadata": {"note": "x" * 300_000}}
-    answered = requests.post(f"{http_url}/predict", json=body, timeout=60)
-    assert (answered.status_code, answered.json()["error"]) == (413, "PayloadTooLarge")
-    assert [problem["path"] for problem in answered.json()["problems"]] == ["$.metadata"]
-    assert "Retry-After" not in answered.headers
+    response = requests.post(f"{http_url}/predict", json=body, timeout=60)
+    assert (response.status_code, response.json()["error"]) == (413, "PayloadTooLarge")
+    assert [problem["path"] for problem in response.json()["problems"]] == ["$.metadata"]
+    assert "Retry-After" not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -486,19 +484,19 @@ def test_metadata_that_no_execution_carries_is_refused_for_good(http_url: str) -
         (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\nContent-Length: 2\r\n\r\n{}", 403),
     ],
 )
-def test_what_does_not_reach_the_function_is_refused_in_api_gateways_form(
+def test_a_request_that_does_not_reach_the_function_gets_api_gateways_error(
     http_url: str, sent: bytes, status: int
 ) -> None:
     address = urlsplit(http_url)
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(sent)
-        answered = http.client.HTTPResponse(connection)
-        answered.begin()
-        assert (answered.status, list(json.loads(answered.read()))) == (status, ["message"])
-        assert answered.headers["Content-Type"] == "application/json"
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert (response.status, list(json.loads(response.read()))) == (status, ["message"])
+        assert response.headers["Content-Type"] == "application/json"
 
 
-def test_a_body_that_breaks_off_gets_no_prediction_and_no_record(http_url: str, stack: Stack) -> None:
+def test_a_truncated_body_gets_no_prediction_and_no_record(http_url: str, stack: Stack) -> None:
     body = json.dumps({"features": PASSENGER, "prediction_id": "cut"}).encode() + b"\n"
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     address = urlsplit(http_url)
@@ -510,44 +508,44 @@ def test_a_body_that_breaks_off_gets_no_prediction_and_no_record(http_url: str, 
         stack.records.read("cut")
 
 
-def test_a_client_that_goes_away_leaves_the_endpoint_open(http_url: str) -> None:
+def test_the_endpoint_responds_after_a_client_disconnects(http_url: str) -> None:
     address = urlsplit(http_url)
     with socket.create_connection((address.hostname, address.port)) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
     assert requests.get(f"{http_url}/health", timeout=60).status_code == 200
 
 
-# ---------------------------------------------------------------------------------------------------- who may ask
+# ------------------------------------------------------------------------------------------------- authorization
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer token"}, {"Authorization": "AWS4-HMAC-SHA256"}])
 def test_without_a_signature_every_request_is_rejected(halves: str, headers: dict[str, str]) -> None:
-    answered = requests.get(f"{halves}/health", headers=headers, timeout=60)
-    assert (answered.status_code, answered.json()) == (403, {"message": "Forbidden"})
+    response = requests.get(f"{halves}/health", headers=headers, timeout=60)
+    assert (response.status_code, response.json()) == (403, {"message": "Forbidden"})
 
 
-def test_a_signature_for_another_service_is_none_for_this_one(halves: str) -> None:
+def test_a_signature_for_another_service_is_rejected(halves: str) -> None:
     url = f"{halves}/predict"
     assert requests.post(url, data="{}", headers=signed(url, "{}", "s3"), timeout=60).status_code == 403
 
 
 def test_a_signed_request_gets_a_response(halves: str) -> None:
-    assert ask_signed(f"{halves}/predict", {"features": {"x": 1.0}}).json()["predictions"][0]["value"] == 2.5
+    assert post_signed(f"{halves}/predict", {"features": {"x": 1.0}}).json()["predictions"][0]["value"] == 2.5
 
 
-# ------------------------------------------------------------------------------------------------- many, and others
+# ------------------------------------------------------------------------------------------------- many clients, curl
 
 
 def test_a_hundred_clients_at_once_each_get_their_own_response(http_url: str) -> None:
-    def ask(number: int) -> tuple[int, str, str]:
+    def post_one(number: int) -> tuple[int, str, str]:
         connection = http.client.HTTPConnection(urlsplit(http_url).netloc, timeout=300)
         body = json.dumps({"features": {**PASSENGER, "Age": number % 80}, "prediction_id": f"http-{number}"})
         connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
-        answered = connection.getresponse()
-        return answered.status, json.loads(answered.read()).get("prediction_id", ""), f"http-{number}"
+        response = connection.getresponse()
+        return response.status, json.loads(response.read()).get("prediction_id", ""), f"http-{number}"
 
     with ThreadPoolExecutor(100) as clients:
-        outcomes = list(clients.map(ask, range(100)))
+        outcomes = list(clients.map(post_one, range(100)))
     assert [(status, id_ == own) for status, id_, own in outcomes] == [(200, True)] * 100
 
 

@@ -1,4 +1,4 @@
-"""The HTTP door keeps what its OpenAPI document says, whatever is sent: schemathesis makes up requests from it."""
+"""The HTTP API does what its OpenAPI document states: schemathesis generates requests from the document."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHECKS = [
     response_schema_conformance,
     status_code_conformance,
 ]
-"""Not those that expect what fits the document to be accepted: which features there are, it does not say."""
+"""Without the checks that expect a request that fits the document to be accepted: it does not list the features."""
 
 
 @pytest.fixture(scope="module")
@@ -38,5 +38,5 @@ def http_url(local: LocalStack, stack: Stack) -> str:
 
 @schema.parametrize()
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_door_answers_as_its_document_says(case: schemathesis.Case, http_url: str) -> None:
+def test_a_response_fits_the_document(case: schemathesis.Case, http_url: str) -> None:
     case.call_and_validate(base_url=http_url, checks=CHECKS)

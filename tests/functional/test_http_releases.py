@@ -1,4 +1,4 @@
-"""The HTTP door while releases come and go, and while what is behind it fails: on the local stack, by its clients."""
+"""The HTTP API on the local stack while releases are published and rolled back, and while functions fail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def handler(event, context):
     fault, message = event["payload"]["metadata"]["fault"]
     raise type(fault, (Exception,), {})(message)
 """
-"""A Normalize that raises what the payload's metadata names; on AWS some of these are Lambda's own."""
+"""A Normalize that raises the error that the payload's metadata names; on AWS, Lambda itself raises some of these."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def opened(started: LocalStack) -> Stack:
     return local_stack(started.name, started.endpoint)
 
 
-def ask(url: str, place: str = "", name: str = "halves") -> requests.Response:
+def post_predict(url: str, place: str = "", name: str = "halves") -> requests.Response:
     return requests.post(f"{url}{MODELS}/{name}{place}:predict", json=ROW, timeout=60)
 
 
@@ -60,18 +60,18 @@ def listed(url: str) -> list[str]:
 
 
 def test_before_anything_is_published_the_endpoint_states_when_to_retry(url: str) -> None:
-    answers = [
+    responses = [
         requests.get(f"{url}/health", timeout=60),
         requests.get(f"{url}{MODELS}/halves", timeout=60),
         requests.post(f"{url}/predict", json={"features": {"x": 1.0}}, timeout=60),
-        ask(url),
+        post_predict(url),
     ]
-    for answered in answers:
-        assert (answered.status_code, answered.headers["retry-after"]) == (503, "2")
-        assert "nothing is published here yet" in answered.text
+    for response in responses:
+        assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+        assert "nothing is published here yet" in response.text
 
 
-def test_versions_and_labels_follow_the_canary_until_it_is_promoted_and_taken_back(
+def test_versions_and_labels_follow_the_canary_until_it_is_promoted_and_rolled_back(
     url: str, opened: Stack, tmp_path: Path
 ) -> None:
     for name in ("first", "second"):
@@ -81,50 +81,50 @@ def test_versions_and_labels_follow_the_canary_until_it_is_promoted_and_taken_ba
     old, new = (str(version_of(one.digest)) for one in (first, second))
 
     ensure_published(opened, first, notify=lambda _: None)
-    assert ask(url).headers["x-release"] == first.digest
+    assert post_predict(url).headers["x-release"] == first.digest
     assert listed(url) == [old]
-    refused = ask(url, "/labels/canary")
-    assert (refused.status_code, refused.json()) == (400, {"error": "Unrecognized servable version label: canary"})
+    rejected = post_predict(url, "/labels/canary")
+    assert (rejected.status_code, rejected.json()) == (400, {"error": "Unrecognized servable version label: canary"})
 
     publish(second, opened.releases, SLOTS, canary=50)
     for place in ("/labels/canary", f"/versions/{new}"):
-        answered = ask(url, place)
-        assert (answered.headers["x-release"], answered.json()) == (second.digest, {"predictions": [2.5]})
-        assert ask(url, place, "other").json() == {"predictions": [2.5]}  # a member that only the canary has
+        response = post_predict(url, place)
+        assert (response.headers["x-release"], response.json()) == (second.digest, {"predictions": [2.5]})
+        assert post_predict(url, place, "other").json() == {"predictions": [2.5]}  # a member that only the canary has
         described = requests.get(f"{url}{MODELS}/other{place}/metadata", timeout=60).json()
         assert described["model_spec"]["version"] == new
     for place in ("/labels/stable", f"/versions/{old}"):
-        assert ask(url, place).headers["x-release"] == first.digest
-        assert ask(url, place, "other").status_code == 404
+        assert post_predict(url, place).headers["x-release"] == first.digest
+        assert post_predict(url, place, "other").status_code == 404
     assert listed(url) == [old, new]
-    assert {ask(url).headers["x-release"] for _ in range(20)} == {first.digest, second.digest}
+    assert {post_predict(url).headers["x-release"] for _ in range(20)} == {first.digest, second.digest}
 
     promote_canary(opened.releases)
     wait_for_pointers(url, new)
-    assert {ask(url, place).headers["x-release"] for place in ("", "/labels/stable", f"/versions/{new}")} == {
+    assert {post_predict(url, place).headers["x-release"] for place in ("", "/labels/stable", f"/versions/{new}")} == {
         second.digest
     }
-    gone = ask(url, f"/versions/{old}")
+    gone = post_predict(url, f"/versions/{old}")
     assert (gone.status_code, gone.json()) == (
         404,
         {"error": f"Servable not found for request: Specific(halves, {old})"},
     )
-    assert ask(url, "/labels/canary").status_code == 400
+    assert post_predict(url, "/labels/canary").status_code == 400
 
     roll_back(opened.releases, SLOTS)
     wait_for_pointers(url, old)
-    assert ask(url, "/labels/stable").headers["x-release"] == first.digest
+    assert post_predict(url, "/labels/stable").headers["x-release"] == first.digest
 
 
 def wait_for_pointers(url: str, version: str) -> None:
-    """Wait until a cached pointer is read anew, as it is after three seconds; until then the old one answers."""
+    """Wait until the cached pointer expires, after three seconds; until then the old release predicts."""
     while listed(url) != [version]:
-        assert ask(url).status_code == 200
+        assert post_predict(url).status_code == 200
 
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The HTTP API of a stack whose Normalize fails as it is told."""
+    """The HTTP API of a stack whose Normalize fails as the payload states."""
     project = copy_project(tmp_path_factory.mktemp("faulty"))
     folder = tmp_path_factory.mktemp("code")
     (folder / "app.py").write_text(FAULTY)
@@ -149,8 +149,9 @@ def test_a_temporary_failure_states_when_to_retry_and_a_lasting_one_has_no_messa
     faulty: str, fault: str, status: int, retry: str | None
 ) -> None:
     body: dict[str, Any] = {"features": {"x": 1.0}, "metadata": {"fault": [fault, "what went wrong"]}}
-    answered = requests.post(f"{faulty}/predict", json=body, timeout=60)
-    assert (answered.status_code, answered.headers.get("retry-after")) == (status, retry)
-    assert ("what went wrong" in answered.text) == (fault == "StorageUnavailable")  # our own words are for clients
-    assert "Traceback" not in answered.text
-    assert "app.py" not in answered.text
+    response = requests.post(f"{faulty}/predict", json=body, timeout=60)
+    assert (response.status_code, response.headers.get("retry-after")) == (status, retry)
+    # This project's errors are written for clients.
+    assert ("what went wrong" in response.text) == (fault == "StorageUnavailable")
+    assert "Traceback" not in response.text
+    assert "app.py" not in response.text

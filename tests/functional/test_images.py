@@ -1,4 +1,4 @@
-"""Pictures on the local stack, by the real handlers; what docs/images.md shows is what happens."""
+"""Images on the local stack, by the real handlers; the commands and examples of docs/images.md run as shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from driving import ROOT, copy_project, predict, run_ensemble, shown_commands, start, steady, wait
-from expected_events import EVENTS, list_pictures, picture_payload, without_volatile
+from expected_events import EVENTS, image_payload, list_images, without_volatile
 from stepensemble.cli.stacks import Stack, ensure_published, local_stack
 from stepensemble.cli.tables.image_preview import SHADES
 from stepensemble.local.options import LocalStackOptions
@@ -64,25 +64,25 @@ BY_HTTP = [(command, output) for command, output in shown_commands(*CONSOLE) if 
 @pytest.mark.parametrize(("command", "output"), COMMANDS)
 def test_a_command_of_the_page_prints_what_is_shown(digits: Stack, project: Path, command: str, output: str) -> None:
     assert digits.local
-    told, _, command = command.rpartition(" | ")
+    piped, _, command = command.rpartition(" | ")
     program, *arguments = shlex.split(command)
     assert program == ".venv/bin/ensemble"
-    done = run_ensemble(project, *arguments, stdin=shlex.split(told)[1] if told else None)
-    assert done.returncode == (1 if told else 0), done.stderr
+    done = run_ensemble(project, *arguments, stdin=shlex.split(piped)[1] if piped else None)
+    assert done.returncode == (1 if piped else 0), done.stderr
     assert_as_shown(steady(done.stdout + done.stderr), steady(output))
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize(("command", "output"), BY_HTTP)
-def test_a_call_of_the_page_is_answered_as_shown(digits: Stack, http_url: str, command: str, output: str) -> None:
+def test_a_call_of_the_page_gets_the_shown_response(digits: Stack, http_url: str, command: str, output: str) -> None:
     assert digits.local
-    told = command.replace("http://127.0.0.1:8501", http_url)
+    line = command.replace("http://127.0.0.1:8501", http_url)
     shell = str(shutil.which("sh"))
-    done = subprocess.run([shell, "-c", told], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    done = subprocess.run([shell, "-c", line], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
     assert done.stdout == output
 
 
-def test_the_python_of_the_page_answers(
+def test_the_python_of_the_page_prints_the_label(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project)
@@ -99,15 +99,15 @@ def test_every_key_of_the_feature_is_described() -> None:
 
 def test_the_aws_sdk_gets_an_images_prediction_from_the_express_machine_at_once(digits: Stack) -> None:
     done = digits.step_functions.start_sync_execution(
-        stateMachineArn=digits.outputs["ExpressStateMachineArn"], input=json.dumps(picture_payload(SEVEN))
+        stateMachineArn=digits.outputs["ExpressStateMachineArn"], input=json.dumps(image_payload(SEVEN))
     )
     assert done["status"] == "SUCCEEDED", done.get("cause")
-    assert json.loads(done["output"])["predictions"] == predict(digits, picture_payload(SEVEN))["predictions"]
+    assert json.loads(done["output"])["predictions"] == predict(digits, image_payload(SEVEN))["predictions"]
 
 
-@pytest.mark.parametrize("path", list_pictures(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", list_images(), ids=lambda path: path.name)
 def test_an_images_prediction_by_an_execution_is_that_of_the_file_beside_it(digits: Stack, path: Path) -> None:
-    output = without_volatile(predict(digits, picture_payload(path)))
+    output = without_volatile(predict(digits, image_payload(path)))
     assert [one["status"] for one in output["members"]] == ["ok", "ok", "ok"]
     assert_as_written(output, json.loads(path.with_suffix(".output.json").read_text()))
 
@@ -116,12 +116,12 @@ def test_an_image_in_the_inbox_is_predicted_as_its_text_and_the_record_keeps_the
     pointer = digits.data.write("inbox/seven.png", SEVEN.read_bytes())
     payload = {"features": {"image": {"s3": pointer.s3}}}
     output = predict(digits, payload)
-    assert output["predictions"] == predict(digits, picture_payload(SEVEN))["predictions"]
+    assert output["predictions"] == predict(digits, image_payload(SEVEN))["predictions"]
     assert digits.records.read(output["prediction_id"]).input == payload
 
 
 def test_many_images_travel_by_way_of_s3(digits: Stack, project: Path) -> None:
-    rows = [picture_payload(path)["features"] for path in list_pictures()] * 100  # of 64 numbers: beyond a state
+    rows = [image_payload(path)["features"] for path in list_images()] * 100  # more numbers than a state may hold
     done = run_ensemble(project, "run", "-", "--json", "--manifest", DIGITS, stdin=json.dumps({"instances": rows}))
     assert done.returncode == 0, done.stderr
     assert [one["label"] for one in json.loads(done.stdout)["predictions"]] == ["3", "5", "7"] * 100
@@ -137,7 +137,7 @@ def test_many_images_travel_by_way_of_s3(digits: Stack, project: Path) -> None:
         (None, "$.features.image: is missing; give an image as base64 text"),
     ],
 )
-def test_what_is_no_image_fails_the_execution_as_a_bad_payload(digits: Stack, value: Any, expected: str) -> None:
+def test_a_value_that_is_not_an_image_is_an_invalid_payload(digits: Stack, value: Any, expected: str) -> None:
     described = wait(digits, start(digits, {"features": {"image": value}}))
     assert described["error"] == "InvalidPayload"
     assert expected in described["cause"]
@@ -152,7 +152,7 @@ def test_run_json_of_an_image_is_the_output_alone(digits: Stack, project: Path) 
 
 
 def test_a_shown_record_does_not_print_the_whole_image(digits: Stack, project: Path) -> None:
-    prediction = predict(digits, picture_payload(SEVEN))["prediction_id"]
+    prediction = predict(digits, image_payload(SEVEN))["prediction_id"]
     done = run_ensemble(project, "show", prediction)
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("image"))
@@ -160,7 +160,7 @@ def test_a_shown_record_does_not_print_the_whole_image(digits: Stack, project: P
     assert len(line) < 100
 
 
-def test_an_image_for_an_ensemble_that_takes_something_else_is_wrong_usage(project: Path) -> None:
+def test_an_image_for_an_ensemble_without_an_image_feature_is_wrong_usage(project: Path) -> None:
     done = run_ensemble(project, "run", "events/digit-7.png", "--manifest", "models/manifest.json")
     assert done.returncode == 2
     assert "it is an image, and the ensemble's features are" in " ".join(done.stderr.split())

@@ -1,4 +1,4 @@
-"""Objects that arrive in the bucket, by AWS's own client, and what is answered in the outbox."""
+"""Objects that arrive in the bucket, by AWS's own client, and their responses in the outbox."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Inbox:
         return self.stack.data.name
 
     def put(self, name: str, body: bytes | str | object) -> str:
-        """Put an object into the inbox, what is no bytes as JSON, and return its version."""
+        """Put an object into the inbox, bytes as they are and others as JSON, and return its version."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return str(self.s3.put_object(Bucket=self.bucket, Key=f"inbox/{name}", Body=content)["VersionId"])
 
@@ -61,53 +61,53 @@ class Inbox:
         return dict(json.loads(found["Body"].read()))
 
     def wait(self, name: str, version: str, ending: str = ".json", seconds: float = 60) -> dict[str, Any]:
-        """Wait for what a version is answered, under the object's own name; it must end so."""
+        """Wait for the response to a version; its key must have this ending."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for found in (".json", ".error.json"):
                 document = self.read(f"outbox/{name}.{version}{found}")
                 if document is not None:
                     assert found == ending, document
-                    told = document["object"]
-                    assert (told["key"], told["version_id"]) == (f"inbox/{name}", version)
+                    described = document["object"]
+                    assert (described["key"], described["version_id"]) == (f"inbox/{name}", version)
                     return document
             time.sleep(0.05)
-        raise AssertionError(f"{name} has no answer")
+        raise AssertionError(f"{name} has no response")
 
-    def answer(self, name: str, body: bytes | str | object) -> dict[str, Any]:
+    def get_response(self, name: str, body: bytes | str | object) -> dict[str, Any]:
         return self.wait(name, self.put(name, body))
 
-    def refusal(self, name: str, body: bytes | str | object) -> dict[str, Any]:
+    def get_error(self, name: str, body: bytes | str | object) -> dict[str, Any]:
         return self.wait(name, self.put(name, body), ".error.json")
 
     def latest(self, name: str, document: dict[str, Any], ending: str = ".json", seconds: float = 60) -> None:
-        """Wait until a version's answer is the latest, which is written after its own."""
+        """Wait until a version's response is the latest one, which is written after the version's own."""
         deadline = time.monotonic() + seconds
         while (found := self.read(f"outbox/{name}{ending}")) != document:
             assert time.monotonic() < deadline, found
             time.sleep(0.05)
 
     def executions(self, machine: str) -> list[dict[str, Any]]:
-        """Return every execution of a state machine, with its input as `asked`."""
+        """Return every execution of a state machine, with its input parsed as `event`."""
         client = self.stack.step_functions
         pages = client.get_paginator("list_executions").paginate(stateMachineArn=machine)
         arns = [listed["executionArn"] for page in pages for listed in page["executions"]]
         described: list[Any] = [client.describe_execution(executionArn=arn) for arn in arns]
-        return [{**one, "asked": json.loads(one["input"])} for one in described]
+        return [{**one, "event": json.loads(one["input"])} for one in described]
 
     def arrivals(self, name: str) -> list[dict[str, Any]]:
-        """Return the executions of the inbox that were started of an object, when all of them have ended."""
+        """Return the executions of the inbox that an object started, when all of them have ended."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             executions = self.executions(self.stack.inbox_machine)
-            found = [one for one in executions if one["asked"]["object"]["key"] == f"inbox/{name}"]
+            found = [one for one in executions if one["event"]["object"]["key"] == f"inbox/{name}"]
             if all(one["status"] != "RUNNING" for one in found):
                 return found
             time.sleep(0.05)
-        raise AssertionError(f"{name} is still asked")
+        raise AssertionError(f"{name} is still predicted")
 
     def results(self, document: dict[str, Any]) -> pl.DataFrame:
-        """Return the results that a run's answer names, whose mark of success is there."""
+        """Return the results that a run's response names; its mark of success must be stored."""
         prefix = document["results"].removeprefix(f"s3://{self.bucket}/")
         keys = sorted(listed.key for listed in self.stack.data.list(prefix))
         assert f"{prefix}_SUCCESS" in keys
@@ -126,7 +126,7 @@ def inbox(stack: Stack) -> Inbox:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
-    """The inbox of the shipped ensemble whose only feature is a picture."""
+    """The inbox of the shipped ensemble whose only feature is an image."""
     project = copy_project(tmp_path_factory.mktemp("digits"))
     read = read_sources(project / "models" / "digits" / "manifest.json")
     with LocalStack.start(project, LocalStackOptions(account="666666666666", tensorflow=False)) as started:
@@ -139,7 +139,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
     """The inbox of x / 2 + 2.
 
-    Beside it a logarithm has no weight, but a voice in a quorum, and nothing to say of negative numbers.
+    A logarithm is a voter of weight 0: it counts for a quorum, and has no output for negative numbers.
     """
     project = copy_project(tmp_path_factory.mktemp("halves"))
     members = member("half_plus_two"), member("logarithm", "logarithm", weight=0)
@@ -171,7 +171,7 @@ def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 
 def test_json_gets_the_predictions_of_an_execution(inbox: Inbox) -> None:
     payload = {"instances": ROWS, "metadata": {"from": "a bucket"}}
-    document = inbox.answer("same.json", payload)
+    document = inbox.get_response("same.json", payload)
     direct = predict(inbox.stack, payload)
     assert document["predictions"] == direct["predictions"]
     assert document.keys() == direct.keys() | {"object"}
@@ -184,7 +184,7 @@ def test_json_gets_the_predictions_of_an_execution(inbox: Inbox) -> None:
     "name", ["deep/er/and deeper/x.json", f"{AWKWARD}.json", "ü/漢字/😀.JSON", "dt=2026-03-01/_.json"]
 )
 def test_whatever_a_key_is_its_response_has_the_same_name(inbox: Inbox, name: str) -> None:
-    document = inbox.answer(name, {"features": PASSENGER})
+    document = inbox.get_response(name, {"features": PASSENGER})
     inbox.latest(name, document)
     assert document["predictions"][0]["label"] == "died"
 
@@ -206,7 +206,7 @@ def test_a_payload_of_megabytes_goes_by_s3_and_comes_back_whole(inbox: Inbox) ->
     rows = [ROWS[number % len(ROWS)] for number in range(MAX_ROWS)]
     body = json.dumps({"instances": rows}, indent=8).encode()
     assert len(body) > 2_000_000
-    document = inbox.answer("large.json", body)
+    document = inbox.get_response("large.json", body)
     few = predict(inbox.stack, {"instances": ROWS})["predictions"]
     assert [one["label"] for one in document["predictions"]] == [few[n % 4]["label"] for n in range(MAX_ROWS)]
     assert [one["value"] for one in document["predictions"][-4:]] == pytest.approx([one["value"] for one in few])
@@ -238,13 +238,13 @@ def test_an_event_that_comes_again_starts_nothing_again(inbox: Inbox, name: str,
     machine = stack.state_machine if name.endswith(".json") else stack.batch_machine
     version = inbox.put(name, body)
     head = inbox.s3.head_object(Bucket=inbox.bucket, Key=f"inbox/{name}", VersionId=version)
-    told = {
+    detail = {
         "key": f"inbox/{name}",
         "size": head["ContentLength"],
         "etag": head["ETag"].strip('"'),
         "version-id": version,
     }
-    event = json.dumps({"object": {**told, "sequencer": "0A"}})
+    event = json.dumps({"object": {**detail, "sequencer": "0A"}})
 
     def repeat(_: int) -> str:
         started = stack.step_functions.start_execution(stateMachineArn=stack.inbox_machine, input=event)
@@ -256,14 +256,14 @@ def test_an_event_that_comes_again_starts_nothing_again(inbox: Inbox, name: str,
     repeated.append(repeat(0))  # and when it is done
     assert [wait(stack, arn)["status"] for arn in repeated] == ["SUCCEEDED"] * 4
     assert [one["status"] for one in inbox.arrivals(name)] == ["SUCCEEDED"] * 5
-    answers = [listed.key for listed in stack.data.list("outbox/") if listed.key.startswith(f"outbox/{name}.")]
-    assert sorted(answers) == sorted([f"outbox/{name}.json", f"outbox/{name}.{version}.json"])
+    responses = [listed.key for listed in stack.data.list("outbox/") if listed.key.startswith(f"outbox/{name}.")]
+    assert sorted(responses) == sorted([f"outbox/{name}.json", f"outbox/{name}.{version}.json"])
     assert inbox.read(f"outbox/{name}.{version}.json") == document
     names = {json.loads(wait(stack, arn)["output"]).get("name") for arn in repeated} - {None}
-    asked = [one for one in inbox.executions(machine) if one["name"] in names]
-    assert len(asked) == 1
+    started = [one for one in inbox.executions(machine) if one["name"] in names]
+    assert len(started) == 1
     if name.endswith(".json"):
-        assert document["prediction_id"] == asked[0]["name"]
+        assert document["prediction_id"] == started[0]["name"]
         ids = [record.prediction_id for record in stack.records.latest(1000)]
         assert ids.count(document["prediction_id"]) == 1
 
@@ -271,7 +271,7 @@ def test_an_event_that_comes_again_starts_nothing_again(inbox: Inbox, name: str,
 # ------------------------------------------------------------------------------------------------------------ runs
 
 
-def test_every_kind_of_dataset_is_a_run_whose_results_are_there(inbox: Inbox) -> None:
+def test_every_kind_of_dataset_is_a_run_with_results(inbox: Inbox) -> None:
     csv = as_csv(ROWS)
     bodies = {
         f"runs/{AWKWARD} ü.csv": csv,
@@ -301,7 +301,7 @@ def test_two_versions_of_a_dataset_are_two_runs(halves: Inbox) -> None:
     assert halves.read("outbox/twice.csv.json") == documents[1]
 
 
-# -------------------------------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------------------------------- images
 
 
 def redraw(kind: str, **options: Any) -> bytes:
@@ -323,14 +323,14 @@ def draw_bomb() -> bytes:
 
 
 def test_images_get_responses_whatever_their_names_are(digits: Inbox) -> None:
-    pictures = {
+    images = {
         "a b/ü.png": SEVEN,
         "seven.jpg": redraw("JPEG", quality=95),
         "seven.webp": redraw("WEBP", lossless=True),
         "misnamed.jpeg": SEVEN,
         "scan": SEVEN,
     }
-    versions = {name: digits.put(name, body) for name, body in pictures.items()}
+    versions = {name: digits.put(name, body) for name, body in images.items()}
     for name, version in versions.items():
         document = digits.wait(name, version)
         (prediction,) = document["predictions"]
@@ -341,28 +341,28 @@ def test_images_get_responses_whatever_their_names_are(digits: Inbox) -> None:
     assert digits.stack.data.read(pointer.removeprefix(f"s3://{digits.bucket}/")) == SEVEN
 
 
-def test_what_is_no_sound_image_is_refused(digits: Inbox) -> None:
+def test_a_file_that_is_not_a_sound_image_is_rejected(digits: Inbox) -> None:
     bomb = draw_bomb()
     assert len(bomb) < 2_000_000
     for name, body in {"cut.jpg": redraw("JPEG")[:-200], "cut.png": SEVEN[:60], "bomb.png": bomb}.items():
-        refused = digits.refusal(name, body)
-        assert refused["error"] == "InvalidPayload", name
-        assert [problem["path"] for problem in refused["problems"]] == ["$.features.image"]
-    wrong = digits.refusal("no.png", b"GIF89a")
+        rejected = digits.get_error(name, body)
+        assert rejected["error"] == "InvalidPayload", name
+        assert [problem["path"] for problem in rejected["problems"]] == ["$.features.image"]
+    wrong = digits.get_error("no.png", b"GIF89a")
     assert wrong["error"] == "InboxObjectRefused"
     assert "does not start like a PNG, JPEG or WebP" in wrong["message"]
 
 
-def test_an_image_is_nothing_to_an_ensemble_of_passengers(inbox: Inbox) -> None:
-    refused = inbox.refusal("seven.png", SEVEN)
-    assert refused["error"] == "InboxObjectRefused"
-    assert "send a payload as JSON" in refused["message"]
+def test_an_ensemble_without_an_image_feature_rejects_an_image(inbox: Inbox) -> None:
+    rejected = inbox.get_error("seven.png", SEVEN)
+    assert rejected["error"] == "InboxObjectRefused"
+    assert "send a payload as JSON" in rejected["message"]
 
 
-# -------------------------------------------------------------------------------------------------------- refusals
+# ------------------------------------------------------------------------------------------------------ rejections
 
 
-def test_what_cannot_be_predicted_gets_the_reason(inbox: Inbox) -> None:
+def test_an_object_that_cannot_be_predicted_gets_the_reason(inbox: Inbox) -> None:
     zipped = gzip.compress(as_csv(ROWS * 200))
     parquet = as_parquet(ROWS)
     bodies: dict[str, tuple[object, str, str]] = {
@@ -387,43 +387,43 @@ def test_what_cannot_be_predicted_gets_the_reason(inbox: Inbox) -> None:
     }
     versions = {name: inbox.put(name, body) for name, (body, _, _) in bodies.items()}
     for name, version in versions.items():
-        refused = inbox.wait(name, version, ".error.json")
+        rejected = inbox.wait(name, version, ".error.json")
         _, error, words = bodies[name]
-        assert (refused["error"], words in refused["message"]) == (error, True), refused
-        listed = [line.removeprefix("- ") for line in refused["message"].splitlines()[1:]]
-        told = [f"{one['path']}: {one['message']}; {one['remedy']}" for one in refused.get("problems", ())]
-        assert told == listed
-        assert bool(told) == (error != "InboxObjectRefused")
-        inbox.latest(name, refused, ".error.json")
+        assert (rejected["error"], words in rejected["message"]) == (error, True), rejected
+        listed = [line.removeprefix("- ") for line in rejected["message"].splitlines()[1:]]
+        problems = [f"{one['path']}: {one['message']}; {one['remedy']}" for one in rejected.get("problems", ())]
+        assert problems == listed
+        assert bool(problems) == (error != "InboxObjectRefused")
+        inbox.latest(name, rejected, ".error.json")
 
 
 def test_every_bad_field_is_named_and_nothing_is_recorded(inbox: Inbox) -> None:
     before = len(inbox.stack.records.latest(1000))
     rows = [{**PASSENGER, "Age": "x", "Fare": True}, {**PASSENGER, "Hat": 1}]
-    refused = inbox.refusal("fields.json", {"instances": rows})
-    assert refused["error"] == "InvalidPayload"
-    assert [problem["path"] for problem in refused["problems"]] == [
+    rejected = inbox.get_error("fields.json", {"instances": rows})
+    assert rejected["error"] == "InvalidPayload"
+    assert [problem["path"] for problem in rejected["problems"]] == [
         "$.instances[0].Age",
         "$.instances[0].Fare",
         "$.instances[1].Hat",
     ]
-    assert all(problem["message"] and problem["remedy"] for problem in refused["problems"])
-    assert all(problem["path"] in refused["message"] for problem in refused["problems"])
-    assert "prediction_id" not in refused
+    assert all(problem["message"] and problem["remedy"] for problem in rejected["problems"])
+    assert all(problem["path"] in rejected["message"] for problem in rejected["problems"])
+    assert "prediction_id" not in rejected
     assert len(inbox.stack.records.latest(1000)) == before
 
 
 def test_without_a_quorum_the_record_is_named(halves: Inbox) -> None:
-    refused = halves.refusal("log.json", {"features": {"x": -4.0}, "quorum": {"min_members": 2}})
-    assert refused["error"] == "QuorumNotMet"
-    record = halves.stack.records.read(refused["prediction_id"])
-    assert record.failure == refused["message"]
+    rejected = halves.get_error("log.json", {"features": {"x": -4.0}, "quorum": {"min_members": 2}})
+    assert rejected["error"] == "QuorumNotMet"
+    record = halves.stack.records.read(rejected["prediction_id"])
+    assert record.failure == rejected["message"]
 
 
-# ------------------------------------------------------------------------------------------------- what asks nothing
+# ----------------------------------------------------------------------------------------- objects without a response
 
 
-def test_only_what_arrives_in_the_inbox_is_predicted(inbox: Inbox) -> None:
+def test_only_objects_in_the_inbox_are_predicted(inbox: Inbox) -> None:
     for key in (
         "inbox/marker/",
         "inbox",
@@ -437,14 +437,14 @@ def test_only_what_arrives_in_the_inbox_is_predicted(inbox: Inbox) -> None:
     version = inbox.put("removed.json", {"features": PASSENGER})
     inbox.wait("removed.json", version)
     inbox.s3.delete_object(Bucket=inbox.bucket, Key="inbox/removed.json")
-    inbox.answer("after.json", {"features": PASSENGER})
+    inbox.get_response("after.json", {"features": PASSENGER})
     (marker,) = inbox.arrivals("marker/")
     assert marker["status"] == "SUCCEEDED"
     assert json.loads(marker["output"])["kind"] == "nothing"
     assert len(inbox.arrivals("removed.json")) == 1
-    asked = inbox.executions(inbox.stack.inbox_machine)
-    assert {one["asked"]["object"]["key"].split("/")[0] for one in asked} == {"inbox"}
-    assert {one["asked"]["bucket"]["name"] for one in asked if "bucket" in one["asked"]} == {inbox.bucket}
+    executions = inbox.executions(inbox.stack.inbox_machine)
+    assert {one["event"]["object"]["key"].split("/")[0] for one in executions} == {"inbox"}
+    assert {one["event"]["bucket"]["name"] for one in executions if "bucket" in one["event"]} == {inbox.bucket}
     assert not [listed.key for listed in inbox.stack.data.list("outbox/marker/")]
 
 
@@ -460,25 +460,25 @@ def test_a_stack_whose_inbox_is_disabled_writes_no_response(tmp_path: Path) -> N
         assert rules.describe_rule(Name=rule)["State"] == "DISABLED"
         closed.put("a.json", [])
         rules.enable_rule(Name=rule)
-        closed.refusal("b.json", [])
-        asked = closed.executions(closed.stack.inbox_machine)
-        assert [one["asked"]["object"]["key"] for one in asked] == ["inbox/b.json"]
+        closed.get_error("b.json", [])
+        executions = closed.executions(closed.stack.inbox_machine)
+        assert [one["event"]["object"]["key"] for one in executions] == ["inbox/b.json"]
         assert closed.arrivals("a.json") == []
-        # As of a stack that has ended before there was an answer.
+        # As if the stack had ended before it wrote a response.
         assert resume_inbox(closed.stack) == ["inbox/a.json"]
         (arrival,) = closed.arrivals("a.json")
-        version = arrival["asked"]["object"]["version-id"]
+        version = arrival["event"]["object"]["version-id"]
         closed.latest("a.json", closed.wait("a.json", version, ".error.json"), ".error.json")
         assert resume_inbox(closed.stack) == []
-        newer = closed.refusal("a.json", [[]])
+        newer = closed.get_error("a.json", [[]])
         closed.latest("a.json", newer, ".error.json")
 
 
 def test_no_payload_is_in_the_functions_logs(inbox: Inbox, shared_project: Path) -> None:
     odd = {**PASSENGER, "Age": 41.40625, "Fare": 93.78125}
-    inbox.answer("private.json", {"features": odd, "metadata": {"note": "xyzzy"}})
-    inbox.answer("private.csv", as_csv([odd, odd]))
-    inbox.refusal("private-bad.json", {"features": {**odd, "Sex": "xyzzy"}})
+    inbox.get_response("private.json", {"features": odd, "metadata": {"note": "xyzzy"}})
+    inbox.get_response("private.csv", as_csv([odd, odd]))
+    inbox.get_error("private-bad.json", {"features": {**odd, "Sex": "xyzzy"}})
     logs = list((shared_project / ".stepensemble" / "logs").rglob("*"))
     text = "".join(path.read_text() for path in logs if path.is_file())
     assert "receive" in {path.stem.rpartition("-")[2] for path in logs}
@@ -487,6 +487,6 @@ def test_no_payload_is_in_the_functions_logs(inbox: Inbox, shared_project: Path)
 
 
 def test_no_execution_of_the_inbox_has_failed(inbox: Inbox) -> None:
-    """Comes last: whatever was wrong with an object was answered."""
+    """Comes last: every object that could not be predicted got a response."""
     ended = inbox.executions(inbox.stack.inbox_machine)
-    assert [one["asked"] for one in ended if one["status"] not in {"SUCCEEDED", "RUNNING"}] == []
+    assert [one["event"] for one in ended if one["status"] not in {"SUCCEEDED", "RUNNING"}] == []

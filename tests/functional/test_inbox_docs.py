@@ -24,7 +24,7 @@ GUIDE = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "predict.md").read_
 
 
 def run_line(project: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command line in a shell, as it stands there."""
+    """Run a command line of the page in a shell."""
     return subprocess.run(
         ["/bin/sh", "-c", command.replace(".venv/bin/ensemble", ENSEMBLE)],
         cwd=project,
@@ -37,7 +37,7 @@ def run_line(project: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def steady(text: str) -> list[str]:
-    """Take out of it the day and the name of the run; answers come in any order."""
+    """Remove the day and the name of the run, and sort the lines: responses come in any order."""
     return sorted(re.sub(r"dt=\S+", "DAY", line) for line in text.strip().splitlines())
 
 
@@ -47,12 +47,12 @@ def test_a_shown_session_runs(project: Path, session: str) -> None:
     for command, _ in before:
         assert run_line(project, command).returncode == 0
     done = run_line(project, watch)
-    # A picture is nothing that the ensemble takes.
+    # The ensemble has no feature that takes an image.
     assert done.returncode == ("InboxObjectRefused" in output), done.stderr
     assert_as_shown(steady(done.stdout), steady(output))
-    answer = json.loads((project / "inbox" / "outbox" / "passenger.json.json").read_text())
-    assert answer["object"]["key"] == "inbox/passenger.json"
-    assert answer["predictions"][0]["label"] == "died"
+    response = json.loads((project / "inbox" / "outbox" / "passenger.json.json").read_text())
+    assert response["object"]["key"] == "inbox/passenger.json"
+    assert response["predictions"][0]["label"] == "died"
 
 
 def test_every_kind_and_the_limit_are_described() -> None:

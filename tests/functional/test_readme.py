@@ -41,7 +41,7 @@ CHARACTER = 12.2
 
 SVG = "{http://www.w3.org/2000/svg}"
 
-# What a test cannot run as it stands, and where it is tested instead.
+# Commands that a test cannot run unchanged, and where they are tested instead.
 NOT_RUN_HERE = {
     "make run": "test_make_run_is_the_command_whose_output_the_readme_shows",
     ".venv/bin/ensemble local --detach": "test_commands, in a project of its own; so is local stop",
@@ -143,7 +143,7 @@ def test_the_shown_training_makes_the_file_that_the_session_adds(tmp_path: Path)
         [sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert trained.returncode == 0, trained.stderr
-    # How far float32 is from Keras may be another figure on another processor.
+    # The distance of float32 from Keras may differ on another processor.
     assert re.sub(r"most \S+", "", trained.stdout) == re.sub(r"most \S+", "", output)
     manifest = parse_manifest((ROOT / "models" / "manifest.json").read_bytes())
     columns = normalize(manifest.features, draw_rows(manifest.features, 50))
@@ -199,7 +199,7 @@ def test_a_deployed_stack_is_reached_by_its_name(shared_project: Path, stack: St
     assert 'no stack named "nobody" in us-east-1' in unknown.stderr
 
 
-def test_a_profile_that_is_not_there_concerns_no_local_stack(shared_project: Path, stack: Stack) -> None:
+def test_a_local_stack_needs_no_existing_profile(shared_project: Path, stack: Stack) -> None:
     assert stack.local
     done = subprocess.run(
         [ENSEMBLE, "records", "--json"],

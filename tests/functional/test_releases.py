@@ -1,4 +1,4 @@
-"""A release's life on the local stack: published, listed, compared, taken back, verified, promoted."""
+"""A release on the local stack: published, listed, compared, rolled back, verified, promoted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PASSENGER = json.loads((Path(__file__).parents[2] / "events" / "passenger.json")
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Stack]]:
-    """A project of its own with its stack up: these tests move the pointer, and others count on theirs."""
+    """A project with its own running stack, because these tests move the pointer."""
     folder = copy_project(tmp_path_factory.mktemp("releases"))
     shutil.copy(folder / "models" / "manifest.json", folder / "models" / "shipped.json")
     with serving(folder) as stack:
@@ -37,7 +37,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, St
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Stack]:
-    """Keep a project's stack up in a process of its own."""
+    """Run a project's stack in another process."""
     done = run_ensemble(folder, "local", "--detach", "--json")
     assert done.returncode == 0, done.stderr
     description = json.loads(done.stdout)
@@ -71,14 +71,15 @@ def shipped(stack: Stack) -> str:
     return stack.releases.read_current()[0].release
 
 
-def answer(folder: Path, *arguments: str, code: int = 0) -> Any:
+def run_json(folder: Path, *arguments: str, code: int = 0) -> Any:
     """Run a command with --json and return its document."""
     done = run_ensemble(folder, *arguments, "--json")
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
 
-def complaint(folder: Path, *arguments: str, code: int = 1) -> str:
+def read_error(folder: Path, *arguments: str, code: int = 1) -> str:
+    """Run a command that fails, and return its error."""
     done = run_ensemble(folder, *arguments)
     assert done.returncode == code, done.stdout
     return done.stderr
@@ -93,7 +94,7 @@ def edit(folder: Path, **changes: Any) -> None:
 
 
 def add_member(folder: Path, id_: str = "fifth", content: bytes = b"") -> None:
-    """Add a member: the linear model's file, with bytes behind it that change its digest and nothing else."""
+    """Add a member: the linear model's file, with appended bytes that change only its digest."""
     models = folder / "models"
     (models / f"{id_}.tflite").write_bytes((models / "titanic" / "linear.tflite").read_bytes() + content)
     manifest = json.loads((models / "manifest.json").read_text())
@@ -102,30 +103,30 @@ def add_member(folder: Path, id_: str = "fifth", content: bytes = b"") -> None:
     (models / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_model_is_published_listed_compared_and_taken_back(project: Path, stack: Stack, shipped: str) -> None:
+def test_a_model_is_published_listed_compared_and_rolled_back(project: Path, stack: Stack, shipped: str) -> None:
     add_member(project)
-    (added,) = answer(project, "diff")["differences"]
+    (added,) = run_json(project, "diff")["differences"]
     assert (added["part"], added["name"], added["change"]) == ("member", "fifth", "added")
-    published = answer(project, "publish")
+    published = run_json(project, "publish")
     assert (published["previous"], published["changed"], published["canary"]) == (shipped, True, None)
     assert len(predict(stack, {"features": PASSENGER, "release": published["release"]})["members"]) == 5
 
-    listed = answer(project, "releases")
+    listed = run_json(project, "releases")
     assert (listed["current"], listed["canary"]) == (published["release"], None)
     assert listed["history"][0]["release"] == shipped
     newest = listed["releases"][0]
     assert (newest["release"], newest["state"]) == (published["release"], "current")
     assert [member["id"] for member in newest["members"]][-1] == "fifth"
 
-    (removed,) = answer(project, "diff", "current", "previous")["differences"]
+    (removed,) = run_json(project, "diff", "current", "previous")["differences"]
     assert (removed["name"], removed["change"]) == ("fifth", "removed")
-    back = answer(project, "rollback")
+    back = run_json(project, "rollback")
     assert (back["release"], back["previous"], back["changed"]) == (shipped, published["release"], True)
     assert len(predict(stack, {"features": PASSENGER, "release": shipped})["members"]) == 4
-    assert answer(project, "rollback", published["release"][:8])["release"] == published["release"]
+    assert run_json(project, "rollback", published["release"][:8])["release"] == published["release"]
 
 
-def test_what_people_see_of_it(project: Path) -> None:
+def test_the_commands_print_text_for_people(project: Path) -> None:
     edit(project, version="2", timeout=20)
     drawn = run_ensemble(project, "diff").stdout.splitlines()
     assert drawn[0].startswith("current (")
@@ -143,8 +144,8 @@ def test_what_people_see_of_it(project: Path) -> None:
 
 def test_a_dry_run_shows_what_would_change_and_writes_nothing(project: Path) -> None:
     add_member(project, "sixth", b"\0" * 16)
-    before = answer(project, "releases")
-    planned = answer(project, "publish", "--dry-run")
+    before = run_json(project, "releases")
+    planned = run_json(project, "publish", "--dry-run")
     assert (planned["dry_run"], planned["changed"], planned["previous"]) == (True, True, before["current"])
     assert [upload["member"] for upload in planned["uploads"]] == ["sixth"]
     assert [difference["name"] for difference in planned["differences"]] == ["sixth"]
@@ -152,7 +153,7 @@ def test_a_dry_run_shows_what_would_change_and_writes_nothing(project: Path) -> 
     drawn = run_ensemble(project, "publish", "--dry-run").stdout
     assert "+ member sixth: added" in drawn
     assert "would be current on stepensemble-local" in drawn
-    assert answer(project, "releases") == before
+    assert run_json(project, "releases") == before
 
 
 def test_diff_compares_manifests_without_a_stack_and_sets_its_exit_code_on_request(
@@ -162,48 +163,48 @@ def test_diff_compares_manifests_without_a_stack_and_sets_its_exit_code_on_reque
     shutil.copytree(project / "models", folder)
     edit(tmp_path, role="shadow")
     pair = ("diff", "models/shipped.json", "models/manifest.json")
-    (role,) = answer(tmp_path, *pair)["differences"]
+    (role,) = run_json(tmp_path, *pair)["differences"]
     assert (role["field"], role["from"], role["to"]) == ("role", "voter", "shadow")
-    answer(tmp_path, *pair, "--exit-code", code=1)
-    answer(tmp_path, "diff", "models/shipped.json", "models/shipped.json", "--exit-code")
-    assert "neither an existing manifest nor a release" in complaint(tmp_path, "diff", "nowhere.json", code=2)
+    run_json(tmp_path, *pair, "--exit-code", code=1)
+    run_json(tmp_path, "diff", "models/shipped.json", "models/shipped.json", "--exit-code")
+    assert "neither an existing manifest nor a release" in read_error(tmp_path, "diff", "nowhere.json", code=2)
 
 
-def test_unknown_releases_are_refused_with_those_there_are(project: Path, shipped: str) -> None:
+def test_an_unknown_release_is_rejected_with_a_list_of_releases(project: Path, shipped: str) -> None:
     for arguments in (("rollback", "0123456789abcdef"), ("diff", "0123456789abcdef"), ("verify", "0123456789abcdef")):
-        said = complaint(project, *arguments)
-        assert "ReleaseNotFound no release begins with 0123456789abcdef" in said
-        assert shipped[:12] in said
+        error = read_error(project, *arguments)
+        assert "ReleaseNotFound no release begins with 0123456789abcdef" in error
+        assert shipped[:12] in error
 
 
-def test_a_rollback_to_damaged_artifacts_is_refused(project: Path, stack: Stack, shipped: str) -> None:
+def test_a_rollback_to_damaged_artifacts_is_rejected(project: Path, stack: Stack, shipped: str) -> None:
     add_member(project, "seventh", b"\0" * 32)
-    published = answer(project, "publish")
-    assert answer(project, "publish", "--manifest", "models/shipped.json")["release"] == shipped
+    published = run_json(project, "publish")
+    assert run_json(project, "publish", "--manifest", "models/shipped.json")["release"] == shipped
     (artifact,) = [
         member.artifact
         for member in stack.releases.read_release(published["release"]).members
         if member.id == "seventh"
     ]
     stack.releases.bucket.write(artifact_key(artifact.digest), b"damaged")
-    said = complaint(project, "rollback")
-    assert "ReleaseCorrupt" in said
-    assert "- seventh: artifact" in said
+    error = read_error(project, "rollback")
+    assert "ReleaseCorrupt" in error
+    assert "- seventh: artifact" in error
     assert stack.releases.read_current()[0].release == shipped
 
 
 def test_verify_fails_where_the_stack_predicts_something_else(project: Path, stack: Stack) -> None:
-    verified = answer(project, "verify")
+    verified = run_json(project, "verify")
     assert verified["passed"]
     assert {member["status"] for member in verified["members"]} == {"same"}
-    assert answer(project, "show", verified["prediction_id"])["metadata"] == {"verify": True}
+    assert run_json(project, "show", verified["prediction_id"])["metadata"] == {"verify": True}
     key = fingerprint_key(verified["release"])
     kept = stack.releases.bucket.read(key)
     other = json.loads(kept)
     other["members"]["deep"]["outputs"][3] += 0.01
     stack.releases.bucket.write(key, json.dumps(other).encode())
     try:
-        failed = answer(project, "verify", code=1)
+        failed = run_json(project, "verify", code=1)
         (deep,) = [member for member in failed["members"] if member["status"] != "same"]
         assert (deep["member"], deep["status"]) == ("deep", "differs")
         assert deep["reasons"][0].startswith("row 3 is ")
@@ -213,23 +214,24 @@ def test_verify_fails_where_the_stack_predicts_something_else(project: Path, sta
 
 def test_a_canary_serves_its_share_is_compared_and_ends(project: Path, stack: Stack, shipped: str) -> None:
     add_member(project)
-    canary = answer(project, "publish", "--canary", "30")
+    canary = run_json(project, "publish", "--canary", "30")
     assert (canary["canary"], canary["previous"]) == (30, shipped)
     ids = [f"canary-{os.getpid()}-{number}" for number in range(20)]
     current, _ = stack.releases.read_current()
     expected = [choose(current, id_)[0] for id_ in ids]
-    # The first question asks for a release, so that no cached pointer answers the others.
+    # The first payload names a release, so that no cached pointer decides for the others.
     predict(stack, {"features": PASSENGER, "release": canary["release"]})
-    answered = [predict(stack, {"features": PASSENGER, "prediction_id": id_})["release"] for id_ in ids]
-    assert answered == expected
+    releases = [predict(stack, {"features": PASSENGER, "prediction_id": id_})["release"] for id_ in ids]
+    assert releases == expected
     assert {*expected} == {shipped, canary["release"]}
 
-    verified = answer(project, "verify", "canary")
+    verified = run_json(project, "verify", "canary")
     assert (verified["release"], verified["passed"]) == (canary["release"], True)
-    status = answer(project, "canary", "status")
+    status = run_json(project, "canary", "status")
     assert status["percent"] == 30
     assert status["current"]["executions"] == expected.count(shipped)
-    assert status["canary"]["executions"] == expected.count(canary["release"]) + 4  # asked for, and verify's three
+    # Four more: the one that named the release, and verify's three.
+    assert status["canary"]["executions"] == expected.count(canary["release"]) + 4
     assert status["agreement"]["rows"] == 21
     # All rows are the same passenger's; a second linear model pulls every mean towards the linear one's, alike.
     shift = status["agreement"]["shift"]
@@ -237,53 +239,53 @@ def test_a_canary_serves_its_share_is_compared_and_ends(project: Path, stack: St
     assert shift["mean_absolute"] == pytest.approx(abs(status["canary"]["mean"] - status["current"]["mean"]))
     assert "compared: 21 rows" in run_ensemble(project, "canary", "status").stdout
 
-    assert "CanaryConflict" in complaint(project, "publish")
-    assert answer(project, "canary", "abort")["ended_canary"] == canary["release"]
-    assert "NoCanary" in complaint(project, "canary", "promote")
-    answer(project, "publish", "--canary", "99")
-    promoted = answer(project, "canary", "promote")
+    assert "CanaryConflict" in read_error(project, "publish")
+    assert run_json(project, "canary", "abort")["ended_canary"] == canary["release"]
+    assert "NoCanary" in read_error(project, "canary", "promote")
+    run_json(project, "publish", "--canary", "99")
+    promoted = run_json(project, "canary", "promote")
     assert (promoted["release"], promoted["previous"]) == (canary["release"], shipped)
     assert stack.releases.read_current()[0].release == canary["release"]
 
 
-def test_a_run_takes_the_canary_by_its_share_or_where_its_manifest_is_named(
+def test_run_predicts_with_the_canary_by_its_share_or_when_given_its_manifest(
     project: Path, stack: Stack, shipped: str
 ) -> None:
     add_member(project)
-    canary = answer(project, "publish", "--canary", "50")["release"]
-    assert answer(project, "run", "events/passenger.json", "--manifest", "models/manifest.json")["release"] == canary
+    canary = run_json(project, "publish", "--canary", "50")["release"]
+    assert run_json(project, "run", "events/passenger.json", "--manifest", "models/manifest.json")["release"] == canary
     pointer, _ = stack.releases.read_current()
     drawn = {choose(pointer, f"drawn-{number}")[0]: f"drawn-{number}" for number in range(20)}
     assert drawn.keys() == {shipped, canary}
     for release, id_ in drawn.items():
         (project / "event.json").write_text(json.dumps({"features": PASSENGER, "prediction_id": id_}))
-        assert answer(project, "run", "event.json")["release"] == release
-    listed = answer(project, "releases")
+        assert run_json(project, "run", "event.json")["release"] == release
+    listed = run_json(project, "releases")
     assert (listed["current"], listed["canary"]) == (shipped, canary)
 
 
 def test_a_rollback_stays_until_the_manifest_is_edited(project: Path, shipped: str) -> None:
     add_member(project)
-    published = answer(project, "publish")["release"]
-    answer(project, "rollback")
+    published = run_json(project, "publish")["release"]
+    run_json(project, "rollback")
     done = run_ensemble(project, "run", "events/passenger.json", "--json")
     assert json.loads(done.stdout)["release"] == shipped
     assert f"release {shipped[:12]} is current and predicts; the manifest, release {published[:12]}" in done.stderr
     edit(project, version="edited")
-    edited = answer(project, "run", "events/passenger.json")["release"]
+    edited = run_json(project, "run", "events/passenger.json")["release"]
     assert edited not in {shipped, published}
-    assert answer(project, "releases")["current"] == edited
+    assert run_json(project, "releases")["current"] == edited
 
 
-def test_another_ensemble_is_replaced_only_where_that_is_meant(project: Path, stack: Stack, tmp_path: Path) -> None:
+def test_another_ensemble_is_replaced_only_with_replace(project: Path, stack: Stack, tmp_path: Path) -> None:
     before, _ = stack.releases.read_current()
     other = sources(tmp_path, member("half"), name="other")
     arguments = ("publish", "--manifest", str(other.path))
-    refused = " ".join(complaint(project, *arguments, code=2).replace("│", " ").split())
-    assert "the ensemble other replaces titanic" in refused
-    assert "add --replace" in refused
+    rejected = " ".join(read_error(project, *arguments, code=2).replace("│", " ").split())
+    assert "the ensemble other replaces titanic" in rejected
+    assert "add --replace" in rejected
     assert stack.releases.read_current()[0] == before
-    assert answer(project, *arguments, "--replace")["release"] == other.digest
+    assert run_json(project, *arguments, "--replace")["release"] == other.digest
     done = run_ensemble(project, "run", "events/passenger.json", "--json")
     assert json.loads(done.stdout)["release"] == before.release
     assert "the ensemble titanic replaces other" in done.stderr
@@ -291,7 +293,7 @@ def test_another_ensemble_is_replaced_only_where_that_is_meant(project: Path, st
 
 def test_a_release_is_promoted_from_stack_to_stack(project: Path, tmp_path: Path) -> None:
     add_member(project)
-    published = answer(project, "publish")["release"]
+    published = run_json(project, "publish")["release"]
     target = copy_project(tmp_path)
     with serving(target) as there:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")} | {
@@ -315,28 +317,28 @@ def test_a_release_is_promoted_from_stack_to_stack(project: Path, tmp_path: Path
                 env=environment,
             )
 
-        unasked = promote()
-        assert unasked.returncode == 2
-        assert "add --yes" in unasked.stderr
+        unconfirmed = promote()
+        assert unconfirmed.returncode == 2
+        assert "add --yes" in unconfirmed.stderr
         before, _ = there.releases.read_current()
         person, terminal = pty.openpty()
         os.write(person, b"n\n")
-        refused = promote(stdin=terminal)
-        assert refused.returncode == 1
-        assert f"Make release {published[:12]} current on {there.name}?" in refused.stderr
+        rejected = promote(stdin=terminal)
+        assert rejected.returncode == 1
+        assert f"Make release {published[:12]} current on {there.name}?" in rejected.stderr
         assert there.releases.read_current()[0] == before
         done = promote("--yes")
         assert done.returncode == 0, done.stderr
         assert "verified" in done.stdout
         assert "+ member fifth: added" in done.stdout
         assert there.releases.read_current()[0].release == published
-        answered = predict(there, {"features": PASSENGER, "release": published})
-        assert (answered["status"], len(answered["members"])) == ("COMPLETE", 5)
+        output = predict(there, {"features": PASSENGER, "release": published})
+        assert (output["status"], len(output["members"])) == ("COMPLETE", 5)
         again = json.loads(promote("--yes", "--json").stdout)
         assert (again["changed"], again["differences"], again["verification"]["passed"]) == (False, [], True)
         shutil.copytree(project / "models", target / "models", dirs_exist_ok=True)
-        assert answer(target, "verify")["passed"]  # the fingerprint came with the release
+        assert run_json(target, "verify")["passed"]  # the fingerprint came with the release
 
 
 def test_a_promotion_onto_itself_is_wrong_usage(project: Path) -> None:
-    assert "name another stack" in complaint(project, "promote", "--from", "local", "--to", "local", "--yes", code=2)
+    assert "name another stack" in read_error(project, "promote", "--from", "local", "--to", "local", "--yes", code=2)

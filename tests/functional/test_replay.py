@@ -51,10 +51,10 @@ def test_the_least_probability_is_that_of_the_members(recorded: Path) -> None:
     changed = {(row["prediction_id"], row["row"]): row for row in report["changed_rows"]}
     assert report["compared"] == sum(record["rows"] for record in shown)
     for record in shown:
-        said = [member["outputs"] for member in record["output"]["members"] if member["role"] == "voter"]
+        voters = [member["outputs"] for member in record["output"]["members"] if member["role"] == "voter"]
         for number, prediction in enumerate(record["output"]["predictions"]):
             row = changed[record["prediction_id"], number]
-            least = min(outputs[number] for outputs in said)
+            least = min(outputs[number] for outputs in voters)
             assert row["value"] == {"from": prediction["value"], "to": least}
             assert row["shift"] == least - prediction["value"]
             assert row["label"] == {"from": prediction["label"], "to": "survived" if least >= 0.5 else "died"}
@@ -62,7 +62,7 @@ def test_the_least_probability_is_that_of_the_members(recorded: Path) -> None:
     assert shifts == sorted(shifts, reverse=True)
 
 
-def test_a_manifest_whose_artifacts_are_elsewhere_is_tried(recorded: Path, tmp_path: Path) -> None:
+def test_a_manifest_whose_artifacts_are_elsewhere_is_replayed(recorded: Path, tmp_path: Path) -> None:
     manifest = json.loads((recorded / "models" / "manifest.json").read_text())
     manifest["members"][0] |= {"version": "next"}
     manifest["members"] += [manifest["members"][0] | {"id": "newcomer"}]
@@ -76,7 +76,7 @@ def test_a_manifest_whose_artifacts_are_elsewhere_is_tried(recorded: Path, tmp_p
     assert report["statuses"] == [{"change": {"from": "COMPLETE", "to": "DEGRADED"}, "count": 2}]
 
 
-def test_the_terminal_sums_up_and_shows_the_rows(recorded: Path) -> None:
+def test_the_terminal_shows_a_summary_and_the_rows(recorded: Path) -> None:
     done = run_ensemble(recorded, "replay", "--limit", "2", "--method", "min")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
@@ -88,7 +88,7 @@ def test_the_terminal_sums_up_and_shows_the_rows(recorded: Path) -> None:
     assert len(lines) - header - 1 == len(replay(recorded, "--method", "min")["changed_rows"])
 
 
-def test_days_to_come_have_no_records(recorded: Path) -> None:
+def test_future_days_have_no_records(recorded: Path) -> None:
     tomorrow = datetime.now(UTC).date() + timedelta(days=2)
     done = run_ensemble(recorded, "replay", "--since", str(tomorrow))
     assert (done.returncode, done.stdout) == (0, f"there are no records since {tomorrow}\n")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from browser import BROWSER, Seen, look
+from browser import BROWSER, Seen, show_page
 from stepensemble.batch.documents import Options
 from stepensemble.batch.report.calibration import Calibration, CalibrationSummary
 from stepensemble.batch.report.charts import choose_bounds
@@ -245,11 +245,11 @@ def draw_once(kind: str) -> str:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    return look(draw_once("binary"), tmp_path_factory.mktemp("light"))
+    return show_page(draw_once("binary"), tmp_path_factory.mktemp("light"))
 
 
 @needs_browser
-def test_cells_of_the_matrix_lie_in_a_grid_and_have_the_colours_of_their_numbers(seen: Seen) -> None:
+def test_cells_of_the_matrix_form_a_grid_and_have_the_colours_of_their_numbers(seen: Seen) -> None:
     scale = mpl.colormaps["YlGnBu"]
     boxes = {(row, column): seen.box(f"agreement-cell-{row}-{column}") for row, column in product(range(4), repeat=2)}
     side = boxes[0, 0][2] - boxes[0, 0][0]
@@ -320,8 +320,8 @@ def test_bars_are_as_tall_as_their_counts_and_the_previous_run_is_outlined(seen:
 
 
 @needs_browser
-def test_a_regressions_bars_are_equally_wide_and_its_points_lie_where_both_numbers_put_them(tmp_path: Path) -> None:
-    shown = look(draw_once("regression"), tmp_path, screenshot=False)
+def test_a_regressions_bars_are_equally_wide_and_its_points_are_at_their_coordinates(tmp_path: Path) -> None:
+    shown = show_page(draw_once("regression"), tmp_path, screenshot=False)
     bounds = choose_bounds(np.array([row.predicted for row in SAMPLE]), np.array(NUMBERS.previous_sample))
     assert np.ptp(np.diff(bounds)) == pytest.approx(0)
     counts, _ = np.histogram([row.predicted for row in SAMPLE], bounds)
@@ -353,7 +353,7 @@ def test_features_with_drift_are_drawn_beside_the_previous_run(seen: Seen) -> No
 
 
 @needs_browser
-def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
+def test_every_element_is_visible_and_inside_the_page(seen: Seen) -> None:
     for text, left, top, right, bottom in seen.measured["texts"]:
         assert not text or (right > left and bottom > top), text
         assert left >= 0, text
@@ -371,7 +371,7 @@ def test_everything_is_visible_and_nothing_sticks_out(seen: Seen) -> None:
 @needs_browser
 @pytest.mark.parametrize("kind", ["binary", "empty", "regression", "many members", "hostile"])
 def test_a_page_makes_no_request_and_fits_a_small_window(kind: str, tmp_path: Path) -> None:
-    shown = look(draw_once(kind), tmp_path, width=500, screenshot=False)
+    shown = show_page(draw_once(kind), tmp_path, width=500, screenshot=False)
     assert shown.requests == ()
     assert shown.measured["resources"] == []
     assert shown.measured["width"] == 500
@@ -386,12 +386,12 @@ def test_the_original_page_makes_no_request(seen: Seen) -> None:
 @needs_browser
 def test_a_page_that_makes_a_request_would_be_noticed(tmp_path: Path) -> None:
     page = '<!DOCTYPE html><body><main><img src="http://example.test/x.png"></main></body>'
-    assert "GET http://example.test/x.png" in look(page, tmp_path, screenshot=False).requests
+    assert "GET http://example.test/x.png" in show_page(page, tmp_path, screenshot=False).requests
 
 
 @needs_browser
 def test_text_from_data_is_escaped(tmp_path: Path) -> None:
-    shown = look(draw_once("hostile"), tmp_path, screenshot=False)
+    shown = show_page(draw_once("hostile"), tmp_path, screenshot=False)
     assert shown.measured["ran"] is None
     assert "img" not in shown.measured["names"]
     assert shown.measured["title"].startswith("<script>window.ran")
@@ -401,12 +401,12 @@ def test_text_from_data_is_escaped(tmp_path: Path) -> None:
 @needs_browser
 def test_a_script_in_a_page_that_is_not_escaped_would_be_noticed(tmp_path: Path) -> None:
     page = f"<!DOCTYPE html><body><main>{EVIL}</main></body>".replace("\x08", "")
-    assert look(page, tmp_path, screenshot=False).measured["ran"] == 1  # the missing image fails last
+    assert show_page(page, tmp_path, screenshot=False).measured["ran"] == 1  # the missing image fails last
 
 
 @needs_browser
 def test_the_page_is_dark_in_a_dark_scheme(seen: Seen, tmp_path: Path) -> None:
-    dark = look(draw_once("binary"), tmp_path, dark=True)
+    dark = show_page(draw_once("binary"), tmp_path, dark=True)
     assert sum(seen.colour(2, 2)) > 3 * 240
     assert sum(dark.colour(2, 2)) < 3 * 40
     left, top, _, _ = dark.box("agreement-cell-0-0")
@@ -426,7 +426,7 @@ def test_every_chart_has_a_title_and_a_text_alternative(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_reports_are_equal_to_the_byte_and_ids_are_there_once(kind: str) -> None:
+def test_equal_reports_have_equal_bytes_and_unique_ids(kind: str) -> None:
     page = draw_once(kind)
     assert page == draw_report(KINDS[kind])
     ids = Counter(re.findall(r'\sid="([^"]+)"', page))

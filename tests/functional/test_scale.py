@@ -1,4 +1,4 @@
-"""docs/scale.md says what its script reckons, from what the state machine, the template and the benchmark say."""
+"""docs/scale.md holds what its script computes from the state machine, the template and the benchmark's results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 
 def load(name: str) -> ModuleType:
-    """Import a benchmark, which is no package: its scripts are run where they lie."""
+    """Import a benchmark, which is no package: its scripts are run in their folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
         return importlib.import_module(name)

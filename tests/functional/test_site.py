@@ -25,7 +25,7 @@ PAGES = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/*/*.md")]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built by the command of the Makefile into a folder of its own."""
+    """The site, built by the command of the Makefile into a separate folder."""
     folder = tmp_path_factory.mktemp("site")
     recipe = subprocess.run(
         ["make", "-n", "--no-print-directory", "docs"],  # noqa: S607 (the reader's own make)

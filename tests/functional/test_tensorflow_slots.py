@@ -72,7 +72,7 @@ def own_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(own_project: Path) -> Iterator[LocalStack]:
-    """A stack of these tests alone, announced: which environments have begun is looked at."""
+    """A stack of these tests alone, announced: they inspect which environments have started."""
     with LocalStack.start(own_project, LocalStackOptions(announce=True, account="888888888888")) as started:
         yield started
 
@@ -85,7 +85,7 @@ def stack(local: LocalStack) -> Stack:
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Sources]:
-    """Makes the ensemble with y = factor x."""
+    """Return a function that writes the ensemble with y = factor x."""
 
     def made(factor: float) -> Sources:
         folder = tmp_path_factory.mktemp("mixed")
@@ -103,8 +103,8 @@ def test_both_runtimes_predict_together_as_they_do_in_process(stack: Stack, make
     assert (slots["half"] in stack.slots["litert"], slots["times"]) == (True, "t1")
     payload: dict[str, Any] = {"instances": [{"x": 4}, {"x": -1}], "release": twice.digest}
     output = predict(stack, payload)
-    said = {one["id"]: (one["outputs"], one["cold"]) for one in output["members"]}
-    assert said == {"half": ([4.0, 1.5], True), "times": ([8.0, -2.0], True)}
+    members = {one["id"]: (one["outputs"], one["cold"]) for one in output["members"]}
+    assert members == {"half": ([4.0, 1.5], True), "times": ([8.0, -2.0], True)}
     assert [row["value"] for row in output["predictions"]] == [6.0, -0.25]
     assert without_volatile(output) == without_volatile(Ensemble.load(twice.path).predict(payload))
     assert not any(one["cold"] for one in predict(stack, payload)["members"])
@@ -150,7 +150,7 @@ def test_the_command_line_publishes_to_both_kinds_of_slots(
     assert (published["release"], published["slots"]["times"]) == (ten.digest, "t1")
 
 
-def test_a_stack_without_the_add_on_shows_how_to_get_it_and_is_left_as_it_was(tmp_path: Path) -> None:
+def test_without_the_add_on_the_error_names_it_and_the_stack_stays_unchanged(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
     with LocalStack.start(copy_project(folder), LocalStackOptions(tensorflow=False)) as started:

@@ -1,6 +1,6 @@
-"""The shipped members are what `examples/titanic` makes, and as good as its report says.
+"""The shipped members are what `examples/titanic` makes, and as good as its report states.
 
-Nothing is imported from there: encoding and scores are computed here a second time, from the page's own words.
+Nothing is imported from there: encoding and scores are computed here a second time, as the page describes them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def report() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def parts() -> tuple[list[Row], list[Row]]:
-    """The passengers that training sees, and those it does not."""
+    """The passengers of the training, and the held-out ones."""
     with (EXAMPLE / "passengers.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     survived = [row["Survived"] for row in table]
@@ -93,7 +93,7 @@ def encode(training: list[Row], rows: list[Row]) -> np.ndarray:
 
 
 def infer(file: Path, batch: np.ndarray) -> np.ndarray:
-    """Ask a committed file through the names of its signature."""
+    """Invoke a committed file by the names of its signature."""
     taken = batch[:, WITHOUT_FARE_AND_PORT] if file.stem == "deep" else batch
     interpreter = Interpreter(model_content=file.read_bytes(), num_threads=1)
     outputs: np.ndarray = interpreter.get_signature_runner("serving_default")(columns=taken)["probability"]

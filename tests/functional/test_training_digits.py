@@ -1,6 +1,6 @@
-"""The shipped digit members are what `examples/digits` makes, and as good as its report says.
+"""The shipped digit members are what `examples/digits` makes, and as good as its report states.
 
-Nothing is imported from there: pictures and scores are computed here a second time, from the page's own words.
+Nothing is imported from there: images and scores are computed here a second time, as the page describes them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def report() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def held_out() -> tuple[np.ndarray, np.ndarray]:
-    """Samples `(540, 8, 8)`, 0 to 255, and what they show."""
+    """Samples `(540, 8, 8)`, 0 to 255, and their digits."""
     table = load_digits()
     samples = np.round(table.images / 16 * 255).astype(np.uint8)
     _, rows = train_test_split(range(1797), test_size=0.3, stratify=table.target, random_state=1998)
@@ -58,7 +58,7 @@ def held_out() -> tuple[np.ndarray, np.ndarray]:
 
 
 def infer(file: Path, samples: np.ndarray) -> np.ndarray:
-    """Ask a committed file through the names of its signature, with its own quantization by hand."""
+    """Invoke a committed file by the names of its signature, with its quantization done by hand."""
     interpreter = Interpreter(model_content=file.read_bytes(), num_threads=1)
     runner = interpreter.get_signature_runner("serving_default")
     batch = (samples[..., None] / 255).astype(np.float32)
@@ -99,7 +99,7 @@ def test_a_member_is_as_good_as_the_report_states(
     right = accuracy_score(numbers, infer(shipped(member), samples).argmax(axis=1), normalize=False)
     assert right == report["members"][member]
     assert report["held_out_digits"] == len(numbers) == 540
-    assert right / len(numbers) > 0.94  # ten digits as likely as each other: guessing gives 0.1
+    assert right / len(numbers) > 0.94  # ten equally likely digits: guessing gives 0.1
     assert report["files"][member]["size"] == shipped(member).stat().st_size
 
 

@@ -1,4 +1,4 @@
-"""docs/tutorial.md works as it is written: its files are saved, its commands run."""
+"""The files and commands of docs/tutorial.md work as shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANIFEST, FLOWER, POLICY = re.findall(r"```json\n(.*?)```", PAGE, flags=re.DOTAL
 
 
 def without_numbers(lines: list[str]) -> list[str]:
-    """Take out what depends on the trained weights, which another processor makes slightly different."""
+    """Remove what depends on the trained weights, which differ slightly on another processor."""
     return [re.sub(r"release [0-9a-f]{12}|\d+(\.\d+)?|BAR", "N", line) for line in lines]
 
 

@@ -1,4 +1,4 @@
-"""A stack that is warmed up, on the local stack; and that docs/warm-up.md tells what happens."""
+"""Warm-up on the local stack; docs/warm-up.md shows what happens."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def started(folder: Path) -> Iterator[Stack]:
-    """A stack of this module's own, where nothing was asked before; commands in its folder use it."""
+    """A stack of this module alone, where nothing was predicted before; commands in its folder use it."""
     with LocalStack.start(folder, LocalStackOptions(announce=True, account="777777777777")) as local:
         yield local_stack(local.name, local.endpoint)
 
@@ -58,10 +58,10 @@ def loaded(round_: dict[str, Any]) -> list[bool]:
 def test_a_cold_stack_is_warmed_up_and_the_next_execution_loads_nothing(cold: Stack, folder: Path) -> None:
     done = run_ensemble(folder, "warm", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (loaded(told["first"]), loaded(told["second"])) == ([True] * 4, [False] * 4)
-    assert [one["slot"] for one in told["second"]["members"]] == ["1", "2", "3", "4"]
-    for one in (told["first"], told["second"]):
+    warmed = json.loads(done.stdout)
+    assert (loaded(warmed["first"]), loaded(warmed["second"])) == ([True] * 4, [False] * 4)
+    assert [one["slot"] for one in warmed["second"]["members"]] == ["1", "2", "3", "4"]
+    for one in (warmed["first"], warmed["second"]):
         trips = [member["round_trip_ms"] for member in one["members"]]
         assert None not in [*trips, one["normalize_ms"], one["aggregate_ms"], one["total_ms"]]
     assert cold.records.latest(10) == []
@@ -84,14 +84,14 @@ def test_an_express_execution_warms_up_as_the_schedule_does(cold: Stack) -> None
     assert len(json.loads(done["output"])["members"]) == 4
 
 
-def test_what_the_batchs_schedule_starts_is_no_warm_up_and_a_warm_up_no_batch(cold: Stack) -> None:
+def test_the_batchs_schedule_starts_no_warm_up_and_a_warm_up_no_batch(cold: Stack) -> None:
     daily = read_schedule(cold)
     sent = json.loads(daily.fill(daily.next_times(AT, 1)[0]))
-    refused = wait(cold, start(cold, sent))
-    assert (refused["status"], refused["error"]) == ("FAILED", "InvalidPayload")
-    refused = wait(cold, start(cold, {"warmup": True}, machine=daily.target))
-    assert (refused["status"], refused["error"]) == ("FAILED", "InvalidPayload")
-    # Fired, it is a run of the batch: of a day without a dataset.
+    rejected = wait(cold, start(cold, sent))
+    assert (rejected["status"], rejected["error"]) == ("FAILED", "InvalidPayload")
+    rejected = wait(cold, start(cold, {"warmup": True}, machine=daily.target))
+    assert (rejected["status"], rejected["error"]) == ("FAILED", "InvalidPayload")
+    # When fired, it starts a batch run, here of a day without a dataset.
     assert wait(cold, fire(cold, daily, AT))["error"] == "DatasetMissing"
 
 
@@ -103,8 +103,8 @@ def test_the_canarys_models_are_loaded_too(cold: Stack, folder: Path, tmp_path: 
         lines = run_ensemble(folder, "warm").stdout.splitlines()
         assert [line.split()[0] for line in lines if "(canary)" in line] == ["half", "log"]
         assert lines[-1].endswith(f"; release {current[:12]}, canary {read.digest[:12]}")
-        asked = predict(cold, {"features": {"x": 1}, "release": read.digest})
-        assert [one["cold"] for one in asked["members"]] == [False, False]
+        output = predict(cold, {"features": {"x": 1}, "release": read.digest})
+        assert [one["cold"] for one in output["members"]] == [False, False]
     finally:
         abort_canary(cold.releases)
 
@@ -133,19 +133,19 @@ def test_wrong_usage_starts_nothing(folder: Path) -> None:
     both = run_ensemble(folder, "warm", "--stack", "prod", "--manifest", "models/manifest.json")
     assert both.returncode == 2
     assert "a deployed stack loads the releases that it serves" in both.stderr
-    asked = run_ensemble(folder, "run", "-", stdin='{"warmup": true}')
-    assert asked.returncode == 2
-    assert "run: ensemble warm" in asked.stderr
+    done = run_ensemble(folder, "run", "-", stdin='{"warmup": true}')
+    assert done.returncode == 2
+    assert "run: ensemble warm" in done.stderr
 
 
 # ---------------------------------------------------------------------------------------------------------- the page
 
 
-def test_the_shown_session_goes_as_shown(project: Path) -> None:
+def test_the_shown_session_runs_as_shown(project: Path) -> None:
     replay_session(project, shown_commands(*CONSOLE))
 
 
-def test_the_shown_input_is_the_one(cold: Stack) -> None:
+def test_the_shown_input_warms_up(cold: Stack) -> None:
     (shown,) = re.findall(r"start-execution .* --input '(.*)'", PAGE)
     assert wait(cold, start(cold, json.loads(shown)))["status"] == "SUCCEEDED"
 

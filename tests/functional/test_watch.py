@@ -1,4 +1,4 @@
-"""A folder that is watched, by the command line on the local stack."""
+"""`ensemble watch` on the local stack."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def watch(project: Path, folder: Path, *arguments: str, code: int = 0) -> dict[s
 def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "it does not come"
+        assert time.monotonic() < deadline, "the condition does not hold in time"
         time.sleep(0.02)
 
 
 def files(folder: Path) -> set[str]:
-    """Return the answers in an outbox, without what is noted there and runs' results."""
+    """Return the responses in an outbox, without the note of uploads and without runs' results."""
     found = (path.relative_to(folder) for path in folder.rglob("*.json"))
     return {path.as_posix() for path in found if path.parts[0] != "results" and path.name != UPLOADS}
 
 
-def asked_versions(stack: Stack, name: str) -> list[str]:
-    """Return the versions of an object that are answered in the bucket's outbox."""
+def list_responses(stack: Stack, name: str) -> list[str]:
+    """Return the keys of the responses to an object's versions in the bucket's outbox."""
     keys = (listed.key for listed in stack.data.list("outbox/"))
     versioned = (key for key in keys if key.startswith(f"outbox/{name}.") and key.count("-") >= 4)
     return sorted(versioned)
@@ -82,23 +82,23 @@ def test_every_file_gets_a_response_once_and_again_when_it_changes(
     for hidden in (".hidden.json", ".git/a.json", "deep/.b.json", "a\nb.json"):
         drop(folder, hidden)
     (folder / os.fsdecode(b"\xff.json")).write_text(GOOD)
-    os.utime(drop(folder, "future.json"), (2**33, 2**33))  # what its content claims
+    os.utime(drop(folder, "future.json"), (2**33, 2**33))  # a modification time in the future
     outbox = folder / "outbox"
 
-    said = watch(shared_project, folder, code=1)
-    assert said.keys() == {*good, "bad.json", "rows.csv", "future.json"}
-    answers = {f"{name}.json" for name in [*good, "rows.csv", "future.json"]}
-    assert files(outbox) == answers | {"bad.json.error.json"}
-    for name, line in said.items():
+    lines = watch(shared_project, folder, code=1)
+    assert lines.keys() == {*good, "bad.json", "rows.csv", "future.json"}
+    expected = {f"{name}.json" for name in [*good, "rows.csv", "future.json"]}
+    assert files(outbox) == expected | {"bad.json.error.json"}
+    for name, line in lines.items():
         document = json.loads(Path(line["response"]).read_text())
         assert {key: line[key] for key in document} == document
         assert document["object"]["key"] == f"inbox/{name}"
-    assert (said["bad.json"]["error"], said["a.json"]["predictions"][0]["label"]) == ("InvalidPayload", "died")
-    run = said["rows.csv"]
+    assert (lines["bad.json"]["error"], lines["a.json"]["predictions"][0]["label"]) == ("InvalidPayload", "died")
+    run = lines["rows.csv"]
     (part,) = (outbox / "results").rglob("part-*.parquet")
     assert f"run={run['run']}" in part.parts
     values = pl.read_parquet(part)["value"].to_list()
-    assert values[0] == pytest.approx(said["a.json"]["predictions"][0]["value"])
+    assert values[0] == pytest.approx(lines["a.json"]["predictions"][0]["value"])
     assert len(values) == run["rows_out"] == 2
     assert list((outbox / "results").rglob("report.html"))
 
@@ -108,11 +108,11 @@ def test_every_file_gets_a_response_once_and_again_when_it_changes(
 
     bad.write_text(GOOD)
     assert watch(shared_project, folder).keys() == {"bad.json"}
-    assert files(outbox) == answers | {"bad.json.json"}
+    assert files(outbox) == expected | {"bad.json.json"}
     bad.write_text("{")
     assert watch(shared_project, folder, code=1)["bad.json"]["error"] == "InboxObjectRefused"
-    assert files(outbox) == answers | {"bad.json.error.json"}
-    assert [json.loads((outbox / UPLOADS).read_text()), len(asked_versions(stack, "a.json"))] == [{}, 1]
+    assert files(outbox) == expected | {"bad.json.error.json"}
+    assert [json.loads((outbox / UPLOADS).read_text()), len(list_responses(stack, "a.json"))] == [{}, 1]
 
 
 def test_an_empty_folder_is_done_at_once(shared_project: Path, stack: Stack, folder: Path) -> None:
@@ -126,14 +126,14 @@ def test_the_stacks_state_is_its_owners(shared_project: Path, stack: Stack) -> N
     assert [path.stat().st_mode & 0o077 for path in (state, state / "state.db")] == [0, 0]
 
 
-def test_responses_go_where_they_are_wanted_and_a_person_reads_a_line_a_file(
+def test_responses_go_to_the_given_outbox_and_one_line_is_printed_per_file(
     shared_project: Path, stack: Stack, folder: Path, tmp_path: Path
 ) -> None:
     assert stack.local
     drop(folder, "good.json")
     drop(folder, "bad.txt")
     drop(folder, "rows.csv", CSV)
-    out = tmp_path / "answers"
+    out = tmp_path / "responses"
     done = run_ensemble(shared_project, "watch", str(folder), "--once", "--outbox", str(out))
     assert done.returncode == 1, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
@@ -159,11 +159,11 @@ def test_wrong_usage_exits_2(shared_project: Path, arguments: tuple[str, ...], w
     assert words in " ".join(done.stderr.replace("│", " ").split())
 
 
-# ----------------------------------------------------------------------------------------------- while it lasts
+# ------------------------------------------------------------------------------------------------ while it runs
 
 
 def pass_time(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
-    """Have something happen between two looks at the folder, as no clock could promise."""
+    """Call a function between two scans of the folder, which no clock could guarantee."""
 
     def sleep(seconds: float) -> None:
         happens()
@@ -172,7 +172,7 @@ def pass_time(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> N
     monkeypatch.setattr(folder_watch, "time", SimpleNamespace(sleep=sleep))
 
 
-def test_a_file_that_is_still_written_is_sent_when_it_rests(
+def test_a_file_that_is_still_written_is_sent_when_it_stops_changing(
     stack: Stack, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = drop(folder, "slow.json", GOOD[:20])
@@ -187,10 +187,10 @@ def test_a_file_that_is_still_written_is_sent_when_it_rests(
     pass_time(monkeypatch, write)
     left: list[int] = []
     watched = Watch(stack, folder, folder / "outbox")
-    (answered,) = watched.responses(once=True, on_upload=lambda _: left.append(len(pieces)))
+    (response,) = watched.responses(once=True, on_upload=lambda _: left.append(len(pieces)))
     assert left == [0]
-    assert not answered.failed
-    assert len(asked_versions(stack, "slow.json")) == 1
+    assert not response.failed
+    assert len(list_responses(stack, "slow.json")) == 1
 
 
 def test_a_file_that_is_changed_while_it_is_predicted_is_sent_again(
@@ -204,18 +204,18 @@ def test_a_file_that_is_changed_while_it_is_predicted_is_sent_again(
 
     pass_time(monkeypatch, change)
     watched = Watch(stack, folder, folder / "outbox")
-    # Of a stack that answers before the next look there is nothing to change: so it waits for the change.
-    monkeypatch.setattr(Watch, "_fetch", patient(Watch._fetch, lambda: path.read_text() == GOOD))
+    # Responses are held back until the file has changed: the stack might respond before the next scan.
+    monkeypatch.setattr(Watch, "_fetch", delay_fetch(Watch._fetch, lambda: path.read_text() == GOOD))
     first, second = watched.responses(once=True, on_upload=started.append)
     assert (first.failed, second.failed) == (True, False)
     assert files(folder / "outbox") == {"changed.json.json"}
 
 
-def patient(fetch: Any, ready: Callable[[], bool]) -> Any:
-    return lambda self, name, asked: fetch(self, name, asked) if ready() else None
+def delay_fetch(fetch: Any, ready: Callable[[], bool]) -> Any:
+    return lambda self, name, upload: fetch(self, name, upload) if ready() else None
 
 
-def test_what_was_sent_by_a_command_that_was_killed_is_waited_for(stack: Stack, folder: Path) -> None:
+def test_the_responses_to_a_killed_commands_uploads_are_awaited(stack: Stack, folder: Path) -> None:
     for name in ("killed/1.json", "killed/2.json"):
         drop(folder, name)
 
@@ -233,17 +233,17 @@ def test_what_was_sent_by_a_command_that_was_killed_is_waited_for(stack: Stack, 
     }
     assert started == ["killed/2.json"]
     assert done["killed/1.json"].document["object"]["version_id"] == noted["killed/1.json"]["version"]
-    assert [len(asked_versions(stack, name)) for name in done] == [1, 1]
+    assert [len(list_responses(stack, name)) for name in done] == [1, 1]
 
 
-def test_a_damaged_note_of_what_was_sent_does_not_matter(stack: Stack, folder: Path) -> None:
+def test_a_damaged_note_of_uploads_is_ignored(stack: Stack, folder: Path) -> None:
     drop(folder, "noted.json")
     drop(folder, f"outbox/{UPLOADS}", '{"noted.json":')
-    (answered,) = Watch(stack, folder, folder / "outbox").responses(once=True)
-    assert answered.name == "noted.json"
+    (response,) = Watch(stack, folder, folder / "outbox").responses(once=True)
+    assert response.name == "noted.json"
 
 
-def test_it_goes_on_until_it_is_interrupted(shared_project: Path, stack: Stack, folder: Path) -> None:
+def test_watch_runs_until_it_is_interrupted(shared_project: Path, stack: Stack, folder: Path) -> None:
     assert stack.local
     command = [ENSEMBLE, "watch", str(folder)]
     environment = os.environ | {"COLUMNS": "160", "NO_COLOR": "1"}
@@ -257,9 +257,9 @@ def test_it_goes_on_until_it_is_interrupted(shared_project: Path, stack: Stack, 
             assert (folder / "outbox" / f"{name}.json").exists()
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        said, err = process.communicate(timeout=60)
+        output, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert said == ""
+    assert output == ""
     assert "responses go to" in err
     assert "stopping" in err
 
@@ -275,9 +275,9 @@ def test_killed_with_its_stack_it_sends_nothing_twice(project: Path, folder: Pat
         wait_until(lambda: notes.exists() and json.loads(notes.read_text()))
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    said = watch(project, folder)
-    told = {*said, *(name.removesuffix(".json") for name in files(folder / "outbox"))}
-    assert told == {*names, "rows.csv"}
+    lines = watch(project, folder)
+    done = {*lines, *(name.removesuffix(".json") for name in files(folder / "outbox"))}
+    assert done == {*names, "rows.csv"}
     listed = json.loads(run_ensemble(project, "records", "--json").stdout)
     assert len(listed) == len(names)
     assert len({record["prediction_id"] for record in listed}) == len(names)

@@ -27,7 +27,7 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All that a build takes from the project; the copy has a space in its name, as folders of people do."""
+    """All that a build needs of the project; the copy has a space in its name, as users' folders may."""
     folder = copy_project(tmp_path_factory.mktemp("a project"))
     for part in BUILD_PARTS:
         source = ROOT / part
@@ -60,7 +60,7 @@ def build(project: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def built(build: Callable[..., Path]) -> Path:
-    """What Lambda gets."""
+    """The build for Lambda."""
     return build("built")
 
 
@@ -88,7 +88,7 @@ def layers_of(built_here: Path) -> Callable[[str], tuple[Path, ...]]:
 
 @pytest.fixture(scope="session")
 def layers(layers_of: Callable[[str], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Those of the functions of a single execution."""
+    """The layers of the functions of a single execution."""
     return layers_of("Score1")
 
 

@@ -1,4 +1,4 @@
-"""What was built, run: on the local stack, and by itself under the emulator that AWS ships for Lambda's runtimes."""
+"""The built functions run on the local stack, and alone under the emulator that AWS ships for Lambda's runtimes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_built_functions_predict_as_the_ensemble_in_process(
         assert all(str(layers[1] / "ai_edge_litert") in each for each in runtimes)
 
 
-def test_a_batch_of_built_functions_comes_to_results_and_a_drawn_report(stack: Stack, project: Path) -> None:
+def test_a_batch_of_built_functions_writes_results_and_a_report(stack: Stack, project: Path) -> None:
     passengers = stack.data.write("inbox/passengers.csv", (project / "examples/titanic/passengers.csv").read_bytes())
     request = BatchRequest(dataset=passengers.s3, date="2026-03-01", options=Options(label="Survived"))
     followed = follow_run(stack, start_run(stack, request))
@@ -83,7 +83,7 @@ def test_a_batch_of_built_functions_comes_to_results_and_a_drawn_report(stack: S
 def test_a_functions_layers_hold_what_it_imports(
     layers_of: Callable[[str], tuple[Path, ...]], function: str, modules: list[str]
 ) -> None:
-    # Without -S and -I the environment's packages were there too.
+    # Without -S and -I the environment's packages could be imported, too.
     paths = [str(layer) for layer in layers_of(function)]
     imports = ", ".join(f"stepensemble.{module}" for module in modules)
     code = f"import sys; sys.path += {paths!r}; import {imports}, aws_lambda_powertools"
@@ -97,7 +97,7 @@ def test_built_functions_need_nothing_but_their_layers_and_lambdas_runtime(
 ) -> None:
     prefix = stack.outputs["ScoreFunctionPrefix"]
     normalizer = Normalizer(CurrentRelease(stack.releases, time.monotonic), stack.data, prefix)
-    asked = {"payload": passengers, "execution": EXECUTION}
+    payload = {"payload": passengers, "execution": EXECUTION}
     paths = (*layers, provide_runtime(tmp_path / "runtime"))
     environment = {
         "STAGE": "dev",
@@ -109,21 +109,21 @@ def test_built_functions_need_nothing_but_their_layers_and_lambdas_runtime(
     }
 
     with emulate(built_here / "NormalizeFunction", paths, environment, tmp_path) as normalize:
-        normalized = normalize(asked)
-    assert normalized == json.loads(json.dumps(normalizer(asked)))
+        normalized = normalize(payload)
+    assert normalized == json.loads(json.dumps(normalizer(payload)))
 
     scorer = Scorer(ModelCache(stack.releases, GIBIBYTE, lambda: 0), stack.data)
     with emulate(built_here / "Score1", paths, environment, tmp_path) as score:
         for member in normalized["members"]:
             event = {"member": member, "columns": normalized["columns"], "rows": normalized["rows"]}
-            answer = score(event)
+            output = score(event)
             expected = scorer(event)
-            assert (answer["id"], answer["outputs"]) == (member["id"], expected["outputs"])
-            assert answer["cold"] is True
+            assert (output["id"], output["outputs"]) == (member["id"], expected["outputs"])
+            assert output["cold"] is True
 
 
 def provide_runtime(folder: Path) -> Path:
-    """Gather what Lambda's Python has and these functions use: the runtime client; nothing else of this environment."""
+    """Link what Lambda's Python provides and these functions use: the runtime client, and nothing else."""
     folder.mkdir()
     for name in PROVIDED:
         found = distribution(name)
@@ -139,10 +139,10 @@ def emulate(function: Path, paths: tuple[Path, ...], environment: Mapping[str, s
     assert samcli is not None
     assert samcli.origin is not None
     emulator = Path(samcli.origin).parent / "local" / "rapid" / "aws-lambda-rie-x86_64"
-    door, runtime_api = (f"127.0.0.1:{port}" for port in free_ports(2))
+    address, runtime_api = (f"127.0.0.1:{port}" for port in free_ports(2))
     log = folder / f"{function.name}.log"
     python = [getattr(sys, "_base_executable", sys.executable), "-S", "-P", "-m", "awslambdaric", "app.handler"]
-    ports = ["--runtime-interface-emulator-address", door, "--runtime-api-address", runtime_api]
+    ports = ["--runtime-interface-emulator-address", address, "--runtime-api-address", runtime_api]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(emulator), *ports, *python],
@@ -166,20 +166,20 @@ def emulate(function: Path, paths: tuple[Path, ...], environment: Mapping[str, s
             process_group=0,
         )
     try:
-        wait_for(door, process, log)
-        yield lambda event: invoke(door, event, log)
+        wait_for(address, process, log)
+        yield lambda event: invoke(address, event, log)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def invoke(door: str, event: Mapping[str, Any], log: Path) -> dict[str, Any]:
-    request = Request(f"http://{door}/2015-03-31/functions/function/invocations", json.dumps(event).encode())
+def invoke(address: str, event: Mapping[str, Any], log: Path) -> dict[str, Any]:
+    request = Request(f"http://{address}/2015-03-31/functions/function/invocations", json.dumps(event).encode())
     with urlopen(request, timeout=60) as response:  # noqa: S310
-        answer = json.load(response)
-    # The emulator says 200 whatever happens.
-    assert "errorType" not in answer, f"{answer}\n{log.read_text()}"
-    return dict(answer)
+        output = json.load(response)
+    # The emulator's status is always 200.
+    assert "errorType" not in output, f"{output}\n{log.read_text()}"
+    return dict(output)
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `make build` makes for Lambda: small, complete, and of the tree and the lock file as they are now."""
+"""The output of `make build` for Lambda: small, complete, and of the current tree and lock file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def size(folder: Path) -> int:
 
 
 def package_files(source: Path) -> dict[str, bytes]:
-    """The files of our package that a function needs."""
+    """The files of this package that a function needs."""
     found = files(source / "src" / "stepensemble")
     return {path: body for path, body in found.items() if path.split("/")[0] not in LEFT_AT_HOME}
 
@@ -75,7 +75,7 @@ def test_a_score_function_is_within_its_budget(built: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_function_is_within_what_lambda_takes(built: Path, layer: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_function_is_within_lambdas_limit(built: Path, layer: str, capsys: pytest.CaptureFixture[str]) -> None:
     parts = [size(built / name) / MEGABYTE for name in ("PlanFunction", "CoreLayer", layer)]
     with capsys.disabled():
         print(f"\na function with {layer}, unzipped: {sum(parts):.1f} of {LAMBDA_MEGABYTES} MB")  # noqa: T201
@@ -98,13 +98,13 @@ def test_a_function_is_its_app_and_nothing_else(built: Path) -> None:
         assert files(built / name) == {"app.py": (ROOT / "functions" / folder / "app.py").read_bytes()}
 
 
-def test_the_core_layer_is_our_package_as_it_is_in_the_tree(built: Path, project: Path) -> None:
+def test_the_core_layer_is_the_package_of_the_tree(built: Path, project: Path) -> None:
     assert files(built / "CoreLayer" / "python") == {
         f"stepensemble/{path}": body for path, body in package_files(project).items()
     }
 
 
-def test_a_build_over_an_older_one_is_of_the_tree_as_it_is_now(build: Callable[..., Path], project: Path) -> None:
+def test_a_build_over_an_older_one_is_of_the_current_tree(build: Callable[..., Path], project: Path) -> None:
     core = project / "src" / "stepensemble" / "core"
     edited, added = sorted(core.glob("[a-z]*.py"))[0], core / "added.py"
     before = edited.read_text()
@@ -128,7 +128,7 @@ def test_a_layer_has_what_the_lock_file_states_and_no_more(built: Path, layer: s
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_leaves_out_what_nothing_calls(built: Path, layer: str) -> None:
+def test_a_layer_leaves_out_unused_parts(built: Path, layer: str) -> None:
     found = {path.relative_to(built / layer / "python") for path in (built / layer).rglob("*")}
     useless = re.compile(r"(^|/)(tests|__pycache__|bin)(/|$)|\.pyi$|\.pyc$|Gpu|^ai_edge_litert/(aot|tools|vendors)/")
     assert [path for path in sorted(found) if useless.search(path.as_posix())] == []

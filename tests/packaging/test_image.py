@@ -1,4 +1,4 @@
-"""What `make deploy-tensorflow` builds, as far as that shows without Docker."""
+"""The image of `make deploy-tensorflow`, as far as it can be checked without Docker."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def uv_commands() -> dict[str, list[str]]:
     return {"install" if command[0] == "pip" else command[0]: command for command in found}
 
 
-def test_its_packages_are_wheels_for_lambda_in_the_versions_of_the_lock_file_by_their_hashes(tmp_path: Path) -> None:
+def test_its_packages_are_lambdas_wheels_of_the_lock_files_versions_and_hashes(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copy(ROOT / name, tmp_path)
     commands = uv_commands()
@@ -70,7 +70,7 @@ def test_its_packages_are_wheels_for_lambda_in_the_versions_of_the_lock_file_by_
 
 @dataclass(frozen=True)
 class Daemon:
-    """Answers SAM CLI as Docker does where all goes well, and notes what it was told.
+    """Responds to SAM CLI as Docker does when all succeeds, and notes the requests.
 
     Attributes:
         builds: the files of each build's context.
@@ -81,7 +81,7 @@ class Daemon:
     builds: list[list[str]] = field(default_factory=list)
     pushes: list[str] = field(default_factory=list)
 
-    def answer(self, path: str, query: dict[str, list[str]], body: bytes) -> tuple[bytes, ...]:
+    def respond(self, path: str, query: dict[str, list[str]], body: bytes) -> tuple[bytes, ...]:
         if path == "/build":
             with tarfile.open(fileobj=io.BytesIO(body)) as context:
                 self.builds.append([entry.name for entry in context if entry.isfile()])
@@ -105,7 +105,7 @@ def daemon() -> Iterator[Daemon]:
 
         def do_POST(self) -> None:
             url = urlsplit(self.path)
-            chunks = made.answer(re.sub(r"^/v[\d.]+", "", url.path), parse_qs(url.query), self.read())
+            chunks = made.respond(re.sub(r"^/v[\d.]+", "", url.path), parse_qs(url.query), self.read())
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Transfer-Encoding", "chunked")
@@ -127,7 +127,7 @@ def daemon() -> Iterator[Daemon]:
             return body
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         made = Daemon(f"tcp://127.0.0.1:{server.server_port}")
@@ -136,7 +136,7 @@ def daemon() -> Iterator[Daemon]:
         server.shutdown()
 
 
-def test_it_is_built_once_of_what_it_copies_and_every_slot_gets_it(project: Path, stack: Stack, daemon: Daemon) -> None:
+def test_it_is_built_once_with_its_context_and_every_slot_gets_it(project: Path, stack: Stack, daemon: Daemon) -> None:
     docker = {"DOCKER_HOST": daemon.endpoint}
     run("sam", "build", "--template-file", "template-tensorflow.yaml", "--build-dir", "image", folder=project, **docker)
     (context,) = daemon.builds

@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """Convert and try models in this process, which has TensorFlow in memory already."""
+    """Convert and check models in this process, which has TensorFlow in memory already."""
     monkeypatch.setattr(sandbox, "run_in_child", run_in_process)
     return run_in_process
 
@@ -178,7 +178,7 @@ def make_version_1_models(tf: Any, folder: Path) -> None:
         y = x @ half + 2.0
         session.run(half.initializer)
         v1.saved_model.simple_save(session, str(folder / "version_1"), {"x": x}, {"y": y})
-    # A second signature forgets a placeholder: TensorFlow 2 refuses all of them, version 1 runs the first.
+    # A second signature forgets a placeholder: TensorFlow 2 rejects all of them, version 1 runs the first.
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.float32, [None, 1], name="x")
         y = x / 2.0 + 2.0

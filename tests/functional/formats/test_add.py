@@ -1,4 +1,4 @@
-"""Files of every kind become members, by way of real TensorFlow."""
+"""Files of every kind become members, with real TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models as people have them, by way of real TensorFlow: bare numbers, large units, float64, training left on."""
+"""Models as users have them, with real TensorFlow: bare numbers, large units, float64, training left on."""
 
 from __future__ import annotations
 

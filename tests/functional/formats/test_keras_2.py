@@ -78,7 +78,7 @@ BIAS = np.array([0, 0.25, -0.5], dtype=np.float32)
 
 
 def write_weights(group: Any, shapes: Mapping[str, list[list[int]]]) -> None:
-    """Write weights as Keras 2 did: abs(sin(1)), abs(sin(2)) and so on, less 0.3 but where a variance may be meant."""
+    """Write weights as Keras 2 did: abs(sin(1)), abs(sin(2)) …, less 0.3 unless the weight may be a variance."""
     count = 0
     group.attrs["layer_names"] = [name.encode() for name in shapes]
     group.attrs["keras_version"], group.attrs["backend"] = "2.9.0", "tensorflow"

@@ -18,7 +18,7 @@ TEXT_ARGUMENTS = set(
     dense_keys feature_list_dense_keys feature_list_dense_missing_assumed_empty feature_list_ragged_keys
     feature_list_sparse_keys input input_bytes inputs json_examples method names pattern ragged_keys records rewrite sep
     serialized serialized_summary_metadata sparse_keys string_tensor tag tags
-    """.split()  # noqa: SIM905 - as the table itself
+    """.split()  # noqa: SIM905 - as the table is written
 )
 """Arguments that are text to compute with, each read. The `handle` of TensorFlow 1's arrays is their name in memory."""
 
@@ -30,12 +30,12 @@ TEXT_ATTRIBUTES = set(
     frame_name input_encoding input_order interpolation kernel_type labels left_pad message na_value noise padding
     pattern placeholder rewrite right_pad row_partition_types separator set_operation shared_name source sparse_keys
     src_format stack_name template tensor_array_name var_name xmp_metadata
-    """.split()  # noqa: SIM905 - as the table itself
+    """.split()  # noqa: SIM905 - as the table is written
 )
 """Attributes that are free text, each read: none of them names a file."""
 
 READ = re.compile(r"Dataset|Iterator|File|Reader|PyFunc|Queue|Session|Rpc|Remote|Send|Recv|Print|Xla|TPU|Custom|Mlir")
-"""What names of operations have in them that do more than compute."""
+"""Parts of the names of operations that do more than compute."""
 
 
 def definition(name: str) -> Any:

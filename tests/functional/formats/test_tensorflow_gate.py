@@ -54,7 +54,7 @@ def test_members_of_both_runtimes_are_run_with_their_own(made: Path, tmp_path: P
         "lite": [1.0, 3.0],
     }
     assert [check.name for check in report.checks if check.member == "saved"][-3:] == ["memory", "disk", "time"]
-    # TensorFlow by itself is some hundreds of MiB, LiteRT some tens; neither counts for the other.
+    # TensorFlow alone is some hundreds of MiB, LiteRT some tens; neither counts for the other.
     assert report.results["lite"].peak_bytes < 200 * MEBIBYTE < report.results["saved"].peak_bytes
 
 

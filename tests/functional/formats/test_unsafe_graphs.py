@@ -91,11 +91,11 @@ def test_a_saver_that_writes_when_the_model_is_loaded_is_rejected(made: Path, tm
 
 
 def test_a_saver_that_a_signature_calls_is_rejected(made: Path, tmp_path: Path) -> None:
-    def answer_by_saving(graph: Any) -> None:
+    def respond_by_saving(graph: Any) -> None:
         graph.signature_def["serving_default"].outputs["y"].name = graph.saver_def.save_tensor_name
 
     with pytest.raises(FileUnsafe, match="SaveV2, which writes files"):
-        check(changed(made / "half", tmp_path, answer_by_saving))
+        check(changed(made / "half", tmp_path, respond_by_saving))
 
 
 def test_a_saver_that_an_object_of_the_model_calls_is_rejected(made: Path, tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_an_attack_that_works_with_trust_is_rejected_without(
 
 
 def test_a_table_that_a_signature_fills_is_rejected(made: Path, tmp_path: Path) -> None:
-    """Only where the model is initialized does the loader put in where the asset is."""
+    """The loader sets the asset's path only when the model is initialized."""
 
     def fill_when_called(graph: Any) -> None:
         filling = next(node for node in graph.graph_def.node if "initializer" in node.attr["f"].func.name)

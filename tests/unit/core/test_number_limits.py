@@ -1,4 +1,4 @@
-"""No number of a manifest that passes its check, and no finite output, leaves float64 on the way to an answer."""
+"""No number of a manifest that passes its check, and no finite output, leaves float64 on the way to a prediction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WEIGHTED = ("weighted_mean", "geometric_mean", "weighted_vote")
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """What numbers are drawn from."""
+    """The magnitudes that numbers are drawn from."""
 
     levels: list[float]
 
@@ -127,7 +127,7 @@ def test_law_a_manifest_that_passes_its_check_never_overflows(
     event("admitted")
     with np.errstate(over="raise", divide="raise", invalid="raise"):
         check_columns(read)
-        check_answers(read, generator)
+        check_results(read, generator)
 
 
 def check_columns(read: Manifest) -> None:
@@ -135,14 +135,14 @@ def check_columns(read: Manifest) -> None:
         try:
             columns = normalize(read.features, rows)
         except InvalidPayload:
-            assert rows != [{"x": None}] or read.features[0].missing is None  # which is always taken
+            assert rows != [{"x": None}] or read.features[0].missing is None  # which is always accepted
             continue
         assert all(np.isfinite(column).all() for column in columns.values())
 
 
-def check_answers(read: Manifest, generator: np.random.Generator) -> None:
+def check_results(read: Manifest, generator: np.random.Generator) -> None:
     rows = 6
-    said = {}
+    results = {}
     for one in read.members:
         width = {"probabilities": 3, "logits": len(getattr(read.task, "classes", ()))}.get(
             one.output.__struct_config__.tag, 1
@@ -152,19 +152,19 @@ def check_answers(read: Manifest, generator: np.random.Generator) -> None:
             numbers = generator.choice([0.0, 5e-324, 1e-300, 0.5, 1.0], (rows, width))
         if one.output.__struct_config__.tag == "probabilities":
             numbers = np.eye(3)[generator.integers(0, 3, rows)] * (1 - 1e-9) + 1e-9 / 3
-        said[one.id] = MemberResult(one.id, numbers[:, 0] if width == 1 else numbers)
+        results[one.id] = MemberResult(one.id, numbers[:, 0] if width == 1 else numbers)
     members = [released(one.id, one.output, weight=one.weight) for one in read.members]
     made = release(read.task, *members, aggregation=read.aggregation, review=read.review)
-    decided = decide(made, made.policy, rows, CollectedResults([said]))
+    decided = decide(made, made.policy, rows, CollectedResults([results]))
     assert isinstance(decided, ExecutionResult)
     check_finite(msgspec.to_builtins(decided.to_output("p", "r")))
-    answered = predict_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), CollectedResults([said]))
-    assert isinstance(answered, ShardPredictions)
-    if answered.decision is not None:
-        check_finite(msgspec.to_builtins(count_predictions(made, answered.decision, ())))
+    shard = predict_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), CollectedResults([results]))
+    assert isinstance(shard, ShardPredictions)
+    if shard.decision is not None:
+        check_finite(msgspec.to_builtins(count_predictions(made, shard.decision, ())))
     fast_path = prepare_fast_path(made)
     for row in range(rows if fast_path is not None else 0):
-        alone = fast_path({id_: MemberResult(id_, one.outputs[[row]]) for id_, one in said.items()})
+        alone = fast_path({id_: MemberResult(id_, one.outputs[[row]]) for id_, one in results.items()})
         if alone is not None:
             check_finite(msgspec.to_builtins(alone.predictions))
 
@@ -187,11 +187,11 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("path", "more", "message", "remedy"), REFUSED)
-def test_a_number_that_no_arithmetic_holds_is_refused_with_its_place(
+def test_a_number_out_of_bounds_is_rejected_with_its_place(
     path: str, more: dict[str, Any], message: str, remedy: str
 ) -> None:
     broken = manifest(member("a") | more, member("b"), aggregation={"method": "weighted_mean"})
-    with pytest.raises(InvalidManifest) as refused:
+    with pytest.raises(InvalidManifest) as rejected:
         parse_manifest(json.dumps(broken))
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert (problem.path, problem.message, problem.remedy) == (path, message, remedy)

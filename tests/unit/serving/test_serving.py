@@ -69,21 +69,21 @@ ENSEMBLE = Servable(release(REGRESSION, released("half"), features=(TAG, SIGNAL,
 
 
 def half(member: ReleasedMember | None = None, *features: Any, task: Task = REGRESSION) -> Servable:
-    """A member that takes one number, as the documentation's half_plus_three does, unless something else is said."""
+    """A member that takes one number, as the documentation's half_plus_three does, unless given otherwise."""
     member = member or released("half")
     return Servable(release(task, member, features=features or (NumberFeature("x"),)), member)
 
 
 def problems_of(read: Any, *arguments: Any) -> list[tuple[str, str]]:
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         read(*arguments)
-    return [(problem.path, problem.message) for problem in refused.value.problems]
+    return [(problem.path, problem.message) for problem in rejected.value.problems]
 
 
-# ------------------------------------------------------------------------------------------------------ questions
+# ------------------------------------------------------------------------------------------------------- requests
 
 
-def test_rows_and_columns_of_the_same_inputs_are_the_same_question() -> None:
+def test_rows_and_columns_of_the_same_inputs_are_the_same_request() -> None:
     rows = parse_predict({"instances": ROWS}, ENSEMBLE)
     columns = parse_predict({"inputs": COLUMNS}, ENSEMBLE)
     assert (rows.form, columns.form) == ("rows", "columns")
@@ -119,10 +119,10 @@ def test_values_without_a_name_are_for_the_only_input() -> None:
 
 def test_one_tensor_in_column_format_with_the_default_signature() -> None:
     servable = half(released("m", inputs={"": ("t",)}), TensorFeature("t", shape=(2, 1)))
-    question = parse_predict({"signature_name": "serving_default", "inputs": [[[0.3], [0.2]]]}, servable)
-    assert question.form == "columns"
-    assert question.tensors is not None
-    np.testing.assert_array_equal(question.tensors["inputs"], np.array([[[0.3], [0.2]]], np.float32))
+    request = parse_predict({"signature_name": "serving_default", "inputs": [[[0.3], [0.2]]]}, servable)
+    assert request.form == "columns"
+    assert request.tensors is not None
+    np.testing.assert_array_equal(request.tensors["inputs"], np.array([[[0.3], [0.2]]], np.float32))
 
 
 def test_values_without_a_name_are_for_the_ensembles_only_feature() -> None:
@@ -134,7 +134,7 @@ def test_values_without_a_name_are_for_the_ensembles_only_feature() -> None:
     ]
 
 
-def test_numbers_may_stand_bare_where_the_model_takes_one_a_row() -> None:
+def test_numbers_may_be_bare_if_the_model_takes_one_a_row() -> None:
     # curl -d '{"instances": [1.0,2.0,5.0]}' … half_plus_three:predict
     bare, listed = (parse_predict({"instances": sent}, half()) for sent in ([1.0, 2.0, 5.0], [[1.0], [2.0], [5.0]]))
     assert bare.tensors is not None
@@ -156,7 +156,7 @@ def test_a_member_takes_features_where_no_name_is_an_input() -> None:
 
 
 DENSE = ModelSignature((ModelTensor("dense_input", "float32", (1,)),), (ModelTensor("dense_1", "float32", (1,)),))
-"""What Keras names the tensors of a SavedModel."""
+"""The names that Keras gives the tensors of a SavedModel."""
 
 
 def own(*features: Any, signature: ModelSignature = DENSE) -> Servable:
@@ -176,15 +176,15 @@ def own(*features: Any, signature: ModelSignature = DENSE) -> Servable:
         ({"instances": [1.0, 2.0]}, True),
     ],
 )
-def test_a_models_own_name_and_the_general_one_and_none_are_the_same_question(body: object, bare: bool) -> None:
-    question = parse_predict(body, own())
-    assert question.tensors is not None
-    ((_, tensor),) = question.tensors.items()
+def test_a_models_own_name_and_the_general_one_and_none_are_the_same_request(body: object, bare: bool) -> None:
+    request = parse_predict(body, own())
+    assert request.tensors is not None
+    ((_, tensor),) = request.tensors.items()
     np.testing.assert_array_equal(tensor, [[1.0], [2.0]])
-    assert question.bare == bare
+    assert request.bare == bare
 
 
-def test_a_models_own_name_goes_before_a_feature_of_that_name_and_other_names_are_features() -> None:
+def test_a_models_own_name_precedes_a_feature_of_that_name_and_other_names_are_features() -> None:
     named_alike = own(NumberFeature("dense_input"))
     assert parse_predict({"instances": [{"dense_input": 1.0}]}, named_alike).tensors is not None
     body = {"instances": [{"dense_input": 1.0}], "signature_name": "features"}
@@ -193,10 +193,10 @@ def test_a_models_own_name_goes_before_a_feature_of_that_name_and_other_names_ar
 
 
 @pytest.mark.parametrize("body", [{"instances": [{"nope": 1.0}]}, {"inputs": {"nope": [1.0]}}])
-def test_a_name_that_is_neither_is_refused_with_those_that_are(body: dict[str, Any]) -> None:
-    with pytest.raises(InvalidPayload) as refused:
+def test_a_name_that_is_neither_is_rejected_with_those_that_are(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidPayload) as rejected:
         parse_predict(body, own())
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert problem.path == f"$.{next(iter(body))}"
     assert problem.message == '"nope" is neither an input of "half" nor a feature'
     assert problem.remedy == 'use "dense_input", or the features "x"'
@@ -218,22 +218,22 @@ def test_metadata_lists_a_models_own_names_types_and_shapes() -> None:
 
 
 def test_a_list_of_one_value_and_base64_text_are_the_value() -> None:
-    image = ImageFeature("picture", size=(8, 8))
+    image = ImageFeature("photo", size=(8, 8))
     servable = Servable(release(REGRESSION, released("half"), features=(TAG, NumberFeature("x"), image)), None)
     encoded = {"b64": "Zm9v"}  # "foo"
-    sent = {"tag": encoded, "x": [3], "picture": encoded}
-    assert parse_predict({"instances": [sent]}, servable).rows == [{"tag": "foo", "x": 3, "picture": encoded}]
+    sent = {"tag": encoded, "x": [3], "photo": encoded}
+    assert parse_predict({"instances": [sent]}, servable).rows == [{"tag": "foo", "x": 3, "photo": encoded}]
 
 
 def test_base64_is_a_feature_for_a_member_too() -> None:
-    servable = half(released("m", inputs={"": ("picture",)}), ImageFeature("picture", size=(8, 8)))
+    servable = half(released("m", inputs={"": ("photo",)}), ImageFeature("photo", size=(8, 8)))
     image = {"b64": "Zm9v"}
-    named = replace(servable, signature=ModelSignature((ModelTensor("picture", "float32", (8, 8, 3)),), ()))
+    named = replace(servable, signature=ModelSignature((ModelTensor("photo", "float32", (8, 8, 3)),), ()))
     for requested in (servable, named):
         for body in ({"instances": [image]}, {"inputs": [image]}):
-            assert parse_predict(body, requested).rows == [{"picture": image}]
-        for body in ({"instances": [{"picture": image}]}, {"inputs": {"picture": [image]}}):
-            assert parse_predict(body, requested).rows == [{"picture": image}]
+            assert parse_predict(body, requested).rows == [{"photo": image}]
+        for body in ({"instances": [{"photo": image}]}, {"inputs": {"photo": [image]}}):
+            assert parse_predict(body, requested).rows == [{"photo": image}]
 
 
 def test_examples_are_completed_by_their_context() -> None:
@@ -257,7 +257,7 @@ def test_a_members_signature_may_be_named() -> None:
     assert parse_predict({"signature_name": "score", "instances": [1]}, servable).tensors is not None
 
 
-def test_keys_that_are_not_known_are_passed_over() -> None:
+def test_unknown_keys_are_ignored() -> None:
     assert parse_predict({"instances": [1], "output_filter": ["y"]}, half()).tensors is not None
 
 
@@ -278,7 +278,7 @@ def test_keys_that_are_not_known_are_passed_over() -> None:
         ({"signature_name": "no", "instances": [1]}, "$.signature_name", '"no" is not a signature of "half"'),
     ],
 )
-def test_a_frame_that_is_wrong_is_refused_with_its_place(body: object, path: str, message: str) -> None:
+def test_a_bad_structure_is_rejected_with_its_place(body: object, path: str, message: str) -> None:
     assert problems_of(parse_predict, body, half()) == [(path, message)]
 
 
@@ -303,16 +303,16 @@ def test_every_wrong_tensor_is_named_at_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "places"),
+    ("parsed", "places"),
     [
         (PredictRequest("rows", rows=[{"x": 1}, {"x": "a", "y": 1}]), ["$.instances[1].x", "$.instances[1].y"]),
         (PredictRequest("columns", rows=[{"x": 1}, {"x": "a", "y": 1}]), ["$.inputs.x[1]", "$.inputs.y[1]"]),
         (PredictRequest("examples", rows=[{"x": 1}, {"x": "a", "y": 1}]), ["$.examples[1].x", "$.examples[1].y"]),
     ],
 )
-def test_every_bad_feature_is_named_where_the_client_put_it(question: PredictRequest, places: list[str]) -> None:
+def test_every_bad_feature_is_named_where_the_client_put_it(parsed: PredictRequest, places: list[str]) -> None:
     features = (NumberFeature("x"),)
-    assert [path for path, _ in problems_of(encode_rows, features, question)] == places
+    assert [path for path, _ in problems_of(encode_rows, features, parsed)] == places
 
 
 JSON: Any = st.recursive(
@@ -325,16 +325,16 @@ JSON: Any = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["instances", "inputs", "examples", "context", "signature_name"]), JSON))
-def test_whatever_is_sent_is_read_or_refused_as_a_payload(body: dict[str, Any]) -> None:
+def test_whatever_is_sent_is_read_or_rejected_as_a_payload(body: dict[str, Any]) -> None:
     for servable in (half(), ENSEMBLE, half(released("m", inputs={"x": ("x",), "tag": ("x",)}))):
         for read in (parse_predict, parse_examples):
-            with suppress(InvalidPayload):  # and nothing else
-                question = read(body, servable)
-                if question.rows is not None:
-                    encode_rows(servable.release.features, question)
+            with suppress(InvalidPayload):  # no other error
+                request = read(body, servable)
+                if request.rows is not None:
+                    encode_rows(servable.release.features, request)
 
 
-# -------------------------------------------------------------------------------------------------------- answers
+# ------------------------------------------------------------------------------------------------------ responses
 
 
 def prediction(value: float | None, label: str | None = None, probabilities: list[float] | None = None) -> Prediction:
@@ -369,13 +369,13 @@ def test_a_missing_label_is_empty() -> None:
 
 
 def test_a_members_output_is_its_models() -> None:
-    question, bare = PredictRequest("rows"), PredictRequest("rows", bare=True)
+    request, bare = PredictRequest("rows"), PredictRequest("rows", bare=True)
     member = released("m")
-    assert list_member_outputs(member, question, [[3.5], [4.0]]) == {"output_0": [[3.5], [4.0]]}
+    assert list_member_outputs(member, request, [[3.5], [4.0]]) == {"output_0": [[3.5], [4.0]]}
     assert list_member_outputs(member, bare, [[3.5], [4.0]]) == {"output_0": [3.5, 4.0]}
     assert list_member_outputs(member, bare, [[3.5, 1.0], [4.0, 1.0]]) == {"output_0": [[3.5, 1.0], [4.0, 1.0]]}
     named = released("m", Value(name="y"))
-    assert list_member_outputs(named, question, [[3.5]]) == {"y": [[3.5]]}
+    assert list_member_outputs(named, request, [[3.5]]) == {"y": [[3.5]]}
 
 
 def test_classify_returns_pairs_of_label_and_score() -> None:
@@ -389,7 +389,7 @@ def test_regress_returns_a_number_for_each_row() -> None:
     assert regress_rows([3.5, 4.0]) == {"results": [3.5, 4.0]}
 
 
-def test_what_a_member_means_is_by_its_contract() -> None:
+def test_a_members_output_is_converted_by_its_contract() -> None:
     member = released("m", Probability(of="no"))
     np.testing.assert_allclose(list_canonical_outputs(BINARY, member, [[0.25]]), [[0.25, 0.75]])
     scaled = released("m", Value(scale=2.0, offset=1.0))
@@ -408,10 +408,10 @@ def test_a_row_without_a_prediction_is_null_beside_the_others() -> None:
 
 
 def test_a_members_unusable_output_is_null_and_an_error_where_no_row_has_another() -> None:
-    member, question = released("m", Probability()), PredictRequest(rows=[{}, {}], form="rows", bare=True, tensors=None)
-    assert list_member_outputs(member, question, [[0.5], [None]]) == {"output_0": [0.5, None]}
+    member, request = released("m", Probability()), PredictRequest(rows=[{}, {}], form="rows", bare=True, tensors=None)
+    assert list_member_outputs(member, request, [[0.5], [None]]) == {"output_0": [0.5, None]}
     with pytest.raises(InvalidOutput, match="the output is not finite in any of 2 rows"):
-        list_member_outputs(member, question, [[None], [None]])
+        list_member_outputs(member, request, [[None], [None]])
     assert list_canonical_outputs(BINARY, member, [[0.25], [None], [1.5]]) == [[0.75, 0.25], None, None]
     with pytest.raises(InvalidOutput, match=r"the output of row 0 is not finite \(2 of 2 rows\)"):
         list_canonical_outputs(BINARY, member, [[None], [1.5]])
@@ -453,7 +453,7 @@ def test_labels_and_versions_name_the_current_release_and_the_canary() -> None:
     assert find_release(current, "m", None, "canary") == B
 
 
-def test_what_is_not_served_is_refused_in_tensorflow_servings_words() -> None:
+def test_an_unknown_servable_gets_tensorflow_servings_message() -> None:
     current = ReleasePointer(A, {}, NOW)
     with pytest.raises(ServableNotFound, match=r"^Servable not found for request: Specific\(m, 255\)$"):
         find_release(current, "m", 255, None)
@@ -530,6 +530,6 @@ def test_metadata_names_the_methods_that_fit_the_task(task: Task, more: set[str]
     assert all(one["method_name"].startswith("tensorflow/serving/") for one in described.values())
 
 
-def test_what_is_described_is_json() -> None:
+def test_metadata_is_json() -> None:
     for servable in (half(), ENSEMBLE):
         assert json.loads(json.dumps(describe_metadata(servable, A))) == describe_metadata(servable, A)

@@ -1,4 +1,4 @@
-"""A picture as a feature: declared, scaled, drawn, tried at the gate, and answered in process and by the handlers."""
+"""An image as a feature: declared, scaled, drawn, checked by the gate, and predicted in process and by the handlers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from builders import ROOT, manifest, member
-from expected_events import EVENTS, list_pictures, picture_payload
+from expected_events import EVENTS, image_payload, list_images
 from memory import MemoryStack
 from stepensemble import Ensemble
 from stepensemble.admission.gate import run_gate
@@ -42,7 +42,7 @@ TWO_PIXELS = np.array([[[[0, 51, 255], [102, 153, 204]]]], np.uint8)
 
 
 def given_samples(_: ImageFeature, values: Sequence[Any]) -> tuple[Array, Reasons]:
-    """Read "pictures" that are samples already."""
+    """Read images that are samples already."""
     return np.array(values, np.uint8), {}
 
 
@@ -83,7 +83,7 @@ def test_a_layout_is_an_order_of_the_same_numbers() -> None:
 
 
 @pytest.mark.parametrize(("mode", "layout", "shape"), [("L", "HWC", (4, 5, 1)), ("RGB", "CHW", (3, 4, 5))])
-def test_a_feature_knows_its_shape(mode: Any, layout: Any, shape: tuple[int, ...]) -> None:
+def test_a_feature_has_its_shape(mode: Any, layout: Any, shape: tuple[int, ...]) -> None:
     assert ImageFeature("x", (4, 5), mode=mode, layout=layout).shape == shape
     assert ImageFeature("x", (4, 5), mode=mode, layout="flat").shape == (np.prod(shape),)
 
@@ -94,13 +94,13 @@ def test_grey_may_come_without_an_axis_of_channels() -> None:
     assert column.tolist() == [[[7, 9]], [[1, 2]]]
 
 
-def test_images_are_read_in_their_rows_and_the_others_have_reasons() -> None:
+def test_images_are_read_row_by_row_and_bad_ones_have_reasons() -> None:
     feature = ImageFeature("image", (8, 8), mode="L")
     image = base64.b64encode(SEVEN.read_bytes()).decode()
     rows = [{"image": None}, {"image": image}, {}, {"image": "?"}, {"image": image}]
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         normalize([feature], rows, images=read_images)
-    assert [str(problem) for problem in refused.value.problems] == [
+    assert [str(problem) for problem in rejected.value.problems] == [
         "$.instances[0].image: is missing; give an image as base64 text",
         "$.instances[2].image: is missing; give an image as base64 text",
         '$.instances[3].image: "?" is not base64; give a PNG, JPEG or WebP as base64 text',
@@ -112,13 +112,13 @@ def test_a_caller_that_reads_no_images_rejects_them() -> None:
         normalize([ImageFeature("x", (1, 1))], [{"x": "…"}])
 
 
-def test_more_images_than_memory_holds_are_refused_before_one_is_read() -> None:
+def test_more_images_than_memory_holds_are_rejected_before_one_is_read() -> None:
     feature = ImageFeature("x", (1024, 1024))
     most = IMAGE_BYTES // (1024 * 1024 * 3 * 4)
     assert most == 2
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidPayload) as rejected:
         normalize([feature], [{"x": "not even read"}] * (most + 2), images=read_images)
-    assert [str(problem) for problem in refused.value.problems] == [
+    assert [str(problem) for problem in rejected.value.problems] == [
         f"$.instances[{row}].x: is one of 4 images of this size; send at most 2 in one execution" for row in (2, 3)
     ]
 
@@ -130,8 +130,8 @@ def problems_of(feature: dict[str, Any], **more: Any) -> list[str]:
     entry = member("half", columns=["photo"])
     try:
         parse_manifest(json.dumps(manifest(entry, features=[{**PHOTO, **feature}], **more)))
-    except InvalidManifest as refused:
-        return [str(problem) for problem in refused.problems]
+    except InvalidManifest as rejected:
+        return [str(problem) for problem in rejected.problems]
     return []
 
 
@@ -191,7 +191,7 @@ def test_an_image_feature_that_is_unsound(feature: dict[str, Any], expected: str
     assert problems_of(feature) == [expected]
 
 
-def test_an_image_is_taken_alone() -> None:
+def test_an_image_is_a_members_only_column() -> None:
     data = manifest(member("half", columns=["photo", "x"]), features=[PHOTO, {"name": "x", "type": "number"}])
     with pytest.raises(InvalidManifest, match="together with other columns"):
         parse_manifest(json.dumps(data))
@@ -217,27 +217,27 @@ def test_the_gate_admits_the_digits_and_their_images_are_in_the_fingerprint() ->
     assert len(report.fingerprint().instances) == 8
 
 
-def test_the_gate_refuses_golden_images_that_cannot_be_decoded(tmp_path: Path) -> None:
+def test_the_gate_rejects_golden_images_that_cannot_be_decoded(tmp_path: Path) -> None:
     data = json.loads(DIGITS.read_text())
     for one in data["members"]:
         one["artifact"] = str(DIGITS.parent / one["artifact"])
-    sound = picture_payload(SEVEN)["features"]
+    sound = image_payload(SEVEN)["features"]
     data["golden"] = [sound, {"image": sound["image"][:80]}, {"image": {"s3": "s3://data/payloads/x.png"}}]
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(data))
-    with pytest.raises(InvalidManifest) as refused:
+    with pytest.raises(InvalidManifest) as rejected:
         run_gate(read_sources(path))
-    first, second = refused.value.problems
+    first, second = rejected.value.problems
     assert first.path == "$.golden[1].image"
     assert first.message.startswith("cannot be decoded")
     assert (second.path, second.message) == ("$.golden[2].image", "there is no S3 here")
 
 
-def test_a_batch_refuses_a_release_that_needs_images_before_it_reads_anything() -> None:
+def test_a_batch_rejects_a_release_that_needs_images_before_it_reads_anything() -> None:
     features: list[Feature] = [NumberFeature("x"), ImageFeature("photo", (2, 2))]
-    with pytest.raises(DatasetRefused) as refused:
+    with pytest.raises(DatasetRefused) as rejected:
         shard_dataset(MemoryStack().data, [], Options(), features)
-    assert [str(problem) for problem in refused.value.problems] == [
+    assert [str(problem) for problem in rejected.value.problems] == [
         "feature photo: is an image, which a batch does not support; send images in payloads"
     ]
 
@@ -249,16 +249,16 @@ def stack() -> MemoryStack:
     return made
 
 
-def ask(stack: MemoryStack, payload: object) -> dict[str, Any]:
-    answer: dict[str, Any] = stack.normalize({"payload": payload, "execution": EXECUTION})
-    return answer
+def normalize_payload(stack: MemoryStack, payload: object) -> dict[str, Any]:
+    normalized: dict[str, Any] = stack.normalize({"payload": payload, "execution": EXECUTION})
+    return normalized
 
 
 def test_an_image_in_s3_becomes_the_same_columns_as_its_text(stack: MemoryStack) -> None:
-    expected = ask(stack, picture_payload(SEVEN))["columns"]
+    expected = normalize_payload(stack, image_payload(SEVEN))["columns"]
     for key in ("payloads/seven.png", "inbox/a folder/ü 7.png"):
         stack.data.write(key, SEVEN.read_bytes())
-        got = ask(stack, {"features": {"image": {"s3": f"s3://data/{key}"}}})
+        got = normalize_payload(stack, {"features": {"image": {"s3": f"s3://data/{key}"}}})
         assert got["columns"] == expected
         assert got["rows"] == 1
 
@@ -272,34 +272,34 @@ def test_an_image_in_s3_becomes_the_same_columns_as_its_text(stack: MemoryStack)
         ("seven.png", "is elsewhere; use s3://data/payloads/… or s3://data/inbox/…"),
     ],
 )
-def test_a_pointer_that_leads_nowhere_is_refused(stack: MemoryStack, url: str, expected: str) -> None:
-    failure = ask(stack, {"features": {"image": {"s3": url}}})["failure"]
+def test_a_pointer_to_a_missing_or_foreign_object_is_rejected(stack: MemoryStack, url: str, expected: str) -> None:
+    failure = normalize_payload(stack, {"features": {"image": {"s3": url}}})["failure"]
     assert failure["error"] == "InvalidPayload"
     assert "$.features.image" in failure["cause"]
     assert expected in failure["cause"]
 
 
-def test_a_file_too_large_is_refused_unread(stack: MemoryStack) -> None:
+def test_a_file_that_is_too_large_is_rejected_unread(stack: MemoryStack) -> None:
     stack.data.write("payloads/large.png", bytes(FILE_BYTES + 1))
     before = stack.data.calls["payloads/large.png"]
-    failure = ask(stack, {"features": {"image": {"s3": "s3://data/payloads/large.png"}}})["failure"]
+    failure = normalize_payload(stack, {"features": {"image": {"s3": "s3://data/payloads/large.png"}}})["failure"]
     assert re.search(r"has 33,554,433 bytes; use at most 33,554,432", failure["cause"])
     assert stack.data.calls["payloads/large.png"] == before
 
 
 def test_columns_of_many_images_travel_by_pointer(stack: MemoryStack) -> None:
-    rows = [picture_payload(SEVEN)["features"]] * 300
+    rows = [image_payload(SEVEN)["features"]] * 300
     key = "payloads/rows.json"
     stack.data.write(key, json.dumps(rows).encode())
-    answer = ask(stack, {"instances": {"s3": f"s3://data/{key}"}})
-    columns = columns_from_bytes(stack.data.read(answer["columns"]["s3"].removeprefix("s3://data/")))
+    normalized = normalize_payload(stack, {"instances": {"s3": f"s3://data/{key}"}})
+    columns = columns_from_bytes(stack.data.read(normalized["columns"]["s3"].removeprefix("s3://data/")))
     assert columns["image"].shape == (300, 8, 8, 1)
     assert columns["image"].dtype == np.float32
 
 
 def test_every_event_is_predicted_in_process_one_by_one_and_together() -> None:
     ensemble = Ensemble.load(DIGITS)
-    rows = [picture_payload(path)["features"] for path in list_pictures()]
+    rows = [image_payload(path)["features"] for path in list_images()]
     together = ensemble.predict({"instances": rows})["predictions"]
     alone = [ensemble.predict({"features": row})["predictions"][0] for row in rows]
     assert [one["label"] for one in together] == [one["label"] for one in alone] == ["3", "5", "7"]

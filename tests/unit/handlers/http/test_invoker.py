@@ -1,4 +1,4 @@
-"""What an execution's failure becomes at the HTTP door."""
+"""Which error an execution's failure becomes in the HTTP API."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PROBLEMS = [
 ]
 
 
-def test_the_problems_of_a_refused_payload_are_read_back() -> None:
+def test_the_problems_of_a_rejected_payload_are_read_back() -> None:
     assert read_problems(list_problems(PROBLEMS)) == PROBLEMS
-    refused = name_failure("InvalidPayload", list_problems(PROBLEMS), "e")
-    assert isinstance(refused, errors.InvalidPayload)
-    assert refused.problems == tuple(PROBLEMS)
+    rejected = name_failure("InvalidPayload", list_problems(PROBLEMS), "e")
+    assert isinstance(rejected, errors.InvalidPayload)
+    assert rejected.problems == tuple(PROBLEMS)
 
 
 def test_problems_that_were_cut_off_are_counted() -> None:
@@ -37,7 +37,7 @@ def test_problems_that_were_cut_off_are_counted() -> None:
 
 
 @pytest.mark.parametrize("name", ["QuorumNotMet", "PredictionConflict", "NothingPublished", "ArtifactCorrupt"])
-def test_our_own_errors_keep_their_name_and_their_text(name: str) -> None:
+def test_this_packages_errors_keep_their_name_and_message(name: str) -> None:
     error = name_failure(name, "what is wrong; what to do", "e")
     assert (type(error).__name__, str(error)) == (name, "what is wrong; what to do")
 
@@ -65,8 +65,8 @@ def test_only_the_name_of_any_other_failure_is_reported(name: str, kind: type[er
     assert "secret" not in str(error)
 
 
-class Refusing:
-    """A client that refuses every call."""
+class FailingClient:
+    """A client whose calls all fail with this error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -78,7 +78,7 @@ class Refusing:
         raise self.error
 
 
-def refusal(code: str, status: int = 400) -> ClientError:
+def make_error(code: str, status: int = 400) -> ClientError:
     response = {"Error": {"Code": code, "Message": "secret"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(response, "StartSyncExecution")  # type: ignore[arg-type]
 
@@ -86,16 +86,16 @@ def refusal(code: str, status: int = 400) -> ClientError:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (refusal("ThrottlingException"), errors.Throttled),
-        (refusal("Whatever", 429), errors.Throttled),
-        (refusal("InternalServerError", 500), errors.StorageUnavailable),
-        (refusal("ExpiredTokenException"), errors.StorageUnavailable),
+        (make_error("ThrottlingException"), errors.Throttled),
+        (make_error("Whatever", 429), errors.Throttled),
+        (make_error("InternalServerError", 500), errors.StorageUnavailable),
+        (make_error("ExpiredTokenException"), errors.StorageUnavailable),
         (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
         (ConnectTimeoutError(endpoint_url="http://secret"), errors.StorageUnavailable),
     ],
 )
-def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+def test_a_call_that_step_functions_rejects_may_be_retried(error: Exception, kind: type[errors.EnsembleError]) -> None:
+    invoker = Invoker(FailingClient(error), "arn", FailingClient(error), None)  # type: ignore[arg-type]
     with pytest.raises(kind) as raised:
         invoker.run("e", {"features": {}})
     assert "secret" not in str(raised.value)
@@ -114,10 +114,8 @@ def test_what_step_functions_refuses_may_be_tried_again(error: Exception, kind: 
         ("RequestEntityTooLargeException", 413, errors.PayloadTooLarge),
     ],
 )
-def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
-    code: str, status: int, kind: type[errors.EnsembleError]
-) -> None:
-    client = Refusing(refusal(code, status))
+def test_a_permanent_error_is_not_to_be_retried(code: str, status: int, kind: type[errors.EnsembleError]) -> None:
+    client = FailingClient(make_error(code, status))
     invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     for call in (lambda: invoker.run("e", {}), lambda: invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)):
@@ -128,32 +126,32 @@ def test_what_comes_to_the_same_end_each_time_is_not_to_be_tried_again(
         assert "secret" not in str(raised.value)
 
 
-def test_metadata_that_no_execution_carries_is_refused_before_anything_is_written() -> None:
+def test_metadata_too_large_for_an_execution_is_rejected_before_a_write() -> None:
     invoker = Invoker(None, "arn", None, None)  # type: ignore[arg-type]
-    with pytest.raises(errors.PayloadTooLarge) as refused:
+    with pytest.raises(errors.PayloadTooLarge) as rejected:
         invoker.run("e", {"features": {"x": 1.0}, "prediction_id": "p", "metadata": {"note": "x" * 300_000}})
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert (problem.path, "300,011 bytes" in problem.message) == ("$.metadata", True)
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (refusal("TooManyRequestsException", 429), errors.Throttled),
-        (refusal("ServiceException", 500), errors.StorageUnavailable),
+        (make_error("TooManyRequestsException", 429), errors.Throttled),
+        (make_error("ServiceException", 500), errors.StorageUnavailable),
         (ReadTimeoutError(endpoint_url="http://secret"), errors.StillRunning),
     ],
 )
-def test_what_lambda_refuses_may_be_tried_again(error: Exception, kind: type[errors.EnsembleError]) -> None:
-    invoker = Invoker(Refusing(error), "arn", Refusing(error), None)  # type: ignore[arg-type]
+def test_a_call_that_lambda_rejects_may_be_retried(error: Exception, kind: type[errors.EnsembleError]) -> None:
+    invoker = Invoker(FailingClient(error), "arn", FailingClient(error), None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     with pytest.raises(kind) as raised:
         invoker.score("e", member, {"x": np.zeros(1)}, 1, 1)
     assert "secret" not in str(raised.value)
 
 
-class Answering:
-    """Lambda, which answers one call after the other."""
+class StubLambda:
+    """Lambda, which returns these responses one after the other."""
 
     def __init__(self, *responses: dict[str, Any]) -> None:
         self.responses = list(responses)
@@ -180,7 +178,7 @@ REFUSED = {"errorType": "InvalidOutput", "errorMessage": "is not finite"}
 def test_a_slot_whose_process_died_is_called_once_more(
     responses: list[dict[str, Any]], kind: type[errors.EnsembleError] | None, left: int
 ) -> None:
-    client: Any = Answering(*responses)
+    client: Any = StubLambda(*responses)
     invoker = Invoker(client, "arn", client, None)  # type: ignore[arg-type]
     (member,) = list_members(release(REGRESSION, released("half")), {"half": "1"}, "score-")
     if kind is None:

@@ -1,4 +1,4 @@
-"""The HTTP API's function, by API Gateway's events: what is taken for a body, and what an error becomes."""
+"""The HTTP API's function, by API Gateway's events: which bodies are accepted, and which response an error becomes."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ SERVING = "/v1/models/titanic:predict"
 BODY = b'{"instances": [{"Age": 22}]}'
 
 
-class StubDoor:
-    """Keeps what it is asked, and raises always the same."""
+class StubService:
+    """Keeps its calls, and always raises the same error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
         self.requested: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
-        def refuse(*arguments: Any) -> None:
+        def raise_error(*arguments: Any) -> None:
             self.requested.append((name, *arguments))
             raise self.error
 
-        return refuse
+        return raise_error
 
 
-def predict_servable(
+def send_request(
     error: Exception, verb: str = "POST", path: str = "/predict", body: bytes = BODY, **headers: str
 ) -> tuple[int, dict[str, str], Any, list[tuple[Any, ...]]]:
-    """Send one request; return status, headers, body, and what the door was asked."""
+    """Send one request; return status, headers, body, and the service's calls."""
     event = {
         "version": "2.0",
         "rawPath": path,
@@ -49,21 +49,21 @@ def predict_servable(
         "body": base64.b64encode(body).decode(),
         "isBase64Encoded": True,
     }
-    service = StubDoor(error)
+    service = StubService(error)
     response: Any = make_api(service).resolve(event, None)  # type: ignore[arg-type]
     return response["statusCode"], response["headers"], json.loads(response["body"]), service.requested
 
 
-def taken(body: bytes, path: str = "/predict", **headers: str) -> Any:
-    """Return what the door is asked with; it says that nothing is published."""
-    status, _, _, requested = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
+def read_body(body: bytes, path: str = "/predict", **headers: str) -> Any:
+    """Return the body that the service is called with; it fails because nothing is published."""
+    status, _, _, requested = send_request(NothingPublished("nothing"), path=path, body=body, **headers)
     assert status == 503
     return requested[0][-1]
 
 
-def refused(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, str]:
-    """Return status and message of a request that does not reach the door."""
-    status, _, response, requested = predict_servable(NothingPublished("nothing"), path=path, body=body, **headers)
+def rejected(body: bytes, path: str = "/predict", **headers: str) -> tuple[int, str]:
+    """Return status and message of a request that does not reach the service."""
+    status, _, response, requested = send_request(NothingPublished("nothing"), path=path, body=body, **headers)
     assert not requested
     return status, response["error"] if path.startswith("/v1/") else response["message"]
 
@@ -113,9 +113,9 @@ def list_places(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, .
         yield from list_places(value, (*place, key))
 
 
-def test_an_event_that_lacks_a_key_or_has_another_value_gets_a_response_or_is_invalid() -> None:
-    api = make_api(StubDoor(NothingPublished("nothing")))  # type: ignore[arg-type]
-    response, invalid = set(), set()
+def test_an_event_with_a_missing_or_changed_key_gets_a_response_or_is_invalid() -> None:
+    api = make_api(StubService(NothingPublished("nothing")))  # type: ignore[arg-type]
+    valid, invalid = set(), set()
     for place in list_places(WHOLE_EVENT):
         for value in (None, 7, "x", [], {}, ...):
             event: Any = copy.deepcopy(WHOLE_EVENT)
@@ -131,9 +131,9 @@ def test_an_event_that_lacks_a_key_or_has_another_value_gets_a_response_or_is_in
                 invalid.add(place)
                 continue
             api.resolve(event, None)  # type: ignore[arg-type]
-            response.add(place)
+            valid.add(place)
     assert ("requestContext", "stage") in invalid
-    assert ("queryStringParameters",) in response - invalid
+    assert ("queryStringParameters",) in valid - invalid
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_an_event_that_lacks_a_key_or_has_another_value_gets_a_response_or_is_in
         ({**EVENT, "headers": None}, "$.headers: Expected `object`, got `null`"),
     ],
 )
-def test_any_other_event_is_refused_with_what_it_lacks_and_where_to_go(event: Any, message: str) -> None:
-    with pytest.raises(InvalidPayload) as refused:
+def test_any_other_event_is_rejected_with_its_fault_and_a_remedy(event: Any, message: str) -> None:
+    with pytest.raises(InvalidPayload) as rejected:
         check_event(event)
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert str(problem).startswith(message)
     assert "HttpUrl" in problem.remedy
     assert "22" not in str(problem)
@@ -174,8 +174,8 @@ def test_every_error_of_this_package_has_a_status_and_states_when_to_retry(
     kind: type[EnsembleError], path: str
 ) -> None:
     many = hasattr(errors, kind.__name__) and issubclass(kind, errors._WithProblems)
-    error = kind([Problem("$.x", "is wrong", "mend it")]) if many else kind("what is wrong; what to do")  # type: ignore[arg-type]
-    status, headers, response, _ = predict_servable(error, path=path)
+    error = kind([Problem("$.x", "is wrong", "fix it")]) if many else kind("the fault; the remedy")  # type: ignore[arg-type]
+    status, headers, response, _ = send_request(error, path=path)
     assert status == STATUSES.get(kind, 500)
     assert headers["Content-Type"] == "application/json"
     assert headers.get("Retry-After") == (str(RETRY_SECONDS[status]) if status in {429, 503} else None)
@@ -187,16 +187,16 @@ def test_every_error_of_this_package_has_a_status_and_states_when_to_retry(
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_an_unexpected_fault_reports_nothing(path: str) -> None:
-    status, _, response, _ = predict_servable(RuntimeError("secret"), path=path)
+    status, _, response, _ = send_request(RuntimeError("secret"), path=path)
     assert status == 500
     assert "secret" not in json.dumps(response)
     assert "Traceback" not in json.dumps(response)
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
-def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -> None:
-    problems = [Problem(f"$.instances[{row}]", "é" * 40, "mend it") for row in range(100_000)]
-    status, _, response, _ = predict_servable(InvalidPayload(problems), path=path)
+def test_more_problems_than_a_response_holds_are_counted(path: str) -> None:
+    problems = [Problem(f"$.instances[{row}]", "é" * 40, "fix it") for row in range(100_000)]
+    status, _, response, _ = send_request(InvalidPayload(problems), path=path)
     assert status == 400
     assert len(json.dumps(json.dumps(response))) < RESPONSE_BYTES
     text = response["error"] if path == SERVING else response["message"]
@@ -214,10 +214,10 @@ def test_of_more_problems_than_a_response_holds_the_rest_is_counted(path: str) -
 
 def test_a_record_is_named_where_there_is_one() -> None:
     failed = ServiceFailure(QuorumNotMet("too few"), "here")
-    status, headers, response, _ = predict_servable(failed)
+    status, headers, response, _ = send_request(failed)
     assert (status, headers["X-Prediction-Id"], response["prediction_id"]) == (422, "here", "here")
-    assert predict_servable(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
-    assert "prediction_id" not in predict_servable(ServiceFailure(NothingPublished("nothing"), None))[2]
+    assert send_request(failed, path=SERVING)[2] == {"error": "too few (recorded as here)"}
+    assert "prediction_id" not in send_request(ServiceFailure(NothingPublished("nothing"), None))[2]
 
 
 @pytest.mark.parametrize(
@@ -238,35 +238,33 @@ def test_a_record_is_named_where_there_is_one() -> None:
         ("GET", "/v1/else"),
     ],
 )
-def test_tensorflow_serving_calls_a_path_or_a_method_that_it_does_not_know_malformed(verb: str, path: str) -> None:
-    status, _, response, requested = predict_servable(NothingPublished("nothing"), verb, path)
+def test_an_unknown_path_or_method_is_malformed_as_in_tensorflow_serving(verb: str, path: str) -> None:
+    status, _, response, requested = send_request(NothingPublished("nothing"), verb, path)
     assert (status, response, requested) == (400, {"error": f"Malformed request: {verb} {path}"}, [])
 
 
 @pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])
-def test_a_version_beyond_64_bits_is_none(digits: str) -> None:
-    status, _, response, _ = predict_servable(
-        NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}"
-    )
+def test_a_version_beyond_64_bits_is_rejected(digits: str) -> None:
+    status, _, response, _ = send_request(NothingPublished("nothing"), "GET", f"/v1/models/titanic/versions/{digits}")
     assert (status, response) == (400, {"error": f"Failed to convert version: {digits[:40]} to numeric."})
 
 
 @pytest.mark.parametrize("name", ["a b", "é", "名", "a%b", "a+b", "a=b", "50%"])
-def test_a_name_is_taken_as_api_gateway_decoded_it(name: str) -> None:
-    _, _, _, requested = predict_servable(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
+def test_a_name_is_used_as_api_gateway_decoded_it(name: str) -> None:
+    _, _, _, requested = send_request(NothingPublished("nothing"), "GET", f"/v1/models/{name}/metadata")
     assert requested == [("metadata", name, None, None)]
 
 
 # --------------------------------------------------------------------------------------------------------- bodies
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
-    assert taken(b"\xef\xbb\xbf" + BODY) == json.loads(BODY)
+def test_a_byte_order_mark_is_ignored() -> None:
+    assert read_body(b"\xef\xbb\xbf" + BODY) == json.loads(BODY)
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
-def test_a_key_that_is_given_twice_is_refused(path: str) -> None:
-    status, message = refused(b'{"instances": [{"Age": 1, "Sex": "male", "Age": 2}]}', path)
+def test_a_key_that_is_given_twice_is_rejected(path: str) -> None:
+    status, message = rejected(b'{"instances": [{"Age": 1, "Sex": "male", "Age": 2}]}', path)
     assert status == 400
     assert '"Age" is given twice in one object; give it once' in message
 
@@ -285,26 +283,26 @@ def test_a_key_that_is_given_twice_is_refused(path: str) -> None:
 )
 @pytest.mark.parametrize("path", ["/predict", SERVING])
 def test_what_is_not_json_is_rejected(path: str, body: bytes, message: str) -> None:
-    status, message = refused(body, path)
+    status, found = rejected(body, path)
     assert status == 400
-    assert message in message
+    assert message in found
 
 
 def test_a_message_explains_how_to_send_an_image() -> None:
     gif = b"GIF89a\xff"
-    assert refused(gif)[1].endswith("send a JSON object, or an image as PNG, JPEG or WebP")
-    assert refused(gif, SERVING)[1].endswith('send a JSON object, and in it a file as {"b64": …}')
+    assert rejected(gif)[1].endswith("send a JSON object, or an image as PNG, JPEG or WebP")
+    assert rejected(gif, SERVING)[1].endswith('send a JSON object, and in it a file as {"b64": …}')
 
 
 @pytest.mark.parametrize("path", ["/predict", SERVING])
-def test_a_compressed_body_is_taken_as_tensorflow_serving_takes_it(path: str) -> None:
-    assert taken(gzip.compress(BODY), path, content_encoding="gzip") == json.loads(BODY)
-    assert taken(BODY, path, content_encoding="identity") == json.loads(BODY)
+def test_a_compressed_body_is_accepted_as_by_tensorflow_serving(path: str) -> None:
+    assert read_body(gzip.compress(BODY), path, content_encoding="gzip") == json.loads(BODY)
+    assert read_body(BODY, path, content_encoding="identity") == json.loads(BODY)
 
 
-def test_a_compressed_image_is_one() -> None:
+def test_a_compressed_image_is_accepted() -> None:
     image = b"\x89PNG\r\n\x1a\nwhatever"
-    assert taken(gzip.compress(image), content_encoding="gzip") == image
+    assert read_body(gzip.compress(image), content_encoding="gzip") == image
 
 
 @pytest.mark.parametrize(
@@ -312,20 +310,20 @@ def test_a_compressed_image_is_one() -> None:
     [BODY, b"", gzip.compress(BODY)[:-9], gzip.compress(BODY) + b"more"],
     ids=["plain", "empty", "cut", "longer"],
 )
-def test_what_gzip_did_not_make_is_refused(body: bytes) -> None:
-    status, message = refused(body, content_encoding="gzip")
+def test_a_body_that_is_not_gzip_data_is_rejected(body: bytes) -> None:
+    status, message = rejected(body, content_encoding="gzip")
     assert (status, message) == (400, "1 problem:\n- $: the body is not gzip data; leave Content-Encoding out")
 
 
 @pytest.mark.parametrize("size", [BODY_BYTES + 1, 100 * BODY_BYTES])
 @pytest.mark.slow
-def test_a_body_that_is_too_large_is_refused_compressed_or_not(size: int) -> None:
-    assert refused(gzip.compress(b" " * size), content_encoding="gzip")[0] == 413
+def test_a_body_that_is_too_large_is_rejected_compressed_or_not(size: int) -> None:
+    assert rejected(gzip.compress(b" " * size), content_encoding="gzip")[0] == 413
     if size == BODY_BYTES + 1:
-        assert refused(b" " * size)[0] == 413
+        assert rejected(b" " * size)[0] == 413
 
 
-def test_another_compression_is_refused_with_the_one_that_is_taken() -> None:
-    status, headers, response, _ = predict_servable(NothingPublished("nothing"), content_encoding="br")
+def test_another_compression_is_rejected_with_the_accepted_one() -> None:
+    status, headers, response, _ = send_request(NothingPublished("nothing"), content_encoding="br")
     assert (status, headers["Accept-Encoding"]) == (415, "gzip")
     assert response["message"] == 'the content coding "br" is not accepted; send gzip, or the body uncompressed'

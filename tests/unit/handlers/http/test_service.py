@@ -1,4 +1,4 @@
-"""The HTTP door over the real handlers: which release answers while the pointer moves, and what labels are."""
+"""The HTTP API over the real handlers: which release predicts while the pointer moves, and its labels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROW = {"instances": [{"x": 1.0}]}
 
 
 class Clients:
-    """Step Functions and Lambda, as far as the door asks them."""
+    """Step Functions and Lambda, as far as the service invokes them."""
 
     def __init__(self, stack: MemoryStack) -> None:
         self.functions = {
@@ -64,7 +64,7 @@ class Clients:
 
 
 def make_service(stack: MemoryStack, clock: Clock) -> PredictionService:
-    """Return a door whose pointer ages by a clock of its own."""
+    """Return a service whose cached pointer expires by this clock."""
     clients: Any = Clients(stack)
     ids = iter(range(1000))
     invoker = Invoker(clients, "machine", clients, stack.data)
@@ -74,7 +74,7 @@ def make_service(stack: MemoryStack, clock: Clock) -> PredictionService:
 
 
 def versions(folder: Path) -> tuple[Sources, Sources]:
-    """An ensemble that answers x / 2 + 2, and its next version, which has another member beside."""
+    """Return an ensemble that computes x / 2 + 2, and its next version, which has one member more."""
     for name in ("first", "second"):
         (folder / name).mkdir()
     return sources(folder / "first", member("half")), sources(folder / "second", member("half"), member("other"))
@@ -88,7 +88,7 @@ def stack() -> MemoryStack:
 def predict(
     service: PredictionService, name: str = "halves", version: int | None = None, label: str | None = None
 ) -> str:
-    """Ask, make sure of the answer, and return which release gave it."""
+    """Predict, check the prediction, and return the release it comes from."""
     response = service.predict_servable("predict", name, version, label, ROW)
     assert response.body == {"predictions": [2.5]}
     return response.release
@@ -129,7 +129,7 @@ def test_a_canary_is_served_by_its_label_and_its_version_as_soon_as_it_is_publis
     service = make_service(stack, Clock())
     assert predict(service) == first.digest
     publish(second, stack.releases, SLOTS, canary=1)
-    # The door's clock stands still, and so does the pointer that it has read.
+    # The service's clock stands still, so its cached pointer does not expire.
     assert predict(service, label="canary") == second.digest
     assert predict(service, version=version_of(second.digest)) == second.digest
     assert predict(service, "other", label="canary") == second.digest
@@ -149,7 +149,7 @@ def test_a_release_that_is_replaced_during_a_request_is_no_conflict_if_none_was_
     service = make_service(stack, Clock())
     assert predict(service) == first.digest
     stack.publish(second)
-    stack.clock.seconds += POINTER_SECONDS  # Normalize knows, the door does not
+    stack.clock.seconds += POINTER_SECONDS  # Normalize reads the new pointer, the service does not
     assert predict(service) == second.digest
     assert predict(service, label="stable") == second.digest
     with pytest.raises(ServableNotFound):
@@ -172,7 +172,7 @@ def test_a_canary_that_was_promoted_is_stable_and_its_label_is_gone(stack: Memor
         predict(service, version=version_of(first.digest))
 
 
-def test_an_aborted_canary_is_not_invoked_any_more(stack: MemoryStack, tmp_path: Path) -> None:
+def test_an_aborted_canary_is_no_longer_invoked(stack: MemoryStack, tmp_path: Path) -> None:
     first, second = versions(tmp_path)
     stack.publish(first)
     publish(second, stack.releases, SLOTS, canary=99)
@@ -185,7 +185,7 @@ def test_an_aborted_canary_is_not_invoked_any_more(stack: MemoryStack, tmp_path:
     assert {predict(service) for _ in range(20)} == {first.digest}
 
 
-def test_a_missing_status_is_reported_in_tensorflow_servings_words(stack: MemoryStack, tmp_path: Path) -> None:
+def test_a_missing_status_has_tensorflow_servings_message(stack: MemoryStack, tmp_path: Path) -> None:
     first, _ = versions(tmp_path)
     stack.publish(first)
     service = make_service(stack, Clock())
@@ -219,7 +219,7 @@ def test_metadata_has_the_models_own_names_types_and_shapes(stack: MemoryStack, 
     assert tensors("index", "inputs") == tensors("name", "inputs") == {"x": ("DT_FLOAT", ["-1", "1"])}
     assert [dtype for dtype, _ in tensors("index", "outputs").values()] == ["DT_INT32"]
     assert tensors("name", "outputs") == {"label": ("DT_STRING", ["-1"])}
-    # Of quantized tensors, the floats.
+    # A quantized tensor is described by its floats.
     assert {dtype for group in ("inputs", "outputs") for dtype, _ in tensors("whole", group).values()} == {"DT_FLOAT"}
 
 
@@ -239,12 +239,12 @@ SCALED = {"name": "x", "type": "number", "scaling": {"type": "standard", "mean":
         ({"inputs": {"x": [[5.0]]}}, {"outputs": [[4.5]]}),
         ({"inputs": {"x": [1.0, 2.0]}}, {"outputs": [2.5, 3.0]}),
         ({"inputs": {"inputs": [1.0, 2.0]}, "signature_name": "serving_default"}, {"outputs": [2.5, 3.0]}),
-        # of (x - 1) / 2, which is what the ensemble makes of its feature
+        # of (x - 1) / 2, the feature after its scaling
         ({"instances": [{"x": 5.0}], "signature_name": "features"}, {"predictions": [[3.0]]}),
         ({"inputs": {"x": [5.0]}, "signature_name": "features"}, {"outputs": [[3.0]]}),
     ],
 )
-def test_a_members_own_input_is_what_its_model_takes_by_any_form_of_tensorflow_servings(
+def test_a_member_takes_its_models_input_in_every_form_of_tensorflow_serving(
     stack: MemoryStack, tmp_path: Path, body: dict[str, Any], response: dict[str, Any]
 ) -> None:
     stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
@@ -257,16 +257,16 @@ def test_a_members_own_input_is_what_its_model_takes_by_any_form_of_tensorflow_s
     }
 
 
-def test_a_bad_value_is_named_by_the_name_that_the_client_used(stack: MemoryStack, tmp_path: Path) -> None:
+def test_a_bad_value_is_reported_under_the_name_that_the_client_used(stack: MemoryStack, tmp_path: Path) -> None:
     stack.publish(sources(tmp_path, member("half"), features=[SCALED]))
     service = make_service(stack, Clock())
     for name in ("x", "inputs"):
-        with pytest.raises(InvalidPayload) as refused:
+        with pytest.raises(InvalidPayload) as rejected:
             service.predict_servable("predict", "half", None, None, {"inputs": {name: [1.0, "a"]}})
-        assert [problem.path for problem in refused.value.problems] == [f"$.inputs.{name}[1]"]
+        assert [problem.path for problem in rejected.value.problems] == [f"$.inputs.{name}[1]"]
 
 
-def test_where_clients_may_not_read_records_none_is_looked_for(stack: MemoryStack) -> None:
+def test_where_clients_may_not_read_records_none_is_read(stack: MemoryStack) -> None:
     service = replace(make_service(stack, Clock()), records=None)
     for prediction_id in ("http-1", "no id at all"):
         with pytest.raises(RecordsClosed, match="HttpRecords"):
@@ -291,7 +291,7 @@ def test_a_response_holds_a_body_as_a_json_string(character: str, size: int) -> 
 
 
 def test_a_request_with_bare_numbers_gets_bare_numbers(tmp_path: Path) -> None:
-    # As TensorFlow Serving's half_plus_two is asked: https://www.tensorflow.org/tfx/serving/api_rest
+    # The request of TensorFlow Serving's half_plus_two: https://www.tensorflow.org/tfx/serving/api_rest
     stack = MemoryStack()
     stack.publish(sources(tmp_path, member("half", "bare")))
     service = make_service(stack, Clock())

@@ -37,11 +37,11 @@ RESULT = {
     "status": "SUCCEEDED",
 }
 BAD = InvalidPayload([Problem("$.features.Age", '"x" is not a number', "write one"), Problem("$.b", "is c", "leave d")])
-ANSWER, FAILURE = "outbox/a.json.json", "outbox/a.json.error.json"
+RESPONSE, FAILURE = "outbox/a.json.json", "outbox/a.json.error.json"
 
 
 class Watched(CountingBucket):
-    """A bucket in which something happens before each of its calls."""
+    """A bucket that calls a function before each of its calls."""
 
     __slots__ = ("before",)
 
@@ -76,17 +76,17 @@ def detail(number: int = 1, key: str = "inbox/a.json") -> dict[str, Any]:
 
 
 def delivered(number: int = 1, **more: Any) -> dict[str, Any]:
-    """Return what the state machine gives Deliver of an execution that has succeeded."""
+    """Return Deliver's event of an execution that has succeeded."""
     input_ = {"kind": "prediction", "name": f"inbox-{number}", "input": {"features": {}}}
     return {"object": detail(number), **input_, "ended": {"output": OUTPUT}, **more}
 
 
-def refused(number: int = 1) -> dict[str, Any]:
+def rejected(number: int = 1) -> dict[str, Any]:
     return {"object": detail(number), "kind": "refused", **refuse(InboxObjectRefused("no"))}
 
 
 def failed(described: object, kind: str = "prediction", input_: Any = None) -> dict[str, Any]:
-    """Return what it gives of an execution that has failed; `described` is the cause, or what it holds as JSON."""
+    """Return Deliver's event of a failed execution; `described` is the cause, as text or as an object."""
     cause = described if isinstance(described, str) else json.dumps(described, separators=(",", ":"))
     error = {"Error": "States.TaskFailed", "Cause": cause}
     return {"object": detail(), "kind": kind, "name": "inbox-1", "input": input_ or {"features": {}}, "error": error}
@@ -109,13 +109,13 @@ def test_a_prediction_is_the_executions_output_under_the_objects_name(data: Watc
     document = read(data, "outbox/a.json.v1.json")
     assert document.pop("object") == detail()
     assert document == OUTPUT
-    assert keys(data) == {"outbox/a.json.v1.json", ANSWER}
-    assert data.read(ANSWER) == data.read("outbox/a.json.v1.json")
+    assert keys(data) == {"outbox/a.json.v1.json", RESPONSE}
+    assert data.read(RESPONSE) == data.read("outbox/a.json.v1.json")
 
 
-def test_what_lies_in_s3_is_put_in_the_place_of_its_pointer(data: Watched) -> None:
-    message = np.array([[0.25]])
-    data.write("executions/e/outputs/linear.npy", array_to_bytes(message))
+def test_what_is_stored_in_s3_replaces_its_pointer(data: Watched) -> None:
+    outputs = np.array([[0.25]])
+    data.write("executions/e/outputs/linear.npy", array_to_bytes(outputs))
     data.write("executions/e/predictions.json", msgspec.json.encode(OUTPUT["predictions"]))
     first, *others = OUTPUT["members"]
     output = {
@@ -124,7 +124,7 @@ def test_what_lies_in_s3_is_put_in_the_place_of_its_pointer(data: Watched) -> No
         "members": [{**first, "outputs": {"s3": "s3://data/executions/e/outputs/linear.npy"}}, *others],
     }
     Deliverer(data)(delivered(ended={"output": output}))
-    document = read(data, ANSWER)
+    document = read(data, RESPONSE)
     assert document["predictions"] == OUTPUT["predictions"]
     assert [one["outputs"] for one in document["members"]] == [[[0.25]], *(one["outputs"] for one in others)]
 
@@ -138,20 +138,20 @@ def test_a_missing_object_of_a_pointer_is_a_failure(data: Watched) -> None:
 
 def test_the_response_to_a_run_is_its_result(data: Watched) -> None:
     Deliverer(data)(delivered(kind="run", ended={"output": RESULT}))
-    assert read(data, ANSWER) == {"object": detail(), **RESULT}
+    assert read(data, RESPONSE) == {"object": detail(), **RESULT}
 
 
 def test_the_response_to_an_object_without_a_version_is_named_by_its_sequencer_and_etag(data: Watched) -> None:
     unversioned = {**detail(), "version_id": None}
     Deliverer(data)(delivered(object=unversioned))
-    assert keys(data) == {"outbox/a.json.0001-e.json", ANSWER}
-    assert read(data, ANSWER)["object"] == unversioned
+    assert keys(data) == {"outbox/a.json.0001-e.json", RESPONSE}
+    assert read(data, RESPONSE)["object"] == unversioned
 
 
 # -------------------------------------------------------------------------------------------------------- failures
 
 
-def test_a_refusal_has_its_name_its_words_and_every_problem(data: Watched) -> None:
+def test_a_rejection_has_its_error_its_message_and_every_problem(data: Watched) -> None:
     Deliverer(data)({"object": detail(), "kind": "refused", **refuse(BAD)})
     assert keys(data) == {"outbox/a.json.v1.error.json", FAILURE}
     assert read(data, FAILURE) == {
@@ -173,7 +173,7 @@ def test_the_error_of_an_execution_is_reported_as_it_is() -> None:
     assert failure.prediction_id is None  # nothing is recorded
 
 
-def test_a_dataset_that_is_refused_has_its_problems_by_files_and_columns() -> None:
+def test_a_dataset_that_is_rejected_has_its_problems_by_files_and_columns() -> None:
     problems = Problem("a b.csv", "has no header", "write one"), Problem("feature Sex", "is no column", "add it")
     cause = str(DatasetRefused(problems))
     failure = read_failure(failed({"Error": "DatasetRefused", "Cause": cause}, kind="run"))
@@ -189,7 +189,7 @@ def test_without_a_quorum_the_record_is_named(input_: dict[str, str], id_: str) 
     assert msgspec.to_builtins(failure) == {"error": "QuorumNotMet", "message": "1 of 2", "prediction_id": id_}
 
 
-def test_of_a_description_that_is_cut_the_error_is_found() -> None:
+def test_the_error_is_found_in_a_truncated_description() -> None:
     described = {
         "ExecutionArn": "arn",
         "Error": "QuorumNotMet",
@@ -203,7 +203,7 @@ def test_of_a_description_that_is_cut_the_error_is_found() -> None:
 
 
 @pytest.mark.parametrize("cause", ["", "not JSON", "[1]", '"text"', "null", "7"])
-def test_a_cause_that_describes_nothing_is_reported_as_it_is(cause: str) -> None:
+def test_a_cause_without_a_description_is_reported_unchanged(cause: str) -> None:
     failure = read_failure(failed(cause))
     assert failure is not None
     assert (failure.error, failure.message) == ("States.TaskFailed", cause)
@@ -216,7 +216,7 @@ def test_an_execution_that_names_no_error_failed_as_its_status_states(status: st
     assert (failure.error, failure.message) == (status, UNEXPLAINED)
 
 
-def test_an_error_of_the_state_machine_itself_keeps_its_name() -> None:
+def test_an_error_of_the_state_machine_keeps_its_name() -> None:
     error = {"Error": "StepFunctions.ExecutionLimitExceededException", "Cause": "too many"}
     failure = read_failure({**failed({}), "error": error})
     assert failure is not None
@@ -226,7 +226,7 @@ def test_an_error_of_the_state_machine_itself_keeps_its_name() -> None:
     assert (without.error, without.message) == ("States.Timeout", "")
 
 
-def test_what_has_succeeded_is_not_a_failure() -> None:
+def test_a_success_is_not_a_failure() -> None:
     assert read_failure(delivered()) is None
 
 
@@ -246,37 +246,37 @@ def test_a_later_version_is_the_latest_and_every_version_keeps_its_own(data: Wat
     deliver = Deliverer(data)
     deliver(delivered(1))
     deliver(delivered(2))
-    assert keys(data) == {"outbox/a.json.v1.json", "outbox/a.json.v2.json", ANSWER}
-    assert read(data, ANSWER)["object"] == detail(2)
+    assert keys(data) == {"outbox/a.json.v1.json", "outbox/a.json.v2.json", RESPONSE}
+    assert read(data, RESPONSE)["object"] == detail(2)
 
 
 def test_a_late_response_to_an_older_version_leaves_the_latest_alone(data: Watched) -> None:
     deliver = Deliverer(data)
     deliver(delivered(2))
-    latest = data.read(ANSWER)
+    latest = data.read(RESPONSE)
     deliver(delivered(1))
-    deliver(refused(0))
-    assert data.read(ANSWER) == latest
+    deliver(rejected(0))
+    assert data.read(RESPONSE) == latest
     assert FAILURE not in keys(data)
     assert {"outbox/a.json.v1.json", "outbox/a.json.v0.error.json"} <= keys(data)
 
 
 def test_a_response_replaces_an_older_failure_and_a_failure_an_older_response(data: Watched) -> None:
     deliver = Deliverer(data)
-    deliver(refused(1))
-    assert {ANSWER, FAILURE} & keys(data) == {FAILURE}
+    deliver(rejected(1))
+    assert {RESPONSE, FAILURE} & keys(data) == {FAILURE}
     deliver(delivered(2))
-    assert {ANSWER, FAILURE} & keys(data) == {ANSWER}
-    deliver(refused(3))
-    assert {ANSWER, FAILURE} & keys(data) == {FAILURE}
+    assert {RESPONSE, FAILURE} & keys(data) == {RESPONSE}
+    deliver(rejected(3))
+    assert {RESPONSE, FAILURE} & keys(data) == {FAILURE}
     assert read(data, FAILURE)["object"] == detail(3)
 
 
 def test_another_file_in_place_of_the_latest_is_overwritten(data: Watched) -> None:
     for body in (b"not JSON", b"[]", b'{"object": {"key": 1}}'):
-        data.write(ANSWER, body)
+        data.write(RESPONSE, body)
         Deliverer(data)(delivered())
-        assert read(data, ANSWER)["object"] == detail()
+        assert read(data, RESPONSE)["object"] == detail()
     data.write(FAILURE, b"a person's note")
     Deliverer(data)(delivered(2))
     assert data.read(FAILURE) == b"a person's note"
@@ -288,9 +288,9 @@ def test_in_any_order_of_responses_the_last_version_is_the_latest(
 ) -> None:
     data = CountingBucket("data")
     for number in [*order, *again]:
-        Deliverer(data)(delivered(number) if sound[number] else refused(number))
-    latest = ANSWER if sound[3] else FAILURE
-    assert {ANSWER, FAILURE} & keys(data) == {latest}
+        Deliverer(data)(delivered(number) if sound[number] else rejected(number))
+    latest = RESPONSE if sound[3] else FAILURE
+    assert {RESPONSE, FAILURE} & keys(data) == {latest}
     assert read(data, latest)["object"] == detail(3)
     endings = {f"outbox/a.json.v{number}{'' if sound[number] else '.error'}.json" for number in range(4)}
     assert keys(data) == endings | {latest}
@@ -299,10 +299,10 @@ def test_in_any_order_of_responses_the_last_version_is_the_latest(
 @pytest.mark.parametrize("sound", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("order", list(permutations((1, 2))))
 @pytest.mark.parametrize("moment", range(5))
-def test_of_two_concurrent_responses_the_later_version_is_the_latest(
+def test_the_later_version_of_two_concurrent_responses_is_the_latest(
     data: Watched, order: tuple[int, int], sound: tuple[bool, bool], moment: int
 ) -> None:
-    events = [delivered(number) if sound[number - 1] else refused(number) for number in order]
+    events = [delivered(number) if sound[number - 1] else rejected(number) for number in order]
     calls = 0
 
     def meanwhile() -> None:
@@ -315,20 +315,20 @@ def test_of_two_concurrent_responses_the_later_version_is_the_latest(
     data.set(meanwhile)
     Deliverer(data)(events[0])
     data.set(lambda: None)
-    if calls <= moment:  # it was done before that moment came
+    if calls <= moment:  # the delivery ended before that call
         Deliverer(data)(events[1])
-    latest = ANSWER if sound[1] else FAILURE
-    assert {ANSWER, FAILURE} & keys(data) == {latest}
+    latest = RESPONSE if sound[1] else FAILURE
+    assert {RESPONSE, FAILURE} & keys(data) == {latest}
     assert read(data, latest)["object"] == detail(2)
 
 
 def test_a_response_that_is_no_longer_the_latest_deletes_no_later_one(data: Watched) -> None:
-    """The third version is answered; the second has failed and not yet looked for others; the first comes last."""
+    """The third version has its response; the second has failed and not yet read the latest; the first comes last."""
     Deliverer(data)(delivered(3))
     data.write(FAILURE, json.dumps({"object": detail(2)}).encode())
     Deliverer(data)(delivered(1))
-    assert {ANSWER, FAILURE} & keys(data) == {ANSWER}
-    assert read(data, ANSWER)["object"] == detail(3)
+    assert {RESPONSE, FAILURE} & keys(data) == {RESPONSE}
+    assert read(data, RESPONSE)["object"] == detail(3)
 
 
 def test_a_writer_that_always_loses_gives_up_and_keeps_its_own_response(data: Watched) -> None:
@@ -337,10 +337,10 @@ def test_a_writer_that_always_loses_gives_up_and_keeps_its_own_response(data: Wa
     def meanwhile() -> None:
         nonlocal tried
         tried += 1
-        data.write(ANSWER, f"{tried}".encode())
+        data.write(RESPONSE, f"{tried}".encode())
 
     data.set(meanwhile)
     with pytest.raises(PublishConflict):
         Deliverer(data)(delivered())
-    assert tried == 2 * ATTEMPTS  # a look and a try each
+    assert tried == 2 * ATTEMPTS  # a read and a write each
     assert read(data, "outbox/a.json.v1.json")["object"] == detail()

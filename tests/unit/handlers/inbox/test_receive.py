@@ -28,7 +28,7 @@ DEEP = b'{"features": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
 class Versions(CountingBucket):
-    """A bucket that keeps the versions which are put into `kept`."""
+    """A bucket with the object versions in `kept`."""
 
     __slots__ = ("fails", "kept")
 
@@ -58,7 +58,7 @@ def stack(tmp_path: Path) -> MemoryStack:
 
 @pytest.fixture
 def with_images(tmp_path: Path) -> MemoryStack:
-    """A stack whose ensemble asks for a picture alone."""
+    """A stack whose ensemble has an image as its only feature."""
     made = MemoryStack()
     made.data = Versions()
     made.publish(sources(tmp_path, member("half"), features=[PIXELS]))
@@ -77,7 +77,7 @@ def receive(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any
     return response
 
 
-def refusal(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any) -> tuple[str, str]:
+def receive_rejected(stack: MemoryStack, key: str, body: bytes | None = None, **more: Any) -> tuple[str, str]:
     response = receive(stack, key, body, **more)
     assert response.keys() == {"object", "kind", "failure"}
     assert response["kind"] == "refused"
@@ -120,7 +120,7 @@ def test_of_a_bucket_without_versions_the_dataset_is_the_object(stack: MemorySta
     assert response["input"] == {"dataset": "s3://data/inbox/a.csv"}
 
 
-def test_each_version_is_read_for_itself(stack: MemoryStack) -> None:
+def test_each_version_is_read_separately(stack: MemoryStack) -> None:
     stack.data.kept["inbox/a.json", "v2"] = json.dumps({"features": {"x": 2}}).encode()
     first = receive(stack, "inbox/a.json", json.dumps(PAYLOAD).encode())
     second = receive(stack, "inbox/a.json", size=20, **{"version-id": "v2"})
@@ -155,7 +155,7 @@ def test_a_folders_marker_starts_nothing(stack: MemoryStack) -> None:
 # ----------------------------------------------------------------------------------------------------------- names
 
 
-def test_the_same_version_has_the_same_name_and_another_another(stack: MemoryStack) -> None:
+def test_a_version_has_one_name_and_other_versions_have_others(stack: MemoryStack) -> None:
     def name(key: str = "inbox/a.csv", **more: Any) -> str:
         return str(receive(stack, key, **more)["name"])
 
@@ -169,8 +169,8 @@ def test_the_same_version_has_the_same_name_and_another_another(stack: MemorySta
         name(**plain, etag="e2"),
     ]
     assert len(set(names)) == len(names)
-    assert name() == name(sequencer="0F", etag="e9", size=9) == names[0]  # an event that comes twice, told otherwise
-    for one in names:  # the role starts executions that are called so, of at most 80 characters
+    assert name() == name(sequencer="0F", etag="e9", size=9) == names[0]  # the same version in another event
+    for one in names:  # the role may start executions with this prefix; a name has at most 80 characters
         assert one.startswith("inbox-")
         assert set(one.removeprefix("inbox-")) <= set("0123456789abcdef")
         assert len(one) == len("inbox-") + 32
@@ -184,7 +184,7 @@ def test_rows_above_4_kb_stay_in_s3_and_those_below_travel(stack: MemoryStack) -
         return {"instances": [{"x": 1}] * many, "metadata": {"from": "here"}, "prediction_id": "p"}
 
     most = next(many for many in range(1, 10_000) if len(msgspec.json.encode(rows(many + 1))) > INPUT_BYTES)
-    body = json.dumps(rows(most), indent=4).encode()  # what counts is not how it was written
+    body = json.dumps(rows(most), indent=4).encode()  # the size of the parsed rows counts, not of the text
     assert len(body) > INPUT_BYTES
     assert receive(stack, "inbox/a.json", body)["input"] == rows(most)
     input_ = receive(stack, "inbox/a.json", json.dumps(rows(most + 1)).encode())["input"]
@@ -201,7 +201,7 @@ def test_one_large_row_stays_in_s3_as_a_list_of_one(stack: MemoryStack) -> None:
     assert "features" not in input_
 
 
-def test_rows_that_lie_in_s3_already_stay_where_they_are(stack: MemoryStack) -> None:
+def test_rows_already_in_s3_are_not_copied(stack: MemoryStack) -> None:
     payload = {"instances": {"s3": "s3://data/payloads/rows.json"}, "metadata": {"note": "n" * 3000}}
     assert receive(stack, "inbox/a.json", json.dumps(payload).encode())["input"] == payload
     assert stack.data.written == []
@@ -234,13 +234,13 @@ def test_a_byte_order_mark_is_not_a_part_of_the_json(stack: MemoryStack) -> None
     ],
 )
 def test_json_that_is_no_payload_is_rejected_with_its_reason(stack: MemoryStack, body: bytes, words: str) -> None:
-    error, cause = refusal(stack, "inbox/a.json", body)
+    error, cause = receive_rejected(stack, "inbox/a.json", body)
     assert error == "InboxObjectRefused"
     assert words in cause
 
 
-def test_json_with_a_key_twice_is_refused_as_elsewhere(stack: MemoryStack) -> None:
-    error, cause = refusal(stack, "inbox/a.json", b'{"features": {"x": 1, "x": 2}}')
+def test_json_with_a_key_twice_is_rejected_as_by_the_http_api(stack: MemoryStack) -> None:
+    error, cause = receive_rejected(stack, "inbox/a.json", b'{"features": {"x": 1, "x": 2}}')
     assert error == "InvalidPayload"
     assert cause == '1 problem:\n- $: "x" is given twice in one object; give it once'
 
@@ -256,10 +256,10 @@ def test_json_with_a_key_twice_is_refused_as_elsewhere(stack: MemoryStack) -> No
         ({"instances": [{"x": 1}] * (MAX_ROWS + 1)}, ["$.instances"]),
     ],
 )
-def test_a_payload_whose_frame_is_wrong_is_refused_in_an_executions_words(
+def test_a_payload_with_a_bad_structure_is_rejected_with_an_executions_message(
     stack: MemoryStack, payload: Any, paths: list[str]
 ) -> None:
-    error, cause = refusal(stack, "inbox/a.json", json.dumps(payload).encode())
+    error, cause = receive_rejected(stack, "inbox/a.json", json.dumps(payload).encode())
     assert error == "InvalidPayload"
     assert [line[2 : line.index(": ")] for line in cause.splitlines()[1:]] == paths
     assert stack.data.written == []
@@ -267,67 +267,67 @@ def test_a_payload_whose_frame_is_wrong_is_refused_in_an_executions_words(
 
 @pytest.mark.parametrize("name", ["a.txt", "a.json.txt", "a", "a.gz", "a.xlsx", "a.zip", "a.csv.bz2", "a.gif", "json"])
 def test_an_unknown_kind_is_rejected_with_the_known_ones(stack: MemoryStack, name: str) -> None:
-    error, cause = refusal(stack, f"inbox/{name}", b"GIF89a and so on")
+    error, cause = receive_rejected(stack, f"inbox/{name}", b"GIF89a and so on")
     assert error == "InboxObjectRefused"
     assert f"inbox/{name} is of no known kind" in cause
     assert all(f'"{ending}"' in cause for ending in (".json", *IMAGES, *KINDS))
 
 
 @pytest.mark.parametrize("ending", IMAGES)
-def test_a_name_alone_makes_no_image(with_images: MemoryStack, ending: str) -> None:
-    error, cause = refusal(with_images, f"inbox/a{ending}", b"GIF89a and so on")
+def test_a_file_name_alone_makes_no_image(with_images: MemoryStack, ending: str) -> None:
+    error, cause = receive_rejected(with_images, f"inbox/a{ending}", b"GIF89a and so on")
     assert error == "InboxObjectRefused"
     assert "does not start like a PNG, JPEG or WebP" in cause
 
 
 def test_an_image_for_an_ensemble_without_images_is_rejected_with_its_features(stack: MemoryStack) -> None:
-    error, cause = refusal(stack, "inbox/a.png", image())
+    error, cause = receive_rejected(stack, "inbox/a.png", image())
     assert (error, cause.split("; ")[1]) == ("InboxObjectRefused", "send a payload as JSON")
     assert 'the ensemble needs "x"' in cause
     assert stack.data.written == []
 
 
-def test_before_anything_is_published_an_image_is_refused() -> None:
+def test_before_anything_is_published_an_image_is_rejected() -> None:
     empty = MemoryStack()
     empty.data = Versions()
-    assert refusal(empty, "inbox/a.png", image())[0] == "NothingPublished"
+    assert receive_rejected(empty, "inbox/a.png", image())[0] == "NothingPublished"
 
 
 @pytest.mark.parametrize("ending", [".json", ".png", "", *KINDS])
-def test_what_is_empty_is_refused_whatever_it_is_called(stack: MemoryStack, ending: str) -> None:
-    error, cause = refusal(stack, f"inbox/a{ending}", b"")
+def test_an_empty_object_is_rejected_under_any_name(stack: MemoryStack, ending: str) -> None:
+    error, cause = receive_rejected(stack, f"inbox/a{ending}", b"")
     assert (error, cause) == ("InboxObjectRefused", f"inbox/a{ending} is empty; upload it again")
 
 
-def test_a_large_file_is_refused_unread(stack: MemoryStack) -> None:
-    error, cause = refusal(stack, "inbox/a.json", size=FILE_BYTES + 1)
+def test_a_large_file_is_rejected_unread(stack: MemoryStack) -> None:
+    error, cause = receive_rejected(stack, "inbox/a.json", size=FILE_BYTES + 1)
     assert error == "InboxObjectRefused"
     assert f"has {FILE_BYTES + 1:,} bytes; use at most {FILE_BYTES:,}, or one of *.csv" in cause
     assert stack.data.calls.total() == 0
 
 
-def test_what_was_removed_meanwhile_is_refused(stack: MemoryStack) -> None:
-    error, cause = refusal(stack, "inbox/a.json", size=10)
+def test_an_object_that_was_removed_meanwhile_is_rejected(stack: MemoryStack) -> None:
+    error, cause = receive_rejected(stack, "inbox/a.json", size=10)
     assert (error, cause) == ("InboxObjectRefused", "inbox/a.json was removed before it was read; upload it again")
 
 
 @pytest.mark.parametrize("name", ["/a.json", "a//b.csv", "./a.json", "a/../b.parquet", "a\n.json", "\x7f.csv"])
-def test_a_key_that_cannot_be_named_everywhere_is_refused(stack: MemoryStack, name: str) -> None:
-    error, cause = refusal(stack, f"inbox/{name}", size=10)
+def test_a_key_that_some_clients_cannot_read_is_rejected(stack: MemoryStack, name: str) -> None:
+    error, cause = receive_rejected(stack, f"inbox/{name}", size=10)
     assert error == "InboxObjectRefused"
     assert "upload it under another" in cause
     assert "\n" not in cause
 
 
-def test_when_s3_fails_the_state_machine_tries_again(stack: MemoryStack) -> None:
+def test_the_state_machine_retries_when_s3_fails(stack: MemoryStack) -> None:
     object.__setattr__(stack.data, "fails", True)
     with pytest.raises(StorageUnavailable):
         receive(stack, "inbox/a.json", b"{}")
 
 
 @pytest.mark.slow
-def test_a_refusal_fits_into_a_state_however_many_fields_are_bad(stack: MemoryStack) -> None:
+def test_a_rejection_fits_into_a_state_however_many_fields_are_bad(stack: MemoryStack) -> None:
     body = json.dumps({f"{number}" * 20: 1 for number in range(50_000)}).encode()
-    error, cause = refusal(stack, "inbox/a.json", body)
+    error, cause = receive_rejected(stack, "inbox/a.json", body)
     assert error == "InvalidPayload"
     assert len(cause.encode()) < 32_768

@@ -11,7 +11,7 @@ from hypothesis import given
 from stepensemble.handlers.inbox.s3_object import InboxObject, read_inbox_object
 from stepensemble.storage.keys import FAILURE, KEY_BYTES, OUTBOX, RESPONSE, response_key, to_portable_key
 
-TOLD = {"key": "inbox/a.json", "size": 3, "etag": "abc", "version-id": "v1", "sequencer": "0A"}
+DETAIL = {"key": "inbox/a.json", "size": 3, "etag": "abc", "version-id": "v1", "sequencer": "0A"}
 SEQUENCERS = st.text("0123456789ABCDEF", min_size=1, max_size=20)
 PARTS = st.text("a.é漢😀 _%#?+\n\x7f", max_size=12)
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
@@ -33,7 +33,7 @@ def test_older_is_a_strict_order(first: str, second: str, third: str) -> None:
 
 
 @given(SEQUENCERS, SEQUENCERS)
-def test_a_sequencer_counts_as_the_hex_fraction_that_its_digits_are(first: str, second: str) -> None:
+def test_sequencers_compare_as_hex_fractions(first: str, second: str) -> None:
     fractions = [Fraction(int(digits, 16), 16 ** len(digits)) for digits in (first, second)]
     assert object_(first).is_older(second) == (fractions[0] < fractions[1])
 
@@ -49,20 +49,20 @@ def test_a_shorter_one_is_padded_on_its_right() -> None:
 
 
 def test_the_object_of_an_event_is_read_and_other_keys_are_ignored() -> None:
-    assert read_inbox_object({**TOLD, "more": 1}) == InboxObject("inbox/a.json", 3, "abc", "0A", "v1")
+    assert read_inbox_object({**DETAIL, "more": 1}) == InboxObject("inbox/a.json", 3, "abc", "0A", "v1")
 
 
 @pytest.mark.parametrize(
-    "detail", [{}, {"key": "inbox/a"}, {**TOLD, "size": "3"}, {**TOLD, "key": None}, "inbox/a", None]
+    "detail", [{}, {"key": "inbox/a"}, {**DETAIL, "size": "3"}, {**DETAIL, "key": None}, "inbox/a", None]
 )
-def test_what_is_not_an_object_is_refused(detail: Any) -> None:
+def test_what_is_not_an_object_is_rejected(detail: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
         read_inbox_object(detail)
 
 
 @pytest.mark.parametrize("unversioned", [{}, {"version-id": None}, {"version-id": "null"}])
-def test_without_a_version_id_a_version_is_named_by_when_it_came_and_what_it_is(unversioned: dict[str, Any]) -> None:
-    detail = {name: value for name, value in TOLD.items() if name != "version-id"} | unversioned
+def test_without_a_version_id_a_version_is_named_by_its_sequencer_and_etag(unversioned: dict[str, Any]) -> None:
+    detail = {name: value for name, value in DETAIL.items() if name != "version-id"} | unversioned
     found = read_inbox_object(detail)
     assert (found.version_id, found.version) == (None, "0A-abc")
     assert read_inbox_object({**detail, "sequencer": "0B"}).version != found.version
@@ -70,7 +70,7 @@ def test_without_a_version_id_a_version_is_named_by_when_it_came_and_what_it_is(
 
 
 def test_a_version_id_alone_names_a_version() -> None:
-    assert read_inbox_object(TOLD).version == read_inbox_object({**TOLD, "sequencer": "0F"}).version == "v1"
+    assert read_inbox_object(DETAIL).version == read_inbox_object({**DETAIL, "sequencer": "0F"}).version == "v1"
 
 
 # ------------------------------------------------------------------------------------------------------------ keys
@@ -109,7 +109,7 @@ def test_the_response_to_the_longest_key_has_a_key_too(letter: str, version: str
     assert response_key(longest[:-1] + "b", version, FAILURE) != key
 
 
-def test_a_name_is_cut_only_where_it_must_be() -> None:
+def test_a_name_is_truncated_only_if_it_is_too_long() -> None:
     fits = "a" * (KEY_BYTES - len(OUTBOX) - len(RESPONSE))
     assert response_key(f"inbox/{fits}", None, RESPONSE) == f"outbox/{fits}.json"
     assert "~" in response_key(f"inbox/{fits}a", None, RESPONSE)
@@ -127,6 +127,6 @@ def test_every_response_has_a_key_in_the_outbox_that_every_client_can_read(
 
 
 @given(NAMES, st.text("abc0123456789-", min_size=1, max_size=40), st.text("abc0123456789-", min_size=1, max_size=40))
-def test_versions_of_a_key_have_responses_of_their_own(name: str, first: str, second: str) -> None:
+def test_each_version_of_a_key_has_its_own_response(name: str, first: str, second: str) -> None:
     keys = {response_key(f"inbox/{name}", version, RESPONSE) for version in (first, second, None)}
     assert len(keys) == len({first, second, None})
