@@ -1,7 +1,7 @@
 """The four network architectures of the ensemble, and a fifth that can be added to it.
 
-Each takes the columns its member names in the manifest and returns the probability of survival. Sizes, penalties and step
-counts were chosen by cross-validation within the training passengers (`train.py --cross-validate`).
+Each takes the columns its member names in the manifest and returns the probability of survival. Sizes, penalties and
+step counts were chosen by cross-validation within the training passengers (`train.py --cross-validate`).
 """
 
 from __future__ import annotations

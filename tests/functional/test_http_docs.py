@@ -1,4 +1,4 @@
-"""What docs/http.md shows is what happens."""
+"""The calls in docs/http.md return what the page shows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADDRESS = "http://127.0.0.1:8501"
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize(("command", "output"), CALLS, ids=lambda text: text[:60])
-def test_a_shown_call_is_answered_as_shown(local: LocalStack, stack: Stack, command: str, output: str) -> None:
+def test_a_shown_call_returns_what_is_shown(local: LocalStack, stack: Stack, command: str, output: str) -> None:
     assert stack.outputs
     assert local.http is not None
     arguments = shlex.split(command.replace(ADDRESS, local.http))
@@ -50,22 +50,22 @@ def test_the_calls_of_the_guide_get_predictions(local: LocalStack, stack: Stack,
     assert "predictions" in json.loads(done.stdout)
 
 
-def test_the_shown_signer_is_answered(local: LocalStack, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shown_signer_gets_a_prediction(local: LocalStack, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stack.outputs
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "local")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     names: dict[str, object] = {}
-    exec(PYTHON, names)  # noqa: S102 (the page's own)
-    ask = names["ask"]
-    assert callable(ask)
+    exec(PYTHON, names)  # noqa: S102 (code of the page)
+    predict = names["predict"]
+    assert callable(predict)
     passenger = json.loads((ROOT / "events" / "passenger.json").read_text())
-    assert ask(f"{local.http}/predict", passenger)["status"] == "COMPLETE"
+    assert predict(f"{local.http}/predict", passenger)["status"] == "COMPLETE"
 
 
 def test_every_status_and_every_path_is_described() -> None:
-    told = {int(status) for status in re.findall(r"\b([45]\d\d)\b", PAGE)}
-    assert set(STATUSES.values()) <= told
+    documented = {int(status) for status in re.findall(r"\b([45]\d\d)\b", PAGE)}
+    assert set(STATUSES.values()) <= documented
     for path in describe_api()["paths"]:
         first = path.split("/")[1].split("{")[0]
         assert f"/{first}" in PAGE
