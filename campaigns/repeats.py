@@ -39,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def send_one_id(found: Findings, stack: Stack, address: str, clients: int) -> None:
     """Send one prediction id from many clients at once."""
     body = json.dumps({"features": PASSENGER, "prediction_id": "shared"})
-
     busy = Counter[int]()
 
     def send(_: int) -> tuple[int, bytes]:
@@ -48,9 +47,9 @@ def send_one_id(found: Findings, stack: Stack, address: str, clients: int) -> No
             connection = HTTPConnection(address, timeout=WAIT_SECONDS)
             connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            response = response.status, response.read()
+            received = response.read()
             if response.status != 503 or time.monotonic() > deadline:
-                return response
+                return response.status, received
             busy[503] += 1
             time.sleep(float(response.headers["Retry-After"]))
 
@@ -84,9 +83,8 @@ def repeat_event(found: Findings, stack: Stack, events: int) -> None:
     found.expect(statuses == {"SUCCEEDED": events}, f"repeated events ended as {dict(statuses)}")
     found.expect(len(stack.records.latest(10_000)) == before, "a repeated event was predicted again")
     responses = [one.key for one in stack.data.list("outbox/") if one.key.startswith("outbox/repeated.json.")]
-    found.expect(
-        len(responses) == 2, f"a repeated event has the responses {responses}"
-    )  # the version's, and the latest one
+    # The version's response, and the latest one.
+    found.expect(len(responses) == 2, f"a repeated event has the responses {responses}")
 
 
 def put_versions(found: Findings, stack: Stack, versions: int) -> None:

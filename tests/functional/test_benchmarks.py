@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they have written is of what there is. No time is asserted."""
+"""The benchmarks run, and their stored results match the project. No time is asserted."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ def test_aggregation_is_measured_for_every_method(measured: tuple[dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
-        (("--rounds", "0"), "argument --rounds: 0 is no number of them: give 1 or more"),
-        (("--rounds", "many"), "argument --rounds: many is no number of them: give 1 or more"),
-        (("--output", "nowhere/result.json"), "argument --output: there is no folder nowhere: make it first"),
+        (("--rounds", "0"), "argument --rounds: 0 is not a count: give 1 or more"),
+        (("--rounds", "many"), "argument --rounds: many is not a count: give 1 or more"),
+        (("--output", "nowhere/result.json"), "argument --output: there is no folder nowhere: create it first"),
     ],
 )
-def test_wrong_usage_is_reported_before_anything_is_measured(wrong: tuple[str, str], told: str) -> None:
+def test_wrong_usage_is_reported_before_anything_is_measured(wrong: tuple[str, str], message: str) -> None:
     command = [sys.executable, BENCHMARKS / "aggregation.py", *wrong]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.endswith(f"aggregation.py: error: {told}\n")
+    assert done.stderr.endswith(f"aggregation.py: error: {message}\n")
     assert not done.stdout
 
 
@@ -145,7 +145,7 @@ def read_kept(name: str) -> Any:
 )
 def test_the_batch_a_script_and_the_limit_predict_the_same_and_are_measured(tmp_path: Path) -> None:
     printed = run_benchmark("million", tmp_path / "million.json", "--rows", 3000, "--rounds", 1)
-    # The benchmark itself ends with an error where one of the three gives other answers.
+    # The benchmark itself ends with an error where one of the three gives other predictions.
     assert printed["rows"] == 3000
     assert {(claim["against"], claim["goal"], claim["slower"]) for claim in printed["claims"]} == {
         ("pandas and keras.predict", 3, False),
@@ -157,7 +157,7 @@ def test_the_batch_a_script_and_the_limit_predict_the_same_and_are_measured(tmp_
 @pytest.mark.tensorflow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 def test_predictions_in_process_are_measured_against_others_that_are_equal(tmp_path: Path) -> None:
-    # The benchmark itself ends with an error where one of them answers otherwise.
+    # The benchmark itself ends with an error where one of them gives other predictions.
     printed = run_benchmark("in_process", tmp_path / "in_process.json", "--rounds", 1)
     assert [claim["goal"] for claim in printed["claims"]] == [1000, 20, 10, 1, 1, 1]
     assert_same_form(printed, read_kept("in_process"))
@@ -267,7 +267,7 @@ def test_what_would_be_there_instead_is_computed_by_hand(computed: Any) -> None:
     assert sum(cost.price_lambda(measured).values()) == pytest.approx(0.2e-6 + 0.02 * 0.0000166667 + 0.5e-6)
     assert sum(cost.price_serverless(measured).values()) == pytest.approx(0.01 * 0.00004 + 2 * 0.016e-6)
     assert cost.price_endpoint(measured, 100)["compute"] == pytest.approx(730 * 0.056)
-    # Two vCPUs answer 200 a second, 525.6 million in 730 hours.
+    # Two vCPUs predict 200 a second, 525.6 million in 730 hours.
     assert cost.price_endpoint(measured, 525.7e6)["compute"] == pytest.approx(2 * 730 * 0.056)
 
 
@@ -331,7 +331,7 @@ def test_charts_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path) -
         assert "dc:date" not in text
         assert len(text) < 150_000
     for once in ("once", "again"):
-        charts.write_pictures(results, tmp_path / once)
+        charts.write_charts(results, tmp_path / once)
     for name in charts.CHARTS:
         assert (tmp_path / "once" / f"{name}.svg").read_bytes() == (tmp_path / "again" / f"{name}.svg").read_bytes()
 
