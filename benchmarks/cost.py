@@ -38,7 +38,7 @@ from prices import (
 from scale import CORE_MEMORY, DEFAULT_CONCURRENCY, SCORE_MEMORY, STATE_SECONDS, compute_run, compute_shard, walk
 from timing import Spread
 
-from stepensemble.batch.report.cost import FRAME_TRANSITIONS
+from stepensemble.batch.report.cost import RUN_TRANSITIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -229,7 +229,7 @@ def price_batch(measured: Measured, predictions: float) -> dict[str, float]:
     """Return the dollars of a month with a run a day; a shard that is begun counts as a whole one."""
     shard = compute_shard(measured.batch, MEMBERS)
     run = compute_run(measured.batch, shard, math.ceil(predictions / DAYS), DEFAULT_CONCURRENCY)
-    transitions = (run.shards * shard.way.transitions + FRAME_TRANSITIONS) * STATE_TRANSITION.dollars
+    transitions = (run.shards * shard.way.transitions + RUN_TRANSITIONS) * STATE_TRANSITION.dollars
     requests = (run.shards * shard.requests + 2) * LAMBDA_REQUEST.dollars  # and Plan and Summarize
     compute = run.dollars - run.shards * (shard.dollars - shard.gb_seconds * LAMBDA_TIME.dollars)
     objects = (

@@ -140,8 +140,8 @@ def _run_batch(stack: Stack, table: Path, folder: Path, laps: Laps) -> Callable[
         execution = start_run(stack, Request(dataset=stack.data.pointer(dataset.key).s3))
         followed = follow_run(stack, execution)
         summary = read_summary(stack, followed)
-        if followed.result is None or summary is None or followed.how != "new":
-            raise RuntimeError(f"the run was {followed.how}: {followed.error} {followed.cause}")
+        if followed.result is None or summary is None or followed.mode != "new":
+            raise RuntimeError(f"the run was {followed.mode}: {followed.error} {followed.cause}")
         ended = time.perf_counter()
         fetched = fetch_results(stack, summary, folder / "results")
         fetched_at = time.perf_counter()

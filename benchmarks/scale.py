@@ -25,7 +25,7 @@ from prices import LAMBDA_REQUEST, LAMBDA_TIME, S3_READ, S3_WRITE, STATE_TRANSIT
 
 from stepensemble.batch.documents import SHARD_BYTES
 from stepensemble.batch.input.sharding import HEADS_AT_ONCE
-from stepensemble.batch.publication import AT_ONCE
+from stepensemble.batch.publication import CONNECTIONS
 from stepensemble.core.state_size import FRAME_BYTES, MEMBER_BYTES, STATE_BYTES
 from stepensemble.storage.objects import DELETED_AT_ONCE
 
@@ -249,7 +249,7 @@ def plan_speed(measured: Result) -> float:
 def summarize_seconds(shard: Shard) -> float:
     """Return the seconds that Summarize takes for one shard: some requests at once, and its share of a deletion."""
     left = 1 + shard.members + REPORTED  # columns, outputs; part, rejected rows, report
-    return LATENCY * (REPORTED / AT_ONCE + left / DELETED_AT_ONCE)
+    return LATENCY * (REPORTED / CONNECTIONS + left / DELETED_AT_ONCE)
 
 
 def name_first_limit(run: Run) -> str:

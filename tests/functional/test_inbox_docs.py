@@ -13,7 +13,7 @@ import pytest
 from builders import ROOT
 from driving import ENSEMBLE, run_ensemble, shown_commands
 from stepensemble.batch.documents import KINDS
-from stepensemble.handlers.inbox.receive import JSON, PICTURES
+from stepensemble.handlers.inbox.receive import IMAGES, JSON
 from stepensemble.handlers.prediction.payload_objects import FILE_BYTES
 from written import assert_as_shown
 
@@ -57,7 +57,7 @@ def test_a_shown_session_runs(project: Path, session: str) -> None:
 
 def test_every_kind_and_the_limit_are_described() -> None:
     table = PAGE[PAGE.index("| what arrives") : PAGE.index("The response to")]
-    known = {f"*{ending}" for ending in (JSON, *PICTURES, *KINDS)}
+    known = {f"*{ending}" for ending in (JSON, *IMAGES, *KINDS)}
     shown = set(re.findall(r"`(\*\.\w+)`", table))
     assert shown | {f"{one}.gz" for one in shown if f"{one}.gz" in known} == known
     assert f"{FILE_BYTES >> 20} MB" in PAGE

@@ -15,7 +15,7 @@ import pytest
 from samcli.yamlhelper import yaml_parse
 
 from driving import ROOT
-from stepensemble.batch.report.cost import ROUND_TRANSITIONS, SHARD_TRANSITIONS
+from stepensemble.batch.report.cost import SHARD_TRANSITIONS, TIER_TRANSITIONS
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -65,7 +65,7 @@ def test_sizes_are_those_of_the_template() -> None:
 @pytest.mark.parametrize("members", [1, 4, 16])
 def test_a_shard_goes_as_its_cost_is_counted(members: int) -> None:
     way = scale.read_way(members)
-    assert way.transitions == SHARD_TRANSITIONS + ROUND_TRANSITIONS + members
+    assert way.transitions == SHARD_TRANSITIONS + TIER_TRANSITIONS + members
     # Start and end; Normalize, Any rows?, Score members, Aggregate, Next tier?, Shard ended; an iteration and its task.
     assert way.events == 2 + (5 + 2 + 4 + 5 + 2 + 2) + members * (2 + 5)
     assert way.steps == 7

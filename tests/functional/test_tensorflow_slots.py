@@ -116,7 +116,7 @@ def test_both_kinds_of_slots_are_warmed_up(stack: Stack, make: Callable[[float],
     halved = make(0.5)
     publish(halved, stack.releases, stack.slots)
     warmed = warm_up_twice(stack)
-    first, again = warmed.first.warm_up, warmed.again.warm_up
+    first, again = warmed.first.warm_up, warmed.second.warm_up
     assert [(one.id, one.error) for one in first.members] == [("half", None), ("times", None)]
     assert first.members[1].cold is True
     assert [one.cold for one in again.members] == [False, False]

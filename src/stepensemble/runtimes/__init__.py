@@ -2,7 +2,7 @@
 
 A `Model` is expensive to load and cheap to run: load it once, and predict many times, from one thread. `model` has what
 the runtimes share, `archives` reads and writes the artifacts of the `tensorflow` runtime, and `graph_checks` finds
-graphs that could do more than compute.
+graphs that could do more than compute: those with operations that `allowed_operations` does not list.
 """
 
 from __future__ import annotations

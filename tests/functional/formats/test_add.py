@@ -190,7 +190,7 @@ def test_the_command_converts_in_a_child_process_and_shows_parity(made: Path, tm
     again = run_ensemble(tmp_path, "add", "softmax.keras", "--id", "first", "--manifest", path.name, "--replace")
     assert (again.returncode, again.stderr) == (0, "")
     lines = again.stdout.splitlines()
-    assert lines[0].rstrip() == "member    first, version 1, in the place of version 1"
-    assert lines[1].rstrip() == "model     a file of Keras 3, converted to LiteRT"
-    assert lines[2].startswith("parity    LiteRT is at most ")
+    assert lines[0].rstrip() == "member    first, version 1, replaces version 1"
+    assert lines[1].rstrip() == "model     a Keras 3 file, converted to LiteRT"
+    assert lines[2].startswith("parity    LiteRT differs from TensorFlow by at most ")
     assert lines[2].rstrip().endswith(" of the output's scale, no labels changed")

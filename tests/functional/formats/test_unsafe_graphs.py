@@ -53,12 +53,12 @@ def test_models_that_compute_pass(made: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("python", 'known to compute and do nothing else, "PyFunc"'),
-        ("eager", 'known to compute and do nothing else, "EagerPyFunc"'),
-        ("reads", 'known to compute and do nothing else, "ReadFile"'),
-        ("branches", 'known to compute and do nothing else, "ReadFile"'),
-        ("writes", 'known to compute and do nothing else, "WriteFile"'),
-        ("prints", 'known to compute and do nothing else, "PrintV2"'),
+        ("python", 'not known to only compute, "PyFunc"'),
+        ("eager", 'not known to only compute, "EagerPyFunc"'),
+        ("reads", 'not known to only compute, "ReadFile"'),
+        ("branches", 'not known to only compute, "ReadFile"'),
+        ("writes", 'not known to only compute, "WriteFile"'),
+        ("prints", 'not known to only compute, "PrintV2"'),
         ("saves", "SaveV2, which writes files, outside the part that saves its variables"),
         ("restores", "RestoreV2, which reads files, outside the part that restores its variables"),
         ("looks_up", "InitializeTableFromTextFileV2, which may read a file that is not one of its assets"),
@@ -267,7 +267,11 @@ def asset_elsewhere(tf: Any, folder: Path, secret: Path) -> Path:
     ("make", "reason", "expected"),
     [
         (graph_in_a_string, '"DatasetFromGraph", "DatasetToSingleElement"', [[0.0]]),
-        (path_as_argument, "InitializeTableFromTextFileV2, which reads a file that may be another", ["the secret,1"]),
+        (
+            path_as_argument,
+            "InitializeTableFromTextFileV2, which may read a file that is not one of its assets",
+            ["the secret,1"],
+        ),
         (vocabulary_of_a_sampler, '"FixedUnigramCandidateSampler"', [[0.0]]),
         (asset_elsewhere, "an asset that is not in its folder", ["the secret,1"]),
     ],
@@ -297,7 +301,9 @@ def test_a_table_that_a_signature_fills_is_rejected(made: Path, tmp_path: Path) 
         filling = next(node for node in graph.graph_def.node if "initializer" in node.attr["f"].func.name)
         graph.signature_def["serving_default"].outputs["y"].name = f"{filling.name}:0"
 
-    with pytest.raises(FileUnsafe, match="InitializeTableFromTextFileV2, which reads a file that may be another"):
+    with pytest.raises(
+        FileUnsafe, match="InitializeTableFromTextFileV2, which may read a file that is not one of its assets"
+    ):
         check(changed(made / "table", tmp_path, fill_when_called))
 
 
@@ -307,7 +313,9 @@ def test_an_initialization_with_inputs_is_an_ordinary_signature(made: Path, tmp_
             graph.signature_def["serving_default"].inputs["x"]
         )
 
-    with pytest.raises(FileUnsafe, match="InitializeTableFromTextFileV2, which reads a file that may be another"):
+    with pytest.raises(
+        FileUnsafe, match="InitializeTableFromTextFileV2, which may read a file that is not one of its assets"
+    ):
         check(changed(made / "table", tmp_path, feed_the_initialization))
 
 

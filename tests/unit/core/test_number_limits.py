@@ -160,8 +160,8 @@ def check_answers(read: Manifest, generator: np.random.Generator) -> None:
     check_finite(msgspec.to_builtins(decided.to_output("p", "r")))
     answered = predict_shard(made, made.policy, pl.DataFrame({"row": np.arange(rows)}), CollectedResults([said]))
     assert isinstance(answered, ShardPredictions)
-    if answered.heard is not None:
-        check_finite(msgspec.to_builtins(count_predictions(made, answered.heard, {})))
+    if answered.decision is not None:
+        check_finite(msgspec.to_builtins(count_predictions(made, answered.decision, ())))
     fast_path = prepare_fast_path(made)
     for row in range(rows if fast_path is not None else 0):
         alone = fast_path({id_: MemberResult(id_, one.outputs[[row]]) for id_, one in said.items()})

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import assert_never
 
 import numpy as np
 
@@ -101,7 +102,11 @@ LINEAR_METHODS = (Mean, WeightedMean, SoftVote)
 """Methods whose result sums to 1 where the voters' probabilities do."""
 
 
-def _combine(aggregation: Aggregation, outputs: Sequence[Floats], shares: Floats) -> Floats:
+def _combine(
+    aggregation: Mean | WeightedMean | SoftVote | Median | TrimmedMean | Min | Max,
+    outputs: Sequence[Floats],
+    shares: Floats,
+) -> Floats:
     match aggregation:
         case Median():
             return median(outputs)
@@ -111,8 +116,10 @@ def _combine(aggregation: Aggregation, outputs: Sequence[Floats], shares: Floats
             return lowest(outputs)
         case Max():
             return highest(outputs)
-        case _:
+        case Mean() | WeightedMean() | SoftVote():
             return weighted_mean(outputs, shares)
+        case _:
+            assert_never(aggregation)
 
 
 def weighted_mean(outputs: Sequence[Floats], shares: Floats) -> Floats:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add, mul
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, assert_never
 
 import numpy as np
 
@@ -49,11 +49,16 @@ from stepensemble.core.schema.policy import (
     Aggregation,
     Confidence,
     GeometricMean,
+    HardVote,
     Max,
+    Mean,
     Median,
     Min,
+    SoftVote,
     Stacking,
     TrimmedMean,
+    WeightedMean,
+    WeightedVote,
     name_method,
 )
 from stepensemble.core.schema.task import BinaryTask, RegressionTask, Task, class_thresholds, name_classes
@@ -279,8 +284,10 @@ def _prepare_method(method: Aggregation, voters: int) -> _Combine | None:
             return min
         case Max():
             return max
-        case _:
+        case Mean() | WeightedMean() | SoftVote() | HardVote() | WeightedVote() | GeometricMean() | Stacking():
             return None
+        case _:
+            assert_never(method)
 
 
 def _prepare_mean(shares: Numbers) -> _Combine:
