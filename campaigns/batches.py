@@ -66,7 +66,7 @@ def disturb(found: Findings, project: Path, dataset: Path, batches: int, seed: i
             process.communicate()
         keep_up(project)
         again = run_batch(project, dataset, day)
-        resumed += again["how"] == "resumed"
+        resumed += again["mode"] == "resumed"
         found.expect(read_parts(project, again) == whole, f"the batch of {day} has other results than the first one")
     found.counts |= {"killed": killed, "resumed": resumed, "parts": len(whole), "rows": again["rows_out"]}
 
