@@ -72,7 +72,7 @@ def draw_decisions(evaluated: Evaluated) -> Figure:
         points = [(rank, p) for rank, p, s in zip(ranks, band.probability, band.survived, strict=True) if s == outcome]
         axes.plot(*zip(*points, strict=True), "o", markersize=2.6, color=colour, label=f"{name} ({len(points)})")
     axes.axhline(evaluated.threshold, color=INK, linewidth=0.8, linestyle="--")
-    axes.annotate("threshold: “survived” is predicted at or above", (3, evaluated.threshold + 0.015), fontsize=8)
+    axes.annotate("“survived” is predicted at or above this threshold", (3, evaluated.threshold + 0.015), fontsize=8)
     axes.set(xlim=(0, len(ranks) + 1), ylim=(0, 1), ylabel="probability of “survived”")
     axes.set_xlabel(f"{len(ranks)} held-out passengers, sorted by the ensemble's probability")
     axes.legend(loc="upper left", bbox_to_anchor=(0, 1.0))
