@@ -56,7 +56,7 @@ class Findings:
 
 
 def read_size(description: str | None, arguments: Sequence[str] | None, **defaults: int) -> argparse.Namespace:
-    """Read a campaign's numbers from the command line, such as `--executions 200`; `--seed` seeds the random choices."""
+    """Read a campaign's size from the command line, such as `--executions 200`; `--seed` seeds it."""
     parser = argparse.ArgumentParser(description=description)
     for name, default in {**defaults, "seed": 1}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
