@@ -186,7 +186,8 @@ class Ensemble:
                 also NaN) is a missing value; columns that are not features are ignored.
 
         Returns:
-            One line per row, in the table's order, with the columns of the batch's results (docs/batch-data.md).
+            One line per row, in the table's order, with the columns of the batch's results
+            (docs/batch.md#what-comes-out).
 
         Raises:
             InvalidPayload: with every column that is missing, or every wrong value by column and row.

@@ -32,7 +32,7 @@ from stepensemble.storage.keys import FAILURE, INBOX, OUTBOX, RESPONSE, RESULTS,
 UPLOADS = ".uploads.json"
 """In the outbox: the files that were uploaded and have no response yet."""
 
-MOST_UPLOADS = 8
+MAX_UPLOADS = 8
 """Files that wait for a response at the same time."""
 
 LOCAL_PAUSE, DEPLOYED_PAUSE = 0.1, 1.0
@@ -130,7 +130,7 @@ class Watch:
             for name in sorted(self.linked - reported):
                 on_link(name)
             reported |= self.linked
-            for name, (size, modified) in waiting[: MOST_UPLOADS - len(self._uploaded)]:
+            for name, (size, modified) in waiting[: MAX_UPLOADS - len(self._uploaded)]:
                 on_upload(name)
                 self._upload(name, size, modified)
             for name, upload in list(self._uploaded.items()):

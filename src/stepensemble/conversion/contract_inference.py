@@ -208,7 +208,7 @@ def _suspect_probability(task: Task, values: Array) -> Suspicion | None:
         )
     if low < 0 or high > 1:
         return Suspicion(
-            f"{seen}, which is no probability",
+            f"{seen}, which is not a probability",
             'give "logit" if it is the log-odds, before a sigmoid, or "label" if it is the index of a class',
         )
     if len(values) < MIN_ROWS_TO_INFER:
@@ -222,7 +222,7 @@ def _suspect_probabilities(values: Array) -> Suspicion | None:
         return None
     return Suspicion(
         f"the model gives {values.shape[1]} numbers a row, from {low:.6g} to {high:.6g}, with sums from "
-        f"{totals.min():.6g} to {totals.max():.6g}, which are no probabilities",
+        f"{totals.min():.6g} to {totals.max():.6g}, which are not probabilities",
         'give "logits" if the model has no softmax, or "probabilities" with a "tolerance" if they are rounded',
     )
 

@@ -41,7 +41,7 @@ def read_json(body: bytes, *, finite: bool = True) -> Any:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
-        raise ValueError(f"it has half a surrogate pair, {half}, which is no character; write both halves") from None
+        raise ValueError(f"it has half a surrogate pair, {half}, which is not a character; write both halves") from None
     except (ValueError, OverflowError) as error:
         raise ValueError(str(error)[:SHOWN_REASON]) from None
     return data

@@ -116,17 +116,17 @@ def find_servable(release: Release, name: str, version: int | None = None) -> Se
         return Servable(release, None)
     member = next((member for member in release.members if member.id == name), None)
     if member is None:
-        raise not_found(name, version)
+        raise make_not_found_error(name, version)
     return Servable(release, member)
 
 
-def not_found(name: str, version: int | None = None) -> ServableNotFound:
+def make_not_found_error(name: str, version: int | None = None) -> ServableNotFound:
     """Return the error, in TensorFlow Serving's words, that nothing of that name is served."""
     requested = f"Latest({name})" if version is None else f"Specific({name}, {version})"
     return ServableNotFound(f"Servable not found for request: {requested}")
 
 
-def status_not_found(name: str, version: int | None) -> ServableNotFound:
+def make_status_not_found_error(name: str, version: int | None) -> ServableNotFound:
     """Return the same error for a status request, in TensorFlow Serving's words."""
     requested = "any versions" if version is None else f"version {version}"
     return ServableNotFound(f"Could not find {requested} of model {name}")
@@ -149,7 +149,7 @@ def find_release(current: Current, name: str, version: int | None, label: str | 
     if version is not None:
         found = next((digest for digest in served if version_of(digest) == version), None)
         if found is None:
-            raise not_found(name, version)
+            raise make_not_found_error(name, version)
         return found
     if label is None:
         return None

@@ -240,7 +240,7 @@ def test_a_member_may_name_inputs_signature_and_output(tmp_path: Path) -> None:
             {"task": BINARY_TASK},
             "output",
             ".output",
-            "is no probability: outside [0, 1]",
+            "is outside [0, 1]",
         ),
         (
             member("a", "softmax", kind="probability"),

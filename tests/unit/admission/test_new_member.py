@@ -404,14 +404,14 @@ def test_problems_of_other_members_do_not_block_an_addition(folder: Path) -> Non
             "half_plus_two",
             {"output": {"kind": "probability"}},
             InvalidManifest,
-            r"members\[1\].*is no probability",
+            r"members\[1\].*is outside",
         ),
         (
             manifest(task=BINARY, members=[member("a", "sigmoid", "probability")]),
             "sign_label",
             {"output": {"kind": "label"}},
             InvalidManifest,
-            r'members\[1\].output.kind: "label" is no probability',
+            r'members\[1\].output.kind: "label" is not a probability',
         ),
         (
             manifest(task=BINARY, members=[member("a", "sigmoid", "probability")]),

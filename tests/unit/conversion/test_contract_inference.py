@@ -135,15 +135,15 @@ def test_an_unambiguous_output_is_inferred(task: Task, values: Any, expected: An
 @pytest.mark.parametrize(
     ("task", "values", "complaint"),
     [
-        (BINARY, spread(-4, 3), r'from -4 to 3, which is no probability; give "logit" if it is the log-odds'),
-        (BINARY, spread(0, 1.001), r"from 0 to 1.001, which is no probability"),
+        (BINARY, spread(-4, 3), r'from -4 to 3, which is not a probability; give "logit" if it is the log-odds'),
+        (BINARY, spread(0, 1.001), r"from 0 to 1.001, which is not a probability"),
         (BINARY, np.array([0.0, 1.0] * 8), 'from 0 to 1, and never between; give "label" if it is the index'),
         (BINARY, np.array([0, 1] * 8), 'and never between; give "label"'),
         (BINARY, spread(0.1, 0.9)[:7], 'on only 7 golden rows; give "probability", "logit" or "label"'),
         (
             BINARY,
             spread(-1, 1, 2),
-            r'with sums from .*, which are no probabilities; give "logits" if the model has no softmax',
+            r'with sums from .*, which are not probabilities; give "logits" if the model has no softmax',
         ),
         (BINARY, shares(3), 'numbers, 3 a row, and the task has the classes "no", "yes"; use a model'),
         (THREE, np.arange(ROWS) % 3, 'more than two classes; give "label" if it is the index of a class'),

@@ -34,7 +34,7 @@ def test_what_json_can_carry_is_read_as_it_was(document: Any, mark: bytes) -> No
         (b'{"x": 1e400}', "1e400 is not a finite number"),
         (b"[" * 100_000, "nested too deeply"),
         (b"9" * 5000, "Exceeds the limit"),  # Python reads integers of at most 4,300 digits
-        (b'{"x": "\\ud800"}', r"^it has half a surrogate pair, \\ud800, which is no character; write both halves$"),
+        (b'{"x": "\\ud800"}', r"^it has half a surrogate pair, \\ud800, which is not a character; write both halves$"),
         (b'{"x": 1', "Expecting"),
         (b"", "Expecting value"),
     ],

@@ -69,7 +69,10 @@ def batch(
         ),
     ] = None,
     release: Annotated[
-        str | None, typer.Option(help="The release that predicts: its first digits.", show_default="the current one")
+        str | None,
+        typer.Option(
+            help="The release that predicts: the first hex digits of its digest.", show_default="the current one"
+        ),
     ] = None,
     manifest: ManifestOption = None,
     id_: Annotated[

@@ -24,7 +24,7 @@ MODES = {
     "joined": "joined: another execution worked on it",
     "returned": "returned: it was complete already",
 }
-MOST_REASONS = 5
+MAX_REASONS = 5
 """How many reasons for rejections are shown; the report has all."""
 
 
@@ -147,8 +147,8 @@ def _describe_rejections(summary: Summary) -> str:
         for reason, rejection in kinds.items()
     }
     ordered = sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))
-    first = [f"{reason} ({count:,})" for reason, count in ordered[:MOST_REASONS]]
-    more = f", and {len(ordered) - MOST_REASONS} more reasons" if len(ordered) > MOST_REASONS else ""
+    first = [f"{reason} ({count:,})" for reason, count in ordered[:MAX_REASONS]]
+    more = f", and {len(ordered) - MAX_REASONS} more reasons" if len(ordered) > MAX_REASONS else ""
     return f"{summary.rows_rejected:,}: {', '.join(first)}{more}"
 
 

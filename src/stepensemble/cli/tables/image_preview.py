@@ -24,7 +24,7 @@ from stepensemble.core.schema.manifest import Feature, ImageFeature
 from stepensemble.core.schema.task import name_classes
 from stepensemble.imaging.decoding import decode_image
 
-FEWEST_CELLS, MOST_CELLS = 16, 32
+FEWEST_CELLS, MAX_CELLS = 16, 32
 """Columns of the terminal that an image fills; smaller images are enlarged, larger ones are reduced."""
 
 SHADES = " ░▒▓█"
@@ -93,8 +93,8 @@ def _render_shades(above: Bytes, below: Bytes) -> Text:
 
 def _resize(body: bytes, feature: ImageFeature) -> Bytes:
     height, width = feature.size
-    if width > MOST_CELLS:
-        smaller = (max(round(height * MOST_CELLS / width), 1), MOST_CELLS)
+    if width > MAX_CELLS:
+        smaller = (max(round(height * MAX_CELLS / width), 1), MAX_CELLS)
         return decode_image(body, msgspec.structs.replace(feature, size=smaller))
     times = -(-FEWEST_CELLS // width)
     return decode_image(body, feature).repeat(times, axis=0).repeat(times, axis=1)

@@ -17,7 +17,7 @@ import numpy as np
 from stepensemble.core.aggregation.probability import complement, normalize_rows, row_sum, softmax
 from stepensemble.core.arrays import Array, Flags, Floats, Integers
 from stepensemble.core.errors import InvalidOutput
-from stepensemble.core.number_limits import MOST_VALUE
+from stepensemble.core.number_limits import MAX_VALUE
 from stepensemble.core.problems import enumerate_values, show
 from stepensemble.core.schema.outputs import (
     OUTPUT_KINDS,
@@ -258,24 +258,24 @@ def _check_rows(raw: Array, task: Task, output: Output) -> Iterator[_RowCheck]:
 
 def _check_values(raw: Array, output: Value) -> Iterator[_RowCheck]:
     values = _scale(raw.astype(np.float64), output)
-    if values.size and not (values.min() >= -MOST_VALUE and values.max() <= MOST_VALUE):
-        reason = f"is beyond {MOST_VALUE:g}{'' if output == Value() else ' once scaled'}"
-        yield _RowCheck(~(np.abs(values) <= MOST_VALUE), raw, reason)
+    if values.size and not (values.min() >= -MAX_VALUE and values.max() <= MAX_VALUE):
+        reason = f"is beyond {MAX_VALUE:g}{'' if output == Value() else ' once scaled'}"
+        yield _RowCheck(~(np.abs(values) <= MAX_VALUE), raw, reason)
 
 
 def _check_labels(raw: Array, classes: tuple[str, ...]) -> _RowCheck:
     if raw.dtype.kind == "U":
-        return _RowCheck(~np.isin(raw, classes), raw, f"is no label: not one of {enumerate_values(classes)}")
+        return _RowCheck(~np.isin(raw, classes), raw, f"is not one of the labels {enumerate_values(classes)}")
     count = len(classes)
     known = (raw == np.floor(raw)) & (raw >= 0) & (raw < count)
-    return _RowCheck(~known, raw, f"is no label: not one of 0 … {count - 1}")
+    return _RowCheck(~known, raw, f"is not one of the labels 0 … {count - 1}")
 
 
 def _check_probabilities(numbers: Floats, output: Probability | Probabilities) -> Iterator[_RowCheck]:
     low, high = -output.tolerance, 1 + output.tolerance
     if numbers.size and not (numbers.min() >= low and numbers.max() <= high):
         outside = _any((numbers < low) | (numbers > high))
-        reason = f"is no {name_kind(output)}: outside [0, 1] by more than {output.tolerance:g}"
+        reason = f"is outside [0, 1] by more than {output.tolerance:g}"
         yield _RowCheck(outside, numbers, reason)
     if isinstance(output, Probabilities):
         totals = row_sum(_clip(numbers))

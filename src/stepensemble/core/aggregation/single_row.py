@@ -40,7 +40,7 @@ from stepensemble.core.aggregation.pooling import LINEAR_METHODS, Vote, effectiv
 from stepensemble.core.aggregation.quorum import quorum_status
 from stepensemble.core.arrays import Array
 from stepensemble.core.errors import InvalidOutput
-from stepensemble.core.number_limits import MOST_VALUE
+from stepensemble.core.number_limits import MAX_VALUE
 from stepensemble.core.releases.release import Release, ReleasedMember
 from stepensemble.core.schema.outputs import Output, Probability, Value
 from stepensemble.core.schema.policy import (
@@ -78,7 +78,7 @@ _Combine = Callable[[Numbers], float]
 _Read = Callable[[Array], Numbers | None]
 """Converts a member's raw output for one row to canonical form; None where it is not what was declared."""
 
-Anything = TypeVar("Anything")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _group_voters(aggregation: Aggregation, voters: Sequence[ReleasedMember]) ->
     return _VoterGroup(shares, weigh, _prepare_method(aggregation, len(voters)) or weigh)
 
 
-def _leave_out(everything: Sequence[Anything], place: int) -> Sequence[Anything]:
+def _leave_out(everything: Sequence[Item], place: int) -> Sequence[Item]:
     return [*everything[:place], *everything[place + 1 :]]
 
 
@@ -198,7 +198,7 @@ def _prepare_reader(task: Task, output: Output) -> _Read:
 
 
 def _read_value(number: float) -> Numbers | None:
-    return (number,) if -MOST_VALUE <= number <= MOST_VALUE else None
+    return (number,) if -MAX_VALUE <= number <= MAX_VALUE else None
 
 
 def _read_second(number: float) -> Numbers | None:

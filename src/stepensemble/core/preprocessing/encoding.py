@@ -48,7 +48,7 @@ samples of rows that have a reason are meaningless."""
 IMAGE_BYTES = 32 * 1024 * 1024
 """Most bytes of an execution's column of images: Normalize has 512 MB for it, copies of it, and a decoded file."""
 
-MOST_COMPARISONS = 100_000
+MAX_COMPARISONS = 100_000
 """Most comparisons of wrong values with a vocabulary, or of wrong names with features, for suggestions: a second."""
 
 NUMERAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -135,7 +135,7 @@ def _unknown_fields(
     compared = 0
     for index, row in enumerate(rows):
         for extra in () if row.keys() <= known else [key for key in row if key not in known]:
-            near = suggest(extra, [name for name in names if name not in row]) if compared < MOST_COMPARISONS else ""
+            near = suggest(extra, [name for name in names if name not in row]) if compared < MAX_COMPARISONS else ""
             compared += len(names)
             yield (
                 index,
@@ -310,7 +310,7 @@ def _place_unknown(
             indices[row] = size
         else:
             shown = show(value)
-            if shown not in hints and len(hints) * size < MOST_COMPARISONS:
+            if shown not in hints and len(hints) * size < MAX_COMPARISONS:
                 hints[shown] = suggest(value, feature.vocabulary)
             reasons[row] = (f"{shown} is not in the vocabulary", f"use one of {allowed}{hints.get(shown, '')}")
     return reasons

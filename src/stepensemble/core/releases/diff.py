@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from stepensemble.core.problems import show
 from stepensemble.core.releases.release import SHORT, Artifact, Release, ReleasedMember
 
-MOST_MOVES = 8
+MAX_MOVES = 8
 """Most moved names that are listed one by one."""
 
 ChangeKind = Literal["added", "removed", "changed", "reordered"]
@@ -131,8 +131,8 @@ def _list_moves(before: Sequence[str], after: Sequence[str]) -> list[str]:
     common = [before.index(name) for name in after if name in before]
     staying = set(find_longest_ascent(common))
     moved = [before[place] for place in common if place not in staying]
-    moves = [f"{name}: position {before.index(name) + 1} → {after.index(name) + 1}" for name in moved[:MOST_MOVES]]
-    return moves if len(moved) <= MOST_MOVES else [*moves, f"and {len(moved) - MOST_MOVES} more moved"]
+    moves = [f"{name}: position {before.index(name) + 1} → {after.index(name) + 1}" for name in moved[:MAX_MOVES]]
+    return moves if len(moved) <= MAX_MOVES else [*moves, f"and {len(moved) - MAX_MOVES} more moved"]
 
 
 def find_longest_ascent(numbers: Sequence[int]) -> list[int]:

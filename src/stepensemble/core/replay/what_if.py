@@ -90,7 +90,9 @@ def check_weights(weights: Mapping[str, float], members: Iterable[str]) -> None:
     known = list(dict.fromkeys(members))
     others = [id_ for id_ in known if id_ not in weights]
     problems = [
-        Problem("--weights", f"{show(id_)} is no member", f"use one of {enumerate_values(known)}{suggest(id_, others)}")
+        Problem(
+            "--weights", f"{show(id_)} is not a member", f"use one of {enumerate_values(known)}{suggest(id_, others)}"
+        )
         for id_ in weights
         if id_ not in known
     ]

@@ -55,7 +55,7 @@ def check_support(member: EnsembleMember, aggregation: Aggregation, task: Task, 
     if isinstance(member.output, Label) and not member.output.one_hot:
         yield Problem(
             f"{path}.output.kind",
-            f'"label" is no probability, and the method {show(method)} needs probabilities',
+            f'"label" is not a probability, and the method {show(method)} needs probabilities',
             'use the method "hard_vote" or "weighted_vote"; or add "one_hot": true to read a label as probability 1; '
             "or use a model that outputs probabilities",
         )

@@ -51,7 +51,7 @@ BODY_BYTES = 6 * 1024 * 1024
 RESPONSE_BYTES = BODY_BYTES - 8 * 1024
 """Most bytes of a response's body; the rest of what Lambda returns holds the status and the headers."""
 
-MOST_SIGNATURES = 100
+MAX_SIGNATURES = 100
 """Most signatures that are cached; with more models their slots describe them again."""
 
 Method = Literal["predict", "classify", "regress"]
@@ -208,11 +208,11 @@ class PredictionService:
         try:
             requested = servables.find_release(pointer, name, version, label)
         except ServableNotFound:
-            raise servables.status_not_found(name, version) from None
+            raise servables.make_status_not_found_error(name, version) from None
         digests = servables.list_served(pointer) if requested is None else (requested,)
         found = [digest for digest in digests if self._serves(digest, name)]
         if not found:
-            raise servables.status_not_found(name, version)
+            raise servables.make_status_not_found_error(name, version)
         return servables.describe_status(found)
 
     def _metadata(self, name: str, version: int | None, label: str | None) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class PredictionService:
             return servable
         key = (member.artifact.digest, member.runtime, member.signature)
         if key not in self.signatures:
-            if len(self.signatures) >= MOST_SIGNATURES:
+            if len(self.signatures) >= MAX_SIGNATURES:
                 self.signatures.clear()
             self.signatures[key] = self.invoker.describe(
                 self.new_id(), self._find_member(servable.release, member, slots)

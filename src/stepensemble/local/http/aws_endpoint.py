@@ -25,7 +25,7 @@ from stepensemble.local.emulation.retention import Retention
 from stepensemble.local.errors import StateUnwritable
 from stepensemble.local.http.messages import Environ, HttpResponse, RequestHead, RequestRejected, run_wsgi
 from stepensemble.local.http.origins import check_origin
-from stepensemble.local.http.request_errors import find_mistake
+from stepensemble.local.http.request_errors import find_request_error
 from stepensemble.local.http.uploads import check_chunks, check_digests, check_length, preserve_header_names
 from stepensemble.local.lambdas.pool import FunctionPool, PoolClosed, encode_status
 from stepensemble.local.lambdas.runtime_api import REQUEST_BYTES
@@ -111,10 +111,10 @@ class AwsEndpoint:
         try:
             return run_wsgi(self._moto, environ)
         except Exception as fault:
-            mistake = find_mistake(fault, head, body.getvalue())
-            if mistake is None:
+            error = find_request_error(fault, head, body.getvalue())
+            if error is None:
                 raise
-            raise mistake from None
+            raise error from None
 
     def format_rejection(self, rejection: RequestRejected, head: RequestHead | None) -> HttpResponse:
         """Return a rejection in the format of the requested service: Lambda, a service with JSON, or S3."""

@@ -40,7 +40,7 @@ SCOPE_PARTS = 5
 MESSAGE_LENGTH = 1000
 
 
-def find_mistake(fault: Exception, head: RequestHead, body: bytes) -> RequestRejected | None:
+def find_request_error(fault: Exception, head: RequestHead, body: bytes) -> RequestRejected | None:
     """Return the mistake in a request at which moto failed; None if none is found.
 
     Args:

@@ -1,4 +1,4 @@
-"""A small runtime client: `python -m stepensemble.local.lambdas.runtime_client app.handler`.
+"""A small runtime client, which runs one handler such as `app.handler`.
 
 It uses the Runtime API as `awslambdaric` does, on systems for which that has no wheel. It is started by its path and
 imports nothing of this package (see `worker`).

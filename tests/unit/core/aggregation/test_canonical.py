@@ -210,22 +210,22 @@ def test_a_small_temperature_leaves_the_most_probable_class() -> None:
         (REGRESSION, Value(), ["1"], 'the output is text, and "value" means numbers'),
         (BINARY, Probability(), ["yes"], 'the output is text, and "probability" means numbers'),
         (THREE, Logits(), [["1", "2", "3"]], 'the output is text, and "logits" means numbers'),
-        (BINARY, Probability(), [0.5, 1.1], "the output of row 1, 1.1, is no probability: outside [0, 1] by more than "
+        (BINARY, Probability(), [0.5, 1.1], "the output of row 1, 1.1, is outside [0, 1] by more than "
             "0.001 (1 of 2 rows)"),
-        (BINARY, Probability(), [-0.1], "the output of row 0, -0.1, is no probability: outside [0, 1]"),
+        (BINARY, Probability(), [-0.1], "the output of row 0, -0.1, is outside [0, 1]"),
         (THREE, Probabilities(), [[0.5, 0.5, 0.5]], "the output of row 0, 1.5, sums to something other than 1, by more "
             "than 0.001 (1 of 1 rows)"),
         (THREE, Probabilities(), [[0.25, 0.25, 0.5], [-0.5, 0.5, 1.0], [2, 0, 0]], "the output of row 1, [-0.5  0.5  "
-            "1. ], is no probabilities: outside [0, 1] by more than 0.001 (2 of 3 rows)"),
-        (THREE, Label(), [1, 3], "the output of row 1, 3, is no label: not one of 0 … 2 (1 of 2 rows)"),
-        (THREE, Label(), [3.0], "the output of row 0, 3., is no label: not one of 0 … 2"),
-        (THREE, Label(), [1e300], "is no label"),
-        (THREE, Label(), [-1], "is no label"),
-        (THREE, Label(), [0.5], "is no label"),
-        (BINARY, Label(), [2], "is no label: not one of 0 … 1"),
-        (THREE, Label(), ["red", "Red"], 'the output of row 1, "Red", is no label: not one of "red", "green", "blue" '
+            "1. ], is outside [0, 1] by more than 0.001 (2 of 3 rows)"),
+        (THREE, Label(), [1, 3], "the output of row 1, 3, is not one of the labels 0 … 2 (1 of 2 rows)"),
+        (THREE, Label(), [3.0], "the output of row 0, 3., is not one of the labels 0 … 2"),
+        (THREE, Label(), [1e300], "is not one of the labels"),
+        (THREE, Label(), [-1], "is not one of the labels"),
+        (THREE, Label(), [0.5], "is not one of the labels"),
+        (BINARY, Label(), [2], "is not one of the labels 0 … 1"),
+        (THREE, Label(), ["red", "Red"], 'the output of row 1, "Red", is not one of the labels "red", "green", "blue" '
             "(1 of 2 rows)"),
-        (THREE, Label(), [b"0"], 'the output of row 0, "0", is no label'),
+        (THREE, Label(), [b"0"], 'the output of row 0, "0", is not one of the labels'),
         (REGRESSION, Value(scale=10), [1, 1.7e308], "the output of row 1, 1.7e+308, is beyond 1e+90 once scaled (1 "),
         (REGRESSION, Value(scale=-10, offset=1e308), [1.7e308], "is beyond 1e+90 once scaled (1 of 1 rows)"),
     ],

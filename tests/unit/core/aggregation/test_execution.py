@@ -120,7 +120,7 @@ def test_a_member_without_a_result_has_failed() -> None:
     [
         ([0.5, 0.5], "the output has shape [2] for 1 rows"),
         ([np.nan], "the output of row 0 is not finite (1 of 1 rows)"),
-        ([1.5], "the output of row 0, 1.5, is no probability: outside [0, 1] by more than 0.001 (1 of 1 rows)"),
+        ([1.5], "the output of row 0, 1.5, is outside [0, 1] by more than 0.001 (1 of 1 rows)"),
         ([[0.5, 0.5]], 'the output has 2 numbers a row, and "probability" means 1'),
         (["yes"], 'the output is text, and "probability" means numbers'),
     ],
@@ -196,7 +196,7 @@ def test_a_name_is_a_label() -> None:
     assert published(named)["members"][1]["outputs"] == ["blue", "red"]
     wrong = reports(predict(three, 1, ok("a", [0.1, 0.2, 0.7]), ok("b", "bleu")))["b"]
     assert wrong.error is not None
-    assert '"bleu", is no label' in wrong.error.message
+    assert '"bleu", is not one of the labels' in wrong.error.message
 
 
 @pytest.mark.parametrize(("review", "decision"), [(None, "abstain"), (Confidence(max_spread=1.0), "review")])

@@ -171,10 +171,10 @@ def test_unusable_outputs_are_explained_row_by_row() -> None:
     assert [prediction.missing for prediction in decided.predictions] == [msgspec.UNSET, ["a", "b"], ["a"], ["c"]]
     assert [prediction.failure for prediction in decided.predictions[1:]] == [
         "1 of 3 voters responded, and the quorum is 3; missing: a, b; "
-        "a: its output, 1.5, is no probability: outside [0, 1] by more than 0.001; "
-        "b: its output, -0.25, is no probability: outside [0, 1] by more than 0.001",
+        "a: its output, 1.5, is outside [0, 1] by more than 0.001; "
+        "b: its output, -0.25, is outside [0, 1] by more than 0.001",
         "2 of 3 voters responded, and the quorum is 3; missing: a; a: its output is not finite",
-        "2 of 3 voters responded, and the quorum is 3; missing: c; c: its output, 2, is no label: not one of 0 … 1",
+        "2 of 3 voters responded, and the quorum is 3; missing: c; c: its output, 2, is not one of the labels 0 … 1",
     ]
     output = decided.to_output("p", "r")
     assert (output.status, output.rows_failed, output.needs_review) == ("DEGRADED", 3, 0)

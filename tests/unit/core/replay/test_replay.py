@@ -226,7 +226,7 @@ def test_outputs_that_are_not_what_the_manifest_declares_are_that_members_failur
     ]
     declared = parse(probable("a"), probable("b"), task=BINARY_TASK, quorum={"min_members": 1})
     report = replay_of(made, *records, manifest=declared)
-    reason = "the output of row 0, 3., is no probability: outside [0, 1] by more than 0.001 (1 of 1 rows)"
+    reason = "the output of row 0, 3., is outside [0, 1] by more than 0.001 (1 of 1 rows)"
     assert report.missing == (MissingOutputs("b", "invalid", records=1, rows=1, example=reason),)
     assert report.changed_records == (ChangedStatus("p", Change("COMPLETE", "DEGRADED")),)
     # p: b's logit, 3, gave sigmoid(3), and counts no more; q: taken for a probability, 0.5 is just that.
@@ -405,7 +405,7 @@ def test_a_record_without_a_quorum_does_not_fail_those_that_are_decided_with_it(
 @pytest.mark.parametrize(
     ("made", "tried", "complaint"),
     [
-        (TWO, {"weights": {"bb": 1.0}}, r'--weights: "bb" is no member; use one of "a", "b", did you mean "b"\?'),
+        (TWO, {"weights": {"bb": 1.0}}, r'--weights: "bb" is not a member; use one of "a", "b", did you mean "b"\?'),
         (TWO, {"weights": {"b": 2.0}}, r'\$.members\[1\].weight: 2.0 has no effect under the method "mean"'),
         (
             release(REGRESSION, released("a")),
@@ -415,7 +415,7 @@ def test_a_record_without_a_quorum_does_not_fail_those_that_are_decided_with_it(
         (
             release(BINARY, released("a", "label"), aggregation=HardVote()),
             {"method": "mean"},
-            '"label" is no probability, and the method "mean" needs probabilities',
+            '"label" is not a probability, and the method "mean" needs probabilities',
         ),
         (
             structs.replace(TWO, policy=structs.replace(TWO.policy, aggregation=WeightedMean())),
@@ -769,7 +769,7 @@ def test_the_terminal_names_what_is_missing_and_which_models_differ() -> None:
         "decisions 0 changed",
         "statuses 1 changed: DEGRADED → FAILED 1",
         "shift no rows to compare",
-        "missing b has invalid outputs in 1 record, 1 row: the output of row 0, 3., is no probability: outside "
+        "missing b has invalid outputs in 1 record, 1 row: the output of row 0, 3., is outside "
         "[0, 1] by more than 0.001 (1 of 1 rows)",
         "missing c was not invoked in 1 record, 1 row",
         "models a: recorded with version 1, the manifest has 2 (1 record)",

@@ -78,7 +78,7 @@ def test_a_label_is_not_a_probability_unless_declared(method: str, task: dict[st
         []
         if method in VOTES
         else [
-            f'$.members[0].output.kind: "label" is no probability, and the method "{method}" needs probabilities; '
+            f'$.members[0].output.kind: "label" is not a probability, and the method "{method}" needs probabilities; '
             'use the method "hard_vote" or "weighted_vote"; or add "one_hot": true to read a label as probability 1; '
             "or use a model that outputs probabilities"
         ]
