@@ -1,11 +1,11 @@
 """How fast the members' outputs become predictions: 10,000 rows, 8 members, 10 classes, every method.
 
-Two times for each method: pooling alone, and the whole prediction with labels, ties and uncertainty. Both
-are compared with the least that anybody would compute from the same arrays: NumPy's mean; and the weighted average and
-argmax by which scikit-learn's `VotingClassifier(voting="soft")` predicts.
+Each method has two times: pooling alone, and the whole prediction with labels, ties and uncertainty. Both are compared
+with two simple computations on the same arrays: NumPy's mean; and the weighted average and argmax by which
+scikit-learn's `VotingClassifier(voting="soft")` predicts.
 
-    python benchmarks/aggregation.py            # a table; benchmarks/results/aggregation.json is written
-    python benchmarks/aggregation.py --json     # the same, printed as JSON
+    python benchmarks/aggregation.py            # prints a table and writes benchmarks/results/aggregation.json
+    python benchmarks/aggregation.py --json     # prints it as JSON instead
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from command import add_rounds, make_parser, report
-from msgspec import Struct
+from msgspec import Struct, field
 from timing import Machine, Spread, compare, describe_machine, rate, run_in_turns
 
 from stepensemble.core.aggregation.pooling import Vote, pool
@@ -50,7 +50,7 @@ MEAN, VOTE = "numpy mean", "average and argmax"
 
 
 class Speed(Struct, frozen=True):
-    """Of one computation: rows a second, and how many times as long it takes as the two references."""
+    """Rows a second of one computation, and its time as a multiple of each of the two references."""
 
     rows_per_second: Spread
     times_mean: Spread
@@ -61,11 +61,11 @@ class MethodSpeed(Struct, frozen=True):
     """Speeds of one method: pooling alone, and the whole prediction."""
 
     pooling: Speed
-    answer: Speed
+    prediction: Speed = field(name="answer")
 
 
 class Result(Struct, frozen=True):
-    """What is written; `unanimous` is the share of the rows for which all members have the same label."""
+    """The result; `unanimous` is the share of the rows for which all members have the same label."""
 
     machine: Machine
     rows: int
@@ -119,7 +119,7 @@ def measure(rounds: int) -> Result:
     }
     for name, method in methods.items():
         tasks[f"{name} pooling"] = _pooling(task, method, votes)
-        tasks[f"{name} answer"] = _predicting(task, method, votes)
+        tasks[f"{name} prediction"] = _predicting(task, method, votes)
     seconds = run_in_turns(tasks, rounds)
 
     def speed(name: str) -> Speed:
@@ -135,7 +135,7 @@ def measure(rounds: int) -> Result:
         rounds=rounds,
         unanimous=round(float(np.mean((labels == labels[0]).all(axis=0))), 3),
         references={name: rate(seconds[name], ROWS) for name in (MEAN, VOTE)},
-        methods={name: MethodSpeed(speed(f"{name} pooling"), speed(f"{name} answer")) for name in methods},
+        methods={name: MethodSpeed(speed(f"{name} pooling"), speed(f"{name} prediction")) for name in methods},
     )
 
 
@@ -157,7 +157,7 @@ def format_table(result: Result) -> str:
         f"{'':20}{'thousand rows/s':>24}{'x numpy mean':>22}{'x average+argmax':>22}",
     ]
     lines += [f"{name:20}{_cell(spread, 1e-3):>24}" for name, spread in result.references.items()]
-    for part in ("pooling", "answer"):
+    for part in ("pooling", "prediction"):
         lines += ["", "pooling alone" if part == "pooling" else "the whole prediction"]
         for name, both in result.methods.items():
             speed: Speed = getattr(both, part)

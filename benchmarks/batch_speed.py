@@ -1,11 +1,11 @@
 """How fast the rows of a shard go through each step of the daily batch: 16 MiB of CSV, the shipped members.
 
-The data are the Titanic's passengers, over and over: short rows of eight columns, seven of which are features, and
-small models. The steps are what the functions spend their time with; what is between them and S3 is not measured here.
+The data are the Titanic's passengers, repeated: short rows of eight columns, seven of which are features, and
+small models. The functions spend most of their time in these steps; transfers to and from S3 are not measured here.
 Polars has one thread, as it would have in a function with little more than one core.
 
-    python benchmarks/batch_speed.py            # a table; benchmarks/results/batch_speed.json is written
-    python benchmarks/batch_speed.py --json     # the same, printed as JSON
+    python benchmarks/batch_speed.py            # prints a table and writes benchmarks/results/batch_speed.json
+    python benchmarks/batch_speed.py --json     # prints it as JSON instead
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FIND, READ, ENCODE, SCORE = "find records", "read", "encode", "score by one memb
 
 
 class Result(Struct, frozen=True):
-    """What is written.
+    """The result.
 
     Attributes:
         size: bytes of the shard.
@@ -62,9 +62,9 @@ class Result(Struct, frozen=True):
     rows_per_second: Mapping[str, Spread]
 
 
-def name_answer(members: int) -> str:
-    """Return the name of the step that combines, of that many members."""
-    return f"answer, {members} members"
+def name_combination(members: int) -> str:
+    """Return the name of the step that combines so many members."""
+    return f"combine, {members} members"
 
 
 def name_write(members: int) -> str:
@@ -82,25 +82,25 @@ def measure(rounds: int) -> Result:
     frame = pl.read_csv(csv, infer_schema=False)
     encoded = encode_frame(release.features, frame, typed=False)
     rows = frame.height
-    asks = [_ask(ensemble.models[member.id], member, encoded.columns) for member in release.members]
+    calls = [_prepare_call(ensemble.models[member.id], member, encoded.columns) for member in release.members]
     outputs = [
-        convert_output(check_output(ask(), rows), release.task, member.output)
-        for ask, member in zip(asks, release.members, strict=True)
+        convert_output(check_output(call(), rows), release.task, member.output)
+        for call, member in zip(calls, release.members, strict=True)
     ]
     tasks: dict[str, Callable[[], object]] = {
         FIND: lambda: find_records(text, ",", final=True),
         READ: lambda: pl.read_csv(csv, infer_schema=False),
         ENCODE: lambda: encode_frame(release.features, frame, typed=False),
-        SCORE: lambda: [ask() for ask in asks],
+        SCORE: lambda: [call() for call in calls],
     }
     for members in MEMBERS:
         votes = [Vote(f"member-{number}", 1.0, outputs[number % len(outputs)]) for number in range(members)]
         columns = {vote.id: vote.output[:, 1] for vote in votes}
         part = pl.DataFrame({"row": np.arange(rows), "prediction": outputs[0][:, 1], **columns})
-        tasks[name_answer(members)] = partial(predict_rows, release.task, release.policy, votes)
+        tasks[name_combination(members)] = partial(predict_rows, release.task, release.policy, votes)
         tasks[name_write(members)] = partial(_write, part)
     seconds = run_in_turns(tasks, rounds)
-    seconds[SCORE] = [taken / len(asks) for taken in seconds[SCORE]]
+    seconds[SCORE] = [taken / len(calls) for taken in seconds[SCORE]]
     return Result(
         machine=describe_machine("ai-edge-litert", "numpy", "polars", "stepensemble"),
         rounds=rounds,
@@ -110,7 +110,7 @@ def measure(rounds: int) -> Result:
     )
 
 
-def _ask(model: Model | MemberFailure, member: ReleasedMember, columns: Columns) -> Callable[[], Array]:
+def _prepare_call(model: Model | MemberFailure, member: ReleasedMember, columns: Columns) -> Callable[[], Array]:
     if isinstance(model, MemberFailure):
         raise TypeError(f"{member.id} was not loaded: {model.message}")
     return lambda: model.predict(bind_columns(columns, member.inputs))

@@ -35,7 +35,7 @@ OURS, OTHERS = "-", "--"
 LABEL_WIDTH = 46
 ROW_INCHES = 0.42
 STYLE: Any = REPORTS | {
-    "svg.fonttype": "path",  # letters look the same everywhere
+    "svg.fonttype": "path",  # text looks the same everywhere
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "figure.facecolor": "white",  # readable on a dark page, too
@@ -44,13 +44,13 @@ PLAIN = FuncFormatter(lambda number, _: f"{number:,g}")
 
 
 def draw_ratios(folder: Path) -> Figure:
-    """Draw every ratio as a bar from 1, its quartiles as a line, its goal as a mark."""
+    """Draw every ratio as a bar from 1, its quartiles as a line, its goal as a marker."""
     claims = [claim for name, of in read_claims(folder).items() if name not in APART for claim in of]
     faster, slower = ([claim for claim in claims if claim.slower == wanted] for wanted in (False, True))
     figure = Figure(figsize=(7.2, 1.4 + ROW_INCHES * len(claims)))
     above, below = figure.subplots(2, 1, height_ratios=(max(len(faster), 1), max(len(slower), 1)))
-    _draw_bars(above, faster, "times as fast: right of the mark is better")
-    _draw_bars(below, slower, "times as long: left of the mark is better")
+    _draw_bars(above, faster, "times as fast: right of the marker is better")
+    _draw_bars(below, slower, "times as long: left of the marker is better")
     return figure
 
 
@@ -76,7 +76,7 @@ def _draw_bars(axes: Axes, claims: Sequence[Claim], title: str) -> None:
 
 
 def draw_growth(folder: Path) -> Figure:
-    """Draw seconds over count, as multiples of the smallest of each, and the line that is linear."""
+    """Draw seconds over count, as multiples of the smallest of each, and the line of linear growth."""
     series = read_result(folder, "growth")["series"]
     figure = Figure(figsize=(7.2, 3.8))
     axes = figure.add_subplot()
@@ -97,7 +97,7 @@ def draw_growth(folder: Path) -> Figure:
 
 
 def draw_cost(folder: Path) -> Figure:
-    """Draw dollars a month over predictions a month, and where ours cost as much as another way."""
+    """Draw dollars a month over predictions a month, and the break-even points with the alternatives."""
     result = msgspec.convert(read_result(folder, "cost"), cost.Result)
     figure = Figure(figsize=(7.2, 4.4))
     axes = figure.add_subplot()
@@ -133,7 +133,7 @@ CHARTS: Mapping[str, tuple[Callable[[Path], Figure], Sequence[str]]] = {
     "performance-growth": (draw_growth, ("growth",)),
     "performance-cost": (draw_cost, ("cost",)),
 }
-"""How each is drawn, and from which results."""
+"""The function that draws each chart, and its results."""
 
 
 def digest_results(folder: Path, names: Sequence[str]) -> str:
@@ -141,7 +141,7 @@ def digest_results(folder: Path, names: Sequence[str]) -> str:
     return hashlib.sha256(b"".join((folder / f"{name}.json").read_bytes() for name in names)).hexdigest()
 
 
-def write_pictures(results: Path, folder: Path) -> None:
+def write_charts(results: Path, folder: Path) -> None:
     """Draw all charts as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (draw, sources) in CHARTS.items():
@@ -152,8 +152,8 @@ def write_pictures(results: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Draw."""
-    write_pictures(RESULTS, FOLDER)
+    """Draw all charts."""
+    write_charts(RESULTS, FOLDER)
     print(*(FOLDER / f"{name}.svg" for name in CHARTS), sep="\n")
 
 

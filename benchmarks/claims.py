@@ -1,4 +1,4 @@
-"""What the benchmarks claim, as they wrote it into benchmarks/results."""
+"""Read the claims that the benchmarks wrote into benchmarks/results."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CLAIMING = ("in_process", "serving", "million", "growth", "footprint")
 """Benchmarks with claims, in the order in which they are reported."""
 
 APART = frozenset({"growth", "footprint"})
-"""Those whose claims are not about anybody else."""
+"""Benchmarks whose claims compare this project with itself."""
 
 
 def read_result(folder: Path, name: str) -> Mapping[str, Any]:
-    """Return what a benchmark wrote."""
+    """Return a benchmark's result."""
     result: Mapping[str, Any] = msgspec.json.decode((folder / f"{name}.json").read_bytes())
     return result
 
@@ -27,8 +27,8 @@ def read_claims(folder: Path) -> dict[str, Sequence[Claim]]:
     return {name: msgspec.convert(read_result(folder, name)["claims"], list[Claim]) for name in CLAIMING}
 
 
-def tell_claim(claim: Claim) -> str:
-    """Return how a ratio is read: 3 times as fast, as long, or as large."""
+def describe_claim(claim: Claim) -> str:
+    """Return the unit of a ratio: times as fast, as long, or as large."""
     if claim.of == "size":
         return "times as large"
     return "times as long" if claim.slower else "times as fast"
@@ -37,6 +37,5 @@ def tell_claim(claim: Claim) -> str:
 def format_claim(claim: Claim) -> str:
     """Return a claim as a sentence."""
     bound = "at most" if claim.slower else "at least"
-    return (
-        f"{claim.what}: {claim.ratio.median:,.4g} {tell_claim(claim)} as {claim.against} (goal {bound} {claim.goal:g})"
-    )
+    ratio = f"{claim.ratio.median:,.4g} {describe_claim(claim)} as {claim.against}"
+    return f"{claim.what}: {ratio} (goal {bound} {claim.goal:g})"

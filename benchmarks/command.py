@@ -1,4 +1,4 @@
-"""What every benchmark is as a command: a table for people, a file of results, the same printed as JSON."""
+"""The command line of every benchmark: a table, a file of results, the same printed as JSON."""
 
 from __future__ import annotations
 
@@ -14,39 +14,37 @@ Result = TypeVar("Result", bound=Struct)
 
 
 def make_parser(about: str | None, output: Path) -> ArgumentParser:
-    """Return a parser of what all benchmarks take.
+    """Return a parser of the options that all benchmarks take.
 
     Args:
         about: the benchmark's docstring.
-        output: where its result is kept.
+        output: default path of its result.
     """
     parser = ArgumentParser(description=about, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
-        "--output", type=read_place, default=output, help="where to write (default: results, beside this)"
+        "--output", type=read_path, default=output, help="where to write (default: results, beside this)"
     )
     return parser
 
 
 def add_rounds(parser: ArgumentParser, rounds: int) -> None:
-    """Let the number of rounds be chosen."""
-    parser.add_argument(
-        "--rounds", type=read_count, default=rounds, help=f"how often everything is timed (default: {rounds})"
-    )
+    """Add the option for the number of rounds."""
+    parser.add_argument("--rounds", type=read_count, default=rounds, help=f"number of timed rounds (default: {rounds})")
 
 
 def read_count(text: str) -> int:
-    """Read how many of something there shall be: 1 or more."""
+    """Read a count of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text} is no number of them: give 1 or more")
+        raise ArgumentTypeError(f"{text} is not a count: give 1 or more")
     return int(text)
 
 
-def read_place(text: str) -> Path:
-    """Read where a result shall be written, which is looked at before anything is measured."""
+def read_path(text: str) -> Path:
+    """Read the path of a result; check before any measurement that its folder exists."""
     path = Path(text)
     if not path.parent.is_dir():
-        raise ArgumentTypeError(f"there is no folder {path.parent}: make it first")
+        raise ArgumentTypeError(f"there is no folder {path.parent}: create it first")
     return path
 
 

@@ -1,10 +1,10 @@
-"""What a month of predictions costs on AWS, by how many there are: ours in three ways, and what would be there instead.
+"""Compute the monthly cost of predictions on AWS, by their number: three ways of this project, and three alternatives.
 
 Nothing here was run on AWS, and nothing is timed. State transitions, calls and requests are counted in the state
 machines; seconds are those that `serving.py`, `in_process.py` and `batch_speed.py` measured on their machine; prices
 are AWS's list prices (`prices.py`); the rest is assumed, and listed in `ASSUMED`.
 
-    python benchmarks/cost.py            # a table; benchmarks/results/cost.json is written
+    python benchmarks/cost.py            # prints a table and writes benchmarks/results/cost.json
     python benchmarks/cost.py --json     # the same, printed as JSON
 """
 
@@ -72,8 +72,8 @@ Total = Callable[[float], float]
 """The same, added up."""
 
 ASSUMED = (
-    ("a prediction is one row, asked by itself, with four members; in the batch, a row of a daily run", ""),
-    ("every environment is warm, nothing is tried again, every answer is clear enough to need no review", ""),
+    ("a prediction is one row in a request of its own, with four members; in the batch, a row of a daily run", ""),
+    ("every environment is warm, nothing is retried, and no prediction needs review", ""),
     ("a vCPU of AWS is as fast as a core of this machine; a function has as much of one as its memory gives it", ""),
     ("a slot is billed for as long as its warm call was measured, with the runtime around it", ""),
     ("Normalize and Aggregate together are billed for as long as the whole execution was measured", ""),
@@ -82,9 +82,9 @@ ASSUMED = (
     ("reads of the pointer to the current release, an execution; it is kept for seconds, so there are fewer", "1"),
     ("traces of X-Ray, an execution", "1"),
     ("log of one call of a function", f"{LOG_BYTES / 1000:g} KB"),
-    ("what is sent to SageMaker for a prediction, and what it answers", f"{PAYLOAD_BYTES / 1000:g} KB each"),
+    ("request to SageMaker for a prediction, and its response", f"{PAYLOAD_BYTES / 1000:g} KB each"),
     ("the other Lambda and both endpoints of SageMaker take as long as four `tf.function`s, one row, in process", ""),
-    ("vCPUs of an ml.t2.medium; both are used up before there is another one, credits are not looked at", f"{CORES}"),
+    ("vCPUs of an ml.t2.medium; both are fully used before another one starts, CPU credits are ignored", f"{CORES}"),
     ("days and hours of a month", f"{DAYS}; {HOURS}"),
 )
 
@@ -151,10 +151,10 @@ class Result(Struct, frozen=True):
 
     Attributes:
         parts: dollars for a million predictions, by way and by what is paid; the batch's are of a million in
-            30 runs, the endpoint's of the hours that it runs anyway.
+            30 runs, the endpoint's of the hours that it always runs.
         volumes: predictions a month.
         monthly: dollars a month at each of these.
-        break_even: of each of ours with each of the others.
+        break_even: of each way of this project with each alternative.
     """
 
     looked_up: str
@@ -167,7 +167,7 @@ class Result(Struct, frozen=True):
 
 
 def read_measured(folder: Path = RESULTS) -> Measured:
-    """Read what the other benchmarks measured."""
+    """Read the results of the other benchmarks."""
     serving = msgspec.json.decode((folder / "serving.json").read_bytes(), type=Serving)
     in_process = msgspec.json.decode((folder / "in_process.json").read_bytes(), type=InProcess)
     return Measured(
@@ -179,7 +179,7 @@ def read_measured(folder: Path = RESULTS) -> Measured:
 
 
 def count_execution(members: int) -> Counted:
-    """Count in the state machine what an execution does when nothing fails."""
+    """Count an execution's steps in the state machine, when nothing fails."""
     steps = transitions = calls = 0
     for state in walk(json.loads(STATE_MACHINE.read_text(encoding="utf-8"))):
         inner = list(walk(state["ItemProcessor"])) if state["Type"] == "Map" else []
@@ -258,7 +258,7 @@ def price_all(measured: Measured) -> Mapping[str, Way]:
 def find_break_even(one: Total, other: Total) -> tuple[Literal["always", "never", "below", "above"], float | None]:
     """Return where one way costs less than another, and the volume at which they cost the same.
 
-    They cross once at most: where they cost the same at one volume, the cheaper one below it is the dearer one above.
+    They cross at most once: the one that is cheaper below that volume is more expensive above it.
     """
     low, high = float(VOLUMES[0]), float(VOLUMES[-1])
     less = one(low) < other(low)
@@ -318,12 +318,12 @@ def format_table(result: Result) -> str:
         label = ", ".join(f"{part} {dollars:,.4f}" for part, dollars in parts.items())
         lines.append(f"  {name:24}{sum(parts.values()):>12,.4f}   {label}")
     lines += ["", "costs less, by predictions a month"]
-    lines += [f"  {one.one:24}{one.other:26}{tell_break_even(one)}" for one in result.break_even]
+    lines += [f"  {one.one:24}{one.other:26}{describe_break_even(one)}" for one in result.break_even]
     return "\n".join(lines)
 
 
-def tell_break_even(one: BreakEven) -> str:
-    """Return it in words."""
+def describe_break_even(one: BreakEven) -> str:
+    """Return the volumes at which the first costs less, in words."""
     return one.less if one.predictions is None else f"{one.less} {one.predictions:,.0f}"
 
 

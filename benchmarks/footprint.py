@@ -1,12 +1,12 @@
-"""What a function weighs, and how long its imports take; against the budgets in benchmarks/budgets.toml.
+"""Measure a function's size and the time of its imports against the budgets in benchmarks/budgets.toml.
 
-A handler is imported in a new process, in the environment that the template gives it, and beside it NumPy alone: the
-ratio of their processor time is what is held against the budget. The weight is that of what `sam build` makes.
+A handler is imported in a new process, with the environment variables of the template, and NumPy alone beside it. The
+ratio of their processor times is compared with the budget. The size is that of the output of `sam build`.
 
-    python benchmarks/footprint.py            # a table; benchmarks/results/footprint.json is written
-    python benchmarks/footprint.py --json     # the same, printed as JSON
+    python benchmarks/footprint.py            # prints a table and writes benchmarks/results/footprint.json
+    python benchmarks/footprint.py --json     # prints it as JSON instead
 
-It needs TensorFlow, to weigh it (`make tensorflow`).
+It needs TensorFlow, whose size it measures, too (`make tensorflow`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BUDGETS = ROOT / "benchmarks" / "budgets.toml"
 ROUNDS = 7
 MEGABYTE = 1_000_000
 SCORE = ("Score1", "CoreLayer", "RuntimeLayer")
-"""What of a build is a score function."""
+"""The parts of a build that a score function has."""
 
 NUMPY = "NumPy's own"
 TIMED = """
@@ -49,7 +49,7 @@ print(numpy_alone, time.process_time() - begun)
 
 
 class Result(Struct, frozen=True):
-    """What is written: megabytes by what was weighed, milliseconds by the function's folder."""
+    """The result: megabytes by part, milliseconds by the function's folder."""
 
     machine: Machine
     rounds: int

@@ -1,14 +1,14 @@
-"""How the time grows where rows, members or shards are doubled, several times: no faster than they do.
+"""Measure how the time grows when rows, members or shards are doubled several times: at most linearly.
 
     rows        in process, as a table, four members; and as a batch on the local stack, shards of the default size
     members     in process, the largest table; and as an execution on the local stack, one row
     shards      as a batch on the local stack, the same rows every time
 
-Of each, the slope of seconds over count, both as logarithms: 1 where a doubling doubles the time, less where something
-is paid once. Times on the local stack are those of its emulator and of all functions on this machine's cores.
+The result is the slope of seconds over count, both as logarithms: 1 if a doubling doubles the time, less if a part of
+it is constant. Times on the local stack are those of its emulator and of all functions on this machine's cores.
 
-    python benchmarks/growth.py            # a table; benchmarks/results/growth.json is written
-    python benchmarks/growth.py --json     # the same, printed as JSON
+    python benchmarks/growth.py            # prints a table and writes benchmarks/results/growth.json
+    python benchmarks/growth.py --json     # prints it as JSON instead
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CUT = 4
 RECORD_BYTES = 64
 """Bytes for a whole record at the end of a shard, so that a table splits into the requested number of shards."""
 
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 Task = Callable[[], object]
 
@@ -61,7 +61,7 @@ class Series(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """What is written: a series for each thing that is doubled, by what it is."""
+    """The result: a series for each quantity that is doubled, by its name."""
 
     machine: Machine
     rounds: int
@@ -132,7 +132,7 @@ def _load(folder: Path, members: int) -> Ensemble:
 
 
 def _upload(stack: Stack, path: Path, rows: int) -> tuple[str, int]:
-    """Return where a table of so many rows lies in the data bucket, and its bytes."""
+    """Upload a table of so many rows to the data bucket; return its URI and its bytes."""
     write_passengers(path, rows)
     dataset = find_local(path)
     upload_dataset(dataset, stack.data, lambda _: None)
@@ -140,11 +140,11 @@ def _upload(stack: Stack, path: Path, rows: int) -> tuple[str, int]:
 
 
 def _run(stack: Stack, dates: Iterator[str], dataset: str, shard_size: int) -> None:
-    """Run the batch over a dataset that it was run over before, on a day of its own; and look for its end often."""
+    """Run the batch with a dataset that an earlier run had, for another day; check for its end often."""
     request = Request(dataset=dataset, date=next(dates), options=Options(shard_size=shard_size))
     execution = start_run(stack, request)
     while (described := stack.step_functions.describe_execution(executionArn=execution))["status"] == "RUNNING":
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     if described["status"] != "SUCCEEDED":
         raise RuntimeError(described.get("cause", described["status"]))
 

@@ -5,8 +5,8 @@ models, combines them, and measures how certain every prediction is. `Ensemble.p
 peers get encoded columns and return a mean. For ten thousand rows the table is compared with them, since a caller with
 so many rows in process has a table.
 
-    python benchmarks/in_process.py            # a table; benchmarks/results/in_process.json is written
-    python benchmarks/in_process.py --json     # the same, printed as JSON
+    python benchmarks/in_process.py            # prints a table and writes benchmarks/results/in_process.json
+    python benchmarks/in_process.py --json     # prints it as JSON instead
 
 It needs TensorFlow and scikit-learn (`make tensorflow`).
 """
@@ -44,14 +44,14 @@ GOALS: Mapping[int, Mapping[str, float]] = {
     10_000: {KERAS: 1, FUNCTION: 1, VOTING: 1},
 }
 CLAIMED = {1: OURS, 10_000: TABLE}
-"""Which of ours the goals are of."""
+"""The method that the goals apply to."""
 
 REPEATS: Mapping[int, Mapping[str, int]] = {1: {OURS: 200, KERAS: 5, FUNCTION: 200, VOTING: 200}, 10_000: {}}
-"""Calls a turn, where they are several: a turn is long beside the clock, and beside what caches lost meanwhile."""
+"""Calls in a turn, if more than one: so a turn is long compared with the clock's resolution and with cold caches."""
 
 
 class Result(Struct, frozen=True):
-    """What is written; `milliseconds` of a call, by rows and by way."""
+    """The result; `milliseconds` of a call, by rows and by method."""
 
     machine: Machine
     rounds: int
@@ -60,7 +60,7 @@ class Result(Struct, frozen=True):
 
 
 def measure(rounds: int) -> Result:
-    """Time everybody in turns."""
+    """Time all of them in turns."""
     ensemble = Ensemble.load(ROOT / "models" / "manifest.json")
     trained = train_models()
     passengers, survived = _read_passengers()
@@ -109,7 +109,7 @@ def measure(rounds: int) -> Result:
 
 
 def _read_passengers() -> tuple[list[dict[str, Any]], np.ndarray]:
-    from passengers import read_passengers  # on the path by now: the shipped models' training
+    from passengers import read_passengers  # on the path once the training of the shipped models is imported
 
     read = read_passengers()
     return [dict(row) for row in read.rows], np.asarray(read.survived)

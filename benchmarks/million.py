@@ -4,11 +4,11 @@
     script    peers/pandas_keras.py: pandas, four times `keras.predict`, their mean as CSV
     limit     peers/polars_litert.py: polars, LiteRT, their mean as Parquet, nothing else
 
-What starts before the first row is read, the stack, or a process with its imports, is reported apart, for all three.
-Every round is a dataset of its own, as a run that is whole would be returned at once.
+The start before the first row is read (of the stack, or of a process with its imports) is reported separately for all
+three. Every round has a dataset of its own, since a run of a known dataset would be returned at once.
 
-    python benchmarks/million.py            # a table; benchmarks/results/million.json is written
-    python benchmarks/million.py --json     # the same, printed as JSON
+    python benchmarks/million.py            # prints a table and writes benchmarks/results/million.json
+    python benchmarks/million.py --json     # prints it as JSON instead
 
 It needs TensorFlow and pandas (`make bench` installs them).
 """
@@ -55,13 +55,13 @@ Laps = dict[str, list[float]]
 
 
 class Result(Struct, frozen=True):
-    """What is written.
+    """The result.
 
     Attributes:
         size: bytes of the table.
-        seconds: from the first row read to the last one written, by who did it.
-        parts: of our seconds.
-        started: seconds before, once a stack or a process: template, emulator and functions; Python and its imports.
+        seconds: from the first row read to the last one written, by program.
+        parts: seconds of the parts of `ensemble batch`.
+        started: seconds of the start: of the stack (template, emulator, functions), or of Python and its imports.
     """
 
     machine: Machine
@@ -128,7 +128,7 @@ def measure(rows: int, rounds: int) -> Result:
 
 
 def _run_batch(stack: Stack, table: Path, folder: Path, laps: Laps) -> Callable[[], None]:
-    """Return what does what the command `ensemble batch` does once there is a stack; each time under another name."""
+    """Return a function that runs the steps of `ensemble batch` on a stack, each time with a new dataset."""
     datasets = (_link(table, folder / f"passengers-{number}.csv") for number in count())
 
     def run() -> None:
@@ -161,7 +161,7 @@ def _link(table: Path, other: Path) -> Path:
 
 
 def _run_script(name: str, script: str, table: Path, models: Path, output: Path, laps: Laps) -> Callable[[], None]:
-    """Return what runs a script in a process of its own and keeps the time that it reports."""
+    """Return a function that runs a script in a process of its own and stores the time that it reports."""
 
     def run() -> None:
         command = [sys.executable, str(PEERS / script), str(table), str(models), str(output)]
@@ -179,7 +179,7 @@ def _read_values(folder: Path) -> NDArray[np.float64]:
 def format_table(result: Result) -> str:
     """Return the result as a table."""
     lines = [f"{result.rows:,} rows, {result.size:,} bytes; median and quartiles of {result.rounds} rounds", ""]
-    for title, taken in (("", result.seconds), ("of ours", result.parts), ("started before", result.started)):
+    for title, taken in (("", result.seconds), ("of ensemble batch", result.parts), ("start of", result.started)):
         lines += [title] if title else []
         lines += [f"{'  ' if title else ''}{name:28}{show(spread):>28} s" for name, spread in taken.items()]
     lines += ["", *map(format_claim, result.claims)]

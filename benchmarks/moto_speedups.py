@@ -1,8 +1,8 @@
-"""What each speed-up of moto gains: the same work with all speed-ups, and with one of them switched off, in turns.
+"""Measure each speed-up of moto: the same work with all speed-ups, and with one of them switched off, in turns.
 
 Each measurement is a process of its own. It reports processor seconds of the process that runs the local stack; for
 nested-polling the elapsed seconds, since that speed-up saves waiting. The gains in docs/emulator.md and in the registry
-of patches are the medians of such a run.
+of patches are medians of one run of this script.
 
     python benchmarks/moto_speedups.py                       # all speed-ups, three rounds
     python benchmarks/moto_speedups.py --rounds 5 json-paths # some of them

@@ -1,7 +1,7 @@
 """Write the tables of docs/performance.md, and the one in README.md, from benchmarks/results.
 
-python benchmarks/performance.py            # both are written
-python benchmarks/performance.py --check    # nothing is written; exit code 1 where a page has other tables
+python benchmarks/performance.py            # writes both
+python benchmarks/performance.py --check    # writes nothing; exit code 1 if a page has other tables
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import cost
 import msgspec
-from claims import APART, CLAIMING, read_claims, read_result, tell_claim
+from claims import APART, CLAIMING, describe_claim, read_claims, read_result
 from prices import ONLINE_PRICES, format_prices
 from timing import Claim, Machine, Spread
 
@@ -32,16 +32,18 @@ SHORT = (
     ("warm call of a slot", "tutorial handler"),
     ("1,000,000 rows, four members", "pandas and keras.predict"),
 )
-"""Which ratios a first reader sees."""
+"""The ratios in the README."""
 
 
 def format_short(folder: Path) -> str:
-    """Return some ratios as a Markdown table, and where a month of executions begins to cost more than an endpoint."""
+    """Return some ratios as a Markdown table, with the break-even point of executions and an endpoint."""
     claims = {(claim.what, claim.against): claim for of in read_claims(folder).values() for claim in of}
     lines = ["| what | against | |", "| --- | --- | --: |"]
     lines += [f"| {what} | {against} | {_format_ratio(claims[what, against])} |" for what, against in SHORT]
     even = {(one.one, one.other): one for one in _read_cost(folder).break_even}[cost.EXPRESS, cost.ENDPOINT]
-    lines.append(f"| a month of executions, EXPRESS, estimated | {even.other} | cheaper {cost.tell_break_even(even)} |")
+    lines.append(
+        f"| a month of executions, EXPRESS, estimated | {even.other} | cheaper {cost.describe_break_even(even)} |"
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -80,8 +82,8 @@ def format_million(folder: Path) -> str:
     result = read_result(folder, "million")
     kinds = {
         f"{result['rows']:,} rows": result["seconds"],
-        "of ours": result["parts"],
-        "started before": result["started"],
+        "of ensemble batch": result["parts"],
+        "start of": result["started"],
     }
     return _format_spreads(kinds, "seconds")
 
@@ -103,7 +105,7 @@ def format_growth(folder: Path) -> str:
 
 
 def format_footprint(folder: Path) -> str:
-    """Return what weighs how much, and how long each handler's imports take."""
+    """Return the sizes, and the time of each handler's imports."""
     result = read_result(folder, "footprint")
     size, *imports = read_claims(folder)["footprint"]
     (ours, weight), (theirs, much) = result["megabytes"].items()
@@ -136,9 +138,9 @@ def format_cost(folder: Path) -> str:
 
 
 def format_break_even(folder: Path) -> str:
-    """Return where ours costs less."""
+    """Return the volumes at which this project costs less."""
     lines = ["| costs less | than | at so many predictions a month |", "| --- | --- | --: |"]
-    lines += [f"| {one.one} | {one.other} | {cost.tell_break_even(one)} |" for one in _read_cost(folder).break_even]
+    lines += [f"| {one.one} | {one.other} | {cost.describe_break_even(one)} |" for one in _read_cost(folder).break_even]
     return "\n".join(lines) + "\n"
 
 
@@ -167,7 +169,7 @@ def format_assumed(folder: Path) -> str:
 
 
 def format_machines(folder: Path) -> str:
-    """Return on which machine, and with what, each benchmark ran."""
+    """Return the machine and the versions with which each benchmark ran."""
     lines = ["| benchmark | rounds | machine | versions |", "| --- | --: | --- | --- |"]
     for name in CLAIMING:
         result = read_result(folder, name)
@@ -192,14 +194,14 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "assumed": format_assumed,
     "machines": format_machines,
 }
-"""What stands between the marks, by the name in the first of them."""
+"""The text between two markers, by the name in the first of them."""
 
 
 def fill(page: str, folder: Path) -> str:
-    """Return a page with every table written anew from results.
+    """Return a page with every table computed again from results.
 
     Raises:
-        KeyError: a mark names no table.
+        KeyError: a marker names no table.
     """
 
     def write(block: re.Match[str]) -> str:
@@ -231,7 +233,7 @@ def _claim(claim: Claim) -> str:
 
 
 def _format_ratio(claim: Claim) -> str:
-    return f"{_number(claim.ratio.median)} {tell_claim(claim)}"
+    return f"{_number(claim.ratio.median)} {describe_claim(claim)}"
 
 
 def _goal(claim: Claim) -> str:
@@ -252,9 +254,9 @@ def _number(number: float) -> str:
 
 
 def main() -> None:
-    """Write, or compare."""
+    """Write the pages, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the page has other tables")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page has other tables")
     arguments = parser.parse_args()
     for page in PAGES:
         held = page.read_text(encoding="utf-8")

@@ -1,9 +1,8 @@
 """AWS's list prices, in one place: us-east-1, x86, without free tiers, discounts and taxes.
 
-Prices of Lambda and Step Functions are those by which a run's own cost is computed (`stepensemble.batch.report.cost`).
-All
-were looked up in stored copies of AWS's and others' pages, on the date given, not on a bill; those of SageMaker, whose
-page names none without a script, in aws-samples/sagemaker-serverless-inference-benchmarking.
+A run computes its own cost from the same prices of Lambda and Step Functions (`stepensemble.batch.report.cost`). All
+were read on the given date in stored copies of pages of AWS and others, not on a bill. SageMaker's page shows prices
+only with a script; its prices are from aws-samples/sagemaker-serverless-inference-benchmarking.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ S3_READ = Price("GET of S3 Standard", 0.0004 / 1e3, "https://aws.amazon.com/s3/p
 
 
 PRICES = (LAMBDA_TIME, LAMBDA_REQUEST, STATE_TRANSITION, S3_WRITE, S3_READ)
-"""Of the batch."""
+"""Prices of the batch."""
 
 EXPRESS_REQUEST = Price("request of an EXPRESS execution", 1.0 / 1e6, "https://aws.amazon.com/step-functions/pricing/")
 EXPRESS_TIME = Price(
@@ -55,7 +54,7 @@ SERVERLESS_SECOND = Price(
     "second of SageMaker Serverless Inference with 2 GB", 0.00004, "https://aws.amazon.com/sagemaker-ai/pricing/"
 )
 SAGEMAKER_GIGABYTE = Price(
-    "GB that SageMaker is sent, or answers", 0.016, "https://aws.amazon.com/sagemaker-ai/pricing/"
+    "GB in requests to SageMaker, or in its responses", 0.016, "https://aws.amazon.com/sagemaker-ai/pricing/"
 )
 
 ONLINE_PRICES = (
@@ -72,7 +71,7 @@ ONLINE_PRICES = (
     SERVERLESS_SECOND,
     SAGEMAKER_GIGABYTE,
 )
-"""Of executions, and of what would be there instead."""
+"""Prices of executions, and of the alternatives."""
 
 
 def format_prices(prices: Sequence[Price] = PRICES) -> str:

@@ -1,10 +1,10 @@
-"""How fast recorded outputs are decided again: 1,000 records of one row, 4 and 8 members, some of which failed.
+"""How fast recorded outputs are aggregated again: 1,000 records of one row, 4 and 8 members, some of which failed.
 
 A replay of all records together is compared with deciding them again one by one, as each execution was. Reading the
 records' JSON is timed beside them.
 
-    python benchmarks/replay.py            # a table; benchmarks/results/replay.json is written
-    python benchmarks/replay.py --json     # the same, printed as JSON
+    python benchmarks/replay.py            # prints a table and writes benchmarks/results/replay.json
+    python benchmarks/replay.py --json     # prints it as JSON instead
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Speed(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """What is written: what was timed, by the number of members."""
+    """The result: what was timed, by the number of members."""
 
     machine: Machine
     records: int
@@ -89,14 +89,14 @@ def draw_results(release: Release) -> list[dict[str, MemberResult]]:
     listed = []
     for _ in range(RECORDS):
         common = generator.random()
-        said = np.clip(common + generator.normal(0, 0.15, len(release.members)), 0, 1)
+        outputs = np.clip(common + generator.normal(0, 0.15, len(release.members)), 0, 1)
         failed = generator.random(len(release.members)) < FAILING
         listed.append(
             {
                 member.id: MemberResult(member.id, failure=MemberFailure("Sandbox.Timedout", "Task timed out"))
                 if missing
                 else MemberResult(member.id, np.array([output]))
-                for member, output, missing in zip(release.members, said, failed, strict=True)
+                for member, output, missing in zip(release.members, outputs, failed, strict=True)
             }
         )
     return listed
@@ -104,10 +104,10 @@ def draw_results(release: Release) -> list[dict[str, MemberResult]]:
 
 def decide_one(release: Release, results: Mapping[str, MemberResult]) -> ExecutionResult:
     """Decide one execution."""
-    answer = decide(release, release.policy, 1, CollectedResults([results]))
-    if not isinstance(answer, ExecutionResult):
-        raise TypeError("an ensemble of one tier is decided at once")
-    return answer
+    result = decide(release, release.policy, 1, CollectedResults([results]))
+    if not isinstance(result, ExecutionResult):
+        raise TypeError("an ensemble of one tier is decided in one step")
+    return result
 
 
 def keep_records(release: Release, drawn: Sequence[Mapping[str, MemberResult]]) -> list[bytes]:

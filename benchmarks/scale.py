@@ -1,11 +1,11 @@
-"""What the daily batch costs and how long it takes on AWS for a million, 100 million and ten billion rows; on paper.
+"""Compute the daily batch's cost and time on AWS for a million, 100 million and ten billion rows.
 
-Nothing here was run on AWS. Speeds are those that `batch_speed.py` measured, on the machine that its result names; how
-a shard goes is read from the state machine; quotas, latencies and prices are what AWS documents; the rest is assumed.
-The page marks each number as one of these. `docs/scale.md` has the tables between its marks.
+Nothing here was run on AWS. Speeds are those that `batch_speed.py` measured, on the machine that its result names. The
+path of a shard is read from the state machine. Quotas, latencies and prices are what AWS documents; the rest is
+assumed. The page marks each number as one of these. The tables are written between the markers of `docs/scale.md`.
 
-    python benchmarks/scale.py            # the tables; docs/scale.md is written
-    python benchmarks/scale.py --check    # nothing is written; exit code 1 where the page has other tables
+    python benchmarks/scale.py            # prints the tables and writes docs/scale.md
+    python benchmarks/scale.py --check    # writes nothing; exit code 1 if the page has other tables
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from batch_speed import ENCODE, FIND, MEMBERS, READ, RESULT, SCORE, Result, name_answer, name_write
+from batch_speed import ENCODE, FIND, MEMBERS, READ, RESULT, SCORE, Result, name_combination, name_write
 from msgspec import Struct
 from prices import LAMBDA_REQUEST, LAMBDA_TIME, S3_READ, S3_WRITE, STATE_TRANSITION, format_prices
 
@@ -38,7 +38,7 @@ SIZES = (10**6, 10**8, 10**10)
 
 DEFAULT_CONCURRENCY = 20
 SHARD_MEMORY, SCORE_MEMORY, SUMMARIZE_MEMORY = 2048, 1024, 1024
-"""Values of template.yaml; a test holds that they are."""
+"""Values of template.yaml; a test compares them."""
 
 FUNCTION_SECONDS = 900
 FUNCTIONS = 1_000
@@ -76,14 +76,14 @@ DOCUMENTED = (
     ("events in an execution's history", f"{HISTORY:,}", f"{STEPS}service-quotas.html"),
     ("bytes of a state", f"{STATE_BYTES:,}", f"{STEPS}service-quotas.html"),
     (
-        "state transitions a second that last, in us-east-1, us-west-2, eu-west-1; elsewhere",
+        "sustained state transitions a second, in us-east-1, us-west-2, eu-west-1; elsewhere",
         f"{TRANSITIONS:,}; {TRANSITIONS_ELSEWHERE}",
         f"{STEPS}service-quotas.html",
     ),
     ("bytes of the list that a Distributed Map reads", f"{LIST_BYTES:,}", f"{STEPS}input-output-itemreader.html"),
     ("PUT and COPY a second to a prefix of S3", f"{WRITES:,}", f"{S3}optimizing-performance.html"),
     ("GET a second from a prefix of S3", f"{READS:,}", f"{S3}optimizing-performance.html"),
-    ("until S3 answers: 100 to 200 ms", f"{LATENCY} s", f"{S3}optimizing-performance.html"),
+    ("latency of S3: 100 to 200 ms", f"{LATENCY} s", f"{S3}optimizing-performance.html"),
     ("one request to S3: 85 to 90 MB/s", f"{STREAM / 1e6:.0f} MB/s", f"{S3}optimizing-performance-guidelines.html"),
 )
 ASSUMED = (
@@ -92,15 +92,15 @@ ASSUMED = (
     ("bytes of a member's output for it", f"{OUTPUT_BYTES}"),
     ("one vCPU of Lambda is as fast as one core of the machine below", "1"),
     ("a function reads from S3 as fast as one request does, however many it makes", f"{STREAM / 1e6:.0f} MB/s"),
-    ("a state transition by itself", f"{STATE_SECONDS} s"),
+    ("a state transition alone", f"{STATE_SECONDS} s"),
     ("bytes of a shard in the Map's list", f"{LISTED_BYTES}"),
     ("objects of a shard that Summarize reads or copies: report, part, rejected rows", f"{REPORTED}"),
-    ("every shard has rejected rows, nothing is tried again, every environment is warm", ""),
+    ("every shard has rejected rows, nothing is retried, every environment is warm", ""),
 )
 
 
 class Way(Struct, frozen=True):
-    """How one shard goes when nothing fails, with so many members.
+    """The path of one shard with so many members, when nothing fails.
 
     Attributes:
         steps: states one after the other.
@@ -117,7 +117,7 @@ class Shard(Struct, frozen=True):
     """One shard on AWS.
 
     Attributes:
-        seconds: from its begin to its end.
+        seconds: from its start to its end.
         gb_seconds, requests: of its functions.
         reads, writes: requests to S3, those of Summarize included.
     """
@@ -133,7 +133,7 @@ class Shard(Struct, frozen=True):
 
     @property
     def dollars(self) -> float:
-        """What it costs."""
+        """Its cost."""
         return (
             self.gb_seconds * LAMBDA_TIME.dollars
             + self.requests * LAMBDA_REQUEST.dollars
@@ -156,12 +156,12 @@ class Run(Struct, frozen=True):
 
     @property
     def seconds(self) -> float:
-        """From its begin to its end."""
+        """Seconds from its start to its end."""
         return self.plan + self.map + self.summarize
 
     @property
     def dollars(self) -> float:
-        """What it costs; its own few state transitions are nothing beside those of the shards."""
+        """Its cost; its own few state transitions are negligible beside those of the shards."""
         plan, summarize = (
             memory / 1024 * seconds * LAMBDA_TIME.dollars
             for memory, seconds in ((SHARD_MEMORY, self.plan), (SUMMARIZE_MEMORY, self.summarize))
@@ -170,7 +170,7 @@ class Run(Struct, frozen=True):
 
 
 def walk(machine: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield a state machine's states from its begin to an end, by the default of every choice."""
+    """Yield a state machine's states from its start to an end, by the default of every choice."""
     name = machine["StartAt"]
     while name is not None:
         state = machine["States"][name]
@@ -179,7 +179,7 @@ def walk(machine: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def read_way(members: int) -> Way:
-    """Read from the state machine how a shard goes."""
+    """Read the path of a shard from the state machine."""
     states = json.loads(STATE_MACHINE.read_text(encoding="utf-8"))["States"]
     (distributed,) = (
         state["ItemProcessor"]
@@ -210,7 +210,7 @@ def compute_shard(measured: Result, members: int) -> Shard:
     normalize += compute(READ, SHARD_MEMORY, by_bytes=True) + compute(ENCODE, SHARD_MEMORY) + LATENCY + columns
     score = LATENCY + columns + compute(SCORE, SCORE_MEMORY) + LATENCY + outputs
     aggregate = 3 * LATENCY + columns + members * (LATENCY + outputs)  # plan, release, rows; outputs one by one
-    aggregate += compute(name_answer(members), SHARD_MEMORY) + compute(name_write(members), SHARD_MEMORY)
+    aggregate += compute(name_combination(members), SHARD_MEMORY) + compute(name_write(members), SHARD_MEMORY)
     aggregate += 3 * LATENCY + (members + 1) * outputs  # part, rejected rows, report
     return Shard(
         members=members,
@@ -241,7 +241,7 @@ def compute_run(measured: Result, shard: Shard, rows: int, concurrency: int) -> 
 
 
 def plan_speed(measured: Result) -> float:
-    """Return the bytes of CSV that Plan goes through in a second: what S3 gives, or what one function can look at."""
+    """Return the bytes of CSV that Plan reads in a second: the lower rate of reading S3 and of finding records."""
     found = measured.rows_per_second[FIND].median * measured.size / measured.rows
     return min(STREAM, found * SHARD_MEMORY / CORE_MEMORY)
 
@@ -253,7 +253,7 @@ def summarize_seconds(shard: Shard) -> float:
 
 
 def name_first_limit(run: Run) -> str:
-    """Name what stops a run, or else what it waits for the longest."""
+    """Name the limit that stops a run, or else the part that takes longest."""
     if run.plan > FUNCTION_SECONDS:
         return f"Plan's {FUNCTION_SECONDS} s: the run fails"
     if run.summarize > FUNCTION_SECONDS:
@@ -285,7 +285,7 @@ def format_runs(measured: Result) -> str:
 
 
 def format_shards(measured: Result) -> str:
-    """Return what one shard is, as a Markdown table."""
+    """Return the numbers of one shard as a Markdown table."""
     shards = [compute_shard(measured, members) for members in MEMBERS]
     lines = [
         f"| of one shard, {shards[0].rows:,} rows | {' | '.join(f'{shard.members} members' for shard in shards)} |",
@@ -314,8 +314,8 @@ def format_shards(measured: Result) -> str:
 
 
 def format_limits(measured: Result) -> str:
-    """Return where each limit is met, as a Markdown table."""
-    lines = [f"| limit | is met at, {MEMBERS[0]} members | {MEMBERS[1]} members |", "| --- | --: | --: |"]
+    """Return the size at which each limit is reached, as a Markdown table."""
+    lines = [f"| limit | is reached at, {MEMBERS[0]} members | {MEMBERS[1]} members |", "| --- | --: | --: |"]
     shards = [compute_shard(measured, members) for members in MEMBERS]
 
     def add(limit: str, cells: list[str]) -> None:
@@ -370,12 +370,12 @@ def format_constants(measured: Result) -> str:
 
 
 def format_tables(measured: Result) -> str:
-    """Return what stands in the page between its marks."""
+    """Return the text between the page's markers."""
     parts = (
         ("Cost and time", format_runs(measured)),
         ("Limits", format_limits(measured)),
         ("One shard", format_shards(measured)),
-        ("What it was computed from", format_constants(measured)),
+        ("Inputs of the computation", format_constants(measured)),
         ("Prices", format_prices()),
     )
     return "\n".join(f"### {title}\n\n{text}" for title, text in parts)
@@ -396,9 +396,9 @@ def _time(seconds: float) -> str:
 
 
 def main() -> None:
-    """Compute, and write or compare."""
+    """Compute the tables; write or compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the page has other tables")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page has other tables")
     arguments = parser.parse_args()
     tables = format_tables(msgspec.json.decode(RESULT.read_bytes(), type=Result))
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)

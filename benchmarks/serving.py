@@ -5,11 +5,11 @@
     execution   from StartExecution to its end, warm: the ensemble; the same state machine with handlers that do nothing
     make run    the command, from nothing running to the prediction
 
-Everything runs under the same local runtime: the pool of processes that the local stack has, and Lambda's Runtime API
-between them. Nothing of it was measured on AWS.
+Everything runs under the same local runtime: the local stack's pool of processes, with Lambda's Runtime API. Nothing
+was measured on AWS.
 
-    python benchmarks/serving.py            # a table; benchmarks/results/serving.json is written
-    python benchmarks/serving.py --json     # the same, printed as JSON
+    python benchmarks/serving.py            # prints a table and writes benchmarks/results/serving.json
+    python benchmarks/serving.py --json     # prints it as JSON instead
 
 It needs TensorFlow (`make tensorflow`).
 """
@@ -54,11 +54,11 @@ MEMBER = "wide_and_deep"
 OURS, TUTORIAL, EMPTY = "slot", "tutorial handler", "empty handler"
 FOUR, SIXTEEN, EMPTY_FOUR = "4 members", "16 members", "4 empty handlers"
 COMMAND = "ensemble run, nothing running"
-FIRST_ANSWER_SECONDS = 5.0
+FIRST_RESPONSE_SECONDS = 5.0
 
 
 class Result(Struct, frozen=True):
-    """What is written: milliseconds, by target, of each kind of call."""
+    """The result: milliseconds, by target, of each kind of call."""
 
     machine: Machine
     cold: Mapping[str, Spread]
@@ -83,8 +83,8 @@ def measure(cold_rounds: int, warm_rounds: int, command_rounds: int) -> Result:
         Claim("execution, 16 members", FOUR, compare(executions[SIXTEEN], executions[FOUR]), 2, slower=True),
         Claim(
             COMMAND,
-            f"{FIRST_ANSWER_SECONDS:g} s",
-            compare(commands[COMMAND], [FIRST_ANSWER_SECONDS] * len(commands[COMMAND])),
+            f"{FIRST_RESPONSE_SECONDS:g} s",
+            compare(commands[COMMAND], [FIRST_RESPONSE_SECONDS] * len(commands[COMMAND])),
             1,
             slower=True,
         ),
@@ -105,7 +105,7 @@ def _measure_calls(
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     code = {"Score5": FunctionCode(PEERS / "tutorial_handler"), "Score6": FunctionCode(PEERS / "empty_handler")}
     with start_stack(folder, code) as (local, stack):
-        event, rows = _ask_member(stack)
+        event, rows = _prepare_invocation(stack)
         zipped = _write_saved_model(folder)
         stack.data.write("payloads/model.zip", zipped)
         tutorial = json.dumps({"bucket": stack.data.name, "key": "payloads/model.zip", "rows": rows}).encode()
@@ -115,24 +115,24 @@ def _measure_calls(
             EMPTY: (f"{stack.outputs['ScoreFunctionPrefix']}6", json.dumps(event).encode()),
         }
         call = _caller(local.endpoint)
-        answers = {name: call(*asked)["outputs"] for name, asked in calls.items()}
-        ours, theirs = answers[OURS][0], answers[TUTORIAL][0][0]
+        outputs = {name: call(*arguments)["outputs"] for name, arguments in calls.items()}
+        ours, theirs = outputs[OURS][0], outputs[TUTORIAL][0][0]
         if abs(ours - theirs) > 1e-4:
             raise RuntimeError(f"not the same model: {ours} and {theirs}")
         cold = {
             name: [_time_cold(local, call, *calls[name]) for _ in range(cold_rounds)]
             for name in (OURS, TUTORIAL, EMPTY)
         }
-        warm = run_in_turns({name: _calling(call, asked) for name, asked in calls.items()}, warm_rounds)
+        warm = run_in_turns({name: _calling(call, arguments) for name, arguments in calls.items()}, warm_rounds)
     return cold, warm
 
 
-def _calling(call: Callable[[str, bytes], Any], asked: tuple[str, bytes]) -> Callable[[], object]:
-    return lambda: call(*asked)
+def _calling(call: Callable[[str, bytes], Any], arguments: tuple[str, bytes]) -> Callable[[], object]:
+    return lambda: call(*arguments)
 
 
-def _ask_member(stack: Stack) -> tuple[dict[str, Any], list[list[float]]]:
-    """Return what the state machine sends a slot about one passenger, and the same row as the model takes it."""
+def _prepare_invocation(stack: Stack) -> tuple[dict[str, Any], list[list[float]]]:
+    """Return the event that the state machine sends a slot for one passenger, and the same row as the model's input."""
     current, _ = stack.releases.read_current()
     release = stack.releases.read_release(current.release)
     member = next(
@@ -202,7 +202,7 @@ def _measure_executions(folder: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def _running(stack: Stack, payload: Mapping[str, Any]) -> Callable[[], object]:
-    """Return what runs an execution to its end, as Step Functions runs it synchronously."""
+    """Return a function that runs an execution synchronously to its end."""
     machine = stack.outputs["ExpressStateMachineArn"]
     text = json.dumps(payload)
 
@@ -215,7 +215,7 @@ def _running(stack: Stack, payload: Mapping[str, Any]) -> Callable[[], object]:
 
 
 def _measure_command(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Time what `make run` does once its environment is there, in a project that was run once."""
+    """Time the command of `make run`, in a project where it ran once before."""
     copy_project(folder)
     command = [str(Path(sys.executable).with_name("ensemble")), "run", "events/passenger.json"]
 

@@ -1,4 +1,4 @@
-"""Local stacks for benchmarks, each of a copy of the project with as many members as are wanted; and their datasets."""
+"""Local stacks for benchmarks, each of a copy of the project with a chosen number of members; and their datasets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SLOTS = ",".join(str(slot + 1) for slot in range(16))
 
 
 def copy_project(folder: Path) -> None:
-    """Copy what a stack needs into a new folder."""
+    """Copy the files that a stack needs into a new folder."""
     folder.mkdir(parents=True)
     for part in PARTS:
         source = ROOT / part
@@ -61,7 +61,7 @@ def start_stack(
     """Start a local stack of a copy of the project, with so many members published.
 
     Args:
-        folder: where the copy goes; not there yet.
+        folder: the copy's folder; it must not exist.
         code: functions' code by logical id, instead of the project's.
         members: up to 16.
     """

@@ -1,14 +1,14 @@
 """How long a new model takes until its first prediction on the local stack, compared with a redeployment.
 
-Each round puts another file in the place of a member and publishes it, as a person does: by the commands, on a stack
-that is up. The first prediction is either that of an execution that names the release, as `ensemble run` does, or one
-in a steady stream of executions that name none and meet a pointer that was read up to three seconds before.
+Each round replaces a member's file and publishes it with the commands, on a running stack. The first prediction is
+either that of an execution that names the release, as `ensemble run` does, or the first of the new release in a steady
+stream of executions that name none; these use a pointer that was read up to three seconds before.
 
 Of a redeployment only the build can be measured here. What follows it, the upload, the change set and CloudFormation's
-update of functions and layers, needs an AWS account, and no figure is made up for it.
+update of functions and layers, needs an AWS account, and is not estimated.
 
-    python benchmarks/swap.py            # a table; benchmarks/results/swap.json is written
-    python benchmarks/swap.py --json     # the same, printed as JSON
+    python benchmarks/swap.py            # prints a table and writes benchmarks/results/swap.json
+    python benchmarks/swap.py --json     # prints it as JSON instead
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ ROUNDS = 9
 ADDED, PUBLISHED, NAMED, STREAM, BUILT = (
     "ensemble add",
     "ensemble publish",
-    "publish to first answer, release named",
-    "publish to first answer in a stream",
+    "publish to first prediction, release named",
+    "publish to first prediction in a stream",
     "sam build",
 )
 PAUSE = 0.05
-"""Seconds between the executions of the stream, which shall not keep the publisher from its work."""
+"""Seconds between the executions of the stream, so that they do not slow the publisher down."""
 UNKNOWN = "CloudFormation update"
 
 
 class Result(Struct, frozen=True):
-    """What is written.
+    """The result.
 
     Attributes:
-        seconds: by what was timed; None where it cannot be here.
+        seconds: by the part that was timed; None if it cannot be timed here.
         times_named: how many times as long as `NAMED`, round by round.
     """
 
@@ -69,14 +69,14 @@ class Result(Struct, frozen=True):
 
 @dataclass
 class Swaps:
-    """A project of its own with its stack up, and how many models it was given."""
+    """A copy of the project with a running stack, and the number of models added to it."""
 
     folder: Path
     stack: Stack
     count: int = 0
 
     def add(self) -> float:
-        """Put a model in the place of the last one; return the seconds it took."""
+        """Replace the member's model; return the seconds it took."""
         self.count += 1
         trained = self.folder / "trained.tflite"
         # Bytes after the model's end change its digest, and not its outputs.
@@ -102,7 +102,7 @@ class Swaps:
             publishing = others.submit(run_command, self.folder, "ensemble", "publish")
             while self.run_execution(None) == before:
                 if publishing.done():
-                    publishing.result()  # raises where it failed
+                    publishing.result()  # raises if it failed
                 time.sleep(PAUSE)
             finished = time.perf_counter()
             publishing.result()
@@ -116,9 +116,9 @@ class Swaps:
 
 @contextmanager
 def serve() -> Iterator[Swaps]:
-    """Keep the stack of a copy of the project up."""
-    with TemporaryDirectory() as room:
-        folder = Path(room)
+    """Run the stack of a copy of the project."""
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         for part in PARTS:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, folder / part)
@@ -146,10 +146,10 @@ def run_command(folder: Path, program: str, *arguments: str) -> str:
 
 
 def time_build() -> float:
-    """Build what Lambda gets, as `make build` does, elsewhere; return the seconds it took."""
-    with TemporaryDirectory() as room:
+    """Build for Lambda as `make build` does, in another folder; return the seconds it took."""
+    with TemporaryDirectory() as scratch:
         started = time.perf_counter()
-        run_command(ROOT, "sam", "build", "--build-dir", room)
+        run_command(ROOT, "sam", "build", "--build-dir", scratch)
         return time.perf_counter() - started
 
 

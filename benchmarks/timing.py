@@ -1,4 +1,4 @@
-"""Timing that a busy machine disturbs little: what is compared runs in turns, and ratios are taken turn by turn."""
+"""Timing that is robust on a busy machine: compared tasks run in turns, and ratios are computed turn by turn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Spread(Struct, frozen=True):
 
 
 class Machine(Struct, frozen=True):
-    """What the times depend on."""
+    """The machine and versions that the times depend on."""
 
     processor: str
     cores: int
@@ -35,14 +35,14 @@ class Machine(Struct, frozen=True):
 
 
 class Claim(Struct, frozen=True):
-    """What is claimed of a comparison, to be read beside its goal.
+    """A measured comparison and its goal.
 
     Attributes:
-        what: was measured, of ours.
-        against: what.
-        ratio: how many times as fast as that; or, where `slower`, how many times as long.
-        goal: the least of such a ratio; or, where `slower`, the most.
-        of: what was measured.
+        what: the measured part of this project.
+        against: the alternative.
+        ratio: how many times as fast as the alternative; if `slower`, how many times as long.
+        goal: the smallest ratio that meets the goal; if `slower`, the largest.
+        of: the measured quantity.
     """
 
     what: str
@@ -61,9 +61,9 @@ class Claim(Struct, frozen=True):
 def run_in_turns(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Run every task once a round, one after the other, after a round that is not counted.
 
-    Each round has an order of its own, so that no task always meets what the same other one left in caches and memory.
+    Each round has an order of its own, so that no task always runs after the same other one and its caches.
 
-    Returns the seconds each task took, by its name, a round.
+    Returns the seconds of each task by its name, one value for each round.
     """
     for task in tasks.values():
         task()
@@ -96,7 +96,7 @@ def compare(seconds: Seconds, reference: Seconds) -> Spread:
 
 
 def rate(seconds: Seconds, count: int) -> Spread:
-    """Return how many of `count` were done in a second."""
+    """Return the rate of `count` items a second."""
     return summarize([count / one for one in seconds])
 
 

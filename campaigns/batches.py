@@ -1,6 +1,6 @@
-"""Batches whose stack is killed, with all its functions, at a random moment, and that are started again.
+"""Kill the stack of a batch, with all its functions, at a random moment, and start the batch again.
 
-Promise: the results of a run that was killed and resumed are, byte for byte, those of one that was not.
+Promise: a run that was killed and resumed has the same results, byte for byte, as an undisturbed run.
 
     python campaigns/batches.py --batches 10 --rows 300
 """
@@ -45,13 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def disturb(found: Findings, project: Path, dataset: Path, batches: int, seed: int) -> None:
-    """Run one batch whole, and the others with a kill in each."""
+    """Run one batch undisturbed, and kill the stack during each of the others."""
     random = choose(seed)
     keep_up(project)
     began = time.monotonic()
     whole = read_parts(project, run_batch(project, dataset, FIRST_DAY))
     took = time.monotonic() - began
-    found.expect(whole, "the batch that nothing disturbs has no results")
+    found.expect(whole, "the undisturbed batch has no results")
     resumed = killed = 0
     for number in range(1, batches + 1):
         day = FIRST_DAY + timedelta(days=number)
@@ -59,15 +59,17 @@ def disturb(found: Findings, project: Path, dataset: Path, batches: int, seed: i
         with start_batch(project, dataset, day) as process:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(random.uniform(0.1, 1.0) * took)
-                took = time.monotonic() - began  # it has ended before; functions are warm
+                took = time.monotonic() - began  # it ended before the kill; functions are warm
             if process.poll() is None:
                 kill_stack(project)
                 killed += 1
             process.communicate()
         keep_up(project)
         again = run_batch(project, dataset, day)
-        resumed += again["how"] == "resumed"
-        found.expect(read_parts(project, again) == whole, f"the batch of {day} has other results than the first one")
+        resumed += again["mode"] == "resumed"
+        found.expect(
+            read_parts(project, again) == whole, f"the batch of {day} has results that differ from the first one"
+        )
     found.counts |= {"killed": killed, "resumed": resumed, "parts": len(whole), "rows": again["rows_out"]}
 
 
@@ -82,7 +84,7 @@ def write_passengers(path: Path, rows: int) -> Path:
 
 
 def keep_up(project: Path) -> None:
-    """Start the stack in the background, if it does not run."""
+    """Start the stack in the background unless it runs."""
     if find_running(project / ".stepensemble") is None:
         started = run_ensemble(project, "local", "--detach")
         if started.returncode:
@@ -90,7 +92,7 @@ def keep_up(project: Path) -> None:
 
 
 def run_batch(project: Path, dataset: Path, day: date) -> dict[str, Any]:
-    """Run a batch to its success, and return what it prints."""
+    """Run a batch until it succeeds, and return its output."""
     done = run_ensemble(project, "batch", str(dataset), "--date", str(day), *OPTIONS)
     if done.returncode:
         raise RuntimeError(done.stderr + done.stdout)
@@ -104,7 +106,7 @@ def start_batch(project: Path, dataset: Path, day: date) -> subprocess.Popen[str
 
 
 def kill_stack(project: Path) -> None:
-    """Kill the stack's process; those of its functions follow, as the pipe that they watch breaks."""
+    """Kill the stack's process; its functions' processes end when their pipe to it breaks."""
     running = find_stack(project)
     os.kill(running.pid, signal.SIGKILL)
     while find_running(project / ".stepensemble") is not None:

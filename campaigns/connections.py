@@ -1,4 +1,4 @@
-"""Connections that send a byte now and then and never end their request, and how long others wait meanwhile.
+"""Keep connections open that send a byte each second and never end their request, and time other requests meanwhile.
 
 Promise: other requests get responses, and their median latency stays within a few times that of an idle stack.
 
@@ -22,7 +22,7 @@ BEGINNING = (
     b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 400\r\n\r\n{"
 )
 SLOWNESS = 3.0
-"""Times the idle median that is still fine."""
+"""The largest accepted multiple of the idle median."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(address: tuple[str, int], body: bytes, requests: int) -> list[float]:
-    """Return the seconds of requests, one after the other, whose response was 200."""
+    """Send requests one after the other; return the seconds of those with status 200."""
     seconds = []
     connection = HTTPConnection(*address, timeout=60)
     for _ in range(requests):

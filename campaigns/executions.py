@@ -1,7 +1,7 @@
-"""Executions, many at once, while functions' processes are killed and paused and a member's artifact is corrupt.
+"""Run many executions at once while functions' processes are killed and paused and a member's artifact is corrupt.
 
 Promises: none is lost, none is recorded twice, every failure has a name and a cause, every DEGRADED prediction names
-the members that failed, and a COMPLETE one is that of the ensemble in process, to the bit.
+the members that failed, and every COMPLETE one equals that of the ensemble in process, to the bit.
 
     python campaigns/executions.py --executions 1000 --at-once 64
 """
@@ -60,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_passenger(age: int) -> dict[str, Any]:
-    """Return one of the passengers that are sent."""
+    """Return the payload's passenger of an age."""
     return {**PASSENGER, "Age": age}
 
 
 def run(stack: Stack, name: str) -> Mapping[str, Any] | None:
-    """Run an execution under a name, which also decides what is sent; None where it does not end."""
+    """Run an execution under a name, which also selects the passenger; None if it does not end."""
     payload = {"features": make_passenger(int(name[-6:]) % AGES)}
     started = stack.step_functions.start_execution(
         stateMachineArn=stack.state_machine, name=name, input=json.dumps(payload)
@@ -107,21 +107,21 @@ def disturb(local: LocalStack, random: Random) -> Iterator[Counter[str]]:
 
 @contextmanager
 def corrupted(stack: Stack) -> Iterator[None]:
-    """Have the first member's artifact hold other bytes while the block lasts."""
+    """Corrupt the first member's artifact while the block lasts."""
     release = stack.releases.read_release(stack.releases.read_current()[0].release)
-    sound = stack.releases.read_artifact(release.members[0].artifact)
+    original = stack.releases.read_artifact(release.members[0].artifact)
     key = artifact_key(release.members[0].artifact.digest)
-    stack.releases.bucket.write(key, b"corrupt" + sound)
+    stack.releases.bucket.write(key, b"corrupt" + original)
     try:
         yield
     finally:
-        stack.releases.bucket.write(key, sound)
+        stack.releases.bucket.write(key, original)
 
 
 def examine(
     found: Findings, stack: Stack, ended: Mapping[str, Mapping[str, Any] | None], expected: Sequence[Any]
 ) -> None:
-    """Count how the executions ended, and hold every promise."""
+    """Count the executions' ends, and check every promise."""
     statuses: Counter[str] = Counter()
     recorded = Counter(one.prediction_id for one in stack.records.latest(2 * len(ended)))
     for name, described in ended.items():
@@ -142,8 +142,8 @@ def examine(
             found.expect(named, f"{name} is DEGRADED and names no failed member")
             statuses.update(f"member: {one['error']['type']}" for one in failed)
         else:
-            right = output["predictions"] == expected[int(name[-6:]) % AGES] and not failed
-            found.expect(right, f"{name} is COMPLETE and another prediction than in process")
+            equal = output["predictions"] == expected[int(name[-6:]) % AGES] and not failed
+            found.expect(equal, f"{name} is COMPLETE and differs from the prediction in process")
     found.counts |= dict(sorted(statuses.items()))
 
 

@@ -1,4 +1,4 @@
-"""A local stack of a copy of the project, to be mistreated, and how a campaign reports what it found."""
+"""Start a local stack of a copy of the project for fault injection, and report a campaign's findings."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ENSEMBLE = str(Path(sys.executable).with_name("ensemble"))
 
 @dataclass
 class Findings:
-    """What a campaign has done and found.
+    """The work and the findings of a campaign.
 
     Attributes:
-        name: of the campaign.
+        name: the campaign's name.
         size: its arguments.
-        counts: what happened, how often; and what was measured.
-        broken: promises that were not kept, a sentence each.
+        counts: how often each event happened, and measurements.
+        broken: one sentence for each broken promise.
     """
 
     name: str
@@ -43,20 +43,20 @@ class Findings:
     counts: dict[str, Any] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
-    def expect(self, kept: object, promise: str) -> None:
-        """Note a promise that is not kept."""
+    def expect(self, kept: object, violation: str) -> None:
+        """Store the violation if a promise was not kept."""
         if not kept:
-            self.broken.append(promise)
+            self.broken.append(violation)
 
     def report(self) -> int:
-        """Print everything as JSON, and return the exit code: 1 where a promise was broken."""
+        """Print everything as JSON, and return the exit code: 1 if a promise was broken."""
         document = {"campaign": self.name, "size": self.size, "counts": self.counts, "broken": self.broken}
         print(json.dumps(document, indent=2))
         return 1 if self.broken else 0
 
 
 def read_size(description: str | None, arguments: Sequence[str] | None, **defaults: int) -> argparse.Namespace:
-    """Read a campaign's numbers from the command line, such as `--executions 200`; `--seed` decides the rest."""
+    """Read a campaign's size from the command line, such as `--executions 200`; `--seed` seeds it."""
     parser = argparse.ArgumentParser(description=description)
     for name, default in {**defaults, "seed": 1}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
@@ -64,7 +64,7 @@ def read_size(description: str | None, arguments: Sequence[str] | None, **defaul
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy what a stack needs into a folder."""
+    """Copy the files that a stack needs into a folder."""
     for part in PARTS:
         source, target = ROOT / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def run_ensemble(project: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 
 def wait_for_end(stack: Stack, execution: str, seconds: float = 300) -> Mapping[str, Any] | None:
-    """Return the description of an execution that has ended; None where it has not by then."""
+    """Return the description of an execution once it has ended; None if it has not by then."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         described = stack.step_functions.describe_execution(executionArn=execution)
@@ -106,7 +106,7 @@ def wait_for_end(stack: Stack, execution: str, seconds: float = 300) -> Mapping[
 
 
 def resident_megabytes() -> int:
-    """Return what this process, which is the stack's, holds in memory; 0 where the system has no /proc."""
+    """Return the resident memory of this process, which runs the stack; 0 if the system has no /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -115,5 +115,5 @@ def resident_megabytes() -> int:
 
 
 def choose(seed: int) -> random.Random:
-    """Return what decides, by a seed."""
+    """Return a seeded random generator."""
     return random.Random(seed)  # noqa: S311 (nothing secret)

@@ -1,7 +1,7 @@
-"""Publishers that are killed at a random moment, and publishers that race.
+"""Kill publishers at a random moment, and let publishers race.
 
-Promises: whatever happens, the pointer names a release that is whole; of two that publish at once each has published or
-reports that the other was first; the published release is in the pointer, as the current one or in its history.
+Promises: the pointer always names a complete release; of two that publish at once each has published or reports that
+the other was first; the published release is in the pointer, as the current one or in its history.
 
     python campaigns/publishers.py --kills 20 --races 20
 """
@@ -56,7 +56,7 @@ def write_manifest(project: Path, number: int) -> Path:
     folder = project / "models"
     document = json.loads((folder / "manifest.json").read_text())
     artifact = folder / "titanic" / f"padded-{number}.tflite"
-    # Bytes behind a FlatBuffer are not read.
+    # Bytes after a FlatBuffer's end are not read.
     artifact.write_bytes((folder / document["members"][0]["artifact"]).read_bytes() + str(number).encode() * 300_000)
     document["members"][0] |= {"artifact": f"titanic/padded-{number}.tflite", "version": f"1.{number}"}
     path = folder / f"manifest-{number}.json"
@@ -95,7 +95,7 @@ def kill_publishers(found: Findings, stack: Stack, project: Path, kills: int, se
 
 
 def race_publishers(found: Findings, stack: Stack, project: Path, races: int) -> None:
-    """Have two publishers publish at the same time, again and again."""
+    """Let two publishers publish at the same time, repeatedly."""
     counts = Counter[str]()
     for number in range(races):
         pair = [read_sources(write_manifest(project, 10_000 + 2 * number + one)) for one in range(2)]
@@ -116,7 +116,7 @@ def race_publishers(found: Findings, stack: Stack, project: Path, races: int) ->
 
 
 def try_to_publish(stack: Stack, sources: Sources) -> str | None:
-    """Publish, and return None; or the name of the error."""
+    """Publish; return None, or the name of the error."""
     try:
         publish(sources, stack.releases, stack.slots)
     except EnsembleError as error:
@@ -125,7 +125,7 @@ def try_to_publish(stack: Stack, sources: Sources) -> str | None:
 
 
 def check_pointer(found: Findings, stack: Stack, moment: str) -> None:
-    """Read all that the pointer names; every digest is checked as it is read."""
+    """Read everything that the pointer names; reading checks every digest."""
     try:
         release = stack.releases.read_release(stack.releases.read_current()[0].release)
         for member in release.members:

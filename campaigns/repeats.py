@@ -1,6 +1,6 @@
-"""The same prediction again and again: by many clients at once, by events that come twice, by versions of one object.
+"""Repeat a prediction: by many clients at once, by repeated events, by versions of one object.
 
-Promises: one prediction under an id, from any client and however often; one response for each version of an object.
+Promises: one prediction for an id, however many clients send it; one response for each version of an object.
 
     python campaigns/repeats.py --clients 20 --events 10 --versions 10
 """
@@ -39,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def send_one_id(found: Findings, stack: Stack, address: str, clients: int) -> None:
     """Send one prediction id from many clients at once."""
     body = json.dumps({"features": PASSENGER, "prediction_id": "shared"})
-
     busy = Counter[int]()
 
     def send(_: int) -> tuple[int, bytes]:
@@ -48,9 +47,9 @@ def send_one_id(found: Findings, stack: Stack, address: str, clients: int) -> No
             connection = HTTPConnection(address, timeout=WAIT_SECONDS)
             connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            result = response.status, response.read()
+            received = response.read()
             if response.status != 503 or time.monotonic() > deadline:
-                return result
+                return response.status, received
             busy[503] += 1
             time.sleep(float(response.headers["Retry-After"]))
 
@@ -64,7 +63,7 @@ def send_one_id(found: Findings, stack: Stack, address: str, clients: int) -> No
 
 
 def repeat_event(found: Findings, stack: Stack, events: int) -> None:
-    """Start the inbox again and again by the same event."""
+    """Start the inbox repeatedly with the same event."""
     version = put(stack, "repeated.json", PASSENGER)
     wait_for_responses(stack, "repeated.json", [version])
     client = stack.step_functions
@@ -84,13 +83,12 @@ def repeat_event(found: Findings, stack: Stack, events: int) -> None:
     found.expect(statuses == {"SUCCEEDED": events}, f"repeated events ended as {dict(statuses)}")
     found.expect(len(stack.records.latest(10_000)) == before, "a repeated event was predicted again")
     responses = [one.key for one in stack.data.list("outbox/") if one.key.startswith("outbox/repeated.json.")]
-    found.expect(
-        len(responses) == 2, f"a repeated event has the responses {responses}"
-    )  # the version's, and the latest one
+    # The version's response, and the latest one.
+    found.expect(len(responses) == 2, f"a repeated event has the responses {responses}")
 
 
 def put_versions(found: Findings, stack: Stack, versions: int) -> None:
-    """Put one key again and again, faster than responses are written."""
+    """Put one key repeatedly, faster than responses are written."""
     before = len(stack.records.latest(10_000))
     with ThreadPoolExecutor(versions) as crowd:
         bodies = [{**PASSENGER, "Age": 20 + number} for number in range(versions)]
@@ -100,7 +98,7 @@ def put_versions(found: Findings, stack: Stack, versions: int) -> None:
     found.expect(len(delivered) == versions, f"{versions} versions have {len(delivered)} responses")
     found.expect(len(stack.records.latest(10_000)) - before == versions, "versions are not recorded once each")
     named_versions = {response["object"]["version_id"] for response in delivered}
-    found.expect(named_versions == set(kept), "a response names another version than its own")
+    found.expect(named_versions == set(kept), "a response names a version that is not its own")
 
 
 def put(stack: Stack, name: str, features: Any) -> str:

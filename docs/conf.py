@@ -1,6 +1,6 @@
-"""Sphinx builds the site from this: `make docs`.
+"""Sphinx configuration of the site: `make docs`.
 
-The project's folder is the source folder, so that links to pages, scripts and the template work here as on GitHub.
+The project's folder is the source folder, so links to pages, scripts and the template work here as on GitHub.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def add_navigation(_: Any, page: str, source: list[str]) -> None:
 
 
 def add_entry(app: Any, error: Exception | None) -> None:
-    """Write an index.html that leads to the index, which is in a folder of its own."""
+    """Write an index.html that redirects to the index, which is in a folder of its own."""
     if error is None:
         text = (
             '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><title>stepensemble</title>\n'
@@ -51,6 +51,6 @@ def add_entry(app: Any, error: Exception | None) -> None:
 
 
 def setup(app: Any) -> None:
-    """Connect both to the build."""
+    """Connect both functions to the build."""
     app.connect("source-read", add_navigation)
     app.connect("build-finished", add_entry)

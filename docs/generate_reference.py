@@ -124,7 +124,7 @@ def _markdown(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Take out Rich's marks, such as [bold]; and Click's, which keeps lines apart."""
+    """Remove Rich's markup, such as [bold], and Click's markers for line breaks."""
     return (
         re.sub(r"\[/?(?:bold|italic|dim|cyan|green|red|yellow)\]", "", inspect.cleandoc(text))
         .replace("\b", "")
@@ -133,7 +133,7 @@ def _plain(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Keep what Markdown would take for marks, outside of code."""
+    """Escape the characters of Markdown's markup outside of code."""
     parts = text.split("`")
     return "`".join(part if odd % 2 else re.sub(r"([<>*_{}])", r"\\\1", part) for odd, part in enumerate(parts))
 
@@ -164,7 +164,7 @@ def list_public() -> Iterator[tuple[str, Any]]:
 
 
 def get_docstring(thing: Any) -> str:
-    """Return the docstring that a name has itself, none that it inherits."""
+    """Return the name's own docstring, without inherited ones."""
     if isinstance(thing, str | bytes | int | float | tuple):  # a constant has its type's
         return ""
     return inspect.cleandoc(getattr(getattr(thing, "__func__", thing), "__doc__", None) or "")

@@ -1,8 +1,9 @@
-"""Write docs/screenshots: a prediction as the terminal shows it, and the report of a batch.
+"""Write docs/screenshots: a prediction in the terminal, and a batch's report.
 
     make screenshots
 
-Both show what the commands print today, on a local stack in a temporary folder. Chromium takes the report's picture.
+Both show the current output of the commands, on a local stack in a temporary folder. Chromium takes the screenshot
+of the report.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ENSEMBLE = Path(sys.executable).with_name("ensemble")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 COLUMNS = 92
 SIZE = (1000, 1180)
-"""Pixels of the report's upper part that are shown."""
+"""Width and height of the screenshot, in pixels."""
 
 BATCH = ("batch", "examples/titanic/passengers.csv", "--label", "Survived", "--date", "2026-03-01")
 
@@ -54,14 +55,14 @@ def draw_terminal(command: str, output: str) -> str:
     return re.sub(r"\s*@font-face \{.*?\}\n", "\n", svg, flags=re.DOTALL).replace("Fira Code, ", "")
 
 
-def photograph(page: Path, target: Path) -> None:
+def take_screenshot(page: Path, target: Path) -> None:
     """Write the upper part of a page as a small PNG."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         sys.exit("there is no Chromium; make browser installs it")
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
-        subprocess.run(  # noqa: S603 (a browser that was looked up)
+        subprocess.run(  # noqa: S603 (the browser found on the PATH)
             [
                 *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
                 *("--blink-settings=preferredColorScheme=1", "--force-device-scale-factor=1"),
@@ -86,7 +87,7 @@ def main() -> None:
         (FOLDER / "terminal.svg").write_text(draw_terminal("make run", output), encoding="utf-8")
         run(project, *BATCH)
         (report,) = project.glob("results/**/report.html")
-        photograph(report, FOLDER / "report.png")
+        take_screenshot(report, FOLDER / "report.png")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What people would use instead, each in its best documented form, each in a file of its own with its source."""
+"""Alternatives to this project, each in its best documented form and in a file of its own that names its source."""

@@ -29,7 +29,7 @@ def train_models() -> Mapping[str, tuple[Any, tuple[str, ...]]]:
     training, _ = split(read_passengers())
     columns = normalize(manifest.features, training.rows)
     models = {}
-    for member in train.trained_here(manifest):
+    for member in train.select_trainable(manifest):
         names = train.columns_of(manifest, member)
         batch = np.stack([columns[name] for name in names], axis=1).astype(np.float32)
         models[member.id] = (train.fit(ARCHITECTURES[member.id], names, batch, training.survived), names)

@@ -1,7 +1,7 @@
 """The three convolutional networks that make up the ensemble.
 
-Each takes pictures of 8 by 8 grey pixels, 0 to 1, and gives a logit or a probability for each digit. Sizes and the
-count of epochs were tried by cross-validation within the training digits (`train.py --cross-validate`).
+Each takes images of 8 by 8 grey pixels, 0 to 1, and returns a logit or a probability for each digit. Sizes and the
+number of epochs were checked by cross-validation within the training digits (`train.py --cross-validate`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from keras import layers, regularizers
 
 Tensor: TypeAlias = keras.KerasTensor
 Body = Callable[[Tensor], Tensor]
-"""From the picture to what the last layer sees."""
+"""Takes the image; returns the input of the last layer."""
 
 PENALTY = 1e-4
 """L2 on the weights of every layer."""
@@ -23,12 +23,12 @@ PENALTY = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A shape and what becomes of it.
+    """An architecture, its training and the form in which it is served.
 
     Attributes:
-        body: everything between the picture and the last layer, which has a unit for each digit.
-        quantized: served in whole numbers of 8 bits throughout, as logits; else in floats, as probabilities.
-        epochs: how often it sees every training digit.
+        body: the layers between the image and the last layer, which has a unit for each digit.
+        quantized: served in 8-bit integers from input to output, with logits; else in floats, with probabilities.
+        epochs: number of passes over the training digits.
     """
 
     body: Body
@@ -37,30 +37,30 @@ class Architecture:
 
     @property
     def output(self) -> str:
-        """What its output is called."""
+        """The name of its output."""
         return "logits" if self.quantized else "probabilities"
 
     def build(self) -> keras.Model:
         """Return the untrained model."""
-        picture = keras.Input((8, 8, 1), name="image")
+        image = keras.Input((8, 8, 1), name="image")
         last = _dense(10, None if self.quantized else "softmax", name=self.output)
-        return keras.Model(picture, {self.output: last(self.body(picture))})
+        return keras.Model(image, {self.output: last(self.body(image))})
 
 
-def shallow(picture: Tensor) -> Tensor:
-    """One layer of 16 filters of 3 by 3 pixels, and the greatest of each four neighbours."""
-    return layers.Flatten()(layers.MaxPooling2D()(_filters(16, 3)(picture)))
+def shallow(image: Tensor) -> Tensor:
+    """Add one layer of 16 filters of 3 by 3 pixels, with max pooling over 2 by 2."""
+    return layers.Flatten()(layers.MaxPooling2D()(_filters(16, 3)(image)))
 
 
-def deep(picture: Tensor) -> Tensor:
-    """Three layers of filters, each of which sees more of the picture than the one before."""
-    hidden = layers.MaxPooling2D()(_filters(16, 3)(_filters(8, 3)(picture)))
+def deep(image: Tensor) -> Tensor:
+    """Add three layers of filters, each with a larger receptive field than the one before."""
+    hidden = layers.MaxPooling2D()(_filters(16, 3)(_filters(8, 3)(image)))
     return layers.Flatten()(_filters(32, 3)(hidden))
 
 
-def compact(picture: Tensor) -> Tensor:
-    """Filters of 5 by 5 pixels that step over every other one, so that nothing has to be pooled."""
-    hidden = layers.Flatten()(_filters(12, 5, strides=2)(picture))
+def compact(image: Tensor) -> Tensor:
+    """Add filters of 5 by 5 pixels with a stride of 2, which needs no pooling, and a dense layer."""
+    hidden = layers.Flatten()(_filters(12, 5, strides=2)(image))
     return _dense(32, "relu")(hidden)
 
 

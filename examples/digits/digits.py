@@ -1,4 +1,4 @@
-"""The digits: scikit-learn's pictures as a client would send them, and which of them training may see."""
+"""Read scikit-learn's digits as a client would send them, and split them into training and held-out ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stepensemble.imaging.decoding import encode_png
 
 SEED = 1998
 HELD_OUT = 0.3
-DARKEST = 16
-"""In scikit-learn's table: how many of the sixteen bits that a pixel was made of were set."""
+BRIGHTEST = 16
+"""The largest value in scikit-learn's table, which counts the set bits among the sixteen of each pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +24,37 @@ class Digits:
     """Some digits.
 
     Attributes:
-        pictures: PNG files.
-        numbers: what each shows, 0 to 9.
+        images: PNG files.
+        numbers: the digit that each shows, 0 to 9.
     """
 
-    pictures: Sequence[bytes]
+    images: Sequence[bytes]
     numbers: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     @property
     def rows(self) -> list[dict[str, str]]:
         """The digits as payload instances."""
-        return [{"image": base64.b64encode(picture).decode()} for picture in self.pictures]
+        return [{"image": base64.b64encode(image).decode()} for image in self.images]
 
     def take(self, indices: Sequence[int]) -> Digits:
         """Return the digits with these row numbers."""
-        return Digits([self.pictures[index] for index in indices], self.numbers[list(indices)])
+        return Digits([self.images[index] for index in indices], self.numbers[list(indices)])
 
 
 def read_digits() -> Digits:
     """Read the 1,797 digits that scikit-learn installs, each as a grey PNG of 8 by 8 pixels, white on black."""
     table = load_digits()
-    samples = np.rint(table.images * (255 / DARKEST)).astype(np.uint8)
+    samples = np.rint(table.images * (255 / BRIGHTEST)).astype(np.uint8)
     return Digits([encode_png(one[..., None]) for one in samples], table.target.astype(np.int64))
 
 
 def split(digits: Digits) -> tuple[Digits, Digits]:
-    """Return seven tenths to learn from and the held-out three, with the same shares of every digit.
+    """Return seven tenths for training and the held-out three tenths, with the same share of every digit.
 
-    Always the same digits: nothing that is fitted or chosen may depend on the second part.
+    The split is always the same. Nothing that is fitted or chosen may depend on the second part.
     """
     training, held_out = train_test_split(
         range(len(digits)), test_size=HELD_OUT, stratify=digits.numbers, random_state=SEED

@@ -1,4 +1,4 @@
-"""How good the ensemble is on the held-out digits, as it is served; TensorFlow is not needed."""
+"""Evaluate the served ensemble on the held-out digits; TensorFlow is not needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class File(Struct, frozen=True):
 
     Attributes:
         size: in bytes.
-        parity: how far, at most, its outputs are from the Keras model's on the training digits.
+        parity: the largest difference of its outputs from the Keras model's on the training digits.
     """
 
     size: int
@@ -32,7 +32,7 @@ class File(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What `report.json` holds; `members` and `ensemble` are how many of the held-out digits were right."""
+    """The content of `report.json`; `members` and `ensemble` count correct predictions of held-out digits."""
 
     seed: int
     held_out: float
@@ -43,24 +43,24 @@ class Report(Struct, frozen=True):
 
 
 def evaluate(ensemble: Ensemble, held_out: Digits, files: Mapping[str, File]) -> Report:
-    """Ask the ensemble about the held-out digits; count its right answers and every member's."""
+    """Predict the held-out digits; count the correct predictions of the ensemble and of every member."""
     output = ensemble.predict({"instances": held_out.rows})
     return Report(
         seed=SEED,
         held_out=HELD_OUT,
         held_out_digits=len(held_out),
         members={
-            member["id"]: _count_right(np.argmax(member["outputs"], axis=1).tolist(), held_out)
+            member["id"]: _count_correct(np.argmax(member["outputs"], axis=1).tolist(), held_out)
             for member in output["members"]
         },
-        ensemble=_count_right([prediction["value"] for prediction in output["predictions"]], held_out),
+        ensemble=_count_correct([prediction["value"] for prediction in output["predictions"]], held_out),
         files=files,
     )
 
 
 def format_table(report: Report) -> str:
     """Return the report as a Markdown table."""
-    lines = ["| | right | accuracy | bytes | from Keras |", "| --- | --: | --: | --: | --: |"]
+    lines = ["| | correct | accuracy | bytes | from Keras |", "| --- | --: | --: | --: | --: |"]
     for name, file in report.files.items():
         lines.append(f"| {name} | {_cells(report.members[name], report)} | {file.size:,} | {file.parity:.0e} |")
     lines.append(f"| **ensemble** | {_cells(report.ensemble, report)} | | |")
@@ -68,16 +68,16 @@ def format_table(report: Report) -> str:
 
 
 def write_report(report: Report) -> None:
-    """Write `report.json`, and the table between its two marks in the README."""
+    """Write `report.json`, and the table between its two markers in the README."""
     REPORT.write_text(json.dumps(msgspec.to_builtins(report), indent=2) + "\n", encoding="utf-8")
     before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
     README.write_text(before + BEGIN + format_table(report) + END + after, encoding="utf-8")
 
 
-def _count_right(answers: Sequence[int], digits: Digits) -> int:
-    return int(np.count_nonzero(np.asarray(answers) == digits.numbers))
+def _count_correct(predicted: Sequence[int], digits: Digits) -> int:
+    return int(np.count_nonzero(np.asarray(predicted) == digits.numbers))
 
 
-def _cells(right: int, report: Report) -> str:
-    return f"{right} | {right / report.held_out_digits:.3f}"
+def _cells(correct: int, report: Report) -> str:
+    return f"{correct} | {correct / report.held_out_digits:.3f}"

@@ -1,4 +1,4 @@
-"""Write the pictures among the events: of some digits the first that training did not see.
+"""Write images of three digits to the events: of each digit the first one that is held out.
 
 python examples/digits/prepare.py                # events/digit-*.png
 python examples/digits/prepare.py --output DIR
@@ -13,18 +13,18 @@ from digits import read_digits, split
 
 EVENTS = Path(__file__).parents[2] / "events"
 SHOWN = (3, 5, 7)
-"""Of the 5 the members do not all say the same."""
+"""The members do not all agree on the 5."""
 
 
 def main() -> None:
-    """Write them."""
+    """Write the images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=EVENTS, help="folder for the files")
     folder = parser.parse_args().output
     _, held_out = split(read_digits())
     for number in SHOWN:
         path = folder / f"digit-{number}.png"
-        path.write_bytes(held_out.pictures[held_out.numbers.tolist().index(number)])
+        path.write_bytes(held_out.images[held_out.numbers.tolist().index(number)])
         print(path)
 
 

@@ -1,11 +1,11 @@
 """Train the three members on scikit-learn's digits and convert them to LiteRT.
 
-Seeded and single-threaded, it makes the same files every time. Training is in double precision, so that what different
-processors round differently is gone once the weights are rounded to the precision that is served.
+Seeded and single-threaded, it makes the same files every time. Training is in double precision: processors round
+differently, and these differences disappear when the weights are rounded to the precision that is served.
 
-    python examples/digits/train.py                     # all members, the report and its table in the README
-    python examples/digits/train.py --output DIR        # only the files, elsewhere; --member compact: only this one
-    python examples/digits/train.py --cross-validate    # only scores sizes and epochs by folds; writes nothing
+    python examples/digits/train.py                     # all members, the report, and its table in the README
+    python examples/digits/train.py --output DIR        # only the files, in DIR; --member compact: only this one
+    python examples/digits/train.py --cross-validate    # only the scores by folds; writes nothing
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ Array = NDArray[Any]
 
 
 def make_reproducible() -> None:
-    """Let TensorFlow compute the same thing in the same order every time."""
+    """Make TensorFlow compute the same operations in the same order every time."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
 
 
 def read_column(manifest: Manifest, digits: Digits) -> Array:
-    """Return digits as every member takes them, decoded and scaled as they are when they are served."""
+    """Return the members' input for these digits, decoded and scaled as the served application does it."""
     (column,) = normalize(manifest.features, digits.rows, images=read_images).values()
     return column
 
@@ -81,7 +81,7 @@ def fit(architecture: Architecture, column: Array, numbers: Array) -> keras.Mode
 
 @contextmanager
 def _precision(dtype: str) -> Iterator[None]:
-    """Build and train in this precision, from the seed and with names counted anew: they go into the converted file."""
+    """Build and train in this precision, with the seed set and layer names reset: the converted file contains them."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(SEED)
     keras.config.set_floatx(dtype)
@@ -96,14 +96,14 @@ def _precision(dtype: str) -> Iterator[None]:
 def convert(architecture: Architecture, model: keras.Model, column: Array) -> bytes:
     """Convert to LiteRT: any number of rows, in floats, or in 8 bits from the input to the output.
 
-    What range of numbers 8 bits stand for is measured on `column`, layer by layer.
+    The range of the 8-bit integers is measured on `column`, layer by layer.
     """
     with TemporaryDirectory() as folder:
         model.export(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if architecture.quantized:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: ([picture[None]] for picture in column)
+            converter.representative_dataset = lambda: ([image[None]] for image in column)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.int8
         artifact: bytes = converter.convert()
@@ -120,23 +120,25 @@ def cross_validate(names: Sequence[str], column: Array, numbers: Array) -> dict[
     folds = StratifiedKFold(5, shuffle=True, random_state=SEED)
     scores = {}
     for name in names:
-        answers = np.zeros_like(numbers)
-        for learned, left_out in folds.split(column, numbers):
-            model = fit(ARCHITECTURES[name], column[learned], numbers[learned])
-            answers[left_out] = predict(ARCHITECTURES[name], model, column[left_out]).argmax(axis=1)
-        scores[name] = float(np.mean(answers == numbers))
+        predicted = np.zeros_like(numbers)
+        for fitted, left_out in folds.split(column, numbers):
+            model = fit(ARCHITECTURES[name], column[fitted], numbers[fitted])
+            predicted[left_out] = predict(ARCHITECTURES[name], model, column[left_out]).argmax(axis=1)
+        scores[name] = float(np.mean(predicted == numbers))
     return scores
 
 
 def main() -> None:
     """Train, convert, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="folder for the files; nothing else is written then")
+    parser.add_argument("--output", type=Path, help="folder for the files; no report is written")
     parser.add_argument("--member", choices=ARCHITECTURES, help="only this one")
-    parser.add_argument("--cross-validate", action="store_true", help="only score by folds of the training digits")
+    parser.add_argument(
+        "--cross-validate", action="store_true", help="only compute the scores by folds of the training digits"
+    )
     arguments = parser.parse_args()
     if arguments.member and not (arguments.output or arguments.cross_validate):
-        parser.error("a report needs all members: give --output, and none is written")
+        parser.error("a report needs all members: give --output, which writes no report")
     make_reproducible()
     manifest = parse_manifest(MANIFEST.read_bytes())
     training, held_out = split(read_digits())

@@ -1,7 +1,7 @@
-"""The four shapes of network that make up the ensemble, and a fifth that can be added to it.
+"""The four network architectures of the ensemble, and a fifth that can be added to it.
 
-Each takes the columns its member names in the manifest and gives the probability of survival. Sizes, penalties and step
-counts were chosen by cross-validation within the training passengers (`train.py --cross-validate`).
+Each takes the columns its member names in the manifest and returns the probability of survival. Sizes, penalties and
+step counts were chosen by cross-validation within the training passengers (`train.py --cross-validate`).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from keras import layers, regularizers
 
 Tensor: TypeAlias = keras.KerasTensor
 Body = Callable[[Tensor, Sequence[str], float], Tensor]
-"""From the input, its columns' names and the penalty to what the last layer sees."""
+"""Takes the input, its columns' names and the penalty; returns the input of the last layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A shape and how it is trained: Adam on the whole training set at every step.
+    """An architecture and its training: Adam on the whole training set at every step.
 
     Attributes:
-        body: everything between the input and the last layer, which is one sigmoid unit.
+        body: the layers between the input and the last layer, which is one sigmoid unit.
         penalty: L2 on the weights of every layer.
         learning_rate: Adam's.
-        steps: how many.
+        steps: number of training steps.
     """
 
     body: Body
@@ -42,17 +42,17 @@ class Architecture:
 
 
 def linear(inputs: Tensor, _columns: Sequence[str], _penalty: float) -> Tensor:
-    """Nothing: logistic regression."""
+    """Add no layer: logistic regression."""
     return inputs
 
 
 def wide(inputs: Tensor, _columns: Sequence[str], penalty: float) -> Tensor:
-    """One broad layer of rectified units."""
+    """Add one wide layer of rectified linear units."""
     return _dense(64, "relu", penalty)(inputs)
 
 
 def deep(inputs: Tensor, _columns: Sequence[str], penalty: float) -> Tensor:
-    """Four narrow layers of exponential linear units."""
+    """Add four narrow layers of exponential linear units."""
     hidden = inputs
     for _ in range(4):
         hidden = _dense(8, "elu", penalty)(hidden)
@@ -60,7 +60,7 @@ def deep(inputs: Tensor, _columns: Sequence[str], penalty: float) -> Tensor:
 
 
 def wide_and_deep(inputs: Tensor, columns: Sequence[str], penalty: float) -> Tensor:
-    """A linear path with crossed columns beside a deep path.
+    """Add a linear path with crossed columns beside a deep path.
 
     The crosses are sex times class: men and women of a class fared differently in each class. After Cheng et al.,
     Wide & Deep Learning for Recommender Systems (2016).
@@ -70,7 +70,7 @@ def wide_and_deep(inputs: Tensor, columns: Sequence[str], penalty: float) -> Ten
 
 
 def crossed(inputs: Tensor, columns: Sequence[str], _penalty: float) -> Tensor:
-    """The crossed columns of wide_and_deep without its deep path: a logistic regression that knows of them."""
+    """Add the crossed columns of wide_and_deep without its deep path: a logistic regression with these columns."""
     return layers.Concatenate()([inputs, _cross(inputs, columns)])
 
 

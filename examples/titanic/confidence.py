@@ -1,6 +1,6 @@
-"""How far the ensemble's own doubts can be trusted, on the held-out passengers: the numbers behind the charts.
+"""Compute how well agreement, margin and spread predict errors on the held-out passengers.
 
-TensorFlow is not needed; `charts.py` draws what is computed here.
+`charts.py` draws these numbers. TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CERTAINTY = 1.959964
 
 MARGIN_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 ROUNDING = 1e-12
-"""What the ensemble, too, forgives at a bound."""
+"""Tolerance at a bound; the ensemble has the same."""
 
 Field = Literal["min_agreement", "min_margin", "max_spread"]
 BOUNDS: tuple[tuple[Field, float], ...] = (
@@ -43,14 +43,16 @@ BOUNDS: tuple[tuple[Field, float], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What the ensemble says of some passengers, and what happened to them; one entry a passenger.
+class Evaluated:
+    """The ensemble's predictions for some passengers and the ground truth; each array has one value a passenger.
 
     Attributes:
-        release: digest of the release that was asked.
-        threshold: from which probability on "survived" is answered.
-        members: id to the probabilities that the member gave.
-        right: whether the answered label is what happened.
+        release: digest of the release that predicted.
+        threshold: lowest probability for which "survived" is predicted.
+        survived: the ground truth.
+        probability: the ensemble's probability of survival, 0 to 1.
+        members: member id to that member's probabilities.
+        correct: whether the predicted label is the ground truth.
     """
 
     release: str
@@ -61,12 +63,12 @@ class Told:
     agreement: Floats
     spread: Floats
     margin: Floats
-    right: Flags
+    correct: Flags
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The passengers in the order of their probability: that, the members' lowest and highest, and what happened."""
+    """Passengers sorted by the ensemble's probability, with the members' lowest and highest and the ground truth."""
 
     probability: Floats
     low: Floats
@@ -76,22 +78,22 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many of how many, and the 95 percent interval of the share."""
+    """A count, its total, and the 95 percent interval of the share."""
 
     count: int
-    of: int
+    total: int
     low: float
     high: float
 
     @property
     def value(self) -> float:
         """The share, 0 to 1."""
-        return self.count / self.of
+        return self.count / self.total
 
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Passengers of similar probability: the mean of it, and the share of them that survived."""
+    """Passengers of similar probability: its mean, and the share of them that survived."""
 
     predicted: float
     survived: Share
@@ -99,43 +101,43 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Passengers whose answers are alike in agreement or margin: how many of the answers are right."""
+    """Passengers with a similar agreement or margin, and how many of their predictions are correct."""
 
     name: str
-    right: Share
+    correct: Share
 
 
 @dataclass(frozen=True, slots=True)
-class Bought:
-    """What one bound of `review` buys.
+class BoundEffect:
+    """The effect of one bound of `review`.
 
     Attributes:
         reviewed: rows that miss the bound.
-        errors: wrong answers among them.
-        kept: right answers among the others.
+        errors: wrong predictions among them.
+        accepted: correct predictions among the other rows.
     """
 
     field: Field
     bound: float
     reviewed: int
     errors: int
-    kept: Share
+    accepted: Share
 
 
-def ask(ensemble: Ensemble, passengers: Passengers) -> Told:
-    """Ask the ensemble about passengers.
+def evaluate_passengers(ensemble: Ensemble, passengers: Passengers) -> Evaluated:
+    """Predict passengers with the ensemble and compare with the ground truth.
 
     Raises:
-        TypeError: it is asked something else than whether they survived.
+        TypeError: the ensemble's task is not binary.
     """
     task = ensemble.release.task
     if not isinstance(task, BinaryTask):
-        raise TypeError("whether somebody survived is a binary task")
+        raise TypeError(f"the ensemble's task is {type(task).__name__}; survival is a binary task")
     output = ensemble.predict({"instances": passengers.rows})
     predictions = output["predictions"]
     survived = passengers.survived == 1
-    answered = np.array([prediction["label"] == task.classes[1] for prediction in predictions])
-    return Told(
+    predicted = np.array([prediction["label"] == task.classes[1] for prediction in predictions])
+    return Evaluated(
         release=output["release"],
         threshold=task.threshold,
         survived=survived,
@@ -144,30 +146,30 @@ def ask(ensemble: Ensemble, passengers: Passengers) -> Told:
         agreement=np.array([prediction["agreement"] for prediction in predictions]),
         spread=np.array([prediction["spread"] for prediction in predictions]),
         margin=np.array([prediction["margin"] for prediction in predictions]),
-        right=answered == survived,
+        correct=predicted == survived,
     )
 
 
-def sort_band(told: Told) -> Band:
+def sort_band(evaluated: Evaluated) -> Band:
     """Sort the passengers by the ensemble's probability."""
-    order = np.argsort(told.probability, kind="stable")
-    outputs = np.stack(list(told.members.values()))[:, order]
-    return Band(told.probability[order], outputs.min(axis=0), outputs.max(axis=0), told.survived[order])
+    order = np.argsort(evaluated.probability, kind="stable")
+    outputs = np.stack(list(evaluated.members.values()))[:, order]
+    return Band(evaluated.probability[order], outputs.min(axis=0), outputs.max(axis=0), evaluated.survived[order])
 
 
 def count_share(flags: Flags) -> Share:
-    """Count, with Wilson's interval: sound for small numbers, and for shares near 0 and 1."""
-    count, of = int(np.count_nonzero(flags)), len(flags)
-    share, z = count / of, CERTAINTY
-    centre = (share + z * z / (2 * of)) / (1 + z * z / of)
-    reach = z / (1 + z * z / of) * sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return Share(count, of, max(0.0, centre - reach), min(1.0, centre + reach))
+    """Count flags, with Wilson's interval, which holds for small numbers and for shares near 0 and 1, too."""
+    count, total = int(np.count_nonzero(flags)), len(flags)
+    share, z = count / total, CERTAINTY
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return Share(count, total, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def measure_reliability(probabilities: Floats, survived: Flags, bins: int) -> list[ReliabilityBin]:
-    """Compare probabilities with what happened, in bins of nearly equal count; equal probabilities stay together.
+    """Compare probabilities with the ground truth in bins of nearly equal count; equal probabilities share a bin.
 
-    The bins are those of scikit-learn's `calibration_curve(strategy="quantile")`, which tells no counts.
+    The bins are those of scikit-learn's `calibration_curve(strategy="quantile")`, which returns no counts.
     """
     edges = np.percentile(probabilities, np.linspace(0, 1, bins + 1) * 100)
     places = np.searchsorted(edges[1:-1], probabilities)
@@ -177,65 +179,70 @@ def measure_reliability(probabilities: Floats, survived: Flags, bins: int) -> li
     ]
 
 
-def group_by_agreement(told: Told) -> list[Group]:
-    """Group the passengers by how many members have the answered label."""
-    voters = len(told.members)
-    agreeing = np.rint(told.agreement * voters).astype(int)
+def group_by_agreement(evaluated: Evaluated) -> list[Group]:
+    """Group the passengers by how many members have the predicted label."""
+    voters = len(evaluated.members)
+    agreeing = np.rint(evaluated.agreement * voters).astype(int)
     return [
-        Group(f"{number} of {voters}", count_share(told.right[agreeing == number])) for number in np.unique(agreeing)
+        Group(f"{number} of {voters}", count_share(evaluated.correct[agreeing == number]))
+        for number in np.unique(agreeing)
     ]
 
 
-def group_by_margin(told: Told) -> list[Group]:
-    """Group the passengers by the answer's margin."""
-    places = np.digitize(told.margin, MARGIN_EDGES[1:-1])
+def group_by_margin(evaluated: Evaluated) -> list[Group]:
+    """Group the passengers by the prediction's margin."""
+    places = np.digitize(evaluated.margin, MARGIN_EDGES[1:-1])
     return [
-        Group(f"{low:g} to {high:g}", count_share(told.right[places == place]))
+        Group(f"{low:g} to {high:g}", count_share(evaluated.correct[places == place]))
         for place, (low, high) in enumerate(pairwise(MARGIN_EDGES))
         if (places == place).any()
     ]
 
 
-def weigh_bounds(told: Told, bounds: Iterable[tuple[Field, float]] = BOUNDS) -> list[Bought]:
-    """Tell for each bound what it would send to review, and how right the rest is."""
-    found = []
+def measure_bounds(evaluated: Evaluated, bounds: Iterable[tuple[Field, float]] = BOUNDS) -> list[BoundEffect]:
+    """Return for each bound the rows it sends to review, and the accuracy of the others."""
+    effects = []
     for field, bound in bounds:
-        reviewed = _misses(told, field, bound)
-        errors = int(np.count_nonzero(reviewed & ~told.right))
-        found.append(Bought(field, bound, int(np.count_nonzero(reviewed)), errors, count_share(told.right[~reviewed])))
-    return found
+        reviewed = _misses_bound(evaluated, field, bound)
+        errors = int(np.count_nonzero(reviewed & ~evaluated.correct))
+        accepted = count_share(evaluated.correct[~reviewed])
+        effects.append(BoundEffect(field, bound, int(np.count_nonzero(reviewed)), errors, accepted))
+    return effects
 
 
-def _misses(told: Told, field: Field, bound: float) -> Flags:
+def _misses_bound(evaluated: Evaluated, field: Field, bound: float) -> Flags:
     match field:
         case "min_agreement":
-            return told.agreement < bound - ROUNDING
+            return evaluated.agreement < bound - ROUNDING
         case "min_margin":
-            return told.margin < bound - ROUNDING
+            return evaluated.margin < bound - ROUNDING
         case "max_spread":
-            return told.spread > bound + ROUNDING
+            return evaluated.spread > bound + ROUNDING
 
 
-def format_tables(told: Told) -> str:
-    """Return the numbers as two Markdown tables: what the picture shows, and what the bounds buy."""
-    rows = len(told.right)
-    lines = ["| | rows | share of all | right | accuracy | 95 % interval |", "| --- | --: | --: | --: | --: | --- |"]
-    lines += _format_groups("agreement", group_by_agreement(told), rows)
-    lines += _format_groups("margin", group_by_margin(told), rows)
-    wrong = rows - int(np.count_nonzero(told.right))
-    lines += ["", f"| `review` | rows for a person | of the {wrong} errors | by lot | accuracy of the others |"]
+def format_tables(evaluated: Evaluated) -> str:
+    """Return two Markdown tables: the numbers of the chart, and the effects of the bounds."""
+    rows = len(evaluated.correct)
+    lines = ["| | rows | share of all | correct | accuracy | 95 % interval |", "| --- | --: | --: | --: | --: | --- |"]
+    lines += _format_groups("agreement", group_by_agreement(evaluated), rows)
+    lines += _format_groups("margin", group_by_margin(evaluated), rows)
+    wrong = rows - int(np.count_nonzero(evaluated.correct))
+    lines += [
+        "",
+        f"| `review` | rows to review | of the {wrong} errors | of as many at random | accuracy of the others |",
+    ]
     lines += ["| --- | --: | --: | --: | --: |", f"| none | 0 | 0 | 0 | {1 - wrong / rows:.3f} |"]
     lines += [
         f'| `{{"{one.field}": {one.bound:g}}}` | {one.reviewed} ({one.reviewed / rows:.0%}) | {one.errors} '
-        f"| {one.reviewed * wrong / rows:.0f} | {one.kept.value:.3f} |"
-        for one in weigh_bounds(told)
+        f"| {one.reviewed * wrong / rows:.0f} | {one.accepted.value:.3f} |"
+        for one in measure_bounds(evaluated)
     ]
     return "\n".join(lines) + "\n"
 
 
 def _format_groups(noun: str, groups: Sequence[Group], rows: int) -> list[str]:
     return [
-        f"| {noun} {group.name} | {group.right.of} | {group.right.of / rows:.0%} | {group.right.count} "
-        f"| {group.right.value:.3f} | {group.right.low:.2f} to {group.right.high:.2f} |"
+        f"| {noun} {group.name} | {group.correct.total} | {group.correct.total / rows:.0%} | {group.correct.count} "
+        f"| {group.correct.value:.3f} | {group.correct.low:.2f} to {group.correct.high:.2f} |"
         for group in groups
     ]

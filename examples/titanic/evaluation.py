@@ -1,4 +1,4 @@
-"""How good the ensemble is on the held-out passengers, as it is served; TensorFlow is not needed."""
+"""Evaluate the served ensemble on the held-out passengers; TensorFlow is not needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEGIN, END = "<!-- report -->\n", "<!-- end of report -->\n"
 
 
 class Scores(Struct, frozen=True):
-    """How good some probabilities are."""
+    """The scores of some probabilities."""
 
     accuracy: float
     auc: float
@@ -31,14 +31,14 @@ class Scores(Struct, frozen=True):
 
 
 class File(Struct, frozen=True):
-    """A member's file: its size in bytes; how far, at most, its outputs are from the Keras model's."""
+    """A member's file: its size in bytes, and the largest difference of its outputs from the Keras model's."""
 
     size: int
     parity: float
 
 
 class Report(Struct, frozen=True):
-    """What `report.json` holds."""
+    """The content of `report.json`."""
 
     seed: int
     held_out: float
@@ -49,7 +49,7 @@ class Report(Struct, frozen=True):
 
 
 def score(survived: npt.NDArray[Any], probabilities: Sequence[float] | npt.NDArray[Any]) -> Scores:
-    """Return scores to four decimals: a few hundred passengers do not tell more."""
+    """Return scores to four decimals; a few hundred passengers do not justify more."""
     numbers = np.asarray(probabilities, dtype=np.float64)
     return Scores(
         accuracy=round(float(accuracy_score(survived, numbers >= 0.5)), 4),
@@ -59,7 +59,7 @@ def score(survived: npt.NDArray[Any], probabilities: Sequence[float] | npt.NDArr
 
 
 def evaluate(ensemble: Ensemble, held_out: Passengers, files: Mapping[str, File]) -> Report:
-    """Ask the ensemble about the held-out passengers and score its answers and every member's."""
+    """Predict the held-out passengers; score the predictions of the ensemble and of every member."""
     output = ensemble.predict({"instances": held_out.rows})
     return Report(
         seed=SEED,
@@ -85,7 +85,7 @@ def _cells(scores: Scores) -> str:
 
 
 def write_report(report: Report) -> None:
-    """Write `report.json`, and the table between its two marks in the README."""
+    """Write `report.json`, and the table between its two markers in the README."""
     REPORT.write_text(json.dumps(msgspec.to_builtins(report), indent=2) + "\n", encoding="utf-8")
     before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)

@@ -1,4 +1,4 @@
-"""The passengers: their table, and which of them training may see."""
+"""Read the passengers, and split them into training and held-out ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = dict[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Passengers:
-    """Some passengers; `rows` are payload instances, `survived` is 0 or 1 a row."""
+    """Some passengers; `rows` are payload instances, `survived` is 0 or 1 for each row."""
 
     rows: Sequence[Row]
     survived: npt.NDArray[np.int64]
@@ -46,9 +46,9 @@ def read_passengers(path: Path = TABLE) -> Passengers:
 
 
 def split(passengers: Passengers) -> tuple[Passengers, Passengers]:
-    """Return the four fifths to learn from and the held-out fifth, with the same share of survivors.
+    """Return the four fifths for training and the held-out fifth, with the same share of survivors.
 
-    Always the same passengers: nothing that is fitted or chosen may depend on the second part.
+    The split is always the same. Nothing that is fitted or chosen may depend on the second part.
     """
     training, held_out = train_test_split(
         range(len(passengers)), test_size=HELD_OUT, stratify=passengers.survived, random_state=SEED

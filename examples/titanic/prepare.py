@@ -1,8 +1,8 @@
 """Extract `passengers.csv` from the Titanic table that scikit-learn installs.
 
 scikit-learn's own tests carry OpenML data set 40945 as a gzipped ARFF file. It is complete: its MD5 is the one OpenML
-publishes, and this script refuses any other. It keeps the columns that the ensemble uses, under the names people know
-them by, in the file's order of rows. The same bytes come out every time.
+publishes, and this script rejects any other file. It keeps the columns that the ensemble uses, under their usual names
+and in the file's order of rows. Its output is the same bytes every time.
 
     python examples/titanic/prepare.py
 """
@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from passengers import FIELDS, TABLE, TARGET
-from sklearn.externals import _arff as arff  # liac-arff; scipy's reader refuses columns of text
+from sklearn.externals import _arff as arff  # liac-arff; scipy's reader rejects text columns
 
 FOLDER = "tests/data/openml/id_40945"
 
 
 def read_openml() -> list[dict[str, Any]]:
-    """Read the installed ARFF file: one mapping a passenger, None where the file says `?`.
+    """Read the installed ARFF file: one mapping for each passenger, with None where the file has `?`.
 
     Raises:
         SystemExit: the file is not the one OpenML publishes.
@@ -57,7 +57,7 @@ def _cell(passenger: Mapping[str, Any], column: str) -> str:
     value = passenger[column.lower()]
     if value is None:
         return ""
-    # The reader makes every number a float; ages, counts and classes are whole for nearly everybody.
+    # The reader makes every number a float; ages, counts and classes are whole for nearly all passengers.
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -1,13 +1,13 @@
 """Train the four members on the Titanic passengers and convert them to LiteRT.
 
-Seeded and single-threaded, it makes the same files every time. Training is in double precision, so that what different
-processors round differently is gone once the weights are rounded to the single precision that is served.
+Seeded and single-threaded, it makes the same files every time. Training is in double precision: processors round
+differently, and these differences disappear when the weights are rounded to the single precision that is served.
 
-    python examples/titanic/train.py                     # all members, the report and its table in the README
-    python examples/titanic/train.py --output DIR        # only the files, elsewhere; --saved-models: as SavedModels too
-    python examples/titanic/train.py --cross-validate    # what sizes and steps were chosen by; writes nothing
+    python examples/titanic/train.py                     # all members, the report, and its table in the README
+    python examples/titanic/train.py --output DIR        # only the files, in DIR; --saved-models: as SavedModels too
+    python examples/titanic/train.py --cross-validate    # the scores used to choose sizes and steps; writes nothing
 
-With `--member crossed`, either of the last two is about one member alone, which need not be in the manifest yet.
+`--member crossed` limits either of the last two to one member, which need not be in the manifest yet.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A member's file, what it was converted from, and how far they are, at most, apart on the training passengers."""
+    """A member's file, its SavedModel, and their largest difference on the training passengers."""
 
     artifact: bytes
     saved_model: bytes
@@ -70,7 +70,7 @@ class Trained:
 
 
 def make_reproducible() -> None:
-    """Let TensorFlow compute the same thing in the same order every time."""
+    """Make TensorFlow compute the same operations in the same order every time."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
@@ -84,10 +84,16 @@ def check_constants(features: Sequence[Feature], training: Passengers) -> None:
     """
     fitted = [fit_feature(feature, [row[feature.name] for row in training.rows]) for feature in features]
     lines = [
-        msgspec.json.encode(right).decode() for right, given in zip(fitted, features, strict=True) if right != given
+        msgspec.json.encode(correct).decode()
+        for correct, given in zip(fitted, features, strict=True)
+        if correct != given
     ]
     if lines:
-        raise SystemExit("\n".join([f"{MANIFEST} has other constants than the training passengers:", *lines]))
+        raise SystemExit(
+            "\n".join(
+                [f"{MANIFEST} has constants that differ from those of the training passengers; write these:", *lines]
+            )
+        )
 
 
 def fit_feature(feature: Feature, values: Sequence[Value]) -> Feature:
@@ -135,7 +141,7 @@ def fit(architecture: Architecture, columns: Sequence[str], batch: Array, surviv
 
 @contextmanager
 def _precision(dtype: str) -> Iterator[None]:
-    """Build and train in this precision, from the seed and with names counted anew: they go into the converted file."""
+    """Build and train in this precision, with the seed set and layer names reset: the converted file contains them."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(SEED)
     keras.config.set_floatx(dtype)
@@ -153,15 +159,15 @@ def predict(model: keras.Model, batch: Array) -> Array:
 
 
 def convert(model: keras.Model) -> tuple[bytes, bytes]:
-    """Convert to LiteRT: float32, any number of rows, `columns` to `probability`; return it, and the SavedModel."""
+    """Return the LiteRT model (float32, any number of rows, `columns` to `probability`) and the SavedModel."""
     with TemporaryDirectory() as folder:
         model.export(folder, verbose=False)
         artifact: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
         return artifact, write_archive(read_folder(Path(folder)))
 
 
-def trained_here(manifest: Manifest) -> list[Member]:
-    """Return the members this script knows the shape of; others in the manifest are somebody else's."""
+def select_trainable(manifest: Manifest) -> list[Member]:
+    """Return the members whose architecture is defined here; the manifest may have others."""
     return [member for member in manifest.members if member.id in ARCHITECTURES]
 
 
@@ -187,7 +193,7 @@ def train_member(manifest: Manifest, member: Member, columns: Columns, survived:
 
 
 def cross_validate(manifest: Manifest, members: Sequence[Member], training: Passengers) -> dict[str, Scores]:
-    """Score members and their mean by five folds within the training passengers."""
+    """Return the scores of members and of their mean by five folds within the training passengers."""
     columns = normalize(manifest.features, training.rows)
     folds = StratifiedKFold(5, shuffle=True, random_state=SEED)
     outputs = {}
@@ -195,8 +201,8 @@ def cross_validate(manifest: Manifest, members: Sequence[Member], training: Pass
         names = columns_of(manifest, member)
         batch = stack_columns(columns, names)
         output = np.zeros(len(training))
-        for learned, left_out in folds.split(batch, training.survived):
-            model = fit(ARCHITECTURES[member.id], names, batch[learned], training.survived[learned])
+        for fitted, left_out in folds.split(batch, training.survived):
+            model = fit(ARCHITECTURES[member.id], names, batch[fitted], training.survived[fitted])
             output[left_out] = predict(model, batch[left_out])
         outputs[member.id] = output
     outputs["mean"] = np.mean(list(outputs.values()), axis=0)
@@ -206,20 +212,22 @@ def cross_validate(manifest: Manifest, members: Sequence[Member], training: Pass
 def main() -> None:
     """Train, convert, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="folder for the files; nothing else is written then")
+    parser.add_argument("--output", type=Path, help="folder for the files; no report is written")
     parser.add_argument("--member", choices=ARCHITECTURES, help="only this one, which need not be in the manifest yet")
-    parser.add_argument("--cross-validate", action="store_true", help="only score by folds of the training passengers")
+    parser.add_argument(
+        "--cross-validate", action="store_true", help="only compute the scores by folds of the training passengers"
+    )
     parser.add_argument("--saved-models", action="store_true", help="write them as SavedModels too, for TensorFlow")
     arguments = parser.parse_args()
     if arguments.member and not (arguments.output or arguments.cross_validate):
-        parser.error("a report needs all members: give --output, and none is written")
+        parser.error("a report needs all members: give --output, which writes no report")
     if arguments.saved_models and not arguments.output:
-        parser.error("SavedModels do not lie beside what is shipped: give --output")
+        parser.error("SavedModels are not stored beside the shipped models: give --output")
     make_reproducible()
     manifest = parse_manifest(MANIFEST.read_bytes())
     training, held_out = split(read_passengers())
     check_constants(manifest.features, training)
-    members = [find_member(manifest, arguments.member)] if arguments.member else trained_here(manifest)
+    members = [find_member(manifest, arguments.member)] if arguments.member else select_trainable(manifest)
     if arguments.cross_validate:
         for name, scores in cross_validate(manifest, members, training).items():
             print(f"{name:15}", scores)

@@ -59,9 +59,9 @@ def test_aggregation_is_measured_for_every_method(measured: tuple[dict[str, Any]
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (("--rounds", "0"), "argument --rounds: 0 is no number of them: give 1 or more"),
-        (("--rounds", "many"), "argument --rounds: many is no number of them: give 1 or more"),
-        (("--output", "nowhere/result.json"), "argument --output: there is no folder nowhere: make it first"),
+        (("--rounds", "0"), "argument --rounds: 0 is not a count: give 1 or more"),
+        (("--rounds", "many"), "argument --rounds: many is not a count: give 1 or more"),
+        (("--output", "nowhere/result.json"), "argument --output: there is no folder nowhere: create it first"),
     ],
 )
 def test_wrong_usage_is_reported_before_anything_is_measured(wrong: tuple[str, str], message: str) -> None:
@@ -331,7 +331,7 @@ def test_charts_are_of_the_kept_results_and_the_same_each_time(tmp_path: Path) -
         assert "dc:date" not in text
         assert len(text) < 150_000
     for once in ("once", "again"):
-        charts.write_pictures(results, tmp_path / once)
+        charts.write_charts(results, tmp_path / once)
     for name in charts.CHARTS:
         assert (tmp_path / "once" / f"{name}.svg").read_bytes() == (tmp_path / "again" / f"{name}.svg").read_bytes()
 

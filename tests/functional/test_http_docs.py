@@ -1,4 +1,4 @@
-"""The commands and examples of docs/http.md run as shown."""
+"""The calls in docs/http.md return what the page shows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADDRESS = "http://127.0.0.1:8501"
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize(("command", "output"), CALLS, ids=lambda text: text[:60])
-def test_a_shown_request_gets_the_shown_response(local: LocalStack, stack: Stack, command: str, output: str) -> None:
+def test_a_shown_call_returns_what_is_shown(local: LocalStack, stack: Stack, command: str, output: str) -> None:
     assert stack.outputs
     assert local.http is not None
     arguments = shlex.split(command.replace(ADDRESS, local.http))
@@ -56,16 +56,16 @@ def test_the_shown_signer_gets_a_prediction(local: LocalStack, stack: Stack, mon
         monkeypatch.setenv(name, "local")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     names: dict[str, object] = {}
-    exec(PYTHON, names)  # noqa: S102 (the page's own)
-    predict = names["ask"]
+    exec(PYTHON, names)  # noqa: S102 (code of the page)
+    predict = names["predict"]
     assert callable(predict)
     passenger = json.loads((ROOT / "events" / "passenger.json").read_text())
     assert predict(f"{local.http}/predict", passenger)["status"] == "COMPLETE"
 
 
 def test_every_status_and_every_path_is_described() -> None:
-    described = {int(status) for status in re.findall(r"\b([45]\d\d)\b", PAGE)}
-    assert set(STATUSES.values()) <= described
+    documented = {int(status) for status in re.findall(r"\b([45]\d\d)\b", PAGE)}
+    assert set(STATUSES.values()) <= documented
     for path in describe_api()["paths"]:
         first = path.split("/")[1].split("{")[0]
         assert f"/{first}" in PAGE
