@@ -17,11 +17,11 @@ import cost
 import matplotlib as mpl
 import msgspec
 import numpy as np
-from claims import APART, read_claims, read_result
+from comparisons import SELF_COMPARISONS, read_comparisons, read_result
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
-from timing import Claim
+from timing import Comparison
 
 from stepensemble.batch.report.charts import COLOURS, MEMBER_COLOURS
 from stepensemble.batch.report.charts import STYLE as REPORTS
@@ -44,8 +44,8 @@ PLAIN = FuncFormatter(lambda number, _: f"{number:,g}")
 
 
 def draw_ratios(folder: Path) -> Figure:
-    """Draw every ratio as a bar from 1, its quartiles as a line, its goal as a marker."""
-    claims = [claim for name, of in read_claims(folder).items() if name not in APART for claim in of]
+    """Draw every ratio as a bar that starts at 1, with a line for its quartiles and a marker for its goal."""
+    claims = [claim for name, of in read_comparisons(folder).items() if name not in SELF_COMPARISONS for claim in of]
     faster, slower = ([claim for claim in claims if claim.slower == wanted] for wanted in (False, True))
     figure = Figure(figsize=(7.2, 1.4 + ROW_INCHES * len(claims)))
     above, below = figure.subplots(2, 1, height_ratios=(max(len(faster), 1), max(len(slower), 1)))
@@ -54,7 +54,7 @@ def draw_ratios(folder: Path) -> Figure:
     return figure
 
 
-def _draw_bars(axes: Axes, claims: Sequence[Claim], title: str) -> None:
+def _draw_bars(axes: Axes, claims: Sequence[Comparison], title: str) -> None:
     for place, claim in enumerate(claims):
         ratio = claim.ratio
         axes.barh(place, ratio.median - 1, left=1, height=0.6, color=MET if claim.met else MISSED)

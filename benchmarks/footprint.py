@@ -20,12 +20,12 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from claims import format_claim
 from command import add_rounds, make_parser, report
+from comparisons import format_comparison
 from msgspec import Struct
 from stacks import start_stack
 from swap import run_command
-from timing import Claim, Machine, Spread, compare, describe_machine, show, summarize
+from timing import Comparison, Machine, Spread, compare, describe_machine, show, summarize
 
 from stepensemble.local.lambdas.pool import LocalFunction
 
@@ -55,7 +55,7 @@ class Result(Struct, frozen=True):
     rounds: int
     megabytes: Mapping[str, float]
     milliseconds: Mapping[str, Spread]
-    claims: list[Claim]
+    claims: list[Comparison]
 
 
 def measure(rounds: int) -> Result:
@@ -66,10 +66,12 @@ def measure(rounds: int) -> Result:
     alone = [numpy for pairs in seconds.values() for numpy, _ in pairs]
     weight = summarize([megabytes["a score function"] / megabytes["TensorFlow"]])
     goal = budgets["megabytes"]["score"] / megabytes["TensorFlow"]
-    claims = [Claim("a score function, unzipped", "TensorFlow", weight, float(f"{goal:.4g}"), slower=True, of="size")]
+    claims = [
+        Comparison("a score function, unzipped", "TensorFlow", weight, float(f"{goal:.4g}"), slower=True, of="size")
+    ]
     for name, pairs in seconds.items():
         times = compare([whole for _, whole in pairs], [numpy for numpy, _ in pairs])
-        claims.append(Claim(f"imports of {name}", NUMPY, times, budgets["imports"][name], slower=True))
+        claims.append(Comparison(f"imports of {name}", NUMPY, times, budgets["imports"][name], slower=True))
     milliseconds = {NUMPY: alone} | {name: [whole for _, whole in pairs] for name, pairs in seconds.items()}
     return Result(
         describe_machine("ai-edge-litert", "aws-lambda-powertools", "numpy", "polars", "stepensemble", "tensorflow"),
@@ -146,7 +148,7 @@ def format_table(result: Result) -> str:
     lines = [f"{name:28}{weight:>10,.1f} MB" for name, weight in result.megabytes.items()]
     lines += ["", f"imports, median and quartiles of {result.rounds} rounds, processor time", ""]
     lines += [f"{name:28}{show(spread, 0):>28} ms" for name, spread in result.milliseconds.items()]
-    lines += ["", *map(format_claim, result.claims)]
+    lines += ["", *map(format_comparison, result.claims)]
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ import polars as pl
 from command import add_rounds, make_parser, read_count, report
 from msgspec import Struct
 from stacks import copy_project, start_stack, write_members, write_passengers
-from timing import Claim, Machine, Seconds, Spread, describe_machine, run_in_turns, show, summarize
+from timing import Comparison, Machine, Seconds, Spread, describe_machine, run_in_turns, show, summarize
 
 from stepensemble import Ensemble
 from stepensemble.batch.documents import SHARD_BYTES, Options, Request
@@ -39,13 +39,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "growth.json"
 ROWS, MEMBERS, SHARDS, ROUNDS = 500_000, 16, 16, 3
 DOUBLINGS = 5
-"""Up to the largest of a count; or from 1 on, where that is nearer."""
+"""How often each count is doubled to reach its largest value; fewer times if it would start below 1."""
 
 CUT = 4
-"""One in so many of the largest table's rows is cut into shards."""
+"""The table that is split into shards has the largest table's rows, divided by this."""
 
 RECORD_BYTES = 64
-"""Bytes for a whole record at the end of a shard, so that a table splits into the requested number of shards."""
+"""Bytes added to the shard size, since a shard ends after a whole record; otherwise there is one shard too many."""
 
 POLL_SECONDS = 0.02
 
@@ -66,7 +66,7 @@ class Result(Struct, frozen=True):
     machine: Machine
     rounds: int
     series: Mapping[str, Series]
-    claims: list[Claim]
+    claims: list[Comparison]
 
 
 def double_up_to(most: int, doublings: int) -> list[int]:
@@ -108,7 +108,7 @@ def measure(rows: int, members: int, shards: int, doublings: int, rounds: int) -
         describe_machine("ai-edge-litert", "moto", "numpy", "polars", "stepensemble"),
         rounds,
         series,
-        [Claim(f"{name}, doubled", "growth that is linear", one.slope, 1, slower=True) for name, one in series.items()],
+        [Comparison(f"{name}, doubled", "linear growth", one.slope, 1, slower=True) for name, one in series.items()],
     )
 
 
@@ -140,7 +140,7 @@ def _upload(stack: Stack, path: Path, rows: int) -> tuple[str, int]:
 
 
 def _run(stack: Stack, dates: Iterator[str], dataset: str, shard_size: int) -> None:
-    """Run the batch with a dataset that an earlier run had, for another day; check for its end often."""
+    """Run a batch of an uploaded dataset for the next date, and wait for its end."""
     request = Request(dataset=dataset, date=next(dates), options=Options(shard_size=shard_size))
     execution = start_run(stack, request)
     while (described := stack.step_functions.describe_execution(executionArn=execution))["status"] == "RUNNING":

@@ -23,12 +23,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import polars as pl
-from claims import format_claim
 from command import add_rounds, make_parser, report
+from comparisons import format_comparison
 from msgspec import Struct
 from peers.in_process import keras_predict, tf_function, voting_classifier
 from peers.keras_models import train_models
-from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
+from timing import Comparison, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
 
 from stepensemble import Ensemble
 from stepensemble.core.preprocessing.encoding import normalize
@@ -56,7 +56,7 @@ class Result(Struct, frozen=True):
     machine: Machine
     rounds: int
     milliseconds: Mapping[str, Mapping[str, Spread]]
-    claims: list[Claim]
+    claims: list[Comparison]
 
 
 def measure(rounds: int) -> Result:
@@ -97,7 +97,9 @@ def measure(rounds: int) -> Result:
         label = f"{rows:,} row{'s' if rows > 1 else ''}"
         milliseconds[label] = {name: summarize([one * 1000 for one in taken]) for name, taken in seconds.items()}
         claims += [
-            Claim(f"{label}, four members, in process", other, compare(seconds[other], seconds[CLAIMED[rows]]), goal)
+            Comparison(
+                f"{label}, four members, in process", other, compare(seconds[other], seconds[CLAIMED[rows]]), goal
+            )
             for other, goal in GOALS[rows].items()
         ]
     return Result(
@@ -135,7 +137,7 @@ def format_table(result: Result) -> str:
     lines = [f"median and quartiles of {result.rounds} rounds", ""]
     for rows, taken in result.milliseconds.items():
         lines += [rows] + [f"  {name:22}{show(spread, 3):>28} ms" for name, spread in taken.items()]
-    lines += ["", *map(format_claim, result.claims)]
+    lines += ["", *map(format_comparison, result.claims)]
     return "\n".join(lines)
 
 

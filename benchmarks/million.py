@@ -30,13 +30,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import polars as pl
-from claims import format_claim
 from command import add_rounds, make_parser, read_count, report
+from comparisons import format_comparison
 from msgspec import Struct
 from numpy.typing import NDArray
 from peers.keras_models import train_models
 from stacks import start_stack, write_passengers
-from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
+from timing import Comparison, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
 
 from stepensemble.batch.documents import Request
 from stepensemble.cli.batch_runs import fetch_results, follow_run, read_summary, start_run
@@ -71,7 +71,7 @@ class Result(Struct, frozen=True):
     seconds: Mapping[str, Spread]
     parts: Mapping[str, Spread]
     started: Mapping[str, Spread]
-    claims: list[Claim]
+    claims: list[Comparison]
 
 
 def measure(rows: int, rounds: int) -> Result:
@@ -121,8 +121,8 @@ def measure(rows: int, rounds: int) -> Result:
             {name: summarize(laps[name]) for name in (UPLOAD, RUN, FETCH)},
             {"local stack": summarize([started]), **{name: summarize(taken) for name, taken in starts.items()}},
             [
-                Claim(label, SCRIPT, compare(seconds[SCRIPT], seconds[OURS]), 3),
-                Claim(label, LIMIT, compare(seconds[OURS], seconds[LIMIT]), 2.5, slower=True),
+                Comparison(label, SCRIPT, compare(seconds[SCRIPT], seconds[OURS]), 3),
+                Comparison(label, LIMIT, compare(seconds[OURS], seconds[LIMIT]), 2.5, slower=True),
             ],
         )
 
@@ -182,7 +182,7 @@ def format_table(result: Result) -> str:
     for title, taken in (("", result.seconds), ("of ensemble batch", result.parts), ("start of", result.started)):
         lines += [title] if title else []
         lines += [f"{'  ' if title else ''}{name:28}{show(spread):>28} s" for name, spread in taken.items()]
-    lines += ["", *map(format_claim, result.claims)]
+    lines += ["", *map(format_comparison, result.claims)]
     return "\n".join(lines)
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import cost
 import msgspec
-from claims import APART, CLAIMING, describe_claim, read_claims, read_result
+from comparisons import BENCHMARKS_WITH_GOALS, SELF_COMPARISONS, name_ratio_unit, read_comparisons, read_result
 from prices import ONLINE_PRICES, format_prices
-from timing import Claim, Machine, Spread
+from timing import Comparison, Machine, Spread
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -37,7 +37,7 @@ SHORT = (
 
 def format_short(folder: Path) -> str:
     """Return some ratios as a Markdown table, with the break-even point of executions and an endpoint."""
-    claims = {(claim.what, claim.against): claim for of in read_claims(folder).values() for claim in of}
+    claims = {(claim.what, claim.against): claim for of in read_comparisons(folder).values() for claim in of}
     lines = ["| what | against | |", "| --- | --- | --: |"]
     lines += [f"| {what} | {against} | {_format_ratio(claims[what, against])} |" for what, against in SHORT]
     even = {(one.one, one.other): one for one in _read_cost(folder).break_even}[cost.EXPRESS, cost.ENDPOINT]
@@ -50,15 +50,15 @@ def format_short(folder: Path) -> str:
 def format_claims(folder: Path) -> str:
     """Return every ratio beside its goal as a Markdown table."""
     lines = ["| what | against | ratio | quartiles | goal | met |", "| --- | --- | --: | --: | --: | --- |"]
-    for name, claims in read_claims(folder).items():
-        if name not in APART:
+    for name, claims in read_comparisons(folder).items():
+        if name not in SELF_COMPARISONS:
             lines += [_claim(claim) for claim in claims]
     return "\n".join(lines) + "\n"
 
 
 def format_missed(folder: Path) -> str:
     """Return the goals that are not met as a Markdown list."""
-    missed = [claim for claims in read_claims(folder).values() for claim in claims if not claim.met]
+    missed = [claim for claims in read_comparisons(folder).values() for claim in claims if not claim.met]
     lines = [
         f"- {claim.what}, against {claim.against}: {_number(claim.ratio.median)}, {_goal(claim)}" for claim in missed
     ]
@@ -94,7 +94,7 @@ def format_growth(folder: Path) -> str:
         "| doubled | from | to | seconds | to | slope | quartiles | goal | met |",
         "| --- | --: | --: | --: | --: | --: | --: | --: | --- |",
     ]
-    claims = read_claims(folder)["growth"]
+    claims = read_comparisons(folder)["growth"]
     for (name, one), claim in zip(read_result(folder, "growth")["series"].items(), claims, strict=True):
         counts, seconds = one["counts"], [_number(spread["median"]) for spread in one["seconds"]]
         lines.append(
@@ -107,7 +107,7 @@ def format_growth(folder: Path) -> str:
 def format_footprint(folder: Path) -> str:
     """Return the sizes, and the time of each handler's imports."""
     result = read_result(folder, "footprint")
-    size, *imports = read_claims(folder)["footprint"]
+    size, *imports = read_comparisons(folder)["footprint"]
     (ours, weight), (theirs, much) = result["megabytes"].items()
     alone, *taken = result["milliseconds"].items()
     lines = [
@@ -171,7 +171,7 @@ def format_assumed(folder: Path) -> str:
 def format_machines(folder: Path) -> str:
     """Return the machine and the versions with which each benchmark ran."""
     lines = ["| benchmark | rounds | machine | versions |", "| --- | --: | --- | --- |"]
-    for name in CLAIMING:
+    for name in BENCHMARKS_WITH_GOALS:
         result = read_result(folder, name)
         machine = msgspec.convert(result["machine"], Machine)
         versions = ", ".join(f"{package} {version}" for package, version in machine.versions.items())
@@ -225,22 +225,22 @@ def _format_spreads(kinds: Mapping[str, Mapping[str, Any]], unit: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _claim(claim: Claim) -> str:
+def _claim(claim: Comparison) -> str:
     return (
         f"| {claim.what} | {claim.against} | {_format_ratio(claim)} "
         f"| {_quartiles(claim.ratio)} | {_goal(claim)} | {_met(claim)} |"
     )
 
 
-def _format_ratio(claim: Claim) -> str:
-    return f"{_number(claim.ratio.median)} {describe_claim(claim)}"
+def _format_ratio(claim: Comparison) -> str:
+    return f"{_number(claim.ratio.median)} {name_ratio_unit(claim)}"
 
 
-def _goal(claim: Claim) -> str:
+def _goal(claim: Comparison) -> str:
     return f"at {'most' if claim.slower else 'least'} {claim.goal:,g}"
 
 
-def _met(claim: Claim) -> str:
+def _met(claim: Comparison) -> str:
     return "yes" if claim.met else "**no**"
 
 
@@ -249,7 +249,7 @@ def _quartiles(spread: Spread) -> str:
 
 
 def _number(number: float) -> str:
-    """Return three digits, or all those before the point."""
+    """Format a number with three significant digits, from 100 on as a whole number."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""How fast recorded outputs are aggregated again: 1,000 records of one row, 4 and 8 members, some of which failed.
+"""How fast a replay aggregates recorded outputs: 1,000 records of one row, 4 and 8 members, some of which failed.
 
 A replay of all records together is compared with deciding them again one by one, as each execution was. Reading the
 records' JSON is timed beside them.
@@ -33,7 +33,7 @@ RESULT = Path(__file__).parent / "results" / "replay.json"
 
 RECORDS, MEMBERS = 1_000, (4, 8)
 FAILING = 0.02
-"""How often a member has failed."""
+"""The probability that a member failed."""
 
 ROUNDS = 9
 SEED = 1912
@@ -41,7 +41,7 @@ SINGLY, UNCHANGED, TRIED, READING = "one by one", "replay, nothing tried", "repl
 
 
 class Speed(Struct, frozen=True):
-    """Records a second, and how many times as long that takes as deciding them one by one."""
+    """Records a second, and the time as a multiple of deciding the records one by one."""
 
     records_per_second: Spread
     times_singly: Spread
@@ -84,7 +84,7 @@ def make_release(members: int) -> Release:
 
 
 def draw_results(release: Release) -> list[dict[str, MemberResult]]:
-    """Draw the members' outputs for each record's row: about the same, unless they fail."""
+    """Draw the members' results for each record: probabilities near a common value, or a failure."""
     generator = np.random.default_rng(SEED)
     listed = []
     for _ in range(RECORDS):

@@ -40,24 +40,24 @@ DEFAULT_CONCURRENCY = 20
 SHARD_MEMORY, SCORE_MEMORY, SUMMARIZE_MEMORY = 2048, 1024, 1024
 """Values of template.yaml; a test compares them."""
 
-FUNCTION_SECONDS = 900
-FUNCTIONS = 1_000
-CHILDREN = 10_000
-HISTORY = 25_000
-TRANSITIONS, TRANSITIONS_ELSEWHERE = 1_500, 500
-WRITES, READS = 3_500, 5_500
-LIST_BYTES = 10 * 10**9
+MAX_FUNCTION_SECONDS = 900
+MAX_CONCURRENT_FUNCTIONS = 1_000
+MAX_MAP_CHILDREN = 10_000
+MAX_HISTORY_EVENTS = 25_000
+TRANSITIONS_PER_SECOND, TRANSITIONS_ELSEWHERE = 1_500, 500
+S3_WRITES_PER_SECOND, S3_READS_PER_SECOND = 3_500, 5_500
+MAX_MAP_LIST_BYTES = 10 * 10**9
 CORE_MEMORY = 1_769
-STREAM = 85e6
-LATENCY = 0.15
+S3_BYTES_PER_SECOND = 85e6
+S3_LATENCY_SECONDS = 0.15
 """Limits that AWS documents; `DOCUMENTED` has the sources."""
 
 ROW_BYTES = 100
 COLUMN_BYTES = 8 * 4
 OUTPUT_BYTES = 4
 STATE_SECONDS = 0.05
-LISTED_BYTES = 110
-REPORTED = 3
+LIST_ENTRY_BYTES = 110
+OBJECTS_PER_SUMMARY = 3
 """Assumptions, which `ASSUMED` describes."""
 
 EVENTS = {"Task": 5, "Choice": 2, "Map": 4, "Pass": 2, "Succeed": 2, "Fail": 1}
@@ -68,38 +68,53 @@ LAMBDA = "https://docs.aws.amazon.com/lambda/latest/dg/"
 STEPS = "https://docs.aws.amazon.com/step-functions/latest/dg/"
 S3 = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/"
 DOCUMENTED = (
-    ("a function runs at most", f"{FUNCTION_SECONDS} s", f"{LAMBDA}gettingstarted-limits.html"),
-    ("functions at once in an account, by default", f"{FUNCTIONS:,}", f"{LAMBDA}gettingstarted-limits.html"),
+    ("a function runs at most", f"{MAX_FUNCTION_SECONDS} s", f"{LAMBDA}gettingstarted-limits.html"),
+    (
+        "functions at once in an account, by default",
+        f"{MAX_CONCURRENT_FUNCTIONS:,}",
+        f"{LAMBDA}gettingstarted-limits.html",
+    ),
     ("new environments of one function", "1,000 in 10 s", f"{LAMBDA}scaling-behavior.html"),
     ("memory with which a function has one vCPU", f"{CORE_MEMORY:,} MB", f"{LAMBDA}configuration-memory.html"),
-    ("children of a Distributed Map at once", f"{CHILDREN:,}", f"{STEPS}service-quotas.html"),
-    ("events in an execution's history", f"{HISTORY:,}", f"{STEPS}service-quotas.html"),
+    ("children of a Distributed Map at once", f"{MAX_MAP_CHILDREN:,}", f"{STEPS}service-quotas.html"),
+    ("events in an execution's history", f"{MAX_HISTORY_EVENTS:,}", f"{STEPS}service-quotas.html"),
     ("bytes of a state", f"{STATE_BYTES:,}", f"{STEPS}service-quotas.html"),
     (
         "sustained state transitions a second, in us-east-1, us-west-2, eu-west-1; elsewhere",
-        f"{TRANSITIONS:,}; {TRANSITIONS_ELSEWHERE}",
+        f"{TRANSITIONS_PER_SECOND:,}; {TRANSITIONS_ELSEWHERE}",
         f"{STEPS}service-quotas.html",
     ),
-    ("bytes of the list that a Distributed Map reads", f"{LIST_BYTES:,}", f"{STEPS}input-output-itemreader.html"),
-    ("PUT and COPY a second to a prefix of S3", f"{WRITES:,}", f"{S3}optimizing-performance.html"),
-    ("GET a second from a prefix of S3", f"{READS:,}", f"{S3}optimizing-performance.html"),
-    ("latency of S3: 100 to 200 ms", f"{LATENCY} s", f"{S3}optimizing-performance.html"),
-    ("one request to S3: 85 to 90 MB/s", f"{STREAM / 1e6:.0f} MB/s", f"{S3}optimizing-performance-guidelines.html"),
+    (
+        "bytes of the list that a Distributed Map reads",
+        f"{MAX_MAP_LIST_BYTES:,}",
+        f"{STEPS}input-output-itemreader.html",
+    ),
+    ("PUT and COPY a second to a prefix of S3", f"{S3_WRITES_PER_SECOND:,}", f"{S3}optimizing-performance.html"),
+    ("GET a second from a prefix of S3", f"{S3_READS_PER_SECOND:,}", f"{S3}optimizing-performance.html"),
+    ("latency of S3: 100 to 200 ms", f"{S3_LATENCY_SECONDS} s", f"{S3}optimizing-performance.html"),
+    (
+        "one request to S3: 85 to 90 MB/s",
+        f"{S3_BYTES_PER_SECOND / 1e6:.0f} MB/s",
+        f"{S3}optimizing-performance-guidelines.html",
+    ),
 )
 ASSUMED = (
     ("bytes of a row of CSV", f"{ROW_BYTES}"),
     ("bytes of its columns, as members get them", f"{COLUMN_BYTES}"),
     ("bytes of a member's output for it", f"{OUTPUT_BYTES}"),
     ("one vCPU of Lambda is as fast as one core of the machine below", "1"),
-    ("a function reads from S3 as fast as one request does, however many it makes", f"{STREAM / 1e6:.0f} MB/s"),
+    (
+        "a function reads from S3 as fast as one request does, however many it makes",
+        f"{S3_BYTES_PER_SECOND / 1e6:.0f} MB/s",
+    ),
     ("a state transition alone", f"{STATE_SECONDS} s"),
-    ("bytes of a shard in the Map's list", f"{LISTED_BYTES}"),
-    ("objects of a shard that Summarize reads or copies: report, part, rejected rows", f"{REPORTED}"),
+    ("bytes of a shard in the Map's list", f"{LIST_ENTRY_BYTES}"),
+    ("objects of a shard that Summarize reads or copies: report, part, rejected rows", f"{OBJECTS_PER_SUMMARY}"),
     ("every shard has rejected rows, nothing is retried, every environment is warm", ""),
 )
 
 
-class Way(Struct, frozen=True):
+class ShardPath(Struct, frozen=True):
     """The path of one shard with so many members, when nothing fails.
 
     Attributes:
@@ -124,7 +139,7 @@ class Shard(Struct, frozen=True):
 
     members: int
     rows: int
-    way: Way
+    way: ShardPath
     seconds: float
     gb_seconds: float
     requests: int
@@ -144,7 +159,7 @@ class Shard(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """A whole run; `map` is the time of its shards, with so many of them at once."""
+    """A whole run; `plan`, `map` and `summarize` are seconds; `map` has `at_once` shards in parallel."""
 
     rows: int
     shard: Shard
@@ -178,7 +193,7 @@ def walk(machine: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         name = state["Default"] if state["Type"] == "Choice" else state.get("Next")
 
 
-def read_way(members: int) -> Way:
+def read_shard_path(members: int) -> ShardPath:
     """Read the path of a shard from the state machine."""
     states = json.loads(STATE_MACHINE.read_text(encoding="utf-8"))["States"]
     (distributed,) = (
@@ -193,25 +208,31 @@ def read_way(members: int) -> Way:
         transitions += 1 + members * len(inner)
         events += EVENTS[state["Type"]] + members * sum(EVENTS[one["Type"]] for one in inner)
         events += 2 * members if inner else 0
-    return Way(steps, transitions, events)
+    return ShardPath(steps, transitions, events)
 
 
 def compute_shard(measured: Result, members: int) -> Shard:
     """Compute one shard of full size."""
     rows = SHARD_BYTES // ROW_BYTES
-    way = read_way(members)
+    way = read_shard_path(members)
 
     def compute(step: str, memory: int, *, by_bytes: bool = False) -> float:
         done = SHARD_BYTES * measured.rows / measured.size if by_bytes else rows
         return done / measured.rows_per_second[step].median * CORE_MEMORY / memory
 
-    columns, outputs = rows * COLUMN_BYTES / STREAM, rows * OUTPUT_BYTES / STREAM
-    normalize = 2 * LATENCY + LATENCY + SHARD_BYTES / STREAM  # plan and release; the slice
-    normalize += compute(READ, SHARD_MEMORY, by_bytes=True) + compute(ENCODE, SHARD_MEMORY) + LATENCY + columns
-    score = LATENCY + columns + compute(SCORE, SCORE_MEMORY) + LATENCY + outputs
-    aggregate = 3 * LATENCY + columns + members * (LATENCY + outputs)  # plan, release, rows; outputs one by one
+    columns, outputs = rows * COLUMN_BYTES / S3_BYTES_PER_SECOND, rows * OUTPUT_BYTES / S3_BYTES_PER_SECOND
+    normalize = (
+        2 * S3_LATENCY_SECONDS + S3_LATENCY_SECONDS + SHARD_BYTES / S3_BYTES_PER_SECOND
+    )  # plan and release; the slice
+    normalize += (
+        compute(READ, SHARD_MEMORY, by_bytes=True) + compute(ENCODE, SHARD_MEMORY) + S3_LATENCY_SECONDS + columns
+    )
+    score = S3_LATENCY_SECONDS + columns + compute(SCORE, SCORE_MEMORY) + S3_LATENCY_SECONDS + outputs
+    aggregate = (
+        3 * S3_LATENCY_SECONDS + columns + members * (S3_LATENCY_SECONDS + outputs)
+    )  # plan, release, rows; outputs one by one
     aggregate += compute(name_combination(members), SHARD_MEMORY) + compute(name_write(members), SHARD_MEMORY)
-    aggregate += 3 * LATENCY + (members + 1) * outputs  # part, rejected rows, report
+    aggregate += 3 * S3_LATENCY_SECONDS + (members + 1) * outputs  # part, rejected rows, report
     return Shard(
         members=members,
         rows=rows,
@@ -220,44 +241,44 @@ def compute_shard(measured: Result, members: int) -> Shard:
         gb_seconds=(SHARD_MEMORY * (normalize + aggregate) + SCORE_MEMORY * members * score) / 1024,
         requests=2 + members,
         reads=3 + members + 3 + members + 1,  # Normalize; Score; Aggregate; Summarize
-        writes=1 + members + 3 + (REPORTED - 1),
+        writes=1 + members + 3 + (OBJECTS_PER_SUMMARY - 1),
     )
 
 
 def compute_run(measured: Result, shard: Shard, rows: int, concurrency: int) -> Run:
     """Compute a run over CSV, in waves of as many shards as may run at once."""
     shards = math.ceil(rows / shard.rows)
-    at_once = min(concurrency, CHILDREN, FUNCTIONS // shard.members)
+    at_once = min(concurrency, MAX_MAP_CHILDREN, MAX_CONCURRENT_FUNCTIONS // shard.members)
     waves = math.ceil(shards / at_once) * shard.seconds
     return Run(
         rows=rows,
         shard=shard,
         shards=shards,
         at_once=at_once,
-        plan=rows * ROW_BYTES / plan_speed(measured),
-        map=max(waves, shards * shard.way.transitions / TRANSITIONS),
-        summarize=shards * summarize_seconds(shard),
+        plan=rows * ROW_BYTES / compute_plan_bytes_per_second(measured),
+        map=max(waves, shards * shard.way.transitions / TRANSITIONS_PER_SECOND),
+        summarize=shards * compute_summarize_seconds(shard),
     )
 
 
-def plan_speed(measured: Result) -> float:
+def compute_plan_bytes_per_second(measured: Result) -> float:
     """Return the bytes of CSV that Plan reads in a second: the lower rate of reading S3 and of finding records."""
     found = measured.rows_per_second[FIND].median * measured.size / measured.rows
-    return min(STREAM, found * SHARD_MEMORY / CORE_MEMORY)
+    return min(S3_BYTES_PER_SECOND, found * SHARD_MEMORY / CORE_MEMORY)
 
 
-def summarize_seconds(shard: Shard) -> float:
+def compute_summarize_seconds(shard: Shard) -> float:
     """Return the seconds that Summarize takes for one shard: some requests at once, and its share of a deletion."""
-    left = 1 + shard.members + REPORTED  # columns, outputs; part, rejected rows, report
-    return LATENCY * (REPORTED / CONNECTIONS + left / DELETED_AT_ONCE)
+    left = 1 + shard.members + OBJECTS_PER_SUMMARY  # columns, outputs; part, rejected rows, report
+    return S3_LATENCY_SECONDS * (OBJECTS_PER_SUMMARY / CONNECTIONS + left / DELETED_AT_ONCE)
 
 
 def name_first_limit(run: Run) -> str:
-    """Name the limit that stops a run, or else the part that takes longest."""
-    if run.plan > FUNCTION_SECONDS:
-        return f"Plan's {FUNCTION_SECONDS} s: the run fails"
-    if run.summarize > FUNCTION_SECONDS:
-        return f"Summarize's {FUNCTION_SECONDS} s: the run fails"
+    """Name the limit that makes a run fail; if there is none, the phase that takes longest."""
+    if run.plan > MAX_FUNCTION_SECONDS:
+        return f"Plan's {MAX_FUNCTION_SECONDS} s: the run fails"
+    if run.summarize > MAX_FUNCTION_SECONDS:
+        return f"Summarize's {MAX_FUNCTION_SECONDS} s: the run fails"
     longest = max(("plan", run.plan), ("shards", run.map), ("summarize", run.summarize), key=lambda one: one[1])[0]
     if longest == "shards":
         return f"none fails; {run.at_once} shards at once" if run.shards > run.at_once else "none; one wave of shards"
@@ -274,7 +295,7 @@ def format_runs(measured: Result) -> str:
     for rows in SIZES:
         for members in MEMBERS:
             shard = compute_shard(measured, members)
-            for concurrency in (DEFAULT_CONCURRENCY, CHILDREN):
+            for concurrency in (DEFAULT_CONCURRENCY, MAX_MAP_CHILDREN):
                 run = compute_run(measured, shard, rows, concurrency)
                 lines.append(
                     f"| 10^{round(math.log10(rows))} | {members} | {run.shards:,} | {run.at_once} "
@@ -321,31 +342,34 @@ def format_limits(measured: Result) -> str:
     def add(limit: str, cells: list[str]) -> None:
         lines.append(f"| {limit} | {' | '.join(cells)} |")
 
-    add("Plan's 15 minutes, CSV", [_rows(FUNCTION_SECONDS * plan_speed(measured) / ROW_BYTES)] * 2)
-    footers = FUNCTION_SECONDS / (2 * LATENCY) * HEADS_AT_ONCE
+    add(
+        "Plan's 15 minutes, CSV",
+        [_rows(MAX_FUNCTION_SECONDS * compute_plan_bytes_per_second(measured) / ROW_BYTES)] * 2,
+    )
+    footers = MAX_FUNCTION_SECONDS / (2 * S3_LATENCY_SECONDS) * HEADS_AT_ONCE
     add("Plan's 15 minutes, Parquet", [f"{footers:,.0f} files"] * 2)
     add(
         "Summarize's 15 minutes",
-        [_rows(FUNCTION_SECONDS / summarize_seconds(shard) * shard.rows) for shard in shards],
+        [_rows(MAX_FUNCTION_SECONDS / compute_summarize_seconds(shard) * shard.rows) for shard in shards],
     )
-    add("10 GB of list for the Map", [_rows(LIST_BYTES / LISTED_BYTES * shard.rows) for shard in shards])
-    add("1,000 functions at once", [f"{FUNCTIONS // shard.members} shards at once" for shard in shards])
+    add("10 GB of list for the Map", [_rows(MAX_MAP_LIST_BYTES / LIST_ENTRY_BYTES * shard.rows) for shard in shards])
+    add("1,000 functions at once", [f"{MAX_CONCURRENT_FUNCTIONS // shard.members} shards at once" for shard in shards])
     for limit, rate in (
-        (f"{TRANSITIONS:,} state transitions a second", TRANSITIONS),
+        (f"{TRANSITIONS_PER_SECOND:,} state transitions a second", TRANSITIONS_PER_SECOND),
         (f"{TRANSITIONS_ELSEWHERE} of them, in other regions", TRANSITIONS_ELSEWHERE),
     ):
         add(limit, [f"{rate / shard.way.transitions * shard.seconds:,.0f} shards at once" for shard in shards])
     add(
         "3,500 writes a second to S3",
-        [f"{WRITES / shard.writes * shard.seconds:,.0f} shards at once" for shard in shards],
+        [f"{S3_WRITES_PER_SECOND / shard.writes * shard.seconds:,.0f} shards at once" for shard in shards],
     )
     add(
         "5,500 reads a second from S3",
-        [f"{READS / shard.reads * shard.seconds:,.0f} shards at once" for shard in shards],
+        [f"{S3_READS_PER_SECOND / shard.reads * shard.seconds:,.0f} shards at once" for shard in shards],
     )
     few, many = shards
     each = (many.way.events - few.way.events) // (many.members - few.members)
-    add("25,000 events of a shard", [f"{(HISTORY - few.way.events) // each + few.members:,} members"] * 2)
+    add("25,000 events of a shard", [f"{(MAX_HISTORY_EVENTS - few.way.events) // each + few.members:,} members"] * 2)
     add("256 KiB of a state", [f"{(STATE_BYTES - FRAME_BYTES) // MEMBER_BYTES} members"] * 2)
     return "\n".join(lines) + "\n"
 

@@ -31,11 +31,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from claims import format_claim
 from command import make_parser, read_count, report
+from comparisons import format_comparison
 from msgspec import Struct
 from stacks import SLOTS, copy_project, start_stack
-from timing import Claim, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
+from timing import Comparison, Machine, Spread, compare, describe_machine, run_in_turns, show, summarize
 
 from stepensemble.cli.stacks import Stack
 from stepensemble.core.preprocessing.columns import columns_to_json
@@ -65,7 +65,7 @@ class Result(Struct, frozen=True):
     warm: Mapping[str, Spread]
     execution: Mapping[str, Spread]
     command: Mapping[str, Spread]
-    claims: list[Claim]
+    claims: list[Comparison]
 
 
 def measure(cold_rounds: int, warm_rounds: int, command_rounds: int) -> Result:
@@ -76,12 +76,14 @@ def measure(cold_rounds: int, warm_rounds: int, command_rounds: int) -> Result:
         commands = _measure_command(Path(scratch) / "command", command_rounds)
     cold, warm = calls
     claims = [
-        Claim("cold call of a slot", TUTORIAL, compare(cold[TUTORIAL], cold[OURS]), 14),
-        Claim("warm call of a slot", TUTORIAL, compare(warm[TUTORIAL], warm[OURS]), 50),
-        Claim("warm call of a slot", EMPTY, compare(warm[OURS], warm[EMPTY]), 1.3, slower=True),
-        Claim("execution, 4 members", EMPTY_FOUR, compare(executions[FOUR], executions[EMPTY_FOUR]), 1.5, slower=True),
-        Claim("execution, 16 members", FOUR, compare(executions[SIXTEEN], executions[FOUR]), 2, slower=True),
-        Claim(
+        Comparison("cold call of a slot", TUTORIAL, compare(cold[TUTORIAL], cold[OURS]), 14),
+        Comparison("warm call of a slot", TUTORIAL, compare(warm[TUTORIAL], warm[OURS]), 50),
+        Comparison("warm call of a slot", EMPTY, compare(warm[OURS], warm[EMPTY]), 1.3, slower=True),
+        Comparison(
+            "execution, 4 members", EMPTY_FOUR, compare(executions[FOUR], executions[EMPTY_FOUR]), 1.5, slower=True
+        ),
+        Comparison("execution, 16 members", FOUR, compare(executions[SIXTEEN], executions[FOUR]), 2, slower=True),
+        Comparison(
             COMMAND,
             f"{FIRST_RESPONSE_SECONDS:g} s",
             compare(commands[COMMAND], [FIRST_RESPONSE_SECONDS] * len(commands[COMMAND])),
@@ -236,7 +238,7 @@ def format_table(result: Result) -> str:
     }
     for part, taken in parts.items():
         lines += [part] + [f"  {name:32}{show(spread):>30} ms" for name, spread in taken.items()]
-    lines += ["", *map(format_claim, result.claims)]
+    lines += ["", *map(format_comparison, result.claims)]
     return "\n".join(lines)
 
 

@@ -33,7 +33,7 @@ def copy_project(folder: Path) -> None:
 
 
 def write_members(folder: Path, members: int) -> Path:
-    """Give a copy of the project so many members, the shipped ones again and again, and return its manifest."""
+    """Repeat the shipped members in a copy of the project up to a number of members, and return its manifest."""
     manifest = folder / "models" / "manifest.json"
     document = json.loads(manifest.read_text())
     shipped = document["members"]
@@ -48,7 +48,7 @@ def write_members(folder: Path, members: int) -> Path:
 
 
 def write_passengers(path: Path, rows: int) -> None:
-    """Write the shipped passengers again and again, until there are so many."""
+    """Write a table of this many rows, which repeats the shipped passengers."""
     with PASSENGERS.open(encoding="utf-8") as passengers, path.open("w", encoding="utf-8") as table:
         table.write(next(passengers))
         table.writelines(islice(cycle(passengers), rows))

@@ -34,7 +34,7 @@ class Machine(Struct, frozen=True):
     versions: Mapping[str, str]
 
 
-class Claim(Struct, frozen=True):
+class Comparison(Struct, frozen=True):
     """A measured comparison and its goal.
 
     Attributes:
@@ -61,7 +61,7 @@ class Claim(Struct, frozen=True):
 def run_in_turns(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Run every task once a round, one after the other, after a round that is not counted.
 
-    Each round has an order of its own, so that no task always runs after the same other one and its caches.
+    Each round has an order of its own, so that no task always profits from the caches of the same other task.
 
     Returns the seconds of each task by its name, one value for each round.
     """

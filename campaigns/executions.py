@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_passenger(age: int) -> dict[str, Any]:
-    """Return the payload's passenger of an age."""
+    """Return the features of a passenger of this age, in years."""
     return {**PASSENGER, "Age": age}
 
 

@@ -95,7 +95,7 @@ def run_ensemble(project: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 
 def wait_for_end(stack: Stack, execution: str, seconds: float = 300) -> Mapping[str, Any] | None:
-    """Return the description of an execution once it has ended; None if it has not by then."""
+    """Return the description of an execution once it has ended; None if it still runs."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         described = stack.step_functions.describe_execution(executionArn=execution)

@@ -19,7 +19,7 @@ DATASET = "s3://lake/day/"
 A, B = NumberFeature("a"), NumberFeature("b", missing=0.0)
 
 
-def fill(files: Mapping[str, bytes | str]) -> Bucket:
+def make_bucket(files: Mapping[str, bytes | str]) -> Bucket:
     """Make a bucket with these files under `day/`."""
     bucket = Bucket("lake", MemoryStore())
     for name, body in files.items():
@@ -27,7 +27,7 @@ def fill(files: Mapping[str, bytes | str]) -> Bucket:
     return bucket
 
 
-def cut_all(bucket: Bucket, options: Options = Options(), features: Sequence[Feature] = (A,)) -> ShardedDataset:  # noqa: B008 frozen
+def shard_all(bucket: Bucket, options: Options = Options(), features: Sequence[Feature] = (A,)) -> ShardedDataset:  # noqa: B008 frozen
     return shard_dataset(bucket, find_files(bucket, DATASET), options, features)
 
 
@@ -57,8 +57,8 @@ def read_all(
     features: Sequence[Feature] = (A,),
 ) -> list[RawRows]:
     """Read every shard of a dataset."""
-    bucket = fill(files)
-    dataset = cut_all(bucket, options, features)
+    bucket = make_bucket(files)
+    dataset = shard_all(bucket, options, features)
     plan = plan_for(dataset, options)
     return [read_shard(bucket, plan, shard, columns) for shard in dataset.shards]
 
@@ -75,5 +75,5 @@ def reasons(raws: Sequence[RawRows]) -> list[tuple[int, str]]:
     return [(row.row, row.reason) for raw in raws for row in raw.malformed]
 
 
-def packed(text: bytes | str) -> bytes:
+def gzip_bytes(text: bytes | str) -> bytes:
     return gzip.compress(text.encode() if isinstance(text, str) else text, compresslevel=1, mtime=0)

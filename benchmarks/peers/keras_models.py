@@ -1,4 +1,4 @@
-"""The four models of the shipped ensemble as they were before their conversion: Keras models, trained here and now."""
+"""The four models of the shipped ensemble as Keras models, trained again, as they were before conversion to LiteRT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table through four Keras models as a data scientist writes it: one script, pandas before and after.
+"""Predicts a table with four Keras models in one script, with pandas, as a data scientist writes it.
 
     python pandas_keras.py PASSENGERS.csv MODELS OUTPUT.csv
 

@@ -15,12 +15,12 @@ from stepensemble.serving.openapi import describe_api
 
 
 @pytest.mark.parametrize("path", PUBLISHED)
-def test_a_published_schema_is_the_codes(path: str) -> None:
+def test_a_published_schema_equals_the_generated_one(path: str) -> None:
     assert (ROOT / path).read_text() == render_schema(PUBLISHED[path]()), "run: make schemas"
 
 
 @pytest.mark.parametrize("path", PUBLISHED)
-def test_a_published_schema_is_a_schema(path: str) -> None:
+def test_a_published_schema_is_valid_json_schema(path: str) -> None:
     Draft202012Validator.check_schema(json.loads((ROOT / path).read_text()))
 
 
@@ -38,13 +38,13 @@ def test_outputs_of_the_shipped_ensemble_fit_their_schema(event: str) -> None:
     Draft202012Validator(schema).validate(json.loads(json.dumps(output, allow_nan=False)))
 
 
-def test_the_published_openapi_document_is_the_codes_and_is_one() -> None:
+def test_the_published_openapi_document_equals_the_generated_one_and_is_valid() -> None:
     document = (ROOT / API).read_text()
     assert document == render_schema(describe_api()), "run: make schemas"
     validate(json.loads(document))
 
 
-def test_every_part_of_the_openapi_document_that_is_referred_to_is_there_and_the_other_way_round() -> None:
+def test_the_openapi_document_refers_to_exactly_its_component_schemas() -> None:
     document = json.dumps(describe_api())
     referred = set(re.findall(r'"#/components/schemas/(\w+)"', document))
     assert referred == set(describe_api()["components"]["schemas"])

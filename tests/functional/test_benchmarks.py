@@ -303,8 +303,12 @@ def test_every_price_of_serving_has_a_source() -> None:
 def test_a_goal_is_met_from_its_side() -> None:
     timing = load("timing")
     ratio = timing.Spread(2.0, 1.0, 4.0)
-    assert [timing.Claim("a", "b", ratio, goal).met for goal in (1.9, 2.0, 2.1)] == [True, True, False]
-    assert [timing.Claim("a", "b", ratio, goal, slower=True).met for goal in (1.9, 2.0, 2.1)] == [False, True, True]
+    assert [timing.Comparison("a", "b", ratio, goal).met for goal in (1.9, 2.0, 2.1)] == [True, True, False]
+    assert [timing.Comparison("a", "b", ratio, goal, slower=True).met for goal in (1.9, 2.0, 2.1)] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_the_pages_have_the_tables_that_their_script_writes() -> None:

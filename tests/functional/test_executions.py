@@ -74,12 +74,14 @@ def test_the_stack_and_the_process_predict_alike_bit_for_bit(
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(PASSENGERS, min_size=1, max_size=20))
-def test_they_predict_alike_on_made_up_rows(stack: Stack, ensemble: Ensemble, rows: list[dict[str, Any]]) -> None:
+def test_the_stack_and_the_process_predict_alike_on_generated_rows(
+    stack: Stack, ensemble: Ensemble, rows: list[dict[str, Any]]
+) -> None:
     payload = {"instances": rows}
     assert without_volatile(predict(stack, payload)) == without_volatile(ensemble.predict(payload))
 
 
-def test_ten_thousand_rows_travel_by_pointer_and_predict_alike(stack: Stack, ensemble: Ensemble) -> None:
+def test_ten_thousand_rows_pass_through_s3_and_predict_alike(stack: Stack, ensemble: Ensemble) -> None:
     ages = np.random.default_rng(7).uniform(0, 90, 10_000).round(1).tolist()
     payload = {"instances": [{**PASSENGER, "Age": age} for age in ages]}
     outcome = run_execution(stack, payload, release=None)
@@ -262,7 +264,7 @@ def test_below_the_quorum_the_execution_fails_and_is_recorded(stack: Stack, tmp_
     assert record.failure == outcome.cause
 
 
-def test_a_process_that_is_killed_again_is_a_failed_member(stack: Stack, local: LocalStack, tmp_path: Path) -> None:
+def test_a_member_whose_process_is_killed_twice_fails(stack: Stack, local: LocalStack, tmp_path: Path) -> None:
     publish_frail(stack, tmp_path, 1, ("half_plus_two", 10), ("slow", 20))
     pointer, _ = stack.releases.read_current()
     function = f"{stack.outputs['ScoreFunctionPrefix']}{pointer.slots['slow']}"
@@ -278,7 +280,7 @@ def test_a_process_that_is_killed_again_is_a_failed_member(stack: Stack, local: 
 
 
 @pytest.mark.parametrize("machine", ["StateMachineArn", "ExpressStateMachineArn"])
-def test_a_function_that_is_killed_is_called_again(stack: Stack, local: LocalStack, machine: str) -> None:
+def test_a_function_whose_process_is_killed_is_invoked_again(stack: Stack, local: LocalStack, machine: str) -> None:
     pointer, _ = stack.releases.read_current()
     payload = {"features": PASSENGER, "release": pointer.release}
     predict(stack, payload)  # each function has a process now
@@ -473,7 +475,7 @@ def test_the_latest_reviews_come_first_and_as_many_as_requested(stack: Stack, tm
     assert [one.prediction_id for one in stack.reviews.latest(2)] == [ids[2], ids[1]]
 
 
-def test_a_payloads_quorum_is_that_executions(stack: Stack, tmp_path: Path) -> None:
+def test_a_quorum_in_a_payload_applies_to_that_execution_only(stack: Stack, tmp_path: Path) -> None:
     publish_frail(stack, tmp_path, 2, ("half_plus_two", 10), ("logarithm", 10))
     payload = {"features": {"x": -4}, "quorum": {"min_members": 1, "required": ["half_plus_two"]}}
     output = predict_fresh(stack, payload)

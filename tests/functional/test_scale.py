@@ -52,11 +52,11 @@ def test_sizes_are_those_of_the_template() -> None:
     parameters, resources = template["Parameters"], template["Resources"]
     assert parameters["BatchMemorySize"]["Default"] == scale.SHARD_MEMORY
     assert parameters["BatchConcurrency"]["Default"] == scale.DEFAULT_CONCURRENCY
-    assert parameters["BatchConcurrency"]["MaxValue"] < scale.CHILDREN
+    assert parameters["BatchConcurrency"]["MaxValue"] < scale.MAX_MAP_CHILDREN
     for name in ("Plan", "NormalizeShard", "AggregateShard"):
         assert resources[f"{name}Function"]["Properties"]["MemorySize"] == {"Ref": "BatchMemorySize"}
     for name in ("Plan", "Summarize"):
-        assert resources[f"{name}Function"]["Properties"]["Timeout"] == scale.FUNCTION_SECONDS
+        assert resources[f"{name}Function"]["Properties"]["Timeout"] == scale.MAX_FUNCTION_SECONDS
     assert resources["SummarizeFunction"]["Properties"]["MemorySize"] == scale.SUMMARIZE_MEMORY
     _, _, slots = resources["Fn::ForEach::ScoreFunctions"]
     assert slots["Score${Slot}"]["Properties"]["MemorySize"] == scale.SCORE_MEMORY
@@ -64,7 +64,7 @@ def test_sizes_are_those_of_the_template() -> None:
 
 @pytest.mark.parametrize("members", [1, 4, 16])
 def test_a_shard_goes_as_its_cost_is_counted(members: int) -> None:
-    way = scale.read_way(members)
+    way = scale.read_shard_path(members)
     assert way.transitions == SHARD_TRANSITIONS + TIER_TRANSITIONS + members
     # Start and end; Normalize, Any rows?, Score members, Aggregate, Next tier?, Shard ended; an iteration and its task.
     assert way.events == 2 + (5 + 2 + 4 + 5 + 2 + 2) + members * (2 + 5)

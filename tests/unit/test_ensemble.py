@@ -24,7 +24,7 @@ def load(folder: Path, *members: dict[str, Any], **more: Any) -> Ensemble:
     return Ensemble.load(sources(folder, *members, **more).path)
 
 
-def test_a_regression_by_hand(tmp_path: Path) -> None:
+def test_a_regression_equals_the_value_computed_by_hand(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"), quorum={"min_members": 1})
     output = ensemble.predict({"instances": [{"x": 1}, {"x": 1.0}], "prediction_id": "mine"})
     # half_plus_two(1) = 2.5, log(1) = 0
@@ -110,7 +110,7 @@ def test_a_later_tier_is_invoked_only_for_undecided_rows(tmp_path: Path) -> None
     assert [one["status"] for one in alone["members"]] == ["ok", "skipped"]
 
 
-def test_a_payloads_quorum_counts_for_it_alone(tmp_path: Path) -> None:
+def test_a_quorum_in_a_payload_applies_to_that_payload_only(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"))
     payload = {"features": {"x": -1}, "quorum": {"min_members": 1}}
     assert ensemble.predict(payload)["status"] == "DEGRADED"
@@ -120,19 +120,19 @@ def test_a_payloads_quorum_counts_for_it_alone(tmp_path: Path) -> None:
         ensemble.predict({**payload, "quorum": {"min_members": 3}})
 
 
-def test_the_output_is_what_json_would_carry(tmp_path: Path) -> None:
+def test_an_output_is_unchanged_by_a_json_round_trip(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), quorum={"required": ["half"]}, review={"max_spread": 1})
     output = ensemble.predict({"features": {"x": 1}})
     assert json.loads(json.dumps(output)) == output
 
 
-def test_no_quorum_is_raised(tmp_path: Path) -> None:
+def test_a_missed_quorum_raises_an_error(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"))
     with pytest.raises(QuorumNotMet, match="1 of 2 voters responded, and the quorum is 2; missing: log"):
         ensemble.predict({"features": {"x": -1}})
 
 
-def test_a_bad_payload_is_raised(tmp_path: Path) -> None:
+def test_an_invalid_payload_raises_an_error(tmp_path: Path) -> None:
     ensemble = load(tmp_path)
     with pytest.raises(InvalidPayload, match=r"\$\.features\.x: true is not a number"):
         ensemble.predict({"features": {"x": True}})
@@ -147,13 +147,13 @@ def test_another_release_than_the_loaded_one_is_rejected(tmp_path: Path) -> None
         ensemble.predict({"features": {"x": 1}, "release": "0123456789"})
 
 
-def test_a_bad_manifest_is_raised(tmp_path: Path) -> None:
+def test_an_unreadable_manifest_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidManifest, match="cannot be read"):
         Ensemble.load(tmp_path / "none.json")
 
 
 @pytest.fixture
-def _restless() -> Iterator[None]:
+def _frequent_thread_switches() -> Iterator[None]:
     """Let threads take turns a thousand times as often as usual."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(usual / 1000)
@@ -161,7 +161,7 @@ def _restless() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
-@pytest.mark.usefixtures("_restless")
+@pytest.mark.usefixtures("_frequent_thread_switches")
 def test_threads_share_an_ensemble(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("a"), member("b"))
     with ThreadPoolExecutor(8) as pool:
@@ -172,7 +172,7 @@ def test_threads_share_an_ensemble(tmp_path: Path) -> None:
     assert [table["value"].to_list() for table in tables] == [[x / 2 + 2] * 3 for x in range(100)]
 
 
-def test_threads_that_load_and_predict_use_no_type_for_the_first_time() -> None:
+def test_threads_that_load_and_predict_meet_only_types_that_are_known() -> None:
     run_watched(
         """
         import json

@@ -111,7 +111,7 @@ def test_the_shipped_ensemble_predicts_the_same_for_single_rows_many_rows_and_a_
     assert [ensemble.predict({"features": row})["predictions"][0] for row in rows] == together
 
 
-def test_no_quorum_is_raised(tmp_path: Path) -> None:
+def test_a_missed_quorum_raises_an_error(tmp_path: Path) -> None:
     ensemble = load(tmp_path, member("half"), member("log", "logarithm"))
     with pytest.raises(QuorumNotMet, match="1 of 2 voters responded, and the quorum is 2; missing: log"):
         ensemble.predict_table({"x": [-1]})

@@ -65,7 +65,7 @@ def test_a_range_excludes_its_end_and_stops_at_the_end_of_the_object(start: int,
     assert bucket.read_range("a", start, end, bucket.head("a").version) == bytes_
 
 
-def test_a_range_of_another_version_is_refused() -> None:
+def test_a_range_of_a_replaced_or_deleted_object_is_rejected() -> None:
     bucket = Bucket("things", MemoryStore())
     bucket.write("a", b"0123456789")
     version = bucket.head("a").version

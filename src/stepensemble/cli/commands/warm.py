@@ -12,14 +12,14 @@ commands = typer.Typer()
 
 @commands.command(rich_help_panel=STACK_PANEL)
 def warm(manifest: ManifestOption = None, stack: StackOption = None, *, as_json: JsonOption = False) -> None:
-    """Warm the stack up twice, and show how long every slot took to load its models, cold and warm.
+    """Warm the stack up twice, and show how long each slot took: cold, and warm.
 
     It predicts nothing and records nothing. The local stack first publishes the project's manifest, as `ensemble run`
     does.
     """
     if manifest is not None and stack is not None:
         raise typer.BadParameter(
-            "a deployed stack loads the releases that it serves; leave one out",
+            "a deployed stack loads the releases that it serves; give either --manifest or --stack",
             param_hint="--manifest",
         )
     sources = read_project_manifest(manifest) if stack is None else None

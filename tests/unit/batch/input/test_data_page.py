@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from builders import ROOT
-from lake import cut_all, fill, packed, read_all, reasons
+from lake import gzip_bytes, make_bucket, read_all, reasons, shard_all
 from stepensemble.batch.documents import KINDS, SHARD_BYTES, Options
 from stepensemble.batch.input.csv_records import MAX_RECORD_BYTES
 from stepensemble.batch.input.text_stream import WHOLE_SHARDS
@@ -49,10 +49,10 @@ REFUSED: dict[str, Callable[[], dict[str, bytes]]] = {
     "header: a name that is nearly a feature's": lambda: {"a.csv": b"b, a\n"},
     "header: more than 1 MB": lambda: {"a.csv": b"a" * 1_100_000},
     "a line of more than 16 MB": lambda: {"a.csv": b"a\n" + b"x" * (MAX_RECORD_BYTES + 1)},
-    "gzip: cut off": lambda: {"a.csv.gz": packed("a\n1\n")[:-1]},
+    "gzip: cut off": lambda: {"a.csv.gz": gzip_bytes("a\n1\n")[:-1]},
     "gzip: bits flipped, or no gzip": lambda: {"a.csv.gz": b"a\n1\n"},
     "gzip: a bomb, or too large": lambda: {
-        "a.csv.gz": packed(b"a\n" + (b"x" * 1023 + b"\n") * (WHOLE_SHARDS * SHARD_BYTES // 1024))
+        "a.csv.gz": gzip_bytes(b"a\n" + (b"x" * 1023 + b"\n") * (WHOLE_SHARDS * SHARD_BYTES // 1024))
     },
     "UTF-16 and the like: invalid": lambda: {"a.csv": "a\n".encode("utf-16") + b"x"},
     "Parquet: cut off, or none": lambda: {"a.parquet": b"PAR1"},
@@ -65,8 +65,8 @@ REFUSED: dict[str, Callable[[], dict[str, bytes]]] = {
 @pytest.mark.parametrize(("what", "words"), list(cells("| file or option")))
 def test_datasets_are_rejected_with_the_documented_reason(what: str, words: str) -> None:
     options = {"encoding": Options(encoding="utf-88"), "separator": Options(separator="é")}.get(what, Options())
-    bucket = fill(REFUSED[what]() if what in REFUSED else {"a.csv": b"a\n1\n"})
+    bucket = make_bucket(REFUSED[what]() if what in REFUSED else {"a.csv": b"a\n1\n"})
     with pytest.raises(DatasetRefused) as caught:
-        cut_all(bucket, options)
+        shard_all(bucket, options)
     (problem,) = caught.value.problems
     assert problem.message.startswith(words)

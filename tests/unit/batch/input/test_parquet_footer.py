@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake import DATASET, cut_all, fill
+from lake import DATASET, make_bucket, shard_all
 from stepensemble.batch.input.datasets import find_files
 from stepensemble.batch.input.parquet_footer import GUESSED_BYTES, fetch_chunks, read_footer
 from stepensemble.batch.input.text_stream import TextRefused
@@ -28,7 +28,7 @@ SMALL = write(pl.DataFrame({"a": list(range(40)), "b": ["x", None] * 20}), row_g
 @pytest.mark.parametrize("width", [1, 60])
 def test_a_footer_is_read_as_by_polars(groups: int, width: int) -> None:
     frame = pl.DataFrame({f"column {index}": list(range(groups * 5)) for index in range(width)})
-    bucket = fill({"a.parquet": write(frame, row_group_size=5)})
+    bucket = make_bucket({"a.parquet": write(frame, row_group_size=5)})
     (file,) = find_files(bucket, DATASET)
     footer = read_footer(bucket, file)
     assert footer.rows == frame.height
@@ -46,7 +46,7 @@ def test_a_footer_is_read_as_by_polars(groups: int, width: int) -> None:
 def test_only_the_requested_chunks_are_fetched() -> None:
     frame = pl.DataFrame({"a": list(range(60_000)), "b": list(range(60_000))})
     body = write(frame, row_group_size=15_000, compression="uncompressed")
-    bucket = fill({"a.parquet": body})
+    bucket = make_bucket({"a.parquet": body})
     (file,) = find_files(bucket, DATASET)
     footer = read_footer(bucket, file)
     chunks = [chunk for chunk in footer.row_groups[2].chunks if chunk.column == "a"]
@@ -65,7 +65,7 @@ def test_a_damaged_footer_is_reported_or_still_readable(changes: list[tuple[int,
     body = bytearray(SMALL)
     for place, byte in changes:
         body[place] = byte
-    bucket = fill({"a.parquet": bytes(body)})
+    bucket = make_bucket({"a.parquet": bytes(body)})
     (file,) = find_files(bucket, DATASET)
     try:
         footer = read_footer(bucket, file)
@@ -79,7 +79,7 @@ def test_every_truncation_is_reported() -> None:
     accepted = []
     for size in range(1, len(SMALL), 7):
         try:
-            cut_all(fill({"a.parquet": SMALL[:size]}))
+            shard_all(make_bucket({"a.parquet": SMALL[:size]}))
         except DatasetRefused as error:
             if "is not a Parquet file, or is truncated" in str(error):
                 continue

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from builders import ROOT
-from lake import A, cut_all, fill, read_all, values
+from lake import A, make_bucket, read_all, shard_all, values
 from stepensemble.batch.documents import File, Format, Options
 from stepensemble.batch.input.frame_encoder import encode_frame
 from stepensemble.batch.input.shard_reader import RawRows
@@ -67,7 +67,7 @@ def read(body: bytes, options: Options, *features: Feature) -> RawRows:
 
 def refuse(body: bytes, options: Options = Options(), *features: Feature) -> str:  # noqa: B008 frozen
     with pytest.raises(DatasetRefused) as refused:
-        cut_all(fill({"x.parquet": body}), options, (A, *features))
+        shard_all(make_bucket({"x.parquet": body}), options, (A, *features))
     (problem,) = refused.value.problems
     assert problem.path == "x.parquet"
     return f"{problem.message}; {problem.remedy}"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from lake import A, B, cut_all, fill, numbers, packed, plan_for, read_all, reasons, values
+from lake import A, B, gzip_bytes, make_bucket, numbers, plan_for, read_all, reasons, shard_all, values
 from stepensemble.batch.documents import Options, Shard
 from stepensemble.batch.input.shard_reader import MAX_CHARACTERS, read_shard
 from stepensemble.core.errors import DatasetChanged, DatasetRefused, InvalidPayload, ShardUnreadable
@@ -144,7 +144,7 @@ def test_text_is_read_in_the_given_encoding(encoding: str, cell: str, ending: st
     if "jsonl" in ending:
         lines = [json.dumps({"a": f"{cell}\n{number}"}, ensure_ascii=False) for number in range(100)]
     body = "\n".join(lines).encode(encoding)
-    files = {f"a.{ending}": packed(body) if ending.endswith("gz") else body}
+    files = {f"a.{ending}": gzip_bytes(body) if ending.endswith("gz") else body}
     raws = read_all(files, options=Options(encoding=encoding, shard_size=1024))
     assert values(raws) == [f"{cell}\n{number}" for number in range(100)]
 
@@ -258,7 +258,7 @@ def test_a_line_with_a_key_twice_is_rejected_with_the_message_of_a_payload(line:
     assert problem.message == f'"{name}" is given twice in one object'
 
 
-def test_a_line_that_is_nested_too_deeply_costs_only_itself() -> None:
+def test_a_line_that_is_nested_too_deeply_is_rejected_alone() -> None:
     deep = '{"b": ' + "[" * 100_000 + "]" * 100_000 + "}"
     raws = read_all({"a.jsonl": f'{deep}\n{{"a": 1}}\n{deep}'})
     assert (values(raws), numbers(raws)) == ([1], [2])
@@ -271,7 +271,7 @@ def test_a_line_that_is_nested_too_deeply_costs_only_itself() -> None:
 @pytest.mark.parametrize("ending", ["csv", "csv.gz"])
 def test_a_carriage_return_without_quotes_costs_its_record(ending: str) -> None:
     body = 'a,b\r\n1,x\r2,y\n3,z\r\n"4\r",w\n5,\rv\n6,u\r\r\n7,t\r'
-    raws = read_all({f"a.{ending}": packed(body) if ending.endswith("gz") else body})
+    raws = read_all({f"a.{ending}": gzip_bytes(body) if ending.endswith("gz") else body})
     assert (values(raws), numbers(raws)) == (["3", "4\r", "7"], [2, 3, 6])
     reason = "has a carriage return (CR) in a field without quotes"
     assert reasons(raws) == [(1, reason), (4, reason), (5, reason)]
@@ -287,12 +287,14 @@ ODD_JSON = ['"a":', '{"a":1}', '{"b":1,"b":2}', "1e999", "\\ud800"]
     st.sampled_from([None, -1]),
 )
 @settings(deadline=None)
-def test_any_text_is_refused_or_its_rows_are_read_or_rejected(format_: str, text: str, stop: int | None) -> None:
+def test_every_row_of_any_text_is_read_or_rejected_unless_the_dataset_is(
+    format_: str, text: str, stop: int | None
+) -> None:
     begin = 'a,"b"\n' if format_ == "csv" else '{"a": 1}\n'
     body = (begin + text).encode()[:stop]
     try:
         together = read_all({f"x.{format_}": body})
-        same = read_all({f"x.{format_}.gz": packed(body)})
+        same = read_all({f"x.{format_}.gz": gzip_bytes(body)})
     except DatasetRefused:
         return
     for raws in (together, same):
@@ -302,7 +304,7 @@ def test_any_text_is_refused_or_its_rows_are_read_or_rejected(format_: str, text
 
 
 def test_json_lines_may_begin_with_a_byte_order_mark() -> None:
-    raws = read_all({"a.jsonl": b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}', "b.jsonl.gz": packed(b'\xef\xbb\xbf{"a": 3}')})
+    raws = read_all({"a.jsonl": b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}', "b.jsonl.gz": gzip_bytes(b'\xef\xbb\xbf{"a": 3}')})
     assert values(raws) == [1, 2, 3]
 
 
@@ -334,7 +336,7 @@ def test_two_objects_in_a_line_do_not_hide_one_in_two_lines() -> None:
     assert [row for row, _ in reasons(raws)] == [1, 2, 3]
 
 
-def test_one_malformed_line_among_very_many_costs_only_itself() -> None:
+def test_one_malformed_line_among_very_many_is_rejected_alone() -> None:
     lines = [json.dumps({"a": number}) for number in range(5000)]
     lines[1500] = "oops"
     raws = read_all({"a.jsonl": "\n".join(lines)})
@@ -345,7 +347,7 @@ def test_one_malformed_line_among_very_many_costs_only_itself() -> None:
 @pytest.mark.parametrize("ending", ["csv.gz", "jsonl.gz"])
 def test_gzip_is_one_shard(ending: str) -> None:
     body = "a\n" + "1\n" * 2000 if "csv" in ending else '{"a": "1"}\n' * 700
-    raws = read_all({f"a.{ending}": packed(body)}, options=SMALL)
+    raws = read_all({f"a.{ending}": gzip_bytes(body)}, options=SMALL)
     assert len(raws) == 1
     assert set(values(raws)) == {"1"}
 
@@ -403,16 +405,16 @@ def test_a_damaged_page_of_parquet_is_reported() -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
 def test_a_file_that_was_changed_since_is_not_read(name: str) -> None:
     body = {"a.csv": b"a\n1\n", "a.jsonl": b'{"a": 1}', "a.parquet": write_parquet(pl.DataFrame({"a": [1]}))}[name]
-    bucket = fill({name: body})
-    done = cut_all(bucket)
+    bucket = make_bucket({name: body})
+    done = shard_all(bucket)
     bucket.write(f"day/{name}", body)
     with pytest.raises(DatasetChanged):
         read_shard(bucket, plan_for(done, Options()), done.shards[0], ["a"])
 
 
 def test_rows_are_checked_against_those_that_were_counted() -> None:
-    bucket = fill({"a.csv": "a\n1\n2\n"})
-    done = cut_all(bucket)
+    bucket = make_bucket({"a.csv": "a\n1\n2\n"})
+    done = shard_all(bucket)
     plan = plan_for(done, Options())
     with pytest.raises(ShardUnreadable, match="has 2 rows, but 3 were counted"):
         read_shard(bucket, plan, replace(done.shards[0], rows=3), ["a"])

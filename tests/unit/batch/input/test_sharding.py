@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake import A, B, cut_all, fill, packed
+from lake import A, B, gzip_bytes, make_bucket, shard_all
 from stepensemble.batch.documents import Options
 from stepensemble.batch.input.csv_records import MAX_RECORD_BYTES, count_rows, find_lines, find_records
 from stepensemble.batch.input.parquet_footer import Chunk, RowGroup
@@ -30,7 +30,7 @@ lines = st.lists(
 
 def refused(files: dict[str, Any], **options: Any) -> tuple[Problem, ...]:
     with pytest.raises(DatasetRefused) as caught:
-        cut_all(fill(files), **options)
+        shard_all(make_bucket(files), **options)
     return caught.value.problems
 
 
@@ -103,7 +103,7 @@ def test_slices_of_row_groups_are_all_rows_in_order_and_of_the_requested_size(
 
 def test_shards_are_numbered_over_files_and_rows_within_them() -> None:
     body = "a\n" + "12345678901\n" * 300  # 3,600 bytes of rows: four slices of 900
-    found = cut_all(fill({"1.csv": body, "2.csv": "a\n", "3.csv": body}), Options(shard_size=1024))
+    found = shard_all(make_bucket({"1.csv": body, "2.csv": "a\n", "3.csv": body}), Options(shard_size=1024))
     assert [(file.name, file.rows) for file in found.files] == [("1.csv", 300), ("2.csv", 0), ("3.csv", 300)]
     assert [(shard.number, shard.file, shard.start, shard.first_row, shard.rows) for shard in found.shards] == [
         (0, 0, 2, 1, 75),
@@ -119,29 +119,29 @@ def test_shards_are_numbered_over_files_and_rows_within_them() -> None:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.parquet"])
 def test_a_file_without_bytes_is_an_empty_dataset(name: str) -> None:
-    found = cut_all(fill({name: b""}))
+    found = shard_all(make_bucket({name: b""}))
     assert (found.shards, found.columns, found.notes, found.files[0].rows) == ((), (), (), 0)
 
 
 def test_no_file_is_an_empty_dataset() -> None:
-    found = cut_all(fill({"_SUCCESS": b""}))
+    found = shard_all(make_bucket({"_SUCCESS": b""}))
     assert (found.files, found.shards) == ((), ())
 
 
 def test_files_without_rows_do_not_reject_the_others() -> None:
-    found = cut_all(fill({"1.csv": b"", "2.csv": b"a\n1\n", "3.csv": b"a"}))
+    found = shard_all(make_bucket({"1.csv": b"", "2.csv": b"a\n1\n", "3.csv": b"a"}))
     assert [file.rows for file in found.files] == [0, 1, 0]
 
 
 def test_blank_json_lines_are_an_empty_dataset() -> None:
-    assert cut_all(fill({"a.jsonl": b"\n \n"})).shards == ()
+    assert shard_all(make_bucket({"a.jsonl": b"\n \n"})).shards == ()
 
 
 def test_columns_are_the_union_over_files() -> None:
-    assert cut_all(fill({"1.csv": "b,a\n1,2\n", "2.csv": "c,a\n1,2\n"})).columns == ("b", "a", "c")
-    lines = cut_all(fill({"1.jsonl": '{"b": 1, "a": 2}\n{"c": 1}', "2.jsonl": '{"d": 1}\n3'}))
+    assert shard_all(make_bucket({"1.csv": "b,a\n1,2\n", "2.csv": "c,a\n1,2\n"})).columns == ("b", "a", "c")
+    lines = shard_all(make_bucket({"1.jsonl": '{"b": 1, "a": 2}\n{"c": 1}', "2.jsonl": '{"d": 1}\n3'}))
     assert lines.columns == ("b", "a", "c", "d")
-    tables = cut_all(fill({"1.parquet": parquet(b=[1], a=[2]), "2.parquet": parquet(a=[1], c=["x"])}))
+    tables = shard_all(make_bucket({"1.parquet": parquet(b=[1], a=[2]), "2.parquet": parquet(a=[1], c=["x"])}))
     assert tables.columns == ("b", "a", "c")
 
 
@@ -149,7 +149,7 @@ def test_columns_are_the_union_over_files() -> None:
     "files",
     [
         {"1.csv": "b,A\n1,2\n"},
-        {"1.csv.gz": packed("b,A\n1,2\n")},
+        {"1.csv.gz": gzip_bytes("b,A\n1,2\n")},
         {"1.jsonl": '{"b": 1, "A": 2}'},
         {"1.parquet": parquet(b=[1], A=[2])},
     ],
@@ -171,7 +171,7 @@ def test_missing_columns_are_refused_with_the_nearest_name(files: dict[str, Any]
     "files",
     [
         {"1.csv": "a,b\n", "2.csv": "a, b\n1,2\n"},
-        {"2.csv.gz": packed("a, b\n1,2\n")},
+        {"2.csv.gz": gzip_bytes("a, b\n1,2\n")},
         {"2.jsonl": '{"a": 1, " b": 2}'},
         {"1.parquet": parquet(a=[1], b=[1]), "2.parquet": parquet(**{"a": [1], " b": [2]})},
     ],
@@ -182,8 +182,8 @@ def test_a_name_that_nearly_matches_a_column_is_rejected_even_with_a_default(fil
 
 
 def test_a_column_with_another_use_is_no_near_match() -> None:
-    cut_all(fill({"1.csv": "a,B\n1,2\n"}), Options(keep=("B",)), (A, B))
-    cut_all(fill({"1.csv": "a,B\n1,2\n"}), features=(A, B, CategoryFeature("B", ("x",))))
+    shard_all(make_bucket({"1.csv": "a,B\n1,2\n"}), Options(keep=("B",)), (A, B))
+    shard_all(make_bucket({"1.csv": "a,B\n1,2\n"}), features=(A, B, CategoryFeature("B", ("x",))))
 
 
 @pytest.mark.parametrize("name", ["1.csv", "1.jsonl", "1.parquet"])
@@ -216,7 +216,7 @@ def test_a_missing_column_is_found_before_files_are_read() -> None:
 
 
 def test_optional_missing_and_unused_columns_are_noted() -> None:
-    found = cut_all(fill({"1.csv": "a,x,y\n1,2,3\n", "2.csv": "x\n1\n"}), Options(keep=("y",)), (A, B))
+    found = shard_all(make_bucket({"1.csv": "a,x,y\n1,2,3\n", "2.csv": "x\n1\n"}), Options(keep=("y",)), (A, B))
     assert found.notes == (
         'not used: "x"; --keep copies a column to the results',
         '"a" is missing in "2.csv"',
@@ -231,7 +231,7 @@ def test_a_key_that_occurs_late_in_json_lines_is_a_column(name: str) -> None:
     for ascii_only in (True, False):
         late = json.dumps({name: "x"}, ensure_ascii=ascii_only)
         body = '{"b": 1}\n' * 20_000 + late + '\n{"c": 1}\n' * 20_000
-        assert cut_all(fill({"1.jsonl": body}), features=(feature,)).columns == ("b", name)
+        assert shard_all(make_bucket({"1.jsonl": body}), features=(feature,)).columns == ("b", name)
 
 
 def test_invalid_headers_are_rejected_with_their_reason() -> None:
@@ -258,15 +258,15 @@ def test_invalid_headers_are_rejected_with_their_reason() -> None:
 
 
 def test_a_column_without_a_name_is_ignored() -> None:
-    assert cut_all(fill({"1.csv": ",a,\n0,1,2\n"})).columns == ("", "a")
+    assert shard_all(make_bucket({"1.csv": ",a,\n0,1,2\n"})).columns == ("", "a")
 
 
 def test_a_header_may_have_quotes_and_newlines() -> None:
-    assert cut_all(fill({"1.csv": '"a","x\n""y"""\r\n1,2\r\n'})).columns == ("a", 'x\n"y"')
+    assert shard_all(make_bucket({"1.csv": '"a","x\n""y"""\r\n1,2\r\n'})).columns == ("a", 'x\n"y"')
 
 
 def test_all_unreadable_files_are_reported_together() -> None:
-    truncated = packed("a\n" + "1\n" * 2000)[:-3]
+    truncated = gzip_bytes("a\n" + "1\n" * 2000)[:-3]
     problems = refused({"1.csv.gz": truncated, "2.csv": "a\n1\n", "3.csv.gz": truncated})
     assert [(problem.path, problem.message) for problem in problems] == [
         ("1.csv.gz", "is truncated gzip"),
@@ -275,7 +275,7 @@ def test_all_unreadable_files_are_reported_together() -> None:
 
 
 def test_a_decompression_bomb_is_rejected_by_the_plan() -> None:
-    (problem,) = refused({"1.csv.gz": packed("a\n" + "1\n" * 10_000)}, options=Options(shard_size=1024))
+    (problem,) = refused({"1.csv.gz": gzip_bytes("a\n" + "1\n" * 10_000)}, options=Options(shard_size=1024))
     assert problem.message == "has more than 8,192 bytes when it is decompressed, and gzip cannot be split"
 
 
@@ -334,7 +334,7 @@ def test_parquet_types_that_can_be_a_feature_are_accepted() -> None:
         TensorFeature("deep", (1, 1)),
         CategoryFeature("day", ("2026-01-02",)),
     )
-    assert len(cut_all(fill({"1.parquet": parquet(**columns)}), features=features).shards) == 1
+    assert len(shard_all(make_bucket({"1.parquet": parquet(**columns)}), features=features).shards) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake import DATASET, fill, packed
+from lake import DATASET, gzip_bytes, make_bucket
 from stepensemble.batch.documents import Options
 from stepensemble.batch.input.datasets import find_files
 from stepensemble.batch.input.text_stream import (
@@ -31,7 +31,7 @@ PLENTY = 10**9
 )
 def test_pieces_are_the_file(size: int) -> None:
     body = bytes(range(256)) * (size // 256) + bytes(size % 256)
-    bucket = fill({"a.csv": body})
+    bucket = make_bucket({"a.csv": body})
     (file,) = find_files(bucket, DATASET)
     pieces = list(read_pieces(bucket, file))
     assert b"".join(pieces) == body
@@ -39,7 +39,7 @@ def test_pieces_are_the_file(size: int) -> None:
 
 
 def test_reading_stops_if_a_file_is_changed() -> None:
-    bucket = fill({"a.csv": b"x" * (FIRST_PIECE_BYTES + 1)})
+    bucket = make_bucket({"a.csv": b"x" * (FIRST_PIECE_BYTES + 1)})
     (file,) = find_files(bucket, DATASET)
     pieces = read_pieces(bucket, file)
     next(pieces)
@@ -60,14 +60,14 @@ def test_an_empty_file_is_empty_gzip() -> None:
 
 
 def test_every_truncation_of_gzip_is_found() -> None:
-    body = packed("a,b\n1,2\n" * 9)
+    body = gzip_bytes("a,b\n1,2\n" * 9)
     for size in range(1, len(body)):
         with pytest.raises(TextRefused, match="truncated"):
             list(decompress_gzip(iter([body[:size]]), PLENTY))
 
 
 def test_damaged_gzip_is_refused() -> None:
-    body = bytearray(packed("a,b\n1,2\n"))
+    body = bytearray(gzip_bytes("a,b\n1,2\n"))
     body[-6] ^= 1  # of the checksum
     with pytest.raises(TextRefused, match="damaged"):
         list(decompress_gzip(iter([bytes(body)]), PLENTY))
@@ -76,7 +76,7 @@ def test_damaged_gzip_is_refused() -> None:
 
 
 def test_decompression_stops_at_the_size_limit() -> None:
-    bomb = packed(bytes(50 * PIECE_BYTES))
+    bomb = gzip_bytes(bytes(50 * PIECE_BYTES))
     assert len(bomb) < PIECE_BYTES
     most = 3 * PIECE_BYTES
     pieces = decompress_gzip(iter([bomb]), most)
@@ -116,7 +116,7 @@ def test_encodings_that_can_be_split_use_ascii_bytes_for_ascii_characters_only(e
 def test_a_byte_order_mark_decides_the_encoding(encoding: str) -> None:
     text = "é,b\n" if encoding != "shift_jis" else "日,b\n"
     mark = "\ufeff" if encoding == "utf-16-be" else ""
-    bucket = fill({"a.csv": (mark + text).encode(encoding)})
+    bucket = make_bucket({"a.csv": (mark + text).encode(encoding)})
     (file,) = find_files(bucket, DATASET)
     named = encoding if encoding in ("latin-1", "shift_jis") else "cp1252"
     opened = open_text(bucket, file, Options(encoding=named))
@@ -126,7 +126,7 @@ def test_a_byte_order_mark_decides_the_encoding(encoding: str) -> None:
 
 
 def test_text_that_cannot_be_split_has_a_size_limit() -> None:
-    bucket = fill({"a.csv": ("a\n" * 20_000).encode("utf-16")})
+    bucket = make_bucket({"a.csv": ("a\n" * 20_000).encode("utf-16")})
     (file,) = find_files(bucket, DATASET)
     with pytest.raises(
         TextRefused, match=r"is utf-16-le and has 80,002 bytes; text that cannot be split may have 8,192"
@@ -135,7 +135,7 @@ def test_text_that_cannot_be_split_has_a_size_limit() -> None:
 
 
 def test_invalid_text_in_an_encoding_that_cannot_be_split_is_rejected() -> None:
-    bucket = fill({"a.csv": "a\n".encode("utf-16") + b"x"})
+    bucket = make_bucket({"a.csv": "a\n".encode("utf-16") + b"x"})
     (file,) = find_files(bucket, DATASET)
     with pytest.raises(TextRefused, match="is not entirely utf-16-le"):
         list(open_text(bucket, file, Options()).pieces)

@@ -299,7 +299,7 @@ def test_a_damaged_release_is_rejected(stack: MemoryStack, published: Sources) -
     assert normalize(stack, {"features": {"x": 1}})["failure"]["error"] == "ReleaseCorrupt"
 
 
-def test_a_storage_that_fails_is_raised_for_the_state_machine_to_try_again(stack: MemoryStack) -> None:
+def test_a_storage_failure_is_raised_so_that_the_state_machine_retries(stack: MemoryStack) -> None:
     def fail(_: str) -> Any:
         raise StorageUnavailable("S3 is down")
 

@@ -100,7 +100,7 @@ def test_two_signatures_of_an_artifact_are_two_models(scorer: Scorer) -> None:
         scorer(event("signatures", 3.0, signature="third"))
 
 
-def test_a_column_may_be_named_as_a_pointer_is(scorer: Scorer) -> None:
+def test_a_column_may_be_named_s3(scorer: Scorer) -> None:
     assert scorer(event("half_plus_two", columns={"s3": [2.0]}, names=("s3",), rows=1))["outputs"] == [3.0]
 
 
@@ -128,7 +128,7 @@ def test_a_repaired_artifact_is_loaded_at_the_next_call(scorer: Scorer, stack: M
     assert scorer(event("half_plus_two", 1.0))["cold"] is True
 
 
-def test_an_artifact_that_is_not_there_is_missing(scorer: Scorer) -> None:
+def test_an_absent_artifact_raises_artifact_missing(scorer: Scorer) -> None:
     with pytest.raises(ArtifactMissing, match="is not in the bucket; publish again"):
         scorer(event("fixed_batch_one", 1.0))
 
@@ -193,7 +193,7 @@ def test_a_warm_up_reports_an_artifact_that_does_not_match_its_digest(scorer: Sc
     assert failed["error"]["type"] == "ArtifactCorrupt"
 
 
-def test_a_storage_that_fails_is_raised_for_the_state_machine_to_try_again(stack: MemoryStack) -> None:
+def test_a_storage_failure_is_raised_so_that_the_state_machine_retries(stack: MemoryStack) -> None:
     class Down:
         def read_artifact(self, _: Any) -> bytes:
             raise StorageUnavailable("S3 is down")

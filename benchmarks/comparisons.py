@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from timing import Claim
+from timing import Comparison
 
-CLAIMING = ("in_process", "serving", "million", "growth", "footprint")
+BENCHMARKS_WITH_GOALS = ("in_process", "serving", "million", "growth", "footprint")
 """Benchmarks with claims, in the order in which they are reported."""
 
-APART = frozenset({"growth", "footprint"})
+SELF_COMPARISONS = frozenset({"growth", "footprint"})
 """Benchmarks whose claims compare this project with itself."""
 
 
@@ -22,20 +22,22 @@ def read_result(folder: Path, name: str) -> Mapping[str, Any]:
     return result
 
 
-def read_claims(folder: Path) -> dict[str, Sequence[Claim]]:
+def read_comparisons(folder: Path) -> dict[str, Sequence[Comparison]]:
     """Return every claim, by the name of its benchmark."""
-    return {name: msgspec.convert(read_result(folder, name)["claims"], list[Claim]) for name in CLAIMING}
+    return {
+        name: msgspec.convert(read_result(folder, name)["claims"], list[Comparison]) for name in BENCHMARKS_WITH_GOALS
+    }
 
 
-def describe_claim(claim: Claim) -> str:
+def name_ratio_unit(claim: Comparison) -> str:
     """Return the unit of a ratio: times as fast, as long, or as large."""
     if claim.of == "size":
         return "times as large"
     return "times as long" if claim.slower else "times as fast"
 
 
-def format_claim(claim: Claim) -> str:
+def format_comparison(claim: Comparison) -> str:
     """Return a claim as a sentence."""
     bound = "at most" if claim.slower else "at least"
-    ratio = f"{claim.ratio.median:,.4g} {describe_claim(claim)} as {claim.against}"
+    ratio = f"{claim.ratio.median:,.4g} {name_ratio_unit(claim)} as {claim.against}"
     return f"{claim.what}: {ratio} (goal {bound} {claim.goal:g})"
