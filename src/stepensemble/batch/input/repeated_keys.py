@@ -7,6 +7,8 @@ with a key in an unusual form, with escapes or far from its colon.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from stepensemble.batch.input.csv_records import NEWLINE, QUOTE, RETURN, SPACE, TAB
@@ -46,8 +48,16 @@ def find_suspects(text: bytes, ends: Integers) -> Flags:
     return suspects
 
 
-def _find_keys(data: Bytes) -> tuple[Integers, Integers, Flags]:
-    """Return where each key begins and ends, and whether its form is unusual; a key is a string before a colon."""
+class _Keys(NamedTuple):
+    """Where each key begins and ends, and whether its form is unusual."""
+
+    starts: Integers
+    stops: Integers
+    unusual: Flags
+
+
+def _find_keys(data: Bytes) -> _Keys:
+    """Return the keys of all objects; a key is a string before a colon."""
     quotes = np.flatnonzero(data == QUOTE)
     slashes = np.flatnonzero(data == BACKSLASH)
     if len(slashes):
@@ -63,7 +73,7 @@ def _find_keys(data: Bytes) -> tuple[Integers, Integers, Flags]:
     keys = far | (data[after] == COLON)
     starts, stops = opening[keys] + 1, closing[keys]
     escaped = np.searchsorted(slashes, starts) < np.searchsorted(slashes, stops)
-    return starts, stops, escaped | far[keys]
+    return _Keys(starts, stops, escaped | far[keys])
 
 
 def _find_escaped(data: Bytes, quotes: Integers, slashes: Integers) -> Integers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -246,12 +246,20 @@ def _read_csv(lines: _Lines, found: Flags, header: Sequence[str], separator: str
     return RawRows(frame, numbers, malformed)
 
 
-def _csv_reason(fields: int, width: int) -> tuple[str, str, str]:
+class _Reason(NamedTuple):
+    """Why a record is malformed: as in `MalformedRecord`."""
+
+    reason: str
+    remedy: str
+    kind: str
+
+
+def _csv_reason(fields: int, width: int) -> _Reason:
     if fields == UNCLOSED:
         reason = "has a quoted field that is not closed"
-        return reason, "close the field, or double the quotes in it", reason
+        return _Reason(reason, "close the field, or double the quotes in it", reason)
     reason = f"has {fields} field{'' if fields == 1 else 's'}, but the header has {width}"
-    return reason, "quote fields that contain separators", "has another number of fields than the header"
+    return _Reason(reason, "quote fields that contain separators", "has another number of fields than the header")
 
 
 def _encoding_reason(encoding: str) -> tuple[str, str]:
@@ -381,13 +389,13 @@ def _decode_objects(text: bytes, count: int, decoder: msgspec.json.Decoder[Any])
     return rows if len(rows) == count else None
 
 
-def _json_reason(error: Exception) -> tuple[str, str, str]:
+def _json_reason(error: Exception) -> _Reason:
     if "`object`" in str(error):
-        return "is not a JSON object", "write one object per line", "is not a JSON object"
+        return _Reason("is not a JSON object", "write one object per line", "is not a JSON object")
     if isinstance(error, RecursionError):
-        return "is malformed JSON: it is nested too deeply", "nest it less deeply", "is malformed JSON"
+        return _Reason("is malformed JSON: it is nested too deeply", "nest it less deeply", "is malformed JSON")
     detail = str(error).removeprefix("JSON is malformed: ")
-    return f"is malformed JSON: {detail}", "write one object per line", "is malformed JSON"
+    return _Reason(f"is malformed JSON: {detail}", "write one object per line", "is malformed JSON")
 
 
 def _to_series(name: str, values: list[Any]) -> pl.Series:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from itertools import accumulate, takewhile
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from aws_lambda_powertools import Logger
@@ -146,20 +146,20 @@ def make_api(service: PredictionService) -> APIGatewayHttpResolver:
         api.route(rule, verb)(handle)
 
     @api.not_found
-    def refuse_path(_: Exception) -> Response[str]:
+    def reject_path(_: Exception) -> Response[str]:
         path, verb = api.current_event.path, api.current_event.http_method
         if path.startswith(SERVING):
-            return _refuse(api, _malformed(api))
+            return _reject(api, _malformed(api))
         allowed = [known for known, rule, _ in routes if _fits(rule, path)]
         if allowed and verb not in allowed:
             error = HttpError(
                 HTTPStatus.METHOD_NOT_ALLOWED, f"{path} does not take {verb}", {"Allow": ", ".join(allowed)}
             )
-            return _refuse(api, error)
+            return _reject(api, error)
         message = f"no route is {path}; GET /openapi.json lists the routes"
-        return _refuse(api, HttpError(HTTPStatus.NOT_FOUND, message))
+        return _reject(api, HttpError(HTTPStatus.NOT_FOUND, message))
 
-    api.exception_handler(Exception)(lambda error: _refuse(api, error))
+    api.exception_handler(Exception)(lambda error: _reject(api, error))
     return api
 
 
@@ -276,7 +276,7 @@ def _respond(status: int, body: bytes, headers: Mapping[str, str] | None = None)
     return Response(status_code=status, content_type=JSON, body=body.decode(), headers=dict(headers or {}))
 
 
-def _refuse(api: APIGatewayHttpResolver, error: Exception) -> Response[str]:
+def _reject(api: APIGatewayHttpResolver, error: Exception) -> Response[str]:
     status, failure, headers = _explain(error)
     if status in RETRY_SECONDS:
         headers = {"Retry-After": str(RETRY_SECONDS[status]), **headers}
@@ -287,22 +287,32 @@ def _refuse(api: APIGatewayHttpResolver, error: Exception) -> Response[str]:
     return _respond(status, msgspec.json.encode(body), headers)
 
 
-def _explain(error: Exception) -> tuple[int, Failure, Mapping[str, str]]:
+class _ErrorResponse(NamedTuple):
+    """What a response reports about an error."""
+
+    status: int
+    failure: Failure
+    headers: Mapping[str, str] = {}
+
+
+def _explain(error: Exception) -> _ErrorResponse:
     recorded: str | None = None
     if isinstance(error, ServiceFailure):
         recorded = error.recorded
         error = error.error
     if isinstance(error, HttpError):
-        return error.status, Failure(error.status.phrase.replace(" ", ""), str(error)), error.headers
+        name = error.status.phrase.replace(" ", "")
+        return _ErrorResponse(error.status, Failure(name, str(error)), error.headers)
     status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
     if isinstance(error, InvalidPayload):
         message = list_problems(error.problems, max_bytes=PROBLEM_BYTES)
-        return status, Failure(type(error).__name__, message, _cut_problems(error.problems)), {}
+        return _ErrorResponse(status, Failure(type(error).__name__, message, _cut_problems(error.problems)))
     if isinstance(error, EnsembleError):
-        return status, Failure(type(error).__name__, str(error), prediction_id=recorded), {}
+        return _ErrorResponse(status, Failure(type(error).__name__, str(error), prediction_id=recorded))
     # The log of an unexpected fault has its place and no message, which might quote the request.
     logger.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-    return 500, Failure("InternalError", "an unexpected fault; the log of the function has the details"), {}
+    failure = Failure("InternalError", "an unexpected fault; the log of the function has the details")
+    return _ErrorResponse(500, failure)
 
 
 def _cut_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:

@@ -119,7 +119,7 @@ class PredictionService:
             InvalidPayload: the ensemble has other features.
             ServiceFailure: the execution failed.
         """
-        _, _, release = self.current.get("", None)
+        release = self.current.get("", None).release
         match release.features:
             case (ImageFeature(name=name),):
                 return self.predict({"features": {name: base64.b64encode(body).decode()}})
@@ -153,7 +153,7 @@ class PredictionService:
             NothingPublished: there is none.
         """
         pointer = self.current.read_pointer()
-        _, _, release = self.current.get("", pointer.release)
+        release = self.current.get("", pointer.release).release
         return {"status": "ok", "ensemble": release.name, "release": pointer.release}
 
     def status(self, name: str, version: int | None, label: str | None) -> dict[str, Any]:
@@ -261,12 +261,12 @@ class PredictionService:
         return ServiceResponse(_shape_ensemble(method, release, request, output), digest, execution)
 
     def _serves(self, digest: str, name: str) -> bool:
-        _, _, release = self.current.get("", digest)
+        release = self.current.get("", digest).release
         return name == release.name or any(member.id == name for member in release.members)
 
     def _check(self, payload: Payload, prediction_id: str) -> None:
         """Check the rows before an execution starts; only Normalize checks images."""
-        _, _, release = self.current.get(prediction_id, payload.release)
+        release = self.current.get(prediction_id, payload.release).release
         apply_quorum(payload, release.policy, release.members)
         if not _has_images(release) and not isinstance(payload.rows, Pointer):
             normalize(release.features, payload.rows, locate=payload.locate)

@@ -116,7 +116,7 @@ class Receiver:
         return input_
 
     def _read_image(self, object_: InboxObject, body: bytes) -> dict[str, Any]:
-        _, _, release = self.current.get("", None)
+        release = self.current.get("", None).release
         match release.features:
             case (ImageFeature(name=name),):
                 # A copy under its digest: the object may be replaced, and the record has to name what was predicted.
