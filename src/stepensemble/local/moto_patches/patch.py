@@ -20,6 +20,10 @@ PINNED = {"moto": "5.2.5", "jsonpath-ng": "1.16.0"}
 SPEEDUPS_OFF = "STEPENSEMBLE_MOTO_SPEEDUPS_OFF"
 """Environment variable: names of the speed-ups to switch off, separated by commas; `all` for every one of them."""
 
+LARGE_BODY = 16 * 1024 * 1024
+"""Bytes above which moto holds an object on disk, besides the state database. With moto's own 5 MiB every part of an
+upload, and the columns of every shard, took a third longer."""
+
 
 class PatchKind(StrEnum):
     """Why moto is changed: it differs from AWS, or it is slow."""
@@ -113,8 +117,3 @@ def _find_version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "missing"
-
-
-LARGE_BODY = 16 * 1024 * 1024
-"""Bytes above which moto holds an object on disk, besides the state database. With moto's own 5 MiB every part of an
-upload, and the columns of every shard, took a third longer."""
